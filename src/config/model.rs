@@ -1,0 +1,170 @@
+//! The typed tuning values that the rest of the project reads.
+
+use std::net::SocketAddr;
+
+/// A whole tuning file, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Which cores do what.
+    pub cores: Cores,
+    /// How a core's executor polls, spins and parks.
+    pub runtime: Runtime,
+    /// How messages travel between cores.
+    pub mesh: Mesh,
+    /// Limits that hold for every agent.
+    pub agents: Agents,
+    /// Queues and limits of the task service.
+    pub tasks: Tasks,
+    /// Listeners and their limits.
+    pub server: Server,
+    /// The agent types of this node and how many of each are started.
+    pub agent: Vec<AgentType>,
+}
+
+/// Which cores do what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Cores that run agents.
+    pub workers: CoreSet,
+    /// Cores that run the log and what belongs to the whole node.
+    pub raft: CoreSet,
+}
+
+/// A choice of cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoreSet {
+    /// Chosen from the machine: the last core for `raft` when there are three or more.
+    Auto,
+    /// These processors, by the kernel's number.
+    List(Vec<usize>),
+}
+
+/// How long an idle core polls before it parks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spin {
+    /// Never parks: lowest latency, a whole core used even when idle.
+    Forever,
+    /// Parks after this many microseconds without work.
+    Micros(u64),
+}
+
+/// How a core's executor polls, spins and parks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runtime {
+    /// How long an idle core polls its rings before it parks.
+    pub spin: Spin,
+    /// The longest time a busy or spinning core goes without looking at its sockets, microseconds.
+    pub poll_io_us: u64,
+    /// Entries in each io_uring of an executor.
+    pub ring_depth: usize,
+    /// Memory that an executor registers with the kernel for its I/O, KiB.
+    pub io_memory_kib: usize,
+}
+
+/// How messages travel between cores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mesh {
+    /// Batches that one ring holds; a power of two.
+    pub ring_batches: usize,
+    /// Messages after which a batch leaves.
+    pub batch_messages: usize,
+    /// Bytes after which a batch leaves.
+    pub batch_bytes: usize,
+    /// The longest time the oldest message of a batch waits, microseconds.
+    pub batch_timeout_us: u64,
+    /// Payloads of at least this many bytes travel by reference count beside the batch.
+    pub shared_payload_bytes: usize,
+    /// Requests from threads outside the runtime that may wait at one core.
+    pub injector_requests: usize,
+}
+
+/// Limits that hold for every agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agents {
+    /// Messages that wait for one agent that is not ready before its senders are refused.
+    pub mailbox_messages: usize,
+    /// Agents that one core may own.
+    pub max_per_core: usize,
+    /// Calls that may wait for their answer on one core.
+    pub max_calls: usize,
+    /// How long a call waits when the caller names no timeout, milliseconds.
+    pub call_timeout_ms: u64,
+    /// Starts of a crashing agent within `restart_window_ms` before it stays stopped.
+    pub max_restarts: u32,
+    /// The window that `max_restarts` counts in, milliseconds.
+    pub restart_window_ms: u64,
+}
+
+/// Queues and limits of the task service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tasks {
+    /// Tasks waiting on one shard before it counts as loaded.
+    pub queue_primary: usize,
+    /// Tasks waiting beyond `queue_primary` before submissions are refused.
+    pub queue_overflow: usize,
+    /// Ended tasks whose result a shard keeps.
+    pub retained: usize,
+    /// Bytes of results that a shard keeps.
+    pub retained_bytes: usize,
+    /// Largest payload or result, bytes.
+    pub max_payload_bytes: usize,
+    /// Attempts of a task when its submitter names none.
+    pub max_attempts: u32,
+    /// How long one attempt may take when the submitter names none, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Listeners and their limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Where MessagePack-RPC listens.
+    pub rpc_address: SocketAddr,
+    /// Where HTTP listens: MCP, metrics, health.
+    pub http_address: SocketAddr,
+    /// Largest request, bytes; a larger one is answered `too_large` and the connection closed.
+    pub max_frame_bytes: usize,
+    /// Connections that one core serves.
+    pub max_connections: usize,
+    /// Requests of one connection that may wait for their answer.
+    pub max_in_flight: usize,
+    /// Answers waiting for a client that does not read, bytes, before it is disconnected.
+    pub write_buffer_bytes: usize,
+    /// A client that makes no progress in the middle of a frame for this long is disconnected,
+    /// milliseconds; also how long a blocked write may take.
+    pub stall_timeout_ms: u64,
+    /// How long running tasks may take to finish after SIGTERM, milliseconds.
+    pub drain_ms: u64,
+}
+
+/// One agent type: what runs its tasks, and how many agents of it there are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentType {
+    /// The name that tasks and messages use.
+    pub name: String,
+    /// What an agent of this type is.
+    pub kind: AgentKind,
+    /// Agents started with the node.
+    pub min: usize,
+    /// Agents that may exist at the same time.
+    pub max: usize,
+    /// Tasks that one agent runs at the same time.
+    pub max_tasks: u32,
+    /// How long an agent above `min` may be idle before it stops, milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Pause between two starts while the pool warms up, milliseconds.
+    pub warmup_delay_ms: u64,
+}
+
+/// What an agent is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AgentKind {
+    /// Part of this program: `echo`, `sleep` or `sha256`; the type's name says which.
+    Builtin,
+    /// A child process: its program and arguments.
+    Exec {
+        /// Program and arguments; never empty.
+        command: Vec<String>,
+    },
+    /// A worker that connects over MessagePack-RPC.
+    Remote,
+}

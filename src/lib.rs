@@ -1,0 +1,33 @@
+//! coreflow runs swarms of agents on pinned cores and never loses a task it has accepted.
+//!
+//! # The map
+//!
+//! Each module is a *room* with one reason to change; a room imports only rooms below it.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`cli`] | one file a subcommand; no logic |
+//! | [`bench`] | the benchmark suites and their figures |
+//! | [`server`] | listeners and protocols: MessagePack-RPC, HTTP (MCP, metrics, health) |
+//! | [`node`] | joins the cores into one node: start, routes, drain, shutdown |
+//! | [`shard`] | what a worker core owns: its loop, agents, mailboxes, calls, tasks |
+//! | [`consensus`] | the task log behind one trait |
+//! | [`registry`] | who is where: agents by id, type and name |
+//! | [`task`] | the task's life as a pure state machine, its queue and the load index |
+//! | [`wire`] | what crosses a core or a socket: envelopes, batches, MessagePack and JSON |
+//! | [`metrics`] | counters, histograms, `.hgrm` and JSON output, comparison of runs |
+//! | [`runtime`] | the only room that names the engine: executors, rings, mesh, sockets, files |
+//! | [`config`] | `tuning/*.toml`: parse, validate, derived constants |
+
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod consensus;
+pub mod metrics;
+pub mod node;
+pub mod registry;
+pub mod runtime;
+pub mod server;
+pub mod shard;
+pub mod task;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! What crosses a core or a socket: ids, envelopes, batches, MessagePack and JSON.
+
+pub mod id;
