@@ -1,5 +1,6 @@
 //! Names of agents and tasks, as numbers inside and as text outside.
 
+use rkyv::{Archive, Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// A worker core's place in the node, from 0; not the kernel's number of the processor.
@@ -8,7 +9,7 @@ pub type CoreIndex = u16;
 /// Where an agent lives: its core, its place there, and which occupant of that place it is.
 ///
 /// Text form: `core.slot.generation`, for example `1.17.3`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub struct AgentId(u64);
 
 impl AgentId {
@@ -98,7 +99,7 @@ impl FromStr for AgentId {
 /// A task's name for its whole life: the shard that owns it and 128 random bits.
 ///
 /// Text form: `t`, the shard, `-`, 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub struct TaskId {
     /// The shard that owns the task.
     pub shard: CoreIndex,

@@ -1,3 +1,4 @@
 //! What crosses a core or a socket: ids, envelopes, batches, MessagePack and JSON.
 
+pub mod api;
 pub mod id;

@@ -1,0 +1,276 @@
+//! The vocabulary of requests: what a door asks of a node, and what a shard answers.
+//!
+//! Payloads, results and replies are MessagePack values.
+
+use crate::wire::id::{AgentId, TaskId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// How urgent a task is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize,
+)]
+pub enum Priority {
+    /// After everything else.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Before normal tasks.
+    High,
+    /// Before everything else.
+    Critical,
+}
+
+impl Priority {
+    /// All priorities, least urgent first.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
+
+    /// The name that users write.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The priority of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.name() == name)
+    }
+}
+
+/// A task as its submitter describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The agent type that runs it.
+    pub agent_type: String,
+    /// One MessagePack value.
+    pub payload: Vec<u8>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long one attempt may take, milliseconds; `None` for the node's default.
+    pub timeout_ms: Option<u64>,
+    /// Attempts before the task is dead; `None` for the node's default.
+    pub max_attempts: Option<u32>,
+}
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum TaskStatus {
+    /// Accepted, waiting for an agent.
+    Queued,
+    /// An agent works on it.
+    Running,
+    /// Ended well; there is a result.
+    Done,
+    /// Ended after its last attempt failed; there is an error.
+    Dead,
+    /// Ended because its submitter asked so.
+    Cancelled,
+}
+
+impl TaskStatus {
+    /// The name that users read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen to the task.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Dead | Self::Cancelled)
+    }
+}
+
+/// What is known of one task.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TaskView {
+    /// The task.
+    pub id: TaskId,
+    /// The agent type that runs it.
+    pub agent_type: String,
+    /// Where it is in its life.
+    pub status: TaskStatus,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// The result, one MessagePack value, when the task is done; otherwise `None`.
+    pub result: Option<Vec<u8>>,
+    /// What the last failed attempt said.
+    pub error: Option<String>,
+}
+
+/// What an agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum AgentKind {
+    /// Part of this program.
+    Builtin,
+    /// A child process.
+    Exec,
+    /// A worker that connects from outside.
+    Remote,
+    /// Rust code linked by the program that embeds the node.
+    Rust,
+}
+
+impl AgentKind {
+    /// The name that users read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Exec => "exec",
+            Self::Remote => "remote",
+            Self::Rust => "rust",
+        }
+    }
+}
+
+/// Whether an agent takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum AgentState {
+    /// Not yet able to work.
+    Starting,
+    /// Takes messages and tasks.
+    Ready,
+    /// Lets its messages wait in its mailbox.
+    Paused,
+}
+
+impl AgentState {
+    /// The name that users read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// One agent, as `agent.list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct AgentView {
+    /// The agent.
+    pub id: AgentId,
+    /// Its type.
+    pub agent_type: String,
+    /// What an agent of that type is.
+    pub kind: AgentKind,
+    /// Its name, when it has one.
+    pub name: Option<String>,
+    /// Whether it takes work.
+    pub state: AgentState,
+    /// Tasks it works on.
+    pub tasks: u32,
+    /// Tasks it may work on at the same time.
+    pub max_tasks: u32,
+    /// Tasks it ended well.
+    pub done: u64,
+    /// Attempts that failed on it.
+    pub failed: u64,
+}
+
+/// One core, as `node.stats` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
+pub struct CoreStats {
+    /// The kernel's number of the processor.
+    pub cpu: usize,
+    /// Agents it owns.
+    pub agents: u64,
+    /// Messages delivered to its agents.
+    pub messages_delivered: u64,
+    /// Messages whose agent was gone.
+    pub messages_undeliverable: u64,
+    /// Sends that were refused because a ring or a mailbox was full.
+    pub sends_refused: u64,
+    /// Batches received over the mesh.
+    pub batches_received: u64,
+    /// Tasks accepted.
+    pub tasks_accepted: u64,
+    /// Submissions refused with `backpressure`.
+    pub tasks_refused: u64,
+    /// Tasks waiting now.
+    pub tasks_queued: u64,
+    /// Tasks running now.
+    pub tasks_running: u64,
+    /// Tasks that ended well.
+    pub tasks_done: u64,
+    /// Tasks that died.
+    pub tasks_dead: u64,
+    /// Tasks that were cancelled.
+    pub tasks_cancelled: u64,
+    /// Attempts that failed.
+    pub attempts_failed: u64,
+    /// Agents that panicked.
+    pub agent_panics: u64,
+    /// Times the core parked.
+    pub parks: u64,
+}
+
+/// The whole node, as `node.stats` and `swarm_status` show it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeStats {
+    /// Seconds since the node started.
+    pub uptime_s: u64,
+    /// The version of the program.
+    pub version: &'static str,
+    /// Whether the node accepts work (false while it drains).
+    pub accepting: bool,
+    /// Resident memory of the process, bytes.
+    pub resident_bytes: u64,
+    /// One entry a worker core.
+    pub cores: Vec<CoreStats>,
+}
+
+/// Why a request did not do what it asked; the variant says what the caller should do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize)]
+pub enum Error {
+    /// The request is wrong: correct it. The text names the field.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such task, agent or type.
+    #[error("{0}")]
+    NotFound(String),
+    /// It contradicts what is there, for example a name that is taken.
+    #[error("{0}")]
+    Conflict(String),
+    /// Nothing was accepted: come back after this many milliseconds.
+    #[error("the node is full; nothing was accepted, try again in {0} ms")]
+    Backpressure(u64),
+    /// Larger than the limit that the text names.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The node drains, or the agent did not answer in time.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Error {
+    /// The code that protocols carry.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::NotFound(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::Backpressure(_) => "backpressure",
+            Self::TooLarge(_) => "too_large",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// When to try again, where waiting helps, milliseconds.
+    pub const fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Backpressure(retry_after_ms) => Some(*retry_after_ms),
+            _ => None,
+        }
+    }
+}
