@@ -1,1 +1,20 @@
-//! The runtime room.
+//! The only room that names the engine (glommio, core_affinity, io_uring).
+//!
+//! It owns what every other room runs on: which cores there are ([`topology`]), an executor on
+//! each ([`executor`]), the rings between them ([`ring`], [`mesh`]), how a core sleeps and is woken
+//! ([`parking`], [`doorbell`]), and sockets, files and child processes as futures ([`net`], [`fs`],
+//! [`process`]). Nothing in here knows what a message or a task is: moving to another engine means
+//! rewriting this folder and no other.
+
+pub mod doorbell;
+pub mod executor;
+pub mod fs;
+pub mod injector;
+pub mod mesh;
+pub mod net;
+pub mod parking;
+pub mod process;
+pub mod ring;
+mod sync;
+mod sys;
+pub mod topology;

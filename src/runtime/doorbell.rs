@@ -1,0 +1,58 @@
+//! How other threads wake a parked core: an eventfd behind the parking handshake.
+
+use super::{fs::Pipe, parking::Parking, sys};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+/// A core's doorbell, held by everyone who may have work for it.
+#[derive(Clone, Debug)]
+pub struct Doorbell(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parking: Parking,
+    event: File,
+}
+
+impl Doorbell {
+    /// A bell for one core.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Inner { parking: Parking::default(), event: sys::eventfd()?.into() })))
+    }
+
+    /// The sleeper's and the publishers' handshake.
+    pub fn parking(&self) -> &Parking {
+        &self.0.parking
+    }
+
+    /// Wakes the core if it sleeps; call it after publishing.
+    #[inline]
+    pub fn ring_if_parked(&self) {
+        if self.0.parking.bell_needed() {
+            self.ring();
+        }
+    }
+
+    /// Wakes the core whether it sleeps or not.
+    #[cold]
+    pub fn ring(&self) {
+        // The only failure of this write is a counter at its limit, which also wakes the core.
+        let _ = (&self.0.event).write_all(&1u64.to_ne_bytes());
+    }
+
+    /// Runs on the bell's own core for the core's whole life: calls `woken` after each ring, until
+    /// it returns false.
+    pub async fn listen(self, mut woken: impl FnMut() -> bool) -> io::Result<()> {
+        let pipe = Pipe::new(OwnedFd::from(self.0.event.try_clone()?));
+        loop {
+            pipe.read(size_of::<u64>()).await?;
+            if !woken() {
+                return Ok(());
+            }
+        }
+    }
+}

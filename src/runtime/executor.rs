@@ -1,0 +1,115 @@
+//! One executor on one pinned core, and what code that runs on it may ask of it.
+
+use glommio::{LocalExecutorBuilder, Placement};
+use std::{
+    future::Future,
+    io,
+    time::{Duration, Instant},
+};
+
+/// How an executor polls and what memory it registers with the kernel.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The kernel's number of the processor.
+    pub cpu: usize,
+    /// The longest time between two looks at all of the core's I/O while it is busy.
+    pub poll_io: Duration,
+    /// Entries in each io_uring.
+    pub ring_depth: usize,
+    /// Memory registered for I/O, bytes.
+    pub io_memory: usize,
+}
+
+/// A core's thread, to be joined.
+pub struct CoreThread<T: Send + 'static>(glommio::ExecutorJoinHandle<T>);
+
+impl<T: Send + 'static> CoreThread<T> {
+    /// Waits for the core's future to end; an error tells what ended it instead.
+    pub fn join(self) -> io::Result<T> {
+        self.0.join().map_err(|error| io::Error::other(error.to_string()))
+    }
+}
+
+/// Starts a thread pinned to `settings.cpu` and runs `make`'s future on an executor there.
+///
+/// # Errors
+/// When the kernel refuses an io_uring or the processor is not one this process may use.
+pub fn spawn_pinned<T, F, Fut>(
+    name: &str,
+    settings: &Settings,
+    make: F,
+) -> io::Result<CoreThread<T>>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+{
+    LocalExecutorBuilder::new(Placement::Fixed(settings.cpu))
+        .name(name)
+        .preempt_timer(settings.poll_io)
+        .ring_depth(settings.ring_depth)
+        .io_memory(settings.io_memory)
+        .spawn(move || async move {
+            // The first sleep on an executor takes tens of milliseconds: pay for it here.
+            sleep(Duration::from_micros(1)).await;
+            make().await
+        })
+        .map(CoreThread)
+        .map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Runs a future on this core until it ends; nobody waits for it.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(future).detach();
+}
+
+/// Runs blocking work on a helper thread of this core; a panic comes back as an error.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    // A panic inside the engine's blocking thread would leave this future waiting for ever.
+    let caught = move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    glommio::executor()
+        .spawn_blocking(caught)
+        .await
+        .map_err(|_| io::Error::other("a blocking operation panicked"))
+}
+
+/// Ends after `duration`, rounded to the engine's millisecond or so.
+pub async fn sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
+}
+
+/// Runs `future` for at most `limit`.
+pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    futures_lite::future::or(async { Some(future.await) }, async {
+        sleep(limit).await;
+        None
+    })
+    .await
+}
+
+/// Whether something on this core waits for the executor: a socket, a timer, a long poll.
+#[inline]
+pub fn need_yield() -> bool {
+    glommio::executor().need_preempt()
+}
+
+/// Lets the other futures of this core run.
+#[inline]
+pub async fn yield_now() {
+    futures_lite::future::yield_now().await;
+}
+
+/// Spins until `condition` holds or `limit` has passed; tells whether it held. For starts and
+/// stops only: it keeps its core.
+pub fn spin_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+    true
+}

@@ -1,0 +1,27 @@
+//! TCP listeners and streams on this core.
+
+use super::sys;
+pub use glommio::net::TcpStream;
+use std::{io, net::SocketAddr};
+
+/// A listener that every core opens for itself; the kernel spreads connections over them.
+pub struct Listener(glommio::net::TcpListener);
+
+impl Listener {
+    /// Listens on `address`; several cores may listen on the same one.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        glommio::net::TcpListener::bind(address).map(Self).map_err(io::Error::from)
+    }
+
+    /// Where it listens: tells the port when the system chose it.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr().map_err(io::Error::from)
+    }
+
+    /// The next connection, with small writes sent at once.
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        let stream = self.0.accept().await.map_err(io::Error::from)?;
+        sys::set_socket_option(&stream, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        Ok(stream)
+    }
+}

@@ -1,0 +1,94 @@
+//! Child processes with piped standard input and output.
+
+use super::{executor::blocking, fs::Pipe, sys};
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+/// A running child in a process group of its own, so that what it starts dies with it.
+///
+/// Dropping it kills the group; [`Process::end`] also waits for the child and tells how it ended.
+pub struct Process {
+    child: Option<Child>,
+    pid: u32,
+}
+
+/// The three ends of a child's standard streams.
+pub struct Streams {
+    /// Written to the child.
+    pub stdin: Pipe,
+    /// What the child answers.
+    pub stdout: Pipe,
+    /// What the child says for the log.
+    pub stderr: Pipe,
+}
+
+/// Starts a program with arguments; `command` is not empty.
+///
+/// # Errors
+/// When the program cannot be started, with the program's name in the text.
+pub async fn start(command: &[String]) -> io::Result<(Process, Streams)> {
+    let command = command.to_vec();
+    let program = command[0].clone();
+    let started = blocking(move || {
+        Command::new(&command[0])
+            .args(&command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+    })
+    .await?;
+    let mut child = started.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
+    })?;
+    let (Some(stdin), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        unreachable!("all three streams were asked for as pipes");
+    };
+    let streams = Streams {
+        stdin: Pipe::new(stdin.into()),
+        stdout: Pipe::new(stdout.into()),
+        stderr: Pipe::new(stderr.into()),
+    };
+    Ok((Process { pid: child.id(), child: Some(child) }, streams))
+}
+
+impl Process {
+    /// The child's process id.
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// Kills what still runs of the group, waits for the child and tells how it ended.
+    pub async fn end(mut self) -> io::Result<ExitStatus> {
+        let Some(mut child) = self.child.take() else {
+            unreachable!("the child is taken only here and in drop");
+        };
+        let pid = self.pid;
+        blocking(move || {
+            // A child that ended by itself keeps its status; only the others are killed.
+            if let Ok(Some(status)) = child.try_wait() {
+                sys::kill_group(pid);
+                return Ok(status);
+            }
+            sys::kill_group(pid);
+            child.wait()
+        })
+        .await?
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            sys::kill_group(self.pid);
+            // The child was killed, so this wait is short.
+            let _ = child.wait();
+        }
+    }
+}
