@@ -1,5 +1,8 @@
 //! The command line: one file a subcommand, no logic of its own.
 
+pub mod common;
+pub mod config;
+
 use std::process::ExitCode;
 
 /// Parses the command line, runs the subcommand and tells the exit code.

@@ -1,0 +1,387 @@
+//! What a tuning key is: its name, the rule of its values, its default, and its three sentences.
+
+use std::net::SocketAddr;
+
+use serde::{Serialize, Serializer};
+
+use super::model::{CoreSet, Spin};
+
+/// The highest processor number that a core list may name: the kernel's affinity calls carry
+/// 1,024 processors.
+const CORE_NUMBER_MAX: i128 = 1023;
+/// Longest agent type name, bytes.
+const AGENT_NAME_BYTES_MAX: usize = 64;
+/// Most words of a command, and most bytes of one word: far below the kernel's limit for `execve`.
+const COMMAND_WORDS_MAX: usize = 256;
+const COMMAND_WORD_BYTES_MAX: usize = 4096;
+
+/// A part of a tuning file: `[name]`, or `[[agent]]`.
+pub struct Section {
+    /// The name between the brackets.
+    pub name: &'static str,
+    /// What the section is about, one sentence.
+    pub heading: &'static str,
+    /// Its keys, in the order in which they are printed.
+    pub keys: &'static [Key],
+}
+
+/// One key of a tuning file.
+pub struct Key {
+    /// The key as it is written in the file.
+    pub name: &'static str,
+    /// Which values are allowed.
+    pub rule: Rule,
+    /// The value of a file that does not name the key.
+    pub default: Preset,
+    /// What the key does, one sentence with the unit.
+    pub meaning: &'static str,
+    /// What a larger (or smaller) value costs.
+    pub cost: &'static str,
+}
+
+/// The value that a key has when no file names it.
+#[derive(Clone, Copy)]
+pub enum Preset {
+    /// A number.
+    Integer(u32),
+    /// A text.
+    Text(&'static str),
+    /// No value: the key may be left out, or its entry's other keys say whether it must be given.
+    Absent,
+}
+
+impl Preset {
+    /// The default as a value, if there is one.
+    pub fn value(self) -> Option<Value> {
+        match self {
+            Self::Integer(number) => Some(Value::Integer(number.into())),
+            Self::Text(text) => Some(Value::Text(text.to_owned())),
+            Self::Absent => None,
+        }
+    }
+}
+
+/// A value of a tuning file, before its rule looked at it or on its way to be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A number; wide enough for every integer that a file can hold.
+    Integer(i128),
+    /// A text.
+    Text(String),
+    /// Core numbers or the words of a command.
+    List(Vec<Value>),
+}
+
+impl Value {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Integer(_) => "an integer",
+            Self::Text(_) => "a string",
+            Self::List(_) => "a list",
+        }
+    }
+
+    /// The value as TOML writes it.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self::Integer(number) => number.to_string(),
+            Self::Text(text) => toml::Value::String(text.clone()).to_string(),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(Self::to_toml).collect();
+                format!("[{}]", items.join(", "))
+            }
+        }
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // Every rule's maximum is below 2^63, and no rule allows a negative number.
+            Self::Integer(number) => serializer.serialize_u64(*number as u64),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) => serializer.collect_seq(items),
+        }
+    }
+}
+
+/// Which values a key allows.
+#[derive(Clone, Copy)]
+pub enum Rule {
+    /// An integer from `min` to `max`, both included.
+    Integer {
+        /// The smallest allowed number.
+        min: u64,
+        /// The largest allowed number.
+        max: u64,
+        /// What is counted, plural.
+        unit: &'static str,
+    },
+    /// A power of two from `min` to `max`, both included.
+    PowerOfTwo {
+        /// The smallest allowed number.
+        min: u64,
+        /// The largest allowed number.
+        max: u64,
+        /// What is counted, plural.
+        unit: &'static str,
+    },
+    /// Microseconds up to `max`, or `"forever"`.
+    Spin {
+        /// The largest allowed number of microseconds.
+        max: u64,
+    },
+    /// `"auto"` or a list of processor numbers.
+    Cores,
+    /// An IP address of this machine with a port.
+    Address,
+    /// The name of an agent type.
+    AgentName,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A program and its arguments.
+    Command,
+}
+
+impl Rule {
+    /// The allowed values, as a person reads them.
+    pub fn allowed(&self) -> String {
+        match self {
+            Self::Integer { min, max, unit } => format!("{min} to {max} {unit}"),
+            Self::PowerOfTwo { min, max, unit } => {
+                format!("{min} to {max} {unit}, a power of two")
+            }
+            Self::Spin { max } => format!("0 to {max} microseconds, or \"forever\""),
+            Self::Cores => format!(
+                "\"auto\", or a list of different processor numbers from 0 to {CORE_NUMBER_MAX}"
+            ),
+            Self::Address => {
+                "a loopback IP address with a port, such as \"127.0.0.1:7450\" or \"[::1]:7450\""
+                    .to_owned()
+            }
+            Self::AgentName => {
+                format!("1 to {AGENT_NAME_BYTES_MAX} letters, digits, \"-\" and \"_\"")
+            }
+            Self::OneOf(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                words.join(", ")
+            }
+            Self::Command => {
+                format!("a list of 1 to {COMMAND_WORDS_MAX} strings: a program and its arguments")
+            }
+        }
+    }
+
+    /// Says what is wrong with a value, if something is.
+    pub fn check(&self, value: &Value) -> Result<(), String> {
+        match (self, value) {
+            (Self::Integer { min, max, .. }, Value::Integer(number)) => {
+                in_range(*number, *min, *max)
+            }
+            (Self::PowerOfTwo { min, max, .. }, Value::Integer(number)) => {
+                in_range(*number, *min, *max)?;
+                power_of_two(*number)
+            }
+            (Self::Spin { max }, Value::Integer(number)) => in_range(*number, 0, *max),
+            (Self::Spin { .. }, Value::Text(text)) => one_of(text, &["forever"]),
+            (Self::Cores, Value::Text(text)) => one_of(text, &["auto"]),
+            (Self::Cores, Value::List(items)) => cores(items),
+            (Self::Address, Value::Text(text)) => address(text),
+            (Self::AgentName, Value::Text(text)) => agent_name(text),
+            (Self::OneOf(words), Value::Text(text)) => one_of(text, words),
+            (Self::Command, Value::List(items)) => command(items),
+            _ => Err(self.wrong_type(value.kind())),
+        }
+    }
+
+    /// The sentence for a value of a type that the rule does not know.
+    pub fn wrong_type(&self, found: &str) -> String {
+        let expected = match self {
+            Self::Integer { .. } | Self::PowerOfTwo { .. } => "an integer",
+            Self::Spin { .. } => "an integer or \"forever\"",
+            Self::Cores => "\"auto\" or a list of integers",
+            Self::Address | Self::AgentName | Self::OneOf(_) => "a string",
+            Self::Command => "a list of strings",
+        };
+        format!("must be {expected}, not {found}")
+    }
+}
+
+fn in_range(number: i128, min: u64, max: u64) -> Result<(), String> {
+    if (i128::from(min)..=i128::from(max)).contains(&number) {
+        return Ok(());
+    }
+    Err(format!("{number} is too {}", if number < i128::from(min) { "small" } else { "large" }))
+}
+
+fn power_of_two(number: i128) -> Result<(), String> {
+    let number = number as u64; // `in_range` came first
+    if number.is_power_of_two() {
+        return Ok(());
+    }
+    let above = number.next_power_of_two();
+    Err(format!("{number} is not a power of two ({} and {above} are the nearest)", above / 2))
+}
+
+fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
+    if words.contains(&text) {
+        return Ok(());
+    }
+    let hint = super::suggest::nearest(text, words.iter().copied());
+    let hint = hint.map(|word| format!(" (did you mean \"{word}\"?)")).unwrap_or_default();
+    Err(format!("{text:?} is not known{hint}"))
+}
+
+fn cores(items: &[Value]) -> Result<(), String> {
+    if items.is_empty() {
+        return Err("an empty list leaves no core; write \"auto\" to choose".to_owned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for item in items {
+        let Value::Integer(number) = item else {
+            return Err(format!("a core is an integer, not {}", item.kind()));
+        };
+        if !(0..=CORE_NUMBER_MAX).contains(number) {
+            return Err(format!("core {number} does not exist"));
+        }
+        if !seen.insert(number) {
+            return Err(format!("core {number} is listed twice"));
+        }
+    }
+    Ok(())
+}
+
+fn address(text: &str) -> Result<(), String> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return Err(format!("{text:?} is not an IP address with a port"));
+    };
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(format!(
+        "{text:?} can be reached from other machines, and authentication is not available yet"
+    ))
+}
+
+fn agent_name(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("the name is empty".to_owned());
+    }
+    if text.len() > AGENT_NAME_BYTES_MAX {
+        return Err(format!("the name is {} bytes long", text.len()));
+    }
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+    match text.chars().find(|letter| !allowed(*letter)) {
+        Some(letter) => Err(format!("{letter:?} may not be part of a name")),
+        None => Ok(()),
+    }
+}
+
+fn command(items: &[Value]) -> Result<(), String> {
+    if items.len() > COMMAND_WORDS_MAX {
+        return Err(format!("{} words are too many", items.len()));
+    }
+    for (index, item) in items.iter().enumerate() {
+        let Value::Text(word) = item else {
+            return Err(format!("a word of a command is a string, not {}", item.kind()));
+        };
+        if word.contains('\0') {
+            return Err("a word holds a zero byte".to_owned());
+        }
+        if word.len() > COMMAND_WORD_BYTES_MAX {
+            return Err(format!("a word of {} bytes is too long", word.len()));
+        }
+        if index == 0 && word.is_empty() {
+            return Err("the program's name is empty".to_owned());
+        }
+    }
+    if items.is_empty() { Err("the command is empty".to_owned()) } else { Ok(()) }
+}
+
+/// A field of the model that has a key: how a value becomes the field, and back.
+pub trait Field {
+    /// The field from a value that the key's rule has allowed.
+    ///
+    /// # Panics
+    /// When no rule has looked at the value: a defect of this room, never of a file.
+    fn from_value(value: &Value) -> Self;
+
+    /// The value as it is printed.
+    fn to_value(&self) -> Value;
+}
+
+macro_rules! integer_field {
+    ($($type:ty),*) => { $(
+        impl Field for $type {
+            fn from_value(value: &Value) -> Self {
+                match value {
+                    Value::Integer(number) => {
+                        Self::try_from(*number).expect("the rule's range fits the field")
+                    }
+                    other => unreachable!("the rule let {other:?} through as an integer"),
+                }
+            }
+
+            fn to_value(&self) -> Value {
+                Value::Integer(*self as i128)
+            }
+        }
+    )* };
+}
+
+integer_field!(usize, u64, u32);
+
+impl Field for Spin {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Integer(_) => Self::Micros(u64::from_value(value)),
+            _ => Self::Forever,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Micros(micros) => micros.to_value(),
+            Self::Forever => Value::Text("forever".to_owned()),
+        }
+    }
+}
+
+impl Field for CoreSet {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::List(items) => Self::List(items.iter().map(usize::from_value).collect()),
+            _ => Self::Auto,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::List(cores) => Value::List(cores.iter().map(Field::to_value).collect()),
+            Self::Auto => Value::Text("auto".to_owned()),
+        }
+    }
+}
+
+impl Field for String {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Text(text) => text.clone(),
+            other => unreachable!("the rule let {other:?} through as a string"),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+}
+
+impl Field for SocketAddr {
+    fn from_value(value: &Value) -> Self {
+        String::from_value(value).parse().expect("the rule has parsed the address")
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.to_string())
+    }
+}

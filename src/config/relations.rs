@@ -1,0 +1,120 @@
+//! What must hold between two tuning values, each of which is allowed by itself.
+
+use super::model::{Config, CoreSet};
+
+/// Room in a frame beside a payload: method, type, key and the numbers of a request.
+const ENVELOPE_BYTES: usize = 1024;
+
+/// Something that holds between keys of a valid configuration.
+pub(super) struct Relation {
+    /// The keys, as `(section, key)`; the first one that a file names is blamed.
+    pub keys: &'static [(&'static str, &'static str)],
+    /// The sentence, when it does not hold.
+    pub broken: fn(&Config) -> Option<String>,
+}
+
+/// Every relation between keys outside `[[agent]]`.
+pub(super) static RELATIONS: &[Relation] = &[
+    Relation { keys: &[("cores", "raft"), ("cores", "workers")], broken: shared_core },
+    Relation {
+        keys: &[("mesh", "shared_payload_bytes"), ("mesh", "batch_bytes")],
+        broken: |config| {
+            let (shared, batch) = (config.mesh.shared_payload_bytes, config.mesh.batch_bytes);
+            (shared > batch).then(|| {
+                format!(
+                    "payloads below {shared} bytes must fit into a batch of {batch} bytes \
+                     (mesh.batch_bytes); allowed: shared_payload_bytes up to batch_bytes"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("mesh", "batch_bytes"), ("server", "max_frame_bytes")],
+        broken: |config| {
+            let (batch, frame) = (config.mesh.batch_bytes, config.server.max_frame_bytes);
+            (batch > frame).then(|| {
+                format!(
+                    "a batch of {batch} bytes (mesh.batch_bytes) is larger than a frame of \
+                     {frame} bytes (server.max_frame_bytes); allowed: batch_bytes up to \
+                     max_frame_bytes"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("tasks", "max_payload_bytes"), ("server", "max_frame_bytes")],
+        broken: |config| {
+            let (payload, frame) = (config.tasks.max_payload_bytes, config.server.max_frame_bytes);
+            (payload + ENVELOPE_BYTES > frame).then(|| {
+                format!(
+                    "a payload of {payload} bytes (tasks.max_payload_bytes) does not fit into a \
+                     frame of {frame} bytes (server.max_frame_bytes); allowed: max_payload_bytes \
+                     up to max_frame_bytes less {ENVELOPE_BYTES}"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("tasks", "retained_bytes"), ("tasks", "max_payload_bytes")],
+        broken: |config| {
+            let (kept, payload) = (config.tasks.retained_bytes, config.tasks.max_payload_bytes);
+            (kept < payload).then(|| {
+                format!(
+                    "{kept} bytes of results (tasks.retained_bytes) cannot keep one result of \
+                     {payload} bytes (tasks.max_payload_bytes); allowed: retained_bytes from \
+                     max_payload_bytes"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("server", "write_buffer_bytes"), ("server", "max_frame_bytes")],
+        broken: |config| {
+            let (buffer, frame) = (config.server.write_buffer_bytes, config.server.max_frame_bytes);
+            (buffer < frame).then(|| {
+                format!(
+                    "a write buffer of {buffer} bytes (server.write_buffer_bytes) cannot hold one \
+                     frame of {frame} bytes (server.max_frame_bytes); allowed: write_buffer_bytes \
+                     from max_frame_bytes"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("agents", "max_per_core"), ("cores", "workers")],
+        broken: |config| {
+            let CoreSet::List(workers) = &config.cores.workers else { return None };
+            let room = config.agents.max_per_core * workers.len();
+            let started: usize = config.agent.iter().map(|agent| agent.min).sum();
+            (started > room).then(|| {
+                format!(
+                    "{started} agents start with the node (the sum of agent.min) and {} cores own \
+                     {room} at most; allowed: max_per_core from {}",
+                    workers.len(),
+                    started.div_ceil(workers.len())
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("server", "http_address"), ("server", "rpc_address")],
+        broken: |config| {
+            let (http, rpc) = (config.server.http_address, config.server.rpc_address);
+            (http == rpc && http.port() != 0).then(|| {
+                format!("{http} is the address of both listeners; allowed: two different ports")
+            })
+        },
+    },
+];
+
+fn shared_core(config: &Config) -> Option<String> {
+    let (CoreSet::List(workers), CoreSet::List(raft)) = (&config.cores.workers, &config.cores.raft)
+    else {
+        return None;
+    };
+    let shared = raft.iter().find(|core| workers.contains(core))?;
+    Some(format!(
+        "core {shared} is in cores.workers and in cores.raft; allowed: different cores, or \
+         \"auto\" for one of them on a machine that must share"
+    ))
+}

@@ -1,0 +1,263 @@
+//! The table of every tuning key: one row says what is parsed, checked, printed and documented.
+//!
+//! A field of the model without a row does not compile, and neither does a row without a field.
+
+use super::key::{Field, Key, Preset, Rule, Section, Value};
+use super::model::{Agents, Config, Cores, Mesh, Runtime, Server, Tasks};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Builds, from the rows, the sections and the two ways between values and the model.
+macro_rules! tuning_table {
+    (
+        $( $section:ident: $Model:ident, $heading:literal {
+            $( $field:ident = $name:literal, $rule:expr, $default:expr, $meaning:literal,
+                $cost:literal; )*
+        } )*
+    ) => {
+        /// The sections whose keys appear once in a file, in the order in which they are printed.
+        pub(super) static SECTIONS: &[Section] = &[ $( Section {
+            name: stringify!($section),
+            heading: $heading,
+            keys: &[ $( Key {
+                name: $name,
+                rule: $rule,
+                default: $default,
+                meaning: $meaning,
+                cost: $cost,
+            } ),* ],
+        } ),* ];
+
+        /// The model made of the value of each `(section, key)`; no agent types yet.
+        pub(super) fn build(mut value: impl FnMut(&'static str, &'static str) -> Value) -> Config {
+            Config {
+                $( $section: $Model {
+                    $( $field: Field::from_value(&value(stringify!($section), $name)) ),*
+                }, )*
+                agent: Vec::new(),
+            }
+        }
+
+        /// The values of a model in the order of [`SECTIONS`] and their keys.
+        pub(super) fn values(config: &Config) -> Vec<Vec<Value>> {
+            vec![ $( vec![ $( config.$section.$field.to_value() ),* ] ),* ]
+        }
+    };
+}
+
+const fn number(min: u64, max: u64, unit: &'static str) -> Rule {
+    Rule::Integer { min, max, unit }
+}
+
+const fn power(min: u64, max: u64, unit: &'static str) -> Rule {
+    Rule::PowerOfTwo { min, max, unit }
+}
+
+use Preset::{Absent, Integer as Int, Text};
+
+tuning_table! {
+    cores: Cores, "Which cores do what. \"auto\" takes the cores that this process may run on." {
+        workers = "workers", Rule::Cores, Text("auto"),
+            "Processors that run agents, each with one pinned executor.",
+            "Each one costs a mesh ring to and from every other core, and its locked I/O memory.";
+        raft = "raft", Rule::Cores, Text("auto"),
+            "Processors that run the task log and what belongs to the whole node; never shared \
+             with a listed worker core.",
+            "A core that runs no agent. With one or two cores \"auto\" shares them, and a busy \
+             agent can then delay the log.";
+    }
+    runtime: Runtime, "How the executor of a core polls, spins and parks." {
+        spin = "spin_us", Rule::Spin { max: 1_000_000 }, Int(50),
+            "How long an idle core polls its rings before it parks, microseconds.",
+            "Spinning uses a whole core and slows what shares it; parking costs about 25 \
+             microseconds at the next message, and as much at its answer.";
+        poll_io_us = "poll_io_us", number(1, 10_000, "microseconds"), Int(50),
+            "The longest time that a busy or spinning core goes without looking at its sockets.",
+            "Shorter is one system call more in each interval; longer is that much latency for \
+             clients of a busy core.";
+        ring_depth = "ring_depth", power(32, 4096, "entries"), Int(128),
+            "Entries in each of the three io_uring rings of an executor.",
+            "Kernel memory for each core; too few entries make I/O wait for its turn.";
+        io_memory_kib = "io_memory_kib", number(64, MIB, "KiB"), Int(512),
+            "Memory that an executor registers with the kernel for file I/O.",
+            "It counts three times a core against RLIMIT_MEMLOCK (8 MiB is usual: five cores at \
+             512 KiB). Above the limit I/O still works, with a copy more.";
+    }
+    mesh: Mesh, "How messages travel between cores: one ring for every ordered pair." {
+        ring_batches = "ring_batches", power(2, 65_536, "batches"), Int(64),
+            "Batches that one ring holds before its sender waits.",
+            "Memory of each of the cores x cores rings; a longer ring hides a slow receiver for \
+             longer and adds that much to the latency.";
+        batch_messages = "batch_messages", number(1, 10_000, "messages"), Int(100),
+            "Messages after which a batch leaves.",
+            "More share the cost of a ring operation and wait longer for the batch to be read; \
+             fewer do the opposite.";
+        batch_bytes = "batch_bytes", number(KIB, 16 * MIB, "bytes"), Int(65_536),
+            "Bytes after which a batch leaves.",
+            "One buffer of this size for each batch on its way; past the second level cache each \
+             message costs a memory access more.";
+        batch_timeout_us = "batch_timeout_us", number(0, 1_000_000, "microseconds"), Int(10_000),
+            "The longest time that the oldest message of a batch waits.",
+            "Only felt by a core that stays busy: an idle one sends at once. Longer fills batches \
+             and delays what waits in them.";
+        shared_payload_bytes = "shared_payload_bytes", number(64, MIB, "bytes"), Int(4096),
+            "Payloads of at least this many bytes travel by reference count beside the batch.",
+            "Smaller saves copies and pays an allocation and a counter for each payload; larger \
+             copies more bytes into batches.";
+        injector_requests = "injector_requests", number(16, MIB, "requests"), Int(4096),
+            "Requests from threads outside the runtime that may wait at one core.",
+            "A slot of memory for each; beyond them the caller is told backpressure.";
+    }
+    agents: Agents, "Limits that hold for every agent." {
+        mailbox_messages = "mailbox_messages", number(1, MIB, "messages"), Int(1024),
+            "Messages that wait for one agent that is not ready before its senders are refused.",
+            "Memory of the waiting messages of each slow agent; a long mailbox hides that it is \
+             slow.";
+        max_per_core = "max_per_core", number(1, 1_000_000, "agents"), Int(10_000),
+            "Agents that one core may own.",
+            "Memory of each agent that exists, a few KiB; nothing for those that do not.";
+        max_calls = "max_calls", number(1, MIB, "calls"), Int(65_536),
+            "Calls that may wait for their answer on one core.",
+            "A slot of memory for each waiting call; beyond them a call is refused at once.";
+        call_timeout_ms = "call_timeout_ms", number(1, 3_600_000, "milliseconds"), Int(5000),
+            "How long a call waits when the caller names no timeout.",
+            "Longer keeps the slots of calls that nobody will answer; shorter gives up on agents \
+             that are only slow.";
+        max_restarts = "max_restarts", number(0, 10_000, "restarts"), Int(10),
+            "Restarts of a crashing agent within `restart_window_ms` before it stays stopped.",
+            "More restarts spend processor time on an agent that cannot live; fewer give up on \
+             one that has a bad minute.";
+        restart_window_ms = "restart_window_ms", number(1, DAY_MS, "milliseconds"), Int(60_000),
+            "The window in which `max_restarts` are counted.",
+            "Longer gives up on agents that crash seldom; shorter lets one crash at a steady pace \
+             for ever.";
+    }
+    tasks: Tasks, "Queues and limits of the task service." {
+        queue_primary = "queue_primary", number(1, 10_000_000, "tasks"), Int(1000),
+            "Tasks that wait on one shard before it counts as loaded.",
+            "Longer evens out bursts less between the shards; each waiting task costs its payload \
+             and its bookkeeping.";
+        queue_overflow = "queue_overflow", number(0, 10_000_000, "tasks"), Int(10_000),
+            "Tasks that wait beyond `queue_primary` before submissions are refused.",
+            "Each waiting task costs its payload and its bookkeeping, and the last one waits for \
+             all before it.";
+        retained = "retained", number(0, 10_000_000, "tasks"), Int(100_000),
+            "Ended tasks whose result a shard keeps for those who ask later.",
+            "Memory of each task and its result; the oldest is forgotten first.";
+        retained_bytes = "retained_bytes", number(KIB, 64 * GIB, "bytes"), Int(67_108_864),
+            "Bytes of results that a shard keeps.",
+            "That much memory on each worker core.";
+        max_payload_bytes = "max_payload_bytes", number(KIB, 64 * MIB, "bytes"), Int(1_048_576),
+            "The largest payload of a task, and the largest result.",
+            "Memory of every waiting task of that size, and a longer pause while one is copied \
+             to the log.";
+        max_attempts = "max_attempts", number(1, 1000, "attempts"), Int(3),
+            "Attempts of a task when its submitter names none; then it is a dead letter.",
+            "More attempts repeat the work of tasks that can never succeed.";
+        timeout_ms = "timeout_ms", number(1, DAY_MS, "milliseconds"), Int(60_000),
+            "How long one attempt may take when the submitter names no limit.",
+            "Longer leaves a task longer with an agent that hangs; shorter runs slow tasks twice.";
+    }
+    server: Server, "Listeners and their limits." {
+        rpc_address = "rpc_address", Rule::Address, Text("127.0.0.1:7450"),
+            "Where MessagePack-RPC listens: clients and workers. Port 0 takes a free one.",
+            "A socket on each worker core.";
+        http_address = "http_address", Rule::Address, Text("127.0.0.1:7451"),
+            "Where HTTP listens: MCP, metrics, health. Port 0 takes a free one.",
+            "A socket on each worker core.";
+        max_frame_bytes = "max_frame_bytes", number(4 * KIB, 256 * MIB, "bytes"), Int(4_194_304),
+            "The largest request; a larger one is answered `too_large` and its connection closed.",
+            "Every connection may hold a buffer of this size while a request arrives.";
+        max_connections = "max_connections", number(1, 1_000_000, "connections"), Int(4096),
+            "Connections that one core serves.",
+            "A file descriptor and a few KiB for each connection; RLIMIT_NOFILE must allow the \
+             sum of all cores.";
+        max_in_flight = "max_in_flight", number(1, 65_536, "requests"), Int(1024),
+            "Requests of one connection that may wait for their answer.",
+            "Memory of each waiting request; beyond them the connection is not read until one is \
+             answered.";
+        write_buffer_bytes = "write_buffer_bytes", number(4 * KIB, GIB, "bytes"), Int(8_388_608),
+            "Answers that may wait for a client that does not read before it is disconnected.",
+            "Every connection to a slow client may hold that much memory.";
+        stall_timeout_ms = "stall_timeout_ms", number(10, 600_000, "milliseconds"), Int(10_000),
+            "How long a client may make no progress inside a frame, or a write be blocked, before \
+             it is disconnected.",
+            "Longer keeps the buffers of dead clients; shorter cuts off slow links.";
+        drain_ms = "drain_ms", number(0, 3_600_000, "milliseconds"), Int(10_000),
+            "How long running tasks may take to finish after SIGTERM.",
+            "A stop takes that long at most; what has not ended runs again after the next start.";
+    }
+}
+
+/// The keys of one `[[agent]]` entry, in the order in which they are printed.
+pub(super) static AGENT: Section = Section {
+    name: "agent",
+    heading: "One entry for each agent type. A file without any has the builtin types echo, sleep \
+              and sha256; `agent = []` above the first section has none.",
+    keys: &[
+        Key {
+            name: "type",
+            rule: Rule::AgentName,
+            default: Absent,
+            meaning: "The name that tasks and messages use; must be given.",
+            cost: "Nothing.",
+        },
+        Key {
+            name: "kind",
+            rule: Rule::OneOf(&["builtin", "exec", "remote"]),
+            default: Absent,
+            meaning: "What runs the tasks; must be given. \"builtin\" is part of this program \
+                      (the type is echo, sleep or sha256), \"exec\" a child process, \"remote\" \
+                      a worker that connects.",
+            cost: "An exec agent is a process with three pipes; a remote one a connection.",
+        },
+        Key {
+            name: "min",
+            rule: number(0, 1_000_000, "agents"),
+            default: Int(5),
+            meaning: "Agents started with the node and kept; not for \"remote\", whose workers \
+                      come by themselves.",
+            cost: "Their memory, also while they are idle.",
+        },
+        Key {
+            name: "max",
+            rule: number(1, 1_000_000, "agents"),
+            default: Int(60),
+            meaning: "Agents that may exist at the same time.",
+            cost: "Memory when the load is high; for exec agents also processes.",
+        },
+        Key {
+            name: "max_tasks",
+            rule: number(1, 10_000, "tasks"),
+            default: Int(5),
+            meaning: "Tasks that one agent runs at the same time.",
+            cost: "More tasks wait behind each other inside one agent, and start again together \
+                   when it dies.",
+        },
+        Key {
+            name: "idle_timeout_ms",
+            rule: number(1, DAY_MS, "milliseconds"),
+            default: Int(30_000),
+            meaning: "How long an agent above `min` may be idle before it stops.",
+            cost: "Longer keeps the memory of idle agents; shorter starts agents more often.",
+        },
+        Key {
+            name: "warmup_delay_ms",
+            rule: number(0, 600_000, "milliseconds"),
+            default: Int(1000),
+            meaning: "Pause between two starts while the pool warms up to `min`.",
+            cost: "Longer takes longer to be warm; shorter starts many agents at once. A task \
+                   never waits for it.",
+        },
+        Key {
+            name: "command",
+            rule: Rule::Command,
+            default: Absent,
+            meaning: "The program of an \"exec\" type and its arguments; for no other kind.",
+            cost: "Nothing.",
+        },
+    ],
+};
