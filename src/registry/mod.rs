@@ -1,1 +1,113 @@
-//! The registry room.
+//! Who is where: every core's own copy of the node's agents, found by id, type and name.
+//!
+//! Invariants worth naming:
+//! - A named agent lives on the core that its name hashes to, so whether a name is taken is
+//!   decided by one core alone.
+//! - What a core knows of its own agents is exact; of others it is as old as the last notice that
+//!   arrived, and notices from one core arrive in order.
+
+use crate::wire::id::{AgentId, CoreIndex};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+};
+
+/// An agent type's place in the node's list of types.
+pub type TypeIndex = u16;
+
+/// One agent as the directory knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its type.
+    pub type_index: TypeIndex,
+    /// Its name, when it has one.
+    pub name: Option<String>,
+}
+
+/// One core's copy of who is where.
+#[derive(Debug, Default)]
+pub struct Directory {
+    agents: BTreeMap<AgentId, Entry>,
+    names: HashMap<String, AgentId>,
+}
+
+impl Directory {
+    /// The core that an agent of that name lives on, in a node of `cores` worker cores.
+    pub fn home_of_name(name: &str, cores: usize) -> CoreIndex {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+        (hash % cores as u64) as CoreIndex
+    }
+
+    /// Notes a new agent.
+    pub fn insert(&mut self, id: AgentId, entry: Entry) {
+        if let Some(name) = &entry.name {
+            self.names.insert(name.clone(), id);
+        }
+        self.agents.insert(id, entry);
+    }
+
+    /// Forgets an agent.
+    pub fn remove(&mut self, id: AgentId) {
+        let Some(entry) = self.agents.remove(&id) else { return };
+        if let Some(name) = entry.name
+            && self.names.get(&name) == Some(&id)
+        {
+            self.names.remove(&name);
+        }
+    }
+
+    /// The agent of that id.
+    pub fn get(&self, id: AgentId) -> Option<&Entry> {
+        self.agents.get(&id)
+    }
+
+    /// The agent of that name.
+    pub fn find(&self, name: &str) -> Option<AgentId> {
+        self.names.get(name).copied()
+    }
+
+    /// All agents of a type, by id.
+    pub fn of_type(&self, type_index: TypeIndex) -> impl Iterator<Item = AgentId> + '_ {
+        self.agents.iter().filter(move |(_, entry)| entry.type_index == type_index).map(|(id, _)| *id)
+    }
+
+    /// Agents known.
+    pub fn len(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// Whether no agent is known.
+    pub fn is_empty(&self) -> bool {
+        self.agents.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_found_by_id_type_and_name_until_they_are_gone() {
+        let mut directory = Directory::default();
+        let (first, second) = (AgentId::new(0, 1, 0), AgentId::new(1, 0, 4));
+        directory.insert(first, Entry { type_index: 2, name: Some("clerk".into()) });
+        directory.insert(second, Entry { type_index: 2, name: None });
+        assert_eq!(directory.find("clerk"), Some(first));
+        assert_eq!(directory.of_type(2).collect::<Vec<_>>(), [first, second]);
+        assert_eq!(directory.of_type(1).count(), 0);
+        directory.remove(first);
+        assert_eq!(directory.find("clerk"), None);
+        assert_eq!(directory.get(first), None);
+        assert_eq!(directory.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_went_to_a_successor_stays_with_it() {
+        let mut directory = Directory::default();
+        let (old, new) = (AgentId::new(0, 1, 0), AgentId::new(0, 1, 1));
+        directory.insert(old, Entry { type_index: 0, name: Some("clerk".into()) });
+        directory.insert(new, Entry { type_index: 0, name: Some("clerk".into()) });
+        directory.remove(old);
+        assert_eq!(directory.find("clerk"), Some(new));
+    }
+}

@@ -16,8 +16,9 @@
 #![allow(unsafe_code)]
 
 use rkyv::{
-    Archive, Place, Serialize,
-    api::high::{HighSerializer, to_bytes_in},
+    Archive, Place, Portable, Serialize,
+    api::high::{HighSerializer, HighValidator, to_bytes_in},
+    bytecheck::CheckBytes,
     munge::munge,
     rancor,
     ser::allocator::ArenaHandle,
@@ -147,6 +148,20 @@ pub struct Parcel<'a> {
     pub attachment: Option<&'a Attachment>,
 }
 
+impl<'a> Parcel<'a> {
+    /// The payload as the archived value that the kind promises.
+    ///
+    /// # Panics
+    /// When it is not: both ends are this program, so the sender has a defect.
+    #[inline]
+    pub fn open<T>(&self) -> &'a T
+    where
+        T: Portable + for<'v> CheckBytes<HighValidator<'v, rancor::Failure>>,
+    {
+        rkyv::access::<T, rancor::Failure>(self.payload).expect("a payload of the kind's type")
+    }
+}
+
 impl Batch {
     fn packet(&self) -> &ArchivedPacket {
         // SAFETY: `bytes` was sealed by `BatchBuilder::seal`, which wrote the root at 0 and every
@@ -250,6 +265,10 @@ impl BatchBuilder {
         };
         self.attachments.clear();
         self.count = 0;
+        // A buffer that one large message made large is not kept.
+        if self.bytes.capacity() > 4 * (self.front() + self.limits.bytes) {
+            self.bytes = Bytes::new();
+        }
         // A used buffer is longer than this and keeps its bytes; a new one is filled with zeros,
         // so that the envelopes' room is initialised memory in both.
         self.bytes.resize(self.front(), 0);

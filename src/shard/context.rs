@@ -1,0 +1,270 @@
+//! What an agent can do while one of its methods runs.
+
+use super::{
+    agent::{CallId, ReplyTo, Snapshot},
+    handle::{AgentHandle, Failure, Lease},
+    kernel::{Command, Kernel, Timer, Waiter},
+    links::{Content, Full},
+};
+use crate::{
+    registry::Directory,
+    runtime::executor,
+    wire::{
+        api::{Error, Priority},
+        batch::{Attachment, Header, Kind, Payload},
+        id::{AgentId, CoreIndex, TaskId},
+        letter::Request,
+    },
+};
+use std::{future::Future, sync::Arc, time::Duration};
+
+/// Why something was not sent; nothing of it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The way to the receiver's core, or the receiver's mailbox, is full: try in a later turn.
+    #[error("the way to the receiver is full")]
+    Full,
+    /// No agent can have that id, or no type that name.
+    #[error("there is no such receiver")]
+    NoReceiver,
+    /// As many questions wait for their answer as may.
+    #[error("too many calls wait for their answer")]
+    TooManyCalls,
+}
+
+impl From<Full> for SendError {
+    fn from(_: Full) -> Self {
+        Self::Full
+    }
+}
+
+/// A task as an agent submits it.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTask<'a> {
+    /// The agent type that runs it.
+    pub agent_type: &'a str,
+    /// One MessagePack value.
+    pub payload: &'a [u8],
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
+/// An agent's view of its core, for the length of one method.
+pub struct Context<'a> {
+    pub(super) kernel: &'a mut Kernel,
+    pub(super) id: AgentId,
+}
+
+impl Context<'_> {
+    /// This agent.
+    #[inline]
+    pub fn id(&self) -> AgentId {
+        self.id
+    }
+
+    /// The core that it lives on.
+    pub fn core(&self) -> CoreIndex {
+        self.kernel.index
+    }
+
+    /// Milliseconds since the node started, as of this turn.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.kernel.now_ms()
+    }
+
+    /// Sends bytes to an agent: delivered at most once, after everything that this agent sent it
+    /// before.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when the way or the mailbox is full; try again in a later turn, for
+    /// example in the one that [`Context::request_turn`] asks for.
+    #[inline]
+    pub fn send(&mut self, target: AgentId, payload: &[u8]) -> Result<(), SendError> {
+        self.push(Kind::Send, target, 0, Content::bytes(payload))
+    }
+
+    /// Sends a value, archived in place; the receiver reads it with
+    /// [`Message::read`](super::agent::Message::read).
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    #[inline]
+    pub fn send_value(&mut self, target: AgentId, value: &impl Payload) -> Result<(), SendError> {
+        self.push(Kind::Send, target, 0, Content::Value(value))
+    }
+
+    /// Sends a shared buffer by reference.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_shared(&mut self, target: AgentId, payload: Arc<[u8]>) -> Result<(), SendError> {
+        let content: Content<'_, ()> = Content::Attached(Attachment::Payload(payload));
+        self.push(Kind::Send, target, 0, content)
+    }
+
+    /// Sends a reference to a published value.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_snapshot<T: Send + Sync + 'static>(
+        &mut self,
+        target: AgentId,
+        snapshot: &Snapshot<T>,
+    ) -> Result<(), SendError> {
+        let attachment = Attachment::Snapshot(snapshot.0.clone());
+        let content: Content<'_, ()> = Content::Attached(attachment);
+        self.push(Kind::Send, target, 0, content)
+    }
+
+    /// Asks an agent; the answer, or why there is none, comes to
+    /// [`Agent::on_reply`](super::agent::Agent::on_reply). Without a timeout the node's default
+    /// holds.
+    ///
+    /// # Errors
+    /// As [`Context::send`], and [`SendError::TooManyCalls`].
+    pub fn call(
+        &mut self,
+        target: AgentId,
+        payload: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<CallId, SendError> {
+        if self.kernel.calls.is_full() {
+            return Err(SendError::TooManyCalls);
+        }
+        self.kernel.check_way(target)?;
+        let timeout_ms = timeout.map_or(0, |timeout| timeout.as_millis().max(1) as u64);
+        let key = self.kernel.open_call(Waiter::AgentCall(self.id), timeout_ms);
+        self.push(Kind::Call, target, key.to_bits(), Content::bytes(payload))?;
+        Ok(CallId(key.to_bits()))
+    }
+
+    /// Answers a call. It may be answered later than in the method that received it.
+    pub fn reply(&mut self, to: ReplyTo, payload: &[u8]) {
+        let header = Header {
+            target: to.source.to_bits(),
+            source: self.id.to_bits(),
+            correlation: to.correlation,
+            kind: Kind::Reply,
+        };
+        self.kernel.push_owed(to.source.core(), header, Content::bytes(payload));
+    }
+
+    /// Sends bytes to every agent of a type, on all cores; each gets it after everything that
+    /// this agent sent it before. All of them get it or, on an error, none.
+    ///
+    /// # Errors
+    /// As [`Context::send`], when the way to one of them is full.
+    pub fn broadcast(&mut self, agent_type: &str, payload: &[u8]) -> Result<(), SendError> {
+        let type_index = self.kernel.types.find(agent_type).ok_or(SendError::NoReceiver)?;
+        self.kernel.broadcast(self.id, type_index, payload)
+    }
+
+    /// Starts an agent; its id comes to
+    /// [`Agent::on_spawned`](super::agent::Agent::on_spawned).
+    ///
+    /// # Errors
+    /// [`SendError::NoReceiver`] for an unknown type, [`SendError::TooManyCalls`].
+    pub fn spawn(&mut self, agent_type: &str, name: Option<&str>) -> Result<CallId, SendError> {
+        let type_index = self.kernel.types.find(agent_type).ok_or(SendError::NoReceiver)?;
+        let core = self.kernel.choose_spawn_core(type_index, name);
+        let request = Request::Spawn(type_index, name.map(str::to_owned));
+        let key = self.kernel.ask(core, &request, Waiter::AgentSpawn(self.id), 0)?;
+        Ok(CallId(key.to_bits()))
+    }
+
+    /// Stops an agent, this one or another, after what was sent to it before.
+    pub fn stop(&mut self, agent: AgentId) {
+        if agent == self.id {
+            self.kernel.commands.push_back(Command::Stop(agent));
+        } else if (agent.core() as usize) < self.kernel.links.cores() {
+            // Nobody waits for the answer: an agent that is gone is as good as stopped.
+            let _ = self.kernel.ask(agent.core(), &Request::Stop(agent), Waiter::Nobody, 0);
+        }
+    }
+
+    /// Who is where, as far as this core knows.
+    pub fn directory(&self) -> &Directory {
+        &self.kernel.directory
+    }
+
+    /// All agents of a type, on all cores, as far as this core knows.
+    pub fn agents_of(&self, agent_type: &str) -> Vec<AgentId> {
+        match self.kernel.types.find(agent_type) {
+            Some(type_index) => self.kernel.directory.of_type(type_index).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Submits a task; what becomes of it comes to
+    /// [`Agent::on_task_news`](super::agent::Agent::on_task_news).
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    #[inline]
+    pub fn submit(&mut self, task: NewTask<'_>) -> Result<TaskId, SendError> {
+        self.kernel.submit_for_agent(self.id, task)
+    }
+
+    /// Ends an attempt that was answered with
+    /// [`Outcome::Later`](super::agent::Outcome::Later).
+    pub fn finish(&mut self, lease: Lease, result: Result<Vec<u8>, Failure>) {
+        self.kernel.commands.push_back(Command::Finish(lease, result));
+    }
+
+    /// Asks for a call of [`Agent::on_turn`](super::agent::Agent::on_turn) in the core's next
+    /// turn: the way to go on with long work, or after a send was refused.
+    pub fn request_turn(&mut self) {
+        self.kernel.turns.push(self.id);
+    }
+
+    /// Asks for a call of [`Agent::on_timer`](super::agent::Agent::on_timer) with `token` after
+    /// `delay`, to the millisecond.
+    pub fn set_timer(&mut self, delay: Duration, token: u64) {
+        let deadline_ms = self.kernel.now_ms() + delay.as_millis().max(1) as u64;
+        self.kernel.wheel.insert(deadline_ms, Timer::Agent(self.id, token));
+    }
+
+    /// Lets messages wait in the mailbox and tasks go elsewhere, until [`Context::resume`] or
+    /// [`AgentHandle::set_ready`].
+    pub fn pause(&mut self) {
+        self.kernel.commands.push_back(Command::Pause(self.id));
+    }
+
+    /// Ends a pause; what waited is delivered in order.
+    pub fn resume(&mut self) {
+        self.kernel.commands.push_back(Command::Resume(self.id));
+    }
+
+    /// A reference for the futures that this agent starts.
+    pub fn handle(&self) -> AgentHandle {
+        AgentHandle::new(self.id, self.kernel.inbox.clone())
+    }
+
+    /// Runs a future on this core, between the turns of its loop.
+    pub fn spawn_future(&mut self, future: impl Future<Output = ()> + 'static) {
+        executor::spawn(future);
+    }
+
+    #[inline]
+    fn push<V: Payload>(
+        &mut self,
+        kind: Kind,
+        target: AgentId,
+        correlation: u64,
+        content: Content<'_, V>,
+    ) -> Result<(), SendError> {
+        self.kernel.push(self.id.to_bits(), kind, target, correlation, content)
+    }
+}
+
+/// What went wrong with a request, for doors.
+impl From<SendError> for Error {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Backpressure(1),
+            SendError::NoReceiver => Self::NotFound(error.to_string()),
+            SendError::TooManyCalls => Self::Backpressure(10),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How an agent's own futures talk back to it and its core.
+
+use crate::{runtime::executor, wire::id::AgentId};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::Future,
+    rc::Rc,
+    task::Waker,
+};
+
+pub use crate::task::Lease;
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: String,
+    /// Whether another attempt may help.
+    pub retry: bool,
+}
+
+/// What a future asks of the core that it runs on.
+pub(super) enum Ask {
+    /// End an attempt.
+    Finish(Lease, Result<Vec<u8>, Failure>),
+    /// The agent takes messages and tasks again.
+    Ready(AgentId),
+    /// The agent cannot go on; its tasks fail and it is started anew, within limits.
+    Crash(AgentId, String),
+}
+
+/// Where futures of one core leave what they ask, and how they wake its loop.
+#[derive(Default)]
+pub(super) struct Inbox {
+    asks: RefCell<VecDeque<Ask>>,
+    loop_waker: RefCell<Option<Waker>>,
+    nudged: Cell<bool>,
+}
+
+impl Inbox {
+    /// Leaves something for the loop's next turn.
+    fn push(&self, ask: Ask) {
+        self.asks.borrow_mut().push_back(ask);
+        self.nudge();
+    }
+
+    pub(super) fn pop(&self) -> Option<Ask> {
+        self.asks.borrow_mut().pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.asks.borrow().is_empty()
+    }
+
+    /// Makes a parked loop take another turn.
+    pub(super) fn nudge(&self) {
+        self.nudged.set(true);
+        if let Some(waker) = self.loop_waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Ends at the next nudge, or at once after one that nobody waited for.
+    pub(super) async fn nudged(&self) {
+        std::future::poll_fn(|context| {
+            if self.nudged.take() {
+                return std::task::Poll::Ready(());
+            }
+            *self.loop_waker.borrow_mut() = Some(context.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// An agent's own reference, for the futures that it starts; it stays on the agent's core.
+///
+/// What it asks happens in the core's next turn. Asking for an agent or an attempt that is gone
+/// changes nothing.
+#[derive(Clone)]
+pub struct AgentHandle {
+    id: AgentId,
+    inbox: Rc<Inbox>,
+}
+
+impl AgentHandle {
+    pub(super) fn new(id: AgentId, inbox: Rc<Inbox>) -> Self {
+        Self { id, inbox }
+    }
+
+    /// The agent.
+    pub fn id(&self) -> AgentId {
+        self.id
+    }
+
+    /// Ends an attempt: with a result, one MessagePack value, or with a failure. An attempt that
+    /// was ended or given up before is left alone.
+    pub fn finish(&self, lease: Lease, result: Result<Vec<u8>, Failure>) {
+        self.inbox.push(Ask::Finish(lease, result));
+    }
+
+    /// Says that the agent takes messages and tasks, after a pause or a long start.
+    pub fn set_ready(&self) {
+        self.inbox.push(Ask::Ready(self.id));
+    }
+
+    /// Says that the agent cannot go on.
+    pub fn crash(&self, reason: impl Into<String>) {
+        self.inbox.push(Ask::Crash(self.id, reason.into()));
+    }
+
+    /// Runs another future on this core.
+    pub fn spawn_future(&self, future: impl Future<Output = ()> + 'static) {
+        executor::spawn(future);
+    }
+}

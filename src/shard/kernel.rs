@@ -1,0 +1,350 @@
+//! The part of a shard that agents' methods may touch: everything but the agents themselves.
+
+use super::{
+    calls::{CallKey, Calls},
+    context::{NewTask, SendError},
+    handle::{Failure, Inbox, Lease},
+    links::{Content, Links},
+    types::Types,
+    wheel::Wheel,
+};
+use crate::{
+    registry::{Directory, TypeIndex},
+    wire::{
+        api::{CoreStats, Error, TaskView},
+        batch::{Attachment, Header, Kind, Payload},
+        id::{AgentId, CoreIndex, TaskId},
+        letter::{Notice, Request, Response, Submission},
+    },
+};
+use futures_channel::oneshot;
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
+
+/// Who waits for an answer.
+pub enum Waiter {
+    /// An agent that called another.
+    AgentCall(AgentId),
+    /// An agent that started another.
+    AgentSpawn(AgentId),
+    /// A door that called an agent.
+    DoorCall(oneshot::Sender<Result<Vec<u8>, Error>>),
+    /// A door that asked a core.
+    DoorRequest(oneshot::Sender<Result<Response, Error>>),
+    /// A door that submitted tasks and waits until all are accepted.
+    DoorSubmit {
+        /// Submissions not yet answered.
+        remaining: usize,
+        /// The first refusal.
+        refused: Option<Error>,
+        /// Told when `remaining` is 0.
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
+    /// A door that waits for the end of a task that it submitted.
+    DoorExecute {
+        /// What is known of it.
+        view: Box<TaskView>,
+        /// Told of its end or refusal.
+        answer: oneshot::Sender<Result<TaskView, Error>>,
+    },
+    /// The answer is of no interest.
+    Nobody,
+}
+
+/// What happens at a time.
+pub enum Timer {
+    /// A question has waited long enough.
+    Call(CallKey),
+    /// An agent asked to be called.
+    Agent(AgentId, u64),
+    /// An attempt has taken long enough.
+    Attempt(Lease),
+    /// Somebody has waited long enough for a task's end: asker's core, correlation, task.
+    Watch(CoreIndex, u64, u128),
+    /// An agent is started, at first or again.
+    Start(TypeIndex, Option<String>),
+}
+
+/// What a method asked for that is done after it returned.
+pub enum Command {
+    /// Stop an agent of this core.
+    Stop(AgentId),
+    /// End an attempt.
+    Finish(Lease, Result<Vec<u8>, Failure>),
+    /// Let an agent's messages wait.
+    Pause(AgentId),
+    /// Deliver what waited.
+    Resume(AgentId),
+}
+
+/// The source of messages that come from a door of a core, not from an agent.
+pub const fn door_of(core: CoreIndex) -> AgentId {
+    AgentId::new(core, AgentId::SLOTS - 1, AgentId::SLOTS - 1)
+}
+
+/// The place of a door of a core that waits for the end of a task it did not submit just now.
+pub const fn watcher_of(core: CoreIndex) -> AgentId {
+    AgentId::new(core, AgentId::SLOTS - 1, AgentId::SLOTS - 2)
+}
+
+/// The part of a shard that agents' methods may touch.
+pub struct Kernel {
+    /// This core.
+    pub index: CoreIndex,
+    /// The node's agent types.
+    pub types: Arc<Types>,
+    /// The mesh.
+    pub links: Links,
+    /// Questions that wait for an answer.
+    pub calls: Calls<Waiter>,
+    /// Everything that happens at a time.
+    pub wheel: Wheel<Timer>,
+    /// Who is where.
+    pub directory: Directory,
+    /// What methods asked for.
+    pub commands: VecDeque<Command>,
+    /// Agents that asked for a turn.
+    pub turns: Vec<AgentId>,
+    /// What futures of this core asked for.
+    pub inbox: Rc<Inbox>,
+    /// Counters.
+    pub stats: CoreStats,
+    /// What each core told of its load, in thousandths.
+    pub loads: Vec<u32>,
+    /// Microseconds since the node started, as of this turn.
+    pub now_us: u64,
+    /// How long a question waits when the asker names no time, milliseconds.
+    pub call_timeout_ms: u64,
+    random: fastrand::Rng,
+    next_host: usize,
+}
+
+impl Kernel {
+    /// A kernel with nothing going on.
+    pub(super) fn new(
+        index: CoreIndex,
+        types: Arc<Types>,
+        links: Links,
+        max_calls: usize,
+        call_timeout_ms: u64,
+    ) -> Self {
+        let cores = links.cores();
+        Self {
+            index,
+            types,
+            links,
+            calls: Calls::new(max_calls),
+            wheel: Wheel::new(0),
+            directory: Directory::default(),
+            commands: VecDeque::new(),
+            turns: Vec::new(),
+            inbox: Rc::default(),
+            stats: CoreStats::default(),
+            loads: vec![0; cores],
+            now_us: 0,
+            call_timeout_ms,
+            random: fastrand::Rng::new(),
+            next_host: index as usize,
+        }
+    }
+
+    /// Milliseconds since the node started, as of this turn.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1000
+    }
+
+    /// Whether a message to an agent could leave now.
+    pub fn check_way(&mut self, target: AgentId) -> Result<(), SendError> {
+        if target.core() as usize >= self.links.cores() {
+            return Err(SendError::NoReceiver);
+        }
+        if self.links.is_closed(target) || self.links.is_full(target.core()) {
+            self.stats.sends_refused += 1;
+            return Err(SendError::Full);
+        }
+        Ok(())
+    }
+
+    /// Puts a message to an agent on its way.
+    #[inline]
+    pub fn push<V: Payload>(
+        &mut self,
+        source: u64,
+        kind: Kind,
+        target: AgentId,
+        correlation: u64,
+        content: Content<'_, V>,
+    ) -> Result<(), SendError> {
+        if target.core() as usize >= self.links.cores() {
+            return Err(SendError::NoReceiver);
+        }
+        let header = Header { target: target.to_bits(), source, correlation, kind };
+        let pushed = match self.links.is_closed(target) {
+            false => self.links.push(self.now_us, target.core(), header, content),
+            true => Err(super::links::Full),
+        };
+        pushed.map_err(|full| {
+            self.stats.sends_refused += 1;
+            full.into()
+        })
+    }
+
+    /// Puts an answer on its way; the asker's own limits bound how many there are.
+    pub fn push_owed<V: Payload>(
+        &mut self,
+        core: CoreIndex,
+        header: Header,
+        content: Content<'_, V>,
+    ) {
+        self.links.push_owed(self.now_us, core, header, content);
+    }
+
+    /// Notes a question that is about to be sent; `timeout_ms` 0 means the default.
+    pub fn open_call(&mut self, waiter: Waiter, timeout_ms: u64) -> CallKey {
+        let key = self.calls.insert(waiter);
+        let timeout_ms = if timeout_ms == 0 { self.call_timeout_ms } else { timeout_ms };
+        let timer = self.wheel.insert(self.now_ms() + timeout_ms, Timer::Call(key));
+        self.calls.set_timer(key, timer);
+        key
+    }
+
+    /// Ends a question: who waited, unless it ended before.
+    pub fn close_call(&mut self, key: CallKey) -> Option<Waiter> {
+        let (waiter, timer) = self.calls.remove(key)?;
+        if let Some(timer) = timer {
+            self.wheel.cancel(timer);
+        }
+        Some(waiter)
+    }
+
+    /// Asks a core.
+    pub fn ask(
+        &mut self,
+        core: CoreIndex,
+        request: &Request,
+        waiter: Waiter,
+        timeout_ms: u64,
+    ) -> Result<CallKey, SendError> {
+        if self.calls.is_full() {
+            return Err(SendError::TooManyCalls);
+        }
+        let key = self.open_call(waiter, timeout_ms);
+        let header = Header {
+            target: 0,
+            source: door_of(self.index).to_bits(),
+            correlation: key.to_bits(),
+            kind: Kind::Request,
+        };
+        // Questions to cores are bounded by the limit on calls, so they count as owed.
+        self.push_owed(core, header, Content::Value(request));
+        Ok(key)
+    }
+
+    /// Answers a core that asked.
+    pub fn answer(&mut self, core: CoreIndex, correlation: u64, response: &Response) {
+        let header = Header { target: 0, source: 0, correlation, kind: Kind::Response };
+        self.push_owed(core, header, Content::Value(response));
+    }
+
+    /// Tells every core, this one among them.
+    pub fn notify(&mut self, notice: &Notice) {
+        let source = door_of(self.index).to_bits();
+        let header = Header { target: 0, source, correlation: 0, kind: Kind::Notice };
+        for core in 0..self.links.cores() {
+            self.push_owed(core as CoreIndex, header, Content::Value(notice));
+        }
+    }
+
+    /// Sends bytes to every agent of a type, or to none.
+    pub fn broadcast(
+        &mut self,
+        source: AgentId,
+        type_index: TypeIndex,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let cores = self.links.cores() as CoreIndex;
+        if self.links.is_type_closed(type_index)
+            || (0..cores).any(|core| self.links.is_full(core))
+        {
+            self.stats.sends_refused += 1;
+            return Err(SendError::Full);
+        }
+        let header = Header {
+            target: u64::from(type_index),
+            source: source.to_bits(),
+            correlation: 0,
+            kind: Kind::Broadcast,
+        };
+        let shared: Option<Arc<[u8]>> =
+            (payload.len() >= self.links.shared_payload_bytes()).then(|| payload.into());
+        for core in 0..cores {
+            let content: Content<'_, ()> = match &shared {
+                Some(shared) => Content::Attached(Attachment::Payload(shared.clone())),
+                None => Content::Bytes(payload),
+            };
+            let pushed = self.links.push(self.now_us, core, header, content);
+            assert!(pushed.is_ok(), "every way was seen to have room");
+        }
+        Ok(())
+    }
+
+    /// The core for a new agent.
+    pub fn choose_spawn_core(&mut self, type_index: TypeIndex, name: Option<&str>) -> CoreIndex {
+        match name {
+            Some(name) => Directory::home_of_name(name, self.links.cores()),
+            None => self.next_of(type_index),
+        }
+    }
+
+    /// The core whose shard takes the next task of a type: the least loaded one that may have
+    /// agents of it, by what the cores told last; equals take turns.
+    #[inline]
+    pub fn choose_home(&mut self, type_index: TypeIndex) -> CoreIndex {
+        let hosts = &self.types.get(type_index).hosts;
+        if let [only] = hosts[..] {
+            return only;
+        }
+        self.next_host = self.next_host.wrapping_add(1);
+        let count = hosts.len();
+        let turn = (0..count).map(|step| hosts[(self.next_host + step) % count]);
+        turn.min_by_key(|host| self.loads[*host as usize]).unwrap_or(self.index)
+    }
+
+    fn next_of(&mut self, type_index: TypeIndex) -> CoreIndex {
+        self.next_host = self.next_host.wrapping_add(1);
+        let hosts = &self.types.get(type_index).hosts;
+        hosts[self.next_host % hosts.len()]
+    }
+
+    /// A new task's random bits.
+    #[inline]
+    pub fn random_bits(&mut self) -> u128 {
+        self.random.u128(..)
+    }
+
+    /// Puts an agent's task on its way to the shard that will own it.
+    #[inline]
+    pub(super) fn submit_for_agent(
+        &mut self,
+        agent: AgentId,
+        task: NewTask<'_>,
+    ) -> Result<TaskId, SendError> {
+        let type_index = self.types.find(task.agent_type).ok_or(SendError::NoReceiver)?;
+        let shard = self.choose_home(type_index);
+        let random = self.random_bits();
+        let submission = Submission {
+            random,
+            timeout_ms: 0,
+            max_attempts: 0,
+            type_index,
+            priority: task.priority as u8,
+            reserved: false,
+            watched: true,
+            payload: task.payload,
+        };
+        let header =
+            Header { target: 0, source: agent.to_bits(), correlation: 0, kind: Kind::Submit };
+        self.links.push(self.now_us, shard, header, Content::Value(&submission))?;
+        Ok(TaskId { shard, random })
+    }
+}

@@ -1,0 +1,184 @@
+//! The loop of a worker core: turns, the core's other futures in between, and parking.
+
+use super::core::Shard;
+use crate::{
+    config::Spin,
+    runtime::{doorbell::Doorbell, executor, injector::Injector},
+};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// Idle looks at the rings between two looks at the clock.
+const LOOKS_A_CLOCK: u32 = 16;
+/// How often a core publishes its counters, milliseconds.
+const PUBLISH_MS: u64 = 10;
+/// How soon a core with something that no ring has room for looks again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Work that comes from outside the runtime: a function that runs on the core, between turns.
+pub type Job = Box<dyn FnOnce(&Rc<Core>) + Send>;
+
+/// A worker core: its shard, and what its futures and other threads reach it by.
+pub struct Core {
+    shard: RefCell<Shard>,
+    /// Where the core publishes its counters.
+    published: Arc<Mutex<crate::wire::api::CoreStats>>,
+    jobs: Injector<Job>,
+    bell: Doorbell,
+    stopping: Cell<bool>,
+}
+
+impl Core {
+    /// A core around a shard.
+    pub fn new(
+        shard: Shard,
+        jobs: Injector<Job>,
+        bell: Doorbell,
+        published: Arc<Mutex<crate::wire::api::CoreStats>>,
+    ) -> Rc<Self> {
+        let stopping = Cell::new(false);
+        Rc::new(Self { shard: RefCell::new(shard), published, jobs, bell, stopping })
+    }
+
+    /// Uses the shard between two turns and makes the loop look at what that led to. Never call
+    /// it from an agent's method.
+    pub fn with_shard<T>(&self, work: impl FnOnce(&mut Shard) -> T) -> T {
+        let mut shard = self.shard.borrow_mut();
+        shard.read_clock();
+        let result = work(&mut shard);
+        shard.inbox().nudge();
+        result
+    }
+
+    /// Makes the loop end after its turn.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.shard.borrow().inbox().nudge();
+        self.bell.ring();
+    }
+
+    fn publish(&self) {
+        let mut published = self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *published = self.shard.borrow().stats();
+    }
+
+    /// Runs the loop until [`Core::stop`].
+    pub async fn run(self: Rc<Self>, spin: Spin) {
+        let listener = self.clone();
+        let inbox = self.shard.borrow().inbox();
+        executor::spawn(async move {
+            let core = listener.clone();
+            let woken = move || {
+                inbox.nudge();
+                !core.stopping.get()
+            };
+            if let Err(error) = listener.bell.clone().listen(woken).await {
+                tracing::error!(%error, "a core can no longer be woken");
+                std::process::abort();
+            }
+        });
+        let mut idle = Idle::new(spin);
+        let mut published_at = Instant::now();
+        loop {
+            let (worked, woke_futures) = self.turn();
+            if self.stopping.get() {
+                self.publish();
+                return;
+            }
+            if woke_futures || executor::need_yield() {
+                executor::yield_now().await;
+            }
+            if worked {
+                idle.reset();
+            }
+            if !idle.look() {
+                continue;
+            }
+            if published_at.elapsed() >= Duration::from_millis(PUBLISH_MS) {
+                published_at = Instant::now();
+                self.publish();
+            }
+            if idle.is_over() {
+                self.publish();
+                self.park().await;
+                idle.reset();
+            }
+        }
+    }
+
+    /// One turn; tells whether there was work and whether futures of this core want to run.
+    #[inline]
+    fn turn(self: &Rc<Self>) -> (bool, bool) {
+        let mut jobs = 0;
+        while let Some(job) = self.jobs.pop() {
+            job(self);
+            jobs += 1;
+        }
+        let mut shard = self.shard.borrow_mut();
+        shard.read_clock();
+        let worked = shard.turn();
+        let woke_futures = std::mem::take(&mut shard.woke_futures);
+        (worked || jobs > 0, woke_futures || jobs > 0)
+    }
+
+    /// Sleeps until something arrives, a timer is due or the bell rings.
+    async fn park(&self) {
+        self.bell.parking().prepare();
+        let (ready, inbox, wait) = {
+            let mut shard = self.shard.borrow_mut();
+            shard.kernel.stats.parks += 1;
+            let now_ms = shard.kernel.now_ms();
+            let timer = shard.next_deadline_ms().map(|deadline| {
+                Duration::from_millis(deadline.saturating_sub(now_ms).max(1))
+            });
+            let wait = if shard.has_departures() { Some(RETRY) } else { timer };
+            (shard.has_work() || !self.jobs.is_empty(), shard.inbox(), wait)
+        };
+        if !ready {
+            match wait {
+                Some(wait) => drop(executor::timeout(wait, inbox.nudged()).await),
+                None => inbox.nudged().await,
+            }
+        }
+        self.bell.parking().awake();
+    }
+}
+
+/// How long a core has had nothing to do.
+struct Idle {
+    limit: Option<Duration>,
+    since: Option<Instant>,
+    looks: u32,
+}
+
+impl Idle {
+    fn new(spin: Spin) -> Self {
+        let limit = match spin {
+            Spin::Forever => None,
+            Spin::Micros(micros) => Some(Duration::from_micros(micros)),
+        };
+        Self { limit, since: None, looks: 0 }
+    }
+
+    #[inline]
+    fn reset(&mut self) {
+        self.since = None;
+    }
+
+    /// Counts a look; true when it is time to look at the clock as well.
+    #[inline]
+    fn look(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        self.looks % LOOKS_A_CLOCK == 0
+    }
+
+    fn is_over(&mut self) -> bool {
+        let Some(limit) = self.limit else { return false };
+        let now = Instant::now();
+        now - *self.since.get_or_insert(now) >= limit
+    }
+}

@@ -1,0 +1,99 @@
+//! The node's agent types: the same list on every core, fixed when the node starts.
+
+use super::agent::Agent;
+use crate::{
+    registry::TypeIndex,
+    wire::{api::AgentKind, id::CoreIndex},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Makes a new agent of a type, on the core that will own it.
+pub type Factory = Arc<dyn Fn() -> Box<dyn Agent> + Send + Sync>;
+
+/// One agent type.
+#[derive(Clone)]
+pub struct TypeSpec {
+    /// The name that tasks and messages use.
+    pub name: String,
+    /// What its agents are.
+    pub kind: AgentKind,
+    /// Tasks that one agent runs at the same time.
+    pub max_tasks: u32,
+    /// Agents started with the node.
+    pub min: usize,
+    /// Agents that may exist at the same time.
+    pub max: usize,
+    /// Pause between two starts while the node starts, milliseconds.
+    pub warmup_delay_ms: u64,
+    /// Cores that may own agents of the type and their tasks; not empty.
+    pub hosts: Vec<CoreIndex>,
+    /// Makes an agent.
+    pub factory: Factory,
+}
+
+impl TypeSpec {
+    /// How many of `total` agents fall to a core when they are dealt out over the hosts.
+    pub fn share(&self, core: CoreIndex, total: usize) -> usize {
+        match self.hosts.iter().position(|host| *host == core) {
+            Some(place) => {
+                let even = total / self.hosts.len();
+                even + usize::from(place < total % self.hosts.len())
+            }
+            None => 0,
+        }
+    }
+}
+
+/// All agent types of a node.
+#[derive(Clone, Default)]
+pub struct Types {
+    list: Vec<TypeSpec>,
+    by_name: HashMap<String, TypeIndex>,
+}
+
+impl Types {
+    /// The types in this order; a later one replaces an earlier one of its name.
+    pub fn new(specs: Vec<TypeSpec>) -> Self {
+        let mut types = Self::default();
+        for spec in specs {
+            match types.by_name.get(&spec.name) {
+                Some(&index) => types.list[index as usize] = spec,
+                None => {
+                    types.by_name.insert(spec.name.clone(), types.list.len() as TypeIndex);
+                    types.list.push(spec);
+                }
+            }
+        }
+        types
+    }
+
+    /// The type of that name.
+    pub fn find(&self, name: &str) -> Option<TypeIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The type at a place that [`Types::find`] gave.
+    pub fn get(&self, index: TypeIndex) -> &TypeSpec {
+        &self.list[index as usize]
+    }
+
+    /// The type at a place that came from elsewhere.
+    pub fn try_get(&self, index: TypeIndex) -> Option<&TypeSpec> {
+        self.list.get(index as usize)
+    }
+
+    /// All types with their places.
+    pub fn iter(&self) -> impl Iterator<Item = (TypeIndex, &TypeSpec)> {
+        self.list.iter().enumerate().map(|(index, spec)| (index as TypeIndex, spec))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}

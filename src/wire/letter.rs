@@ -1,0 +1,140 @@
+//! What cores say to each other about agents and tasks: the archived payloads of a batch.
+
+use super::{
+    api::{AgentView, Error, TaskStatus, TaskView},
+    id::AgentId,
+};
+use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
+
+/// A question to a core.
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
+pub enum Request {
+    /// What is known of a task; answered when it ended or `wait_ms` passed.
+    Task(u128, u64),
+    /// Ends a task.
+    Cancel(u128),
+    /// The core's agents; of one type when one is named.
+    Agents(Option<u16>),
+    /// Starts an agent of a type, with a name or without.
+    Spawn(u16, Option<String>),
+    /// Stops an agent.
+    Stop(AgentId),
+    /// Keeps room in the queue for so many submissions.
+    Reserve(u32),
+    /// Gives room that was kept back.
+    Release(u32),
+}
+
+/// What a core answers.
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Task`].
+    Task(TaskView),
+    /// To [`Request::Cancel`]: false when the task had ended before.
+    Cancelled(bool),
+    /// To [`Request::Agents`].
+    Agents(Vec<AgentView>),
+    /// To [`Request::Spawn`].
+    Spawned(AgentId),
+    /// To [`Request::Stop`], [`Request::Reserve`] and [`Request::Release`].
+    Done,
+    /// To any of them.
+    Failed(Error),
+}
+
+/// Something every core should know.
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
+pub enum Notice {
+    /// An agent started: id, type, name.
+    AgentUp(AgentId, u16, Option<String>),
+    /// An agent is gone.
+    AgentDown(AgentId),
+    /// An agent's mailbox is full: send it nothing more. Its type is told for broadcasts.
+    MailboxFull(AgentId, u16),
+    /// There is room in it again.
+    MailboxOpen(AgentId),
+}
+
+/// A task on its way to the shard that will own it.
+#[derive(Clone, Copy, Debug, Archive, Serialize)]
+pub struct Submission<'a> {
+    /// The random part of its id.
+    pub random: u128,
+    /// How long one attempt may take, milliseconds; 0 for the node's default.
+    pub timeout_ms: u64,
+    /// Attempts before it is dead; 0 for the node's default.
+    pub max_attempts: u32,
+    /// Its agent type.
+    pub type_index: u16,
+    /// Place in `Priority::ALL`.
+    pub priority: u8,
+    /// Whether room was reserved for it.
+    pub reserved: bool,
+    /// Whether the submitter wants to hear of its end.
+    pub watched: bool,
+    /// One MessagePack value.
+    #[rkyv(with = InlineAsBox)]
+    pub payload: &'a [u8],
+}
+
+/// What became of a submission, told to its submitter.
+#[derive(Clone, Copy, Debug, Archive, Serialize)]
+pub struct TaskNews<'a> {
+    /// The random part of the task's id.
+    pub random: u128,
+    /// What happened.
+    pub what: NewsKind,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// Milliseconds to wait, when the submission was refused for lack of room.
+    pub retry_after_ms: u64,
+    /// The result of a task that is done, the error's text of one that is dead or refused.
+    #[rkyv(with = InlineAsBox)]
+    pub body: &'a [u8],
+}
+
+/// What happened to a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Clone, Copy))]
+pub enum NewsKind {
+    /// It was accepted.
+    Accepted,
+    /// It was refused for lack of room.
+    Backpressure,
+    /// It was refused because it is wrong.
+    Invalid,
+    /// It is larger than what is taken.
+    TooLarge,
+    /// It ended well.
+    Done,
+    /// It ended after its last attempt failed.
+    Dead,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl NewsKind {
+    /// The end that it tells of, if it tells of one.
+    pub const fn ended(self) -> Option<TaskStatus> {
+        match self {
+            Self::Done => Some(TaskStatus::Done),
+            Self::Dead => Some(TaskStatus::Dead),
+            Self::Cancelled => Some(TaskStatus::Cancelled),
+            _ => None,
+        }
+    }
+}
+
+impl From<ArchivedNewsKind> for NewsKind {
+    fn from(kind: ArchivedNewsKind) -> Self {
+        match kind {
+            ArchivedNewsKind::Accepted => Self::Accepted,
+            ArchivedNewsKind::Backpressure => Self::Backpressure,
+            ArchivedNewsKind::Invalid => Self::Invalid,
+            ArchivedNewsKind::TooLarge => Self::TooLarge,
+            ArchivedNewsKind::Done => Self::Done,
+            ArchivedNewsKind::Dead => Self::Dead,
+            ArchivedNewsKind::Cancelled => Self::Cancelled,
+        }
+    }
+}
