@@ -2,3 +2,5 @@
 
 pub mod api;
 pub mod id;
+pub mod json;
+pub mod msgpack;
