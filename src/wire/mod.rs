@@ -3,4 +3,6 @@
 pub mod api;
 pub mod batch;
 pub mod id;
+pub mod json;
 pub mod letter;
+pub mod msgpack;

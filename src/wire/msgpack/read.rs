@@ -1,0 +1,142 @@
+//! Reads values in place, one after the other.
+
+use super::{Head, Value};
+
+/// The bytes are not the MessagePack value that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the expected MessagePack value")]
+pub struct Malformed;
+
+/// Walks over MessagePack bytes; what it hands out borrows from them.
+///
+/// A method that fails leaves the reader where it was.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader at the start of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Whether nothing is left.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The next value's head, its body being left to read with [`Reader::body`].
+    pub fn head(&mut self) -> Result<Value, Malformed> {
+        let head = Head::read(self.bytes).map_err(|_| Malformed)?;
+        self.bytes = &self.bytes[head.len..];
+        Ok(head.value)
+    }
+
+    /// The next `len` bytes.
+    pub fn body(&mut self, len: u32) -> Result<&'a [u8], Malformed> {
+        let (body, rest) = self.bytes.split_at_checked(len as usize).ok_or(Malformed)?;
+        self.bytes = rest;
+        Ok(body)
+    }
+
+    /// The next value's head when `accept` takes it; otherwise the reader stays where it is.
+    fn expect<T>(&mut self, accept: impl FnOnce(Value) -> Option<T>) -> Result<T, Malformed> {
+        let head = Head::read(self.bytes).map_err(|_| Malformed)?;
+        let taken = accept(head.value).ok_or(Malformed)?;
+        self.bytes = &self.bytes[head.len..];
+        Ok(taken)
+    }
+
+    /// Enters an array: that many values follow.
+    pub fn array(&mut self) -> Result<u32, Malformed> {
+        self.expect(|value| if let Value::Array(len) = value { Some(len) } else { None })
+    }
+
+    /// Enters a map: that many pairs follow.
+    pub fn map(&mut self) -> Result<u32, Malformed> {
+        self.expect(|value| if let Value::Map(len) = value { Some(len) } else { None })
+    }
+
+    /// An integer of 0 or more, however it was written.
+    pub fn uint(&mut self) -> Result<u64, Malformed> {
+        self.expect(|value| match value {
+            Value::Uint(number) => Some(number),
+            Value::Int(number) => number.try_into().ok(),
+            _ => None,
+        })
+    }
+
+    /// Text.
+    pub fn str(&mut self) -> Result<&'a str, Malformed> {
+        let before = self.bytes;
+        let text = self
+            .expect(|value| if let Value::Str(len) = value { Some(len) } else { None })
+            .and_then(|len| self.body(len))
+            .and_then(|body| std::str::from_utf8(body).map_err(|_| Malformed));
+        if text.is_err() {
+            self.bytes = before;
+        }
+        text
+    }
+
+    /// Skips nil; false when something else is next.
+    pub fn nil(&mut self) -> bool {
+        self.expect(|value| matches!(value, Value::Nil).then_some(())).is_ok()
+    }
+
+    /// The bytes of the next value, whole.
+    pub fn raw(&mut self) -> Result<&'a [u8], Malformed> {
+        let mut at = 0;
+        let mut outstanding = 1u64;
+        while outstanding > 0 {
+            let rest = self.bytes.get(at..).ok_or(Malformed)?;
+            let head = Head::read(rest).map_err(|_| Malformed)?;
+            at += head.len + head.value.body_len();
+            outstanding = outstanding - 1 + head.value.children();
+        }
+        let (raw, rest) = self.bytes.split_at_checked(at).ok_or(Malformed)?;
+        self.bytes = rest;
+        Ok(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn raw_values_are_handed_out_whole_and_in_order() {
+        let bytes = [0x82, 0xa1, b'a', 0x92, 1, 2, 0xa1, b'b', 0xc0];
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(reader.map(), Ok(2));
+        assert_eq!(reader.str(), Ok("a"));
+        assert_eq!(reader.raw(), Ok(&bytes[3..6]));
+        assert_eq!(reader.str(), Ok("b"));
+        assert!(reader.nil());
+        assert!(reader.is_empty());
+    }
+
+    #[test]
+    fn a_failed_read_stays_in_place() {
+        let mut reader = Reader::new(&[0xa1, b'x']);
+        assert_eq!(reader.uint(), Err(Malformed));
+        assert_eq!(reader.array(), Err(Malformed));
+        assert_eq!(reader.str(), Ok("x"));
+    }
+
+    #[test]
+    fn signed_markers_still_hold_small_numbers() {
+        assert_eq!(Reader::new(&[0xd0, 5]).uint(), Ok(5));
+        assert_eq!(Reader::new(&[0xd0, 0xff]).uint(), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let mut reader = Reader::new(&bytes);
+            while reader.raw().is_ok() || reader.str().is_ok() {}
+        }
+    }
+}
