@@ -1,3 +1,226 @@
 //! Joins the cores into one node: start, routes, drain, shutdown.
+//!
+//! A [`Node`] is started with a valid configuration, and lives until [`Node::shutdown`]. What
+//! runs on a core reaches it through that core's [`LocalGateway`](local::LocalGateway); other
+//! threads through a [`NodeHandle`], which runs a function on a core and brings back its answer.
+//!
+//! Invariants worth naming:
+//! - A node that drains refuses new work and goes on with what it has accepted.
+//! - Every core stops: a shutdown returns when all threads of the cores have ended.
 
+mod builder;
 pub mod gateway;
+pub mod local;
+
+pub use builder::{NodeBuilder, StartError};
+
+use crate::{
+    runtime::{executor::CoreThread, injector::Injector, topology::Topology},
+    shard::run::Job,
+    wire::api::{CoreStats, Error, NodeStats},
+};
+use futures_channel::oneshot;
+use local::LocalGateway;
+use std::{
+    future::Future,
+    io,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often a drain looks whether everything has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// What all cores of a node share: nothing that a core touches while it works.
+pub struct Shared {
+    started: Instant,
+    accepting: AtomicBool,
+    stats: Vec<Arc<Mutex<CoreStats>>>,
+    workers: Vec<usize>,
+}
+
+impl Shared {
+    fn new(started: Instant, workers: &[usize]) -> Self {
+        let stats = workers.iter().map(|&cpu| {
+            Arc::new(Mutex::new(CoreStats { cpu, ..CoreStats::default() }))
+        });
+        Self {
+            started,
+            accepting: AtomicBool::new(true),
+            stats: stats.collect(),
+            workers: workers.to_vec(),
+        }
+    }
+
+    /// Whether new work is accepted.
+    pub fn accepting(&self) -> bool {
+        self.accepting.load(Ordering::Relaxed)
+    }
+
+    /// Counters as the cores last published them.
+    pub fn stats(&self) -> NodeStats {
+        let core = |(index, stats): (usize, &Arc<Mutex<CoreStats>>)| {
+            let mut stats = stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+            stats.cpu = self.workers[index];
+            stats
+        };
+        NodeStats {
+            uptime_s: self.started.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION"),
+            accepting: self.accepting(),
+            resident_bytes: crate::metrics::process::resident_bytes(),
+            cores: self.stats.iter().enumerate().map(core).collect(),
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    topology: Topology,
+    jobs: Vec<Injector<Job>>,
+    threads: Vec<CoreThread<()>>,
+}
+
+impl Node {
+    /// What doors do, for threads outside the runtime.
+    pub fn handle(&self) -> NodeHandle {
+        let shared = self.shared.clone();
+        NodeHandle { jobs: self.jobs.clone().into(), shared, next: Arc::default() }
+    }
+
+    /// Which processor does what.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Counters as the cores last published them.
+    pub fn stats(&self) -> NodeStats {
+        self.shared.stats()
+    }
+
+    /// Refuses new work from now on.
+    pub fn stop_accepting(&self) {
+        self.shared.accepting.store(false, Ordering::Relaxed);
+    }
+
+    /// Refuses new work and waits until what was accepted has ended, for at most `limit`; tells
+    /// how many tasks had not ended by then.
+    pub fn drain(&self, limit: Duration) -> u64 {
+        self.stop_accepting();
+        let deadline = Instant::now() + limit;
+        loop {
+            let unended = self.unended();
+            if unended == 0 || Instant::now() >= deadline {
+                return unended;
+            }
+            std::thread::sleep(DRAIN_LOOK);
+        }
+    }
+
+    /// Tasks that have not ended, asked of the cores and not of what they published.
+    fn unended(&self) -> u64 {
+        let count = |jobs: &Injector<Job>| {
+            let asked = start_on(jobs, &self.shared, |gateway| async move { gateway.unended() });
+            let answered = asked.ok().and_then(|answer| futures_lite::future::block_on(answer).ok());
+            // A core that takes no question now is busy: it has not ended its work.
+            answered.unwrap_or(1)
+        };
+        self.jobs.iter().map(count).sum()
+    }
+
+    /// Stops all cores and waits for their threads.
+    ///
+    /// # Errors
+    /// When a core's thread ended by itself before; the text says how.
+    pub fn shutdown(self) -> io::Result<()> {
+        self.stop_accepting();
+        for jobs in &self.jobs {
+            // A core that no longer takes jobs has ended, which joining it tells.
+            let mut job: Job = Box::new(|core| core.stop());
+            while let Err(refused) = jobs.push(job) {
+                job = refused;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let mut ended = Ok(());
+        for thread in self.threads {
+            ended = thread.join().and(ended);
+        }
+        ended
+    }
+}
+
+/// A node's doors for threads outside the runtime; cheap to clone.
+///
+/// Each request goes to one core, the cores taking turns, through that core's bounded queue; a
+/// request that finds the queue full is refused with [`Error::Backpressure`].
+#[derive(Clone)]
+pub struct NodeHandle {
+    jobs: Arc<[Injector<Job>]>,
+    shared: Arc<Shared>,
+    next: Arc<AtomicUsize>,
+}
+
+impl NodeHandle {
+    /// Runs a request on a core and brings back its answer:
+    /// `handle.run(|gateway| gateway.submit(specs)).await`.
+    ///
+    /// # Errors
+    /// Those of the request, [`Error::Backpressure`] when the core's queue is full and
+    /// [`Error::Unavailable`] when the node has stopped.
+    pub async fn run<T, F, Fut>(&self, request: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<LocalGateway>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, Error>> + 'static,
+    {
+        let core = self.next.fetch_add(1, Ordering::Relaxed) % self.jobs.len();
+        start_on(&self.jobs[core], &self.shared, request)?.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The same for threads that wait for the answer.
+    ///
+    /// # Errors
+    /// As [`NodeHandle::run`].
+    pub fn wait<T, F, Fut>(&self, request: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<LocalGateway>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, Error>> + 'static,
+    {
+        futures_lite::future::block_on(self.run(request))
+    }
+}
+
+fn stopped() -> Error {
+    Error::Unavailable("the node has stopped".into())
+}
+
+/// Starts a request on a core; the receiver gets its answer.
+fn start_on<T, F, Fut>(
+    jobs: &Injector<Job>,
+    shared: &Arc<Shared>,
+    request: F,
+) -> Result<oneshot::Receiver<T>, Error>
+where
+    T: Send + 'static,
+    F: FnOnce(Rc<LocalGateway>) -> Fut + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+{
+    let (answer, answered) = oneshot::channel();
+    let shared = shared.clone();
+    let job: Job = Box::new(move |core| {
+        let request = request(LocalGateway::new(core.clone(), shared));
+        crate::runtime::executor::spawn(async move {
+            // Whoever asked may have gone away.
+            let _ = answer.send(request.await);
+        });
+    });
+    jobs.push(job).map_err(|_| Error::Backpressure(1))?;
+    Ok(answered)
+}

@@ -150,6 +150,18 @@ impl Context<'_> {
         self.kernel.push_owed(to.source.core(), header, Content::bytes(payload));
     }
 
+    /// Tells a caller that there will be no answer, and why.
+    pub fn refuse(&mut self, to: ReplyTo, why: &str) {
+        let header = Header {
+            target: to.source.to_bits(),
+            source: self.id.to_bits(),
+            correlation: to.correlation,
+            kind: Kind::Refusal,
+        };
+        let error = Error::Unavailable(why.into());
+        self.kernel.push_owed(to.source.core(), header, Content::Value(&error));
+    }
+
     /// Sends bytes to every agent of a type, on all cores; each gets it after everything that
     /// this agent sent it before. All of them get it or, on an error, none.
     ///

@@ -15,10 +15,13 @@
 
 pub mod agent;
 mod agents;
+pub mod builtin;
 mod calls;
 pub mod context;
 pub mod core;
 mod deliver;
+pub mod doors;
+pub mod exec;
 pub mod handle;
 mod kernel;
 mod links;

@@ -1,0 +1,260 @@
+//! Starts a node.
+
+use super::{Node, Shared, local::LocalGateway};
+use crate::{
+    config::{self, Config},
+    runtime::{
+        executor::{self, CoreThread, Settings},
+        injector::Injector,
+        mesh::{Port, mesh},
+        topology::{Topology, TopologyError},
+    },
+    shard::{
+        agent::Agent,
+        builtin,
+        core::Shard,
+        exec::Exec,
+        run::{Core, Job},
+        types::{TypeSpec, Types},
+    },
+    wire::{api::AgentKind, batch::Batch, id::CoreIndex},
+};
+use std::{
+    io,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+/// What is run on each core when it starts, in the order of the cores: for doors to open.
+pub type OnCore = Arc<dyn Fn(Rc<LocalGateway>) -> io::Result<()> + Send + Sync>;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The tuning file asks for cores that are not there.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The tuning file asks for what this version does not have.
+    #[error("agent type {agent_type:?}: {reason}")]
+    AgentType {
+        /// The type.
+        agent_type: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system refused something.
+    #[error("core {cpu}: {error}; `coreflow doctor` tells what the host lacks")]
+    Core {
+        /// The kernel's number of the processor.
+        cpu: usize,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system gave no more descriptors for the mesh.
+    #[error("the mesh between the cores: {0}")]
+    Mesh(io::Error),
+}
+
+/// A node before its start: a configuration, and what a program that embeds it adds.
+pub struct NodeBuilder {
+    config: Config,
+    types: Vec<(String, AgentOptions, crate::shard::types::Factory)>,
+    on_core: Vec<OnCore>,
+}
+
+/// How many agents of a linked type there are, and where.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Agents started with the node.
+    pub min: usize,
+    /// Agents that may exist at the same time.
+    pub max: usize,
+    /// Tasks that one agent runs at the same time.
+    pub max_tasks: u32,
+    /// The worker cores that own them, by index from 0; empty for all.
+    pub cores: Vec<CoreIndex>,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        Self { min: 1, max: 10_000, max_tasks: 1, cores: Vec::new() }
+    }
+}
+
+impl NodeBuilder {
+    /// A node with the agent types of a configuration.
+    pub fn new(config: Config) -> Self {
+        Self { config, types: Vec::new(), on_core: Vec::new() }
+    }
+
+    /// Adds an agent type whose agents `make` makes, on the core that will own each.
+    pub fn agent<A: Agent>(
+        mut self,
+        name: &str,
+        options: AgentOptions,
+        make: impl Fn() -> A + Send + Sync + 'static,
+    ) -> Self {
+        let factory = Arc::new(move || Box::new(make()) as Box<dyn Agent>);
+        self.types.push((name.to_owned(), options, factory));
+        self
+    }
+
+    /// Runs something on each core when it starts, one core after the other.
+    pub fn on_core(
+        mut self,
+        open: impl Fn(Rc<LocalGateway>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_core.push(Arc::new(open));
+        self
+    }
+
+    /// Starts the cores, one after the other; returns when all of them run.
+    ///
+    /// # Errors
+    /// What the tuning file asks for is not there, or the system refuses it; no core is left
+    /// running.
+    pub fn start(self) -> Result<Node, StartError> {
+        let topology = Topology::detect(&self.config.cores)?;
+        let cores = topology.workers.len() as CoreIndex;
+        let types = Arc::new(self.list_types(cores)?);
+        let ports = mesh::<Batch>(cores as usize, self.config.mesh.ring_batches)
+            .map_err(StartError::Mesh)?;
+        let started = Instant::now();
+        let shared = Arc::new(Shared::new(started, &topology.workers));
+        let jobs = ports.iter().map(|port| {
+            Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let mut node = Node { shared, topology, jobs, threads: Vec::new() };
+        for port in ports {
+            let cpu = node.topology.workers[port.index];
+            let launched = self.start_core(&node, port, types.clone(), started);
+            match launched {
+                Ok(thread) => node.threads.push(thread),
+                Err(error) => {
+                    node.jobs.truncate(node.threads.len());
+                    // The cores that run are stopped; why this one does not is what counts.
+                    let _ = node.shutdown();
+                    return Err(StartError::Core { cpu, error });
+                }
+            }
+        }
+        Ok(node)
+    }
+
+    fn start_core(
+        &self,
+        node: &Node,
+        port: Port<Batch>,
+        types: Arc<Types>,
+        started: Instant,
+    ) -> io::Result<CoreThread<()>> {
+        let (config, index) = (self.config.clone(), port.index);
+        let settings = Settings {
+            cpu: node.topology.workers[index],
+            poll_io: Duration::from_micros(config.runtime.poll_io_us),
+            ring_depth: config.runtime.ring_depth,
+            io_memory: config.runtime.io_memory_kib * 1024,
+        };
+        let (jobs, shared) = (node.jobs[index].clone(), node.shared.clone());
+        let on_core = self.on_core.clone();
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let name = format!("coreflow-{index}");
+        let thread = executor::spawn_pinned(&name, &settings, move || async move {
+            let bell = port.bells[index].clone();
+            let mut shard = Shard::new(port, types, &config, started);
+            shard.read_clock();
+            shard.start_pools();
+            let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
+            let gateway = LocalGateway::new(core.clone(), shared);
+            let opened = on_core.iter().try_for_each(|open| open(gateway.clone()));
+            let failed = opened.is_err();
+            // The starting thread waits for this.
+            let _ = ready.send(opened);
+            if !failed {
+                core.run(config.runtime.spin).await;
+            }
+        })?;
+        match is_ready.recv() {
+            Ok(Ok(())) => Ok(thread),
+            Ok(Err(error)) => thread.join().and(Err(error)),
+            Err(_) => Err(thread.join().err().unwrap_or_else(|| {
+                io::Error::other("the core ended before it was ready")
+            })),
+        }
+    }
+
+    fn list_types(&self, cores: CoreIndex) -> Result<Types, StartError> {
+        let configured = self.config.agent.iter().map(|agent| self.configured(agent, cores));
+        let mut specs = configured.collect::<Result<Vec<_>, _>>()?;
+        for (name, options, factory) in &self.types {
+            let all = || (0..cores).collect();
+            let hosts = if options.cores.is_empty() { all() } else { options.cores.clone() };
+            if let Some(core) = hosts.iter().find(|core| **core >= cores) {
+                return Err(StartError::AgentType {
+                    agent_type: name.clone(),
+                    reason: format!("there is no worker core {core}, only {cores} of them"),
+                });
+            }
+            specs.push(TypeSpec {
+                name: name.clone(),
+                kind: AgentKind::Rust,
+                max_tasks: options.max_tasks,
+                min: options.min,
+                max: options.max,
+                warmup_delay_ms: 0,
+                hosts,
+                factory: factory.clone(),
+            });
+        }
+        Ok(Types::new(specs))
+    }
+
+    fn configured(
+        &self,
+        agent: &config::AgentType,
+        cores: CoreIndex,
+    ) -> Result<TypeSpec, StartError> {
+        let name = agent.name.clone();
+        let refuse = |reason: &str| StartError::AgentType {
+            agent_type: name.clone(),
+            reason: reason.to_owned(),
+        };
+        let (kind, factory): (_, crate::shard::types::Factory) = match &agent.kind {
+            config::AgentKind::Builtin => {
+                if builtin::make(&name).is_none() {
+                    return Err(refuse("there is no builtin agent of that name"));
+                }
+                let make = move |name: &str| match builtin::make(name) {
+                    Some(agent) => agent,
+                    None => unreachable!("it was there when the node started"),
+                };
+                let name = name.clone();
+                (AgentKind::Builtin, Arc::new(move || make(&name)))
+            }
+            config::AgentKind::Exec { command } => {
+                let (name, command) = (name.clone(), command.clone());
+                // Room for the result and for the JSON around it.
+                let max_line_bytes = 2 * self.config.tasks.max_payload_bytes + 1024;
+                let make = move || Exec::new(name.clone(), command.clone(), max_line_bytes);
+                (AgentKind::Exec, Arc::new(move || Box::new(make()) as Box<dyn Agent>))
+            }
+            config::AgentKind::Remote => {
+                return Err(refuse("kind = \"remote\" is not available in this version"));
+            }
+        };
+        // A pool smaller than the node lives on its first cores: tasks go where agents are.
+        let hosts = agent.min.clamp(1, cores as usize) as CoreIndex;
+        Ok(TypeSpec {
+            name,
+            kind,
+            max_tasks: agent.max_tasks,
+            min: agent.min,
+            max: agent.max,
+            warmup_delay_ms: agent.warmup_delay_ms,
+            hosts: (0..hosts).collect(),
+            factory,
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! The doors' view of a node on one core: sets a request on its way and waits for its answer.
+
+use super::{Shared, gateway::Gateway};
+use crate::{
+    shard::{core::Shard, run::Core},
+    wire::{
+        api::{AgentView, Error, NodeStats, TaskSpec, TaskView},
+        id::{AgentId, CoreIndex, TaskId},
+        letter::{Request, Response},
+    },
+};
+use futures_channel::oneshot::{self, Receiver, Sender};
+use std::{rc::Rc, sync::Arc};
+
+/// The longest wait for a task's end that one request may ask for, milliseconds.
+const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
+/// What a wait for a task's end takes on top until it counts as unanswered, milliseconds.
+const ANSWER_MS: u64 = 5000;
+
+/// A core's doors.
+pub struct LocalGateway {
+    core: Rc<Core>,
+    shared: Arc<Shared>,
+}
+
+impl LocalGateway {
+    /// The doors of a core.
+    pub(crate) fn new(core: Rc<Core>, shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self { core, shared })
+    }
+
+    /// Tasks of this core's shard that have not ended.
+    pub(crate) fn unended(&self) -> u64 {
+        self.core.with_shard(|shard| shard.unended_tasks())
+    }
+
+    /// Submits a task and waits for its end.
+    ///
+    /// # Errors
+    /// As [`Gateway::submit`].
+    pub async fn execute(self: Rc<Self>, spec: TaskSpec) -> Result<TaskView, Error> {
+        self.check_accepting()?;
+        self.request(|shard, answer| shard.execute(spec, answer)).await
+    }
+
+    fn check_accepting(&self) -> Result<(), Error> {
+        match self.shared.accepting() {
+            true => Ok(()),
+            false => Err(Error::Unavailable("the node is shutting down".into())),
+        }
+    }
+
+    /// Sets something on its way at this core's shard and waits for the answer.
+    async fn request<T>(
+        &self,
+        begin: impl FnOnce(&mut Shard, Sender<Result<T, Error>>) -> Result<(), Error>,
+    ) -> Result<T, Error> {
+        let (answer, answered): (_, Receiver<Result<T, Error>>) = oneshot::channel();
+        self.core.with_shard(|shard| begin(shard, answer))?;
+        let gone = || Error::Unavailable("the node has stopped".into());
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Asks a core.
+    async fn ask(
+        &self,
+        core: CoreIndex,
+        request: &Request,
+        timeout_ms: u64,
+    ) -> Result<Response, Error> {
+        self.request(|shard, answer| shard.ask(core, request, timeout_ms, answer)).await
+    }
+
+    /// The core that owns a task or an agent, which `what` names.
+    fn check_core(&self, core: CoreIndex, what: impl std::fmt::Display) -> Result<(), Error> {
+        match (core as usize) < self.shared.stats.len() {
+            true => Ok(()),
+            false => Err(Error::NotFound(format!("{what} does not exist"))),
+        }
+    }
+
+    /// Reserves room on every shard that takes a part of a batch; gives all back when one
+    /// refuses.
+    async fn reserve(&self, parts: &[(CoreIndex, u32)]) -> Result<(), Error> {
+        for (place, &(core, count)) in parts.iter().enumerate() {
+            if let Err(error) = self.ask(core, &Request::Reserve(count), 0).await {
+                for &(core, count) in &parts[..place] {
+                    self.ask(core, &Request::Release(count), 0).await?;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Gateway for LocalGateway {
+    async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
+        self.check_accepting()?;
+        if specs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let placed = self.core.with_shard(|shard| shard.place(&specs))?;
+        // One task is taken or refused as it arrives; of several all are or none, so their room
+        // is reserved first.
+        let reserved = specs.len() > 1;
+        if reserved {
+            self.reserve(&placed.parts).await?;
+        }
+        let begin = |shard: &mut Shard, answer| shard.submit(&specs, &placed, reserved, answer);
+        let submitted = self.request(begin).await;
+        submitted.map(|()| placed.ids)
+    }
+
+    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
+        self.check_core(id.shard, format_args!("task {id}"))?;
+        let wait_ms = wait_ms.min(WAIT_MS_MAX);
+        match self.ask(id.shard, &Request::Task(id.random, wait_ms), wait_ms + ANSWER_MS).await? {
+            Response::Task(view) => Ok(view),
+            other => unreachable!("a question for a task was answered with {other:?}"),
+        }
+    }
+
+    async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {
+        self.check_core(id.shard, format_args!("task {id}"))?;
+        match self.ask(id.shard, &Request::Cancel(id.random), 0).await? {
+            Response::Cancelled(cancelled) => Ok(cancelled),
+            other => unreachable!("a cancellation was answered with {other:?}"),
+        }
+    }
+
+    async fn agents(self: Rc<Self>, agent_type: Option<String>) -> Result<Vec<AgentView>, Error> {
+        let type_index = match agent_type {
+            Some(name) => Some(self.core.with_shard(|shard| shard.find_type(&name))?),
+            None => None,
+        };
+        let mut agents = Vec::new();
+        for core in 0..self.shared.stats.len() {
+            match self.ask(core as CoreIndex, &Request::Agents(type_index), 0).await? {
+                Response::Agents(of_core) => agents.extend(of_core),
+                other => unreachable!("a question for agents was answered with {other:?}"),
+            }
+        }
+        Ok(agents)
+    }
+
+    async fn spawn(
+        self: Rc<Self>,
+        agent_type: String,
+        name: Option<String>,
+    ) -> Result<AgentId, Error> {
+        self.check_accepting()?;
+        let (core, request) =
+            self.core.with_shard(|shard| shard.plan_spawn(&agent_type, name))?;
+        match self.ask(core, &request, 0).await? {
+            Response::Spawned(id) => Ok(id),
+            other => unreachable!("a spawn was answered with {other:?}"),
+        }
+    }
+
+    async fn stop(self: Rc<Self>, id: AgentId) -> Result<(), Error> {
+        self.check_core(id.core(), format_args!("agent {id}"))?;
+        self.ask(id.core(), &Request::Stop(id), 0).await.map(drop)
+    }
+
+    async fn send(self: Rc<Self>, id: AgentId, payload: Vec<u8>) -> Result<(), Error> {
+        self.check_accepting()?;
+        self.core.with_shard(|shard| shard.send_from_door(id, &payload))
+    }
+
+    async fn call(
+        self: Rc<Self>,
+        id: AgentId,
+        payload: Vec<u8>,
+        timeout_ms: u64,
+    ) -> Result<Vec<u8>, Error> {
+        self.check_accepting()?;
+        self.request(|shard, answer| shard.call_from_door(id, &payload, timeout_ms, answer)).await
+    }
+
+    fn stats(&self) -> NodeStats {
+        self.shared.stats()
+    }
+
+    fn ready(&self) -> bool {
+        self.shared.accepting()
+    }
+}
