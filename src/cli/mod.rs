@@ -2,6 +2,7 @@
 
 pub mod common;
 pub mod config;
+pub mod doctor;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,65 @@
+//! What only a try can tell: whether an io_uring can be made and the listeners bound.
+
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::host::Busy;
+use crate::config::Config;
+
+/// Size of the kernel's `struct io_uring_params`, bytes.
+const PARAMETERS_BYTES: usize = 120;
+/// Entries of the ring that is tried: the smallest that every kernel accepts.
+const ENTRIES: libc::c_long = 2;
+
+/// Makes an io_uring and closes it; the error is the number that the kernel gave.
+#[allow(unsafe_code)]
+pub fn io_uring() -> Option<Result<(), i32>> {
+    // Eight bytes of alignment, as the kernel's structure has.
+    let mut parameters = [0_u64; PARAMETERS_BYTES / 8];
+    // SAFETY: the kernel reads and writes `PARAMETERS_BYTES` at the pointer, which is the array's
+    // size, and keeps no reference to it after the call.
+    let file = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, parameters.as_mut_ptr()) };
+    if file < 0 {
+        let error = std::io::Error::last_os_error();
+        return Some(Err(error.raw_os_error().unwrap_or(0)));
+    }
+    let file = i32::try_from(file).ok()?;
+    // SAFETY: the call has just returned this descriptor and nothing else owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(file) });
+    Some(Ok(()))
+}
+
+/// The listener addresses of a configuration that cannot be bound now.
+pub fn busy_listeners(config: &Config) -> Vec<Busy> {
+    let listeners = [
+        ("server.rpc_address", config.server.rpc_address),
+        ("server.http_address", config.server.http_address),
+    ];
+    let busy = |(key, address)| {
+        let error = TcpListener::bind(address).err()?;
+        Some(Busy { key, address, reason: error.to_string() })
+    };
+    listeners.into_iter().filter_map(busy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_address_is_busy_and_a_free_one_is_not() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = taken.local_addr().expect("a bound listener has an address");
+        let overrides =
+            [format!("server.rpc_address={address}"), "server.http_address=127.0.0.1:0".to_owned()];
+        let config = Config::parse("", "test", &overrides).expect("valid");
+        let busy = busy_listeners(&config);
+        assert_eq!(busy.len(), 1, "{busy:?}");
+        assert_eq!((busy[0].key, busy[0].address), ("server.rpc_address", address));
+    }
+
+    #[test]
+    fn the_kernel_answers_the_io_uring_probe() {
+        assert!(io_uring().is_some());
+    }
+}
