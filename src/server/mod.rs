@@ -31,7 +31,7 @@ pub use drain::Drain;
 use std::time::Duration;
 
 /// Time, as the executor of a core keeps it.
-pub trait Engine: Clone + 'static {
+pub trait Engine: Clone + Unpin + 'static {
     /// Ends after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
 }

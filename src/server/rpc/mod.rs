@@ -19,7 +19,7 @@ use super::{Drain, Engine, Limits, stall};
 use crate::node::gateway::Gateway;
 use connection::Connection;
 use futures_lite::{AsyncRead, AsyncWrite};
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{future::poll_fn, pin::pin, rc::Rc};
 
 /// Serves one connection until it ends; what its client still waits for is withdrawn then.
 pub async fn serve_rpc<S, G, E>(
@@ -40,10 +40,7 @@ pub async fn serve_rpc<S, G, E>(
         if !connection.is_ending() && draining.as_mut().poll(cx).is_ready() {
             connection.drain();
         }
-        match connection.poll(cx) {
-            Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending => Poll::Pending,
-        }
+        connection.poll(cx)
     });
     if polite.await == connection::End::Flushed {
         stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
