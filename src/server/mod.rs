@@ -1,1 +1,53 @@
-//! The server room.
+//! Protocol engines: MessagePack-RPC, HTTP and the Model Context Protocol, over a [`Gateway`].
+//!
+//! A connection is one future that owns its socket, its buffers and its requests. It lives on the
+//! core that accepted it; dropping it withdraws everything its client still waits for.
+//!
+//! Invariants worth naming:
+//!
+//! - A door knows neither listeners nor the executor: it is given a stream, a [`Gateway`], an
+//!   [`Engine`] for time and a [`Drain`] to listen to.
+//! - Every buffer is bounded by [`Limits`]. A client that stops reading, or stops in the middle
+//!   of a request, loses its connection and costs nobody else anything.
+//! - All doors speak through one vocabulary: [`request`](self) parses parameters and runs them,
+//!   `reply` writes the answers, both as MessagePack; JSON is a transcription of that.
+//!
+//! [`Gateway`]: crate::node::gateway::Gateway
+
+mod buffers;
+mod drain;
+pub mod http;
+pub mod mcp;
+mod params;
+mod reply;
+mod request;
+pub mod rpc;
+mod stall;
+#[cfg(test)]
+mod testing;
+
+pub use drain::Drain;
+
+use std::time::Duration;
+
+/// Time, as the executor of a core keeps it.
+pub trait Engine: Clone + Unpin + 'static {
+    /// Ends after `duration`.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
+}
+
+/// What one connection may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request, bytes: a MessagePack-RPC frame or an HTTP body.
+    pub max_frame_bytes: usize,
+    /// Largest payload of a task or a message, bytes.
+    pub max_payload_bytes: usize,
+    /// Requests of one connection that may wait for their answer; reading stops there.
+    pub max_in_flight: usize,
+    /// Answers that may wait for the client to read, bytes; reading stops there.
+    pub write_buffer_bytes: usize,
+    /// How long a client may make no progress in the middle of a request, or while answers wait
+    /// for it to read.
+    pub stall_timeout: Duration,
+}

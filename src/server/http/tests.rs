@@ -1,0 +1,167 @@
+//! The HTTP door through a real socket.
+
+use super::{Site, serve_http};
+use crate::server::{
+    Drain,
+    testing::{LIMITS, Socket, TestEngine, TestNode, with_server},
+};
+use async_io::Timer;
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+const SITE: Site =
+    Site { loopback: true, metrics: |stats| format!("cores {}\n# EOF\n", stats.cores.len()) };
+
+fn with_http<C: Future<Output = ()>>(
+    client: impl FnOnce(SocketAddr, Rc<TestNode>, Rc<Drain>) -> C,
+) {
+    let serve = |stream, node, drain| serve_http(stream, node, LIMITS, TestEngine, drain, SITE);
+    with_server(serve, client);
+}
+
+/// Sends bytes and reads what comes until the server closes.
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = Socket::connect(address).await.unwrap();
+    // The server may refuse and close before it has read everything.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    exchange(address, request.as_bytes()).await
+}
+
+async fn post(address: SocketAddr, headers: &str, body: &str) -> String {
+    let len = body.len();
+    let head = "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n";
+    let request = format!("{head}{headers}Content-Length: {len}\r\n\r\n{body}");
+    exchange(address, request.as_bytes()).await
+}
+
+const JSON: &str = "Content-Type: application/json\r\nAccept: application/json\r\n";
+
+#[test]
+fn every_path_answers() {
+    with_http(|address, _, _| async move {
+        for (path, status, part) in [
+            ("/", "200 OK", "<title>coreflow</title>"),
+            ("/healthz", "200 OK", r#"{"status":"ok"}"#),
+            ("/readyz", "200 OK", r#"{"status":"ready"}"#),
+            ("/metrics", "200 OK", "cores 2\n# EOF"),
+            ("/stats.json", "200 OK", r#""totals":{"agents":2"#),
+            ("/nothing", "404 Not Found", r#"{"error":{"code":"not_found""#),
+            ("/mcp", "405 Method Not Allowed", "this path takes POST"),
+        ] {
+            let answer = get(address, path).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {answer}");
+            assert!(answer.contains(part), "{path}: {answer}");
+        }
+        let delete = b"DELETE /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        assert!(exchange(address, delete).await.contains("allow: POST\r\n"));
+    });
+}
+
+#[test]
+fn a_tool_is_called_over_http() {
+    with_http(|address, _, _| async move {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"task_create","arguments":{"type":"echo","payload":1}}}"#;
+        let answer = post(address, JSON, body).await;
+        assert!(answer.contains(r#""structuredContent":{"id":"t0-0"#), "{answer}");
+        let body = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        assert!(post(address, JSON, body).await.starts_with("HTTP/1.1 202 Accepted\r\n"));
+    });
+}
+
+#[test]
+fn other_media_types_are_refused() {
+    with_http(|address, _, _| async move {
+        let plain = "Content-Type: text/plain\r\n";
+        assert!(post(address, plain, "{}").await.starts_with("HTTP/1.1 415"));
+        assert!(post(address, "", "{}").await.starts_with("HTTP/1.1 415"));
+        let pages = "Content-Type: application/json; charset=utf-8\r\nAccept: text/html\r\n";
+        assert!(post(address, pages, "{}").await.starts_with("HTTP/1.1 406"));
+    });
+}
+
+#[test]
+fn pages_of_other_sites_are_refused() {
+    with_http(|address, _, _| async move {
+        let origin = format!("{JSON}Origin: http://evil.example\r\n");
+        assert!(post(address, &origin, "{}").await.starts_with("HTTP/1.1 403"));
+        let host = b"GET /stats.json HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+        assert!(exchange(address, host).await.starts_with("HTTP/1.1 403"));
+        let own = format!("{JSON}Origin: http://localhost:3000\r\n");
+        assert!(post(address, &own, "{}").await.starts_with("HTTP/1.1 400"));
+    });
+}
+
+#[test]
+fn large_bodies_are_refused_whether_announced_or_not() {
+    with_http(|address, _, _| async move {
+        let large = "x".repeat(LIMITS.max_frame_bytes + 1);
+        let answer = post(address, JSON, &large).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n";
+        let chunk = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
+        let chunked = format!("{head}{JSON}\r\n{chunk}");
+        assert!(exchange(address, chunked.as_bytes()).await.starts_with("HTTP/1.1 413"));
+    });
+}
+
+#[test]
+fn a_head_that_drips_is_cut_off() {
+    with_http(|address, _, _| async move {
+        let mut stream = Socket::connect(address).await.unwrap();
+        let mut sent = 0;
+        for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ".iter().chain(&[b'x'; 1000]) {
+            if stream.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            sent += 1;
+            Timer::after(Duration::from_millis(10)).await;
+        }
+        assert!(sent < 1000, "the connection outlived the stall timeout");
+    });
+}
+
+#[test]
+fn a_body_that_stalls_is_cut_off() {
+    with_http(|address, _, _| async move {
+        let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n";
+        let answer = exchange(address, format!("{head}{JSON}\r\n{{").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    });
+}
+
+#[test]
+fn what_is_not_http_is_told_so() {
+    with_http(|address, _, _| async move {
+        let answer = exchange(address, &[0x94, 0, 1, 0xa1, b'x', 0x90, b'\r', b'\n']).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    });
+}
+
+#[test]
+fn a_drain_closes_idle_connections_and_finishes_requests() {
+    with_http(|address, node, drain| async move {
+        let create = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"task_create","arguments":{"type":"slow","payload":1}}}"#;
+        post(address, JSON, create).await;
+        let mut idle = Socket::connect(address).await.unwrap();
+        let wait = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"task_result","arguments":{"id":"t0-00000000000000000000000000000000","wait_ms":9}}}"#;
+        let mut busy = Socket::connect(address).await.unwrap();
+        let head = format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\n{JSON}");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{wait}", wait.len());
+        busy.write_all(request.as_bytes()).await.unwrap();
+        while node.waiting.get() == 0 {
+            Timer::after(Duration::from_millis(1)).await;
+        }
+        drain.begin();
+        let mut rest = String::new();
+        assert_eq!(idle.read_to_string(&mut rest).await.unwrap(), 0);
+        busy.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains(r#"\"status\":\"done\""#), "{rest}");
+    });
+}

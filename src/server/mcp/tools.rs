@@ -1,0 +1,134 @@
+//! The tools: each is a request of the other doors under the name that models know it by.
+
+/// A tool and the request behind it.
+#[derive(Debug)]
+pub struct Tool {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub description: &'static str,
+    /// The request it makes; its arguments are that request's parameters.
+    pub method: &'static str,
+    /// The fields of its input schema's `properties`, JSON.
+    pub properties: &'static str,
+    /// Names of required arguments, a JSON array.
+    pub required: &'static str,
+    /// What a client may assume about it, fields of JSON.
+    pub hints: &'static str,
+}
+
+/// The tool of that name.
+pub fn find(name: &str) -> Option<&'static Tool> {
+    TOOLS.iter().find(|tool| tool.name == name)
+}
+
+const TASK_ID: &str =
+    r#""id":{"type":"string","description":"The task's id, as task_create gave it."}"#;
+const AGENT_ID: &str =
+    r#""id":{"type":"string","description":"The agent's id, as agent_list shows it."}"#;
+const READS: &str = r#""readOnlyHint":true"#;
+const ADDS: &str = r#""readOnlyHint":false,"destructiveHint":false,"idempotentHint":false"#;
+const ENDS: &str = r#""readOnlyHint":false,"destructiveHint":true,"idempotentHint":true"#;
+
+/// All tools, in the order that `tools/list` shows them.
+pub const TOOLS: [Tool; 10] = [
+    Tool {
+        name: "task_create",
+        title: "Create a task",
+        description: "Gives a task to the swarm and returns its id at once. An agent of the named \
+            type runs it; failed attempts are repeated up to max_attempts. Read the outcome with \
+            task_result. The error backpressure means that nothing was accepted: try again after \
+            retry_after_ms.",
+        method: "task.submit",
+        properties: r#""type":{"type":"string","minLength":1,"description":"The agent type that runs the task, for example echo."},"payload":{"description":"What the agent gets: any JSON value."},"priority":{"type":"string","enum":["low","normal","high","critical"],"default":"normal","description":"How urgent the task is."},"timeout_ms":{"type":"integer","minimum":1,"description":"How long one attempt may take, milliseconds."},"max_attempts":{"type":"integer","minimum":1,"maximum":4294967295,"description":"Attempts before the task is given up as dead."}"#,
+        required: r#"["type","payload"]"#,
+        hints: ADDS,
+    },
+    Tool {
+        name: "task_status",
+        title: "Status of a task",
+        description: "Tells where a task is in its life (queued, running, done, dead or \
+            cancelled), its attempts and its last error, without its result.",
+        method: "task.status",
+        properties: TASK_ID,
+        required: r#"["id"]"#,
+        hints: READS,
+    },
+    Tool {
+        name: "task_result",
+        title: "Result of a task",
+        description: "Returns the result of a task that is done, or its error. With wait_ms it \
+            first waits that long for the task to end; a task that has not ended by then is shown \
+            as it is, and can be asked for again.",
+        method: "task.result",
+        properties: r#""id":{"type":"string","description":"The task's id, as task_create gave it."},"wait_ms":{"type":"integer","minimum":0,"default":0,"description":"How long to wait for the task to end, milliseconds."}"#,
+        required: r#"["id"]"#,
+        hints: READS,
+    },
+    Tool {
+        name: "task_cancel",
+        title: "Cancel a task",
+        description: "Ends a task that has not ended yet. Returns cancelled: false when it had \
+            ended before.",
+        method: "task.cancel",
+        properties: TASK_ID,
+        required: r#"["id"]"#,
+        hints: ENDS,
+    },
+    Tool {
+        name: "agent_list",
+        title: "List agents",
+        description: "Lists the agents of this node with their type, state and load.",
+        method: "agent.list",
+        properties: r#""type":{"type":"string","minLength":1,"description":"Only agents of this type."}"#,
+        required: "[]",
+        hints: READS,
+    },
+    Tool {
+        name: "agent_spawn",
+        title: "Start an agent",
+        description: "Starts one more agent of a configured type and returns its id. agent_list \
+            shows which types exist.",
+        method: "agent.spawn",
+        properties: r#""type":{"type":"string","minLength":1,"description":"A configured agent type."},"name":{"type":"string","minLength":1,"description":"A name for the agent, not taken yet."}"#,
+        required: r#"["type"]"#,
+        hints: ADDS,
+    },
+    Tool {
+        name: "agent_status",
+        title: "Status of an agent",
+        description: "Shows one agent: its type, name, state, load and how its tasks ended.",
+        method: "agent.status",
+        properties: AGENT_ID,
+        required: r#"["id"]"#,
+        hints: READS,
+    },
+    Tool {
+        name: "agent_terminate",
+        title: "Stop an agent",
+        description: "Stops an agent. Tasks that it works on go to other agents.",
+        method: "agent.stop",
+        properties: AGENT_ID,
+        required: r#"["id"]"#,
+        hints: ENDS,
+    },
+    Tool {
+        name: "swarm_status",
+        title: "Status of the swarm",
+        description: "Shows the node's figures: agents, messages and tasks, in total and for each \
+            core.",
+        method: "node.stats",
+        properties: "",
+        required: "[]",
+        hints: READS,
+    },
+    Tool {
+        name: "swarm_health",
+        title: "Health of the swarm",
+        description: "Tells in one look whether the node takes work, how much waits, and whether \
+            tasks die or agents crash.",
+        method: "node.health",
+        properties: "",
+        required: "[]",
+        hints: READS,
+    },
+];

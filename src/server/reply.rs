@@ -1,0 +1,217 @@
+//! The answers that every door gives, as MessagePack maps.
+
+use crate::wire::{
+    api::{AgentView, CoreStats, Error, NodeStats, TaskView},
+    id::{AgentId, TaskId},
+    msgpack::write,
+};
+use std::fmt::Display;
+
+/// What a request answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// `{id}`
+    Submitted(TaskId),
+    /// `{ids}`
+    SubmittedBatch(Vec<TaskId>),
+    /// `{id, type, status, priority, attempts, result?, error?}`
+    Task {
+        /// What is known.
+        view: TaskView,
+        /// Whether a result is part of the answer.
+        with_result: bool,
+    },
+    /// `{cancelled}`
+    Cancelled(bool),
+    /// `{agents}`
+    Agents(Vec<AgentView>),
+    /// The agent's fields.
+    Agent(AgentView),
+    /// `{id}`
+    Spawned(AgentId),
+    /// `{}`
+    Done,
+    /// `{result}`
+    Answer(Vec<u8>),
+    /// The node's figures: `totals` and one map for each of `cores`.
+    Stats(NodeStats),
+    /// `{ready, accepting, uptime_s, …}`
+    Health {
+        /// Whether the node takes work.
+        ready: bool,
+        /// Its figures.
+        stats: NodeStats,
+    },
+}
+
+impl Reply {
+    /// Appends the answer's map.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Submitted(id) => submitted(out, *id),
+            Self::SubmittedBatch(ids) => {
+                write::map(out, 1);
+                write::str(out, "ids");
+                write::array(out, ids.len());
+                ids.iter().for_each(|id| text(out, id));
+            }
+            Self::Task { view, with_result } => task(out, view, *with_result),
+            Self::Cancelled(cancelled) => {
+                write::map(out, 1);
+                write::str(out, "cancelled");
+                write::bool(out, *cancelled);
+            }
+            Self::Agents(agents) => {
+                write::map(out, 1);
+                write::str(out, "agents");
+                write::array(out, agents.len());
+                agents.iter().for_each(|view| agent(out, view));
+            }
+            Self::Agent(view) => agent(out, view),
+            Self::Spawned(id) => {
+                write::map(out, 1);
+                write::str(out, "id");
+                text(out, id);
+            }
+            Self::Done => write::map(out, 0),
+            Self::Answer(value) => {
+                write::map(out, 1);
+                write::str(out, "result");
+                write::raw(out, value);
+            }
+            Self::Stats(stats) => node(out, stats),
+            Self::Health { ready, stats } => health(out, *ready, stats),
+        }
+    }
+}
+
+/// Appends what a submission answers.
+pub fn submitted(out: &mut Vec<u8>, id: TaskId) {
+    write::map(out, 1);
+    write::str(out, "id");
+    text(out, id);
+}
+
+/// Appends an error: `{code, message, retry_after_ms?}`.
+pub fn error(out: &mut Vec<u8>, error: &Error) {
+    let retry_after_ms = error.retry_after_ms();
+    write::map(out, if retry_after_ms.is_some() { 3 } else { 2 });
+    field(out, "code", error.code());
+    write::str(out, "message");
+    text(out, error);
+    if let Some(retry_after_ms) = retry_after_ms {
+        write::str(out, "retry_after_ms");
+        write::uint(out, retry_after_ms);
+    }
+}
+
+fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
+    let result = view.result.as_ref().filter(|_| with_result);
+    let pairs = 5 + usize::from(result.is_some()) + usize::from(view.error.is_some());
+    write::map(out, pairs);
+    write::str(out, "id");
+    text(out, view.id);
+    field(out, "type", &view.agent_type);
+    field(out, "status", view.status.name());
+    field(out, "priority", view.priority.name());
+    number(out, "attempts", view.attempts.into());
+    if let Some(result) = result {
+        write::str(out, "result");
+        write::raw(out, result);
+    }
+    if let Some(error) = &view.error {
+        field(out, "error", error);
+    }
+}
+
+fn agent(out: &mut Vec<u8>, view: &AgentView) {
+    write::map(out, 8 + usize::from(view.name.is_some()));
+    write::str(out, "id");
+    text(out, view.id);
+    field(out, "type", &view.agent_type);
+    field(out, "kind", view.kind.name());
+    if let Some(name) = &view.name {
+        field(out, "name", name);
+    }
+    field(out, "state", view.state.name());
+    number(out, "tasks", view.tasks.into());
+    number(out, "max_tasks", view.max_tasks.into());
+    number(out, "done", view.done);
+    number(out, "failed", view.failed);
+}
+
+/// A figure of a core that adds up over cores: its name and where it is.
+type Figure = (&'static str, fn(&CoreStats) -> u64);
+
+/// The figures, in the order that answers list them.
+const FIGURES: [Figure; 15] = [
+    ("agents", |core| core.agents),
+    ("messages_delivered", |core| core.messages_delivered),
+    ("messages_undeliverable", |core| core.messages_undeliverable),
+    ("sends_refused", |core| core.sends_refused),
+    ("batches_received", |core| core.batches_received),
+    ("tasks_accepted", |core| core.tasks_accepted),
+    ("tasks_refused", |core| core.tasks_refused),
+    ("tasks_queued", |core| core.tasks_queued),
+    ("tasks_running", |core| core.tasks_running),
+    ("tasks_done", |core| core.tasks_done),
+    ("tasks_dead", |core| core.tasks_dead),
+    ("tasks_cancelled", |core| core.tasks_cancelled),
+    ("attempts_failed", |core| core.attempts_failed),
+    ("agent_panics", |core| core.agent_panics),
+    ("parks", |core| core.parks),
+];
+
+fn total(stats: &NodeStats, (_, figure): Figure) -> u64 {
+    stats.cores.iter().map(figure).sum()
+}
+
+fn node(out: &mut Vec<u8>, stats: &NodeStats) {
+    write::map(out, 6);
+    field(out, "version", stats.version);
+    number(out, "uptime_s", stats.uptime_s);
+    write::str(out, "accepting");
+    write::bool(out, stats.accepting);
+    number(out, "resident_bytes", stats.resident_bytes);
+    write::str(out, "totals");
+    write::map(out, FIGURES.len());
+    FIGURES.into_iter().for_each(|figure| number(out, figure.0, total(stats, figure)));
+    write::str(out, "cores");
+    write::array(out, stats.cores.len());
+    for core in &stats.cores {
+        write::map(out, 1 + FIGURES.len());
+        number(out, "cpu", core.cpu as u64);
+        FIGURES.into_iter().for_each(|(name, figure)| number(out, name, figure(core)));
+    }
+}
+
+fn health(out: &mut Vec<u8>, ready: bool, stats: &NodeStats) {
+    const SHOWN: [&str; 5] =
+        ["agents", "tasks_queued", "tasks_running", "tasks_dead", "agent_panics"];
+    write::map(out, 5 + SHOWN.len());
+    field(out, "status", if ready { "ready" } else { "not ready" });
+    write::str(out, "ready");
+    write::bool(out, ready);
+    write::str(out, "accepting");
+    write::bool(out, stats.accepting);
+    number(out, "uptime_s", stats.uptime_s);
+    number(out, "cores", stats.cores.len() as u64);
+    for figure in FIGURES.into_iter().filter(|(name, _)| SHOWN.contains(name)) {
+        number(out, figure.0, total(stats, figure));
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+    write::str(out, name);
+    write::str(out, value);
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    write::str(out, name);
+    write::uint(out, value);
+}
+
+/// Appends the text form of `value`.
+fn text(out: &mut Vec<u8>, value: impl Display) {
+    write::str(out, &value.to_string());
+}

@@ -1,0 +1,224 @@
+//! The requests that every door takes: parsed from one parameter map, run against the gateway.
+
+use super::{
+    Limits,
+    params::{Fields, agent_id, required, task_id, task_spec},
+    reply::Reply,
+};
+use crate::{
+    node::gateway::Gateway,
+    wire::{
+        api::{Error, TaskSpec},
+        id::{AgentId, TaskId},
+        msgpack::Reader,
+    },
+};
+use std::rc::Rc;
+
+/// A request whose parameters are right.
+#[derive(Debug)]
+pub enum Request {
+    /// `task.submit`
+    Submit(TaskSpec),
+    /// `task.submit_batch`
+    SubmitBatch(Vec<TaskSpec>),
+    /// `task.status`
+    TaskStatus(TaskId),
+    /// `task.result`
+    TaskResult {
+        /// The task.
+        id: TaskId,
+        /// How long to wait for it to end.
+        wait_ms: u64,
+    },
+    /// `task.cancel`
+    Cancel(TaskId),
+    /// `agent.list`
+    Agents {
+        /// Only agents of this type.
+        agent_type: Option<String>,
+    },
+    /// `agent.status`
+    AgentStatus(AgentId),
+    /// `agent.spawn`
+    Spawn {
+        /// A configured type.
+        agent_type: String,
+        /// A name for the new agent.
+        name: Option<String>,
+    },
+    /// `agent.stop`
+    Stop(AgentId),
+    /// `agent.send`
+    Send {
+        /// The receiver.
+        id: AgentId,
+        /// One MessagePack value.
+        payload: Vec<u8>,
+    },
+    /// `agent.call`
+    Call {
+        /// The receiver.
+        id: AgentId,
+        /// One MessagePack value.
+        payload: Vec<u8>,
+        /// How long to wait for the answer; 0 for the node's default.
+        timeout_ms: u64,
+    },
+    /// `node.stats`
+    Stats,
+    /// `node.health`
+    Health,
+}
+
+impl Request {
+    /// Reads the parameters of `method`: one MessagePack map.
+    pub fn parse(method: &str, params: &[u8], limits: &Limits) -> Result<Self, Error> {
+        let payload_bytes_max = limits.max_payload_bytes;
+        Ok(match method {
+            "task.submit" => Self::Submit(task_spec(params, payload_bytes_max)?),
+            "task.submit_batch" => Self::SubmitBatch(batch(params, payload_bytes_max)?),
+            "task.status" => Self::TaskStatus(task_id(params)?),
+            "task.result" => task_result(params)?,
+            "task.cancel" => Self::Cancel(task_id(params)?),
+            "agent.list" => agents(params)?,
+            "agent.status" => Self::AgentStatus(agent_id(params)?),
+            "agent.spawn" => spawn(params)?,
+            "agent.stop" => Self::Stop(agent_id(params)?),
+            "agent.send" => {
+                let (id, payload, _) = message(params, payload_bytes_max, false)?;
+                Self::Send { id, payload }
+            }
+            "agent.call" => {
+                let (id, payload, timeout_ms) = message(params, payload_bytes_max, true)?;
+                Self::Call { id, payload, timeout_ms }
+            }
+            "node.stats" => no_fields(params, Self::Stats)?,
+            "node.health" => no_fields(params, Self::Health)?,
+            _ => return Err(Error::NotFound(format!("there is no method {method:.40}"))),
+        })
+    }
+
+    /// Does what is asked.
+    pub async fn run<G: Gateway>(self, gateway: Rc<G>) -> Result<Reply, Error> {
+        Ok(match self {
+            Self::Submit(spec) => {
+                let ids = gateway.submit(vec![spec]).await?;
+                Reply::Submitted(single(&ids)?)
+            }
+            Self::SubmitBatch(specs) => Reply::SubmittedBatch(gateway.submit(specs).await?),
+            Self::TaskStatus(id) => {
+                Reply::Task { view: gateway.task(id, 0).await?, with_result: false }
+            }
+            Self::TaskResult { id, wait_ms } => {
+                Reply::Task { view: gateway.task(id, wait_ms).await?, with_result: true }
+            }
+            Self::Cancel(id) => Reply::Cancelled(gateway.cancel(id).await?),
+            Self::Agents { agent_type } => Reply::Agents(gateway.agents(agent_type).await?),
+            Self::AgentStatus(id) => {
+                let mut agents = gateway.agents(None).await?.into_iter();
+                let view = agents.find(|agent| agent.id == id);
+                Reply::Agent(view.ok_or_else(|| Error::NotFound(format!("no agent {id}")))?)
+            }
+            Self::Spawn { agent_type, name } => {
+                Reply::Spawned(gateway.spawn(agent_type, name).await?)
+            }
+            Self::Stop(id) => gateway.stop(id).await.map(|()| Reply::Done)?,
+            Self::Send { id, payload } => gateway.send(id, payload).await.map(|()| Reply::Done)?,
+            Self::Call { id, payload, timeout_ms } => {
+                Reply::Answer(gateway.call(id, payload, timeout_ms).await?)
+            }
+            Self::Stats => Reply::Stats(gateway.stats()),
+            Self::Health => Reply::Health { ready: gateway.ready(), stats: gateway.stats() },
+        })
+    }
+}
+
+/// The id of the one task that was submitted.
+fn single(ids: &[TaskId]) -> Result<TaskId, Error> {
+    ids.first().copied().ok_or_else(|| Error::Unavailable("the node gave the task no id".into()))
+}
+
+fn batch(params: &[u8], payload_bytes_max: usize) -> Result<Vec<TaskSpec>, Error> {
+    let (mut fields, mut specs) = (Fields::of(params)?, None);
+    while let Some(field) = fields.next()? {
+        if field.name != "tasks" {
+            return Err(field.unknown());
+        }
+        let mut reader = Reader::new(field.value);
+        let not_array = |_| Error::Invalid("tasks must be an array of maps".into());
+        let len = reader.array().map_err(not_array)?;
+        let mut tasks = Vec::new();
+        for index in 0..len {
+            let task = reader.raw().map_err(not_array)?;
+            let in_task = |error| match error {
+                Error::Invalid(text) => Error::Invalid(format!("tasks[{index}]: {text}")),
+                Error::TooLarge(text) => Error::TooLarge(format!("tasks[{index}]: {text}")),
+                other => other,
+            };
+            tasks.push(task_spec(task, payload_bytes_max).map_err(in_task)?);
+        }
+        specs = Some(tasks);
+    }
+    required("tasks", specs)
+}
+
+fn task_result(params: &[u8]) -> Result<Request, Error> {
+    let (mut fields, mut id, mut wait_ms) = (Fields::of(params)?, None, 0);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "id" => id = field.parsed()?,
+            "wait_ms" => wait_ms = field.uint()?.unwrap_or(0),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(Request::TaskResult { id: required("id", id)?, wait_ms })
+}
+
+fn agents(params: &[u8]) -> Result<Request, Error> {
+    let (mut fields, mut agent_type) = (Fields::of(params)?, None);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "type" => agent_type = field.text()?.map(str::to_owned),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(Request::Agents { agent_type })
+}
+
+fn spawn(params: &[u8]) -> Result<Request, Error> {
+    let (mut fields, mut agent_type, mut name) = (Fields::of(params)?, None, None);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "type" => agent_type = field.text()?.map(str::to_owned),
+            "name" => name = field.text()?.map(str::to_owned),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(Request::Spawn { agent_type: required("type", agent_type)?, name })
+}
+
+/// The fields of a send or a call: receiver, payload, and for a call its timeout.
+fn message(
+    params: &[u8],
+    payload_bytes_max: usize,
+    has_timeout: bool,
+) -> Result<(AgentId, Vec<u8>, u64), Error> {
+    let (mut fields, mut id, mut payload, mut timeout_ms) = (Fields::of(params)?, None, None, 0);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "id" => id = field.parsed()?,
+            "payload" => payload = Some(field.payload(payload_bytes_max)?),
+            "timeout_ms" if has_timeout => timeout_ms = field.uint()?.unwrap_or(0),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok((required("id", id)?, required("payload", payload)?, timeout_ms))
+}
+
+fn no_fields(params: &[u8], request: Request) -> Result<Request, Error> {
+    match Fields::of(params)?.next()? {
+        Some(field) => Err(field.unknown()),
+        None => Ok(request),
+    }
+}

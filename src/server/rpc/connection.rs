@@ -1,0 +1,274 @@
+//! One connection: a state machine that is polled, and owns everything the connection has.
+
+use super::{
+    frame::{self, Call},
+    work::{Answer, Group, Kind, Work},
+};
+use crate::{
+    server::{
+        Engine, Limits,
+        buffers::{Input, Output},
+        request::Request,
+        stall::Stall,
+    },
+    wire::{
+        api::Error,
+        msgpack::{Scan, Scanner},
+    },
+};
+use futures_lite::{AsyncRead, AsyncWrite, Stream};
+use futures_util::stream::FuturesUnordered;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything was answered and written; the stream can be closed politely.
+    Flushed,
+    /// The peer is gone or too slow; nothing more can be said to it.
+    Lost,
+}
+
+/// Whether new requests are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intake {
+    Open,
+    /// The node drains: what is in flight decides how long that takes.
+    Draining,
+    /// The client ended its side or sent what cannot be understood: what is in flight gets the
+    /// stall timeout to end.
+    Closed(Instant),
+}
+
+/// The connection; `M` starts a future `F` for a piece of work.
+pub struct Connection<S, E, M, F> {
+    stream: S,
+    limits: Limits,
+    start: M,
+    input: Input,
+    scanner: Scanner,
+    /// Whether `input` holds no whole frame.
+    scanned_out: bool,
+    output: Output,
+    in_flight: FuturesUnordered<F>,
+    calls_in_flight: usize,
+    bytes_in_flight: usize,
+    intake: Intake,
+    stall: Stall<E>,
+    /// Since when the client owes the rest of a frame.
+    owes_bytes_since: Option<Instant>,
+    /// Since when the client takes no answers.
+    blocked_since: Option<Instant>,
+}
+
+impl<S, E, M, F> Connection<S, E, M, F>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    E: Engine,
+    M: Fn(Work) -> F,
+    F: Future<Output = Answer>,
+{
+    pub fn new(stream: S, limits: Limits, engine: E, start: M) -> Self {
+        Self {
+            stream,
+            limits,
+            start,
+            input: Input::new(),
+            scanner: Scanner::new(limits.max_frame_bytes),
+            scanned_out: true,
+            output: Output::default(),
+            in_flight: FuturesUnordered::new(),
+            calls_in_flight: 0,
+            bytes_in_flight: 0,
+            intake: Intake::Open,
+            stall: Stall::new(engine),
+            owes_bytes_since: None,
+            blocked_since: None,
+        }
+    }
+
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Whether no new requests are read.
+    pub fn is_ending(&self) -> bool {
+        self.intake != Intake::Open
+    }
+
+    /// Takes no new requests; the connection ends when those in flight are answered.
+    pub fn drain(&mut self) {
+        self.intake = Intake::Draining;
+    }
+
+    /// Goes one round: starts what was read, collects what ended, writes once, reads once.
+    ///
+    /// One round a poll, then the executor's turn: a busy connection must not hold its core.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.start_frames();
+        self.collect_answers(cx);
+        let Ok(wrote) = self.write(cx) else { return Poll::Ready(End::Lost) };
+        let Ok(read) = self.read(cx) else { return Poll::Ready(End::Lost) };
+        let ended = self.is_ending() && self.in_flight.is_empty() && self.output.pending() == 0;
+        if ended {
+            return Poll::Ready(End::Flushed);
+        }
+        if self.poll_stalled(cx).is_ready() {
+            return Poll::Ready(End::Lost);
+        }
+        if wrote || read || (self.has_room() && !self.scanned_out) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Whether another request may begin.
+    fn has_room(&self) -> bool {
+        self.intake == Intake::Open
+            && self.calls_in_flight < self.limits.max_in_flight
+            && self.bytes_in_flight < self.limits.max_frame_bytes
+            && self.output.pending() < self.limits.write_buffer_bytes
+    }
+
+    fn start_frames(&mut self) {
+        let mut group = Group::default();
+        let mut group_bytes = 0;
+        while self.has_room() && !self.scanned_out {
+            let len = match self.scanner.scan(self.input.unread()) {
+                Scan::Complete(len) => len,
+                Scan::Incomplete => {
+                    self.scanned_out = true;
+                    break;
+                }
+                Scan::Invalid(reason) => {
+                    self.refuse_client(None, &Error::Invalid(reason.into()));
+                    break;
+                }
+                Scan::TooLarge => {
+                    let msgid = frame::msgid_of_part(self.input.unread());
+                    let limit = self.limits.max_frame_bytes;
+                    let text = format!("a request may have {limit} bytes");
+                    self.refuse_client(msgid, &Error::TooLarge(text));
+                    break;
+                }
+            };
+            let Some(call) = Call::parse(self.input.consume(len)) else {
+                let text = "not a MessagePack-RPC request or notification";
+                self.refuse_client(None, &Error::Invalid(text.into()));
+                break;
+            };
+            let msgid = call.msgid;
+            let request =
+                call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
+            match request {
+                Ok(Request::Submit(spec)) => {
+                    if !group.takes(&spec) {
+                        self.start_group(std::mem::take(&mut group), group_bytes);
+                        group_bytes = 0;
+                    }
+                    self.calls_in_flight += 1;
+                    self.bytes_in_flight += len;
+                    group_bytes += len;
+                    group.msgids.push(msgid);
+                    group.specs.push(spec);
+                }
+                Ok(request) => {
+                    self.start_group(std::mem::take(&mut group), group_bytes);
+                    group_bytes = 0;
+                    self.calls_in_flight += 1;
+                    self.bytes_in_flight += len;
+                    let kind = Kind::Call { msgid, request };
+                    self.in_flight.push((self.start)(Work { kind, bytes: len }));
+                }
+                Err(error) => {
+                    if msgid.is_some() {
+                        frame::refuse(self.output.end(), msgid, &error);
+                    }
+                }
+            }
+        }
+        self.start_group(group, group_bytes);
+    }
+
+    /// Starts submissions whose calls and bytes are counted already.
+    fn start_group(&mut self, group: Group, bytes: usize) {
+        if !group.specs.is_empty() {
+            let kind = Kind::Submissions(group);
+            self.in_flight.push((self.start)(Work { kind, bytes }));
+        }
+    }
+
+    /// Says what was wrong and takes nothing more: after such bytes no frame's start is known.
+    fn refuse_client(&mut self, msgid: Option<u32>, error: &Error) {
+        frame::refuse(self.output.end(), msgid, error);
+        self.intake = Intake::Closed(Instant::now());
+    }
+
+    fn collect_answers(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(answer)) = Pin::new(&mut self.in_flight).poll_next(cx) {
+            self.calls_in_flight -= answer.calls;
+            self.bytes_in_flight -= answer.bytes;
+            answer.write(self.output.end());
+        }
+    }
+
+    /// Writes once; whether the client took anything.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match self.output.poll_write(&mut self.stream, cx) {
+            Poll::Ready(Ok(progress)) => {
+                self.blocked_since = None;
+                Ok(progress)
+            }
+            Poll::Ready(Err(_)) => Err(End::Lost),
+            Poll::Pending => {
+                self.blocked_since.get_or_insert_with(Instant::now);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Reads once, when there is room for requests; whether bytes came.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.has_room() || !self.scanned_out {
+            self.owes_bytes_since = None;
+            return Ok(false);
+        }
+        match self.input.poll_fill(&mut self.stream, cx) {
+            Poll::Ready(Ok(0)) if self.scanner.in_value() || !self.input.unread().is_empty() => {
+                Err(End::Lost)
+            }
+            Poll::Ready(Ok(0)) => {
+                self.intake = Intake::Closed(Instant::now());
+                Ok(false)
+            }
+            Poll::Ready(Ok(_)) => {
+                self.scanned_out = false;
+                self.owes_bytes_since = None;
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(End::Lost),
+            Poll::Pending => {
+                if self.input.unread().is_empty() {
+                    self.owes_bytes_since = None;
+                } else {
+                    self.owes_bytes_since.get_or_insert_with(Instant::now);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Ready when the client has made none of the progress it owes for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let closed_since = if let Intake::Closed(since) = self.intake { Some(since) } else { None };
+        let waits = [self.owes_bytes_since, self.blocked_since, closed_since];
+        match waits.into_iter().flatten().min() {
+            Some(since) => self.stall.poll(cx, since, self.limits.stall_timeout),
+            None => Poll::Pending,
+        }
+    }
+}

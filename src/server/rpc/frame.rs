@@ -1,0 +1,126 @@
+//! The messages of MessagePack-RPC: taken apart in place, put together at the end of a buffer.
+
+use crate::{
+    server::reply::{self, Reply},
+    wire::{
+        api::Error,
+        id::TaskId,
+        msgpack::{Reader, write},
+    },
+};
+
+/// The specification's number of a request, a response and a notification.
+const REQUEST: u64 = 0;
+const RESPONSE: u64 = 1;
+const NOTIFICATION: u64 = 2;
+
+/// A call that a client makes.
+#[derive(Debug, PartialEq)]
+pub struct Call<'a> {
+    /// What its answer repeats; none for a notification, which has no answer.
+    pub msgid: Option<u32>,
+    /// The method.
+    pub method: &'a str,
+    /// Its parameters, as the client sent them.
+    pub params: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    /// Takes apart a frame that was scanned; none when it is no request and no notification.
+    pub fn parse(frame: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(frame);
+        let len = reader.array().ok()?;
+        let msgid = match (reader.uint().ok()?, len) {
+            (REQUEST, 4) => Some(u32::try_from(reader.uint().ok()?).ok()?),
+            (NOTIFICATION, 3) => None,
+            _ => return None,
+        };
+        Some(Self { msgid, method: reader.str().ok()?, params: reader.raw().ok()? })
+    }
+
+    /// The one map of the parameters: sent in an array of one, bare, or as an empty array.
+    pub fn fields(&self) -> Result<&'a [u8], Error> {
+        const EMPTY_MAP: &[u8] = &[0x80];
+        let mut reader = Reader::new(self.params);
+        match reader.array() {
+            Err(_) => Ok(self.params),
+            Ok(0) => Ok(EMPTY_MAP),
+            Ok(1) => reader.raw().map_err(|_| Error::Invalid("malformed parameters".into())),
+            Ok(_) => Err(Error::Invalid("params must be an array with one map".into())),
+        }
+    }
+}
+
+/// The msgid of a request that arrived in part, when it arrived.
+pub fn msgid_of_part(part: &[u8]) -> Option<u32> {
+    let mut reader = Reader::new(part);
+    let is_request = reader.array() == Ok(4) && reader.uint() == Ok(REQUEST);
+    if is_request { reader.uint().ok().and_then(|msgid| msgid.try_into().ok()) } else { None }
+}
+
+/// Appends the answer of a call.
+pub fn answer(out: &mut Vec<u8>, msgid: u32, outcome: &Result<Reply, Error>) {
+    match outcome {
+        Ok(reply) => {
+            head(out, Some(msgid));
+            write::nil(out);
+            reply.write(out);
+        }
+        Err(error) => refuse(out, Some(msgid), error),
+    }
+}
+
+/// Appends the answer of one submission among several.
+pub fn submitted(out: &mut Vec<u8>, msgid: u32, id: TaskId) {
+    head(out, Some(msgid));
+    write::nil(out);
+    reply::submitted(out, id);
+}
+
+/// Appends an error; without a msgid it says what was wrong with the connection's bytes.
+pub fn refuse(out: &mut Vec<u8>, msgid: Option<u32>, error: &Error) {
+    head(out, msgid);
+    reply::error(out, error);
+    write::nil(out);
+}
+
+fn head(out: &mut Vec<u8>, msgid: Option<u32>) {
+    write::array(out, 4);
+    write::uint(out, RESPONSE);
+    match msgid {
+        Some(msgid) => write::uint(out, msgid.into()),
+        None => write::nil(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_notifications_are_told_apart() {
+        let request = [0x94, 0, 7, 0xa1, b'm', 0x91, 0x80];
+        let call = Call::parse(&request).unwrap();
+        assert_eq!((call.msgid, call.method), (Some(7), "m"));
+        assert_eq!(call.fields(), Ok(&[0x80][..]));
+        let notification = [0x93, 2, 0xa1, b'm', 0x80];
+        let call = Call::parse(&notification).unwrap();
+        assert_eq!((call.msgid, call.fields()), (None, Ok(&[0x80][..])));
+    }
+
+    #[test]
+    fn other_values_are_no_calls() {
+        for frame in [&[0x01][..], &[0x94, 1, 1, 0xc0, 0xc0], &[0x93, 0, 1, 0xa1], &[0x90]] {
+            assert_eq!(Call::parse(frame), None, "{frame:?}");
+        }
+        let large_msgid = [0x94, 0, 0xcf, 1, 0, 0, 0, 0, 0, 0, 0, 0xa1, b'm', 0x90];
+        assert_eq!(Call::parse(&large_msgid), None);
+    }
+
+    #[test]
+    fn the_msgid_of_a_part_is_known_once_it_arrived() {
+        assert_eq!(msgid_of_part(&[0x94, 0, 0xcd, 1, 2, 0xdb]), Some(258));
+        assert_eq!(msgid_of_part(&[0x94, 0, 0xcd, 1]), None);
+        assert_eq!(msgid_of_part(&[0x93, 2, 0xa1]), None);
+    }
+}

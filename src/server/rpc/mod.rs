@@ -1,0 +1,51 @@
+//! MessagePack-RPC, as its public specification has it.
+//!
+//! A client sends requests `[0, msgid, method, params]` and notifications `[2, method, params]`;
+//! the node answers each request with `[1, msgid, error, result]`. `params` is an array with one
+//! map, or the map itself; `result` is a map; an error is `{code, message, retry_after_ms?}`.
+//!
+//! Requests of one connection run side by side and are answered as they end, so answers may come
+//! in another order: a long wait holds up nothing behind it.
+//!
+//! What ends a connection: bytes that are no MessagePack-RPC message (answered `invalid` with a
+//! nil msgid), a frame beyond the limit (answered `too_large`), a client that stalls in the middle
+//! of a frame or does not read its answers for the stall timeout, and a drain.
+
+mod connection;
+mod frame;
+mod work;
+
+use super::{Drain, Engine, Limits, stall};
+use crate::node::gateway::Gateway;
+use connection::Connection;
+use futures_lite::{AsyncRead, AsyncWrite};
+use std::{future::poll_fn, pin::pin, rc::Rc};
+
+/// Serves one connection until it ends; what its client still waits for is withdrawn then.
+pub async fn serve_rpc<S, G, E>(
+    stream: S,
+    gateway: Rc<G>,
+    limits: Limits,
+    engine: E,
+    drain: Rc<Drain>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    G: Gateway,
+    E: Engine,
+{
+    let start = |work| work::run(gateway.clone(), work);
+    let mut connection = Connection::new(stream, limits, engine.clone(), start);
+    let mut draining = pin!(drain.begun());
+    let polite = poll_fn(|cx| {
+        if !connection.is_ending() && draining.as_mut().poll(cx).is_ready() {
+            connection.drain();
+        }
+        connection.poll(cx)
+    });
+    if polite.await == connection::End::Flushed {
+        stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Notices that a peer makes no progress, with at most one timer a connection.
+
+use super::Engine;
+use futures_lite::{AsyncRead, AsyncWrite};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// A timer that is armed lazily: progress costs a clock reading, not a timer.
+pub struct Stall<E> {
+    engine: E,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    limit: Duration,
+    sleep: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl<E: Engine> Stall<E> {
+    /// A timer that is not armed.
+    pub const fn new(engine: E) -> Self {
+        Self { engine, armed: None }
+    }
+
+    /// Whether nothing has moved since `since` for `limit`; wakes the task when that comes true.
+    pub fn poll(&mut self, cx: &mut Context<'_>, since: Instant, limit: Duration) -> Poll<()> {
+        // A timer armed for another limit could fire too late; one for this limit never does,
+        // for `since` only moves forward.
+        self.armed = self.armed.take().filter(|armed| armed.limit == limit);
+        loop {
+            let left = limit.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                self.armed = None;
+                return Poll::Ready(());
+            }
+            let engine = &self.engine;
+            let armed = self
+                .armed
+                .get_or_insert_with(|| Armed { limit, sleep: Box::pin(engine.sleep(left)) });
+            if armed.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.armed = None;
+        }
+    }
+}
+
+/// The longest that [`close`] waits for the peer.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// Closes a stream so that the peer can still read what was written: ends the writing side and
+/// discards what the peer sends until it hangs up or time is over. Closing with unread bytes
+/// would reset the connection and with it destroy an answer on its way.
+pub async fn close<S, E>(stream: &mut S, engine: E, stall_timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    E: Engine,
+{
+    let mut stall = Stall::new(engine);
+    let started = Instant::now();
+    let limit = stall_timeout.min(LINGER_MAX);
+    let mut discarded = [0; 4096];
+    let mut closed = false;
+    poll_fn(|cx| {
+        if stall.poll(cx, started, limit).is_ready() {
+            return Poll::Ready(());
+        }
+        if !closed {
+            match Pin::new(&mut *stream).poll_close(cx) {
+                Poll::Ready(Ok(())) => closed = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match Pin::new(&mut *stream).poll_read(cx, &mut discarded) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) => {
+                // One piece a turn: a peer that floods must not hold the core.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}

@@ -1,0 +1,221 @@
+//! What the protocol tests share: real sockets and time, and a node of a few lines.
+
+use super::{Drain, Engine, Limits};
+use crate::{
+    node::gateway::Gateway,
+    wire::{
+        api::{
+            AgentKind, AgentState, AgentView, CoreStats, Error, NodeStats, TaskSpec, TaskStatus,
+            TaskView,
+        },
+        id::{AgentId, TaskId},
+    },
+};
+use async_executor::LocalExecutor;
+use async_io::{Async, Timer};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener, TcpStream},
+    rc::Rc,
+    time::Duration,
+};
+
+/// A stream that the tests' servers serve.
+pub type Socket = Async<TcpStream>;
+
+/// Time, for tests.
+#[derive(Clone)]
+pub struct TestEngine;
+
+impl Engine for TestEngine {
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
+        let timer = Timer::after(duration);
+        async move {
+            timer.await;
+        }
+    }
+}
+
+/// Limits small enough to reach.
+pub const LIMITS: Limits = Limits {
+    max_frame_bytes: 64 << 10,
+    max_payload_bytes: 32 << 10,
+    max_in_flight: 64,
+    write_buffer_bytes: 64 << 10,
+    stall_timeout: Duration::from_millis(300),
+};
+
+/// A node that holds tasks in a map: `echo` is done at once, `slow` after 100 ms, `never` never;
+/// `full` is refused.
+#[derive(Default)]
+pub struct TestNode {
+    pub tasks: RefCell<BTreeMap<TaskId, TaskView>>,
+    /// How often tasks were submitted, one after the other or many at once.
+    pub submissions: Cell<usize>,
+    /// Calls that wait now.
+    pub waiting: Cell<usize>,
+    pub sent: RefCell<Vec<Vec<u8>>>,
+}
+
+pub const AGENT: AgentId = AgentId::new(0, 1, 1);
+
+fn agent(agent_type: &str) -> AgentView {
+    AgentView {
+        id: AGENT,
+        agent_type: agent_type.into(),
+        kind: AgentKind::Builtin,
+        name: Some("first".into()),
+        state: AgentState::Ready,
+        tasks: 0,
+        max_tasks: 1,
+        done: 3,
+        failed: 0,
+    }
+}
+
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Gateway for TestNode {
+    async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
+        self.submissions.set(self.submissions.get() + 1);
+        let mut ids = Vec::new();
+        for spec in &specs {
+            match spec.agent_type.as_str() {
+                "echo" | "slow" | "never" => {}
+                "full" => return Err(Error::Backpressure(50)),
+                other => return Err(Error::NotFound(format!("no agent type {other}"))),
+            }
+        }
+        for spec in specs {
+            let id = TaskId { shard: 0, random: self.tasks.borrow().len() as u128 };
+            let done = spec.agent_type == "echo";
+            let view = TaskView {
+                id,
+                agent_type: spec.agent_type,
+                status: if done { TaskStatus::Done } else { TaskStatus::Queued },
+                priority: spec.priority,
+                attempts: u32::from(done),
+                result: Some(spec.payload),
+                error: None,
+            };
+            self.tasks.borrow_mut().insert(id, view);
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
+        let view = self.tasks.borrow().get(&id).cloned();
+        let mut view = view.ok_or_else(|| Error::NotFound(format!("no task {id}")))?;
+        if !view.status.is_ended() && wait_ms > 0 {
+            self.waiting.set(self.waiting.get() + 1);
+            let _waiting = Waiting(&self.waiting);
+            let slow = view.agent_type == "slow";
+            TestEngine.sleep(Duration::from_millis(if slow { 100 } else { wait_ms })).await;
+            if slow {
+                view.status = TaskStatus::Done;
+            }
+        }
+        view.result = view.result.filter(|_| view.status == TaskStatus::Done);
+        Ok(view)
+    }
+
+    async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {
+        let mut tasks = self.tasks.borrow_mut();
+        let view = tasks.get_mut(&id).ok_or_else(|| Error::NotFound(format!("no task {id}")))?;
+        let open = !view.status.is_ended();
+        if open {
+            view.status = TaskStatus::Cancelled;
+        }
+        Ok(open)
+    }
+
+    async fn agents(self: Rc<Self>, agent_type: Option<String>) -> Result<Vec<AgentView>, Error> {
+        let all = vec![agent("echo")];
+        let wanted = |view: &AgentView| agent_type.as_ref().is_none_or(|t| *t == view.agent_type);
+        Ok(all.into_iter().filter(wanted).collect())
+    }
+
+    async fn spawn(
+        self: Rc<Self>,
+        agent_type: String,
+        name: Option<String>,
+    ) -> Result<AgentId, Error> {
+        match (agent_type.as_str(), name.as_deref()) {
+            ("echo", Some("taken")) => Err(Error::Conflict("the name taken is taken".into())),
+            ("echo", _) => Ok(AGENT),
+            _ => Err(Error::NotFound(format!("no agent type {agent_type}"))),
+        }
+    }
+
+    async fn stop(self: Rc<Self>, id: AgentId) -> Result<(), Error> {
+        if id == AGENT { Ok(()) } else { Err(Error::NotFound(format!("no agent {id}"))) }
+    }
+
+    async fn send(self: Rc<Self>, _: AgentId, payload: Vec<u8>) -> Result<(), Error> {
+        self.sent.borrow_mut().push(payload);
+        Ok(())
+    }
+
+    async fn call(self: Rc<Self>, _: AgentId, payload: Vec<u8>, _: u64) -> Result<Vec<u8>, Error> {
+        Ok(payload)
+    }
+
+    fn stats(&self) -> NodeStats {
+        let accepted = self.tasks.borrow().len() as u64;
+        let core = CoreStats { agents: 1, tasks_accepted: accepted, ..CoreStats::default() };
+        let cores = vec![core.clone(), core];
+        NodeStats { version: "0.0.0", accepting: true, cores, ..NodeStats::default() }
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+}
+
+/// A listener on a free port of the loopback, and where it is.
+pub fn listen() -> (Async<TcpListener>, SocketAddr) {
+    let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+    let address = listener.get_ref().local_addr().unwrap();
+    (listener, address)
+}
+
+/// Serves every connection with `serve` while `client` runs, and hands out the node and the drain.
+pub fn with_server<S, C>(
+    serve: impl Fn(Socket, Rc<TestNode>, Rc<Drain>) -> S + 'static,
+    client: impl FnOnce(SocketAddr, Rc<TestNode>, Rc<Drain>) -> C,
+) where
+    S: Future<Output = ()> + 'static,
+    C: Future<Output = ()>,
+{
+    let executor = Rc::new(LocalExecutor::new());
+    let (listener, address) = listen();
+    let (node, drain) = (Rc::new(TestNode::default()), Drain::new());
+    let (served, signal, spawner) = (node.clone(), drain.clone(), executor.clone());
+    let accepting = executor.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            spawner.spawn(serve(stream, served.clone(), signal.clone())).detach();
+        }
+    });
+    let client = async {
+        let finished = async {
+            client(address, node, drain).await;
+            true
+        };
+        let late = async {
+            Timer::after(Duration::from_secs(20)).await;
+            false
+        };
+        assert!(futures_lite::future::or(finished, late).await, "the test took too long");
+    };
+    async_io::block_on(executor.run(client));
+    drop(accepting);
+}
