@@ -1,1 +1,5 @@
-//! The consensus room.
+//! The log that everything which must survive goes through, and the engines behind it.
+
+mod log;
+
+pub use log::{MemoryLog, Pending, Position, Record, TaskLog};

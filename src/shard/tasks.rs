@@ -85,8 +85,8 @@ impl Tasks {
         }
     }
 
-    pub(super) fn reserve(&mut self, count: usize) -> Result<(), Error> {
-        self.table.reserve(count)
+    pub(super) fn reserve(&mut self, now_ms: u64, count: usize) -> Result<(), Error> {
+        self.table.reserve(now_ms, count)
     }
 
     pub(super) fn release(&mut self, count: usize) {
@@ -98,6 +98,11 @@ impl Tasks {
     pub(super) fn load(&self) -> u32 {
         let used = self.capacity - self.table.free_room().min(self.capacity);
         (used * 1000 / self.capacity) as u32
+    }
+
+    /// Tasks that have not ended.
+    pub(super) fn unended(&self) -> usize {
+        self.table.unended()
     }
 
     pub(super) fn count(&self, stats: &mut CoreStats) {
@@ -245,8 +250,7 @@ impl Shard {
 
     fn accepted(&mut self, key: u32, submitter: Watcher) {
         let random = self.tasks.table.id(key).random;
-        // A task that was cancelled meanwhile was accepted all the same.
-        self.tasks.table.committed(key);
+        self.tasks.table.accepted(key);
         self.tasks.assignable = true;
         // An agent hears of refusals and ends alone.
         if Self::is_door(AgentId::from_bits(submitter.target)) {
@@ -259,7 +263,7 @@ impl Shard {
 
     fn ended(&mut self, key: u32) {
         let table = &mut self.tasks.table;
-        table.committed(key);
+        table.ended(key);
         let random = table.id(key).random;
         let watchers = table.take_watchers(key);
         for watcher in watchers {
@@ -300,7 +304,7 @@ impl Shard {
             unreachable!("the pool holds agents of this core only");
         };
         let tasks = &mut self.tasks;
-        let lease = tasks.table.start(key, slot, now_ms);
+        let lease = tasks.table.start(key, now_ms);
         tasks.pools[type_index as usize].begin(slot);
         let mut result = std::mem::take(&mut tasks.result);
         result.clear();
