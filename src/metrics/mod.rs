@@ -1,1 +1,3 @@
-//! The metrics room.
+//! What a run measured.
+
+pub mod process;

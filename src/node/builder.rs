@@ -14,7 +14,7 @@ use crate::{
         builtin,
         core::Shard,
         exec::Exec,
-        run::{Core, Job},
+        run::Core,
         types::{TypeSpec, Types},
     },
     wire::{api::AgentKind, batch::Batch, id::CoreIndex},
@@ -179,9 +179,10 @@ impl NodeBuilder {
         match is_ready.recv() {
             Ok(Ok(())) => Ok(thread),
             Ok(Err(error)) => thread.join().and(Err(error)),
-            Err(_) => Err(thread.join().err().unwrap_or_else(|| {
-                io::Error::other("the core ended before it was ready")
-            })),
+            Err(_) => Err(thread
+                .join()
+                .err()
+                .unwrap_or_else(|| io::Error::other("the core ended before it was ready"))),
         }
     }
 

@@ -150,8 +150,7 @@ impl Gateway for LocalGateway {
         name: Option<String>,
     ) -> Result<AgentId, Error> {
         self.check_accepting()?;
-        let (core, request) =
-            self.core.with_shard(|shard| shard.plan_spawn(&agent_type, name))?;
+        let (core, request) = self.core.with_shard(|shard| shard.plan_spawn(&agent_type, name))?;
         match self.ask(core, &request, 0).await? {
             Response::Spawned(id) => Ok(id),
             other => unreachable!("a spawn was answered with {other:?}"),

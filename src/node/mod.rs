@@ -45,9 +45,9 @@ pub struct Shared {
 
 impl Shared {
     fn new(started: Instant, workers: &[usize]) -> Self {
-        let stats = workers.iter().map(|&cpu| {
-            Arc::new(Mutex::new(CoreStats { cpu, ..CoreStats::default() }))
-        });
+        let stats = workers
+            .iter()
+            .map(|&cpu| Arc::new(Mutex::new(CoreStats { cpu, ..CoreStats::default() })));
         Self {
             started,
             accepting: AtomicBool::new(true),
@@ -126,7 +126,8 @@ impl Node {
     fn unended(&self) -> u64 {
         let count = |jobs: &Injector<Job>| {
             let asked = start_on(jobs, &self.shared, |gateway| async move { gateway.unended() });
-            let answered = asked.ok().and_then(|answer| futures_lite::future::block_on(answer).ok());
+            let answered =
+                asked.ok().and_then(|answer| futures_lite::future::block_on(answer).ok());
             // A core that takes no question now is busy: it has not ended its work.
             answered.unwrap_or(1)
         };

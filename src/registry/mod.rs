@@ -68,7 +68,10 @@ impl Directory {
 
     /// All agents of a type, by id.
     pub fn of_type(&self, type_index: TypeIndex) -> impl Iterator<Item = AgentId> + '_ {
-        self.agents.iter().filter(move |(_, entry)| entry.type_index == type_index).map(|(id, _)| *id)
+        self.agents
+            .iter()
+            .filter(move |(_, entry)| entry.type_index == type_index)
+            .map(|(id, _)| *id)
     }
 
     /// Agents known.

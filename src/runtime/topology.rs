@@ -89,7 +89,7 @@ mod tests {
     fn the_raft_group_gets_the_last_of_three_cores_for_itself() {
         let topology = choose(CoreSet::Auto, CoreSet::Auto, &[0, 1, 2, 5]);
         assert_eq!(topology, Topology { workers: vec![0, 1, 2], raft: vec![5] });
-        assert_eq!(topology.shared(), []);
+        assert_eq!(topology.shared(), Vec::<usize>::new());
     }
 
     #[test]

@@ -6,12 +6,7 @@ use crate::wire::{
     batch::{Attachment, Header, Kind, Parcel},
     id::{AgentId, TaskId},
 };
-use rkyv::{
-    Portable,
-    api::high::HighValidator,
-    bytecheck::CheckBytes,
-    rancor,
-};
+use rkyv::{Portable, api::high::HighValidator, bytecheck::CheckBytes, rancor};
 use std::{ops::Deref, sync::Arc};
 
 /// A piece of a swarm: it owns its state, lives on one core, and is called there by one caller
@@ -71,7 +66,12 @@ pub trait Agent: 'static {
     }
 
     /// The answer to a [`Context::spawn`].
-    fn on_spawned(&mut self, call: CallId, spawned: Result<AgentId, Error>, context: &mut Context<'_>) {
+    fn on_spawned(
+        &mut self,
+        call: CallId,
+        spawned: Result<AgentId, Error>,
+        context: &mut Context<'_>,
+    ) {
         let _ = (call, spawned, context);
     }
 

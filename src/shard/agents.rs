@@ -29,8 +29,8 @@ impl Stored {
     /// The message as it arrived.
     pub fn parcel(&self) -> Parcel<'_> {
         let payload = match &self.attachment {
-            Some(Attachment::Payload(payload)) => payload,
-            _ => &self.payload,
+            Some(Attachment::Payload(payload)) => &payload[..],
+            _ => &self.payload[..],
         };
         Parcel { header: self.header, payload, attachment: self.attachment.as_ref() }
     }

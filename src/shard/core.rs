@@ -54,7 +54,8 @@ impl Shard {
             bytes: config.mesh.batch_bytes,
             shared_payload_bytes: config.mesh.shared_payload_bytes,
         };
-        let links = Links::new(port, limits, config.mesh.ring_batches, config.mesh.batch_timeout_us);
+        let links =
+            Links::new(port, limits, config.mesh.ring_batches, config.mesh.batch_timeout_us);
         let tasks = Tasks::new(index, types.len(), &config.tasks);
         let kernel = Kernel::new(
             index,

@@ -44,8 +44,10 @@ impl Shard {
     /// # Errors
     /// [`Error::NotFound`] for an unknown agent type; nothing was done.
     pub fn place(&mut self, specs: &[TaskSpec]) -> Result<Placed, Error> {
-        let types =
-            specs.iter().map(|spec| self.find_type(&spec.agent_type)).collect::<Result<Vec<_>, _>>();
+        let types = specs
+            .iter()
+            .map(|spec| self.find_type(&spec.agent_type))
+            .collect::<Result<Vec<_>, _>>();
         let types = types?;
         let mut counts = vec![0; self.kernel.links.cores()];
         let mut ids = Vec::with_capacity(specs.len());
@@ -197,7 +199,7 @@ impl Shard {
 
     /// Tasks of this shard that have not ended.
     pub fn unended_tasks(&self) -> u64 {
-        self.tasks.unended()
+        self.tasks.unended() as u64
     }
 
     fn check_room(&self) -> Result<(), Error> {

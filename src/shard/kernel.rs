@@ -263,8 +263,7 @@ impl Kernel {
         payload: &[u8],
     ) -> Result<(), SendError> {
         let cores = self.links.cores() as CoreIndex;
-        if self.links.is_type_closed(type_index)
-            || (0..cores).any(|core| self.links.is_full(core))
+        if self.links.is_type_closed(type_index) || (0..cores).any(|core| self.links.is_full(core))
         {
             self.stats.sends_refused += 1;
             return Err(SendError::Full);

@@ -206,9 +206,9 @@ impl Links {
 
     /// Whether something waits to leave.
     pub fn has_departures(&self) -> bool {
-        self.ways.iter().any(|way| {
-            way.link.is_some() && (!way.waiting.is_empty() || !way.open.is_empty())
-        })
+        self.ways
+            .iter()
+            .any(|way| way.link.is_some() && (!way.waiting.is_empty() || !way.open.is_empty()))
     }
 
     /// Sends everything that was put in, as far as the rings have room: for a core that has

@@ -27,7 +27,9 @@ impl Shard {
                 Err(error) => Response::Failed(error),
             },
             Request::Stop(agent) => done(self.stop_agent(agent)),
-            Request::Reserve(count) => done(self.tasks.reserve(count as usize)),
+            Request::Reserve(count) => {
+                done(self.tasks.reserve(self.kernel.now_ms(), count as usize))
+            }
             Request::Release(count) => {
                 self.tasks.release(count as usize);
                 Response::Done

@@ -132,9 +132,9 @@ impl Core {
             let mut shard = self.shard.borrow_mut();
             shard.kernel.stats.parks += 1;
             let now_ms = shard.kernel.now_ms();
-            let timer = shard.next_deadline_ms().map(|deadline| {
-                Duration::from_millis(deadline.saturating_sub(now_ms).max(1))
-            });
+            let timer = shard
+                .next_deadline_ms()
+                .map(|deadline| Duration::from_millis(deadline.saturating_sub(now_ms).max(1)));
             let wait = if shard.has_departures() { Some(RETRY) } else { timer };
             (shard.has_work() || !self.jobs.is_empty(), shard.inbox(), wait)
         };

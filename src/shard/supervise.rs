@@ -160,8 +160,7 @@ impl Shard {
 
     /// This core's agents as doors see them.
     pub(super) fn list_agents(&self, type_index: Option<TypeIndex>) -> Vec<AgentView> {
-        let wanted =
-            |of_type: TypeIndex| type_index.is_none_or(|type_index| type_index == of_type);
+        let wanted = |of_type: TypeIndex| type_index.is_none_or(|type_index| type_index == of_type);
         let residents = self.agents.iter().filter(|resident| wanted(resident.type_index));
         let view = |resident: &super::agents::Resident| {
             let spec = self.kernel.types.get(resident.type_index);

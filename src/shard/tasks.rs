@@ -255,8 +255,7 @@ impl Shard {
         // An agent hears of refusals and ends alone.
         if Self::is_door(AgentId::from_bits(submitter.target)) {
             let what = NewsKind::Accepted;
-            let news =
-                letter::TaskNews { random, what, attempts: 0, retry_after_ms: 0, body: &[] };
+            let news = letter::TaskNews { random, what, attempts: 0, retry_after_ms: 0, body: &[] };
             tell(&mut self.kernel, submitter, &news);
         }
     }
@@ -344,12 +343,7 @@ impl Shard {
         self.run_commands();
     }
 
-    fn end_and_count(
-        &mut self,
-        agent: AgentId,
-        lease: Lease,
-        result: Result<&[u8], (&str, bool)>,
-    ) {
+    fn end_and_count(&mut self, agent: AgentId, lease: Lease, result: Result<&[u8], (&str, bool)>) {
         let limit = self.tasks.table.limits().max_payload_bytes;
         let result = match result {
             Ok(result) if result.len() > limit => Err(("its result is too large", false)),

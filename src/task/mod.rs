@@ -8,6 +8,4 @@ mod pace;
 mod table;
 
 pub use load::LoadIndex;
-pub use table::{
-    Counters, Failed, Lease, Stale, Submission, TableLimits, TaskTable, Watcher,
-};
+pub use table::{Counters, Failed, Lease, Stale, Submission, TableLimits, TaskTable, Watcher};

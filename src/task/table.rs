@@ -284,7 +284,8 @@ impl TaskTable {
                 self.limits.max_payload_bytes
             )));
         }
-        if self.free_room() == 0 {
+        // Retries may have filled the queue since; what was promised is kept.
+        if !submission.reserved && self.free_room() == 0 {
             self.counters.refused += 1;
             return Err(self.backpressure(now_ms));
         }

@@ -52,7 +52,8 @@ impl Agent for Sha256Sum {
                 result
             });
             // A file that cannot be read now cannot be read in a moment either.
-            let failed = |error: io::Error| Failure { error: format!("{path}: {error}"), retry: false };
+            let failed =
+                |error: io::Error| Failure { error: format!("{path}: {error}"), retry: false };
             handle.finish(lease, result.map_err(failed));
         });
         Outcome::Later

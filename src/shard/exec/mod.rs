@@ -20,7 +20,7 @@ use super::{
     handle::Lease,
 };
 use crate::wire::id::TaskId;
-use child::{ToChild, Tasks};
+use child::{Tasks, ToChild};
 use std::{cell::RefCell, rc::Rc};
 
 /// An agent that is a child process.
@@ -63,7 +63,8 @@ impl Agent for Exec {
 
     fn on_task(&mut self, task: &Task<'_>, _: &mut Vec<u8>, context: &mut Context<'_>) -> Outcome {
         let left_ms = task.deadline_ms.saturating_sub(context.now_ms());
-        let line = protocol::request(task.id, task.attempt, &self.agent_type, task.payload, left_ms);
+        let line =
+            protocol::request(task.id, task.attempt, &self.agent_type, task.payload, left_ms);
         let line = match line {
             Ok(line) => line,
             Err(error) => return Outcome::Failed { error, retry: false },

@@ -113,6 +113,14 @@ impl<'tape, 'input> Json<'tape, 'input> {
         }
     }
 
+    /// `true` or `false`.
+    pub fn as_bool(self) -> Option<bool> {
+        match *self.nodes.first()? {
+            Node::Static(StaticNode::Bool(value)) => Some(value),
+            _ => None,
+        }
+    }
+
     /// Whether the value is `null`.
     pub fn is_null(self) -> bool {
         matches!(self.nodes.first(), Some(Node::Static(StaticNode::Null)))
