@@ -1,14 +1,74 @@
 //! The command line: one file a subcommand, no logic of its own.
 
 pub mod common;
+pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod run;
+pub mod serve;
 
-use std::process::ExitCode;
+use clap::{Parser, Subcommand};
+use common::Common;
+use std::{io, process::ExitCode};
+
+/// Run swarms of agents on pinned cores
+#[derive(Parser, Debug)]
+#[command(name = "coreflow", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 went well, 1 failed or regressed, 2 wrong usage or \
+                        configuration. Logs go to standard error; COREFLOW_LOG sets their level.")]
+struct CommandLine {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Run(run::RunArgs),
+    Doctor(doctor::DoctorArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+}
 
 /// Parses the command line, runs the subcommand and tells the exit code.
 ///
 /// Exit codes: 0 went well, 1 failed or regressed, 2 wrong usage or configuration.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let CommandLine { common, command } = CommandLine::parse();
+    log_to_stderr();
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
+    match &command {
+        Command::Serve(args) => serve::run(args, &common, &mut out, &mut err),
+        Command::Run(args) => run::run(args, &common, &mut out, &mut err),
+        Command::Doctor(args) => doctor::run(args, &common, &mut out, &mut err),
+        Command::Config(args) => config::run(args, &common, &mut out, &mut err),
+        Command::Completions(args) => completions::run::<CommandLine>(args, &mut out),
+    }
+}
+
+fn log_to_stderr() {
+    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("COREFLOW_LOG")
+        .from_env_lossy()
+        .add_directive("glommio=error".parse().expect("it is a directive"));
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_target(false)
+        .with_env_filter(filter)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::CommandLine::command().debug_assert();
+    }
 }

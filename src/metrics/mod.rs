@@ -1,3 +1,4 @@
 //! What a run measured.
 
 pub mod process;
+pub mod prometheus;

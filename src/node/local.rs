@@ -2,7 +2,11 @@
 
 use super::{Shared, gateway::Gateway};
 use crate::{
-    shard::{core::Shard, run::Core},
+    runtime::executor,
+    shard::{
+        core::Shard,
+        run::{Core, Door},
+    },
     wire::{
         api::{AgentView, Error, NodeStats, TaskSpec, TaskView},
         id::{AgentId, CoreIndex, TaskId},
@@ -10,7 +14,7 @@ use crate::{
     },
 };
 use futures_channel::oneshot::{self, Receiver, Sender};
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// The longest wait for a task's end that one request may ask for, milliseconds.
 const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
@@ -41,6 +45,34 @@ impl LocalGateway {
     pub async fn execute(self: Rc<Self>, spec: TaskSpec) -> Result<TaskView, Error> {
         self.check_accepting()?;
         self.request(|shard, answer| shard.execute(spec, answer)).await
+    }
+
+    /// Submits a task and waits for its end; while the node is full, tries again when it advises.
+    ///
+    /// # Errors
+    /// As [`Gateway::submit`], but never [`Error::Backpressure`].
+    pub async fn execute_when_there_is_room(
+        self: Rc<Self>,
+        spec: TaskSpec,
+    ) -> Result<TaskView, Error> {
+        loop {
+            match self.clone().execute(spec.clone()).await {
+                Err(Error::Backpressure(retry_after_ms)) => {
+                    executor::sleep(Duration::from_millis(retry_after_ms)).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Adds a door, to be closed before the core stops.
+    pub fn add_door(&self, door: Rc<dyn Door>) {
+        self.core.add_door(door);
+    }
+
+    /// Closes this core's doors; tells whether nothing is inside any more.
+    pub(crate) fn close_doors(&self) -> bool {
+        self.core.close_doors()
     }
 
     fn check_accepting(&self) -> Result<(), Error> {

@@ -112,26 +112,32 @@ impl Node {
     /// how many tasks had not ended by then.
     pub fn drain(&self, limit: Duration) -> u64 {
         self.stop_accepting();
-        let deadline = Instant::now() + limit;
-        loop {
-            let unended = self.unended();
-            if unended == 0 || Instant::now() >= deadline {
-                return unended;
-            }
-            std::thread::sleep(DRAIN_LOOK);
-        }
+        self.wait_for_none(limit, |gateway| gateway.unended())
     }
 
-    /// Tasks that have not ended, asked of the cores and not of what they published.
-    fn unended(&self) -> u64 {
-        let count = |jobs: &Injector<Job>| {
-            let asked = start_on(jobs, &self.shared, |gateway| async move { gateway.unended() });
+    /// Closes the doors, lets what is inside finish for at most `limit`, and tells how many cores
+    /// still had somebody inside then.
+    pub fn close_doors(&self, limit: Duration) -> u64 {
+        self.wait_for_none(limit, |gateway| u64::from(!gateway.close_doors()))
+    }
+
+    /// Waits until a count is 0 on every core; tells what it was last.
+    fn wait_for_none(&self, limit: Duration, count: fn(&LocalGateway) -> u64) -> u64 {
+        let deadline = Instant::now() + limit;
+        let of_core = |jobs: &Injector<Job>| {
+            let asked = start_on(jobs, &self.shared, move |gateway| async move { count(&gateway) });
             let answered =
                 asked.ok().and_then(|answer| futures_lite::future::block_on(answer).ok());
             // A core that takes no question now is busy: it has not ended its work.
             answered.unwrap_or(1)
         };
-        self.jobs.iter().map(count).sum()
+        loop {
+            let left = self.jobs.iter().map(of_core).sum();
+            if left == 0 || Instant::now() >= deadline {
+                return left;
+            }
+            std::thread::sleep(DRAIN_LOOK);
+        }
     }
 
     /// Stops all cores and waits for their threads.

@@ -5,8 +5,8 @@
 //!
 //! Invariants worth naming:
 //!
-//! - A door knows neither listeners nor the executor: it is given a stream, a [`Gateway`], an
-//!   [`Engine`] for time and a [`Drain`] to listen to.
+//! - A protocol knows neither listeners nor the executor: it is given a stream, a [`Gateway`], an
+//!   [`Engine`] for time and a [`Drain`] to listen to. [`listen`] joins it to a core's sockets.
 //! - Every buffer is bounded by [`Limits`]. A client that stops reading, or stops in the middle
 //!   of a request, loses its connection and costs nobody else anything.
 //! - All doors speak through one vocabulary: [`request`](self) parses parameters and runs them,
@@ -17,6 +17,7 @@
 mod buffers;
 mod drain;
 pub mod http;
+pub mod listen;
 pub mod mcp;
 mod params;
 mod reply;

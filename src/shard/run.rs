@@ -22,6 +22,15 @@ const RETRY: Duration = Duration::from_millis(1);
 /// Work that comes from outside the runtime: a function that runs on the core, between turns.
 pub type Job = Box<dyn FnOnce(&Rc<Core>) + Send>;
 
+/// Something on a core that lets requests in, and is closed before the core stops.
+pub trait Door {
+    /// Takes in nothing new; what is inside finishes.
+    fn close(&self);
+
+    /// Whether nothing is inside any more.
+    fn is_closed(&self) -> bool;
+}
+
 /// A worker core: its shard, and what its futures and other threads reach it by.
 pub struct Core {
     shard: RefCell<Shard>,
@@ -30,6 +39,7 @@ pub struct Core {
     jobs: Injector<Job>,
     bell: Doorbell,
     stopping: Cell<bool>,
+    doors: RefCell<Vec<Rc<dyn Door>>>,
 }
 
 impl Core {
@@ -40,8 +50,26 @@ impl Core {
         bell: Doorbell,
         published: Arc<Mutex<crate::wire::api::CoreStats>>,
     ) -> Rc<Self> {
-        let stopping = Cell::new(false);
-        Rc::new(Self { shard: RefCell::new(shard), published, jobs, bell, stopping })
+        Rc::new(Self {
+            shard: RefCell::new(shard),
+            published,
+            jobs,
+            bell,
+            stopping: Cell::new(false),
+            doors: RefCell::default(),
+        })
+    }
+
+    /// Adds a door, to be closed before the core stops.
+    pub fn add_door(&self, door: Rc<dyn Door>) {
+        self.doors.borrow_mut().push(door);
+    }
+
+    /// Closes all doors; tells whether nothing is inside any more.
+    pub fn close_doors(&self) -> bool {
+        let doors = self.doors.borrow();
+        doors.iter().for_each(|door| door.close());
+        doors.iter().all(|door| door.is_closed())
     }
 
     /// Uses the shard between two turns and makes the loop look at what that led to. Never call

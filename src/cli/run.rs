@@ -1,0 +1,248 @@
+//! `coreflow run FILE.jsonl`.
+
+mod lines;
+mod record;
+
+use super::common::{Common, EXIT_WRONG_USAGE};
+use crate::{
+    config::Config,
+    node::{NodeBuilder, NodeHandle},
+    wire::api::{Error, TaskView},
+};
+use clap::Args;
+use futures_lite::{StreamExt as _, future};
+use futures_util::stream::FuturesUnordered;
+use indicatif::{ProgressBar, ProgressStyle};
+use lines::{Line, Lines};
+use record::{Invalid, Job, Record};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    path::PathBuf,
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// Tasks that are in flight at the same time.
+const IN_FLIGHT: usize = 4096;
+/// What cores have to stop after the last task has ended.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Run the tasks of a file on a node in this process, one JSON object a line
+///
+/// A line is {"type","payload"?,"priority"?,"key"?,"timeout_ms"?,"max_attempts"?}; "type" names
+/// an agent type of the tuning file. For each line one result line goes to standard output, in
+/// the order in which tasks end: {"line","id","status","result"|"error","attempts"}. Lines with
+/// the same key are one task, which runs once. A line that is no task gets the status "invalid".
+/// Exit code 1 when a line did not end as "done".
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The file; - reads standard input
+    #[arg(value_name = "FILE.jsonl")]
+    file: PathBuf,
+}
+
+/// Runs the subcommand; result lines go to `out`, errors to `err`.
+pub fn run(
+    args: &RunArgs,
+    common: &Common,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    let config = match common.load_or_explain(err) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let lines = match Lines::open(&args.file, config.server.max_frame_bytes) {
+        Ok(lines) => lines,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(err, "{}: {error}", args.file.display());
+            return ExitCode::from(EXIT_WRONG_USAGE);
+        }
+    };
+    match run_all(config, lines, out) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the tasks of all lines; tells whether all are done.
+fn run_all(config: Config, lines: Lines, out: &mut dyn Write) -> io::Result<bool> {
+    let node = NodeBuilder::new(config).start().map_err(io::Error::other)?;
+    let progress = show_progress(lines.count());
+    let mut run = Run {
+        handle: node.handle(),
+        out: io::BufWriter::new(out),
+        progress: progress.clone(),
+        all_done: true,
+        keys: HashMap::new(),
+    };
+    let ended = future::block_on(run.all(lines));
+    progress.finish_and_clear();
+    let all_done = run.all_done;
+    ended.and(run.out.flush())?;
+    node.drain(DRAIN);
+    node.shutdown()?;
+    Ok(all_done)
+}
+
+fn show_progress(lines: Option<u64>) -> ProgressBar {
+    let progress = match lines {
+        Some(lines) => ProgressBar::new(lines),
+        None => ProgressBar::new_spinner(),
+    };
+    let template = if lines.is_some() {
+        "{bar:40} {pos}/{len} tasks, {per_sec}, {eta} left"
+    } else {
+        "{spinner} {pos} tasks, {per_sec}"
+    };
+    progress.with_style(ProgressStyle::with_template(template).expect("the template is valid"))
+}
+
+/// Lines that share a key.
+enum Shared {
+    /// The task goes on; these lines wait for it.
+    Waiting(Vec<u64>),
+    /// It ended so.
+    Ended(Result<TaskView, Error>),
+}
+
+struct Run<'a> {
+    handle: NodeHandle,
+    out: io::BufWriter<&'a mut dyn Write>,
+    progress: ProgressBar,
+    all_done: bool,
+    keys: HashMap<String, Shared>,
+}
+
+/// What a future of the run ends with: a line, its key and how its task ended.
+type Ended = (u64, Option<String>, Result<TaskView, Error>);
+
+/// What happens next.
+enum Next {
+    Line(Option<Line>),
+    Ended(Ended),
+}
+
+async fn next(
+    in_flight: &mut FuturesUnordered<impl Future<Output = Ended>>,
+    lines: &mut Lines,
+    may_read: bool,
+) -> Next {
+    let ended = async {
+        match in_flight.next().await {
+            Some(ended) => Next::Ended(ended),
+            None => future::pending().await,
+        }
+    };
+    let line = async {
+        match may_read {
+            true => Next::Line(lines.next().await),
+            false => future::pending().await,
+        }
+    };
+    future::or(ended, line).await
+}
+
+impl Run<'_> {
+    async fn all(&mut self, mut lines: Lines) -> io::Result<()> {
+        let mut in_flight = FuturesUnordered::new();
+        let mut more = true;
+        while more || !in_flight.is_empty() {
+            let may_read = more && in_flight.len() < IN_FLIGHT;
+            let next = {
+                let mut next = pin!(next(&mut in_flight, &mut lines, may_read));
+                match future::poll_once(&mut next).await {
+                    Some(next) => next,
+                    None => {
+                        // Results are seen when they come, not when a buffer is full.
+                        self.out.flush()?;
+                        next.await
+                    }
+                }
+            };
+            match next {
+                Next::Line(None) => more = false,
+                Next::Line(Some(line)) => {
+                    if let Some((number, job)) = self.read(line)? {
+                        in_flight.push(execute(self.handle.clone(), number, job));
+                    }
+                }
+                Next::Ended((number, key, ended)) => self.ended(number, key, ended)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The task of a line; `None` when the line has its result already or will share another's.
+    fn read(&mut self, line: Line) -> io::Result<Option<(u64, Job)>> {
+        let number = line.number;
+        let job = match line.text.map_err(Invalid).and_then(record::parse) {
+            Ok(Some(job)) => job,
+            Ok(None) => {
+                self.progress.inc(1);
+                return Ok(None);
+            }
+            Err(Invalid(error)) => {
+                self.write(&Record::invalid(number, &error))?;
+                return Ok(None);
+            }
+        };
+        let Some(key) = &job.key else { return Ok(Some((number, job))) };
+        match self.keys.get_mut(key) {
+            None => {
+                self.keys.insert(key.clone(), Shared::Waiting(Vec::new()));
+                return Ok(Some((number, job)));
+            }
+            Some(Shared::Waiting(numbers)) => numbers.push(number),
+            Some(Shared::Ended(ended)) => {
+                let ended = ended.clone();
+                self.write(&Record::ended(number, &ended))?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn ended(
+        &mut self,
+        number: u64,
+        key: Option<String>,
+        ended: Result<TaskView, Error>,
+    ) -> io::Result<()> {
+        self.write(&Record::ended(number, &ended))?;
+        let Some(key) = key else { return Ok(()) };
+        if let Some(Shared::Waiting(numbers)) = self.keys.remove(&key) {
+            for number in numbers {
+                self.write(&Record::ended(number, &ended))?;
+            }
+        }
+        self.keys.insert(key, Shared::Ended(ended));
+        Ok(())
+    }
+
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+        self.all_done &= record.is_done();
+        self.progress.inc(1);
+        record.write(&mut self.out)
+    }
+}
+
+async fn execute(handle: NodeHandle, number: u64, job: Job) -> Ended {
+    let spec = job.spec;
+    let ended = loop {
+        let attempt = spec.clone();
+        let run = handle.run(move |gateway| gateway.execute_when_there_is_room(attempt)).await;
+        match run {
+            // A core's own queue was full; it empties in microseconds.
+            Err(Error::Backpressure(_)) => future::yield_now().await,
+            ended => break ended,
+        }
+    };
+    (number, job.key, ended)
+}

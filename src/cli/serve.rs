@@ -1,0 +1,130 @@
+//! `coreflow serve`.
+
+use super::common::Common;
+use crate::{
+    config::Config,
+    metrics::prometheus,
+    node::{Node, NodeBuilder},
+    server::{
+        Limits,
+        listen::{Addresses, Listen, Listeners},
+    },
+};
+use clap::Args;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+    iterator::Signals,
+};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+/// The exit code after a second signal, which leaves tasks behind.
+const EXIT_AT_ONCE: i32 = 1;
+/// What connections have at least to finish after a drain that took all of its time.
+const CLOSE_AT_LEAST: Duration = Duration::from_millis(200);
+
+/// Serve MessagePack-RPC and HTTP (MCP, metrics, health) until SIGTERM or SIGINT
+///
+/// The signal stops accepting work, lets what was accepted end within server.drain_ms, and exits
+/// 0; a second one exits at once.
+#[derive(Args, Debug)]
+pub struct ServeArgs {}
+
+/// Runs the subcommand; with `--json`, where the node listens goes to `out`.
+pub fn run(
+    ServeArgs {}: &ServeArgs,
+    common: &Common,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    let config = match common.load_or_explain(err) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    match serve(config, common.json, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    // Signals that come while the node starts wait until it runs.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let drain = Duration::from_millis(config.server.drain_ms);
+    let listeners = Listeners::new(listen(&config));
+    let opened = listeners.clone();
+    let node = NodeBuilder::new(config).on_core(move |gateway| opened.open(&gateway)).start();
+    let node = node.map_err(io::Error::other)?;
+    if let Some(addresses) = listeners.addresses() {
+        announce(&node, addresses, json, out)?;
+    }
+    signals.forever().next();
+    let at_once = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, EXIT_AT_ONCE, at_once.clone())?;
+    }
+    stop(node, drain)
+}
+
+/// Lets what was accepted end, then the answers to it leave, then the cores stop.
+fn stop(node: Node, limit: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + limit;
+    tracing::info!(drain_ms = limit.as_millis() as u64, "no new work; a second signal exits at once");
+    let unended = node.drain(limit);
+    if unended > 0 {
+        tracing::warn!(unended, "tasks had not ended when the drain was over");
+    }
+    let left = deadline.saturating_duration_since(Instant::now()).max(CLOSE_AT_LEAST);
+    if node.close_doors(left) > 0 {
+        tracing::warn!("connections were cut off");
+    }
+    node.shutdown()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn listen(config: &Config) -> Listen {
+    let server = &config.server;
+    Listen {
+        rpc: server.rpc_address,
+        http: server.http_address,
+        max_connections: server.max_connections,
+        limits: Limits {
+            max_frame_bytes: server.max_frame_bytes,
+            max_payload_bytes: config.tasks.max_payload_bytes,
+            max_in_flight: server.max_in_flight,
+            write_buffer_bytes: server.write_buffer_bytes,
+            stall_timeout: Duration::from_millis(server.stall_timeout_ms),
+        },
+        metrics: prometheus::render,
+    }
+}
+
+fn announce(
+    node: &Node,
+    Addresses { rpc, http }: Addresses,
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let topology = node.topology();
+    let (workers, raft) = (&topology.workers, &topology.raft);
+    tracing::info!(?workers, ?raft, "pinned");
+    let shared = topology.shared();
+    if !shared.is_empty() {
+        tracing::info!(?shared, "too few cores for a raft group of its own: these serve both");
+    }
+    tracing::info!(%rpc, http = %format_args!("http://{http}/"), "serving");
+    if json {
+        writeln!(out, r#"{{"rpc":"{rpc}","http":"{http}","pid":{}}}"#, std::process::id())?;
+        out.flush()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! A node's counters as Prometheus reads them.
+
+use crate::wire::api::{CoreStats, NodeStats};
+use std::fmt::{Display, Write};
+
+/// A figure of one core: name, type, help, value.
+type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u64);
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+const CORE_FIGURES: [CoreFigure; 14] = [
+    ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
+    ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
+        core.messages_delivered
+    }),
+    ("messages_undeliverable", COUNTER, "Messages whose agent was gone.", |core| {
+        core.messages_undeliverable
+    }),
+    ("sends_refused", COUNTER, "Sends refused because a ring or a mailbox was full.", |core| {
+        core.sends_refused
+    }),
+    ("batches_received", COUNTER, "Batches received over the mesh.", |core| core.batches_received),
+    ("tasks_accepted", COUNTER, "Tasks accepted.", |core| core.tasks_accepted),
+    ("tasks_refused", COUNTER, "Submissions refused with backpressure.", |core| core.tasks_refused),
+    ("tasks_queued", GAUGE, "Tasks waiting.", |core| core.tasks_queued),
+    ("tasks_running", GAUGE, "Tasks running.", |core| core.tasks_running),
+    ("tasks_done", COUNTER, "Tasks that ended well.", |core| core.tasks_done),
+    ("tasks_dead", COUNTER, "Tasks that died.", |core| core.tasks_dead),
+    ("tasks_cancelled", COUNTER, "Tasks that were cancelled.", |core| core.tasks_cancelled),
+    ("attempts_failed", COUNTER, "Attempts that failed.", |core| core.attempts_failed),
+    ("agent_panics", COUNTER, "Agents that panicked.", |core| core.agent_panics),
+];
+
+/// The counters in the text format 1.0.0 of OpenMetrics.
+pub fn render(stats: &NodeStats) -> String {
+    let mut text = String::new();
+    let node = [
+        ("uptime_seconds", "Time since the node started.", stats.uptime_s),
+        ("resident_bytes", "Resident memory of the process.", stats.resident_bytes),
+        ("accepting", "Whether the node accepts work.", stats.accepting.into()),
+    ];
+    for (name, help, value) in node {
+        head(&mut text, name, GAUGE, help);
+        line(&mut text, format_args!("coreflow_{name}"), value);
+    }
+    for (name, kind, help, value) in CORE_FIGURES {
+        head(&mut text, name, kind, help);
+        let suffix = if kind == COUNTER { "_total" } else { "" };
+        for (index, core) in stats.cores.iter().enumerate() {
+            let series = format_args!("coreflow_{name}{suffix}{{core=\"{index}\"}}");
+            line(&mut text, series, value(core));
+        }
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a string does not fail.
+    let _ = write!(text, "# HELP coreflow_{name} {help}\n# TYPE coreflow_{name} {kind}\n");
+}
+
+fn line(text: &mut String, series: impl Display, value: u64) {
+    let _ = writeln!(text, "{series} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_end_in_total_and_cores_are_labels() {
+        let core = |done| CoreStats { tasks_done: done, tasks_queued: 3, ..CoreStats::default() };
+        let cores = vec![core(7), core(8)];
+        let stats = NodeStats { uptime_s: 5, accepting: true, cores, ..NodeStats::default() };
+        let text = render(&stats);
+        for expected in [
+            "# TYPE coreflow_uptime_seconds gauge\ncoreflow_uptime_seconds 5\n",
+            "coreflow_accepting 1\n",
+            "# HELP coreflow_tasks_done Tasks that ended well.\n# TYPE coreflow_tasks_done counter\n\
+             coreflow_tasks_done_total{core=\"0\"} 7\ncoreflow_tasks_done_total{core=\"1\"} 8\n",
+            "coreflow_tasks_queued{core=\"1\"} 3\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+}
