@@ -1,1 +1,9 @@
-//! The metrics room.
+//! What a run measured: histograms, the files that keep them, and the comparison of two runs.
+
+pub mod curve;
+pub mod hgrm;
+pub mod histogram;
+
+pub use curve::{Curve, Point};
+pub use hgrm::HgrmError;
+pub use histogram::{Latency, LatencyFigures};
