@@ -3,6 +3,7 @@
 pub mod curve;
 pub mod hgrm;
 pub mod histogram;
+pub mod process;
 
 pub use curve::{Curve, Point};
 pub use hgrm::HgrmError;
