@@ -230,7 +230,7 @@ mod tests {
             records.iter().for_each(|&(ns, count)| latency.record_n(ns, count));
             let curve = parse(&to_text(&latency), "proptest").unwrap();
             prop_assert_eq!(curve.count(), latency.count());
-            for quantile in [0.0, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0] {
+            for quantile in [0.0_f64, 0.1, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0] {
                 // At 0 the crate tells the lower end of the first bucket, the text the upper.
                 let recorded = latency.quantile_ms(quantile.max(1e-12));
                 let read = curve.value_ms(quantile);

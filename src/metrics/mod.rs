@@ -3,8 +3,10 @@
 pub mod curve;
 pub mod hgrm;
 pub mod histogram;
+pub mod manifest;
 pub mod process;
 
 pub use curve::{Curve, Point};
 pub use hgrm::HgrmError;
 pub use histogram::{Latency, LatencyFigures};
+pub use manifest::{Manifest, Probe, Run};
