@@ -1,1 +1,163 @@
-//! The bench room.
+//! The benchmark suites: what they measure, on real nodes in this process, and their reports.
+//!
+//! Every round checks what it moved (counts and sums), so a figure is never that of lost work. A
+//! bare ring is measured before and after a suite, because virtual machines change their speed:
+//! only runs whose probes agree can be compared.
+
+mod agent_scheduling;
+mod measured;
+mod message_latency;
+mod message_passing;
+mod probe;
+mod swarm;
+
+pub use measured::{Effort, Figure, Measured};
+
+use crate::{
+    config::Config,
+    metrics::{Manifest, hgrm},
+    node::{Node, gateway::Gateway},
+    wire::id::AgentId,
+};
+use serde::Serialize;
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// How long agents may take to start.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A group of components that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// `message_passing`, `agent_scheduling`: how much in a second
+    Throughput,
+    /// `message_latency`: how long one message takes
+    Latency,
+    /// Every suite
+    All,
+}
+
+impl Suite {
+    /// The suites that it stands for.
+    pub fn parts(self) -> &'static [Self] {
+        match self {
+            Self::Throughput => &[Self::Throughput],
+            Self::Latency => &[Self::Latency],
+            Self::All => &[Self::Throughput, Self::Latency],
+        }
+    }
+
+    /// The name of its report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::All => "all",
+        }
+    }
+}
+
+/// What a suite came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Under which conditions.
+    pub manifest: Manifest,
+    /// One entry a component.
+    pub results: Vec<Measured>,
+}
+
+/// Runs one suite; `tell` hears of each component before it is measured.
+///
+/// # Errors
+/// When a node does not start, or something is lost.
+pub fn run(
+    suite: Suite,
+    config: &Config,
+    effort: &Effort,
+    mut tell: impl FnMut(&str),
+) -> io::Result<Report> {
+    let cpus = swarm::topology(config)?.workers;
+    tell("probe");
+    let command: Vec<String> = std::env::args().collect();
+    let begun = Manifest::begin(command.join(" "), config.hash().to_string(), probe::measure(&cpus));
+    let mut results = Vec::new();
+    if suite != Suite::Latency {
+        tell("message_passing");
+        results.push(message_passing::run(config, effort)?);
+        tell("agent_scheduling");
+        results.push(agent_scheduling::run(config, effort)?);
+    }
+    if suite != Suite::Throughput {
+        tell("message_latency");
+        results.extend(message_latency::run(config, effort)?);
+    }
+    Ok(Report { manifest: begun.finish(probe::measure(&cpus)), results })
+}
+
+/// Checks a rate for the open loop.
+///
+/// # Errors
+/// What a rate may be.
+pub fn check_rate(rate: u64) -> Result<u64, String> {
+    message_latency::check_rate(rate)
+}
+
+impl Report {
+    /// The report as JSON.
+    ///
+    /// # Errors
+    /// Never, with figures that are numbers.
+    pub fn to_json(&self) -> io::Result<String> {
+        simd_json::to_string_pretty(self).map_err(io::Error::other)
+    }
+
+    /// Writes `DIR/SUITE.json`, and `DIR/COMPONENT.hgrm` for each component with latencies.
+    ///
+    /// # Errors
+    /// The folder cannot be made or a file not be written; the text names it.
+    pub fn write(&self, folder: &Path, suite: Suite) -> io::Result<()> {
+        let explain = |path: &Path, error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
+        fs::create_dir_all(folder).map_err(|error| explain(folder, error))?;
+        let write = |name: String, text: String| {
+            let path = folder.join(name);
+            let unfinished = path.with_extension("unfinished");
+            // A reader sees the old file or the new one, never a half.
+            fs::write(&unfinished, text)
+                .and_then(|()| fs::rename(&unfinished, &path))
+                .map_err(|error| explain(&path, error))
+        };
+        for measured in &self.results {
+            if let Some(latency) = &measured.latency {
+                write(format!("{}.hgrm", measured.component), hgrm::to_text(latency))?;
+            }
+        }
+        write(format!("{}.json", suite.name()), self.to_json()? + "\n")
+    }
+}
+
+/// Waits until all agents of a type have started and every core knows them; all agents of a
+/// second type.
+fn started(node: &Node, of: &str, other: &str, others: usize) -> io::Result<Vec<AgentId>> {
+    let deadline = Instant::now() + START_LIMIT;
+    let agents = |name: &str| {
+        let name = name.to_owned();
+        let listed = node.handle().wait(move |gateway| gateway.agents(Some(name)));
+        listed.map_err(io::Error::other)
+    };
+    // Cores take turns in answering, and what a core says comes after what it has told before: when
+    // each of them has listed the agents, each knows them.
+    let mut complete = 0;
+    while complete < 2 * node.topology().workers.len() {
+        let all_there = agents(other)?.len() == others;
+        complete = if all_there { complete + 1 } else { 0 };
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("the agents of type {other} did not start")));
+        }
+    }
+    Ok(agents(of)?.into_iter().map(|agent| agent.id).collect())
+}

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, no logic of its own.
 
+pub mod bench;
 pub mod common;
 pub mod completions;
 pub mod config;
@@ -27,6 +28,7 @@ struct CommandLine {
 enum Command {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
+    Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
     match &command {
         Command::Serve(args) => serve::run(args, &common, &mut out, &mut err),
         Command::Run(args) => run::run(args, &common, &mut out, &mut err),
+        Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
         Command::Doctor(args) => doctor::run(args, &common, &mut out, &mut err),
         Command::Config(args) => config::run(args, &common, &mut out, &mut err),
         Command::Completions(args) => completions::run::<CommandLine>(args, &mut out),

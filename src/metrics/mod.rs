@@ -1,4 +1,13 @@
-//! What a run measured.
+//! What a run measured: histograms, the files that keep them, and the comparison of two runs.
 
+pub mod curve;
+pub mod hgrm;
+pub mod histogram;
+pub mod manifest;
 pub mod process;
 pub mod prometheus;
+
+pub use curve::{Curve, Point};
+pub use hgrm::HgrmError;
+pub use histogram::{Latency, LatencyFigures};
+pub use manifest::{Manifest, Probe, Run};

@@ -12,7 +12,7 @@ mod builder;
 pub mod gateway;
 pub mod local;
 
-pub use builder::{NodeBuilder, StartError};
+pub use builder::{AgentOptions, NodeBuilder, StartError};
 
 use crate::{
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},

@@ -58,6 +58,11 @@ where
         .map_err(|error| io::Error::other(error.to_string()))
 }
 
+/// Keeps the calling thread, which runs no executor, on a processor; tells whether that worked.
+pub fn pin_thread(cpu: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
 /// Runs a future on this core until it ends; nobody waits for it.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(future).detach();

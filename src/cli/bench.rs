@@ -1,0 +1,117 @@
+//! `coreflow bench SUITE`.
+
+use super::common::{Common, printed};
+use crate::bench::{self, Effort, Measured, Report, Suite};
+use clap::Args;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+/// Seconds that a component is measured at full and at quick effort.
+const SECONDS: (f64, f64) = (5.0, 0.5);
+
+/// Measure this machine: nodes are started in this process, pinned as the tuning says
+///
+/// Writes DIR/SUITE.json and DIR/COMPONENT.hgrm, to be compared with `coreflow compare`. The exit
+/// code tells whether the measurement went well, not whether goals were met.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    suite: Suite,
+    /// Where the report and the histograms go
+    #[arg(long, value_name = "DIR", default_value = "bench-out")]
+    out: PathBuf,
+    /// A small run, to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// How long each component is measured [default: 5, with --quick 0.5]
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Open loop: messages in a second [default: 1000000]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    rate: Option<u64>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds, 0 to 3600".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    bench::check_rate(text.parse().map_err(|_| "a whole number".to_owned())?)
+}
+
+/// Runs the subcommand; figures go to `out`, progress to `err`.
+pub fn run(
+    args: &BenchArgs,
+    common: &Common,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    let config = match common.load_or_explain(err) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let default = if args.quick { SECONDS.1 } else { SECONDS.0 };
+    let effort = Effort {
+        quick: args.quick,
+        seconds: args.seconds.unwrap_or(default),
+        rate: args.rate,
+    };
+    for &suite in args.suite.parts() {
+        let told = bench::run(suite, &config, &effort, |component| {
+            // Progress is worth nothing to whoever closed standard error.
+            let _ = writeln!(err, "measuring {component} …");
+        });
+        let report = told.and_then(|report| report.write(&args.out, suite).map(|()| report));
+        let shown = match report {
+            Ok(report) if common.json => report.to_json().and_then(|text| writeln!(out, "{text}")),
+            Ok(report) => show(&report, out),
+            Err(error) => {
+                tracing::error!("{error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let code = printed(shown, ExitCode::SUCCESS);
+        if code != ExitCode::SUCCESS {
+            return code;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn show(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let manifest = &report.manifest;
+    for (when, probe) in [("before", manifest.probe_before), ("after", manifest.probe_after)] {
+        writeln!(
+            out,
+            "ring probe {when}: round trip p50 {:.0} ns, p99 {:.0} ns, {:.1} M messages/s",
+            probe.ring_p50_ns,
+            probe.ring_p99_ns,
+            probe.ring_msgs_per_s / 1e6
+        )?;
+    }
+    for measured in &report.results {
+        let goal = if measured.goal_met() { "goal met" } else { "goal missed" };
+        writeln!(out, "{:24} {}, {goal}", measured.component, figure(measured))?;
+    }
+    Ok(())
+}
+
+fn figure(measured: &Measured) -> String {
+    let value = measured.main_value();
+    match &measured.latency {
+        Some(latency) => format!(
+            "p50 {:.2} µs, p99 {:.2} µs, p99.9 {:.2} µs",
+            latency.quantile_ms(0.5) * 1e3,
+            latency.quantile_ms(0.99) * 1e3,
+            latency.quantile_ms(0.999) * 1e3
+        ),
+        None => format!("{:.2} M/s ({})", value / 1e6, measured.main()),
+    }
+}
