@@ -41,7 +41,9 @@ const MESSAGES: (u64, u64) = (2_000_000, 200_000);
 enum Loop {
     Closed,
     /// One every so many nanoseconds.
-    Open { interval_ns: f64 },
+    Open {
+        interval_ns: f64,
+    },
 }
 
 struct Asker {
@@ -150,11 +152,9 @@ pub(super) fn run(config: &Config, effort: &Effort) -> io::Result<Vec<Measured>>
     let in_flow = (effort.seconds * rate as f64) as u64;
     let open = measure(&spinning(Spin::Forever), pace, in_flow.max(1000))?;
     let entry = |component, latency, goal_ms| {
-        Measured::latency(component, latency).with("payload_bytes", PAYLOAD_BYTES as u64).at_most(
-            "p99_ms",
-            50.0,
-            goal_ms,
-        )
+        Measured::latency(component, latency)
+            .with("payload_bytes", PAYLOAD_BYTES as u64)
+            .at_most("p99_ms", 50.0, goal_ms)
     };
     Ok(vec![
         entry("message_latency", polled, 0.001).with_text("loop", "closed, polled"),

@@ -82,7 +82,8 @@ pub fn run(
     let cpus = swarm::topology(config)?.workers;
     tell("probe");
     let command: Vec<String> = std::env::args().collect();
-    let begun = Manifest::begin(command.join(" "), config.hash().to_string(), probe::measure(&cpus));
+    let begun =
+        Manifest::begin(command.join(" "), config.hash().to_string(), probe::measure(&cpus));
     let mut results = Vec::new();
     if suite != Suite::Latency {
         tell("message_passing");

@@ -58,11 +58,8 @@ pub fn run(
         Err(code) => return code,
     };
     let default = if args.quick { SECONDS.1 } else { SECONDS.0 };
-    let effort = Effort {
-        quick: args.quick,
-        seconds: args.seconds.unwrap_or(default),
-        rate: args.rate,
-    };
+    let effort =
+        Effort { quick: args.quick, seconds: args.seconds.unwrap_or(default), rate: args.rate };
     for &suite in args.suite.parts() {
         let told = bench::run(suite, &config, &effort, |component| {
             // Progress is worth nothing to whoever closed standard error.

@@ -44,12 +44,7 @@ pub struct RunArgs {
 }
 
 /// Runs the subcommand; result lines go to `out`, errors to `err`.
-pub fn run(
-    args: &RunArgs,
-    common: &Common,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> ExitCode {
+pub fn run(args: &RunArgs, common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let config = match common.load_or_explain(err) {
         Ok(config) => config,
         Err(code) => return code,

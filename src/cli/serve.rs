@@ -77,7 +77,10 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
 /// Lets what was accepted end, then the answers to it leave, then the cores stop.
 fn stop(node: Node, limit: Duration) -> io::Result<()> {
     let deadline = Instant::now() + limit;
-    tracing::info!(drain_ms = limit.as_millis() as u64, "no new work; a second signal exits at once");
+    tracing::info!(
+        drain_ms = limit.as_millis() as u64,
+        "no new work; a second signal exits at once"
+    );
     let unended = node.drain(limit);
     if unended > 0 {
         tracing::warn!(unended, "tasks had not ended when the drain was over");

@@ -53,7 +53,8 @@ pub enum Spin {
 pub struct Runtime {
     /// How long an idle core polls its rings before it parks.
     pub spin: Spin,
-    /// The longest time a busy or spinning core goes without looking at its sockets, microseconds.
+    /// The longest time a busy or spinning core goes without a look at all of its I/O,
+    /// microseconds.
     pub poll_io_us: u64,
     /// Entries in each io_uring of an executor.
     pub ring_depth: usize,

@@ -74,10 +74,10 @@ tuning_table! {
             "How long an idle core polls its rings before it parks, microseconds.",
             "Spinning uses a whole core and slows what shares it; parking costs about 25 \
              microseconds at the next message, and as much at its answer.";
-        poll_io_us = "poll_io_us", number(1, 10_000, "microseconds"), Int(50),
-            "The longest time that a busy or spinning core goes without looking at its sockets.",
-            "Shorter is one system call more in each interval; longer is that much latency for \
-             clients of a busy core.";
+        poll_io_us = "poll_io_us", number(1, 10_000, "microseconds"), Int(500),
+            "The longest time that a busy or spinning core goes without looking at all of its I/O.",
+            "A look takes about 5 microseconds, in which messages wait. Sockets announce \
+             themselves sooner; files and the pipes of children wait for the next look.";
         ring_depth = "ring_depth", power(32, 4096, "entries"), Int(128),
             "Entries in each of the three io_uring rings of an executor.",
             "Kernel memory for each core; too few entries make I/O wait for its turn.";

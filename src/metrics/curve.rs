@@ -109,9 +109,11 @@ fn ladder() -> Vec<f64> {
     let mut left = 1.0;
     while rounded(1.0 - left) < 1.0 {
         let steps = (0..STEPS_PER_HALVING).map(f64::from);
-        quantiles.extend(steps.map(|step| {
-            rounded(1.0 - left + step * left / (2.0 * f64::from(STEPS_PER_HALVING)))
-        }));
+        quantiles.extend(
+            steps.map(|step| {
+                rounded(1.0 - left + step * left / (2.0 * f64::from(STEPS_PER_HALVING)))
+            }),
+        );
         left /= 2.0;
     }
     quantiles.push(1.0);

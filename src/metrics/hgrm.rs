@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_table_inside_the_output_of_a_load_generator_is_read() {
-        let text = format!("Running 1m test\n  4 threads\n\n{FIXTURE}----------\nRequests/sec: 9\n");
+        let text =
+            format!("Running 1m test\n  4 threads\n\n{FIXTURE}----------\nRequests/sec: 9\n");
         assert_eq!(parse(&text, "output"), parse(FIXTURE, "fixture"));
         let infinite = FIXTURE.replace("1.000000000000       2010", "1.0 2010 inf");
         assert_eq!(parse(&infinite, "output"), parse(FIXTURE, "fixture"));

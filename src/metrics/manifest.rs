@@ -169,7 +169,8 @@ fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let months_since_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
-    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
+    let month =
+        if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 

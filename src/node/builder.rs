@@ -23,7 +23,7 @@ use std::{
     io,
     rc::Rc,
     sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// What is run on each core when it starts, in the order of the cores: for doors to open.
@@ -153,7 +153,6 @@ impl NodeBuilder {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
             cpu: node.topology.workers[index],
-            poll_io: Duration::from_micros(config.runtime.poll_io_us),
             ring_depth: config.runtime.ring_depth,
             io_memory: config.runtime.io_memory_kib * 1024,
         };
@@ -173,7 +172,7 @@ impl NodeBuilder {
             // The starting thread waits for this.
             let _ = ready.send(opened);
             if !failed {
-                core.run(config.runtime.spin).await;
+                core.run(&config.runtime).await;
             }
         })?;
         match is_ready.recv() {

@@ -2,18 +2,25 @@
 
 use glommio::{LocalExecutorBuilder, Placement};
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
+    pin::Pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
-/// How an executor polls and what memory it registers with the kernel.
+/// How long the engine may sleep at most. It sleeps although a future of its core can run when a
+/// completion that nobody waits for (a cancelled read, its own timer) comes just after it looked at
+/// its I/O; the next wake-up of any kind ends that.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+/// Beyond any wait on a core.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// Where an executor runs and what memory it registers with the kernel.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The kernel's number of the processor.
     pub cpu: usize,
-    /// The longest time between two looks at all of the core's I/O while it is busy.
-    pub poll_io: Duration,
     /// Entries in each io_uring.
     pub ring_depth: usize,
     /// Memory registered for I/O, bytes.
@@ -46,12 +53,16 @@ where
 {
     LocalExecutorBuilder::new(Placement::Fixed(settings.cpu))
         .name(name)
-        .preempt_timer(settings.poll_io)
         .ring_depth(settings.ring_depth)
         .io_memory(settings.io_memory)
         .spawn(move || async move {
             // The first sleep on an executor takes tens of milliseconds: pay for it here.
             sleep(Duration::from_micros(1)).await;
+            spawn(async {
+                loop {
+                    sleep(HEARTBEAT).await;
+                }
+            });
             make().await
         })
         .map(CoreThread)
@@ -100,10 +111,26 @@ pub fn need_yield() -> bool {
     glommio::executor().need_preempt()
 }
 
-/// Lets the other futures of this core run.
-#[inline]
+/// Lets the other futures of this core run, and looks at all of its I/O.
+///
+/// A future that wakes itself would not do: the engine goes on with futures that can run until its
+/// preemption timer fires, and a timer short enough to serve sockets in time (it must be rearmed
+/// at each look) makes the race that [`HEARTBEAT`] bounds a matter of seconds. So this waits for a
+/// timer that is due already: no future can run, the engine looks at its I/O, finds the timer.
 pub async fn yield_now() {
-    futures_lite::future::yield_now().await;
+    let mut timer = glommio::timer::Timer::new(FAR);
+    let mut registered = false;
+    poll_fn(|context| {
+        if registered {
+            return Poll::Ready(());
+        }
+        // The engine registers only timers that are not due; one that moves keeps its waker.
+        let _ = Pin::new(&mut timer).poll(context);
+        timer.reset(Duration::ZERO);
+        registered = true;
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Spins until `condition` holds or `limit` has passed; tells whether it held. For starts and

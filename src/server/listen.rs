@@ -91,9 +91,8 @@ impl Listeners {
         let listen = &self.listen;
         let (limits, drain) = (listen.limits, doors.drain.clone());
         let speaker = gateway.clone();
-        let serve = move |stream| {
-            rpc::serve_rpc(stream, speaker.clone(), limits, CoreTime, drain.clone())
-        };
+        let serve =
+            move |stream| rpc::serve_rpc(stream, speaker.clone(), limits, CoreTime, drain.clone());
         executor::spawn(accept(rpc, doors.clone(), listen.max_connections, serve));
         let site = Site { loopback: listen.http.ip().is_loopback(), metrics: listen.metrics };
         let (drain, speaker) = (doors.drain.clone(), gateway.clone());

@@ -47,11 +47,6 @@ impl<W> Calls<W> {
         self.places.len() - self.free.len()
     }
 
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Whether no more can wait.
     pub fn is_full(&self) -> bool {
         self.len() >= self.limit

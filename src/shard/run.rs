@@ -2,7 +2,7 @@
 
 use super::core::Shard;
 use crate::{
-    config::Spin,
+    config::{Runtime, Spin},
     runtime::{doorbell::Doorbell, executor, injector::Injector},
 };
 use std::{
@@ -95,7 +95,7 @@ impl Core {
     }
 
     /// Runs the loop until [`Core::stop`].
-    pub async fn run(self: Rc<Self>, spin: Spin) {
+    pub async fn run(self: Rc<Self>, settings: &Runtime) {
         let listener = self.clone();
         let inbox = self.shard.borrow().inbox();
         executor::spawn(async move {
@@ -109,16 +109,18 @@ impl Core {
                 std::process::abort();
             }
         });
-        let mut idle = Idle::new(spin);
+        let mut idle = Idle::new(settings.spin);
+        let mut io_due_us = 0;
         let mut published_at = Instant::now();
         loop {
-            let (worked, woke_futures) = self.turn();
+            let Turn { worked, woke_futures, now_us } = self.turn();
             if self.stopping.get() {
                 self.publish();
                 return;
             }
-            if woke_futures || executor::need_yield() {
+            if woke_futures || now_us >= io_due_us || executor::need_yield() {
                 executor::yield_now().await;
+                io_due_us = now_us + settings.poll_io_us;
             }
             if worked {
                 idle.reset();
@@ -138,9 +140,8 @@ impl Core {
         }
     }
 
-    /// One turn; tells whether there was work and whether futures of this core want to run.
     #[inline]
-    fn turn(self: &Rc<Self>) -> (bool, bool) {
+    fn turn(self: &Rc<Self>) -> Turn {
         let mut jobs = 0;
         while let Some(job) = self.jobs.pop() {
             job(self);
@@ -150,7 +151,11 @@ impl Core {
         shard.read_clock();
         let worked = shard.turn();
         let woke_futures = std::mem::take(&mut shard.woke_futures);
-        (worked || jobs > 0, woke_futures || jobs > 0)
+        Turn {
+            worked: worked || jobs > 0,
+            woke_futures: woke_futures || jobs > 0,
+            now_us: shard.kernel.now_us,
+        }
     }
 
     /// Sleeps until something arrives, a timer is due or the bell rings.
@@ -174,6 +179,16 @@ impl Core {
         }
         self.bell.parking().awake();
     }
+}
+
+/// What came of a turn.
+struct Turn {
+    /// There was work.
+    worked: bool,
+    /// Futures of this core want to run.
+    woke_futures: bool,
+    /// When it began.
+    now_us: u64,
 }
 
 /// How long a core has had nothing to do.

@@ -111,7 +111,9 @@ fn next_line(
         let len = end.map_or(bytes.len(), |end| end + 1);
         input.consume(len);
         if end.is_some() || len == 0 {
-            return Ok(Some(Err(format!("longer than {bytes_max} bytes (server.max_frame_bytes)"))));
+            return Ok(Some(Err(format!(
+                "longer than {bytes_max} bytes (server.max_frame_bytes)"
+            ))));
         }
     }
 }

@@ -219,12 +219,14 @@ mod tests {
         };
         let id = r#""id":"t1-00000000000000000000000000000002""#;
         let done = Ok(view(TaskStatus::Done, Some(&[0x91, 5]), Some("once")));
-        let expected = format!("{{\"line\":4,{id},\"status\":\"done\",\"result\":[5],\"attempts\":3}}\n");
+        let expected =
+            format!("{{\"line\":4,{id},\"status\":\"done\",\"result\":[5],\"attempts\":3}}\n");
         assert_eq!(written(Record::ended(4, &done)), expected);
         assert!(Record::ended(4, &done).is_done());
         let dead = Ok(view(TaskStatus::Dead, None, Some("a \"b\"")));
-        let expected =
-            format!("{{\"line\":4,{id},\"status\":\"dead\",\"error\":\"a \\\"b\\\"\",\"attempts\":3}}\n");
+        let expected = format!(
+            "{{\"line\":4,{id},\"status\":\"dead\",\"error\":\"a \\\"b\\\"\",\"attempts\":3}}\n"
+        );
         assert_eq!(written(Record::ended(4, &dead)), expected);
         let expected =
             "{\"line\":9,\"id\":null,\"status\":\"invalid\",\"error\":\"no\",\"attempts\":0}\n";
