@@ -4,14 +4,14 @@ use super::{
     agent::{CallId, ReplyTo, Snapshot},
     handle::{AgentHandle, Failure, Lease},
     kernel::{Command, Kernel, Timer, Waiter},
-    links::{Content, Full},
+    links::Full,
 };
 use crate::{
     registry::Directory,
     runtime::executor,
     wire::{
         api::{Error, Priority},
-        batch::{Attachment, Header, Kind, Payload},
+        batch::{Attachment, Content, Header, Kind, Payload, Value},
         id::{AgentId, CoreIndex, TaskId},
         letter::Request,
     },
@@ -81,7 +81,7 @@ impl Context<'_> {
     /// example in the one that [`Context::request_turn`] asks for.
     #[inline]
     pub fn send(&mut self, target: AgentId, payload: &[u8]) -> Result<(), SendError> {
-        self.push(Kind::Send, target, 0, Content::bytes(payload))
+        self.push(Kind::Send, target, 0, payload)
     }
 
     /// Sends a value, archived in place; the receiver reads it with
@@ -91,7 +91,7 @@ impl Context<'_> {
     /// As [`Context::send`].
     #[inline]
     pub fn send_value(&mut self, target: AgentId, value: &impl Payload) -> Result<(), SendError> {
-        self.push(Kind::Send, target, 0, Content::Value(value))
+        self.push(Kind::Send, target, 0, Value(value))
     }
 
     /// Sends a shared buffer by reference.
@@ -99,8 +99,7 @@ impl Context<'_> {
     /// # Errors
     /// As [`Context::send`].
     pub fn send_shared(&mut self, target: AgentId, payload: Arc<[u8]>) -> Result<(), SendError> {
-        let content: Content<'_, ()> = Content::Attached(Attachment::Payload(payload));
-        self.push(Kind::Send, target, 0, content)
+        self.push(Kind::Send, target, 0, Attachment::Payload(payload))
     }
 
     /// Sends a reference to a published value.
@@ -113,8 +112,7 @@ impl Context<'_> {
         snapshot: &Snapshot<T>,
     ) -> Result<(), SendError> {
         let attachment = Attachment::Snapshot(snapshot.0.clone());
-        let content: Content<'_, ()> = Content::Attached(attachment);
-        self.push(Kind::Send, target, 0, content)
+        self.push(Kind::Send, target, 0, attachment)
     }
 
     /// Asks an agent; the answer, or why there is none, comes to
@@ -135,7 +133,7 @@ impl Context<'_> {
         self.kernel.check_way(target)?;
         let timeout_ms = timeout.map_or(0, |timeout| timeout.as_millis().max(1) as u64);
         let key = self.kernel.open_call(Waiter::AgentCall(self.id), timeout_ms);
-        self.push(Kind::Call, target, key.to_bits(), Content::bytes(payload))?;
+        self.push(Kind::Call, target, key.to_bits(), payload)?;
         Ok(CallId(key.to_bits()))
     }
 
@@ -147,7 +145,7 @@ impl Context<'_> {
             correlation: to.correlation,
             kind: Kind::Reply,
         };
-        self.kernel.push_owed(to.source.core(), header, Content::bytes(payload));
+        self.kernel.push_owed(to.source.core(), header, payload);
     }
 
     /// Tells a caller that there will be no answer, and why.
@@ -159,7 +157,7 @@ impl Context<'_> {
             kind: Kind::Refusal,
         };
         let error = Error::Unavailable(why.into());
-        self.kernel.push_owed(to.source.core(), header, Content::Value(&error));
+        self.kernel.push_owed(to.source.core(), header, Value(&error));
     }
 
     /// Sends bytes to every agent of a type, on all cores; each gets it after everything that
@@ -259,12 +257,12 @@ impl Context<'_> {
     }
 
     #[inline]
-    fn push<V: Payload>(
+    fn push(
         &mut self,
         kind: Kind,
         target: AgentId,
         correlation: u64,
-        content: Content<'_, V>,
+        content: impl Content,
     ) -> Result<(), SendError> {
         self.kernel.push(self.id.to_bits(), kind, target, correlation, content)
     }

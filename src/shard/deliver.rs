@@ -7,13 +7,12 @@ use super::{
     context::Context,
     core::Shard,
     kernel::{Waiter, door_of},
-    links::Content,
 };
 use crate::{
     registry::{Entry, TypeIndex},
     wire::{
         api::{AgentState, ArchivedError, Error},
-        batch::{Batch, Header, Kind, Parcel},
+        batch::{Batch, Header, Kind, Parcel, Value},
         id::AgentId,
         letter::{ArchivedNotice, ArchivedRequest, ArchivedResponse, Notice, Request, Response},
     },
@@ -142,7 +141,7 @@ impl Shard {
             correlation: call.correlation,
             kind: Kind::Refusal,
         };
-        self.kernel.push_owed(caller.core(), header, Content::Value(error));
+        self.kernel.push_owed(caller.core(), header, Value(error));
     }
 
     fn deliver_broadcast(&mut self, type_index: TypeIndex, parcel: Parcel<'_>) {

@@ -3,13 +3,12 @@
 use super::{
     core::Shard,
     kernel::{Waiter, door_of},
-    links::Content,
 };
 use crate::{
     registry::TypeIndex,
     wire::{
         api::{Error, TaskSpec, TaskStatus, TaskView},
-        batch::{Header, Kind},
+        batch::{Header, Kind, Value},
         id::{AgentId, CoreIndex, TaskId},
         letter::{Request, Response, Submission},
     },
@@ -133,7 +132,7 @@ impl Shard {
         let header = Header { target: 0, source, correlation, kind: Kind::Submit };
         // Submissions of doors are bounded by the limit on waiting requests, each of a bounded
         // frame, so they count as owed.
-        self.kernel.push_owed(id.shard, header, Content::Value(&submission));
+        self.kernel.push_owed(id.shard, header, Value(&submission));
     }
 
     /// Asks a core for a door.
@@ -173,7 +172,7 @@ impl Shard {
     pub fn send_from_door(&mut self, id: AgentId, payload: &[u8]) -> Result<(), Error> {
         self.check_agent(id)?;
         let door = door_of(self.kernel.index).to_bits();
-        self.kernel.push(door, Kind::Send, id, 0, Content::bytes(payload))?;
+        self.kernel.push(door, Kind::Send, id, 0, payload)?;
         Ok(())
     }
 
@@ -193,7 +192,7 @@ impl Shard {
         self.kernel.check_way(id)?;
         let key = self.kernel.open_call(Waiter::DoorCall(answer), timeout_ms);
         let door = door_of(self.kernel.index).to_bits();
-        self.kernel.push(door, Kind::Call, id, key.to_bits(), Content::bytes(payload))?;
+        self.kernel.push(door, Kind::Call, id, key.to_bits(), payload)?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::{
     calls::{CallKey, Calls},
     context::{NewTask, SendError},
     handle::{Failure, Inbox, Lease},
-    links::{Content, Links},
+    links::Links,
     types::Types,
     wheel::Wheel,
 };
@@ -12,7 +12,7 @@ use crate::{
     registry::{Directory, TypeIndex},
     wire::{
         api::{CoreStats, Error, TaskView},
-        batch::{Attachment, Header, Kind, Payload},
+        batch::{Attachment, Content, Header, Kind, Value},
         id::{AgentId, CoreIndex, TaskId},
         letter::{Notice, Request, Response, Submission},
     },
@@ -167,13 +167,13 @@ impl Kernel {
 
     /// Puts a message to an agent on its way.
     #[inline]
-    pub fn push<V: Payload>(
+    pub fn push(
         &mut self,
         source: u64,
         kind: Kind,
         target: AgentId,
         correlation: u64,
-        content: Content<'_, V>,
+        content: impl Content,
     ) -> Result<(), SendError> {
         if target.core() as usize >= self.links.cores() {
             return Err(SendError::NoReceiver);
@@ -190,12 +190,7 @@ impl Kernel {
     }
 
     /// Puts an answer on its way; the asker's own limits bound how many there are.
-    pub fn push_owed<V: Payload>(
-        &mut self,
-        core: CoreIndex,
-        header: Header,
-        content: Content<'_, V>,
-    ) {
+    pub fn push_owed(&mut self, core: CoreIndex, header: Header, content: impl Content) {
         self.links.push_owed(self.now_us, core, header, content);
     }
 
@@ -236,14 +231,14 @@ impl Kernel {
             kind: Kind::Request,
         };
         // Questions to cores are bounded by the limit on calls, so they count as owed.
-        self.push_owed(core, header, Content::Value(request));
+        self.push_owed(core, header, Value(request));
         Ok(key)
     }
 
     /// Answers a core that asked.
     pub fn answer(&mut self, core: CoreIndex, correlation: u64, response: &Response) {
         let header = Header { target: 0, source: 0, correlation, kind: Kind::Response };
-        self.push_owed(core, header, Content::Value(response));
+        self.push_owed(core, header, Value(response));
     }
 
     /// Tells every core, this one among them.
@@ -251,7 +246,7 @@ impl Kernel {
         let source = door_of(self.index).to_bits();
         let header = Header { target: 0, source, correlation: 0, kind: Kind::Notice };
         for core in 0..self.links.cores() {
-            self.push_owed(core as CoreIndex, header, Content::Value(notice));
+            self.push_owed(core as CoreIndex, header, Value(notice));
         }
     }
 
@@ -277,11 +272,13 @@ impl Kernel {
         let shared: Option<Arc<[u8]>> =
             (payload.len() >= self.links.shared_payload_bytes()).then(|| payload.into());
         for core in 0..cores {
-            let content: Content<'_, ()> = match &shared {
-                Some(shared) => Content::Attached(Attachment::Payload(shared.clone())),
-                None => Content::Bytes(payload),
+            let pushed = match &shared {
+                Some(shared) => {
+                    let shared = Attachment::Payload(shared.clone());
+                    self.links.push(self.now_us, core, header, shared)
+                }
+                None => self.links.push(self.now_us, core, header, payload),
             };
-            let pushed = self.links.push(self.now_us, core, header, content);
             assert!(pushed.is_ok(), "every way was seen to have room");
         }
         Ok(())
@@ -343,7 +340,7 @@ impl Kernel {
         };
         let header =
             Header { target: 0, source: agent.to_bits(), correlation: 0, kind: Kind::Submit };
-        self.links.push(self.now_us, shard, header, Content::Value(&submission))?;
+        self.links.push(self.now_us, shard, header, Value(&submission))?;
         Ok(TaskId { shard, random })
     }
 }

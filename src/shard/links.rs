@@ -13,7 +13,7 @@ use crate::{
         mesh::{Link, Port},
     },
     wire::{
-        batch::{Attachment, Batch, BatchBuilder, Header, Limits, Payload},
+        batch::{Batch, BatchBuilder, Content, Header, Limits},
         id::{AgentId, CoreIndex},
     },
 };
@@ -22,24 +22,6 @@ use std::collections::{HashMap, VecDeque};
 /// The way to the target is full, or its mailbox is: nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
-
-/// What a message is made of.
-pub enum Content<'a, V: Payload> {
-    /// Bytes, copied into the batch.
-    Bytes(&'a [u8]),
-    /// A value, archived into the batch.
-    Value(&'a V),
-    /// Something that travels beside the batch.
-    Attached(Attachment),
-}
-
-impl<'a> Content<'a, ()> {
-    /// Plain bytes.
-    #[inline]
-    pub fn bytes(bytes: &'a [u8]) -> Self {
-        Self::Bytes(bytes)
-    }
-}
 
 struct Way {
     /// The rings; `None` for the core itself.
@@ -102,12 +84,12 @@ impl Links {
 
     /// Puts a message in for an agent's core, or refuses when the way is full.
     #[inline]
-    pub fn push<V: Payload>(
+    pub fn push(
         &mut self,
         now_us: u64,
         core: CoreIndex,
         header: Header,
-        content: Content<'_, V>,
+        content: impl Content,
     ) -> Result<(), Full> {
         let way = &mut self.ways[core as usize];
         if way.open.is_full() && !way.depart(self.load, self.ring_batches) {
@@ -117,21 +99,17 @@ impl Links {
             way.opened_us = now_us;
             self.unsent = true;
         }
-        match content {
-            Content::Bytes(bytes) => way.open.push(header, bytes),
-            Content::Value(value) => way.open.push_value(header, value),
-            Content::Attached(attachment) => way.open.push_attached(header, attachment),
-        }
+        content.put(&mut way.open, header);
         Ok(())
     }
 
     /// Puts an answer or news in, also when the way is full.
-    pub fn push_owed<V: Payload>(
+    pub fn push_owed(
         &mut self,
         now_us: u64,
         core: CoreIndex,
         header: Header,
-        content: Content<'_, V>,
+        content: impl Content,
     ) {
         let way = &mut self.ways[core as usize];
         if way.open.is_full() && !way.depart(self.load, self.ring_batches) {

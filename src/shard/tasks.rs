@@ -9,7 +9,6 @@ use super::{
     core::{Shard, call},
     handle::{Failure, Lease},
     kernel::{Kernel, Timer, Waiter, door_of, watcher_of},
-    links::Content,
     types::Types,
     wheel::TimerKey,
 };
@@ -19,7 +18,7 @@ use crate::{
     task::{Failed, LoadIndex, Submission, TableLimits, TaskTable, Watcher},
     wire::{
         api::{CoreStats, Error, Priority, TaskStatus, TaskView},
-        batch::{Header, Kind, Parcel},
+        batch::{Header, Kind, Parcel, Value},
         id::{AgentId, CoreIndex, TaskId},
         letter::{self, ArchivedSubmission, ArchivedTaskNews, NewsKind},
     },
@@ -512,5 +511,5 @@ fn tell(kernel: &mut Kernel, waiting: Watcher, news: &letter::TaskNews<'_>) {
         kind: Kind::TaskEvent,
     };
     let core = AgentId::from_bits(waiting.target).core();
-    kernel.push_owed(core, header, Content::Value(news));
+    kernel.push_owed(core, header, Value(news));
 }

@@ -236,6 +236,35 @@ impl<T> Payload for T where
 {
 }
 
+/// What a message is made of: bytes that are copied in, a [`Value`], or an [`Attachment`].
+pub trait Content {
+    /// Puts a message made of it in; the batch must not be full.
+    fn put(self, batch: &mut BatchBuilder, header: Header);
+}
+
+/// A value that is archived into the batch.
+pub struct Value<'a, V>(pub &'a V);
+
+impl Content for &[u8] {
+    #[inline(always)]
+    fn put(self, batch: &mut BatchBuilder, header: Header) {
+        batch.push(header, self);
+    }
+}
+
+impl<V: Payload> Content for Value<'_, V> {
+    #[inline(always)]
+    fn put(self, batch: &mut BatchBuilder, header: Header) {
+        batch.push_value(header, self.0);
+    }
+}
+
+impl Content for Attachment {
+    fn put(self, batch: &mut BatchBuilder, header: Header) {
+        batch.push_attached(header, self);
+    }
+}
+
 /// A batch that is being filled.
 pub struct BatchBuilder {
     bytes: Bytes,
