@@ -12,7 +12,10 @@ use crate::{
         agent::{Agent, Message, Outcome, Task, TaskEvent, TaskNews},
         context::{Context, NewTask},
     },
-    wire::api::{Priority, TaskStatus},
+    wire::{
+        api::{Priority, TaskStatus},
+        msgpack::{Reader, Value, write},
+    },
 };
 use std::{io, sync::Arc};
 
@@ -30,14 +33,17 @@ struct Submitter {
     ended: u64,
     sum: u64,
     resting: bool,
+    /// The payload that is being written.
+    value: Vec<u8>,
 }
 
 impl Submitter {
     fn submit(&mut self, context: &mut Context<'_>) {
         while self.next < self.end && self.next - self.ended < WINDOW {
-            let payload = swarm::payload(self.next);
-            let task =
-                NewTask { agent_type: "worker", payload: &payload, priority: Priority::Normal };
+            self.value.clear();
+            write::bin(&mut self.value, &swarm::payload(self.next));
+            let payload = &self.value[..];
+            let task = NewTask { agent_type: "worker", payload, priority: Priority::Normal };
             if context.submit(task).is_err() {
                 break;
             }
@@ -70,7 +76,8 @@ impl Agent for Submitter {
             // The round will not come to its sum, which is how the failure shows.
             return;
         };
-        self.sum = self.sum.wrapping_add(swarm::sum(body));
+        // A result that is no number leaves the sum wrong.
+        self.sum = self.sum.wrapping_add(Reader::new(body).uint().unwrap_or(0));
         self.ended += 1;
         if self.ended == self.end {
             self.round.finish(self.ended, self.sum);
@@ -84,8 +91,14 @@ struct Worker;
 
 impl Agent for Worker {
     fn on_task(&mut self, task: &Task<'_>, result: &mut Vec<u8>, _: &mut Context<'_>) -> Outcome {
-        result.extend_from_slice(&swarm::sum(task.payload).to_le_bytes());
-        Outcome::Done
+        let mut reader = Reader::new(task.payload);
+        match reader.head() {
+            Ok(Value::Bin(len)) if let Ok(bytes) = reader.body(len) => {
+                write::uint(result, swarm::sum(bytes));
+                Outcome::Done
+            }
+            _ => Outcome::Failed { error: "the payload is not bytes".into(), retry: false },
+        }
     }
 }
 
@@ -108,6 +121,7 @@ pub(super) fn run(config: &Config, effort: &Effort) -> io::Result<Measured> {
             ended: 0,
             sum: 0,
             resting: false,
+            value: Vec::new(),
         })
         .agent("worker", workers, || Worker)
         .start()

@@ -71,7 +71,7 @@ impl<T> Wheel<T> {
     pub fn insert(&mut self, deadline_ms: u64, value: T) -> TimerKey {
         let index = self.free.pop().unwrap_or(self.nodes.len() as u32);
         if index as usize == self.nodes.len() {
-            let (link, value) = (Link::default(), None);
+            let (link, value) = (Link::NONE, None);
             self.nodes.push(Node { link, generation: 0, level: DUE, slot: 0, deadline_ms, value });
         }
         let node = &mut self.nodes[index as usize];

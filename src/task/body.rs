@@ -1,7 +1,7 @@
 //! A payload or a result: short ones stay in the table, long ones on the heap.
 
 /// Longest value that is kept in place, bytes.
-const INLINE: usize = 62;
+const INLINE: usize = 94;
 
 /// The bytes of one payload or result.
 pub(super) enum Body {
@@ -14,14 +14,25 @@ pub(super) enum Body {
 impl Body {
     pub(super) const EMPTY: Self = Self::Inline { len: 0, bytes: [0; INLINE] };
 
+    /// Puts another value in its place.
     #[inline]
-    pub(super) fn new(value: &[u8]) -> Self {
+    pub(super) fn set(&mut self, value: &[u8]) {
         if value.len() > INLINE {
-            return Self::Heap(value.into());
+            *self = Self::Heap(value.into());
+            return;
         }
-        let mut bytes = [0; INLINE];
+        if let Self::Heap(_) = self {
+            *self = Self::EMPTY;
+        }
+        let Self::Inline { len, bytes } = self else { unreachable!("it was just emptied") };
         bytes[..value.len()].copy_from_slice(value);
-        Self::Inline { len: value.len() as u8, bytes }
+        *len = value.len() as u8;
+    }
+
+    /// Lets go of the value.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.set(&[]);
     }
 
     #[inline]
@@ -50,10 +61,17 @@ mod tests {
     fn short_and_long_values_come_back() {
         for len in [0, 1, INLINE - 1, INLINE, INLINE + 1, 5000] {
             let value: Vec<u8> = (0..len).map(|at| at as u8).collect();
-            let body = Body::new(&value);
+            let mut body = Body::EMPTY;
+            body.set(b"what was there before");
+            body.set(&value);
             assert_eq!(body.as_bytes(), value);
             assert_eq!(body.heap_bytes() == 0, len <= INLINE);
         }
-        assert!(Body::EMPTY.as_bytes().is_empty());
+        let mut body = Body::EMPTY;
+        for value in [vec![1; 5000], vec![2; 5]] {
+            body.set(&value);
+            body.clear();
+            assert!(body.as_bytes().is_empty() && body.heap_bytes() == 0);
+        }
     }
 }

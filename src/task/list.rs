@@ -13,10 +13,9 @@ pub struct Link {
     next: u32,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self { previous: NONE, next: NONE }
-    }
+impl Link {
+    /// The link of an entry that is in no list.
+    pub const NONE: Self = Self { previous: NONE, next: NONE };
 }
 
 /// An entry of a table that can be in a list.
@@ -92,7 +91,7 @@ mod tests {
         fn a_list_is_a_queue_from_whose_middle_one_can_take(
             steps in prop::collection::vec((any::<bool>(), 0_usize..32), 0..200),
         ) {
-            let mut table = [Link::default(); 32];
+            let mut table = [Link::NONE; 32];
             let mut list = List::default();
             let mut model: Vec<u32> = Vec::new();
             for (push, pick) in steps {

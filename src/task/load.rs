@@ -26,21 +26,32 @@ struct Load {
     slot: u32,
     tasks: u32,
     max_tasks: u32,
+    /// What each task adds to the score, in its steps.
+    task_steps: f32,
     latency_ms: f32,
+    /// What the latency adds to the score, in its steps.
+    latency_steps: f32,
     ready: bool,
     /// Tells which of two agents waits longer.
     turn: u64,
 }
 
 impl Load {
+    #[inline]
     fn key(&self) -> u64 {
         if !self.ready || self.tasks >= self.max_tasks {
             return CLOSED;
         }
-        let latency = (self.latency_ms / LATENCY_CEILING_MS).min(1.0);
-        let taken = self.tasks as f32 / self.max_tasks as f32;
-        let score = WEIGHT_TASKS * taken + WEIGHT_LATENCY * latency;
-        ((score * SCORE_STEPS) as u64) << SCORE_SHIFT | self.turn
+        let score = self.tasks as f32 * self.task_steps + self.latency_steps;
+        (score as u64) << SCORE_SHIFT | self.turn
+    }
+
+    /// Takes a latency into the average.
+    #[inline]
+    fn took(&mut self, latency_ms: u64) {
+        self.latency_ms += LATENCY_STEP * (latency_ms as f32 - self.latency_ms);
+        let share = (self.latency_ms * (1.0 / LATENCY_CEILING_MS)).min(1.0);
+        self.latency_steps = SCORE_STEPS * WEIGHT_LATENCY * share;
     }
 }
 
@@ -91,7 +102,16 @@ impl LoadIndex {
         }
         self.places[slot as usize] = place as u32;
         let turn = self.next_turn();
-        let load = Load { slot, tasks: 0, max_tasks, latency_ms: 0.0, ready: true, turn };
+        let load = Load {
+            slot,
+            tasks: 0,
+            max_tasks,
+            task_steps: SCORE_STEPS * WEIGHT_TASKS / max_tasks as f32,
+            latency_ms: 0.0,
+            latency_steps: 0.0,
+            ready: true,
+            turn,
+        };
         self.loads.push(load);
         if place < self.leaves() {
             return self.update(place);
@@ -160,7 +180,7 @@ impl LoadIndex {
         if let Some(place) = self.place(slot) {
             let load = &mut self.loads[place];
             load.tasks = load.tasks.saturating_sub(1);
-            load.latency_ms += LATENCY_STEP * (latency_ms as f32 - load.latency_ms);
+            load.took(latency_ms);
             self.update(place);
         }
     }

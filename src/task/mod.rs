@@ -5,6 +5,7 @@ mod body;
 pub mod list;
 mod load;
 mod pace;
+mod prefetch;
 mod table;
 
 pub use load::LoadIndex;

@@ -9,6 +9,7 @@ use super::{
     body::Body,
     list::{Link, Linked, List},
     pace::Pace,
+    prefetch::prefetch,
 };
 use crate::{
     registry::TypeIndex,
@@ -17,10 +18,11 @@ use crate::{
         id::{CoreIndex, TaskId},
     },
 };
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-};
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+
+/// Tasks that are forgotten at once when there are very many.
+const FORGET_TOGETHER: usize = 16;
 
 /// How much a shard's table holds, and what submissions get that name nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,8 @@ enum State {
     Ended(TaskStatus),
 }
 
+/// Three cache lines.
+#[repr(align(64))]
 struct Entry {
     random: u128,
     body: Body,
@@ -139,6 +143,12 @@ struct Entry {
     priority: Priority,
     state: State,
     watcher: Option<Watcher>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few tasks have.
+#[derive(Default)]
+struct Rare {
     /// Who waits beyond the first.
     watchers: Vec<Watcher>,
     /// What the last failed attempt said.
@@ -153,28 +163,40 @@ impl Linked for Entry {
 }
 
 impl Entry {
+    /// A place that no task has.
+    const VACANT: Self = Self {
+        random: 0,
+        body: Body::EMPTY,
+        link: Link::NONE,
+        token: 0,
+        deadline_ms: 0,
+        timeout_ms: 0,
+        attempts: 0,
+        max_attempts: 0,
+        type_index: 0,
+        priority: Priority::Normal,
+        state: State::Vacant,
+        watcher: None,
+        rare: None,
+    };
+
     fn heap_bytes(&self) -> usize {
-        self.body.heap_bytes() + self.error.as_ref().map_or(0, |error| error.len())
+        self.body.heap_bytes() + self.error().map_or(0, str::len)
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.rare.as_ref()?.error.as_deref()
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 }
 
 /// Task ids are random already.
-#[derive(Default)]
-struct RandomBits(u64);
-
-impl Hasher for RandomBits {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("the table's keys are u128");
-    }
-
-    #[inline]
-    fn write_u128(&mut self, random: u128) {
-        self.0 = random as u64 ^ (random >> 64) as u64;
-    }
+#[inline]
+fn hash(random: u128) -> u64 {
+    random as u64 ^ (random >> 64) as u64
 }
 
 /// Every task that a shard owns.
@@ -183,12 +205,12 @@ pub struct TaskTable {
     limits: TableLimits,
     entries: Vec<Entry>,
     vacant: Vec<u32>,
-    keys: HashMap<u128, u32, BuildHasherDefault<RandomBits>>,
+    /// Finds a task by its random bits; holds no more than the keys, so that it stays in the cache.
+    keys: HashTable<u32>,
     /// For each type, the tasks that wait, by priority.
     queues: Vec<[List; Priority::ALL.len()]>,
-    /// Tasks that are remembered, the one that ended first at its head.
-    ended: List,
-    ended_count: usize,
+    /// Tasks that are remembered, the one that ended first at the front.
+    ended: VecDeque<u32>,
     ended_bytes: usize,
     reserved: usize,
     accepting: usize,
@@ -205,10 +227,9 @@ impl TaskTable {
             limits,
             entries: Vec::new(),
             vacant: Vec::new(),
-            keys: HashMap::default(),
+            keys: HashTable::new(),
             queues: Vec::new(),
-            ended: List::default(),
-            ended_count: 0,
+            ended: VecDeque::new(),
             ended_bytes: 0,
             reserved: 0,
             accepting: 0,
@@ -231,7 +252,7 @@ impl TaskTable {
 
     /// Tasks that were accepted, or are about to be, and have not ended.
     pub fn unended(&self) -> usize {
-        self.keys.len() - self.ended_count
+        self.keys.len() - self.ended.len()
     }
 
     /// Tasks for which there is room in the queue.
@@ -289,39 +310,32 @@ impl TaskTable {
             self.counters.refused += 1;
             return Err(self.backpressure(now_ms));
         }
-        let entry = Entry {
-            random: submission.random,
-            body: Body::new(submission.payload),
-            link: Link::default(),
-            token: 0,
-            deadline_ms: 0,
-            timeout_ms: match submission.timeout_ms {
-                0 => self.limits.timeout_ms,
-                timeout_ms => timeout_ms,
-            },
-            attempts: 0,
-            max_attempts: match submission.max_attempts {
-                0 => self.limits.max_attempts,
-                attempts => attempts,
-            },
-            type_index: submission.type_index,
-            priority: submission.priority,
-            state: State::Accepting,
-            watcher: submission.watcher,
-            watchers: Vec::new(),
-            error: None,
-        };
-        let key = self.vacant.last().map_or(self.entries.len() as u32, |key| *key);
-        match self.keys.entry(submission.random) {
-            std::collections::hash_map::Entry::Occupied(_) => {
-                return Err(Error::Conflict("there is a task of that id already".into()));
-            }
-            std::collections::hash_map::Entry::Vacant(place) => place.insert(key),
-        };
-        match self.vacant.pop() {
-            Some(key) => self.entries[key as usize] = entry,
-            None => self.entries.push(entry),
+        if self.key(submission.random).is_some() {
+            return Err(Error::Conflict("there is a task of that id already".into()));
         }
+        let key = self.vacant.pop().unwrap_or_else(|| {
+            self.entries.push(Entry::VACANT);
+            self.entries.len() as u32 - 1
+        });
+        let entry = &mut self.entries[key as usize];
+        entry.random = submission.random;
+        entry.body.set(submission.payload);
+        entry.timeout_ms = match submission.timeout_ms {
+            0 => self.limits.timeout_ms,
+            timeout_ms => timeout_ms,
+        };
+        entry.attempts = 0;
+        entry.max_attempts = match submission.max_attempts {
+            0 => self.limits.max_attempts,
+            attempts => attempts,
+        };
+        entry.type_index = submission.type_index;
+        entry.priority = submission.priority;
+        entry.state = State::Accepting;
+        entry.watcher = submission.watcher;
+        let entries = &self.entries;
+        let rehash = |key: &u32| hash(entries[*key as usize].random);
+        self.keys.insert_unique(hash(submission.random), key, rehash);
         self.accepting += 1;
         Ok(key)
     }
@@ -401,7 +415,7 @@ impl TaskTable {
     pub fn complete(&mut self, lease: Lease, result: &[u8]) -> Result<(), Stale> {
         let entry = self.leased(lease)?;
         entry.state = State::Ending(TaskStatus::Done);
-        entry.body = Body::new(result);
+        entry.body.set(result);
         self.counters.running -= 1;
         Ok(())
     }
@@ -413,11 +427,11 @@ impl TaskTable {
     /// [`Stale`], and nothing is changed.
     pub fn fail(&mut self, lease: Lease, error: &str, retry: bool) -> Result<Failed, Stale> {
         let entry = self.leased(lease)?;
-        entry.error = Some(error.into());
+        entry.rare().error = Some(error.into());
         let again = retry && entry.attempts < entry.max_attempts;
         if !again {
             entry.state = State::Ending(TaskStatus::Dead);
-            entry.body = Body::EMPTY;
+            entry.body.clear();
         }
         self.counters.running -= 1;
         self.counters.attempts_failed += 1;
@@ -444,7 +458,7 @@ impl TaskTable {
         }
         let entry = &mut self.entries[key as usize];
         entry.state = State::Ending(TaskStatus::Cancelled);
-        entry.body = Body::EMPTY;
+        entry.body.clear();
         Ok(true)
     }
 
@@ -461,26 +475,36 @@ impl TaskTable {
             TaskStatus::Dead => self.counters.dead += 1,
             _ => self.counters.cancelled += 1,
         }
-        self.ended_count += 1;
         self.ended_bytes += entry.heap_bytes();
-        self.ended.push(&mut self.entries, key);
+        self.ended.push_back(key);
     }
 
-    /// Forgets the tasks that ended first until what is left is within the limits.
+    /// Forgets the tasks that ended first once there are more than the limits allow; of many it
+    /// forgets some at once, so that their cache misses overlap.
     #[inline]
     pub fn retain_within_limits(&mut self) {
-        while self.ended_count > self.limits.retained
-            || self.ended_bytes > self.limits.retained_bytes
-        {
-            let Some(key) = self.ended.first() else { break };
-            self.ended.remove(&mut self.entries, key);
+        if self.ended.len() > self.limits.retained {
+            let together = FORGET_TOGETHER.min(1 + self.limits.retained / FORGET_TOGETHER);
+            self.forget(together);
+        }
+        while self.ended_bytes > self.limits.retained_bytes {
+            self.forget(1);
+        }
+    }
+
+    /// Forgets the `count` tasks that ended first.
+    fn forget(&mut self, count: usize) {
+        for soon in self.ended.range(count.min(self.ended.len())..).take(count) {
+            prefetch(&self.entries[*soon as usize]);
+        }
+        for key in self.ended.drain(..count) {
             let entry = &mut self.entries[key as usize];
-            self.ended_count -= 1;
             self.ended_bytes -= entry.heap_bytes();
             entry.state = State::Vacant;
-            entry.body = Body::EMPTY;
-            entry.error = None;
-            self.keys.remove(&entry.random);
+            entry.body.clear();
+            entry.rare = None;
+            let place = self.keys.find_entry(hash(entry.random), |there| *there == key);
+            place.expect("every task is found by its name").remove();
             self.vacant.push(key);
         }
     }
@@ -488,7 +512,8 @@ impl TaskTable {
     /// The place of a task.
     #[inline]
     pub fn key(&self, random: u128) -> Option<u32> {
-        self.keys.get(&random).copied()
+        let is_it = |key: &u32| self.entries[*key as usize].random == random;
+        self.keys.find(hash(random), is_it).copied()
     }
 
     /// The task's name.
@@ -522,7 +547,7 @@ impl TaskTable {
         let (State::Ending(status) | State::Ended(status)) = entry.state else {
             unreachable!("only an ended task is asked for its end");
         };
-        let body = match (status, &entry.error) {
+        let body = match (status, entry.error()) {
             (TaskStatus::Dead, Some(error)) => error.as_bytes(),
             _ => entry.body.as_bytes(),
         };
@@ -546,7 +571,7 @@ impl TaskTable {
             priority: entry.priority,
             attempts: entry.attempts,
             result: (status == TaskStatus::Done).then(|| entry.body.as_bytes().to_vec()),
-            error: entry.error.as_ref().map(|error| error.to_string()),
+            error: entry.error().map(str::to_string),
         })
     }
 
@@ -560,7 +585,7 @@ impl TaskTable {
         }
         match entry.watcher {
             None => entry.watcher = Some(watcher),
-            Some(_) => entry.watchers.push(watcher),
+            Some(_) => entry.rare().watchers.push(watcher),
         }
         true
     }
@@ -570,18 +595,20 @@ impl TaskTable {
         let Some(key) = self.key(random) else { return false };
         let entry = &mut self.entries[key as usize];
         if entry.watcher == Some(watcher) {
-            entry.watcher = entry.watchers.pop();
+            entry.watcher = entry.rare.as_mut().and_then(|rare| rare.watchers.pop());
             return true;
         }
-        let place = entry.watchers.iter().position(|there| *there == watcher);
-        place.map(|place| entry.watchers.swap_remove(place)).is_some()
+        let Some(rare) = &mut entry.rare else { return false };
+        let place = rare.watchers.iter().position(|there| *there == watcher);
+        place.map(|place| rare.watchers.swap_remove(place)).is_some()
     }
 
     /// Everybody who is to be told of a task's end, once.
     #[inline]
     pub fn take_watchers(&mut self, key: u32) -> impl Iterator<Item = Watcher> + use<> {
         let entry = &mut self.entries[key as usize];
-        entry.watcher.take().into_iter().chain(std::mem::take(&mut entry.watchers))
+        let more = entry.rare.as_mut().map(|rare| std::mem::take(&mut rare.watchers));
+        entry.watcher.take().into_iter().chain(more.unwrap_or_default())
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 const LIMITS: TableLimits = TableLimits {
     queue_primary: 6,
@@ -366,7 +367,7 @@ proptest! {
             prop_assert_eq!(table.free_room(), room.saturating_sub(
                 reserved_room + queued.len() + table.accepting
             ));
-            prop_assert!(table.ended_count <= LIMITS.retained);
+            prop_assert!(table.ended.len() <= LIMITS.retained);
             let pending_ends = log.iter().filter(|logged| matches!(logged, Logged::Ended(_)));
             prop_assert_eq!(table.unended(), about.len() + pending_ends.count());
         }
