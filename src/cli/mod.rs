@@ -5,6 +5,7 @@ pub mod common;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod mcp;
 pub mod run;
 pub mod serve;
 
@@ -29,6 +30,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
+    Mcp(mcp::McpArgs),
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -40,11 +42,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let CommandLine { common, command } = CommandLine::parse();
     log_to_stderr();
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
+    let (mut out, mut err) = (io::stdout(), io::stderr());
     match &command {
         Command::Serve(args) => serve::run(args, &common, &mut out, &mut err),
         Command::Run(args) => run::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
+        Command::Mcp(args) => mcp::run(args, &common, &mut err),
         Command::Doctor(args) => doctor::run(args, &common, &mut out, &mut err),
         Command::Config(args) => config::run(args, &common, &mut out, &mut err),
         Command::Completions(args) => completions::run::<CommandLine>(args, &mut out),

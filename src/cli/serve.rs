@@ -75,7 +75,7 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Lets what was accepted end, then the answers to it leave, then the cores stop.
-fn stop(node: Node, limit: Duration) -> io::Result<()> {
+pub(super) fn stop(node: Node, limit: Duration) -> io::Result<()> {
     let deadline = Instant::now() + limit;
     tracing::info!(
         drain_ms = limit.as_millis() as u64,
@@ -100,14 +100,20 @@ fn listen(config: &Config) -> Listen {
         rpc: server.rpc_address,
         http: server.http_address,
         max_connections: server.max_connections,
-        limits: Limits {
-            max_frame_bytes: server.max_frame_bytes,
-            max_payload_bytes: config.tasks.max_payload_bytes,
-            max_in_flight: server.max_in_flight,
-            write_buffer_bytes: server.write_buffer_bytes,
-            stall_timeout: Duration::from_millis(server.stall_timeout_ms),
-        },
+        limits: limits(config),
         metrics: prometheus::render,
+    }
+}
+
+/// What one connection may cost.
+pub(super) fn limits(config: &Config) -> Limits {
+    let server = &config.server;
+    Limits {
+        max_frame_bytes: server.max_frame_bytes,
+        max_payload_bytes: config.tasks.max_payload_bytes,
+        max_in_flight: server.max_in_flight,
+        write_buffer_bytes: server.write_buffer_bytes,
+        stall_timeout: Duration::from_millis(server.stall_timeout_ms),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod builder;
 pub mod gateway;
+mod handle;
 pub mod local;
 
 pub use builder::{AgentOptions, NodeBuilder, StartError};

@@ -1,0 +1,59 @@
+//! The doors' view of a node for a thread that is not one of its cores.
+
+use super::{NodeHandle, gateway::Gateway};
+use crate::wire::{
+    api::{AgentView, Error, NodeStats, TaskSpec, TaskView},
+    id::{AgentId, TaskId},
+};
+use std::rc::Rc;
+
+impl Gateway for NodeHandle {
+    async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
+        self.run(move |core| core.submit(specs)).await
+    }
+
+    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
+        self.run(move |core| core.task(id, wait_ms)).await
+    }
+
+    async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {
+        self.run(move |core| core.cancel(id)).await
+    }
+
+    async fn agents(self: Rc<Self>, agent_type: Option<String>) -> Result<Vec<AgentView>, Error> {
+        self.run(move |core| core.agents(agent_type)).await
+    }
+
+    async fn spawn(
+        self: Rc<Self>,
+        agent_type: String,
+        name: Option<String>,
+    ) -> Result<AgentId, Error> {
+        self.run(move |core| core.spawn(agent_type, name)).await
+    }
+
+    async fn stop(self: Rc<Self>, id: AgentId) -> Result<(), Error> {
+        self.run(move |core| core.stop(id)).await
+    }
+
+    async fn send(self: Rc<Self>, id: AgentId, payload: Vec<u8>) -> Result<(), Error> {
+        self.run(move |core| core.send(id, payload)).await
+    }
+
+    async fn call(
+        self: Rc<Self>,
+        id: AgentId,
+        payload: Vec<u8>,
+        timeout_ms: u64,
+    ) -> Result<Vec<u8>, Error> {
+        self.run(move |core| core.call(id, payload, timeout_ms)).await
+    }
+
+    fn stats(&self) -> NodeStats {
+        self.shared.stats()
+    }
+
+    fn ready(&self) -> bool {
+        self.shared.accepting()
+    }
+}
