@@ -103,12 +103,14 @@ where
             Poll::Ready(wrote) => wrote?,
             Poll::Pending => false,
         };
-        if let Poll::Ready(flushed) = Pin::new(&mut self.writer).poll_flush(cx) {
-            flushed?;
-        }
+        let flushed = match Pin::new(&mut self.writer).poll_flush(cx) {
+            Poll::Ready(flushed) => flushed.map(|()| true)?,
+            Poll::Pending => false,
+        };
         let read = self.read(cx)?;
         if let Some(since) = self.closed_since {
-            let answered = self.in_flight.is_empty() && self.output.pending() == 0;
+            let written = flushed && self.output.pending() == 0;
+            let answered = written && self.in_flight.is_empty();
             if answered || self.stall.poll(cx, since, self.limits.stall_timeout).is_ready() {
                 return Poll::Ready(Ok(()));
             }
