@@ -54,8 +54,7 @@ struct ThreadTime;
 
 impl Engine for ThreadTime {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
-        async move {
-            async_io::Timer::after(duration).await;
-        }
+        let timer = async_io::Timer::after(duration);
+        async move { drop(timer.await) }
     }
 }

@@ -216,7 +216,7 @@ impl Idle {
     #[inline]
     fn look(&mut self) -> bool {
         self.looks = self.looks.wrapping_add(1);
-        self.looks % LOOKS_A_CLOCK == 0
+        self.looks.is_multiple_of(LOOKS_A_CLOCK)
     }
 
     fn is_over(&mut self) -> bool {

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Runs every test; installs or builds what it needs under target/. Run it with --help.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'EOF'
+Usage: scripts/test.sh [--help]
+
+Runs every test and prints what passed, failed or was skipped, and why:
+  rust      unit, property and integration tests, examples and documentation
+  loom      rings and parking under all interleavings (tests/loom)
+  memory    the rings under valgrind, where it is installed
+  python    real clients against a real server (tests/python), in virtual environments
+
+Everything it builds or installs is under target/. Exit code 1 when something failed.
+EOF
+}
+
+case "${1:-}" in
+    "") ;;
+    --help | -h) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+esac
+
+summary=()
+failed=0
+
+# part NAME COMMAND...: runs a part and notes how it ended and how long it took.
+part() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name"
+    if "$@"; then
+        summary+=("passed   $name ($((SECONDS - start)) s)")
+    else
+        summary+=("FAILED   $name ($((SECONDS - start)) s)")
+        failed=1
+    fi
+}
+
+skip() {
+    echo "== $1: skipped: $2"
+    summary+=("skipped  $1: $2")
+}
+
+rust() {
+    cargo test --release --locked --all-targets && cargo test --release --locked --doc
+}
+
+loom() {
+    (cd tests/loom && CARGO_TARGET_DIR=../../target/loom RUSTFLAGS="--cfg loom" \
+        cargo test --release --locked)
+}
+
+# Two threads over real rings, with every access to memory checked.
+memory() {
+    local binary
+    binary=$(cargo test --release --locked --lib --no-run --message-format=json 2>/dev/null |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
+        "$binary" runtime::ring runtime::mesh wire::batch --test-threads=1
+}
+
+# python TEST REQUIREMENTS: runs a script in the virtual environment of its requirements.
+python() {
+    local test=$1 requirements=$2 venv
+    venv=target/venv-$(basename "$requirements" .txt)
+    if ! cmp -s "$requirements" "$venv/installed.txt"; then
+        python3 -m venv --clear "$venv" &&
+            "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" &&
+            cp "$requirements" "$venv/installed.txt" || return 1
+    fi
+    timeout 300 "$venv/bin/python" "$test"
+}
+
+part rust rust
+part loom loom
+if command -v valgrind >/dev/null; then
+    part memory memory
+else
+    skip memory "valgrind is not installed (apt install valgrind)"
+fi
+if python3 -c 'import venv, ensurepip' 2>/dev/null; then
+    cargo build --release --locked
+    for test in tests/python/test_*.py; do
+        case $test in
+            *modern*) requirements=tests/python/requirements-modern.txt ;;
+            *) requirements=tests/python/requirements-legacy.txt ;;
+        esac
+        part "python $(basename "$test")" python "$test" "$requirements"
+    done
+else
+    skip python "python3 cannot make virtual environments (apt install python3-venv)"
+fi
+
+echo
+printf '%s\n' "${summary[@]}"
+exit "$failed"
