@@ -55,6 +55,8 @@ struct ThreadTime;
 impl Engine for ThreadTime {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         let timer = async_io::Timer::after(duration);
-        async move { drop(timer.await) }
+        async move {
+            timer.await;
+        }
     }
 }
