@@ -154,3 +154,34 @@ impl<T> Drop for Consumer<T> {
         self.shared.closed.store(true, Ordering::Release);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_threads_hand_over_every_value_once_and_in_order() {
+        const VALUES: usize = if cfg!(miri) { 200 } else { 50_000 };
+        let (mut producer, mut consumer) = ring::<Box<usize>>(4);
+        let feed = std::thread::spawn(move || {
+            for number in 0..VALUES {
+                let mut value = Box::new(number);
+                while let Err(refused) = producer.push(value) {
+                    value = refused;
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for number in 0..VALUES {
+            let value = loop {
+                match consumer.pop() {
+                    Some(value) => break value,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(*value, number);
+        }
+        feed.join().unwrap();
+        assert!(consumer.is_empty() && consumer.is_closed());
+    }
+}

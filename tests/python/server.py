@@ -1,0 +1,58 @@
+"""A real `coreflow serve` for a test, on ports that the system chooses."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = os.environ.get("COREFLOW", str(ROOT / "target/release/coreflow"))
+WAIT_S = 30
+
+
+class Server:
+    def __init__(self, *settings):
+        words = [PROGRAM, "serve", "--json", "--config", "examples/exec.toml"]
+        chosen = ("server.rpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0")
+        for setting in (*chosen, *settings):
+            words += ["--set", setting]
+        self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert line, "the server did not start"
+        said = json.loads(line)
+        self.rpc = split(said["rpc"])
+        self.http = split(said["http"])
+        self.url = "http://" + said["http"]
+
+    def resident_bytes(self):
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
+
+    def signal(self, number=signal.SIGTERM):
+        os.kill(self.process.pid, number)
+
+    def wait(self):
+        return self.process.wait(WAIT_S)
+
+
+def split(address):
+    host, port = address.rsplit(":", 1)
+    return host, int(port)
+
+
+@contextlib.contextmanager
+def serving(*settings):
+    """A server that ends with the test, whatever happens, and ends well if the test went well."""
+    server = Server(*settings)
+    try:
+        yield server
+        if server.process.poll() is None:
+            server.signal()
+            assert server.wait() == 0, "the server did not stop well"
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
