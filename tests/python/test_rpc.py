@@ -79,7 +79,7 @@ async def agents_and_stats(server):
 
 async def errors(server):
     rpc = await client(server)
-    said = await fails("invalid", rpc.call("task.submit", {"type": "nope", "payload": 1}))
+    said = await fails("not_found", rpc.call("task.submit", {"type": "nope", "payload": 1}))
     assert "words" in said, f"the error lists the types there are: {said}"
     await fails("invalid", rpc.call("task.submit", {"payload": 1}))
     await fails("not_found", rpc.call("task.status", {"id": "t0-" + "0" * 32}))
