@@ -36,6 +36,18 @@ pub(super) struct Inbox {
     asks: RefCell<VecDeque<Ask>>,
     loop_waker: RefCell<Option<Waker>>,
     nudged: Cell<bool>,
+    /// What must end before the core does.
+    stays: Cell<usize>,
+}
+
+/// Keeps its core running for a while after the node was told to stop, until it is dropped: for
+/// what must not be left behind, such as a child process.
+pub struct Stay(Rc<Inbox>);
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.stays.set(self.0.stays.get() - 1);
+    }
 }
 
 impl Inbox {
@@ -47,6 +59,11 @@ impl Inbox {
 
     pub(super) fn pop(&self) -> Option<Ask> {
         self.asks.borrow_mut().pop_front()
+    }
+
+    /// Whether nothing keeps the core from ending.
+    pub(super) fn may_end(&self) -> bool {
+        self.stays.get() == 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -85,6 +102,12 @@ pub struct AgentHandle {
 }
 
 impl AgentHandle {
+    /// Keeps the core running until the guard is dropped, within the core's patience.
+    pub fn stay(&self) -> Stay {
+        self.inbox.stays.set(self.inbox.stays.get() + 1);
+        Stay(self.inbox.clone())
+    }
+
     pub(super) fn new(id: AgentId, inbox: Rc<Inbox>) -> Self {
         Self { id, inbox }
     }

@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What agents leave behind has this long to end with its core.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// Time between two looks whether it has ended.
+const END_LOOK: Duration = Duration::from_millis(1);
 /// Idle looks at the rings between two looks at the clock.
 const LOOKS_A_CLOCK: u32 = 16;
 /// How often a core publishes its counters, milliseconds.
@@ -115,8 +119,7 @@ impl Core {
         loop {
             let Turn { worked, woke_futures, now_us } = self.turn();
             if self.stopping.get() {
-                self.publish();
-                return;
+                return self.end().await;
             }
             if woke_futures || now_us >= io_due_us || executor::need_yield() {
                 executor::yield_now().await;
@@ -138,6 +141,24 @@ impl Core {
                 idle.reset();
             }
         }
+    }
+
+    /// Stops the agents and waits for what they must not leave behind.
+    async fn end(&self) {
+        let inbox = {
+            let mut shard = self.shard.borrow_mut();
+            shard.stop_agents();
+            shard.inbox()
+        };
+        let begun = Instant::now();
+        while !inbox.may_end() {
+            if begun.elapsed() > END_LIMIT {
+                tracing::warn!("a core ended before all of its children did");
+                break;
+            }
+            executor::sleep(END_LOOK).await;
+        }
+        self.publish();
     }
 
     #[inline]

@@ -92,6 +92,14 @@ impl Shard {
         Ok(())
     }
 
+    /// Stops every agent: the core is about to end.
+    pub(super) fn stop_agents(&mut self) {
+        let ids: Vec<AgentId> = self.agents.iter().map(|resident| resident.id).collect();
+        for id in ids {
+            drop(self.stop_agent(id));
+        }
+    }
+
     /// Takes an agent off the core; `why` is told to whoever waited for it.
     fn remove_agent(&mut self, id: AgentId, why: &str) -> Option<(TypeIndex, Option<String>)> {
         let resident = self.agents.remove(id)?;

@@ -293,5 +293,7 @@ fn cores_that_are_interrupted_all_the_time_go_on() {
     let threads = [std::thread::spawn(disturb), std::thread::spawn(disturb)];
     rally("runtime.spin_us=20", 2_000);
     OVER.store(true, Ordering::Relaxed);
-    threads.map(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }

@@ -38,7 +38,10 @@ pub fn run(
     max_line_bytes: usize,
 ) -> (ToChild, impl Future<Output = ()>) {
     let (sender, lines) = mpsc::unbounded();
+    let stay = handle.stay();
     let life = async move {
+        // The child does not outlive its core.
+        let _stay = stay;
         let (child, streams) = match process::start(&command).await {
             Ok(started) => started,
             Err(error) => return handle.crash(error.to_string()),

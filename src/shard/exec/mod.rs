@@ -79,7 +79,9 @@ impl Agent for Exec {
     fn on_abandoned(&mut self, lease: Lease, context: &mut Context<'_>) {
         let working_on_it = self.tasks.borrow().values().any(|running| *running == lease);
         if working_on_it {
-            // There is no way to make a child stop one task: it is replaced.
+            // There is no way to make a child stop one task: it is replaced, and gets no other
+            // task until then.
+            context.pause();
             context.handle().crash("an attempt was given up while the child worked on it");
         }
     }
