@@ -128,7 +128,7 @@ fn a_program_that_is_not_there_leaves_the_node_serving() {
                 command = [\"/no/such/program\"]\n[[agent]]\ntype = \"echo\"\nkind = \"builtin\"\n";
     let config = Config::parse(text, "the test", &[]).unwrap();
     let node = NodeBuilder::new(config).start().unwrap();
-    let view = run(&node, spec("echo", |out| write::nil(out)));
+    let view = run(&node, spec("echo", write::nil));
     assert_eq!(view.status, TaskStatus::Done);
     // A task for it waits; it can be cancelled.
     let id = submit(&node, vec![task(60_000, 1)]).unwrap()[0];

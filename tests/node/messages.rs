@@ -289,7 +289,11 @@ fn cores_that_are_interrupted_all_the_time_go_on() {
     use std::sync::atomic::{AtomicBool, Ordering};
     static OVER: AtomicBool = AtomicBool::new(false);
     // Threads that take the processors away at times that nobody chose.
-    let disturb = || while !OVER.load(Ordering::Relaxed) {};
+    let disturb = || {
+        while !OVER.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    };
     let threads = [std::thread::spawn(disturb), std::thread::spawn(disturb)];
     rally("runtime.spin_us=20", 2_000);
     OVER.store(true, Ordering::Relaxed);

@@ -67,7 +67,7 @@ fn builtin_agents_run_tasks_and_their_results_come_back() {
     let view = run(&node, spec("sleep", |out| write::str(out, "long")));
     assert_eq!(view.status, TaskStatus::Dead);
     assert!(view.error.unwrap().contains("payload"));
-    let unknown = submit(&node, vec![spec("nobody", |out| write::nil(out))]).unwrap_err();
+    let unknown = submit(&node, vec![spec("nobody", write::nil)]).unwrap_err();
     assert!(matches!(unknown, Error::NotFound(_)), "{unknown}");
     node.shutdown().unwrap();
 }
