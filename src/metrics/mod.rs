@@ -6,8 +6,10 @@ pub mod histogram;
 pub mod manifest;
 pub mod process;
 pub mod prometheus;
+pub mod results;
 
 pub use curve::{Curve, Point};
 pub use hgrm::HgrmError;
 pub use histogram::{Latency, LatencyFigures};
 pub use manifest::{Manifest, Probe, Run};
+pub use results::{Results, ResultsError};
