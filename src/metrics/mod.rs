@@ -1,5 +1,6 @@
 //! What a run measured: histograms, the files that keep them, and the comparison of two runs.
 
+pub mod compare;
 pub mod curve;
 pub mod hgrm;
 pub mod histogram;
@@ -8,6 +9,7 @@ pub mod process;
 pub mod prometheus;
 pub mod results;
 
+pub use compare::{Comparison, Verdict, compare};
 pub use curve::{Curve, Point};
 pub use hgrm::HgrmError;
 pub use histogram::{Latency, LatencyFigures};
