@@ -8,6 +8,8 @@ pub mod manifest;
 pub mod process;
 pub mod prometheus;
 pub mod results;
+pub mod svg;
+pub mod unit;
 
 pub use compare::{Comparison, Verdict, compare};
 pub use curve::{Curve, Point};
