@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod common;
+pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -29,6 +30,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
+    Compare(compare::CompareArgs),
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args, &common, &mut out, &mut err),
         Command::Run(args) => run::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
+        Command::Compare(args) => compare::run(args, &common, &mut out, &mut err),
         Command::Doctor(args) => doctor::run(args, &common, &mut out, &mut err),
         Command::Config(args) => config::run(args, &common, &mut out, &mut err),
         Command::Completions(args) => completions::run::<CommandLine>(args, &mut out),

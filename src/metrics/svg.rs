@@ -248,3 +248,100 @@ fn escaped(text: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::compare::compare;
+    use super::super::histogram::Latency;
+    use super::super::results::Component;
+    use super::*;
+
+    fn run(scale: u64) -> Results {
+        let mut latency = Latency::new();
+        (1..=20_000).for_each(|index| latency.record(index * scale));
+        let curve = Curve::of(&latency).expect("it has records");
+        let mut results = Results::of_curve("message_latency", curve);
+        let figures = [("throughput_msg_per_s".to_owned(), 5e7 / scale as f64)].into();
+        let passing = Component { curve: None, figures };
+        results.components.insert("message_passing".into(), passing);
+        results
+    }
+
+    fn drawn(names: [&str; 2], a: &Results, b: &Results) -> String {
+        let svg = draw(names, [a, b], &compare(a, b, 10.0));
+        assert_well_formed(&svg);
+        svg
+    }
+
+    /// Every tag is closed in turn, attributes are quoted, and `&` only begins an entity.
+    fn assert_well_formed(svg: &str) {
+        let mut open = Vec::new();
+        let mut rest = svg;
+        while let Some(begin) = rest.find('<') {
+            assert!(!rest[..begin].contains('>'), "a bare > in {:?}", &rest[..begin]);
+            let end = begin + rest[begin..].find('>').expect("every < has its >");
+            let tag = &rest[begin + 1..end];
+            assert!(!tag.contains('<'), "{tag}");
+            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+            match tag.strip_prefix('/') {
+                Some(name) => assert_eq!(open.pop(), Some(name), "closed in turn"),
+                None if tag.ends_with('/') => {}
+                None => open.push(tag.split(' ').next().expect("a tag has a name")),
+            }
+            rest = &rest[end + 1..];
+        }
+        assert!(open.is_empty() && rest.trim().is_empty(), "{open:?}, {rest:?}");
+        for (at, _) in svg.match_indices('&') {
+            let entities = ["&amp;", "&lt;", "&gt;", "&quot;"];
+            assert!(entities.iter().any(|entity| svg[at..].starts_with(entity)));
+        }
+        assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "a place that is no number");
+    }
+
+    #[test]
+    fn a_picture_has_both_curves_their_axes_and_the_bars() {
+        let svg = drawn(["before", "after"], &run(100), &run(130));
+        assert_eq!(svg.matches("<polyline").count(), 2);
+        for text in ["50 %", "90 %", "99 %", "99.9 %", "99.99 %", "1 µs", "1 ms"] {
+            assert!(svg.contains(&format!(">{text}</text>")), "{text} is at an axis");
+        }
+        for text in ["A  before", "B  after", "500.00 k/s", "384.62 k/s"] {
+            assert!(svg.contains(&format!(">{text}</text>")), "{text} is told");
+        }
+        assert!(svg.contains("message_latency: latency") && svg.contains("message_passing thr"));
+    }
+
+    #[test]
+    fn names_cannot_break_the_markup() {
+        let long = "x".repeat(500) + "</text><script>alert(1)</script>";
+        let svg = drawn(["a&b \"<c>\" \u{1}", &long], &run(1), &run(1));
+        assert!(!svg.contains("<script>") && !svg.contains('\u{1}'));
+        assert!(svg.contains("a&amp;b &quot;&lt;c&gt;&quot;"));
+        assert!(svg.contains("B  …x"), "the end of a long name is shown");
+    }
+
+    #[test]
+    fn slower_is_higher_and_rarer_is_further_to_the_right() {
+        let axes = Axes { nines: 4.0, decades: (-3.0, 0.0) };
+        let point = |value_ms, quantile| Point { value_ms, quantile, total_count: 1 };
+        let count = 1000;
+        assert_eq!(axes.place(&point(0.001, 0.0), count), (PLOT_X.0, PLOT_Y.1));
+        let (x, y) = axes.place(&point(1.0, 0.99), count);
+        assert!((x - (PLOT_X.0 + PLOT_X.1) / 2.0).abs() < 1e-6 && (y - PLOT_Y.0).abs() < 1e-6);
+        assert_eq!(axes.place(&point(1.0, 1.0), count).0, axes.x(3.0), "the last of a thousand");
+    }
+
+    #[test]
+    fn odd_curves_are_drawn_within_the_panel() {
+        let flat = |value_ms, total_count| {
+            let curve = Curve::new(vec![Point { value_ms, quantile: 1.0, total_count }]);
+            Results::of_curve("c", curve.expect("one point"))
+        };
+        for (a, b) in [((0.0, 0), (0.0, 1)), ((1.0, 1), (1.0, u64::MAX)), ((0.0, 5), (1e300, 5))] {
+            drawn(["a", "b"], &flat(a.0, a.1), &flat(b.0, b.1));
+        }
+        let nothing_shared = drawn(["a", "b"], &run(1), &flat(1.0, 1));
+        assert!(!nothing_shared.contains("<polyline"));
+    }
+}
