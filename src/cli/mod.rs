@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod common;
+pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -31,6 +32,7 @@ enum Command {
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
     Mcp(mcp::McpArgs),
+    Compare(compare::CompareArgs),
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
         Command::Mcp(args) => mcp::run(args, &common, &mut err),
+        Command::Compare(args) => compare::run(args, &common, &mut out, &mut err),
         Command::Doctor(args) => doctor::run(args, &common, &mut out, &mut err),
         Command::Config(args) => config::run(args, &common, &mut out, &mut err),
         Command::Completions(args) => completions::run::<CommandLine>(args, &mut out),
