@@ -6,7 +6,7 @@ mod record;
 use super::common::{Common, EXIT_WRONG_USAGE};
 use crate::{
     config::Config,
-    node::{NodeBuilder, NodeHandle},
+    node::{Node, NodeBuilder, NodeHandle},
     wire::api::{Error, TaskView},
 };
 use clap::Args;
@@ -72,7 +72,7 @@ fn run_all(config: Config, lines: Lines, out: &mut dyn Write) -> io::Result<bool
     let node = NodeBuilder::new(config).start().map_err(io::Error::other)?;
     let progress = show_progress(lines.count());
     let mut run = Run {
-        handle: node.handle(),
+        node: &node,
         out: io::BufWriter::new(out),
         progress: progress.clone(),
         all_done: true,
@@ -82,6 +82,7 @@ fn run_all(config: Config, lines: Lines, out: &mut dyn Write) -> io::Result<bool
     progress.finish_and_clear();
     let all_done = run.all_done;
     ended.and(run.out.flush())?;
+    drop(run);
     node.drain(DRAIN);
     node.shutdown()?;
     Ok(all_done)
@@ -109,7 +110,7 @@ enum Shared {
 }
 
 struct Run<'a> {
-    handle: NodeHandle,
+    node: &'a Node,
     out: io::BufWriter<&'a mut dyn Write>,
     progress: ProgressBar,
     all_done: bool,
@@ -166,7 +167,7 @@ impl Run<'_> {
                 Next::Line(None) => more = false,
                 Next::Line(Some(line)) => {
                     if let Some((number, job)) = self.read(line)? {
-                        in_flight.push(execute(self.handle.clone(), number, job));
+                        in_flight.push(execute(self.node.handle(), number, job));
                     }
                 }
                 Next::Ended((number, key, ended)) => self.ended(number, key, ended)?,

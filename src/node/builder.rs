@@ -126,7 +126,7 @@ impl NodeBuilder {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
-        let mut node = Node { shared, topology, jobs, threads: Vec::new() };
+        let mut node = Node { shared, topology, jobs, threads: Vec::new(), handles: 0.into() };
         for port in ports {
             let cpu = node.topology.workers[port.index];
             let launched = self.start_core(&node, port, types.clone(), started);

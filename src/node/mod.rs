@@ -85,13 +85,16 @@ pub struct Node {
     topology: Topology,
     jobs: Vec<Injector<Job>>,
     threads: Vec<CoreThread<()>>,
+    /// Handles that were given out.
+    handles: AtomicUsize,
 }
 
 impl Node {
-    /// What doors do, for threads outside the runtime.
+    /// What doors do, for threads outside the runtime: a handle to one of the cores, which take
+    /// turns.
     pub fn handle(&self) -> NodeHandle {
-        let shared = self.shared.clone();
-        NodeHandle { jobs: self.jobs.clone().into(), shared, next: Arc::default() }
+        let core = self.handles.fetch_add(1, Ordering::Relaxed) % self.jobs.len();
+        NodeHandle { jobs: self.jobs[core].clone(), shared: self.shared.clone() }
     }
 
     /// Which processor does what.
@@ -165,17 +168,17 @@ impl Node {
 
 /// A node's doors for threads outside the runtime; cheap to clone.
 ///
-/// Each request goes to one core, the cores taking turns, through that core's bounded queue; a
-/// request that finds the queue full is refused with [`Error::Backpressure`].
+/// A handle and its clones use the doors of one core, through that core's bounded queue: what one
+/// thread sends to an agent through a handle arrives in the order in which it was sent. A request
+/// that finds the queue full is refused with [`Error::Backpressure`].
 #[derive(Clone)]
 pub struct NodeHandle {
-    jobs: Arc<[Injector<Job>]>,
+    jobs: Injector<Job>,
     shared: Arc<Shared>,
-    next: Arc<AtomicUsize>,
 }
 
 impl NodeHandle {
-    /// Runs a request on a core and brings back its answer:
+    /// Runs a request on the handle's core and brings back its answer:
     /// `handle.run(|gateway| gateway.submit(specs)).await`.
     ///
     /// # Errors
@@ -187,8 +190,7 @@ impl NodeHandle {
         F: FnOnce(Rc<LocalGateway>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Error>> + 'static,
     {
-        let core = self.next.fetch_add(1, Ordering::Relaxed) % self.jobs.len();
-        start_on(&self.jobs[core], &self.shared, request)?.await.unwrap_or_else(|_| Err(stopped()))
+        start_on(&self.jobs, &self.shared, request)?.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     /// The same for threads that wait for the answer.

@@ -8,7 +8,10 @@ mod tasks;
 use coreflow::{
     config::Config,
     node::{AgentOptions, Node, NodeBuilder, gateway::Gateway},
-    wire::id::{AgentId, CoreIndex},
+    wire::{
+        api::Error,
+        id::{AgentId, CoreIndex},
+    },
 };
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -55,9 +58,18 @@ fn agents(node: &Node, agent_type: &str, count: usize) -> Vec<AgentId> {
     }
 }
 
+/// Sends, and comes back when the node advises it because the way is full.
 fn send(node: &Node, id: AgentId, payload: &[u8]) {
-    let payload = payload.to_vec();
-    node.handle().wait(move |gateway| gateway.send(id, payload)).expect("the way is free");
+    let (handle, deadline) = (node.handle(), Instant::now() + WAIT);
+    loop {
+        let payload = payload.to_vec();
+        match handle.wait(move |gateway| gateway.send(id, payload)) {
+            Err(Error::Backpressure(retry_after_ms)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(retry_after_ms));
+            }
+            sent => return sent.expect("the way becomes free"),
+        }
+    }
 }
 
 fn receive<T>(from: &Receiver<T>) -> T {

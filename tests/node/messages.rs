@@ -105,6 +105,38 @@ impl Agent for Oracle {
     }
 }
 
+/// Counts messages; answers a call with how many there were.
+#[derive(Default)]
+struct Counter(u64);
+
+impl Agent for Counter {
+    fn on_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+        match message.reply_to() {
+            Some(to) => drop(context.reply(to, &self.0.to_le_bytes())),
+            None => self.0 += 1,
+        }
+    }
+}
+
+#[test]
+fn a_call_from_outside_does_not_overtake_what_its_handle_sent_before() {
+    const ROUNDS: u64 = 200;
+    let node = builder(&[]).agent("counter", AgentOptions::default(), Counter::default);
+    let node = node.start().unwrap();
+    for _ in 0..4 {
+        let handle = node.handle();
+        let counter = handle.wait(|gateway| gateway.spawn("counter".into(), None)).unwrap();
+        for round in 1..=ROUNDS {
+            for _ in 0..3 {
+                handle.wait(move |gateway| gateway.send(counter, Vec::new())).unwrap();
+            }
+            let answer = handle.wait(move |gateway| gateway.call(counter, Vec::new(), 0)).unwrap();
+            assert_eq!(answer, (3 * round).to_le_bytes());
+        }
+    }
+    node.shutdown().unwrap();
+}
+
 /// Asks whom it is told to ask and tells what came of it.
 struct Asker(mpsc::Sender<Result<Vec<u8>, Error>>);
 
