@@ -29,6 +29,8 @@ pub struct Entry {
 pub struct Directory {
     agents: BTreeMap<AgentId, Entry>,
     names: HashMap<String, AgentId>,
+    /// For each type, the cores that own agents of it and how many, by core.
+    homes: Vec<Vec<(CoreIndex, usize)>>,
 }
 
 impl Directory {
@@ -43,17 +45,46 @@ impl Directory {
         if let Some(name) = &entry.name {
             self.names.insert(name.clone(), id);
         }
-        self.agents.insert(id, entry);
+        let type_index = entry.type_index;
+        if self.agents.insert(id, entry).is_none() {
+            self.count(type_index, id.core());
+        }
     }
 
     /// Forgets an agent.
     pub fn remove(&mut self, id: AgentId) {
         let Some(entry) = self.agents.remove(&id) else { return };
+        self.discount(entry.type_index, id.core());
         if let Some(name) = entry.name
             && self.names.get(&name) == Some(&id)
         {
             self.names.remove(&name);
         }
+    }
+
+    fn count(&mut self, type_index: TypeIndex, core: CoreIndex) {
+        let types = self.homes.len().max(type_index as usize + 1);
+        self.homes.resize(types, Vec::new());
+        let homes = &mut self.homes[type_index as usize];
+        match homes.binary_search_by_key(&core, |(core, _)| *core) {
+            Ok(place) => homes[place].1 += 1,
+            Err(place) => homes.insert(place, (core, 1)),
+        }
+    }
+
+    fn discount(&mut self, type_index: TypeIndex, core: CoreIndex) {
+        let homes = &mut self.homes[type_index as usize];
+        let Ok(place) = homes.binary_search_by_key(&core, |(core, _)| *core) else { return };
+        homes[place].1 -= 1;
+        if homes[place].1 == 0 {
+            homes.remove(place);
+        }
+    }
+
+    /// The cores that own agents of a type and how many, by core.
+    #[inline]
+    pub fn homes_of(&self, type_index: TypeIndex) -> &[(CoreIndex, usize)] {
+        self.homes.get(type_index as usize).map_or(&[], Vec::as_slice)
     }
 
     /// The agent of that id.
@@ -98,7 +129,11 @@ mod tests {
         assert_eq!(directory.find("clerk"), Some(first));
         assert_eq!(directory.of_type(2).collect::<Vec<_>>(), [first, second]);
         assert_eq!(directory.of_type(1).count(), 0);
+        assert_eq!(directory.homes_of(2), [(0, 1), (1, 1)]);
+        assert_eq!(directory.homes_of(3), []);
         directory.remove(first);
+        directory.remove(first);
+        assert_eq!(directory.homes_of(2), [(1, 1)]);
         assert_eq!(directory.find("clerk"), None);
         assert_eq!(directory.get(first), None);
         assert_eq!(directory.len(), 1);

@@ -292,18 +292,21 @@ impl Kernel {
         }
     }
 
-    /// The core whose shard takes the next task of a type: the least loaded one that may have
-    /// agents of it, by what the cores told last; equals take turns.
+    /// The core whose shard takes the next task of a type: the least loaded one that has agents
+    /// of it, by what the cores told last; equals take turns. While there is no agent, one of the
+    /// cores that may have some.
     #[inline]
     pub fn choose_home(&mut self, type_index: TypeIndex) -> CoreIndex {
-        let hosts = &self.types.get(type_index).hosts;
-        if let [only] = hosts[..] {
-            return only;
+        let homes = self.directory.homes_of(type_index);
+        match *homes {
+            [] => return self.next_of(type_index),
+            [(only, _)] => return only,
+            _ => {}
         }
         self.next_host = self.next_host.wrapping_add(1);
-        let count = hosts.len();
-        let turn = (0..count).map(|step| hosts[(self.next_host + step) % count]);
-        turn.min_by_key(|host| self.loads[*host as usize]).unwrap_or(self.index)
+        let count = homes.len();
+        let turn = (0..count).map(|step| homes[(self.next_host + step) % count].0);
+        turn.min_by_key(|home| self.loads[*home as usize]).unwrap_or(self.index)
     }
 
     fn next_of(&mut self, type_index: TypeIndex) -> CoreIndex {

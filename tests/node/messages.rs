@@ -112,7 +112,7 @@ struct Counter(u64);
 impl Agent for Counter {
     fn on_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
         match message.reply_to() {
-            Some(to) => drop(context.reply(to, &self.0.to_le_bytes())),
+            Some(to) => context.reply(to, &self.0.to_le_bytes()),
             None => self.0 += 1,
         }
     }
