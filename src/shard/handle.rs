@@ -9,16 +9,7 @@ use std::{
     task::Waker,
 };
 
-pub use crate::task::Lease;
-
-/// Why an attempt failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What went wrong.
-    pub error: String,
-    /// Whether another attempt may help.
-    pub retry: bool,
-}
+pub use crate::{task::Lease, wire::api::Failure};
 
 /// What a future asks of the core that it runs on.
 pub(super) enum Ask {

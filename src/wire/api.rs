@@ -54,6 +54,12 @@ pub struct TaskSpec {
     pub timeout_ms: Option<u64>,
     /// Attempts before the task is dead; `None` for the node's default.
     pub max_attempts: Option<u32>,
+    /// Makes the submission idempotent: a second one with this key is the same task.
+    pub key: Option<String>,
+    /// How long the task waits before it may run, milliseconds.
+    pub delay_ms: u64,
+    /// Submitted with `durable = false`: kept in memory only, and may be evicted.
+    pub transient: bool,
 }
 
 /// Where a task is in its life.
@@ -61,6 +67,8 @@ pub struct TaskSpec {
 pub enum TaskStatus {
     /// Accepted, waiting for an agent.
     Queued,
+    /// Accepted, waiting for its time: its delay, or the pause before another attempt.
+    Delayed,
     /// An agent works on it.
     Running,
     /// Ended well; there is a result.
@@ -72,15 +80,25 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
+    /// Every status, in the order of a task's life.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Delayed, Self::Running, Self::Done, Self::Dead, Self::Cancelled];
+
     /// The name that users read.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Delayed => "delayed",
             Self::Running => "running",
             Self::Done => "done",
             Self::Dead => "dead",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// The status of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
     }
 
     /// Whether nothing more will happen to the task.
@@ -106,6 +124,61 @@ pub struct TaskView {
     pub result: Option<Vec<u8>>,
     /// What the last failed attempt said.
     pub error: Option<String>,
+}
+
+/// A task that a worker has taken, and the right to end this attempt of it.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct LeasedTask {
+    /// The task.
+    pub id: TaskId,
+    /// The fencing token of this attempt; whoever ends it must show it.
+    pub lease: u64,
+    /// The agent type that it was submitted for.
+    pub agent_type: String,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// How long the lease lasts, milliseconds from now.
+    pub deadline_ms: u64,
+    /// One MessagePack value.
+    pub payload: Vec<u8>,
+}
+
+/// How a worker ends an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The task.
+    pub id: TaskId,
+    /// The fencing token that came with it.
+    pub lease: u64,
+    /// The result, one MessagePack value, or why there is none.
+    pub outcome: Result<Vec<u8>, Failure>,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: String,
+    /// Whether another attempt may help.
+    pub retry: bool,
+}
+
+/// Which tasks a list shows; `None` shows all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TaskFilter {
+    /// Only tasks that are there in their life.
+    pub status: Option<TaskStatus>,
+    /// Only tasks of this agent type.
+    pub agent_type: Option<String>,
+}
+
+/// A part of a list of tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskPage {
+    /// The tasks, without their results.
+    pub tasks: Vec<TaskView>,
+    /// Where the next part begins; `None` at the end.
+    pub cursor: Option<String>,
 }
 
 /// What an agent is.
@@ -245,6 +318,9 @@ pub enum Error {
     /// Nothing was accepted: come back after this many milliseconds.
     #[error("the node is full; nothing was accepted, try again in {0} ms")]
     Backpressure(u64),
+    /// The lease is not the task's current one: the task went on without that attempt.
+    #[error("{0}")]
+    StaleLease(String),
     /// Larger than the limit that the text names.
     #[error("{0}")]
     TooLarge(String),
@@ -261,6 +337,7 @@ impl Error {
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
             Self::Backpressure(_) => "backpressure",
+            Self::StaleLease(_) => "stale_lease",
             Self::TooLarge(_) => "too_large",
             Self::Unavailable(_) => "unavailable",
         }

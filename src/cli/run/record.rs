@@ -179,6 +179,7 @@ mod tests {
             priority: Priority::High,
             timeout_ms: Some(9),
             max_attempts: Some(2),
+            ..TaskSpec::default()
         };
         assert_eq!(parsed(text), Ok(Some(Job { spec, key: Some("k".into()) })));
         assert_eq!(parsed("  "), Ok(None));
