@@ -87,7 +87,7 @@ impl<E> Pending<E> {
     /// Adds what waits for a record; records come in the order of their positions.
     #[inline]
     pub fn push(&mut self, position: Position, event: E) {
-        debug_assert!(self.events.back().is_none_or(|(last, _)| *last < position));
+        debug_assert!(self.events.back().is_none_or(|(last, _)| *last <= position));
         self.events.push_back((position, event));
     }
 

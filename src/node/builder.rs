@@ -14,6 +14,7 @@ use crate::{
         builtin,
         core::Shard,
         exec::Exec,
+        remote::Seat,
         run::Core,
         types::{TypeSpec, Types},
     },
@@ -241,11 +242,15 @@ impl NodeBuilder {
                 (AgentKind::Exec, Arc::new(move || Box::new(make()) as Box<dyn Agent>))
             }
             config::AgentKind::Remote => {
-                return Err(refuse("kind = \"remote\" is not available in this version"));
+                (AgentKind::Remote, Arc::new(|| Box::new(Seat) as Box<dyn Agent>))
             }
         };
         // A pool smaller than the node lives on its first cores: tasks go where agents are.
-        let hosts = agent.min.clamp(1, cores as usize) as CoreIndex;
+        // Workers come to any core.
+        let hosts = match kind {
+            AgentKind::Remote => cores,
+            _ => agent.min.clamp(1, cores as usize) as CoreIndex,
+        };
         Ok(TypeSpec {
             name,
             kind,

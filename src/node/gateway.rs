@@ -5,7 +5,10 @@
 //! to do.
 
 use crate::wire::{
-    api::{AgentView, Error, NodeStats, TaskSpec, TaskView},
+    api::{
+        AgentView, Completion, Error, LeasedTask, NodeStats, TaskFilter, TaskPage, TaskSpec,
+        TaskView, Worker,
+    },
     id::{AgentId, TaskId},
 };
 use std::rc::Rc;
@@ -18,12 +21,52 @@ pub trait Gateway: 'static {
     /// Accepts all the tasks or none; ids in the order of `specs`.
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error>;
 
+    /// Accepts or refuses each task by itself; outcomes in the order of `specs`.
+    async fn submit_each(
+        self: Rc<Self>,
+        specs: Vec<TaskSpec>,
+    ) -> Result<Vec<Result<TaskId, Error>>, Error>;
+
     /// What is known of a task; with `wait_ms` above 0, waits that long for it to end.
     async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error>;
 
     /// Ends a task that has not ended; what an agent still does for it is ignored.
     /// `Ok(false)` when it had ended before.
     async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error>;
+
+    /// A part of the tasks that the node knows; the first part without a cursor.
+    async fn tasks(
+        self: Rc<Self>,
+        filter: TaskFilter,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<TaskPage, Error>;
+
+    /// Queues a dead task again, with all of its attempts before it.
+    async fn requeue(self: Rc<Self>, id: TaskId) -> Result<(), Error>;
+
+    /// Takes a worker in that fetches tasks of remote agent types.
+    async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error>;
+
+    /// Leases at most `max` tasks to a worker; with `wait_ms` above 0, waits that long for one.
+    async fn fetch(
+        self: Rc<Self>,
+        worker: Worker,
+        max: u32,
+        wait_ms: u64,
+    ) -> Result<Vec<LeasedTask>, Error>;
+
+    /// Ends attempts; each is answered when its end is committed, in the order of `completions`.
+    async fn end_attempts(
+        self: Rc<Self>,
+        completions: Vec<Completion>,
+    ) -> Result<Vec<Result<(), Error>>, Error>;
+
+    /// Lets a lease last `extend_ms` from now.
+    async fn extend(self: Rc<Self>, id: TaskId, lease: u64, extend_ms: u64) -> Result<(), Error>;
+
+    /// A worker is gone: what it holds counts as failed and goes to others.
+    async fn leave(self: Rc<Self>, worker: Worker);
 
     /// All agents of the node, by id; `agent_type` keeps those of one type.
     async fn agents(self: Rc<Self>, agent_type: Option<String>) -> Result<Vec<AgentView>, Error>;

@@ -2,7 +2,10 @@
 
 use super::{NodeHandle, gateway::Gateway};
 use crate::wire::{
-    api::{AgentView, Error, NodeStats, TaskSpec, TaskView},
+    api::{
+        AgentView, Completion, Error, LeasedTask, NodeStats, TaskFilter, TaskPage, TaskSpec,
+        TaskView, Worker,
+    },
     id::{AgentId, TaskId},
 };
 use std::rc::Rc;
@@ -12,12 +15,65 @@ impl Gateway for NodeHandle {
         self.run(move |core| core.submit(specs)).await
     }
 
+    async fn submit_each(
+        self: Rc<Self>,
+        specs: Vec<TaskSpec>,
+    ) -> Result<Vec<Result<TaskId, Error>>, Error> {
+        self.run(move |core| core.submit_each(specs)).await
+    }
+
     async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
         self.run(move |core| core.task(id, wait_ms)).await
     }
 
     async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {
         self.run(move |core| core.cancel(id)).await
+    }
+
+    async fn tasks(
+        self: Rc<Self>,
+        filter: TaskFilter,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<TaskPage, Error> {
+        self.run(move |core| core.tasks(filter, cursor, max)).await
+    }
+
+    async fn requeue(self: Rc<Self>, id: TaskId) -> Result<(), Error> {
+        self.run(move |core| core.requeue(id)).await
+    }
+
+    async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error> {
+        self.run(move |core| core.register(types, capacity)).await
+    }
+
+    async fn fetch(
+        self: Rc<Self>,
+        worker: Worker,
+        max: u32,
+        wait_ms: u64,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        self.run(move |core| core.fetch(worker, max, wait_ms)).await
+    }
+
+    async fn end_attempts(
+        self: Rc<Self>,
+        completions: Vec<Completion>,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        self.run(move |core| core.end_attempts(completions)).await
+    }
+
+    async fn extend(self: Rc<Self>, id: TaskId, lease: u64, extend_ms: u64) -> Result<(), Error> {
+        self.run(move |core| core.extend(id, lease, extend_ms)).await
+    }
+
+    async fn leave(self: Rc<Self>, worker: Worker) {
+        let left = self.run(move |core| async move {
+            core.leave(worker).await;
+            Ok(())
+        });
+        // A node that has stopped holds no worker either.
+        drop(left.await);
     }
 
     async fn agents(self: Rc<Self>, agent_type: Option<String>) -> Result<Vec<AgentView>, Error> {

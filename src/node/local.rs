@@ -5,10 +5,14 @@ use crate::{
     runtime::executor,
     shard::{
         core::Shard,
+        doors,
         run::{Core, Door},
     },
     wire::{
-        api::{AgentView, Error, NodeStats, TaskSpec, TaskView},
+        api::{
+            AgentView, Completion, Error, LeasedTask, NodeStats, TaskFilter, TaskPage, TaskSpec,
+            TaskView, Worker,
+        },
         id::{AgentId, CoreIndex, TaskId},
         letter::{Request, Response},
     },
@@ -93,8 +97,23 @@ impl LocalGateway {
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Worker cores of the node.
+    pub(super) fn cores(&self) -> CoreIndex {
+        self.shared.stats.len() as CoreIndex
+    }
+
+    /// This core.
+    pub(super) fn index(&self) -> CoreIndex {
+        self.core.with_shard(|shard| shard.index())
+    }
+
+    /// Asks a core for something whose answer is of no interest.
+    pub(super) fn tell(&self, core: CoreIndex, request: &Request) {
+        self.core.with_shard(|shard| shard.tell(core, request));
+    }
+
     /// Asks a core.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         core: CoreIndex,
         request: &Request,
@@ -126,22 +145,36 @@ impl LocalGateway {
     }
 }
 
+/// Where the next part of a list of tasks begins: `core.place`.
+fn parse_cursor(text: &str) -> Result<(CoreIndex, u64), Error> {
+    let parts = text.split_once('.');
+    let parsed = parts.and_then(|(core, from)| Some((core.parse().ok()?, from.parse().ok()?)));
+    parsed.ok_or_else(|| Error::Invalid("cursor is not one that a list gave".into()))
+}
+
 impl Gateway for LocalGateway {
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
         self.check_accepting()?;
-        if specs.is_empty() {
-            return Ok(Vec::new());
+        if let [_] = specs[..] {
+            return self.submit_each(specs).await?.into_iter().collect();
         }
-        let placed = self.core.with_shard(|shard| shard.place(&specs))?;
         // One task is taken or refused as it arrives; of several all are or none, so their room
         // is reserved first.
-        let reserved = specs.len() > 1;
-        if reserved {
-            self.reserve(&placed.parts).await?;
-        }
-        let begin = |shard: &mut Shard, answer| shard.submit(&specs, &placed, reserved, answer);
-        let submitted = self.request(begin).await;
-        submitted.map(|()| placed.ids)
+        let place = |shard: &mut Shard| {
+            specs.iter().map(|spec| shard.place(spec)).collect::<Result<Vec<_>, _>>()
+        };
+        let placed = self.core.with_shard(place)?;
+        self.reserve(&doors::parts(&placed)).await?;
+        let begin = |shard: &mut Shard, answer| shard.submit_reserved(&specs, &placed, answer);
+        self.request(begin).await?.into_iter().collect()
+    }
+
+    async fn submit_each(
+        self: Rc<Self>,
+        specs: Vec<TaskSpec>,
+    ) -> Result<Vec<Result<TaskId, Error>>, Error> {
+        self.check_accepting()?;
+        self.request(|shard, answer| shard.submit_each(&specs, answer)).await
     }
 
     async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
@@ -158,6 +191,83 @@ impl Gateway for LocalGateway {
         match self.ask(id.shard, &Request::Cancel(id.random), 0).await? {
             Response::Cancelled(cancelled) => Ok(cancelled),
             other => unreachable!("a cancellation was answered with {other:?}"),
+        }
+    }
+
+    async fn tasks(
+        self: Rc<Self>,
+        filter: TaskFilter,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<TaskPage, Error> {
+        if let Some(name) = &filter.agent_type {
+            self.core.with_shard(|shard| shard.find_type(name))?;
+        }
+        let (mut core, mut from) = cursor.as_deref().map_or(Ok((0, 0)), parse_cursor)?;
+        let mut page = TaskPage::default();
+        while (core as usize) < self.shared.stats.len() {
+            let left = max - page.tasks.len() as u32;
+            let request = Request::Tasks(filter.clone(), from, left);
+            let (tasks, next) = match self.ask(core, &request, 0).await? {
+                Response::Tasks(tasks, next) => (tasks, next),
+                other => unreachable!("a question for tasks was answered with {other:?}"),
+            };
+            page.tasks.extend(tasks);
+            (core, from) = next.map_or((core + 1, 0), |next| (core, next));
+            if page.tasks.len() as u32 >= max {
+                let more = (core as usize) < self.shared.stats.len();
+                page.cursor = more.then(|| format!("{core}.{from}"));
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    async fn requeue(self: Rc<Self>, id: TaskId) -> Result<(), Error> {
+        self.check_accepting()?;
+        self.check_core(id.shard, format_args!("task {id}"))?;
+        self.ask(id.shard, &Request::Requeue(id.random), 0).await.map(drop)
+    }
+
+    async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error> {
+        self.check_accepting()?;
+        let find = |shard: &mut Shard| {
+            types.iter().map(|name| shard.find_type(name)).collect::<Result<Vec<_>, _>>()
+        };
+        let types = self.core.with_shard(find)?;
+        match self.ask(self.index(), &Request::Seat(types, capacity), 0).await? {
+            Response::Seated(worker) => Ok(worker),
+            other => unreachable!("a registration was answered with {other:?}"),
+        }
+    }
+
+    async fn fetch(
+        self: Rc<Self>,
+        worker: Worker,
+        max: u32,
+        wait_ms: u64,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        self.fetch_from_all(worker, max, wait_ms.min(WAIT_MS_MAX)).await
+    }
+
+    async fn end_attempts(
+        self: Rc<Self>,
+        completions: Vec<Completion>,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let ended = self.request(|shard, answer| shard.end_attempts(&completions, answer)).await?;
+        Ok(ended.into_iter().map(|outcome| outcome.map(drop)).collect())
+    }
+
+    async fn extend(self: Rc<Self>, id: TaskId, lease: u64, extend_ms: u64) -> Result<(), Error> {
+        self.check_core(id.shard, format_args!("task {id}"))?;
+        self.ask(id.shard, &Request::Extend(id.random, lease, extend_ms), 0).await.map(drop)
+    }
+
+    async fn leave(self: Rc<Self>, worker: Worker) {
+        for (_, seat) in worker.seats {
+            if let Err(error) = self.ask(seat.core(), &Request::Stop(seat), 0).await {
+                tracing::debug!(%error, agent = %seat, "a worker had gone before");
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! - Every core stops: a shutdown returns when all threads of the cores have ended.
 
 mod builder;
+mod fetch;
 pub mod gateway;
 mod handle;
 pub mod local;

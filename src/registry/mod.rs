@@ -7,10 +7,16 @@
 //!   arrived, and notices from one core arrive in order.
 
 use crate::wire::id::{AgentId, CoreIndex};
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-};
+use std::collections::{BTreeMap, HashMap};
+
+/// A hash that stays the same from one start of the program to the next, and between its cores.
+pub fn hash_of(bytes: &[u8]) -> u64 {
+    // FNV-1a: keys are short and come one at a time.
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, step);
+    // Its low bits alone are weak.
+    hash ^ hash >> 32
+}
 
 /// An agent type's place in the node's list of types.
 pub type TypeIndex = u16;
@@ -36,8 +42,7 @@ pub struct Directory {
 impl Directory {
     /// The core that an agent of that name lives on, in a node of `cores` worker cores.
     pub fn home_of_name(name: &str, cores: usize) -> CoreIndex {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
-        (hash % cores as u64) as CoreIndex
+        (hash_of(name.as_bytes()) % cores as u64) as CoreIndex
     }
 
     /// Notes a new agent.

@@ -26,6 +26,7 @@ pub mod rpc;
 mod stall;
 #[cfg(test)]
 mod testing;
+mod worker;
 
 pub use drain::Drain;
 

@@ -7,6 +7,15 @@ use crate::wire::{
 };
 use std::{fmt::Display, str::FromStr};
 
+/// The longest key of a submission, bytes.
+const KEY_BYTES_MAX: usize = 256;
+/// The longest delay of a task, milliseconds: a year.
+const DELAY_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
+/// Most tasks that one worker may hold.
+const CAPACITY_MAX: u64 = 100_000;
+/// Most agent types that one worker may serve.
+const TYPES_MAX: usize = 64;
+
 /// Walks over the fields of a parameter map.
 pub struct Fields<'a> {
     reader: Reader<'a>,
@@ -70,6 +79,26 @@ impl<'a> Field<'a> {
         number.map(Some).map_err(|_| wrong(self.name, "must be an integer of 0 or more"))
     }
 
+    /// An integer from 0 to `max`; nil means absent.
+    pub fn at_most(self, max: u64) -> Result<Option<u64>, Error> {
+        match self.uint()? {
+            Some(number) if number > max => {
+                Err(wrong(self.name, &format!("must be at most {max}")))
+            }
+            number => Ok(number),
+        }
+    }
+
+    /// True or false; nil means absent.
+    pub fn bool(self) -> Result<Option<bool>, Error> {
+        match self.value {
+            [0xc0] => Ok(None),
+            [0xc2] => Ok(Some(false)),
+            [0xc3] => Ok(Some(true)),
+            _ => Err(wrong(self.name, "must be true or false")),
+        }
+    }
+
     /// An integer of 1 or more; nil means absent.
     pub fn positive(self) -> Result<Option<u64>, Error> {
         match self.uint()? {
@@ -124,15 +153,55 @@ pub fn task_spec(params: &[u8], payload_bytes_max: usize) -> Result<TaskSpec, Er
                 let attempts = field.positive()?.map(u32::try_from).transpose();
                 spec.max_attempts = attempts.map_err(|_| wrong(field.name, "is too large"))?;
             }
-            "key" | "delay_ms" | "durable" => {
-                return Err(wrong(field.name, "is not supported in this version"));
-            }
+            "key" => spec.key = key(field)?,
+            "delay_ms" => spec.delay_ms = field.at_most(DELAY_MS_MAX)?.unwrap_or(0),
+            "durable" => spec.transient = !field.bool()?.unwrap_or(true),
             _ => return Err(field.unknown()),
         }
     }
     spec.agent_type = required("type", agent_type)?;
     spec.payload = required("payload", payload)?;
     Ok(spec)
+}
+
+fn key(field: Field<'_>) -> Result<Option<String>, Error> {
+    match field.text()? {
+        Some(key) if key.len() > KEY_BYTES_MAX => {
+            let text = format!("key is {} bytes, the limit is {KEY_BYTES_MAX}", key.len());
+            Err(Error::TooLarge(text))
+        }
+        key => Ok(key.map(str::to_owned)),
+    }
+}
+
+/// The one field `types` and the number of a registration.
+pub fn registration(params: &[u8]) -> Result<(Vec<String>, u32), Error> {
+    let (mut fields, mut types, mut capacity) = (Fields::of(params)?, None, None);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "types" => types = Some(texts(field)?),
+            "capacity" => capacity = field.at_most(CAPACITY_MAX)?,
+            _ => return Err(field.unknown()),
+        }
+    }
+    let types: Vec<String> = required("types", types)?;
+    if types.is_empty() {
+        return Err(wrong("types", "must name at least one agent type"));
+    }
+    match required("capacity", capacity)? {
+        0 => Err(wrong("capacity", "must be at least 1")),
+        capacity => Ok((types, capacity as u32)),
+    }
+}
+
+fn texts(field: Field<'_>) -> Result<Vec<String>, Error> {
+    let not_texts = |_| wrong(field.name, "must be an array of strings");
+    let mut reader = Reader::new(field.value);
+    let len = reader.array().map_err(not_texts)?;
+    if len as usize > TYPES_MAX {
+        return Err(wrong(field.name, "names too many agent types"));
+    }
+    (0..len).map(|_| reader.str().map(str::to_owned).map_err(not_texts)).collect()
 }
 
 fn priority(field: Field<'_>) -> Result<Priority, Error> {

@@ -1,7 +1,7 @@
 //! The answers that every door gives, as MessagePack maps.
 
 use crate::wire::{
-    api::{AgentView, CoreStats, Error, NodeStats, TaskView},
+    api::{AgentView, CoreStats, Error, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
     msgpack::write,
 };
@@ -21,6 +21,10 @@ pub enum Reply {
         /// Whether a result is part of the answer.
         with_result: bool,
     },
+    /// `{tasks, cursor?}`
+    Tasks(TaskPage),
+    /// `{tasks}`, each with its lease
+    Leased(Vec<LeasedTask>),
     /// `{cancelled}`
     Cancelled(bool),
     /// `{agents}`
@@ -56,6 +60,21 @@ impl Reply {
                 ids.iter().for_each(|id| text(out, id));
             }
             Self::Task { view, with_result } => task(out, view, *with_result),
+            Self::Tasks(page) => {
+                write::map(out, 1 + usize::from(page.cursor.is_some()));
+                write::str(out, "tasks");
+                write::array(out, page.tasks.len());
+                page.tasks.iter().for_each(|view| task(out, view, false));
+                if let Some(cursor) = &page.cursor {
+                    field(out, "cursor", cursor);
+                }
+            }
+            Self::Leased(tasks) => {
+                write::map(out, 1);
+                write::str(out, "tasks");
+                write::array(out, tasks.len());
+                tasks.iter().for_each(|task| leased(out, task));
+            }
             Self::Cancelled(cancelled) => {
                 write::map(out, 1);
                 write::str(out, "cancelled");
@@ -122,6 +141,18 @@ fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
     if let Some(error) = &view.error {
         field(out, "error", error);
     }
+}
+
+fn leased(out: &mut Vec<u8>, task: &LeasedTask) {
+    write::map(out, 6);
+    write::str(out, "id");
+    text(out, task.id);
+    number(out, "lease", task.lease);
+    number(out, "deadline_ms", task.deadline_ms);
+    field(out, "type", &task.agent_type);
+    number(out, "attempt", task.attempt.into());
+    write::str(out, "payload");
+    write::raw(out, &task.payload);
 }
 
 fn agent(out: &mut Vec<u8>, view: &AgentView) {

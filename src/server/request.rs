@@ -4,16 +4,20 @@ use super::{
     Limits,
     params::{Fields, agent_id, required, task_id, task_spec},
     reply::Reply,
+    worker::{self, WorkerRequest, WorkerSession},
 };
 use crate::{
     node::gateway::Gateway,
     wire::{
-        api::{Error, TaskSpec},
+        api::{Error, TaskFilter, TaskSpec, TaskStatus},
         id::{AgentId, TaskId},
         msgpack::Reader,
     },
 };
 use std::rc::Rc;
+
+/// Tasks in one part of a list.
+const PAGE_TASKS: u32 = 100;
 
 /// A request whose parameters are right.
 #[derive(Debug)]
@@ -31,6 +35,17 @@ pub enum Request {
         /// How long to wait for it to end.
         wait_ms: u64,
     },
+    /// `task.list` and `dead.list`
+    Tasks {
+        /// Which tasks.
+        filter: TaskFilter,
+        /// Where the part begins.
+        cursor: Option<String>,
+    },
+    /// `dead.requeue`
+    Requeue(TaskId),
+    /// What workers ask, who have a connection of their own.
+    Worker(WorkerRequest),
     /// `task.cancel`
     Cancel(TaskId),
     /// `agent.list`
@@ -81,6 +96,9 @@ impl Request {
             "task.status" => Self::TaskStatus(task_id(params)?),
             "task.result" => task_result(params)?,
             "task.cancel" => Self::Cancel(task_id(params)?),
+            "task.list" => tasks(params, None)?,
+            "dead.list" => tasks(params, Some(TaskStatus::Dead))?,
+            "dead.requeue" => Self::Requeue(task_id(params)?),
             "agent.list" => agents(params)?,
             "agent.status" => Self::AgentStatus(agent_id(params)?),
             "agent.spawn" => spawn(params)?,
@@ -95,12 +113,19 @@ impl Request {
             }
             "node.stats" => no_fields(params, Self::Stats)?,
             "node.health" => no_fields(params, Self::Health)?,
-            _ => return Err(Error::NotFound(format!("there is no method {method:.40}"))),
+            _ => match worker::parse(method, params, payload_bytes_max)? {
+                Some(request) => Self::Worker(request),
+                None => return Err(Error::NotFound(format!("there is no method {method:.40}"))),
+            },
         })
     }
 
-    /// Does what is asked.
-    pub async fn run<G: Gateway>(self, gateway: Rc<G>) -> Result<Reply, Error> {
+    /// Does what is asked on a connection whose worker, if it has one, is in `session`.
+    pub async fn run<G: Gateway>(
+        self,
+        gateway: Rc<G>,
+        session: &WorkerSession,
+    ) -> Result<Reply, Error> {
         Ok(match self {
             Self::Submit(spec) => {
                 let ids = gateway.submit(vec![spec]).await?;
@@ -113,6 +138,11 @@ impl Request {
             Self::TaskResult { id, wait_ms } => {
                 Reply::Task { view: gateway.task(id, wait_ms).await?, with_result: true }
             }
+            Self::Tasks { filter, cursor } => {
+                Reply::Tasks(gateway.tasks(filter, cursor, PAGE_TASKS).await?)
+            }
+            Self::Requeue(id) => gateway.requeue(id).await.map(|()| Reply::Done)?,
+            Self::Worker(request) => request.run(gateway, session).await?,
             Self::Cancel(id) => Reply::Cancelled(gateway.cancel(id).await?),
             Self::Agents { agent_type } => Reply::Agents(gateway.agents(agent_type).await?),
             Self::AgentStatus(id) => {
@@ -161,6 +191,26 @@ fn batch(params: &[u8], payload_bytes_max: usize) -> Result<Vec<TaskSpec>, Error
         specs = Some(tasks);
     }
     required("tasks", specs)
+}
+
+fn tasks(params: &[u8], status: Option<TaskStatus>) -> Result<Request, Error> {
+    let (mut fields, mut cursor) = (Fields::of(params)?, None);
+    let mut filter = TaskFilter { status, agent_type: None };
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "status" if status.is_none() => {
+                let unknown = "status must be queued, delayed, running, done, dead or cancelled";
+                let named = |name| {
+                    TaskStatus::from_name(name).ok_or_else(|| Error::Invalid(unknown.into()))
+                };
+                filter.status = field.text()?.map(named).transpose()?;
+            }
+            "type" => filter.agent_type = field.text()?.map(str::to_owned),
+            "cursor" => cursor = field.text()?.map(str::to_owned),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(Request::Tasks { filter, cursor })
 }
 
 fn task_result(params: &[u8]) -> Result<Request, Error> {

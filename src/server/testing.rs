@@ -5,8 +5,8 @@ use crate::{
     node::gateway::Gateway,
     wire::{
         api::{
-            AgentKind, AgentState, AgentView, CoreStats, Error, NodeStats, TaskSpec, TaskStatus,
-            TaskView,
+            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, LeasedTask, NodeStats,
+            TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
         },
         id::{AgentId, TaskId},
     },
@@ -56,6 +56,10 @@ pub struct TestNode {
     /// Calls that wait now.
     pub waiting: Cell<usize>,
     pub sent: RefCell<Vec<Vec<u8>>>,
+    /// How often attempts were ended, one after the other or many at once.
+    pub endings: Cell<usize>,
+    /// Workers that left.
+    pub left: Cell<usize>,
 }
 
 pub const AGENT: AgentId = AgentId::new(0, 1, 1);
@@ -82,33 +86,108 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl TestNode {
+    fn accept(&self, spec: TaskSpec) -> Result<TaskId, Error> {
+        match spec.agent_type.as_str() {
+            "echo" | "slow" | "never" => {}
+            "full" => return Err(Error::Backpressure(50)),
+            other => return Err(Error::NotFound(format!("no agent type {other}"))),
+        }
+        let id = TaskId { shard: 0, random: self.tasks.borrow().len() as u128 };
+        let done = spec.agent_type == "echo";
+        let view = TaskView {
+            id,
+            agent_type: spec.agent_type,
+            status: if done { TaskStatus::Done } else { TaskStatus::Queued },
+            priority: spec.priority,
+            attempts: u32::from(done),
+            result: Some(spec.payload),
+            error: None,
+        };
+        self.tasks.borrow_mut().insert(id, view);
+        Ok(id)
+    }
+}
+
 impl Gateway for TestNode {
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
         self.submissions.set(self.submissions.get() + 1);
-        let mut ids = Vec::new();
-        for spec in &specs {
-            match spec.agent_type.as_str() {
-                "echo" | "slow" | "never" => {}
-                "full" => return Err(Error::Backpressure(50)),
-                other => return Err(Error::NotFound(format!("no agent type {other}"))),
-            }
+        specs.into_iter().map(|spec| self.accept(spec)).collect()
+    }
+
+    async fn submit_each(
+        self: Rc<Self>,
+        specs: Vec<TaskSpec>,
+    ) -> Result<Vec<Result<TaskId, Error>>, Error> {
+        self.submissions.set(self.submissions.get() + 1);
+        Ok(specs.into_iter().map(|spec| self.accept(spec)).collect())
+    }
+
+    async fn tasks(
+        self: Rc<Self>,
+        filter: TaskFilter,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<TaskPage, Error> {
+        let from: u128 = cursor.map_or(0, |cursor| cursor.parse().expect("a cursor of its own"));
+        let wanted = |view: &&TaskView| {
+            filter.status.is_none_or(|status| status == view.status) && view.id.random >= from
+        };
+        let tasks = self.tasks.borrow();
+        let mut found: Vec<TaskView> = tasks.values().filter(wanted).cloned().collect();
+        found.sort_by_key(|view| view.id.random);
+        let cursor = found.get(max as usize).map(|next| next.id.random.to_string());
+        found.truncate(max as usize);
+        Ok(TaskPage { tasks: found, cursor })
+    }
+
+    async fn requeue(self: Rc<Self>, id: TaskId) -> Result<(), Error> {
+        Err(Error::NotFound(format!("no dead task {id}")))
+    }
+
+    async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error> {
+        match types.iter().find(|name| *name != "echo") {
+            Some(name) => Err(Error::NotFound(format!("no agent type {name}"))),
+            None => Ok(Worker { seats: vec![(0, AGENT)], capacity }),
         }
-        for spec in specs {
-            let id = TaskId { shard: 0, random: self.tasks.borrow().len() as u128 };
-            let done = spec.agent_type == "echo";
-            let view = TaskView {
-                id,
-                agent_type: spec.agent_type,
-                status: if done { TaskStatus::Done } else { TaskStatus::Queued },
-                priority: spec.priority,
-                attempts: u32::from(done),
-                result: Some(spec.payload),
-                error: None,
-            };
-            self.tasks.borrow_mut().insert(id, view);
-            ids.push(id);
-        }
-        Ok(ids)
+    }
+
+    async fn fetch(
+        self: Rc<Self>,
+        worker: Worker,
+        max: u32,
+        _: u64,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        let count = u128::from(max.min(worker.capacity));
+        let task = |random| LeasedTask {
+            id: TaskId { shard: 0, random },
+            lease: 7,
+            agent_type: "echo".into(),
+            attempt: 1,
+            deadline_ms: 60_000,
+            payload: vec![0xc0],
+        };
+        Ok((0..count).map(task).collect())
+    }
+
+    async fn end_attempts(
+        self: Rc<Self>,
+        completions: Vec<Completion>,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        self.endings.set(self.endings.get() + 1);
+        let end = |completion: Completion| match completion.lease {
+            7 => Ok(()),
+            _ => Err(Error::StaleLease("not that lease".into())),
+        };
+        Ok(completions.into_iter().map(end).collect())
+    }
+
+    async fn extend(self: Rc<Self>, _: TaskId, _: u64, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn leave(self: Rc<Self>, _: Worker) {
+        self.left.set(self.left.get() + 1);
     }
 
     async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {

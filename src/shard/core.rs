@@ -177,6 +177,7 @@ impl Shard {
                     self.with_agent(agent, |agent, context| agent.on_timer(token, context));
                 }
                 Timer::Attempt(lease) => self.attempt_timed_out(lease),
+                Timer::Fetch(core, correlation) => self.fetch_timed_out(core, correlation),
                 Timer::Watch(core, correlation, random) => {
                     let response = match self.tasks.stop_watching(random, core, correlation) {
                         Some(()) => self.view_task(random),

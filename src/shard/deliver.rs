@@ -54,6 +54,7 @@ impl Shard {
             }
             Kind::Broadcast => self.deliver_broadcast(header.target as TypeIndex, parcel),
             Kind::Submit => self.accept_submission(parcel),
+            Kind::Ending => self.accept_ending(parcel),
             Kind::TaskEvent => self.deliver_news(parcel),
             Kind::Reply => self.deliver_reply(header.correlation, Ok(parcel.payload)),
             Kind::Refusal => {
@@ -215,7 +216,7 @@ impl Shard {
                 // A door that went away no longer wants the answer.
                 let _ = door.send(answer);
             }
-            Waiter::DoorSubmit { answer, .. } => {
+            Waiter::DoorEach { answer, .. } => {
                 self.woke_futures = true;
                 let _ = answer.send(Err(failure(response)));
             }
@@ -238,6 +239,7 @@ impl Shard {
             Notice::AgentDown(id) => {
                 self.kernel.directory.remove(id);
                 self.kernel.links.set_closed(id, None);
+                self.worker_gone(id);
             }
             Notice::MailboxFull(id, type_index) => {
                 self.kernel.links.set_closed(id, Some(type_index));

@@ -1,28 +1,53 @@
 //! What doors of this core ask of its shard, between two turns.
 
 use super::{
+    calls::CallKey,
     core::Shard,
     kernel::{Waiter, door_of},
 };
 use crate::{
     registry::TypeIndex,
     wire::{
-        api::{Error, TaskSpec, TaskStatus, TaskView},
+        api::{Completion, Error, TaskSpec, TaskStatus, TaskView},
         batch::{Header, Kind, Value},
         id::{AgentId, CoreIndex, TaskId},
-        letter::{Request, Response, Submission},
+        letter::{Ending, Request, Response, Submission},
     },
 };
 use futures_channel::oneshot::Sender;
 
-/// Where the tasks of one submission go.
+/// What became of each member of a request, told when all of them are settled.
+pub type Outcomes = Result<Vec<Result<TaskId, Error>>, Error>;
+
+/// What a submission asks beyond its task.
+struct Asked {
+    /// Room was reserved for it.
+    reserved: bool,
+    /// Its submitter wants to hear of its end.
+    watched: bool,
+    /// Its place in the request.
+    place: u32,
+}
+
+/// Where a task goes.
+#[derive(Clone, Copy, Debug)]
 pub struct Placed {
-    /// One id a task, in their order.
-    pub ids: Vec<TaskId>,
-    /// The type of each task.
-    types: Vec<TypeIndex>,
-    /// How many go to each shard that takes any.
-    pub parts: Vec<(CoreIndex, u32)>,
+    /// Its name.
+    pub id: TaskId,
+    /// Its agent type.
+    type_index: TypeIndex,
+}
+
+/// How many of some placed tasks go to each shard that takes any.
+pub fn parts(placed: &[Placed]) -> Vec<(CoreIndex, u32)> {
+    let mut parts: Vec<(CoreIndex, u32)> = Vec::new();
+    for Placed { id, .. } in placed {
+        match parts.iter_mut().find(|(core, _)| *core == id.shard) {
+            Some((_, count)) => *count += 1,
+            None => parts.push((id.shard, 1)),
+        }
+    }
+    parts
 }
 
 impl Shard {
@@ -38,45 +63,111 @@ impl Shard {
         })
     }
 
-    /// Chooses a shard and an id for each task.
+    /// Chooses a shard and an id for a task.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown agent type; nothing was done.
-    pub fn place(&mut self, specs: &[TaskSpec]) -> Result<Placed, Error> {
-        let types = specs
-            .iter()
-            .map(|spec| self.find_type(&spec.agent_type))
-            .collect::<Result<Vec<_>, _>>();
-        let types = types?;
-        let mut counts = vec![0; self.kernel.links.cores()];
-        let mut ids = Vec::with_capacity(specs.len());
-        for &type_index in &types {
-            let shard = self.kernel.choose_home(type_index);
-            counts[shard as usize] += 1;
-            ids.push(TaskId { shard, random: self.kernel.random_bits() });
-        }
-        let parts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0);
-        let parts = parts.map(|(core, count)| (core as CoreIndex, count)).collect();
-        Ok(Placed { ids, types, parts })
+    pub fn place(&mut self, spec: &TaskSpec) -> Result<Placed, Error> {
+        let type_index = self.find_type(&spec.agent_type)?;
+        let shard = match &spec.key {
+            // One shard knows all tasks of a key.
+            Some(key) => self.kernel.home_of_key(type_index, key),
+            None => self.kernel.choose_home(type_index),
+        };
+        Ok(Placed { id: TaskId { shard, random: self.kernel.random_bits() }, type_index })
     }
 
-    /// Submits placed tasks; the answer comes when all are accepted or one is refused.
+    /// Submits tasks whose room was reserved; the answer comes when all are settled.
     ///
     /// # Errors
     /// [`Error::Backpressure`] when too many requests wait on this core; nothing was submitted.
-    pub fn submit(
+    pub fn submit_reserved(
         &mut self,
         specs: &[TaskSpec],
-        placed: &Placed,
+        placed: &[Placed],
+        answer: Sender<Outcomes>,
+    ) -> Result<(), Error> {
+        let placed: Vec<_> = placed.iter().copied().map(Ok).collect();
+        self.submit_placed(specs, placed, true, answer)
+    }
+
+    /// Submits tasks, each by itself; the answer comes when all are settled.
+    ///
+    /// # Errors
+    /// [`Error::Backpressure`] when too many requests wait on this core; nothing was submitted.
+    pub fn submit_each(
+        &mut self,
+        specs: &[TaskSpec],
+        answer: Sender<Outcomes>,
+    ) -> Result<(), Error> {
+        let placed = specs.iter().map(|spec| self.place(spec)).collect();
+        self.submit_placed(specs, placed, false, answer)
+    }
+
+    fn submit_placed(
+        &mut self,
+        specs: &[TaskSpec],
+        placed: Vec<Result<Placed, Error>>,
         reserved: bool,
-        answer: Sender<Result<(), Error>>,
+        answer: Sender<Outcomes>,
     ) -> Result<(), Error> {
         self.check_room()?;
-        let waiter = Waiter::DoorSubmit { remaining: specs.len(), refused: None, answer };
-        let key = self.kernel.calls.insert(waiter);
-        for (place, spec) in specs.iter().enumerate() {
-            let (id, type_index) = (placed.ids[place], placed.types[place]);
-            self.send_submission(key.to_bits(), spec, id, type_index, reserved, false);
+        let outcomes = placed.iter().map(|placed| placed.clone().map(|placed| placed.id));
+        let key = self.open_each(outcomes.collect(), answer);
+        for (place, (spec, placed)) in specs.iter().zip(&placed).enumerate() {
+            if let (Ok(placed), Some(key)) = (placed, key) {
+                let asked = Asked { reserved, watched: false, place: place as u32 };
+                self.send_submission(key, spec, *placed, asked);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a wait for the members of a request that are not settled yet; `None`, and the answer
+    /// is given, when there are none.
+    fn open_each(
+        &mut self,
+        outcomes: Vec<Result<TaskId, Error>>,
+        answer: Sender<Outcomes>,
+    ) -> Option<CallKey> {
+        let remaining = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        if remaining == 0 {
+            // A door that went away no longer wants to know.
+            drop(answer.send(Ok(outcomes)));
+            return None;
+        }
+        Some(self.kernel.calls.insert(Waiter::DoorEach { remaining, outcomes, answer }))
+    }
+
+    /// Ends attempts; the answer comes when all ends are committed or refused.
+    ///
+    /// # Errors
+    /// [`Error::Backpressure`] when too many requests wait on this core; nothing was ended.
+    pub fn end_attempts(
+        &mut self,
+        completions: &[Completion],
+        answer: Sender<Outcomes>,
+    ) -> Result<(), Error> {
+        self.check_room()?;
+        let cores = self.kernel.links.cores();
+        let outcomes = completions.iter().map(|Completion { id, .. }| {
+            let known = (id.shard as usize) < cores;
+            known.then_some(*id).ok_or_else(|| Error::NotFound(format!("task {id} does not exist")))
+        });
+        let key = self.open_each(outcomes.collect(), answer);
+        let Some(key) = key else { return Ok(()) };
+        let source = door_of(self.kernel.index).to_bits();
+        let header = Header { target: 0, source, correlation: key.to_bits(), kind: Kind::Ending };
+        for (place, Completion { id, lease, outcome }) in completions.iter().enumerate() {
+            if (id.shard as usize) < cores {
+                let (failed, retry, body) = match outcome {
+                    Ok(result) => (false, false, &result[..]),
+                    Err(failure) => (true, failure.retry, failure.error.as_bytes()),
+                };
+                let (random, place) = (id.random, place as u32);
+                let ending = Ending { random, lease: *lease, place, failed, retry, body };
+                self.kernel.push_owed(id.shard, header, Value(&ending));
+            }
         }
         Ok(())
     }
@@ -92,11 +183,9 @@ impl Shard {
         answer: Sender<Result<TaskView, Error>>,
     ) -> Result<(), Error> {
         self.check_room()?;
-        let type_index = self.find_type(&spec.agent_type)?;
-        let shard = self.kernel.choose_home(type_index);
-        let id = TaskId { shard, random: self.kernel.random_bits() };
+        let placed = self.place(&spec)?;
         let view = Box::new(TaskView {
-            id,
+            id: placed.id,
             agent_type: spec.agent_type.clone(),
             status: TaskStatus::Queued,
             priority: spec.priority,
@@ -105,34 +194,31 @@ impl Shard {
             error: None,
         });
         let key = self.kernel.calls.insert(Waiter::DoorExecute { view, answer });
-        self.send_submission(key.to_bits(), &spec, id, type_index, false, true);
+        let asked = Asked { reserved: false, watched: true, place: 0 };
+        self.send_submission(key, &spec, placed, asked);
         Ok(())
     }
 
-    fn send_submission(
-        &mut self,
-        correlation: u64,
-        spec: &TaskSpec,
-        id: TaskId,
-        type_index: TypeIndex,
-        reserved: bool,
-        watched: bool,
-    ) {
+    fn send_submission(&mut self, key: CallKey, spec: &TaskSpec, placed: Placed, asked: Asked) {
         let submission = Submission {
-            random: id.random,
+            random: placed.id.random,
             timeout_ms: spec.timeout_ms.unwrap_or(0),
             max_attempts: spec.max_attempts.unwrap_or(0),
-            type_index,
+            type_index: placed.type_index,
             priority: spec.priority as u8,
-            reserved,
-            watched,
+            reserved: asked.reserved,
+            watched: asked.watched,
+            transient: spec.transient,
+            place: asked.place,
+            delay_ms: spec.delay_ms,
+            key: spec.key.as_deref().unwrap_or_default().as_bytes(),
             payload: &spec.payload,
         };
         let source = door_of(self.kernel.index).to_bits();
-        let header = Header { target: 0, source, correlation, kind: Kind::Submit };
+        let header = Header { target: 0, source, correlation: key.to_bits(), kind: Kind::Submit };
         // Submissions of doors are bounded by the limit on waiting requests, each of a bounded
         // frame, so they count as owed.
-        self.kernel.push_owed(id.shard, header, Value(&submission));
+        self.kernel.push_owed(placed.id.shard, header, Value(&submission));
     }
 
     /// Asks a core for a door.
@@ -148,6 +234,18 @@ impl Shard {
     ) -> Result<(), Error> {
         self.kernel.ask(core, request, Waiter::DoorRequest(answer), timeout_ms)?;
         Ok(())
+    }
+
+    /// This core.
+    pub fn index(&self) -> CoreIndex {
+        self.kernel.index
+    }
+
+    /// Asks a core for something whose answer is of no interest.
+    pub fn tell(&mut self, core: CoreIndex, request: &Request) {
+        if let Err(error) = self.kernel.ask(core, request, Waiter::Nobody, 0) {
+            tracing::warn!(?error, ?request, "too many requests wait: one was not sent");
+        }
     }
 
     /// The core that a new agent goes to, and what to ask of it.

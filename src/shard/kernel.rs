@@ -3,6 +3,7 @@
 use super::{
     calls::{CallKey, Calls},
     context::{NewTask, SendError},
+    doors::Outcomes,
     handle::{Failure, Inbox, Lease},
     links::Links,
     types::Types,
@@ -30,14 +31,14 @@ pub enum Waiter {
     DoorCall(oneshot::Sender<Result<Vec<u8>, Error>>),
     /// A door that asked a core.
     DoorRequest(oneshot::Sender<Result<Response, Error>>),
-    /// A door that submitted tasks and waits until all are accepted.
-    DoorSubmit {
-        /// Submissions not yet answered.
+    /// A door whose request has several members, each answered by itself.
+    DoorEach {
+        /// Members not yet settled.
         remaining: usize,
-        /// The first refusal.
-        refused: Option<Error>,
+        /// What became of each so far; the id of one that is not settled.
+        outcomes: Vec<Result<TaskId, Error>>,
         /// Told when `remaining` is 0.
-        answer: oneshot::Sender<Result<(), Error>>,
+        answer: oneshot::Sender<Outcomes>,
     },
     /// A door that waits for the end of a task that it submitted.
     DoorExecute {
@@ -58,6 +59,8 @@ pub enum Timer {
     Agent(AgentId, u64),
     /// An attempt has taken long enough.
     Attempt(Lease),
+    /// A fetch has waited long enough: asker's core, correlation.
+    Fetch(CoreIndex, u64),
     /// Somebody has waited long enough for a task's end: asker's core, correlation, task.
     Watch(CoreIndex, u64, u128),
     /// An agent is started, at first or again.
@@ -309,6 +312,12 @@ impl Kernel {
         turn.min_by_key(|home| self.loads[*home as usize]).unwrap_or(self.index)
     }
 
+    /// The core whose shard knows every task of a type with that key.
+    pub fn home_of_key(&self, type_index: TypeIndex, key: &str) -> CoreIndex {
+        let hosts = &self.types.get(type_index).hosts;
+        hosts[crate::registry::hash_of(key.as_bytes()) as usize % hosts.len()]
+    }
+
     fn next_of(&mut self, type_index: TypeIndex) -> CoreIndex {
         self.next_host = self.next_host.wrapping_add(1);
         let hosts = &self.types.get(type_index).hosts;
@@ -339,6 +348,10 @@ impl Kernel {
             priority: task.priority as u8,
             reserved: false,
             watched: true,
+            transient: false,
+            place: 0,
+            delay_ms: 0,
+            key: &[],
             payload: task.payload,
         };
         let header =

@@ -25,6 +25,8 @@ pub mod exec;
 pub mod handle;
 mod kernel;
 mod links;
+mod news;
+pub mod remote;
 mod requests;
 pub mod run;
 mod supervise;

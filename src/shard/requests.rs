@@ -1,6 +1,6 @@
 //! What a core is asked by another, or by a door of its own.
 
-use super::{core::Shard, kernel::watcher_of};
+use super::{core::Shard, kernel::watcher_of, remote::Fetch};
 use crate::wire::{
     api::Error,
     id::CoreIndex,
@@ -16,6 +16,26 @@ impl Shard {
                     return;
                 }
                 self.view_task(random)
+            }
+            Request::Tasks(filter, from, max) => self.list_tasks(filter, from, max),
+            Request::Requeue(random) => done(self.requeue_task(random)),
+            Request::Seat(types, capacity) => match self.seat_worker(&types, capacity) {
+                Ok(worker) => Response::Seated(worker),
+                Err(error) => Response::Failed(error),
+            },
+            Request::Fetch(worker, max, wait_ms) => {
+                return self.fetch(Fetch { asker, correlation, worker, max }, wait_ms);
+            }
+            Request::StopFetch(worker) => {
+                self.stop_fetch(&worker);
+                Response::Done
+            }
+            Request::GiveBack(random, lease) => {
+                self.give_back(random, lease);
+                Response::Done
+            }
+            Request::Extend(random, lease, extend_ms) => {
+                done(self.extend_lease(random, lease, extend_ms))
             }
             Request::Cancel(random) => match self.cancel_task(random) {
                 Ok(cancelled) => Response::Cancelled(cancelled),

@@ -4,11 +4,12 @@
 //! told only after the log says that the record is committed.
 
 use super::{
-    agent::{Outcome, Task, TaskEvent, TaskNews},
-    calls::CallKey,
+    agent::{Outcome, Task},
     core::{Shard, call},
     handle::{Failure, Lease},
-    kernel::{Kernel, Timer, Waiter, door_of, watcher_of},
+    kernel::{Timer, watcher_of},
+    news::{refusal, tell},
+    remote::Remote,
     types::Types,
     wheel::TimerKey,
 };
@@ -17,10 +18,10 @@ use crate::{
     registry::TypeIndex,
     task::{Failed, LoadIndex, Submission, TableLimits, TaskTable, Watcher},
     wire::{
-        api::{CoreStats, Error, Priority, TaskStatus, TaskView},
-        batch::{Header, Kind, Parcel, Value},
+        api::{CoreStats, Error, Priority, TaskFilter, TaskStatus, TaskView},
+        batch::Parcel,
         id::{AgentId, CoreIndex, TaskId},
-        letter::{self, ArchivedSubmission, ArchivedTaskNews, NewsKind},
+        letter::{self, ArchivedSubmission, NewsKind, Response},
     },
 };
 use std::collections::{HashMap, VecDeque};
@@ -28,31 +29,35 @@ use std::collections::{HashMap, VecDeque};
 /// What happens when the log has committed a record.
 enum Logged {
     /// A submission is accepted: its submitter is told.
-    Submitted { key: u32, submitter: Watcher },
+    Submitted { key: u32, submitter: Watcher, place: u32 },
     /// A task has ended: whoever waits is told.
     Ended { key: u32 },
+    /// What a worker said of an attempt is settled: the worker is told.
+    Told { random: u128, asker: Watcher, place: u32 },
 }
 
 /// An attempt that its agent will end later.
-struct Attempt {
-    lease: Lease,
-    agent: AgentId,
-    type_index: TypeIndex,
-    started_ms: u64,
-    timer: TimerKey,
+pub(super) struct Attempt {
+    pub lease: Lease,
+    pub agent: AgentId,
+    pub type_index: TypeIndex,
+    pub started_ms: u64,
+    pub timer: TimerKey,
 }
 
 /// A shard's tasks and the agents' loads.
 pub(super) struct Tasks {
-    table: TaskTable,
+    pub table: TaskTable,
     log: MemoryLog,
     pending: Pending<Logged>,
     /// One for each agent type.
-    pools: Vec<LoadIndex>,
+    pub pools: Vec<LoadIndex>,
     /// When agents of each type crashed, oldest first.
     crashes: Vec<VecDeque<u64>>,
     /// Attempts that go on, by the task's key.
-    attempts: HashMap<u32, Attempt>,
+    pub attempts: HashMap<u32, Attempt>,
+    /// Workers that fetch.
+    pub remote: Remote,
     /// Whether a task could perhaps be given to an agent.
     assignable: bool,
     /// The buffer that agents put results into.
@@ -78,6 +83,7 @@ impl Tasks {
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
             crashes: vec![VecDeque::new(); types],
             attempts: HashMap::new(),
+            remote: Remote::default(),
             assignable: false,
             result: Vec::new(),
             capacity: limits.queue_primary + limits.queue_overflow,
@@ -160,6 +166,12 @@ impl Tasks {
         self.pending.push(position, Logged::Ended { key });
     }
 
+    /// Tells who ended an attempt when what came of it is committed.
+    pub(super) fn told_when_committed(&mut self, lease: Lease, asker: Watcher, place: u32) {
+        let random = self.table.id(lease.key).random;
+        self.pending.push(self.log.committed(), Logged::Told { random, asker, place });
+    }
+
     /// Ends an attempt and says what became of the task.
     fn end_attempt(&mut self, lease: Lease, result: Result<&[u8], (&str, bool)>) -> bool {
         let ended = match result {
@@ -206,18 +218,21 @@ impl Shard {
                     max_attempts: submission.max_attempts,
                     payload: submission.payload,
                 });
-                self.tasks.pending.push(position, Logged::Submitted { key, submitter });
+                let place = letter.place.to_native();
+                self.tasks.pending.push(position, Logged::Submitted { key, submitter, place });
             }
             Err(error) => {
                 let text = error.to_string();
-                let (what, retry_after_ms) = match error {
-                    Error::Backpressure(retry_after_ms) => (NewsKind::Backpressure, retry_after_ms),
-                    Error::TooLarge(_) => (NewsKind::TooLarge, 0),
-                    _ => (NewsKind::Invalid, 0),
+                let (what, retry_after_ms) = refusal(&error);
+                let news = letter::TaskNews {
+                    random: submission.random,
+                    shard: self.kernel.index,
+                    place: letter.place.to_native(),
+                    what,
+                    attempts: 0,
+                    retry_after_ms,
+                    body: text.as_bytes(),
                 };
-                let body = text.as_bytes();
-                let random = submission.random;
-                let news = letter::TaskNews { random, what, attempts: 0, retry_after_ms, body };
                 tell(&mut self.kernel, submitter, &news);
             }
         }
@@ -231,14 +246,18 @@ impl Shard {
             while let Some(logged) = self.tasks.pending.pop(self.tasks.log.committed()) {
                 went_on = true;
                 match logged {
-                    Logged::Submitted { key, submitter } => self.accepted(key, submitter),
+                    Logged::Submitted { key, submitter, place } => {
+                        self.accepted(key, submitter, place)
+                    }
                     Logged::Ended { key } => self.ended(key),
+                    Logged::Told { random, asker, place } => self.told(random, asker, place),
                 }
             }
             if std::mem::take(&mut self.tasks.assignable) {
                 for type_index in 0..self.tasks.pools.len() as TypeIndex {
                     went_on |= self.assign(type_index);
                 }
+                went_on |= self.serve_waiting();
             }
             if !went_on {
                 return worked;
@@ -247,16 +266,34 @@ impl Shard {
         }
     }
 
-    fn accepted(&mut self, key: u32, submitter: Watcher) {
+    fn accepted(&mut self, key: u32, submitter: Watcher, place: u32) {
         let random = self.tasks.table.id(key).random;
         self.tasks.table.accepted(key);
         self.tasks.assignable = true;
         // An agent hears of refusals and ends alone.
         if Self::is_door(AgentId::from_bits(submitter.target)) {
             let what = NewsKind::Accepted;
-            let news = letter::TaskNews { random, what, attempts: 0, retry_after_ms: 0, body: &[] };
-            tell(&mut self.kernel, submitter, &news);
+            self.tell_briefly(submitter, random, what, place);
         }
+    }
+
+    /// Tells a door what became of a member of its request, where there is nothing more to say.
+    fn tell_briefly(&mut self, door: Watcher, random: u128, what: NewsKind, place: u32) {
+        let shard = self.kernel.index;
+        let news = letter::TaskNews {
+            random,
+            shard,
+            place,
+            what,
+            attempts: 0,
+            retry_after_ms: 0,
+            body: &[],
+        };
+        tell(&mut self.kernel, door, &news);
+    }
+
+    fn told(&mut self, random: u128, asker: Watcher, place: u32) {
+        self.tell_briefly(asker, random, NewsKind::Ended, place);
     }
 
     fn ended(&mut self, key: u32) {
@@ -278,7 +315,16 @@ impl Shard {
                 _ => NewsKind::Dead,
             };
             let attempts = self.tasks.table.attempts(key);
-            let news = letter::TaskNews { random, what, attempts, retry_after_ms: 0, body };
+            let shard = self.kernel.index;
+            let news = letter::TaskNews {
+                random,
+                shard,
+                place: 0,
+                what,
+                attempts,
+                retry_after_ms: 0,
+                body,
+            };
             tell(&mut self.kernel, watcher, &news);
         }
         self.tasks.table.retain_within_limits();
@@ -342,7 +388,12 @@ impl Shard {
         self.run_commands();
     }
 
-    fn end_and_count(&mut self, agent: AgentId, lease: Lease, result: Result<&[u8], (&str, bool)>) {
+    pub(super) fn end_and_count(
+        &mut self,
+        agent: AgentId,
+        lease: Lease,
+        result: Result<&[u8], (&str, bool)>,
+    ) {
         let limit = self.tasks.table.limits().max_payload_bytes;
         let result = match result {
             Ok(result) if result.len() > limit => Err(("its result is too large", false)),
@@ -370,7 +421,7 @@ impl Shard {
     }
 
     /// Takes an attempt that goes on out of the books; `None` when it ended before.
-    fn take_attempt(&mut self, lease: Lease) -> Option<Attempt> {
+    pub(super) fn take_attempt(&mut self, lease: Lease) -> Option<Attempt> {
         let current = self.tasks.attempts.get(&lease.key)?;
         if current.lease != lease {
             return None;
@@ -378,7 +429,11 @@ impl Shard {
         let attempt = self.tasks.attempts.remove(&lease.key)?;
         self.kernel.wheel.cancel(attempt.timer);
         let took_ms = self.kernel.now_ms() - attempt.started_ms;
-        self.tasks.pools[attempt.type_index as usize].end(attempt.agent.slot(), took_ms);
+        self.tasks.remote.released(attempt.agent);
+        // A worker's seat may be on another core.
+        if attempt.agent.core() == self.kernel.index {
+            self.tasks.pools[attempt.type_index as usize].end(attempt.agent.slot(), took_ms);
+        }
         self.tasks.assignable = true;
         Some(attempt)
     }
@@ -391,6 +446,12 @@ impl Shard {
 
     /// An agent is gone: what it was working on counts as failed and goes to others.
     pub(super) fn agent_gone(&mut self, id: AgentId, type_index: TypeIndex, why: &str) {
+        self.fail_attempts_of(id, why);
+        self.tasks.pools[type_index as usize].remove(id.slot());
+    }
+
+    /// What an agent was working on counts as failed.
+    pub(super) fn fail_attempts_of(&mut self, id: AgentId, why: &str) {
         let of_agent = self.tasks.attempts.values().filter(|attempt| attempt.agent == id);
         let leases: Vec<Lease> = of_agent.map(|attempt| attempt.lease).collect();
         for lease in leases {
@@ -398,7 +459,16 @@ impl Shard {
                 self.tasks.end_attempt(lease, Err((why, true)));
             }
         }
-        self.tasks.pools[type_index as usize].remove(id.slot());
+    }
+
+    /// A part of this shard's tasks.
+    pub(super) fn list_tasks(&mut self, _: TaskFilter, _: u64, _: u32) -> Response {
+        Response::Tasks(Vec::new(), None)
+    }
+
+    /// Queues a dead task again.
+    pub(super) fn requeue_task(&mut self, _: u128) -> Result<(), Error> {
+        Err(Error::NotFound("no such task".into()))
     }
 
     /// Cancels a task; `Ok(false)` when it had ended before.
@@ -417,99 +487,4 @@ impl Shard {
         }
         Ok(true)
     }
-
-    /// Tells a submitter what became of its task.
-    pub(super) fn deliver_news(&mut self, parcel: Parcel<'_>) {
-        let letter = parcel.open::<ArchivedTaskNews<'_>>();
-        let what = NewsKind::from(letter.what);
-        let target = AgentId::from_bits(parcel.header.target);
-        let refused = |text: &[u8]| {
-            let text = || String::from_utf8_lossy(text).into_owned();
-            match what {
-                NewsKind::Backpressure => Error::Backpressure(letter.retry_after_ms.to_native()),
-                NewsKind::TooLarge => Error::TooLarge(text()),
-                _ => Error::Invalid(text()),
-            }
-        };
-        if Self::is_door(target) {
-            let refusal = match what.ended() {
-                None if what != NewsKind::Accepted => Some(refused(&letter.body)),
-                _ => None,
-            };
-            return self.news_for_door(parcel.header.correlation, what, letter, refusal);
-        }
-        let shard = AgentId::from_bits(parcel.header.source).core();
-        let id = TaskId { shard, random: letter.random.to_native() };
-        let error;
-        let event = match what.ended() {
-            Some(status) => {
-                let attempts = letter.attempts.to_native();
-                TaskEvent::Ended { status, attempts, body: &letter.body }
-            }
-            None => {
-                error = refused(&letter.body);
-                TaskEvent::Refused(&error)
-            }
-        };
-        let news = TaskNews { id, event };
-        self.with_agent(target, |agent, context| agent.on_task_news(&news, context));
-    }
-
-    fn news_for_door(
-        &mut self,
-        correlation: u64,
-        what: NewsKind,
-        letter: &ArchivedTaskNews<'_>,
-        refusal: Option<Error>,
-    ) {
-        let key = CallKey::from_bits(correlation);
-        let over = match self.kernel.calls.get_mut(key) {
-            Some(Waiter::DoorSubmit { remaining, refused, .. }) => {
-                *remaining -= 1;
-                *refused = refused.take().or(refusal.clone());
-                *remaining == 0
-            }
-            Some(Waiter::DoorExecute { .. }) => what != NewsKind::Accepted,
-            _ => false,
-        };
-        if !over {
-            return;
-        }
-        self.woke_futures = true;
-        // A door that went away no longer wants to know; the task goes on.
-        match self.kernel.close_call(key) {
-            Some(Waiter::DoorSubmit { refused, answer, .. }) => {
-                let _ = answer.send(refused.map_or(Ok(()), Err));
-            }
-            Some(Waiter::DoorExecute { mut view, answer }) => {
-                let ended = match (what.ended(), refusal) {
-                    (Some(status), _) => {
-                        view.status = status;
-                        view.attempts = letter.attempts.to_native();
-                        match status {
-                            TaskStatus::Done => view.result = Some(letter.body.to_vec()),
-                            _ => view.error = Some(String::from_utf8_lossy(&letter.body).into()),
-                        }
-                        Ok(*view)
-                    }
-                    (None, Some(error)) => Err(error),
-                    (None, None) => unreachable!("accepted is not the end"),
-                };
-                let _ = answer.send(ended);
-            }
-            _ => unreachable!("it was looked at just now"),
-        }
-    }
-}
-
-/// Puts news of a task on their way to who waits for them.
-fn tell(kernel: &mut Kernel, waiting: Watcher, news: &letter::TaskNews<'_>) {
-    let header = Header {
-        target: waiting.target,
-        source: door_of(kernel.index).to_bits(),
-        correlation: waiting.correlation,
-        kind: Kind::TaskEvent,
-    };
-    let core = AgentId::from_bits(waiting.target).core();
-    kernel.push_owed(core, header, Value(news));
 }

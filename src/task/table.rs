@@ -407,6 +407,39 @@ impl TaskTable {
         }
     }
 
+    /// The lease of a task's current attempt, for who knows its token.
+    ///
+    /// # Errors
+    /// [`Stale`] when that is not the current attempt's token.
+    pub fn by_token(&self, random: u128, token: u64) -> Result<Lease, Stale> {
+        let key = self.key(random).ok_or(Stale)?;
+        let entry = &self.entries[key as usize];
+        let current = entry.state == State::Running && entry.token == token;
+        current.then_some(Lease { key, token }).ok_or(Stale)
+    }
+
+    /// Lets an attempt last so long from now; when it ends then, milliseconds.
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing is changed.
+    pub fn extend(&mut self, lease: Lease, now_ms: u64, extend_ms: u64) -> Result<u64, Stale> {
+        let entry = self.leased(lease)?;
+        entry.deadline_ms = now_ms.saturating_add(extend_ms);
+        Ok(entry.deadline_ms)
+    }
+
+    /// Takes an attempt back as if it had not begun.
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing is changed.
+    pub fn give_back(&mut self, lease: Lease) -> Result<(), Stale> {
+        let entry = self.leased(lease)?;
+        entry.attempts -= 1;
+        self.counters.running -= 1;
+        self.queue(lease.key);
+        Ok(())
+    }
+
     /// Ends a task well; it is told when the log has it ([`TaskTable::ended`]).
     ///
     /// # Errors

@@ -143,6 +143,15 @@ pub struct LeasedTask {
     pub payload: Vec<u8>,
 }
 
+/// A worker that has registered: it has a seat, an agent, for each type whose tasks it takes.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Worker {
+    /// Place of the type in the node's list, and the agent.
+    pub seats: Vec<(u16, AgentId)>,
+    /// Tasks that it may hold at the same time.
+    pub capacity: u32,
+}
+
 /// How a worker ends an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {

@@ -49,13 +49,15 @@ pub enum Kind {
     Notice,
     /// A task for the receiving shard.
     Submit,
-    /// What became of a submission.
+    /// How an attempt of a task of the receiving shard ended.
+    Ending,
+    /// What became of a submission or of an attempt's end.
     TaskEvent,
 }
 
 impl Kind {
     /// All kinds, each at the place of its number.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Send,
         Self::Call,
         Self::Reply,
@@ -65,6 +67,7 @@ impl Kind {
         Self::Response,
         Self::Notice,
         Self::Submit,
+        Self::Ending,
         Self::TaskEvent,
     ];
 }

@@ -1,7 +1,7 @@
 //! What cores say to each other about agents and tasks: the archived payloads of a batch.
 
 use super::{
-    api::{AgentView, Error, TaskStatus, TaskView},
+    api::{AgentView, Error, LeasedTask, TaskFilter, TaskStatus, TaskView, Worker},
     id::AgentId,
 };
 use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
@@ -11,8 +11,22 @@ use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
 pub enum Request {
     /// What is known of a task; answered when it ended or `wait_ms` passed.
     Task(u128, u64),
+    /// A part of the shard's tasks: which, from where, and how many at most.
+    Tasks(TaskFilter, u64, u32),
     /// Ends a task.
     Cancel(u128),
+    /// Queues a dead task again.
+    Requeue(u128),
+    /// Seats a worker: a remote agent of each type, and how many tasks it may hold.
+    Seat(Vec<u16>, u32),
+    /// Leases at most so many tasks to a worker; answered when there are some or `wait_ms` passed.
+    Fetch(Worker, u32, u64),
+    /// Answers what a worker waits for, with no tasks.
+    StopFetch(Worker),
+    /// An attempt that did not take place: the task and its lease.
+    GiveBack(u128, u64),
+    /// Lets a lease last so many milliseconds from now.
+    Extend(u128, u64, u64),
     /// The core's agents; of one type when one is named.
     Agents(Option<u16>),
     /// Starts an agent of a type, with a name or without.
@@ -30,13 +44,19 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Task`].
     Task(TaskView),
+    /// To [`Request::Tasks`]: with where the next part begins.
+    Tasks(Vec<TaskView>, Option<u64>),
+    /// To [`Request::Seat`].
+    Seated(Worker),
+    /// To [`Request::Fetch`].
+    Leased(Vec<LeasedTask>),
     /// To [`Request::Cancel`]: false when the task had ended before.
     Cancelled(bool),
     /// To [`Request::Agents`].
     Agents(Vec<AgentView>),
     /// To [`Request::Spawn`].
     Spawned(AgentId),
-    /// To [`Request::Stop`], [`Request::Reserve`] and [`Request::Release`].
+    /// To questions whose answer is that it was done.
     Done,
     /// To any of them.
     Failed(Error),
@@ -72,16 +92,47 @@ pub struct Submission<'a> {
     pub reserved: bool,
     /// Whether the submitter wants to hear of its end.
     pub watched: bool,
+    /// Kept in memory only.
+    pub transient: bool,
+    /// Its place in the submitter's request.
+    pub place: u32,
+    /// How long it waits before it may run, milliseconds.
+    pub delay_ms: u64,
+    /// Makes it idempotent; empty for none.
+    #[rkyv(with = InlineAsBox)]
+    pub key: &'a [u8],
     /// One MessagePack value.
     #[rkyv(with = InlineAsBox)]
     pub payload: &'a [u8],
 }
 
-/// What became of a submission, told to its submitter.
+/// How a worker ends an attempt, on its way to the task's shard.
+#[derive(Clone, Copy, Debug, Archive, Serialize)]
+pub struct Ending<'a> {
+    /// The random part of the task's id.
+    pub random: u128,
+    /// The attempt's fencing token.
+    pub lease: u64,
+    /// Its place in the worker's request.
+    pub place: u32,
+    /// Whether the attempt failed.
+    pub failed: bool,
+    /// Whether another attempt may help.
+    pub retry: bool,
+    /// The result, or the error's text.
+    #[rkyv(with = InlineAsBox)]
+    pub body: &'a [u8],
+}
+
+/// What became of a submission or of an attempt's end, told to who sent it.
 #[derive(Clone, Copy, Debug, Archive, Serialize)]
 pub struct TaskNews<'a> {
     /// The random part of the task's id.
     pub random: u128,
+    /// The shard part of the task's id.
+    pub shard: u16,
+    /// Its place in the request that this answers.
+    pub place: u32,
     /// What happened.
     pub what: NewsKind,
     /// Attempts begun.
@@ -97,8 +148,14 @@ pub struct TaskNews<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Clone, Copy))]
 pub enum NewsKind {
-    /// It was accepted.
+    /// It was accepted; the id may be that of a task with the same key.
     Accepted,
+    /// The attempt's end is committed.
+    Ended,
+    /// The attempt was not the task's current one.
+    Stale,
+    /// It contradicts what is there.
+    Conflict,
     /// It was refused for lack of room.
     Backpressure,
     /// It was refused because it is wrong.
@@ -129,6 +186,9 @@ impl From<ArchivedNewsKind> for NewsKind {
     fn from(kind: ArchivedNewsKind) -> Self {
         match kind {
             ArchivedNewsKind::Accepted => Self::Accepted,
+            ArchivedNewsKind::Ended => Self::Ended,
+            ArchivedNewsKind::Stale => Self::Stale,
+            ArchivedNewsKind::Conflict => Self::Conflict,
             ArchivedNewsKind::Backpressure => Self::Backpressure,
             ArchivedNewsKind::Invalid => Self::Invalid,
             ArchivedNewsKind::TooLarge => Self::TooLarge,

@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("COREFLOW", str(ROOT / "target/release/coreflow"))
@@ -13,8 +14,11 @@ WAIT_S = 30
 
 
 class Server:
-    def __init__(self, *settings):
-        words = [PROGRAM, "serve", "--json", "--config", "examples/exec.toml"]
+    def __init__(self, *settings, config="examples/exec.toml", folder=None):
+        words = [PROGRAM, "serve", "--json", "--config", config]
+        # Without a folder that outlives it, what the node keeps goes with the test.
+        self.own_folder = None if folder else tempfile.TemporaryDirectory(prefix="coreflow-")
+        #settings = (*settings, f"log.folder={folder or self.own_folder.name}")
         chosen = ("server.rpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0")
         for setting in (*chosen, *settings):
             words += ["--set", setting]
@@ -44,9 +48,9 @@ def split(address):
 
 
 @contextlib.contextmanager
-def serving(*settings):
+def serving(*settings, **options):
     """A server that ends with the test, whatever happens, and ends well if the test went well."""
-    server = Server(*settings)
+    server = Server(*settings, **options)
     try:
         yield server
         if server.process.poll() is None:

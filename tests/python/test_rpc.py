@@ -51,13 +51,6 @@ async def cancel(server):
     assert ended["status"] == "cancelled", ended
 
 
-async def keys(server):
-    rpc = await client(server)
-    task = {"type": "echo", "payload": 1, "key": "only-once"}
-    # Refused rather than run twice.
-    await fails("key is not supported", rpc.call("task.submit", task))
-
-
 async def pipelining(server):
     rpc = await client(server)
     submit = (rpc.call("task.submit", {"type": "echo", "payload": n}) for n in range(200))
@@ -106,7 +99,7 @@ async def a_frame_in_single_bytes(server):
 async def main():
     with serving() as server:
         for test in (
-            tasks, cancel, keys, pipelining, agents_and_stats, errors, a_frame_in_single_bytes
+            tasks, cancel, pipelining, agents_and_stats, errors, a_frame_in_single_bytes
         ):
             await asyncio.wait_for(test(server), 60)
             print("ok", test.__name__)

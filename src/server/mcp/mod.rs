@@ -13,7 +13,7 @@ mod modern;
 pub mod stdio;
 mod tools;
 
-use super::{Limits, reply, request::Request};
+use super::{Limits, reply, request::Request, worker::WorkerSession};
 use crate::{
     node::gateway::Gateway,
     wire::{api::Error, json},
@@ -89,7 +89,7 @@ pub async fn handle<G: Gateway>(
 async fn run_tool<G: Gateway>(gateway: Rc<G>, call: ToolCall, limits: &Limits) -> Response {
     let request = Request::parse(call.tool.method, &call.arguments, limits);
     let outcome = match request {
-        Ok(request) => request.run(gateway).await,
+        Ok(request) => request.run(gateway, &WorkerSession::default()).await,
         Err(error) => Err(error),
     };
     let (mut structured, mut is_error) = (Vec::new(), outcome.is_err());

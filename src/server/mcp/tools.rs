@@ -30,7 +30,7 @@ const ADDS: &str = r#""readOnlyHint":false,"destructiveHint":false,"idempotentHi
 const ENDS: &str = r#""readOnlyHint":false,"destructiveHint":true,"idempotentHint":true"#;
 
 /// All tools, in the order that `tools/list` shows them.
-pub const TOOLS: [Tool; 10] = [
+pub const TOOLS: [Tool; 11] = [
     Tool {
         name: "task_create",
         title: "Create a task",
@@ -39,15 +39,15 @@ pub const TOOLS: [Tool; 10] = [
             task_result. The error backpressure means that nothing was accepted: try again after \
             retry_after_ms.",
         method: "task.submit",
-        properties: r#""type":{"type":"string","minLength":1,"description":"The agent type that runs the task, for example echo."},"payload":{"description":"What the agent gets: any JSON value."},"priority":{"type":"string","enum":["low","normal","high","critical"],"default":"normal","description":"How urgent the task is."},"timeout_ms":{"type":"integer","minimum":1,"description":"How long one attempt may take, milliseconds."},"max_attempts":{"type":"integer","minimum":1,"maximum":4294967295,"description":"Attempts before the task is given up as dead."}"#,
+        properties: r#""type":{"type":"string","minLength":1,"description":"The agent type that runs the task, for example echo."},"payload":{"description":"What the agent gets: any JSON value."},"priority":{"type":"string","enum":["low","normal","high","critical"],"default":"normal","description":"How urgent the task is."},"timeout_ms":{"type":"integer","minimum":1,"description":"How long one attempt may take, milliseconds."},"max_attempts":{"type":"integer","minimum":1,"maximum":4294967295,"description":"Attempts before the task is given up as dead."},"key":{"type":"string","minLength":1,"maxLength":256,"description":"Makes the call idempotent: for 24 hours a second task_create with the same type, key and content returns the same id."},"delay_ms":{"type":"integer","minimum":0,"default":0,"description":"How long the task waits before it may run, milliseconds."}"#,
         required: r#"["type","payload"]"#,
         hints: ADDS,
     },
     Tool {
         name: "task_status",
         title: "Status of a task",
-        description: "Tells where a task is in its life (queued, running, done, dead or \
-            cancelled), its attempts and its last error, without its result.",
+        description: "Tells where a task is in its life (queued, delayed, running, done, dead \
+            or cancelled), its attempts and its last error, without its result.",
         method: "task.status",
         properties: TASK_ID,
         required: r#"["id"]"#,
@@ -62,6 +62,16 @@ pub const TOOLS: [Tool; 10] = [
         method: "task.result",
         properties: r#""id":{"type":"string","description":"The task's id, as task_create gave it."},"wait_ms":{"type":"integer","minimum":0,"default":0,"description":"How long to wait for the task to end, milliseconds."}"#,
         required: r#"["id"]"#,
+        hints: READS,
+    },
+    Tool {
+        name: "task_list",
+        title: "List tasks",
+        description: "Lists tasks that the node knows, without their results, a hundred at a \
+            time: ended ones stay for a while. A cursor in the answer leads to the next part.",
+        method: "task.list",
+        properties: r#""status":{"type":"string","enum":["queued","delayed","running","done","dead","cancelled"],"description":"Only tasks that are there in their life."},"type":{"type":"string","minLength":1,"description":"Only tasks of this agent type."},"cursor":{"type":"string","minLength":1,"description":"Where to go on, as the last answer gave it."}"#,
+        required: "[]",
         hints: READS,
     },
     Tool {

@@ -2,7 +2,7 @@
 
 use super::{
     frame::{self, Call},
-    work::{Answer, Group, Kind, Work},
+    work::{Answer, Groups, Work},
 };
 use crate::{
     server::{
@@ -135,8 +135,7 @@ where
     }
 
     fn start_frames(&mut self) {
-        let mut group = Group::default();
-        let mut group_bytes = 0;
+        let mut groups = Groups::default();
         while self.has_room() && !self.scanned_out {
             let len = match self.scanner.scan(self.input.unread()) {
                 Scan::Complete(len) => len,
@@ -165,24 +164,10 @@ where
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
             match request {
-                Ok(Request::Submit(spec)) => {
-                    if !group.takes(&spec) {
-                        self.start_group(std::mem::take(&mut group), group_bytes);
-                        group_bytes = 0;
-                    }
-                    self.calls_in_flight += 1;
-                    self.bytes_in_flight += len;
-                    group_bytes += len;
-                    group.msgids.push(msgid);
-                    group.specs.push(spec);
-                }
                 Ok(request) => {
-                    self.start_group(std::mem::take(&mut group), group_bytes);
-                    group_bytes = 0;
                     self.calls_in_flight += 1;
                     self.bytes_in_flight += len;
-                    let kind = Kind::Call { msgid, request };
-                    self.in_flight.push((self.start)(Work { kind, bytes: len }));
+                    groups.add(msgid, request, len).for_each(|work| self.begin(work));
                 }
                 Err(error) => {
                     if msgid.is_some() {
@@ -191,15 +176,14 @@ where
                 }
             }
         }
-        self.start_group(group, group_bytes);
+        if let Some(work) = groups.take() {
+            self.begin(work);
+        }
     }
 
-    /// Starts submissions whose calls and bytes are counted already.
-    fn start_group(&mut self, group: Group, bytes: usize) {
-        if !group.specs.is_empty() {
-            let kind = Kind::Submissions(group);
-            self.in_flight.push((self.start)(Work { kind, bytes }));
-        }
+    /// Begins work whose calls and bytes are counted already.
+    fn begin(&mut self, work: Work) {
+        self.in_flight.push((self.start)(work));
     }
 
     /// Says what was wrong and takes nothing more: after such bytes no frame's start is known.

@@ -77,6 +77,13 @@ pub fn submitted(out: &mut Vec<u8>, msgid: u32, id: TaskId) {
     reply::submitted(out, id);
 }
 
+/// Appends the answer of something that has none but that it was done.
+pub fn done(out: &mut Vec<u8>, msgid: u32) {
+    head(out, Some(msgid));
+    write::nil(out);
+    write::map(out, 0);
+}
+
 /// Appends an error; without a msgid it says what was wrong with the connection's bytes.
 pub fn refuse(out: &mut Vec<u8>, msgid: Option<u32>, error: &Error) {
     head(out, msgid);

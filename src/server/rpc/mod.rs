@@ -15,7 +15,7 @@ mod connection;
 mod frame;
 mod work;
 
-use super::{Drain, Engine, Limits, stall};
+use super::{Drain, Engine, Limits, stall, worker::WorkerSession};
 use crate::node::gateway::Gateway;
 use connection::Connection;
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -33,7 +33,8 @@ pub async fn serve_rpc<S, G, E>(
     G: Gateway,
     E: Engine,
 {
-    let start = |work| work::run(gateway.clone(), work);
+    let session = Rc::new(WorkerSession::default());
+    let start = |work| work::run(gateway.clone(), session.clone(), work);
     let mut connection = Connection::new(stream, limits, engine.clone(), start);
     let mut draining = pin!(drain.begun());
     let polite = poll_fn(|cx| {
@@ -42,7 +43,11 @@ pub async fn serve_rpc<S, G, E>(
         }
         connection.poll(cx)
     });
-    if polite.await == connection::End::Flushed {
+    let end = polite.await;
+    if let Some(worker) = session.take() {
+        gateway.clone().leave(worker).await;
+    }
+    if end == connection::End::Flushed {
         stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
     }
 }

@@ -3,9 +3,13 @@
 use super::frame;
 use crate::{
     node::gateway::Gateway,
-    server::{reply::Reply, request::Request},
+    server::{
+        reply::Reply,
+        request::Request,
+        worker::{WorkerRequest, WorkerSession},
+    },
     wire::{
-        api::{Error, TaskSpec},
+        api::{Completion, Error, TaskSpec},
         id::TaskId,
     },
 };
@@ -19,7 +23,7 @@ pub struct Work {
     pub bytes: usize,
 }
 
-/// One call, or neighbouring submissions that become one.
+/// One call, or neighbours of one sort that become one.
 pub enum Kind {
     /// One call; without a msgid nobody is answered.
     Call {
@@ -28,30 +32,91 @@ pub enum Kind {
         /// What to do.
         request: Request,
     },
-    /// Submissions of tasks of one type, which the node takes or refuses together.
-    Submissions(Group),
+    /// Submissions that followed each other: one visit to the task service for all.
+    Submissions(Group<TaskSpec>),
+    /// Ends of attempts that followed each other.
+    Completions(Group<Completion>),
 }
 
-/// Submissions that followed each other on a connection: one visit to the task service for all.
-///
-/// Only tasks of one type are grouped, and each was checked by itself before: what the node can
-/// still object to holds for every member, so each gets an answer that is true for it.
-#[derive(Default)]
-pub struct Group {
-    /// The msgid of each submission; none for a notification.
+/// Calls of one sort that followed each other on a connection; each gets its own answer.
+pub struct Group<T> {
+    /// The msgid of each call; none for a notification.
     pub msgids: Vec<Option<u32>>,
-    /// Its task, in the same order.
-    pub specs: Vec<TaskSpec>,
+    /// What it asks, in the same order.
+    pub items: Vec<T>,
+    /// What its frames held in memory.
+    pub bytes: usize,
 }
 
-/// Submissions in one group: more would make the first wait for the last.
-const GROUP_MAX: usize = 100;
+impl<T> Default for Group<T> {
+    fn default() -> Self {
+        Self { msgids: Vec::new(), items: Vec::new(), bytes: 0 }
+    }
+}
 
-impl Group {
-    /// Whether `spec` can join.
-    pub fn takes(&self, spec: &TaskSpec) -> bool {
-        self.specs.len() < GROUP_MAX
-            && self.specs.first().is_none_or(|first| first.agent_type == spec.agent_type)
+/// Calls in one group: more would make the first wait for the last.
+const GROUP_MAX: usize = 256;
+
+impl<T> Group<T> {
+    fn add(&mut self, msgid: Option<u32>, item: T, bytes: usize) {
+        self.msgids.push(msgid);
+        self.items.push(item);
+        self.bytes += bytes;
+    }
+
+    /// The work of a group with members, which is empty afterwards.
+    fn take(&mut self, kind: impl FnOnce(Self) -> Kind) -> Option<Work> {
+        if self.items.is_empty() {
+            return None;
+        }
+        let group = std::mem::take(self);
+        Some(Work { bytes: group.bytes, kind: kind(group) })
+    }
+}
+
+/// Puts the calls of a connection together where they follow each other.
+#[derive(Default)]
+pub struct Groups {
+    submissions: Group<TaskSpec>,
+    completions: Group<Completion>,
+}
+
+impl Groups {
+    /// Takes a call in; hands out work that must begin before it, or with it.
+    pub fn add(
+        &mut self,
+        msgid: Option<u32>,
+        request: Request,
+        bytes: usize,
+    ) -> impl Iterator<Item = Work> + use<> {
+        let mut ready = [None, None];
+        match request {
+            Request::Submit(spec) => {
+                ready[0] = self.completions.take(Kind::Completions);
+                self.submissions.add(msgid, spec, bytes);
+                if self.submissions.items.len() >= GROUP_MAX {
+                    ready[1] = self.submissions.take(Kind::Submissions);
+                }
+            }
+            Request::Worker(WorkerRequest::End(completion)) => {
+                ready[0] = self.submissions.take(Kind::Submissions);
+                self.completions.add(msgid, completion, bytes);
+                if self.completions.items.len() >= GROUP_MAX {
+                    ready[1] = self.completions.take(Kind::Completions);
+                }
+            }
+            request => {
+                ready[0] = self.take();
+                ready[1] = Some(Work { kind: Kind::Call { msgid, request }, bytes });
+            }
+        }
+        ready.into_iter().flatten()
+    }
+
+    /// What has not begun: one of the two sorts at most.
+    pub fn take(&mut self) -> Option<Work> {
+        let submissions = self.submissions.take(Kind::Submissions);
+        submissions.or_else(|| self.completions.take(Kind::Completions))
     }
 }
 
@@ -66,29 +131,38 @@ pub struct Answer {
 
 enum Outcome {
     Call { msgid: Option<u32>, result: Result<Reply, Error> },
-    Submissions { msgids: Vec<Option<u32>>, result: Result<Vec<TaskId>, Error> },
+    Submissions { msgids: Vec<Option<u32>>, result: Each<TaskId> },
+    Completions { msgids: Vec<Option<u32>>, result: Each<()> },
 }
+
+/// What became of each member of a group, or of all of them.
+type Each<T> = Result<Vec<Result<T, Error>>, Error>;
 
 impl Work {
     /// Calls that it answers.
     pub fn calls(&self) -> usize {
         match &self.kind {
             Kind::Call { .. } => 1,
-            Kind::Submissions(group) => group.specs.len(),
+            Kind::Submissions(group) => group.items.len(),
+            Kind::Completions(group) => group.items.len(),
         }
     }
 }
 
 /// Does the work.
-pub async fn run<G: Gateway>(gateway: Rc<G>, work: Work) -> Answer {
+pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: Work) -> Answer {
     let (calls, bytes) = (work.calls(), work.bytes);
     let outcome = match work.kind {
         Kind::Call { msgid, request } => {
-            Outcome::Call { msgid, result: request.run(gateway).await }
+            Outcome::Call { msgid, result: request.run(gateway, &session).await }
         }
         Kind::Submissions(group) => {
-            let result = gateway.submit(group.specs).await;
+            let result = gateway.submit_each(group.items).await;
             Outcome::Submissions { msgids: group.msgids, result }
+        }
+        Kind::Completions(group) => {
+            let result = gateway.end_attempts(group.items).await;
+            Outcome::Completions { msgids: group.msgids, result }
         }
     };
     Answer { outcome, calls, bytes }
@@ -100,18 +174,37 @@ impl Answer {
         match &self.outcome {
             Outcome::Call { msgid: None, .. } => {}
             Outcome::Call { msgid: Some(msgid), result } => frame::answer(out, *msgid, result),
-            Outcome::Submissions { msgids, result: Ok(ids) } => {
-                assert_eq!(msgids.len(), ids.len(), "a gateway gives each task an id");
-                for (msgid, id) in msgids.iter().zip(ids) {
-                    if let Some(msgid) = msgid {
-                        frame::submitted(out, *msgid, *id);
-                    }
+            Outcome::Submissions { msgids, result } => {
+                each(out, msgids, result, |out, msgid, id| frame::submitted(out, msgid, *id));
+            }
+            Outcome::Completions { msgids, result } => {
+                each(out, msgids, result, |out, msgid, ()| frame::done(out, msgid));
+            }
+        }
+    }
+}
+
+/// Appends the response of each member of a group that wants one.
+fn each<T>(
+    out: &mut Vec<u8>,
+    msgids: &[Option<u32>],
+    result: &Each<T>,
+    well: impl Fn(&mut Vec<u8>, u32, &T),
+) {
+    match result {
+        Ok(outcomes) => {
+            assert_eq!(msgids.len(), outcomes.len(), "a gateway gives each member an outcome");
+            for (msgid, outcome) in msgids.iter().zip(outcomes) {
+                match (msgid, outcome) {
+                    (None, _) => {}
+                    (Some(msgid), Ok(value)) => well(out, *msgid, value),
+                    (Some(msgid), Err(error)) => frame::refuse(out, Some(*msgid), error),
                 }
             }
-            Outcome::Submissions { msgids, result: Err(error) } => {
-                let answered = msgids.iter().flatten();
-                answered.for_each(|msgid| frame::refuse(out, Some(*msgid), error));
-            }
+        }
+        Err(error) => {
+            let answered = msgids.iter().flatten();
+            answered.for_each(|msgid| frame::refuse(out, Some(*msgid), error));
         }
     }
 }

@@ -1,0 +1,92 @@
+//! A worker's fetch over all shards of the node.
+
+use super::local::LocalGateway;
+use crate::wire::{
+    api::{Error, LeasedTask, Worker},
+    id::CoreIndex,
+    letter::{Request, Response},
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+/// What a wait takes on top until it counts as unanswered, milliseconds.
+const ANSWER_MS: u64 = 5000;
+
+impl LocalGateway {
+    /// Leases tasks: of the worker's own shard, else of the others; while there are none anywhere,
+    /// waits for the first shard that gets some.
+    pub(super) async fn fetch_from_all(
+        &self,
+        worker: Worker,
+        max: u32,
+        wait_ms: u64,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        let cores = self.cores();
+        let here = self.index();
+        for core in (0..cores).map(|step| (here + step) % cores) {
+            let tasks = self.fetch_from(core, worker.clone(), max, 0).await?;
+            if !tasks.is_empty() {
+                return Ok(tasks);
+            }
+        }
+        if wait_ms == 0 {
+            return Ok(Vec::new());
+        }
+        if cores == 1 {
+            return self.fetch_from(here, worker, max, wait_ms).await;
+        }
+        self.wait_for_any(worker, max, wait_ms).await
+    }
+
+    async fn fetch_from(
+        &self,
+        core: CoreIndex,
+        worker: Worker,
+        max: u32,
+        wait_ms: u64,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        leased(self.ask(core, &Request::Fetch(worker, max, wait_ms), wait_ms + ANSWER_MS).await)
+    }
+
+    /// Waits at every shard; the first answer ends the waits at the others. What those gave by
+    /// then beyond `max` goes back, as if it had not been taken.
+    async fn wait_for_any(
+        &self,
+        worker: Worker,
+        max: u32,
+        wait_ms: u64,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        let waits = (0..self.cores())
+            .map(|core| self.fetch_from(core, worker.clone(), max, wait_ms))
+            .collect::<FuturesUnordered<_>>();
+        let mut waits = waits;
+        let mut tasks: Vec<LeasedTask> = Vec::new();
+        let mut failed = None;
+        let mut stopped = false;
+        while let Some(answer) = waits.next().await {
+            match answer {
+                Ok(more) => tasks.extend(more),
+                Err(error) => failed = Some(error),
+            }
+            if !stopped {
+                stopped = true;
+                for core in 0..self.cores() {
+                    self.tell(core, &Request::StopFetch(worker.clone()));
+                }
+            }
+        }
+        if tasks.is_empty() {
+            return failed.map_or(Ok(tasks), Err);
+        }
+        for task in tasks.drain((max as usize).min(tasks.len())..) {
+            self.tell(task.id.shard, &Request::GiveBack(task.id.random, task.lease));
+        }
+        Ok(tasks)
+    }
+}
+
+fn leased(answer: Result<Response, Error>) -> Result<Vec<LeasedTask>, Error> {
+    match answer? {
+        Response::Leased(tasks) => Ok(tasks),
+        other => unreachable!("a fetch was answered with {other:?}"),
+    }
+}

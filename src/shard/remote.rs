@@ -1,0 +1,267 @@
+//! Workers that connect from outside and fetch their tasks.
+//!
+//! A worker has a seat, an agent without code, for each type that it serves, so that lists show it
+//! and tasks go to its core. Nothing is pushed to it: a fetch leases what waits, or waits itself
+//! for the next turn in which there is something. Whatever comes from outside names a task and a
+//! fencing token; a token that is not the current one changes nothing.
+
+use super::{
+    agent::Agent,
+    core::Shard,
+    kernel::Timer,
+    news::{refusal, tell},
+    tasks::Attempt,
+};
+use crate::{
+    registry::TypeIndex,
+    task::{Lease, Watcher},
+    wire::{
+        api::{AgentKind, Error, LeasedTask, Worker},
+        batch::Parcel,
+        id::{AgentId, CoreIndex},
+        letter::{self, ArchivedEnding, Response},
+    },
+};
+use std::collections::{HashMap, VecDeque};
+
+/// The agent that stands for a worker: it is there to be listed and to be stopped.
+pub struct Seat;
+
+impl Agent for Seat {}
+
+/// A worker's question for tasks.
+pub(super) struct Fetch {
+    /// The core that asks.
+    pub asker: CoreIndex,
+    /// What its answer carries.
+    pub correlation: u64,
+    /// Who wants them.
+    pub worker: Worker,
+    /// Tasks at most.
+    pub max: u32,
+}
+
+/// What a shard knows of workers.
+#[derive(Default)]
+pub(super) struct Remote {
+    /// Fetches that wait, the oldest first.
+    waiting: VecDeque<Fetch>,
+    /// Tasks of this shard that each seat holds.
+    held: HashMap<AgentId, u32>,
+}
+
+impl Remote {
+    /// A seat has one task less.
+    pub(super) fn released(&mut self, seat: AgentId) {
+        if let Some(held) = self.held.get_mut(&seat) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&seat);
+            }
+        }
+    }
+
+    fn held_by(&self, worker: &Worker) -> u32 {
+        worker.seats.iter().filter_map(|(_, seat)| self.held.get(seat)).sum()
+    }
+}
+
+impl Shard {
+    /// Gives a worker a seat for each type.
+    pub(super) fn seat_worker(
+        &mut self,
+        types: &[TypeIndex],
+        capacity: u32,
+    ) -> Result<Worker, Error> {
+        let not_remote = types
+            .iter()
+            .find(|type_index| self.kernel.types.get(**type_index).kind != AgentKind::Remote);
+        if let Some(type_index) = not_remote {
+            let name = &self.kernel.types.get(*type_index).name;
+            return Err(Error::Invalid(format!(
+                "agents of type {name} are not workers: its kind is not \"remote\""
+            )));
+        }
+        let mut seats = Vec::new();
+        for &type_index in types {
+            match self.start_agent(type_index, None) {
+                Ok(seat) => {
+                    self.tasks.set_ready(seat, type_index, false);
+                    seats.push((type_index, seat));
+                }
+                Err(error) => {
+                    for (_, seat) in seats {
+                        drop(self.stop_agent(seat));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Worker { seats, capacity })
+    }
+
+    /// Leases tasks to a worker and answers; without any, answers at the first chance or when
+    /// `wait_ms` has passed.
+    pub(super) fn fetch(&mut self, fetch: Fetch, wait_ms: u64) {
+        let tasks = self.lease(&fetch);
+        if !tasks.is_empty() || wait_ms == 0 {
+            return self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
+        }
+        let timer = Timer::Fetch(fetch.asker, fetch.correlation);
+        self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
+        self.tasks.remote.waiting.push_back(fetch);
+    }
+
+    /// Serves fetches that wait; false when there was nothing for any of them.
+    pub(super) fn serve_waiting(&mut self) -> bool {
+        let mut served = false;
+        for _ in 0..self.tasks.remote.waiting.len() {
+            let Some(fetch) = self.tasks.remote.waiting.pop_front() else { break };
+            let tasks = self.lease(&fetch);
+            if tasks.is_empty() {
+                self.tasks.remote.waiting.push_back(fetch);
+                continue;
+            }
+            served = true;
+            self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
+        }
+        served
+    }
+
+    /// A fetch has waited long enough.
+    pub(super) fn fetch_timed_out(&mut self, asker: CoreIndex, correlation: u64) {
+        self.answer_waiting(|fetch| fetch.asker == asker && fetch.correlation == correlation);
+    }
+
+    /// Ends a worker's wait.
+    pub(super) fn stop_fetch(&mut self, worker: &Worker) {
+        self.answer_waiting(|fetch| fetch.worker == *worker);
+    }
+
+    /// Answers the waits that fit with no tasks.
+    fn answer_waiting(&mut self, fits: impl Fn(&Fetch) -> bool) {
+        let (over, waiting) = std::mem::take(&mut self.tasks.remote.waiting)
+            .into_iter()
+            .partition(|fetch| fits(fetch));
+        self.tasks.remote.waiting = waiting;
+        let over: VecDeque<Fetch> = over;
+        for fetch in over {
+            let none = Response::Leased(Vec::new());
+            self.kernel.answer(fetch.asker, fetch.correlation, &none);
+        }
+    }
+
+    fn lease(&mut self, fetch: &Fetch) -> Vec<LeasedTask> {
+        let free = fetch.worker.capacity.saturating_sub(self.tasks.remote.held_by(&fetch.worker));
+        let max = fetch.max.min(free) as usize;
+        let now_ms = self.kernel.now_ms();
+        let mut leased = Vec::new();
+        for &(type_index, seat) in &fetch.worker.seats {
+            while leased.len() < max
+                && let Some(key) = self.tasks.table.next(type_index)
+            {
+                let lease = self.tasks.table.start(key, now_ms);
+                let deadline_ms = self.tasks.table.deadline_ms(key);
+                leased.push(LeasedTask {
+                    id: self.tasks.table.id(key),
+                    lease: lease.token,
+                    agent_type: self.kernel.types.get(type_index).name.clone(),
+                    attempt: self.tasks.table.attempts(key),
+                    deadline_ms: deadline_ms - now_ms,
+                    payload: self.tasks.table.payload(key).to_vec(),
+                });
+                if seat.core() == self.kernel.index {
+                    self.tasks.pools[type_index as usize].begin(seat.slot());
+                }
+                *self.tasks.remote.held.entry(seat).or_default() += 1;
+                let timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
+                let attempt = Attempt { lease, agent: seat, type_index, started_ms: now_ms, timer };
+                self.tasks.attempts.insert(key, attempt);
+            }
+        }
+        leased
+    }
+
+    /// Ends an attempt for a worker and tells it when the end is committed.
+    pub(super) fn accept_ending(&mut self, parcel: Parcel<'_>) {
+        let letter = parcel.open::<ArchivedEnding<'_>>();
+        let asker =
+            Watcher { target: parcel.header.source, correlation: parcel.header.correlation };
+        let (random, place) = (letter.random.to_native(), letter.place.to_native());
+        let ended = self.end_leased(random, letter);
+        let error = match ended {
+            Ok(lease) => return self.tasks.told_when_committed(lease, asker, place),
+            Err(error) => error,
+        };
+        let text = error.to_string();
+        let (what, retry_after_ms) = refusal(&error);
+        let news = letter::TaskNews {
+            random,
+            shard: self.kernel.index,
+            place,
+            what,
+            attempts: 0,
+            retry_after_ms,
+            body: text.as_bytes(),
+        };
+        tell(&mut self.kernel, asker, &news);
+    }
+
+    fn end_leased(&mut self, random: u128, letter: &ArchivedEnding<'_>) -> Result<Lease, Error> {
+        let lease = self.leased(random, letter.lease.to_native())?;
+        let Some(attempt) = self.take_attempt(lease) else { return Err(stale()) };
+        if letter.failed {
+            let error = String::from_utf8_lossy(&letter.body);
+            self.end_and_count(attempt.agent, lease, Err((&error, letter.retry)));
+        } else {
+            self.end_and_count(attempt.agent, lease, Ok(&letter.body));
+        }
+        Ok(lease)
+    }
+
+    /// The lease with that token, if it is the task's current one.
+    fn leased(&self, random: u128, token: u64) -> Result<Lease, Error> {
+        self.tasks.table.by_token(random, token).map_err(|_| stale())
+    }
+
+    /// Lets a lease last so long from now.
+    pub(super) fn extend_lease(
+        &mut self,
+        random: u128,
+        token: u64,
+        extend_ms: u64,
+    ) -> Result<(), Error> {
+        let lease = self.leased(random, token)?;
+        let now_ms = self.kernel.now_ms();
+        let deadline_ms = self.tasks.table.extend(lease, now_ms, extend_ms).map_err(|_| stale())?;
+        if let Some(attempt) = self.tasks.attempts.get_mut(&lease.key) {
+            self.kernel.wheel.cancel(attempt.timer);
+            attempt.timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
+        }
+        Ok(())
+    }
+
+    /// Takes a lease back as if it had not been given.
+    pub(super) fn give_back(&mut self, random: u128, token: u64) {
+        let Ok(lease) = self.leased(random, token) else { return };
+        if self.take_attempt(lease).is_some() {
+            let given_back = self.tasks.table.give_back(lease);
+            assert_eq!(given_back, Ok(()), "the lease was seen to be the current one");
+        }
+    }
+
+    /// A worker is gone, of this core or another: what it holds here goes to others.
+    pub(super) fn worker_gone(&mut self, seat: AgentId) {
+        let fits = |fetch: &Fetch| fetch.worker.seats.iter().any(|(_, of)| *of == seat);
+        if self.tasks.remote.waiting.iter().any(fits) {
+            self.answer_waiting(fits);
+        }
+        if self.tasks.remote.held.contains_key(&seat) {
+            self.fail_attempts_of(seat, "its worker is gone");
+        }
+    }
+}
+
+fn stale() -> Error {
+    Error::StaleLease("the task has gone on without this attempt; nothing was changed".into())
+}

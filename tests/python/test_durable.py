@@ -1,0 +1,140 @@
+"""What a node acknowledged is there after it was killed, and ends."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import tempfile
+
+import aio_msgpack_rpc
+from server import PROGRAM, ROOT, Server, serving
+
+CONFIG = "tests/python/worker.toml"
+SEED = int(os.environ.get("COREFLOW_SEED", random.SystemRandom().randrange(1 << 32)))
+KILLS = 8
+
+
+async def connect(server):
+    reader, writer = await asyncio.open_connection(*server.rpc)
+    return aio_msgpack_rpc.Client(reader, writer, response_timeout=30), writer
+
+
+def kill(server):
+    server.signal(signal.SIGKILL)
+    server.wait()
+
+
+async def every_acknowledged_task_ends_through_kills(folder):
+    dice = random.Random(SEED)
+    acknowledged, ended, submitted = {}, set(), 0
+
+    async def submit(client, number):
+        task = dict(type="errand", payload=number, key=f"order-{number}")
+        acknowledged[number] = (await client.call("task.submit", task))["id"]
+
+    async def work(server):
+        client, writer = await connect(server)
+        await client.call("worker.register", {"types": ["errand"], "capacity": 100})
+        while True:
+            for task in (await client.call("worker.fetch", {"max": 50, "wait_ms": 1000}))["tasks"]:
+                end = {"id": task["id"], "lease": task["lease"], "result": task["payload"]}
+                await client.call("worker.complete", end)
+                ended.add(task["id"])
+
+    async def load(server):
+        nonlocal submitted
+        client, writer = await connect(server)
+        # What got no answer before is submitted again under its key.
+        open_numbers = [number for number in range(submitted) if number not in acknowledged]
+        await asyncio.gather(*(submit(client, number) for number in open_numbers))
+        while True:
+            numbers = range(submitted, submitted + 100)
+            submitted += 100
+            await asyncio.gather(*(submit(client, number) for number in numbers))
+
+    for _ in range(KILLS):
+        server = Server(config=CONFIG, folder=folder)
+        jobs = [asyncio.ensure_future(job(server)) for job in (load, work)]
+        await asyncio.sleep(dice.uniform(0.05, 0.4))
+        kill(server)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+    assert acknowledged and ended, "the kills came too early to show anything"
+
+    with serving(config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        job = asyncio.ensure_future(work(server))
+        for number, task in acknowledged.items():
+            view = await client.call("task.result", {"id": task, "wait_ms": 20000})
+            assert view["status"] == "done" and view["result"] == number, view
+        job.cancel()
+        for number, task in list(acknowledged.items())[:200]:
+            again = dict(type="errand", payload=number, key=f"order-{number}")
+            assert (await client.call("task.submit", again))["id"] == task, "its key is remembered"
+    print(f"   {len(acknowledged)} acknowledged, {len(ended)} ended before the last kill")
+
+
+async def leases_and_dead_letters_survive(folder):
+    server = Server(config=CONFIG, folder=folder)
+    client, _ = await connect(server)
+    await client.call("worker.register", {"types": ["parcel"], "capacity": 10})
+    ids = []
+    for payload in ("dies", "runs", "waits"):
+        more = {"delay_ms": 3600000} if payload == "waits" else {}
+        answer = await client.call("task.submit", dict(type="parcel", payload=payload, **more))
+        ids.append(answer["id"])
+    held = {}
+    while len(held) < 2:
+        tasks = (await client.call("worker.fetch", {"max": 10, "wait_ms": 5000}))["tasks"]
+        held.update({task["payload"]: task for task in tasks})
+    dies = held["dies"]
+    end = {"id": dies["id"], "lease": dies["lease"], "error": "for good", "retry": False}
+    await client.call("worker.fail", end)
+    kill(server)
+
+    with serving(config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        (letter,) = (await client.call("dead.list", {}))["tasks"]
+        assert (letter["id"], letter["error"]) == (ids[0], "for good"), letter
+        assert (await client.call("task.status", {"id": ids[2]}))["status"] == "delayed"
+        await client.call("worker.register", {"types": ["parcel"], "capacity": 10})
+        (task,) = (await client.call("worker.fetch", {"max": 10, "wait_ms": 5000}))["tasks"]
+        assert task["id"] == ids[1], "what was leased runs again"
+        assert task["lease"] != held["runs"]["lease"], "a lease of the life before is not given again"
+        stale = {"id": ids[1], "lease": held["runs"]["lease"], "result": "from before"}
+        try:
+            await client.call("worker.complete", stale)
+            raise AssertionError("a lease of the life before ended the task")
+        except Exception as error:
+            assert "stale_lease" in str(error), error
+        await client.call("dead.requeue", {"id": ids[0]})
+    with serving(config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        assert (await client.call("task.status", {"id": ids[0]}))["status"] == "queued"
+
+
+async def a_second_node_is_refused(folder):
+    with serving(config=CONFIG, folder=folder) as server:
+        words = [PROGRAM, "serve", "--config", CONFIG, "--set", f"log.folder={folder}"]
+        words += ["--set", "server.rpc_address=127.0.0.1:0"]
+        words += ["--set", "server.http_address=127.0.0.1:0"]
+        second = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert second.returncode == 1, second
+        assert str(server.process.pid) in second.stderr, second.stderr
+
+
+async def main():
+    print(f"seed {SEED}: COREFLOW_SEED={SEED} repeats the times of the kills")
+    for test in (
+        every_acknowledged_task_ends_through_kills,
+        leases_and_dead_letters_survive,
+        a_second_node_is_refused,
+    ):
+        with tempfile.TemporaryDirectory(prefix="coreflow-") as folder:
+            await asyncio.wait_for(test(folder), 120)
+            print("ok", test.__name__)
+
+
+asyncio.run(main())
