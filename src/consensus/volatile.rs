@@ -1,5 +1,6 @@
-//! What a shard writes down before it says that something happened.
+//! The log of shards that do not use [`log::TaskLog`](super::log::TaskLog) yet: it keeps nothing.
 
+use super::log::Position;
 use crate::{
     registry::TypeIndex,
     wire::{
@@ -7,11 +8,6 @@ use crate::{
         id::TaskId,
     },
 };
-use std::collections::VecDeque;
-
-/// A record's place in the log, from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position(pub u64);
 
 /// What is written down of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,54 +67,9 @@ impl TaskLog for MemoryLog {
     }
 }
 
-/// What is to be done once the log has committed the record that stands for it.
-#[derive(Debug)]
-pub struct Pending<E> {
-    events: VecDeque<(Position, E)>,
-}
-
-impl<E> Default for Pending<E> {
-    fn default() -> Self {
-        Self { events: VecDeque::new() }
-    }
-}
-
-impl<E> Pending<E> {
-    /// Adds what waits for a record; records come in the order of their positions.
-    #[inline]
-    pub fn push(&mut self, position: Position, event: E) {
-        debug_assert!(self.events.back().is_none_or(|(last, _)| *last < position));
-        self.events.push_back((position, event));
-    }
-
-    /// The next event whose record is committed.
-    #[inline]
-    pub fn pop(&mut self, committed: Position) -> Option<E> {
-        match self.events.front() {
-            Some((position, _)) if *position <= committed => {
-                self.events.pop_front().map(|(_, event)| event)
-            }
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_wait_for_their_record_and_keep_their_order() {
-        let mut pending = Pending::default();
-        for position in [1, 2, 5] {
-            pending.push(Position(position), position);
-        }
-        assert_eq!(pending.pop(Position(0)), None);
-        assert_eq!(pending.pop(Position(2)), Some(1));
-        assert_eq!(pending.pop(Position(2)), Some(2));
-        assert_eq!(pending.pop(Position(4)), None);
-        assert_eq!(pending.pop(Position(9)), Some(5));
-    }
 
     #[test]
     fn the_memory_log_commits_at_once() {
