@@ -1,54 +1,113 @@
 //! What a shard writes down before it says that something happened.
 
-use crate::{
-    registry::TypeIndex,
-    wire::{
-        api::{Priority, TaskStatus},
-        id::TaskId,
-    },
-};
-use std::collections::VecDeque;
+use super::{lane::LaneLog, record::Record};
 
-/// A record's place in the log, from 1.
+/// A record's place in its shard's log, from 1; it begins anew with every open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub u64);
 
-/// What is written down of a task.
+/// Where a committed record lies on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The generation of its segment.
+    pub generation: u64,
+    /// Its offset in the segment, bytes.
+    pub offset: u32,
+}
+
+/// A block of records that will not be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record<'a> {
-    /// It was submitted; once this is committed it is accepted.
-    Submitted {
-        /// Its name.
-        id: TaskId,
-        /// The agent type that runs it.
-        type_index: TypeIndex,
-        /// How urgent it is.
-        priority: Priority,
-        /// How long one attempt may take, milliseconds; 0 for the node's default.
-        timeout_ms: u64,
-        /// Attempts before it is dead; 0 for the node's default.
-        max_attempts: u32,
-        /// One MessagePack value.
-        payload: &'a [u8],
-    },
-    /// It ended; once this is committed whoever waits is told.
-    Ended {
-        /// Its name.
-        id: TaskId,
-        /// How.
-        status: TaskStatus,
-        /// Its result or its last error.
-        body: &'a [u8],
-    },
+pub struct Committed {
+    /// The last of the records; the first is the one after the block before.
+    pub upto: Position,
+    pub(super) block: Place,
+}
+
+impl Committed {
+    /// Where a record of this block lies, from the offset that [`TaskLog::append`] told.
+    pub fn place(&self, offset_in_block: u32) -> Place {
+        let Place { generation, offset } = self.block;
+        Place { generation, offset: offset + offset_in_block }
+    }
 }
 
 /// A shard's log. Records are committed in the order in which they were appended.
-pub trait TaskLog {
-    /// Writes a record down; it may be committed at once or later.
-    fn append(&mut self, record: Record<'_>) -> Position;
+#[derive(Debug)]
+pub enum TaskLog {
+    /// Keeps nothing.
+    Memory(MemoryLog),
+    /// Keeps everything.
+    Durable(LaneLog),
+}
 
-    /// The last record that will not be lost.
-    fn committed(&self) -> Position;
+impl TaskLog {
+    /// Writes a record down; also tells its offset in the block that it will be committed with.
+    #[inline]
+    pub fn append(&mut self, record: Record<'_>) -> (Position, u32) {
+        match self {
+            Self::Memory(log) => log.append(),
+            Self::Durable(log) => log.append(record),
+        }
+    }
+
+    /// Sends what was appended on its way, as far as there is room; for the end of a turn.
+    #[inline]
+    pub fn flush(&mut self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Durable(log) => log.flush(),
+        }
+    }
+
+    /// The next block that is committed.
+    #[inline]
+    pub fn next_committed(&mut self) -> Option<Committed> {
+        match self {
+            Self::Memory(log) => log.next_committed(),
+            Self::Durable(log) => log.next_committed(),
+        }
+    }
+
+    /// Whether submissions may be appended; everything else always may.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Durable(log) => log.has_room(),
+        }
+    }
+
+    /// Whether what is committed outlasts the process.
+    pub fn is_durable(&self) -> bool {
+        matches!(self, Self::Durable(_))
+    }
+
+    /// 0, or the generation below which nothing that lives may stay: the shard appends again what
+    /// it has there and then tells [`TaskLog::moved_before`].
+    #[inline]
+    pub fn move_before(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Durable(log) => log.move_before(),
+        }
+    }
+
+    /// Everything that lives in generations below `generation` was appended again.
+    pub fn moved_before(&mut self, generation: u64) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Durable(log) => log.moved_before(generation),
+        }
+    }
+
+    /// Whether something that was appended could not leave yet.
+    #[inline]
+    pub fn has_departures(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Durable(log) => log.has_departures(),
+        }
+    }
 }
 
 /// A log that keeps nothing: what it is told is committed at once, and gone when the process
@@ -56,77 +115,38 @@ pub trait TaskLog {
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     last: Position,
+    told: Position,
 }
 
-impl TaskLog for MemoryLog {
+impl MemoryLog {
     #[inline]
-    fn append(&mut self, _: Record<'_>) -> Position {
+    fn append(&mut self) -> (Position, u32) {
         self.last.0 += 1;
-        self.last
+        (self.last, 0)
     }
 
     #[inline]
-    fn committed(&self) -> Position {
-        self.last
-    }
-}
-
-/// What is to be done once the log has committed the record that stands for it.
-#[derive(Debug)]
-pub struct Pending<E> {
-    events: VecDeque<(Position, E)>,
-}
-
-impl<E> Default for Pending<E> {
-    fn default() -> Self {
-        Self { events: VecDeque::new() }
-    }
-}
-
-impl<E> Pending<E> {
-    /// Adds what waits for a record; records come in the order of their positions.
-    #[inline]
-    pub fn push(&mut self, position: Position, event: E) {
-        debug_assert!(self.events.back().is_none_or(|(last, _)| *last <= position));
-        self.events.push_back((position, event));
-    }
-
-    /// The next event whose record is committed.
-    #[inline]
-    pub fn pop(&mut self, committed: Position) -> Option<E> {
-        match self.events.front() {
-            Some((position, _)) if *position <= committed => {
-                self.events.pop_front().map(|(_, event)| event)
-            }
-            _ => None,
-        }
+    fn next_committed(&mut self) -> Option<Committed> {
+        let is_news = self.told < self.last;
+        self.told = self.last;
+        is_news.then_some(Committed { upto: self.last, block: Place::default() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::id::TaskId;
 
     #[test]
-    fn events_wait_for_their_record_and_keep_their_order() {
-        let mut pending = Pending::default();
-        for position in [1, 2, 5] {
-            pending.push(Position(position), position);
-        }
-        assert_eq!(pending.pop(Position(0)), None);
-        assert_eq!(pending.pop(Position(2)), Some(1));
-        assert_eq!(pending.pop(Position(2)), Some(2));
-        assert_eq!(pending.pop(Position(4)), None);
-        assert_eq!(pending.pop(Position(9)), Some(5));
-    }
-
-    #[test]
-    fn the_memory_log_commits_at_once() {
-        let mut log = MemoryLog::default();
-        let id = TaskId { shard: 0, random: 7 };
-        let end = Record::Ended { id, status: TaskStatus::Done, body: b"x" };
-        let first = log.append(end);
-        assert!(first > Position(0) && log.committed() == first);
-        assert!(log.append(end) > first);
+    fn the_memory_log_commits_at_once_and_tells_it_once() {
+        let mut log = TaskLog::Memory(MemoryLog::default());
+        assert_eq!(log.next_committed(), None);
+        let record = Record::Requeued { id: TaskId { shard: 0, random: 7 } };
+        log.append(record);
+        let (last, _) = log.append(record);
+        assert_eq!(log.next_committed().map(|committed| committed.upto), Some(last));
+        assert_eq!(log.next_committed(), None);
+        assert!(log.has_room() && !log.has_departures() && !log.is_durable());
     }
 }

@@ -1,5 +1,47 @@
-//! The log that everything which must survive goes through, and the engines behind it.
+//! The log that everything which must survive goes through.
+//!
+//! A shard appends [`record::Record`]s to its [`log::TaskLog`]; what is committed outlasts the
+//! process and a loss of power. One thread writes for all shards: whatever they sent while one
+//! write was under way is the next write.
+//!
+//! ```text
+//! shard: TaskLog (lane) ── blocks ──► log thread: one group, one write ──► segment files
+//!            ◄── the same blocks: committed, each with its place ──┘
+//! ```
+//!
+//! Invariants worth naming
+//! - Nothing is acknowledged before the disk has it; when the disk fails, the node ends.
+//! - What was acknowledged is read back or named as damaged, never passed over.
+//! - The log from its first segment on *is* the state: there are no snapshots beside it. Old
+//!   segments are freed after the shards have appended again what lives in them.
+//! - What is on the disk is bounded.
+//!
+//! The files: `record.rs`, `format.rs` and `damage.rs` are the bytes; `block.rs` and `group.rs`
+//! what a shard sends and what a write carries; `disk.rs` what is asked of a disk, `files.rs` the
+//! real one, `simulated.rs` the one that fails; `survey.rs` reads a log, `writer.rs` writes it,
+//! both pure; `lane.rs`, `thread.rs` and `open.rs` run them; `reader.rs` reads single records;
+//! `report.rs` tells people about a log.
 
-mod log;
+pub mod block;
+pub mod damage;
+pub mod disk;
+pub mod files;
+pub mod format;
+pub mod group;
+pub mod lane;
+pub mod log;
+pub mod open;
+mod pending;
+pub mod reader;
+pub mod record;
+pub mod simulated;
+pub mod survey;
+#[cfg(test)]
+mod tests;
+pub mod thread;
+pub mod writer;
 
-pub use log::{MemoryLog, Pending, Position, Record, TaskLog};
+pub use log::{Committed, MemoryLog, Place, Position, TaskLog};
+pub use pending::Pending;
+pub use record::Record;
+

@@ -3,9 +3,10 @@
 use super::{fs::Pipe, parking::Parking, sys};
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Write},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 
 /// A core's doorbell, held by everyone who may have work for it.
@@ -42,6 +43,19 @@ impl Doorbell {
     pub fn ring(&self) {
         // The only failure of this write is a counter at its limit, which also wakes the core.
         let _ = (&self.0.event).write_all(&1u64.to_ne_bytes());
+    }
+
+    /// Sleeps until the bell rings, for at most `limit`: how a thread without an executor parks. It
+    /// belongs between [`Parking::prepare`] with a last look and [`Parking::awake`].
+    ///
+    /// # Errors
+    /// The kernel refuses to wait, which it does not do to a descriptor that is open.
+    pub fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
+        if sys::wait_readable(&self.0.event, limit)? {
+            // One read takes every ring so far.
+            (&self.0.event).read_exact(&mut [0; size_of::<u64>()])?;
+        }
+        Ok(())
     }
 
     /// Runs on the bell's own core for the core's whole life: calls `woken` after each ring, until

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 /// A new eventfd with the counter at 0; a read blocks until it is above.
@@ -24,6 +25,56 @@ pub fn kill_group(leader: u32) {
     let Ok(leader) = libc::pid_t::try_from(leader) else { return };
     // SAFETY: kill takes no pointer.
     unsafe { libc::kill(-leader, libc::SIGKILL) };
+}
+
+/// Waits until `file` can be read, for at most `limit`; tells whether it can.
+pub fn wait_readable(file: &impl AsRawFd, limit: Option<Duration>) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the first pointer is one entry and the count says so; the second is null or a time
+    // that lives through the call; the last is null, which keeps the signal mask.
+    let ready = unsafe { libc::ppoll(&raw mut entry, 1, limit, std::ptr::null()) };
+    match ready {
+        0 => Ok(false),
+        1.. => Ok(true),
+        _ => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+/// Locks a file for this process, or shares it with others that read; tells whether that worked.
+pub fn try_lock(file: &File, exclusive: bool) -> io::Result<bool> {
+    let operation = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH } | libc::LOCK_NB;
+    // SAFETY: flock takes no pointer.
+    if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        error => Err(error),
+    }
+}
+
+/// Gives the calling thread the lowest real-time priority above none; threads that it starts have
+/// an ordinary one.
+pub fn set_realtime() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 2 };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the pointer is a parameter that lives through the call; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const priority) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends the process at once.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes no pointer and does not return; skipping destructors is its purpose.
+    unsafe { libc::_exit(code) }
 }
 
 /// A socket option that is an integer.

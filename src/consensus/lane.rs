@@ -1,0 +1,205 @@
+//! A shard's way to the log thread and back: a ring of blocks each way.
+//!
+//! Invariants worth naming
+//! - A record is encoded once, into the block that carries it; blocks go round and are not
+//!   allocated again.
+//! - At most [`BLOCKS_UNDER_WAY`] blocks are out, so the ring back never fills up and the log
+//!   thread never waits for a shard.
+//! - A block comes back only after it was written.
+
+use super::{
+    block::Block,
+    log::{Committed, Place, Position},
+    record::Record,
+};
+use crate::runtime::{
+    doorbell::Doorbell,
+    ring::{Consumer, Producer, ring},
+};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+/// Blocks of one shard that may be out at the same time.
+pub const BLOCKS_UNDER_WAY: usize = 8;
+
+/// What the log thread tells all shards.
+#[derive(Debug)]
+pub(super) struct Signals {
+    pub has_room: AtomicBool,
+    pub move_before: AtomicU64,
+}
+
+/// The log thread's end of a lane.
+pub(super) struct LaneEnd {
+    pub incoming: Consumer<Block>,
+    pub give_back: Producer<Block>,
+    /// Wakes the shard.
+    pub bell: Doorbell,
+}
+
+/// The shard's end of a lane.
+pub struct LaneLog {
+    shard: u16,
+    /// A block is sent before a record would make it longer than this.
+    block_bytes: usize,
+    /// No record may be longer than this.
+    record_bytes_max: usize,
+    filling: Block,
+    /// Closed blocks that found no room, oldest first.
+    waiting: VecDeque<Block>,
+    spare: Vec<Block>,
+    under_way: usize,
+    outgoing: Producer<Block>,
+    returned: Consumer<Block>,
+    /// Wakes the log thread.
+    bell: Doorbell,
+    signals: Arc<Signals>,
+    last: Position,
+    moved: u64,
+}
+
+impl fmt::Debug for LaneLog {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, last, under_way, .. } = self;
+        write!(formatter, "LaneLog {{ shard {shard}, last {last:?}, {under_way} under way }}")
+    }
+}
+
+/// What a lane needs to know of the log.
+#[derive(Clone)]
+pub(super) struct LaneSettings {
+    pub block_bytes: usize,
+    pub record_bytes_max: usize,
+    pub bell: Doorbell,
+    pub signals: Arc<Signals>,
+}
+
+/// The two ends of a shard's lane; `shard_bell` wakes the shard.
+pub(super) fn lane(
+    shard: u16,
+    settings: &LaneSettings,
+    shard_bell: Doorbell,
+) -> (LaneLog, LaneEnd) {
+    let (outgoing, incoming) = ring(BLOCKS_UNDER_WAY);
+    let (give_back, returned) = ring(BLOCKS_UNDER_WAY);
+    let LaneSettings { block_bytes, record_bytes_max, bell, signals } = settings.clone();
+    let log = LaneLog {
+        shard,
+        block_bytes,
+        record_bytes_max,
+        filling: Block::new(0),
+        waiting: VecDeque::new(),
+        spare: Vec::with_capacity(BLOCKS_UNDER_WAY),
+        under_way: 0,
+        outgoing,
+        returned,
+        bell,
+        signals,
+        last: Position::default(),
+        moved: 0,
+    };
+    (log, LaneEnd { incoming, give_back, bell: shard_bell })
+}
+
+impl LaneLog {
+    /// As [`TaskLog::append`](super::log::TaskLog::append).
+    ///
+    /// # Panics
+    /// When the record does not fit into a segment: a configuration that allows such payloads is
+    /// refused.
+    #[inline]
+    pub fn append(&mut self, record: Record<'_>) -> (Position, u32) {
+        let bytes = record.encoded_bytes();
+        assert!(bytes <= self.record_bytes_max, "a record of {bytes} bytes fits no segment");
+        if !self.filling.is_empty() && self.filling.bytes().len() + bytes > self.block_bytes {
+            self.close();
+            self.flush_closed();
+        }
+        self.last.0 += 1;
+        (self.last, self.filling.push(self.last, record))
+    }
+
+    /// As [`TaskLog::flush`](super::log::TaskLog::flush).
+    #[inline]
+    pub fn flush(&mut self) {
+        let has_something = !self.filling.is_empty() || self.filling.moved_before > 0;
+        if has_something && self.waiting.len() + self.under_way < BLOCKS_UNDER_WAY {
+            self.close();
+        }
+        self.flush_closed();
+    }
+
+    /// Puts the block that is being filled behind those that wait, and begins another.
+    fn close(&mut self) {
+        let next = self.spare.pop().unwrap_or_else(|| Block::new(0));
+        let mut block = std::mem::replace(&mut self.filling, next);
+        block.close(self.shard);
+        self.waiting.push_back(block);
+    }
+
+    fn flush_closed(&mut self) {
+        let before = self.under_way;
+        while self.under_way < BLOCKS_UNDER_WAY
+            && let Some(block) = self.waiting.pop_front()
+        {
+            if let Err(block) = self.outgoing.push(block) {
+                // The log thread has it in its ring still: fewer are under way than fit.
+                unreachable!("the ring holds {BLOCKS_UNDER_WAY} blocks and refuses {block:?}");
+            }
+            self.under_way += 1;
+        }
+        if self.under_way > before {
+            self.bell.ring_if_parked();
+        }
+    }
+
+    /// As [`TaskLog::next_committed`](super::log::TaskLog::next_committed).
+    #[inline]
+    pub fn next_committed(&mut self) -> Option<Committed> {
+        while let Some(mut block) = self.returned.pop() {
+            self.under_way -= 1;
+            let place = Place { generation: block.generation, offset: block.offset };
+            let committed = Committed { upto: block.last(), block: place };
+            let holds_records = !block.is_empty();
+            block.clear(self.block_bytes);
+            if self.spare.len() < BLOCKS_UNDER_WAY {
+                self.spare.push(block);
+            }
+            if holds_records {
+                return Some(committed);
+            }
+        }
+        None
+    }
+
+    /// As [`TaskLog::has_room`](super::log::TaskLog::has_room).
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.waiting.is_empty() && self.signals.has_room.load(Ordering::Relaxed)
+    }
+
+    /// As [`TaskLog::move_before`](super::log::TaskLog::move_before).
+    #[inline]
+    pub fn move_before(&self) -> u64 {
+        let generation = self.signals.move_before.load(Ordering::Acquire);
+        if generation > self.moved { generation } else { 0 }
+    }
+
+    /// As [`TaskLog::moved_before`](super::log::TaskLog::moved_before).
+    pub fn moved_before(&mut self, generation: u64) {
+        self.moved = self.moved.max(generation);
+        self.filling.moved_before = self.moved;
+    }
+
+    /// As [`TaskLog::has_departures`](super::log::TaskLog::has_departures).
+    #[inline]
+    pub fn has_departures(&self) -> bool {
+        !self.waiting.is_empty() || !self.filling.is_empty() || self.filling.moved_before > 0
+    }
+}

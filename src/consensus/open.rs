@@ -1,0 +1,207 @@
+//! Opens a log: reads what is there, and starts the thread that goes on with it.
+
+use super::{
+    damage::Finding,
+    files::SegmentFolder,
+    format::{PAGE_BYTES, segment_name},
+    lane::{LaneLog, LaneSettings, Signals, lane},
+    log::Place,
+    reader::SegmentReader,
+    record::Record,
+    survey::{Survey, survey},
+    thread::{Driver, EXIT_LOG_FAILED, LogThread},
+    writer::{Fatal, Geometry, Writer},
+};
+use crate::runtime::{
+    disk::{FolderLock, LockError, Placement, is_direct, spawn_blocking_thread},
+    doorbell::Doorbell,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+/// How a log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The folder; it is made when it is not there.
+    pub folder: PathBuf,
+    /// Bytes of a segment file; rounded down to whole pages.
+    pub segment_bytes: u64,
+    /// Bytes of segments in use beyond which the oldest are cleaned.
+    pub keep_bytes: u64,
+    /// A shard's block is sent before a record would make it longer than this.
+    pub block_bytes: usize,
+    /// The processor that the log thread keeps to.
+    pub cpu: Option<usize>,
+    /// Whether the log thread asks for a real-time priority.
+    pub realtime: bool,
+}
+
+/// A log that was opened.
+#[derive(Debug)]
+pub struct OpenLog {
+    /// The shards' ends, in the order of the shards.
+    pub lanes: Vec<LaneLog>,
+    /// The threads that write it.
+    pub thread: LogThread,
+    /// Grows by one with every open; fencing tokens start from it.
+    pub epoch: u64,
+    /// Reads records back.
+    pub reader: SegmentReader,
+}
+
+/// Why a log could not be opened. What was acknowledged is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the folder.
+    #[error("the log in {} is in use: {holder}; stop it, or set log.folder to another folder", .folder.display())]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+        /// Who has it, as a sentence.
+        holder: LockError,
+    },
+    /// The folder or its files cannot be used.
+    #[error("the log in {} cannot be used: {source}", .folder.display())]
+    Io {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something that was acknowledged cannot be read.
+    #[error(
+        "the log in {} is damaged: {}{}; `coreflow doctor --log --folder {}` shows all",
+        .folder.display(), .findings[0], more(.findings), .folder.display()
+    )]
+    Damaged {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong; never empty.
+        findings: Vec<Finding>,
+    },
+    /// The log cannot be written.
+    #[error("the log in {} cannot be written: {source}", .folder.display())]
+    Unwritable {
+        /// The folder.
+        folder: PathBuf,
+        /// What failed.
+        source: Fatal,
+    },
+}
+
+fn more(findings: &[Finding]) -> String {
+    match findings.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    }
+}
+
+/// Opens the log for as many shards as there are bells, calls `replay` with every record that was
+/// committed, oldest first, and the shard that wrote it, and starts the log thread.
+///
+/// # Errors
+/// See [`OpenError`]; what `replay` was told must be thrown away then.
+///
+/// # Panics
+/// When a block does not fit into a segment: a configuration that says so is refused.
+pub fn open(
+    settings: Settings,
+    lanes: usize,
+    shard_bells: Vec<Doorbell>,
+    replay: &mut dyn FnMut(Place, u16, Record<'_>),
+) -> Result<OpenLog, OpenError> {
+    assert_eq!(lanes, shard_bells.len(), "each shard has a bell");
+    let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
+    fs::create_dir_all(&settings.folder).map_err(io)?;
+    let lock = FolderLock::take(&settings.folder).map_err(|error| match error {
+        LockError::Io(source) => io(source),
+        holder => OpenError::Locked { folder: settings.folder.clone(), holder },
+    })?;
+    let mut disk = folder(&settings.folder).map_err(io)?;
+    let survey = survey(&mut disk, replay).map_err(io)?;
+    if !survey.findings.is_empty() {
+        let (folder, findings) = (settings.folder, survey.findings);
+        return Err(OpenError::Damaged { folder, findings });
+    }
+    tell_torn(&survey);
+    start(&settings, lanes, shard_bells, disk, &survey, lock)
+}
+
+fn folder(path: &Path) -> io::Result<SegmentFolder> {
+    let direct = is_direct(path)?;
+    if !direct {
+        tracing::warn!(
+            "the file system of {} cannot be written past the page cache: each write of the log \
+             is followed by an fdatasync instead, which takes longer",
+            path.display()
+        );
+    }
+    Ok(SegmentFolder::new(path, direct))
+}
+
+fn tell_torn(survey: &Survey) {
+    if let Some(torn) = survey.torn {
+        tracing::warn!(
+            "the last write to the log was cut off and is dropped ({} at byte {}); nobody was told \
+             that it succeeded",
+            segment_name(torn.segment),
+            torn.offset
+        );
+    }
+}
+
+fn start(
+    settings: &Settings,
+    lanes: usize,
+    shard_bells: Vec<Doorbell>,
+    disk: SegmentFolder,
+    survey: &Survey,
+    lock: FolderLock,
+) -> Result<OpenLog, OpenError> {
+    let page = PAGE_BYTES as u64;
+    let segment_bytes = settings.segment_bytes / page * page;
+    let geometry = Geometry { segment_bytes, keep_bytes: settings.keep_bytes, lanes };
+    let record_bytes_max = geometry.record_bytes_max();
+    assert!(settings.block_bytes <= record_bytes_max, "a block fits into a segment");
+    let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
+    let writer = Writer::resume(disk.clone(), geometry, survey, fastrand::u128(..));
+    let writer = writer
+        .map_err(|source| OpenError::Unwritable { folder: settings.folder.clone(), source })?;
+    let (epoch, directory) = (writer.epoch(), writer.directory());
+    let bell = Doorbell::new().map_err(io)?;
+    let signals = Arc::new(Signals {
+        has_room: AtomicBool::new(writer.has_room()),
+        move_before: AtomicU64::new(0),
+    });
+    let lane_settings = LaneSettings {
+        block_bytes: settings.block_bytes,
+        record_bytes_max,
+        bell: bell.clone(),
+        signals: signals.clone(),
+    };
+    let (lanes, ends) = (0..)
+        .zip(shard_bells)
+        .map(|(shard, shard_bell)| lane(shard, &lane_settings, shard_bell))
+        .unzip();
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = SegmentReader::new(disk.clone(), directory);
+    let (driver, helper) =
+        Driver::new(writer, disk, segment_bytes, ends, bell.clone(), stop.clone(), signals);
+    let helper = spawn_blocking_thread(
+        "log-helper",
+        Placement { cpu: None, realtime: false },
+        EXIT_LOG_FAILED,
+        move |_| helper.run(),
+    );
+    let placement = Placement { cpu: settings.cpu, realtime: settings.realtime };
+    let thread =
+        spawn_blocking_thread("log", placement, EXIT_LOG_FAILED, move |placed| driver.run(placed));
+    let threads = vec![thread.map_err(io)?, helper.map_err(io)?];
+    Ok(OpenLog { lanes, thread: LogThread::new(stop, bell, threads, lock), epoch, reader })
+}
