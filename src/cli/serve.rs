@@ -61,7 +61,8 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let drain = Duration::from_millis(config.server.drain_ms);
     let listeners = Listeners::new(listen(&config));
     let opened = listeners.clone();
-    let node = NodeBuilder::new(config).on_core(move |gateway| opened.open(&gateway)).start();
+    let node =
+        NodeBuilder::new(config).durable().on_core(move |gateway| opened.open(&gateway)).start();
     let node = node.map_err(io::Error::other)?;
     if let Some(addresses) = listeners.addresses() {
         announce(&node, addresses, json, out)?;

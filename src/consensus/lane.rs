@@ -178,6 +178,12 @@ impl LaneLog {
         None
     }
 
+    /// As [`TaskLog::has_committed`](super::log::TaskLog::has_committed).
+    #[inline]
+    pub fn has_committed(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
     /// As [`TaskLog::has_room`](super::log::TaskLog::has_room).
     #[inline]
     pub fn has_room(&self) -> bool {

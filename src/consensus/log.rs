@@ -68,6 +68,15 @@ impl TaskLog {
         }
     }
 
+    /// Whether [`TaskLog::next_committed`] would tell of something.
+    #[inline]
+    pub fn has_committed(&self) -> bool {
+        match self {
+            Self::Memory(log) => log.told < log.last,
+            Self::Durable(log) => log.has_committed(),
+        }
+    }
+
     /// Whether submissions may be appended; everything else always may.
     #[inline]
     pub fn has_room(&self) -> bool {

@@ -44,4 +44,3 @@ pub mod writer;
 pub use log::{Committed, MemoryLog, Place, Position, TaskLog};
 pub use pending::Pending;
 pub use record::Record;
-

@@ -1,8 +1,9 @@
 //! Starts a node.
 
-use super::{Node, Shared, local::LocalGateway};
+use super::{Node, Shared, local::LocalGateway, recover};
 use crate::{
     config::{self, Config},
+    consensus::open::OpenError,
     runtime::{
         executor::{self, CoreThread, Settings},
         injector::Injector,
@@ -12,7 +13,7 @@ use crate::{
     shard::{
         agent::Agent,
         builtin,
-        core::Shard,
+        core::{Shard, Start},
         exec::Exec,
         remote::Seat,
         run::Core,
@@ -24,7 +25,7 @@ use std::{
     io,
     rc::Rc,
     sync::{Arc, mpsc},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 /// What is run on each core when it starts, in the order of the cores: for doors to open.
@@ -52,6 +53,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// The log could not be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
     /// The system gave no more descriptors for the mesh.
     #[error("the mesh between the cores: {0}")]
     Mesh(io::Error),
@@ -62,6 +66,7 @@ pub struct NodeBuilder {
     config: Config,
     types: Vec<(String, AgentOptions, crate::shard::types::Factory)>,
     on_core: Vec<OnCore>,
+    durable: bool,
 }
 
 /// How many agents of a linked type there are, and where.
@@ -86,7 +91,7 @@ impl Default for AgentOptions {
 impl NodeBuilder {
     /// A node with the agent types of a configuration.
     pub fn new(config: Config) -> Self {
-        Self { config, types: Vec::new(), on_core: Vec::new() }
+        Self { config, types: Vec::new(), on_core: Vec::new(), durable: false }
     }
 
     /// Adds an agent type whose agents `make` makes, on the core that will own each.
@@ -98,6 +103,13 @@ impl NodeBuilder {
     ) -> Self {
         let factory = Arc::new(move || Box::new(make()) as Box<dyn Agent>);
         self.types.push((name.to_owned(), options, factory));
+        self
+    }
+
+    /// Keeps tasks in the log of the configuration's folder, so that they outlast the process;
+    /// without it they are kept in memory.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 
@@ -121,16 +133,29 @@ impl NodeBuilder {
         let types = Arc::new(self.list_types(cores)?);
         let ports = mesh::<Batch>(cores as usize, self.config.mesh.ring_batches)
             .map_err(StartError::Mesh)?;
-        let started = Instant::now();
-        let shared = Arc::new(Shared::new(started, &topology.workers));
+        let bells = ports.iter().map(|port| port.bells[port.index].clone()).collect();
+        let recovered = match self.durable {
+            true => recover::from_log(&self.config, &topology, bells)?,
+            false => recover::in_memory(ports.len()),
+        };
+        let (at, unix_ms) = (Instant::now(), unix_ms_now());
+        let shared = Arc::new(Shared::new(at, &topology.workers));
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
-        let mut node = Node { shared, topology, jobs, threads: Vec::new(), handles: 0.into() };
-        for port in ports {
+        let mut node = Node {
+            shared,
+            topology,
+            jobs,
+            threads: Vec::new(),
+            log: recovered.thread,
+            handles: 0.into(),
+        };
+        for (port, log) in ports.into_iter().zip(recovered.logs) {
             let cpu = node.topology.workers[port.index];
-            let launched = self.start_core(&node, port, types.clone(), started);
+            let start = Start { at, unix_ms, log };
+            let launched = self.start_core(&node, port, types.clone(), start);
             match launched {
                 Ok(thread) => node.threads.push(thread),
                 Err(error) => {
@@ -149,7 +174,7 @@ impl NodeBuilder {
         node: &Node,
         port: Port<Batch>,
         types: Arc<Types>,
-        started: Instant,
+        start: Start,
     ) -> io::Result<CoreThread<()>> {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
@@ -163,7 +188,7 @@ impl NodeBuilder {
         let name = format!("coreflow-{index}");
         let thread = executor::spawn_pinned(&name, &settings, move || async move {
             let bell = port.bells[index].clone();
-            let mut shard = Shard::new(port, types, &config, started);
+            let mut shard = Shard::new(port, types, &config, start);
             shard.read_clock();
             shard.start_pools();
             let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
@@ -262,4 +287,11 @@ impl NodeBuilder {
             factory,
         })
     }
+}
+
+/// The time of the wall's clock, milliseconds since 1970.
+fn unix_ms_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    // A clock before 1970 is wrong, and times that are compared with each other only are not.
+    since.map_or(0, |since| since.as_millis() as u64)
 }

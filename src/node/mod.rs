@@ -13,10 +13,12 @@ mod fetch;
 pub mod gateway;
 mod handle;
 pub mod local;
+mod recover;
 
 pub use builder::{AgentOptions, NodeBuilder, StartError};
 
 use crate::{
+    consensus::thread::LogThread,
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
     shard::run::Job,
     wire::api::{CoreStats, Error, NodeStats},
@@ -86,6 +88,8 @@ pub struct Node {
     topology: Topology,
     jobs: Vec<Injector<Job>>,
     threads: Vec<CoreThread<()>>,
+    /// What writes the log, when tasks are kept on disk.
+    log: Option<LogThread>,
     /// Handles that were given out.
     handles: AtomicUsize,
 }
@@ -162,6 +166,9 @@ impl Node {
         let mut ended = Ok(());
         for thread in self.threads {
             ended = thread.join().and(ended);
+        }
+        if let Some(log) = self.log {
+            log.stop();
         }
         ended
     }

@@ -6,12 +6,14 @@ use super::{
     context::Context,
     handle::{Ask, Inbox},
     kernel::{Command, Kernel, Timer},
+    ledger::Ledger,
     links::Links,
     tasks::Tasks,
     types::Types,
 };
 use crate::{
     config::Config,
+    consensus::TaskLog,
     runtime::mesh::Port,
     wire::{
         api::{CoreStats, Error},
@@ -31,6 +33,16 @@ use std::{
 /// Batches that one turn takes from one core before it looks at the others.
 const BATCHES_A_TURN: usize = 16;
 
+/// What a shard begins with.
+pub struct Start {
+    /// When the node started.
+    pub at: Instant,
+    /// The same as Unix time, milliseconds.
+    pub unix_ms: u64,
+    /// Where the shard writes what must survive.
+    pub log: TaskLog,
+}
+
 /// What one worker core owns.
 pub struct Shard {
     pub(super) kernel: Kernel,
@@ -47,7 +59,7 @@ pub struct Shard {
 
 impl Shard {
     /// A shard with no agents yet.
-    pub fn new(port: Port<Batch>, types: Arc<Types>, config: &Config, started: Instant) -> Self {
+    pub fn new(port: Port<Batch>, types: Arc<Types>, config: &Config, start: Start) -> Self {
         let index = port.index as u16;
         let limits = Limits {
             messages: config.mesh.batch_messages,
@@ -56,7 +68,8 @@ impl Shard {
         };
         let links =
             Links::new(port, limits, config.mesh.ring_batches, config.mesh.batch_timeout_us);
-        let tasks = Tasks::new(index, types.len(), &config.tasks);
+        let ledger = Ledger::new(start.log, start.unix_ms);
+        let tasks = Tasks::new(index, types.len(), &config.tasks, ledger);
         let kernel = Kernel::new(
             index,
             types,
@@ -70,7 +83,7 @@ impl Shard {
             tasks,
             limits: config.agents.clone(),
             current: None,
-            started,
+            started: start.at,
             woke_futures: false,
         }
     }
@@ -116,6 +129,7 @@ impl Shard {
             self.kernel.links.load = self.tasks.load();
             self.kernel.loads[self.kernel.index as usize] = self.kernel.links.load;
         }
+        self.tasks.ledger.flush();
         match self.has_work() {
             true => self.kernel.links.flush_due(self.kernel.now_us),
             false => self.kernel.links.flush(),
@@ -129,6 +143,7 @@ impl Shard {
         self.kernel.links.has_arrivals()
             || !self.kernel.turns.is_empty()
             || !self.kernel.inbox.is_empty()
+            || self.tasks.ledger.has_news()
     }
 
     /// When the next timer may be due, milliseconds since the node started.
@@ -138,7 +153,7 @@ impl Shard {
 
     /// Whether something waits for room in a ring, so that the core must look again soon.
     pub fn has_departures(&self) -> bool {
-        self.kernel.links.has_departures()
+        self.kernel.links.has_departures() || self.tasks.ledger.has_departures()
     }
 
     fn take_asks(&mut self) -> bool {

@@ -25,6 +25,7 @@ pub mod doors;
 pub mod exec;
 pub mod handle;
 mod kernel;
+mod ledger;
 mod links;
 mod news;
 pub mod remote;

@@ -8,13 +8,14 @@ use super::{
     core::{Shard, call},
     handle::{Failure, Lease},
     kernel::{Timer, watcher_of},
+    ledger::{Ledger, Logged},
     news::{refusal, tell},
     remote::Remote,
     types::Types,
     wheel::TimerKey,
 };
 use crate::{
-    consensus::{MemoryLog, Pending, Record, TaskLog},
+    consensus::{Place, Record},
     registry::TypeIndex,
     task::{Failed, LoadIndex, Submission, TableLimits, TaskTable, Watcher},
     wire::{
@@ -25,16 +26,6 @@ use crate::{
     },
 };
 use std::collections::{HashMap, VecDeque};
-
-/// What happens when the log has committed a record.
-enum Logged {
-    /// A submission is accepted: its submitter is told.
-    Submitted { key: u32, submitter: Watcher, place: u32 },
-    /// A task has ended: whoever waits is told.
-    Ended { key: u32 },
-    /// What a worker said of an attempt is settled: the worker is told.
-    Told { random: u128, asker: Watcher, place: u32 },
-}
 
 /// An attempt that its agent will end later.
 pub(super) struct Attempt {
@@ -48,8 +39,7 @@ pub(super) struct Attempt {
 /// A shard's tasks and the agents' loads.
 pub(super) struct Tasks {
     pub table: TaskTable,
-    log: MemoryLog,
-    pending: Pending<Logged>,
+    pub ledger: Ledger,
     /// One for each agent type.
     pub pools: Vec<LoadIndex>,
     /// When agents of each type crashed, oldest first.
@@ -66,7 +56,12 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new(shard: CoreIndex, types: usize, limits: &crate::config::Tasks) -> Self {
+    pub(super) fn new(
+        shard: CoreIndex,
+        types: usize,
+        limits: &crate::config::Tasks,
+        ledger: Ledger,
+    ) -> Self {
         let table_limits = TableLimits {
             queue_primary: limits.queue_primary,
             queue_overflow: limits.queue_overflow,
@@ -78,8 +73,7 @@ impl Tasks {
         };
         Self {
             table: TaskTable::new(shard, table_limits),
-            log: MemoryLog::default(),
-            pending: Pending::default(),
+            ledger,
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
             crashes: vec![VecDeque::new(); types],
             attempts: HashMap::new(),
@@ -160,20 +154,27 @@ impl Tasks {
     }
 
     /// Writes a task's end to the log; it is told when the log has committed it.
-    fn log_end(&mut self, key: u32) {
+    fn log_end(&mut self, key: u32, now_ms: u64) {
         let (id, status, body) = self.table.end_of(key);
-        let position = self.log.append(Record::Ended { id, status, body });
-        self.pending.push(position, Logged::Ended { key });
+        let attempts = self.table.attempts(key);
+        let ended_unix_ms = self.ledger.unix_ms(now_ms);
+        let record = Record::Ended { id, status, attempts, ended_unix_ms, body };
+        self.ledger.append(record, Logged::Ended { key });
     }
 
     /// Tells who ended an attempt when what came of it is committed.
     pub(super) fn told_when_committed(&mut self, lease: Lease, asker: Watcher, place: u32) {
         let random = self.table.id(lease.key).random;
-        self.pending.push(self.log.committed(), Logged::Told { random, asker, place });
+        self.ledger.after_all(Logged::Told { random, asker, place });
     }
 
     /// Ends an attempt and says what became of the task.
-    fn end_attempt(&mut self, lease: Lease, result: Result<&[u8], (&str, bool)>) -> bool {
+    fn end_attempt(
+        &mut self,
+        now_ms: u64,
+        lease: Lease,
+        result: Result<&[u8], (&str, bool)>,
+    ) -> bool {
         let ended = match result {
             Ok(result) => match self.table.complete(lease, result) {
                 Ok(()) => Ok(Failed::Last),
@@ -182,7 +183,7 @@ impl Tasks {
             Err((error, retry)) => self.table.fail(lease, error, retry),
         };
         match ended {
-            Ok(Failed::Last) => self.log_end(lease.key),
+            Ok(Failed::Last) => self.log_end(lease.key, now_ms),
             Ok(Failed::Again) => self.assignable = true,
             // Late or repeated: the task has gone on without this attempt.
             Err(_) => return false,
@@ -210,16 +211,22 @@ impl Shard {
         };
         match self.tasks.table.submit(self.kernel.now_us / 1000, submission) {
             Ok(key) => {
-                let position = self.tasks.log.append(Record::Submitted {
+                let place = letter.place.to_native();
+                let now_ms = self.kernel.now_ms();
+                let record = Record::Submitted {
                     id: TaskId { shard: self.kernel.index, random: submission.random },
-                    type_index: submission.type_index,
+                    agent_type: &self.kernel.types.get(submission.type_index).name,
                     priority,
+                    submitted_unix_ms: self.tasks.ledger.unix_ms(now_ms),
+                    due_unix_ms: 0,
                     timeout_ms: submission.timeout_ms,
                     max_attempts: submission.max_attempts,
+                    attempts: 0,
+                    key: None,
                     payload: submission.payload,
-                });
-                let place = letter.place.to_native();
-                self.tasks.pending.push(position, Logged::Submitted { key, submitter, place });
+                };
+                let then = Logged::Submitted { key, submitter, place };
+                self.tasks.ledger.append(record, then);
             }
             Err(error) => {
                 let text = error.to_string();
@@ -243,15 +250,9 @@ impl Shard {
         let mut worked = false;
         loop {
             let mut went_on = false;
-            while let Some(logged) = self.tasks.pending.pop(self.tasks.log.committed()) {
+            while let Some((logged, at)) = self.tasks.ledger.next() {
                 went_on = true;
-                match logged {
-                    Logged::Submitted { key, submitter, place } => {
-                        self.accepted(key, submitter, place)
-                    }
-                    Logged::Ended { key } => self.ended(key),
-                    Logged::Told { random, asker, place } => self.told(random, asker, place),
-                }
+                self.committed(logged, at);
             }
             if std::mem::take(&mut self.tasks.assignable) {
                 for type_index in 0..self.tasks.pools.len() as TypeIndex {
@@ -266,20 +267,39 @@ impl Shard {
         }
     }
 
-    fn accepted(&mut self, key: u32, submitter: Watcher, place: u32) {
-        let random = self.tasks.table.id(key).random;
+    fn committed(&mut self, logged: Logged, at: Place) {
+        match logged {
+            Logged::Submitted { key, submitter, place } => {
+                self.accepted(key, submitter, place, at);
+            }
+            Logged::Existing { id, submitter, place } => {
+                self.tell_briefly(submitter, id, NewsKind::Accepted, place);
+            }
+            Logged::Ended { key } => self.ended(key),
+            Logged::Told { random, asker, place } => {
+                let id = TaskId { shard: self.kernel.index, random };
+                self.tell_briefly(asker, id, NewsKind::Ended, place);
+            }
+            Logged::Requeued { asker, correlation } => {
+                self.kernel.answer(asker, correlation, &Response::Done);
+            }
+            Logged::Moved(_) | Logged::Noted => {}
+        }
+    }
+
+    fn accepted(&mut self, key: u32, submitter: Watcher, place: u32, _at: Place) {
+        let id = self.tasks.table.id(key);
         self.tasks.table.accepted(key);
         self.tasks.assignable = true;
         // An agent hears of refusals and ends alone.
         if Self::is_door(AgentId::from_bits(submitter.target)) {
-            let what = NewsKind::Accepted;
-            self.tell_briefly(submitter, random, what, place);
+            self.tell_briefly(submitter, id, NewsKind::Accepted, place);
         }
     }
 
     /// Tells a door what became of a member of its request, where there is nothing more to say.
-    fn tell_briefly(&mut self, door: Watcher, random: u128, what: NewsKind, place: u32) {
-        let shard = self.kernel.index;
+    fn tell_briefly(&mut self, door: Watcher, id: TaskId, what: NewsKind, place: u32) {
+        let TaskId { shard, random } = id;
         let news = letter::TaskNews {
             random,
             shard,
@@ -290,10 +310,6 @@ impl Shard {
             body: &[],
         };
         tell(&mut self.kernel, door, &news);
-    }
-
-    fn told(&mut self, random: u128, asker: Watcher, place: u32) {
-        self.tell_briefly(asker, random, NewsKind::Ended, place);
     }
 
     fn ended(&mut self, key: u32) {
@@ -366,7 +382,7 @@ impl Shard {
         let deadline_ms = task.deadline_ms;
         match (called, outcome) {
             (Err(panic), _) => {
-                self.tasks.end_attempt(lease, Err(("its agent panicked", true)));
+                self.tasks.end_attempt(now_ms, lease, Err(("its agent panicked", true)));
                 self.agent_panicked(agent, panic.as_ref());
             }
             (Ok(()), Some(Outcome::Later)) => {
@@ -400,7 +416,7 @@ impl Shard {
             result => result,
         };
         let done = result.is_ok();
-        if self.tasks.end_attempt(lease, result)
+        if self.tasks.end_attempt(self.kernel.now_ms(), lease, result)
             && let Some(resident) = self.agents.get_mut(agent)
         {
             resident.done += u64::from(done);
@@ -456,7 +472,7 @@ impl Shard {
         let leases: Vec<Lease> = of_agent.map(|attempt| attempt.lease).collect();
         for lease in leases {
             if self.take_attempt(lease).is_some() {
-                self.tasks.end_attempt(lease, Err((why, true)));
+                self.tasks.end_attempt(self.kernel.now_ms(), lease, Err((why, true)));
             }
         }
     }
@@ -479,7 +495,7 @@ impl Shard {
         if !self.tasks.table.cancel(random)? {
             return Ok(false);
         }
-        self.tasks.log_end(key);
+        self.tasks.log_end(key, self.kernel.now_ms());
         if let Some(lease) = self.tasks.attempts.get(&key).map(|attempt| attempt.lease)
             && let Some(attempt) = self.take_attempt(lease)
         {

@@ -1,0 +1,196 @@
+//! What a shard writes to its log, and what waits until the log has committed it.
+
+use crate::{
+    consensus::{Committed, Pending, Place, Position, Record, TaskLog},
+    task::Watcher,
+    wire::id::{CoreIndex, TaskId},
+};
+use std::collections::VecDeque;
+
+/// What happens when the log has committed a record.
+pub(super) enum Logged {
+    /// A submission is accepted: its submitter is told.
+    Submitted {
+        /// The task.
+        key: u32,
+        /// Who submitted it.
+        submitter: Watcher,
+        /// Its place in the submitter's request.
+        place: u32,
+    },
+    /// A submission with a key is one that came before: its submitter is told which.
+    Existing {
+        /// The task that came before.
+        id: TaskId,
+        /// Who submitted it again.
+        submitter: Watcher,
+        /// Its place in the submitter's request.
+        place: u32,
+    },
+    /// A task has ended: whoever waits is told.
+    Ended {
+        /// The task.
+        key: u32,
+    },
+    /// What a worker said of an attempt is settled: the worker is told.
+    Told {
+        /// The random part of the task's id.
+        random: u128,
+        /// The worker's door.
+        asker: Watcher,
+        /// Its place in the worker's request.
+        place: u32,
+    },
+    /// A dead task is queued again: whoever asked for it is told.
+    Requeued {
+        /// The core that asked.
+        asker: CoreIndex,
+        /// What its answer carries.
+        correlation: u64,
+    },
+    /// A live record was written again, so that the segment where it was can be freed.
+    Moved(Moved),
+    /// Nothing.
+    Noted,
+}
+
+/// A record that was written again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Moved {
+    /// A task's submission.
+    Task(u128),
+    /// A key, by its slot, and its task.
+    Key(u32, u128),
+}
+
+/// A shard's log and what waits for it.
+pub(super) struct Ledger {
+    log: TaskLog,
+    pending: Pending<(u32, Logged)>,
+    /// What waits for nothing.
+    ready: VecDeque<Logged>,
+    last: Position,
+    committed: Option<Committed>,
+    unix_ms_at_start: u64,
+}
+
+impl Ledger {
+    /// A ledger that writes to `log`; the node started at that Unix time, milliseconds.
+    pub(super) fn new(log: TaskLog, unix_ms_at_start: u64) -> Self {
+        Self {
+            log,
+            pending: Pending::default(),
+            ready: VecDeque::new(),
+            last: Position::default(),
+            committed: None,
+            unix_ms_at_start,
+        }
+    }
+
+    /// The Unix time at a time of the node, both milliseconds.
+    #[inline]
+    pub(super) fn unix_ms(&self, now_ms: u64) -> u64 {
+        self.unix_ms_at_start + now_ms
+    }
+
+    /// Writes a record; `then` happens when it is committed.
+    #[inline]
+    pub(super) fn append(&mut self, record: Record<'_>, then: Logged) {
+        let (position, offset) = self.log.append(record);
+        self.last = position;
+        self.pending.push(position, (offset, then));
+    }
+
+    /// Lets something happen when everything that was written so far is committed.
+    #[inline]
+    pub(super) fn after_all(&mut self, then: Logged) {
+        self.pending.push(self.last, (0, then));
+    }
+
+    /// Lets something happen that the log knows nothing of.
+    pub(super) fn at_once(&mut self, then: Logged) {
+        self.ready.push_back(then);
+    }
+
+    /// What happens next, and where the log has the record that it waited for.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<(Logged, Place)> {
+        if let Some(logged) = self.ready.pop_front() {
+            return Some((logged, Place::default()));
+        }
+        loop {
+            let upto = self.committed.map_or(Position::default(), |block| block.upto);
+            if let Some((offset, logged)) = self.pending.pop(upto) {
+                let place = self.committed.map_or(Place::default(), |block| block.place(offset));
+                return Some((logged, place));
+            }
+            self.committed = Some(self.log.next_committed()?);
+        }
+    }
+
+    /// Sends what was written on its way.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        self.log.flush();
+    }
+
+    /// Whether submissions may be written.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.log.has_room()
+    }
+
+    /// Whether what is committed outlasts the process.
+    pub(super) fn is_durable(&self) -> bool {
+        self.log.is_durable()
+    }
+
+    /// Whether [`Ledger::next`] would find something new.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        !self.ready.is_empty() || self.log.has_committed()
+    }
+
+    /// Whether something that was written could not leave yet.
+    #[inline]
+    pub(super) fn has_departures(&self) -> bool {
+        self.log.has_departures()
+    }
+
+    /// 0, or the generation below which nothing that lives may stay.
+    #[inline]
+    pub(super) fn move_before(&self) -> u64 {
+        self.log.move_before()
+    }
+
+    /// Everything that lives below a generation was written again.
+    pub(super) fn moved_before(&mut self, generation: u64) {
+        self.log.moved_before(generation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::MemoryLog;
+
+    #[test]
+    fn what_waits_for_records_keeps_their_order() {
+        let mut ledger = Ledger::new(TaskLog::Memory(MemoryLog::default()), 1_000);
+        let id = TaskId { shard: 0, random: 1 };
+        ledger.append(Record::Requeued { id }, Logged::Ended { key: 1 });
+        ledger.after_all(Logged::Ended { key: 2 });
+        ledger.append(Record::Requeued { id }, Logged::Ended { key: 3 });
+        ledger.at_once(Logged::Ended { key: 0 });
+        assert!(ledger.has_news());
+        let mut order = Vec::new();
+        while let Some((Logged::Ended { key }, _)) = ledger.next() {
+            order.push(key);
+        }
+        assert_eq!(order, [0, 1, 2, 3]);
+        assert!(!ledger.has_news());
+        ledger.after_all(Logged::Ended { key: 4 });
+        assert!(matches!(ledger.next(), Some((Logged::Ended { key: 4 }, _))));
+        assert_eq!(ledger.unix_ms(5), 1_005);
+    }
+}
