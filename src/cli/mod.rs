@@ -6,6 +6,7 @@ pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+mod interrupt;
 pub mod mcp;
 pub mod run;
 pub mod serve;
