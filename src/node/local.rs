@@ -130,18 +130,35 @@ impl LocalGateway {
         }
     }
 
-    /// Reserves room on every shard that takes a part of a batch; gives all back when one
-    /// refuses.
-    async fn reserve(&self, parts: &[(CoreIndex, u32)]) -> Result<(), Error> {
-        for (place, &(core, count)) in parts.iter().enumerate() {
-            if let Err(error) = self.ask(core, &Request::Reserve(count), 0).await {
-                for &(core, count) in &parts[..place] {
-                    self.ask(core, &Request::Release(count), 0).await?;
-                }
-                return Err(error);
-            }
+    /// Reserves room on every shard that takes a part of a batch; of all or of none.
+    async fn reserve(&self, parts: Vec<(CoreIndex, u32)>) -> Result<Reserved<'_>, Error> {
+        let mut reserved = Reserved { gateway: self, parts: Vec::with_capacity(parts.len()) };
+        for (core, count) in parts {
+            self.ask(core, &Request::Reserve(count), 0).await?;
+            reserved.parts.push((core, count));
         }
-        Ok(())
+        Ok(reserved)
+    }
+}
+
+/// Room that was reserved; dropping it gives the room back.
+struct Reserved<'a> {
+    gateway: &'a LocalGateway,
+    parts: Vec<(CoreIndex, u32)>,
+}
+
+impl Reserved<'_> {
+    /// The room is taken by submissions now.
+    fn use_up(mut self) {
+        self.parts.clear();
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        for &(core, count) in &self.parts {
+            self.gateway.tell(core, &Request::Release(count));
+        }
     }
 }
 
@@ -164,8 +181,12 @@ impl Gateway for LocalGateway {
             specs.iter().map(|spec| shard.place(spec)).collect::<Result<Vec<_>, _>>()
         };
         let placed = self.core.with_shard(place)?;
-        self.reserve(&doors::parts(&placed)).await?;
-        let begin = |shard: &mut Shard, answer| shard.submit_reserved(&specs, &placed, answer);
+        let reserved = self.reserve(doors::parts(&placed)).await?;
+        let begin = |shard: &mut Shard, answer| {
+            shard.submit_reserved(&specs, &placed, answer)?;
+            reserved.use_up();
+            Ok(())
+        };
         self.request(begin).await?.into_iter().collect()
     }
 

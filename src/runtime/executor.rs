@@ -4,8 +4,9 @@ use glommio::{LocalExecutorBuilder, Placement};
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::Pin,
-    task::Poll,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,8 @@ use std::{
 /// completion that nobody waits for (a cancelled read, its own timer) comes just after it looked at
 /// its I/O; the next wake-up of any kind ends that.
 const HEARTBEAT: Duration = Duration::from_millis(50);
+/// The exit code of a process one of whose cores panicked.
+const EXIT_PANICKED: i32 = 101;
 /// Beyond any wait on a core.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -51,6 +54,8 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T> + 'static,
 {
+    // Children may use every processor that this process may, not the core of their agent alone.
+    super::process::remember_processors();
     LocalExecutorBuilder::new(Placement::Fixed(settings.cpu))
         .name(name)
         .ring_depth(settings.ring_depth)
@@ -63,7 +68,7 @@ where
                     sleep(HEARTBEAT).await;
                 }
             });
-            make().await
+            or_exit(make()).await
         })
         .map(CoreThread)
         .map_err(|error| io::Error::other(error.to_string()))
@@ -76,7 +81,23 @@ pub fn pin_thread(cpu: usize) -> bool {
 
 /// Runs a future on this core until it ends; nobody waits for it.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(future).detach();
+    glommio::spawn_local(or_exit(future)).detach();
+}
+
+/// Runs a future whose panic is a defect that nobody can go on from: the process ends, so that
+/// whoever watches it starts it anew and the log tells what was accepted.
+async fn or_exit<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let poll = |context: &mut Context<'_>| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| {
+            // The panic's own message came before this.
+            tracing::error!("a core of the node panicked; the process ends");
+            super::process::kill_all();
+            std::process::exit(EXIT_PANICKED);
+        })
+    };
+    poll_fn(poll).await
 }
 
 /// Runs blocking work on a helper thread of this core; a panic comes back as an error.
@@ -84,7 +105,7 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     // A panic inside the engine's blocking thread would leave this future waiting for ever.
-    let caught = move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let caught = move || catch_unwind(AssertUnwindSafe(work));
     glommio::executor()
         .spawn_blocking(caught)
         .await

@@ -5,12 +5,20 @@ use std::{
     io,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 /// The groups of all children that run, for an exit that waits for nobody. Locked while a child
 /// starts, so that none is missed.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// The processors that this process was given, before its threads were pinned.
+static PROCESSORS: OnceLock<sys::Affinity> = OnceLock::new();
+
+/// Notes which processors this process may use: called before a thread is pinned.
+pub(super) fn remember_processors() {
+    PROCESSORS.get_or_init(sys::affinity);
+}
 
 fn running() -> MutexGuard<'static, Vec<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,13 +66,11 @@ pub async fn start(command: &[String]) -> io::Result<(Process, Streams)> {
     let program = command[0].clone();
     let started = blocking(move || {
         let mut running = running();
-        let child = Command::new(&command[0])
-            .args(&command[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+        let mut child = Command::new(&command[0]);
+        child.args(&command[1..]).process_group(0);
+        child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::before_exec(&mut child, PROCESSORS.get().copied());
+        let child = child.spawn()?;
         running.push(child.id());
         Ok::<_, io::Error>(child)
     })

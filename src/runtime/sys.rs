@@ -5,7 +5,11 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
     time::Duration,
 };
 
@@ -75,6 +79,39 @@ pub fn set_realtime() -> io::Result<()> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes no pointer and does not return; skipping destructors is its purpose.
     unsafe { libc::_exit(code) }
+}
+
+/// Which processors a thread may use.
+#[derive(Clone, Copy)]
+pub struct Affinity(libc::cpu_set_t);
+
+/// Which processors the calling thread may use; none that are known when the kernel does not tell.
+pub fn affinity() -> Affinity {
+    // SAFETY: a set of bits, for which all zeros is a value; the kernel fills as much as it is
+    // told that there is.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of_val(&set), &raw mut set);
+        Affinity(set)
+    }
+}
+
+/// Lets a child run on `processors` instead of its starter's, and end with the node whatever ends
+/// that.
+pub fn before_exec(child: &mut Command, processors: Option<Affinity>) {
+    let prepare = move || {
+        // SAFETY: both calls are system calls that touch nothing but the calling thread, which is
+        // what a child may do between fork and exec. That neither worked is no reason not to run.
+        unsafe {
+            if let Some(Affinity(set)) = &processors {
+                libc::sched_setaffinity(0, size_of_val(set), set);
+            }
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
+        Ok(())
+    };
+    // SAFETY: the closure above allocates nothing and takes no lock.
+    unsafe { child.pre_exec(prepare) };
 }
 
 /// A socket option that is an integer.

@@ -195,6 +195,7 @@ impl Shard {
                 Timer::Attempt(lease) => self.attempt_timed_out(lease),
                 Timer::Fetch(core, correlation) => self.fetch_timed_out(core, correlation),
                 Timer::Watch(core, correlation, random) => {
+                    self.tasks.watches.remove(&(core, correlation));
                     let response = match self.tasks.stop_watching(random, core, correlation) {
                         Some(()) => self.view_task(random),
                         None => continue,

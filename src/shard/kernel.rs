@@ -21,6 +21,9 @@ use crate::{
 use futures_channel::oneshot;
 use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
+/// The longest wait for an answer, milliseconds: a day.
+const CALL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Who waits for an answer.
 pub enum Waiter {
     /// An agent that called another.
@@ -201,6 +204,7 @@ impl Kernel {
     pub fn open_call(&mut self, waiter: Waiter, timeout_ms: u64) -> CallKey {
         let key = self.calls.insert(waiter);
         let timeout_ms = if timeout_ms == 0 { self.call_timeout_ms } else { timeout_ms };
+        let timeout_ms = timeout_ms.min(CALL_MS_MAX);
         let timer = self.wheel.insert(self.now_ms() + timeout_ms, Timer::Call(key));
         self.calls.set_timer(key, timer);
         key

@@ -11,6 +11,7 @@ use super::{
     kernel::Timer,
     news::{refusal, tell},
     tasks::Attempt,
+    wheel::TimerKey,
 };
 use crate::{
     registry::TypeIndex,
@@ -41,11 +42,17 @@ pub(super) struct Fetch {
     pub max: u32,
 }
 
+/// A fetch that waits, and what ends that.
+struct Waiting {
+    fetch: Fetch,
+    timer: TimerKey,
+}
+
 /// What a shard knows of workers.
 #[derive(Default)]
 pub(super) struct Remote {
     /// Fetches that wait, the oldest first.
-    waiting: VecDeque<Fetch>,
+    waiting: VecDeque<Waiting>,
     /// Tasks of this shard that each seat holds.
     held: HashMap<AgentId, u32>,
 }
@@ -108,24 +115,29 @@ impl Shard {
             return self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
         }
         let timer = Timer::Fetch(fetch.asker, fetch.correlation);
-        self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
-        self.tasks.remote.waiting.push_back(fetch);
+        let timer = self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
+        self.tasks.remote.waiting.push_back(Waiting { fetch, timer });
     }
 
     /// Serves fetches that wait; false when there was nothing for any of them.
     pub(super) fn serve_waiting(&mut self) -> bool {
         let mut served = false;
         for _ in 0..self.tasks.remote.waiting.len() {
-            let Some(fetch) = self.tasks.remote.waiting.pop_front() else { break };
-            let tasks = self.lease(&fetch);
+            let Some(waiting) = self.tasks.remote.waiting.pop_front() else { break };
+            let tasks = self.lease(&waiting.fetch);
             if tasks.is_empty() {
-                self.tasks.remote.waiting.push_back(fetch);
+                self.tasks.remote.waiting.push_back(waiting);
                 continue;
             }
             served = true;
-            self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
+            self.answer_fetch(waiting, tasks);
         }
         served
+    }
+
+    fn answer_fetch(&mut self, Waiting { fetch, timer }: Waiting, tasks: Vec<LeasedTask>) {
+        self.kernel.wheel.cancel(timer);
+        self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
     }
 
     /// A fetch has waited long enough.
@@ -140,14 +152,12 @@ impl Shard {
 
     /// Answers the waits that fit with no tasks.
     fn answer_waiting(&mut self, fits: impl Fn(&Fetch) -> bool) {
-        let (over, waiting) = std::mem::take(&mut self.tasks.remote.waiting)
-            .into_iter()
-            .partition(|fetch| fits(fetch));
+        let waiting = std::mem::take(&mut self.tasks.remote.waiting);
+        let (over, waiting): (VecDeque<_>, _) =
+            waiting.into_iter().partition(|waiting| fits(&waiting.fetch));
         self.tasks.remote.waiting = waiting;
-        let over: VecDeque<Fetch> = over;
-        for fetch in over {
-            let none = Response::Leased(Vec::new());
-            self.kernel.answer(fetch.asker, fetch.correlation, &none);
+        for waiting in over {
+            self.answer_fetch(waiting, Vec::new());
         }
     }
 
@@ -253,7 +263,7 @@ impl Shard {
     /// A worker is gone, of this core or another: what it holds here goes to others.
     pub(super) fn worker_gone(&mut self, seat: AgentId) {
         let fits = |fetch: &Fetch| fetch.worker.seats.iter().any(|(_, of)| *of == seat);
-        if self.tasks.remote.waiting.iter().any(fits) {
+        if self.tasks.remote.waiting.iter().any(|waiting| fits(&waiting.fetch)) {
             self.answer_waiting(fits);
         }
         if self.tasks.remote.held.contains_key(&seat) {

@@ -1,6 +1,10 @@
 //! What a core is asked by another, or by a door of its own.
 
-use super::{core::Shard, kernel::watcher_of, remote::Fetch};
+use super::{
+    core::Shard,
+    kernel::{Timer, watcher_of},
+    remote::Fetch,
+};
 use crate::wire::{
     api::Error,
     id::CoreIndex,
@@ -70,8 +74,9 @@ impl Shard {
         if !self.tasks.watch(random, watcher) {
             return false;
         }
-        let timer = super::kernel::Timer::Watch(asker, correlation, random);
-        self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
+        let timer = Timer::Watch(asker, correlation, random);
+        let timer = self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
+        self.tasks.watches.insert((asker, correlation), timer);
         true
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Tasks {
     pub attempts: HashMap<u32, Attempt>,
     /// Workers that fetch.
     pub remote: Remote,
+    /// What ends waits for a task's end, by the core that asked and its correlation.
+    pub watches: HashMap<(CoreIndex, u64), TimerKey>,
     /// Whether a task could perhaps be given to an agent.
     assignable: bool,
     /// The buffer that agents put results into.
@@ -78,6 +80,7 @@ impl Tasks {
             crashes: vec![VecDeque::new(); types],
             attempts: HashMap::new(),
             remote: Remote::default(),
+            watches: HashMap::new(),
             assignable: false,
             result: Vec::new(),
             capacity: limits.queue_primary + limits.queue_overflow,
@@ -320,6 +323,10 @@ impl Shard {
         for watcher in watchers {
             let target = AgentId::from_bits(watcher.target);
             if target == watcher_of(target.core()) {
+                let watch = (target.core(), watcher.correlation);
+                if let Some(timer) = self.tasks.watches.remove(&watch) {
+                    self.kernel.wheel.cancel(timer);
+                }
                 let response = self.view_task(random);
                 self.kernel.answer(target.core(), watcher.correlation, &response);
                 continue;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::host::{Host, Limit};
-use crate::config::{Config, CoreSet};
+use crate::{
+    config::{Config, CoreSet},
+    runtime::topology::Topology,
+};
 
 /// The oldest kernel whose io_uring has every operation that the executors use.
 const KERNEL_OLDEST: (u32, u32) = (5, 8);
@@ -94,27 +97,19 @@ struct CorePlan {
 }
 
 impl CorePlan {
-    /// Listed cores as listed; `"auto"` shares out the rest the way that the model documents.
+    /// The cores that the node would take; of those that it would refuse, what the lists say.
     fn new(host: &Host, config: &Config) -> Self {
-        let listed = |set: &CoreSet| match set {
-            CoreSet::List(cores) => Some(cores.iter().copied().collect::<BTreeSet<_>>()),
-            CoreSet::Auto => None,
-        };
-        let rest = |taken: &BTreeSet<usize>| -> BTreeSet<usize> {
-            let rest: BTreeSet<_> = host.cores.difference(taken).copied().collect();
-            if rest.is_empty() { host.cores.clone() } else { rest }
-        };
-        let last =
-            |cores: &BTreeSet<usize>| cores.iter().next_back().copied().into_iter().collect();
-        match (listed(&config.cores.workers), listed(&config.cores.raft)) {
-            (Some(workers), Some(raft)) => Self { workers, raft },
-            (Some(workers), None) => Self { raft: last(&rest(&workers)), workers },
-            (None, Some(raft)) => Self { workers: rest(&raft), raft },
-            (None, None) => {
-                let raft: BTreeSet<_> = last(&host.cores);
-                let shares = host.cores.len() < 3;
-                let workers = if shares { host.cores.clone() } else { rest(&raft) };
-                Self { workers, raft }
+        let cores = &config.cores;
+        match Topology::choose(cores, host.cores.iter().copied().collect()) {
+            Ok(Topology { workers, raft }) => {
+                Self { workers: workers.into_iter().collect(), raft: raft.into_iter().collect() }
+            }
+            Err(_) => {
+                let listed = |set: &CoreSet| match set {
+                    CoreSet::List(cores) => cores.iter().copied().collect(),
+                    CoreSet::Auto => BTreeSet::new(),
+                };
+                Self { workers: listed(&cores.workers), raft: listed(&cores.raft) }
             }
         }
     }
