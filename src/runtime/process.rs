@@ -64,6 +64,11 @@ impl Process {
         self.pid
     }
 
+    /// Whether the child has ended, even if something that it started lives on.
+    pub fn has_ended(&self) -> bool {
+        sys::has_ended(self.pid)
+    }
+
     /// Kills what still runs of the group, waits for the child and tells how it ended.
     pub async fn end(mut self) -> io::Result<ExitStatus> {
         let Some(mut child) = self.child.take() else {
@@ -71,11 +76,8 @@ impl Process {
         };
         let pid = self.pid;
         blocking(move || {
-            // A child that ended by itself keeps its status; only the others are killed.
-            if let Ok(Some(status)) = child.try_wait() {
-                sys::kill_group(pid);
-                return Ok(status);
-            }
+            // Before the wait: until then nobody else can have this process id. A child that ended
+            // by itself keeps its status.
             sys::kill_group(pid);
             child.wait()
         })
