@@ -25,6 +25,7 @@ pub mod exec;
 pub mod handle;
 mod kernel;
 mod links;
+mod pools;
 mod requests;
 pub mod run;
 mod supervise;

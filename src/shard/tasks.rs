@@ -23,7 +23,7 @@ use crate::{
         letter::{self, ArchivedSubmission, ArchivedTaskNews, NewsKind},
     },
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 /// What happens when the log has committed a record.
 enum Logged {
@@ -49,8 +49,6 @@ pub(super) struct Tasks {
     pending: Pending<Logged>,
     /// One for each agent type.
     pools: Vec<LoadIndex>,
-    /// When agents of each type crashed, oldest first.
-    crashes: Vec<VecDeque<u64>>,
     /// Attempts that go on, by the task's key.
     attempts: HashMap<u32, Attempt>,
     /// Whether a task could perhaps be given to an agent.
@@ -76,7 +74,6 @@ impl Tasks {
             log: MemoryLog::default(),
             pending: Pending::default(),
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
-            crashes: vec![VecDeque::new(); types],
             attempts: HashMap::new(),
             assignable: false,
             result: Vec::new(),
@@ -130,8 +127,16 @@ impl Tasks {
         self.pools[type_index as usize].tasks(id.slot())
     }
 
-    pub(super) fn crashes_of(&mut self, type_index: TypeIndex) -> &mut VecDeque<u64> {
-        &mut self.crashes[type_index as usize]
+    /// Whether a task of a type waits that no agent of this core can take now.
+    #[inline]
+    pub(super) fn is_starved(&self, type_index: TypeIndex) -> bool {
+        self.pools[type_index as usize].least_loaded().is_none()
+            && self.table.is_waiting(type_index)
+    }
+
+    /// Makes the next turn look whether tasks can be given to agents.
+    pub(super) fn look_again(&mut self) {
+        self.assignable = true;
     }
 
     pub(super) fn view(&self, random: u128, types: &Types) -> Option<TaskView> {
@@ -292,6 +297,9 @@ impl Shard {
             let Some(key) = self.tasks.table.next(type_index) else { break };
             assigned = true;
             self.run_attempt(type_index, slot, key);
+        }
+        if self.tasks.is_starved(type_index) {
+            assigned |= self.grow_pool(type_index);
         }
         assigned
     }

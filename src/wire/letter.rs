@@ -17,6 +17,8 @@ pub enum Request {
     Agents(Option<u16>),
     /// Starts an agent of a type, with a name or without.
     Spawn(u16, Option<String>),
+    /// Asks for an agent of a type, when the core has none: those of another are all busy.
+    Grow(u16),
     /// Stops an agent.
     Stop(AgentId),
     /// Keeps room in the queue for so many submissions.
@@ -36,7 +38,7 @@ pub enum Response {
     Agents(Vec<AgentView>),
     /// To [`Request::Spawn`].
     Spawned(AgentId),
-    /// To [`Request::Stop`], [`Request::Reserve`] and [`Request::Release`].
+    /// To [`Request::Grow`], [`Request::Stop`], [`Request::Reserve`] and [`Request::Release`].
     Done,
     /// To any of them.
     Failed(Error),
@@ -47,6 +49,8 @@ pub enum Response {
 pub enum Notice {
     /// An agent started: id, type, name.
     AgentUp(AgentId, u16, Option<String>),
+    /// An agent that was told of still starts (false), or can work (true).
+    AgentReady(AgentId, bool),
     /// An agent is gone.
     AgentDown(AgentId),
     /// An agent's mailbox is full: send it nothing more. Its type is told for broadcasts.
