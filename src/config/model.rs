@@ -92,7 +92,7 @@ pub struct Agents {
     pub max_calls: usize,
     /// How long a call waits when the caller names no timeout, milliseconds.
     pub call_timeout_ms: u64,
-    /// Starts of a crashing agent within `restart_window_ms` before it stays stopped.
+    /// Restarts of a crashing agent within `restart_window_ms`; the next one waits for room in it.
     pub max_restarts: u32,
     /// The window that `max_restarts` counts in, milliseconds.
     pub restart_window_ms: u64,
@@ -178,7 +178,7 @@ pub struct AgentType {
     pub max_tasks: u32,
     /// How long an agent above `min` may be idle before it stops, milliseconds.
     pub idle_timeout_ms: u64,
-    /// Pause between two starts while the pool warms up, milliseconds.
+    /// Pause between two starts towards `min`, milliseconds.
     pub warmup_delay_ms: u64,
 }
 

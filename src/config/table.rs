@@ -127,13 +127,13 @@ tuning_table! {
             "Longer keeps the slots of calls that nobody will answer; shorter gives up on agents \
              that are only slow.";
         max_restarts = "max_restarts", number(0, 10_000, "restarts"), Int(10),
-            "Restarts of a crashing agent within `restart_window_ms` before it stays stopped.",
-            "More restarts spend processor time on an agent that cannot live; fewer give up on \
-             one that has a bad minute.";
+            "Restarts of a crashing agent within `restart_window_ms`; the next one waits until the \
+             window has room. 0: none, until an agent of the type is spawned.",
+            "More restarts spend processor time on an agent that cannot live; fewer leave tasks \
+             waiting for one that has a bad minute.";
         restart_window_ms = "restart_window_ms", number(1, DAY_MS, "milliseconds"), Int(60_000),
             "The window in which `max_restarts` are counted.",
-            "Longer gives up on agents that crash seldom; shorter lets one crash at a steady pace \
-             for ever.";
+            "Longer makes agents wait that crash seldom; shorter lets one crash more often.";
     }
     tasks: Tasks, "Queues and limits of the task service." {
         queue_primary = "queue_primary", number(1, 10_000_000, "tasks"), Int(1000),
@@ -253,7 +253,8 @@ pub(super) static AGENT: Section = Section {
             name: "max",
             rule: number(1, 1_000_000, "agents"),
             default: Int(60),
-            meaning: "Agents that may exist at the same time.",
+            meaning: "Agents that may exist at the same time. Above `min` they start one after the \
+                      other while tasks wait and every agent is full.",
             cost: "Memory when the load is high; for exec agents also processes.",
         },
         Key {
@@ -268,14 +269,15 @@ pub(super) static AGENT: Section = Section {
             name: "idle_timeout_ms",
             rule: number(1, DAY_MS, "milliseconds"),
             default: Int(30_000),
-            meaning: "How long an agent above `min` may be idle before it stops.",
+            meaning: "How long an agent above `min` may be idle before it stops. Those that somebody \
+                      spawned stay.",
             cost: "Longer keeps the memory of idle agents; shorter starts agents more often.",
         },
         Key {
             name: "warmup_delay_ms",
             rule: number(0, 600_000, "milliseconds"),
             default: Int(1000),
-            meaning: "Pause between two starts while the pool warms up to `min`.",
+            meaning: "Pause between two starts while the pool fills up to `min`.",
             cost: "Longer takes longer to be warm; shorter starts many agents at once. A task \
                    never waits for it.",
         },

@@ -9,7 +9,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 15] = [
+const CORE_FIGURES: [CoreFigure; 18] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -32,6 +32,13 @@ const CORE_FIGURES: [CoreFigure; 15] = [
     ("tasks_dead", COUNTER, "Tasks that died.", |core| core.tasks_dead),
     ("tasks_cancelled", COUNTER, "Tasks that were cancelled.", |core| core.tasks_cancelled),
     ("attempts_failed", COUNTER, "Attempts that failed.", |core| core.attempts_failed),
+    ("agents_started", COUNTER, "Agents started.", |core| core.agents_started),
+    ("agents_restarted", COUNTER, "Agents started in the place of one that crashed.", |core| {
+        core.agents_restarted
+    }),
+    ("agents_stopped_idle", COUNTER, "Agents stopped because they were idle.", |core| {
+        core.agents_stopped_idle
+    }),
     ("agent_panics", COUNTER, "Agents that panicked.", |core| core.agent_panics),
 ];
 

@@ -72,19 +72,23 @@ pub struct NodeBuilder {
 /// How many agents of a linked type there are, and where.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// Agents started with the node.
+    /// Agents started with the node and kept.
     pub min: usize,
-    /// Agents that may exist at the same time.
+    /// Agents that may exist at the same time; more than `min` are started while tasks wait and
+    /// every agent has as many as it takes. At 1 there is never a second.
     pub max: usize,
     /// Tasks that one agent runs at the same time.
     pub max_tasks: u32,
+    /// How long an agent above `min` that the node started by itself may have nothing to do before
+    /// it stops, milliseconds.
+    pub idle_timeout_ms: u64,
     /// The worker cores that own them, by index from 0; empty for all.
     pub cores: Vec<CoreIndex>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { min: 1, max: 10_000, max_tasks: 1, cores: Vec::new() }
+        Self { min: 1, max: 10_000, max_tasks: 1, idle_timeout_ms: 30_000, cores: Vec::new() }
     }
 }
 
@@ -228,8 +232,9 @@ impl NodeBuilder {
                 kind: AgentKind::Rust,
                 max_tasks: options.max_tasks,
                 min: options.min,
-                max: options.max,
+                max: options.max.max(options.min),
                 warmup_delay_ms: 0,
+                idle_timeout_ms: options.idle_timeout_ms,
                 hosts,
                 factory: factory.clone(),
             });
@@ -270,11 +275,12 @@ impl NodeBuilder {
                 (AgentKind::Remote, Arc::new(|| Box::new(Seat) as Box<dyn Agent>))
             }
         };
-        // A pool smaller than the node lives on its first cores: tasks go where agents are.
+        // Every core may own agents as far as `max` goes; `min` are on the first of them. Tasks go
+        // where agents are, and a core whose agents are all busy asks one that has none for help.
         // Workers come to any core.
         let hosts = match kind {
             AgentKind::Remote => cores,
-            _ => agent.min.clamp(1, cores as usize) as CoreIndex,
+            _ => agent.max.clamp(1, cores as usize) as CoreIndex,
         };
         Ok(TypeSpec {
             name,
@@ -283,6 +289,7 @@ impl NodeBuilder {
             min: agent.min,
             max: agent.max,
             warmup_delay_ms: agent.warmup_delay_ms,
+            idle_timeout_ms: agent.idle_timeout_ms,
             hosts: (0..hosts).collect(),
             factory,
         })

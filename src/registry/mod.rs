@@ -30,13 +30,30 @@ pub struct Entry {
     pub name: Option<String>,
 }
 
+/// A core that owns agents of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The core.
+    pub core: CoreIndex,
+    /// Its agents of the type.
+    pub agents: usize,
+    /// Those that can work, and do not start yet.
+    pub ready: usize,
+}
+
 /// One core's copy of who is where.
 #[derive(Debug, Default)]
 pub struct Directory {
-    agents: BTreeMap<AgentId, Entry>,
+    agents: BTreeMap<AgentId, Known>,
     names: HashMap<String, AgentId>,
-    /// For each type, the cores that own agents of it and how many, by core.
-    homes: Vec<Vec<(CoreIndex, usize)>>,
+    /// For each type, the cores that own agents of it, by core.
+    homes: Vec<Vec<Home>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: Entry,
+    ready: bool,
 }
 
 impl Directory {
@@ -45,21 +62,42 @@ impl Directory {
         (hash_of(name.as_bytes()) % cores as u64) as CoreIndex
     }
 
-    /// Notes a new agent.
+    /// Notes a new agent; it counts as one that can work.
     pub fn insert(&mut self, id: AgentId, entry: Entry) {
         if let Some(name) = &entry.name {
             self.names.insert(name.clone(), id);
         }
         let type_index = entry.type_index;
-        if self.agents.insert(id, entry).is_none() {
-            self.count(type_index, id.core());
+        if self.agents.insert(id, Known { entry, ready: true }).is_none() {
+            let home = self.home(type_index, id.core());
+            home.agents += 1;
+            home.ready += 1;
+        }
+    }
+
+    /// Notes that an agent still starts, or that it can work.
+    pub fn set_ready(&mut self, id: AgentId, ready: bool) {
+        let Some(known) = self.agents.get_mut(&id) else { return };
+        if std::mem::replace(&mut known.ready, ready) == ready {
+            return;
+        }
+        let type_index = known.entry.type_index;
+        let home = self.home(type_index, id.core());
+        match ready {
+            true => home.ready += 1,
+            false => home.ready -= 1,
         }
     }
 
     /// Forgets an agent.
     pub fn remove(&mut self, id: AgentId) {
-        let Some(entry) = self.agents.remove(&id) else { return };
-        self.discount(entry.type_index, id.core());
+        let Some(Known { entry, ready }) = self.agents.remove(&id) else { return };
+        let home = self.home(entry.type_index, id.core());
+        home.agents -= 1;
+        home.ready -= usize::from(ready);
+        if home.agents == 0 {
+            self.homes[entry.type_index as usize].retain(|home| home.core != id.core());
+        }
         if let Some(name) = entry.name
             && self.names.get(&name) == Some(&id)
         {
@@ -67,34 +105,37 @@ impl Directory {
         }
     }
 
-    fn count(&mut self, type_index: TypeIndex, core: CoreIndex) {
+    /// The home on a core, a new one when there is none.
+    fn home(&mut self, type_index: TypeIndex, core: CoreIndex) -> &mut Home {
         let types = self.homes.len().max(type_index as usize + 1);
         self.homes.resize(types, Vec::new());
         let homes = &mut self.homes[type_index as usize];
-        match homes.binary_search_by_key(&core, |(core, _)| *core) {
-            Ok(place) => homes[place].1 += 1,
-            Err(place) => homes.insert(place, (core, 1)),
-        }
+        let place = match homes.binary_search_by_key(&core, |home| home.core) {
+            Ok(place) => place,
+            Err(place) => {
+                homes.insert(place, Home { core, agents: 0, ready: 0 });
+                place
+            }
+        };
+        &mut homes[place]
     }
 
-    fn discount(&mut self, type_index: TypeIndex, core: CoreIndex) {
-        let homes = &mut self.homes[type_index as usize];
-        let Ok(place) = homes.binary_search_by_key(&core, |(core, _)| *core) else { return };
-        homes[place].1 -= 1;
-        if homes[place].1 == 0 {
-            homes.remove(place);
-        }
-    }
-
-    /// The cores that own agents of a type and how many, by core.
+    /// The cores that own agents of a type, by core.
     #[inline]
-    pub fn homes_of(&self, type_index: TypeIndex) -> &[(CoreIndex, usize)] {
+    pub fn homes_of(&self, type_index: TypeIndex) -> &[Home] {
         self.homes.get(type_index as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many agents of a type a core owns.
+    pub fn agents_on(&self, type_index: TypeIndex, core: CoreIndex) -> usize {
+        let homes = self.homes_of(type_index);
+        let place = homes.binary_search_by_key(&core, |home| home.core);
+        place.map_or(0, |place| homes[place].agents)
     }
 
     /// The agent of that id.
     pub fn get(&self, id: AgentId) -> Option<&Entry> {
-        self.agents.get(&id)
+        self.agents.get(&id).map(|known| &known.entry)
     }
 
     /// The agent of that name.
@@ -106,7 +147,7 @@ impl Directory {
     pub fn of_type(&self, type_index: TypeIndex) -> impl Iterator<Item = AgentId> + '_ {
         self.agents
             .iter()
-            .filter(move |(_, entry)| entry.type_index == type_index)
+            .filter(move |(_, known)| known.entry.type_index == type_index)
             .map(|(id, _)| *id)
     }
 
@@ -134,11 +175,16 @@ mod tests {
         assert_eq!(directory.find("clerk"), Some(first));
         assert_eq!(directory.of_type(2).collect::<Vec<_>>(), [first, second]);
         assert_eq!(directory.of_type(1).count(), 0);
-        assert_eq!(directory.homes_of(2), [(0, 1), (1, 1)]);
+        let home = |core, ready| Home { core, agents: 1, ready };
+        assert_eq!(directory.homes_of(2), [home(0, 1), home(1, 1)]);
         assert_eq!(directory.homes_of(3), []);
+        directory.set_ready(first, false);
+        directory.set_ready(first, false);
+        assert_eq!(directory.homes_of(2), [home(0, 0), home(1, 1)], "one still starts");
+        assert_eq!((directory.agents_on(2, 0), directory.agents_on(2, 7)), (1, 0));
         directory.remove(first);
         directory.remove(first);
-        assert_eq!(directory.homes_of(2), [(1, 1)]);
+        assert_eq!(directory.homes_of(2), [home(1, 1)]);
         assert_eq!(directory.find("clerk"), None);
         assert_eq!(directory.get(first), None);
         assert_eq!(directory.len(), 1);

@@ -4,6 +4,9 @@ use super::sys;
 use glommio::io::BufferedFile;
 use std::{io, os::fd::OwnedFd, path::Path};
 
+/// Written to a pipe at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// A file that is read in pieces, without blocking the core.
 pub struct ReadFile(BufferedFile);
 
@@ -46,13 +49,16 @@ impl Pipe {
     }
 
     /// Writes all of `bytes`.
-    pub async fn write_all(&self, mut bytes: Vec<u8>) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let written = self.0.write_at(bytes.clone(), 0).await.map_err(plain)?;
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // The engine owns what it writes; a pipe takes no more than this at once anyway.
+            let piece = rest[..rest.len().min(PIECE_BYTES)].to_vec();
+            let written = self.0.write_at(piece, 0).await.map_err(plain)?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            bytes.drain(..written);
+            rest = &rest[written..];
         }
         Ok(())
     }

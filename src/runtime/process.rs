@@ -97,10 +97,9 @@ impl Process {
         self.pid
     }
 
-    /// Whether the child has ended; what it started may still run.
-    pub fn has_ended(&mut self) -> bool {
-        // Whatever else the system says of a child of ours, waiting longer does not help.
-        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+    /// Whether the child has ended, even if something that it started lives on.
+    pub fn has_ended(&self) -> bool {
+        sys::has_ended(self.pid)
     }
 
     /// Kills what still runs of the group, waits for the child and tells how it ended.
@@ -110,11 +109,8 @@ impl Process {
         };
         let pid = self.pid;
         blocking(move || {
-            // A child that ended by itself keeps its status; only the others are killed.
-            if let Ok(Some(status)) = child.try_wait() {
-                kill(pid);
-                return Ok(status);
-            }
+            // Before the wait: until then nobody else can have this process id. A child that ended
+            // by itself keeps its status.
             kill(pid);
             child.wait()
         })

@@ -114,6 +114,17 @@ pub fn before_exec(child: &mut Command, processors: Option<Affinity>) {
     unsafe { child.pre_exec(prepare) };
 }
 
+/// Whether a child of this process has ended; it stays there to be waited for.
+pub fn has_ended(child: u32) -> bool {
+    // SAFETY: a siginfo_t of zeros is a valid one.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to a value that lives through the call.
+    let result = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, options) };
+    // SAFETY: the kernel, or the zeros above, filled the field that this reads.
+    result == 0 && unsafe { info.si_pid() } != 0
+}
+
 /// A socket option that is an integer.
 pub fn set_socket_option(
     socket: &impl AsRawFd,

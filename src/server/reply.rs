@@ -175,7 +175,7 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 19] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
@@ -190,6 +190,9 @@ const FIGURES: [Figure; 16] = [
     ("tasks_dead", |core| core.tasks_dead),
     ("tasks_cancelled", |core| core.tasks_cancelled),
     ("attempts_failed", |core| core.attempts_failed),
+    ("agents_started", |core| core.agents_started),
+    ("agents_restarted", |core| core.agents_restarted),
+    ("agents_stopped_idle", |core| core.agents_stopped_idle),
     ("agent_panics", |core| core.agent_panics),
     ("parks", |core| core.parks),
 ];

@@ -3,6 +3,7 @@
 use super::agent::Agent;
 use crate::{
     registry::TypeIndex,
+    task::pool::Seat,
     wire::{
         api::AgentState,
         batch::{Attachment, Header, Parcel},
@@ -56,6 +57,10 @@ pub struct Resident {
     pub done: u64,
     /// Attempts that failed on it.
     pub failed: u64,
+    /// Its place in its pool.
+    pub seat: Seat,
+    /// Whether one of its methods was called since the pool looked last.
+    pub used: bool,
 }
 
 struct Slot {
@@ -88,6 +93,7 @@ impl Agents {
         agent: Box<dyn Agent>,
         type_index: TypeIndex,
         name: Option<String>,
+        seat: Seat,
     ) -> Option<AgentId> {
         if self.len() >= self.limit {
             return None;
@@ -108,6 +114,8 @@ impl Agents {
             told_full: false,
             done: 0,
             failed: 0,
+            seat,
+            used: false,
         });
         Some(id)
     }
@@ -131,6 +139,11 @@ impl Agents {
     /// The agent in a slot.
     pub fn in_slot(&mut self, slot: u32) -> Option<&mut Resident> {
         self.slots.get_mut(slot as usize)?.resident.as_mut()
+    }
+
+    /// All agents, by slot, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Resident> {
+        self.slots.iter_mut().filter_map(|slot| slot.resident.as_mut())
     }
 
     /// All agents, by slot.

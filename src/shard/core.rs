@@ -8,6 +8,7 @@ use super::{
     kernel::{Command, Kernel, Timer},
     ledger::Ledger,
     links::Links,
+    pools::Pools,
     tasks::Tasks,
     types::Types,
 };
@@ -48,8 +49,9 @@ pub struct Shard {
     pub(super) kernel: Kernel,
     pub(super) agents: Agents,
     pub(super) tasks: Tasks,
-    /// Limits of mailboxes and restarts.
-    pub(super) limits: crate::config::Agents,
+    pub(super) pools: Pools,
+    /// Messages that wait for an agent before its senders are refused.
+    pub(super) mailbox_messages: usize,
     /// The agent whose method runs now: whom a panic belongs to.
     pub(super) current: Option<AgentId>,
     started: Instant,
@@ -70,6 +72,7 @@ impl Shard {
             Links::new(port, limits, config.mesh.ring_batches, config.mesh.batch_timeout_us);
         let ledger = Ledger::new(start.log, start.unix_ms);
         let tasks = Tasks::new(index, types.len(), &config.tasks, ledger);
+        let pools = Pools::new(index, &types, &config.agents);
         let kernel = Kernel::new(
             index,
             types,
@@ -81,7 +84,8 @@ impl Shard {
             kernel,
             agents: Agents::new(index, config.agents.max_per_core),
             tasks,
-            limits: config.agents.clone(),
+            pools,
+            mailbox_messages: config.agents.mailbox_messages,
             current: None,
             started: start.at,
             woke_futures: false,
@@ -202,7 +206,7 @@ impl Shard {
                     };
                     self.kernel.answer(core, correlation, &response);
                 }
-                Timer::Start(type_index, name) => self.start_again(type_index, name),
+                Timer::Pool(type_index) => self.look_at_pool(type_index),
             }
         }
         worked
@@ -265,6 +269,7 @@ pub(super) fn call(
     method: impl FnOnce(&mut dyn Agent, &mut Context<'_>),
 ) -> Result<(), Box<dyn Any + Send>> {
     let Some(resident) = agents.get_mut(id) else { return Ok(()) };
+    resident.used = true;
     catch_unwind(AssertUnwindSafe(|| {
         method(resident.agent.as_mut(), &mut Context { kernel, id });
     }))

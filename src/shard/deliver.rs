@@ -82,6 +82,7 @@ impl Shard {
         };
         if resident.state == AgentState::Ready && resident.mailbox.is_empty() {
             self.current = Some(id);
+            resident.used = true;
             let mut context = Context { kernel: &mut self.kernel, id };
             resident.agent.on_message(&Message::new(parcel), &mut context);
             self.current = None;
@@ -92,7 +93,7 @@ impl Shard {
             return;
         }
         resident.mailbox.push_back(Stored::new(parcel));
-        let full = resident.mailbox.len() >= self.limits.mailbox_messages;
+        let full = resident.mailbox.len() >= self.mailbox_messages;
         if full && !resident.told_full {
             resident.told_full = true;
             let notice = Notice::MailboxFull(id, resident.type_index);
@@ -108,7 +109,7 @@ impl Shard {
                 return;
             }
             let stored = resident.mailbox.pop_front();
-            let low = resident.mailbox.len() <= self.limits.mailbox_messages / 2;
+            let low = resident.mailbox.len() <= self.mailbox_messages / 2;
             if resident.told_full && low {
                 resident.told_full = false;
                 self.kernel.notify(&Notice::MailboxOpen(id));
@@ -236,6 +237,7 @@ impl Shard {
             Notice::AgentUp(id, type_index, name) => {
                 self.kernel.directory.insert(id, Entry { type_index, name });
             }
+            Notice::AgentReady(id, ready) => self.kernel.directory.set_ready(id, ready),
             Notice::AgentDown(id) => {
                 self.kernel.directory.remove(id);
                 self.kernel.links.set_closed(id, None);

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 use futures_channel::oneshot;
-use std::{collections::VecDeque, rc::Rc, sync::Arc};
+use std::{cmp::Reverse, collections::VecDeque, rc::Rc, sync::Arc};
 
 /// The longest wait for an answer, milliseconds: a day.
 const CALL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -66,8 +66,8 @@ pub enum Timer {
     Fetch(CoreIndex, u64),
     /// Somebody has waited long enough for a task's end: asker's core, correlation, task.
     Watch(CoreIndex, u64, u128),
-    /// An agent is started, at first or again.
-    Start(TypeIndex, Option<String>),
+    /// A pool of agents may have to change.
+    Pool(TypeIndex),
 }
 
 /// What a method asked for that is done after it returned.
@@ -291,29 +291,49 @@ impl Kernel {
         Ok(())
     }
 
-    /// The core for a new agent.
+    /// The core for a new agent: where its name belongs, or the one that may start the most others;
+    /// equals take turns.
     pub fn choose_spawn_core(&mut self, type_index: TypeIndex, name: Option<&str>) -> CoreIndex {
-        match name {
-            Some(name) => Directory::home_of_name(name, self.links.cores()),
-            None => self.next_of(type_index),
+        if let Some(name) = name {
+            return Directory::home_of_name(name, self.links.cores());
         }
+        self.next_host = self.next_host.wrapping_add(1);
+        let spec = self.types.get(type_index);
+        let count = spec.hosts.len();
+        let turn = (0..count).map(|step| spec.hosts[(self.next_host + step) % count]);
+        let room = |core: &CoreIndex| {
+            let there = self.directory.agents_on(type_index, *core);
+            Reverse(spec.share(*core, spec.max).saturating_sub(there))
+        };
+        turn.min_by_key(room).unwrap_or(self.index)
+    }
+
+    /// A core that may own agents of a type and has none; such cores take turns.
+    pub fn empty_host(&mut self, type_index: TypeIndex) -> Option<CoreIndex> {
+        self.next_host = self.next_host.wrapping_add(1);
+        let hosts = &self.types.get(type_index).hosts;
+        let count = hosts.len();
+        let mut turn = (0..count).map(|step| hosts[(self.next_host + step) % count]);
+        turn.find(|core| self.directory.agents_on(type_index, *core) == 0)
     }
 
     /// The core whose shard takes the next task of a type: the least loaded one that has agents
-    /// of it, by what the cores told last; equals take turns. While there is no agent, one of the
-    /// cores that may have some.
+    /// of it, by what the cores told last; equals take turns. Cores whose agents all start yet come
+    /// after those that have one which can work. While there is no agent at all, one of the cores
+    /// that may have some.
     #[inline]
     pub fn choose_home(&mut self, type_index: TypeIndex) -> CoreIndex {
         let homes = self.directory.homes_of(type_index);
         match *homes {
             [] => return self.next_of(type_index),
-            [(only, _)] => return only,
+            [only] => return only.core,
             _ => {}
         }
         self.next_host = self.next_host.wrapping_add(1);
         let count = homes.len();
-        let turn = (0..count).map(|step| homes[(self.next_host + step) % count].0);
-        turn.min_by_key(|home| self.loads[*home as usize]).unwrap_or(self.index)
+        let turn = (0..count).map(|step| homes[(self.next_host + step) % count]);
+        let least = turn.min_by_key(|home| (home.ready == 0, self.loads[home.core as usize]));
+        least.map_or(self.index, |home| home.core)
     }
 
     /// The core whose shard knows every task of a type with that key.

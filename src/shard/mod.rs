@@ -28,6 +28,7 @@ mod kernel;
 mod ledger;
 mod links;
 mod news;
+mod pools;
 pub mod remote;
 mod requests;
 pub mod run;

@@ -91,7 +91,7 @@ impl Shard {
         }
         let mut seats = Vec::new();
         for &type_index in types {
-            match self.start_agent(type_index, None) {
+            match self.spawn_agent(type_index, None) {
                 Ok(seat) => {
                     self.tasks.set_ready(seat, type_index, false);
                     seats.push((type_index, seat));

@@ -5,10 +5,13 @@ use super::{
     kernel::{Timer, watcher_of},
     remote::Fetch,
 };
-use crate::wire::{
-    api::Error,
-    id::CoreIndex,
-    letter::{Request, Response},
+use crate::{
+    task::pool::Input,
+    wire::{
+        api::Error,
+        id::CoreIndex,
+        letter::{Request, Response},
+    },
 };
 
 impl Shard {
@@ -46,10 +49,14 @@ impl Shard {
                 Err(error) => Response::Failed(error),
             },
             Request::Agents(type_index) => Response::Agents(self.list_agents(type_index)),
-            Request::Spawn(type_index, name) => match self.start_agent(type_index, name) {
+            Request::Spawn(type_index, name) => match self.spawn_asked(type_index, name) {
                 Ok(id) => Response::Spawned(id),
                 Err(error) => Response::Failed(error),
             },
+            Request::Grow(type_index) => {
+                self.step_pool(type_index, Input::Wanted);
+                Response::Done
+            }
             Request::Stop(agent) => done(self.stop_agent(agent)),
             Request::Reserve(count) => {
                 done(self.tasks.reserve(self.kernel.now_ms(), count as usize))

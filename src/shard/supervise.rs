@@ -1,11 +1,12 @@
-//! Agents start, stop, pause, panic and start again.
+//! Agents start, stop, pause and panic.
 
 use super::{
+    agents::Resident,
     core::{Shard, call},
-    kernel::Timer,
 };
 use crate::{
     registry::{Entry, TypeIndex},
+    task::pool::{Input, Seat},
     wire::{
         api::{AgentState, AgentView, Error},
         batch::Kind,
@@ -15,66 +16,57 @@ use crate::{
 };
 use std::{
     any::Any,
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// The first pause before a crashed agent starts again; it doubles with each crash in the window.
-const FIRST_RESTART_MS: u64 = 10;
-/// The longest pause before a crashed agent starts again.
-const LAST_RESTART_MS: u64 = 5000;
-
 impl Shard {
-    /// Lets this core's share of every pool start, one agent after the other.
-    pub fn start_pools(&mut self) {
-        let types = self.kernel.types.clone();
-        for (type_index, spec) in types.iter() {
-            for turn in 0..spec.share(self.kernel.index, spec.min) as u64 {
-                let start_ms = self.kernel.now_ms() + turn * spec.warmup_delay_ms;
-                self.kernel.wheel.insert(start_ms, Timer::Start(type_index, None));
-            }
-        }
-    }
-
-    /// Starts an agent.
+    /// Starts an agent in a seat of its pool.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the name is taken or the core has as many agents as it may,
+    /// [`Error::Conflict`] when the name is taken or the core owns as many agents as it may,
     /// [`Error::Unavailable`] when the agent could not be made.
-    pub fn start_agent(
+    pub(super) fn start_agent(
         &mut self,
         type_index: TypeIndex,
         name: Option<String>,
+        seat: Seat,
     ) -> Result<AgentId, Error> {
         let types = self.kernel.types.clone();
-        let spec = types
-            .try_get(type_index)
-            .ok_or_else(|| Error::NotFound("there is no such agent type".into()))?;
+        let spec = types.get(type_index);
         if let Some(name) = &name
             && self.kernel.directory.find(name).is_some()
         {
             return Err(Error::Conflict(format!("an agent named {name} exists already")));
         }
-        let of_type = self.agents.iter().filter(|agent| agent.type_index == type_index).count();
-        if name.is_none() && of_type >= spec.share(self.kernel.index, spec.max) {
-            return Err(Error::Conflict(format!(
-                "core {} has as many agents of type {} as `max` allows",
-                self.kernel.index, spec.name
-            )));
-        }
         let made = catch_unwind(AssertUnwindSafe(|| (spec.factory)()))
             .map_err(|panic| Error::Unavailable(describe(panic.as_ref())))?;
-        let Some(id) = self.agents.insert(made, type_index, name.clone()) else {
+        let Some(id) = self.agents.insert(made, type_index, name.clone(), seat) else {
             return Err(Error::Conflict(format!(
                 "core {} owns as many agents as agents.max_per_core allows",
                 self.kernel.index
             )));
         };
+        self.kernel.stats.agents_started += 1;
         self.kernel.directory.insert(id, Entry { type_index, name: name.clone() });
         self.kernel.notify(&Notice::AgentUp(id, type_index, name));
         self.tasks.agent_started(id, type_index, spec.max_tasks);
         self.with_agent(id, |agent, context| agent.on_start(context));
+        self.end_start(id);
         Ok(id)
+    }
+
+    /// An agent that paused itself while it started goes on starting until it resumes; any other
+    /// is ready.
+    fn end_start(&mut self, id: AgentId) {
+        let Some(resident) = self.agents.get_mut(id) else { return };
+        if resident.state == AgentState::Paused {
+            resident.state = AgentState::Starting;
+            self.kernel.directory.set_ready(id, false);
+            self.kernel.notify(&Notice::AgentReady(id, false));
+            return;
+        }
+        let (type_index, seat) = (resident.type_index, resident.seat);
+        self.step_pool(type_index, Input::Ready(seat));
     }
 
     /// Stops an agent: what it was working on goes to others.
@@ -88,12 +80,15 @@ impl Shard {
         if let Err(panic) = stopped {
             tracing::error!(agent = %id, panic = describe(panic.as_ref()), "panicked in on_stop");
         }
-        self.remove_agent(id, "its agent was stopped");
+        if let Some(resident) = self.remove_agent(id, "its agent was stopped") {
+            self.step_pool(resident.type_index, Input::Stopped(resident.seat));
+        }
         Ok(())
     }
 
     /// Stops every agent: the core is about to end.
     pub(super) fn stop_agents(&mut self) {
+        self.pools.close();
         let ids: Vec<AgentId> = self.agents.iter().map(|resident| resident.id).collect();
         for id in ids {
             drop(self.stop_agent(id));
@@ -101,7 +96,7 @@ impl Shard {
     }
 
     /// Takes an agent off the core; `why` is told to whoever waited for it.
-    fn remove_agent(&mut self, id: AgentId, why: &str) -> Option<(TypeIndex, Option<String>)> {
+    fn remove_agent(&mut self, id: AgentId, why: &str) -> Option<Resident> {
         let resident = self.agents.remove(id)?;
         self.kernel.directory.remove(id);
         self.kernel.links.set_closed(id, None);
@@ -114,7 +109,7 @@ impl Shard {
             }
         }
         self.agent_gone(id, resident.type_index, why);
-        Some((resident.type_index, resident.name))
+        Some(resident)
     }
 
     #[cold]
@@ -127,42 +122,37 @@ impl Shard {
     #[cold]
     pub(super) fn agent_crashed(&mut self, id: AgentId, reason: &str) {
         tracing::error!(agent = %id, reason, "an agent crashed");
-        let Some((type_index, name)) = self.remove_agent(id, "its agent crashed") else { return };
-        self.schedule_restart(type_index, name);
-    }
-
-    fn schedule_restart(&mut self, type_index: TypeIndex, name: Option<String>) {
-        let now_ms = self.kernel.now_ms();
-        let crashes = self.tasks.crashes_of(type_index);
-        let Some(delay_ms) = restart_delay(crashes, now_ms, &self.limits) else {
-            let agent_type = &self.kernel.types.get(type_index).name;
-            tracing::error!(agent_type, "crashed too often; it stays stopped until agent.spawn");
-            return;
-        };
-        self.kernel.wheel.insert(now_ms + delay_ms, Timer::Start(type_index, name));
-    }
-
-    /// Starts an agent of a pool, at first or again.
-    pub(super) fn start_again(&mut self, type_index: TypeIndex, name: Option<String>) {
-        if let Err(error) = self.start_agent(type_index, name.clone()) {
-            let agent_type = self.kernel.types.get(type_index).name.clone();
-            tracing::error!(agent_type, %error, "an agent did not start");
-            if !matches!(error, Error::Conflict(_)) {
-                self.schedule_restart(type_index, name);
+        let Some(resident) = self.remove_agent(id, "its agent crashed") else { return };
+        let (type_index, seat) = (resident.type_index, resident.seat);
+        self.step_pool(type_index, Input::Crashed(seat));
+        let agent_type = &self.kernel.types.get(type_index).name;
+        match self.pools.starts_again_ms(type_index, seat) {
+            Some(again_ms) => {
+                let pause_ms = again_ms.saturating_sub(self.kernel.now_ms());
+                tracing::info!(agent_type, pause_ms, "another agent takes its place after a pause");
             }
+            None => tracing::error!(agent_type, "nobody takes its place before agent.spawn"),
         }
     }
 
     pub(super) fn pause(&mut self, id: AgentId) {
         let Some(resident) = self.agents.get_mut(id) else { return };
-        resident.state = AgentState::Paused;
+        if resident.state == AgentState::Ready {
+            resident.state = AgentState::Paused;
+        }
         self.tasks.set_ready(id, resident.type_index, false);
     }
 
     pub(super) fn resume(&mut self, id: AgentId) {
         let Some(resident) = self.agents.get_mut(id) else { return };
-        resident.state = AgentState::Ready;
-        self.tasks.set_ready(id, resident.type_index, true);
+        let was = std::mem::replace(&mut resident.state, AgentState::Ready);
+        let (type_index, seat) = (resident.type_index, resident.seat);
+        self.tasks.set_ready(id, type_index, true);
+        if was == AgentState::Starting {
+            self.kernel.directory.set_ready(id, true);
+            self.kernel.notify(&Notice::AgentReady(id, true));
+            self.step_pool(type_index, Input::Ready(seat));
+        }
         self.empty_mailbox(id);
     }
 
@@ -188,44 +178,8 @@ impl Shard {
     }
 }
 
-/// The pause before the next start, or `None` when there were too many crashes in the window.
-fn restart_delay(
-    crashes: &mut VecDeque<u64>,
-    now_ms: u64,
-    limits: &crate::config::Agents,
-) -> Option<u64> {
-    while crashes.front().is_some_and(|crash| now_ms - crash > limits.restart_window_ms) {
-        crashes.pop_front();
-    }
-    if crashes.len() >= limits.max_restarts as usize {
-        return None;
-    }
-    let doubled = FIRST_RESTART_MS << crashes.len().min(16);
-    crashes.push_back(now_ms);
-    Some(doubled.min(LAST_RESTART_MS))
-}
-
 /// What a panic said.
 fn describe(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restarts_slow_down_and_stop_until_the_window_has_passed() {
-        let limits = crate::config::Agents {
-            max_restarts: 3,
-            restart_window_ms: 1000,
-            ..crate::config::Config::default().agents
-        };
-        let mut crashes = VecDeque::new();
-        let delays: Vec<_> =
-            (0..4).map(|crash| restart_delay(&mut crashes, crash, &limits)).collect();
-        assert_eq!(delays, [Some(10), Some(20), Some(40), None]);
-        assert_eq!(restart_delay(&mut crashes, 1002, &limits), Some(20));
-    }
 }

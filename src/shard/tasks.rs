@@ -25,7 +25,7 @@ use crate::{
         letter::{self, ArchivedSubmission, NewsKind, Response},
     },
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 /// An attempt that its agent will end later.
 pub(super) struct Attempt {
@@ -42,8 +42,6 @@ pub(super) struct Tasks {
     pub ledger: Ledger,
     /// One for each agent type.
     pub pools: Vec<LoadIndex>,
-    /// When agents of each type crashed, oldest first.
-    crashes: Vec<VecDeque<u64>>,
     /// Attempts that go on, by the task's key.
     pub attempts: HashMap<u32, Attempt>,
     /// Workers that fetch.
@@ -77,7 +75,6 @@ impl Tasks {
             table: TaskTable::new(shard, table_limits),
             ledger,
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
-            crashes: vec![VecDeque::new(); types],
             attempts: HashMap::new(),
             remote: Remote::default(),
             watches: HashMap::new(),
@@ -133,8 +130,16 @@ impl Tasks {
         self.pools[type_index as usize].tasks(id.slot())
     }
 
-    pub(super) fn crashes_of(&mut self, type_index: TypeIndex) -> &mut VecDeque<u64> {
-        &mut self.crashes[type_index as usize]
+    /// Whether a task of a type waits that no agent of this core can take now.
+    #[inline]
+    pub(super) fn is_starved(&self, type_index: TypeIndex) -> bool {
+        self.pools[type_index as usize].least_loaded().is_none()
+            && self.table.is_waiting(type_index)
+    }
+
+    /// Makes the next turn look whether tasks can be given to agents.
+    pub(super) fn look_again(&mut self) {
+        self.assignable = true;
     }
 
     pub(super) fn view(&self, random: u128, types: &Types) -> Option<TaskView> {
@@ -361,6 +366,9 @@ impl Shard {
             let Some(key) = self.tasks.table.next(type_index) else { break };
             assigned = true;
             self.run_attempt(type_index, slot, key);
+        }
+        if self.tasks.is_starved(type_index) {
+            assigned |= self.grow_pool(type_index);
         }
         assigned
     }

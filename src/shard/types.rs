@@ -19,12 +19,14 @@ pub struct TypeSpec {
     pub kind: AgentKind,
     /// Tasks that one agent runs at the same time.
     pub max_tasks: u32,
-    /// Agents started with the node.
+    /// Agents started with the node and kept.
     pub min: usize,
     /// Agents that may exist at the same time.
     pub max: usize,
-    /// Pause between two starts while the node starts, milliseconds.
+    /// Pause between two starts towards `min`, milliseconds.
     pub warmup_delay_ms: u64,
+    /// How long an agent above `min` may have nothing to do before it stops, milliseconds.
+    pub idle_timeout_ms: u64,
     /// Cores that may own agents of the type and their tasks; not empty.
     pub hosts: Vec<CoreIndex>,
     /// Makes an agent.

@@ -5,6 +5,7 @@ mod body;
 pub mod list;
 mod load;
 mod pace;
+pub mod pool;
 mod prefetch;
 mod table;
 

@@ -383,6 +383,12 @@ impl TaskTable {
         queues.iter().rev().find_map(List::first)
     }
 
+    /// Whether a task of a type waits for an agent.
+    #[inline]
+    pub fn is_waiting(&self, type_index: TypeIndex) -> bool {
+        self.next(type_index).is_some()
+    }
+
     /// Begins an attempt of a task that waits.
     #[inline]
     pub fn start(&mut self, key: u32, now_ms: u64) -> Lease {

@@ -293,6 +293,12 @@ pub struct CoreStats {
     pub tasks_cancelled: u64,
     /// Attempts that failed.
     pub attempts_failed: u64,
+    /// Agents started, for whatever reason.
+    pub agents_started: u64,
+    /// Those of them that followed one which had crashed.
+    pub agents_restarted: u64,
+    /// Agents stopped because they were idle.
+    pub agents_stopped_idle: u64,
     /// Agents that panicked.
     pub agent_panics: u64,
     /// Times the core parked.

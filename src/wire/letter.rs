@@ -31,6 +31,8 @@ pub enum Request {
     Agents(Option<u16>),
     /// Starts an agent of a type, with a name or without.
     Spawn(u16, Option<String>),
+    /// Asks for an agent of a type, when the core has none: those of another are all busy.
+    Grow(u16),
     /// Stops an agent.
     Stop(AgentId),
     /// Keeps room in the queue for so many submissions.
@@ -67,6 +69,8 @@ pub enum Response {
 pub enum Notice {
     /// An agent started: id, type, name.
     AgentUp(AgentId, u16, Option<String>),
+    /// An agent that was told of still starts (false), or can work (true).
+    AgentReady(AgentId, bool),
     /// An agent is gone.
     AgentDown(AgentId),
     /// An agent's mailbox is full: send it nothing more. Its type is told for broadcasts.

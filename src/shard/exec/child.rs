@@ -1,34 +1,38 @@
 //! The child's life: start, lines to it, lines from it, its end.
 
-use super::protocol;
+use super::{log::log_lines, protocol};
 use crate::{
-    runtime::{executor, fs::Pipe, process},
+    runtime::{
+        executor,
+        fs::Pipe,
+        process::{self, Process},
+    },
     shard::handle::{AgentHandle, Lease},
     wire::id::TaskId,
 };
-use futures_channel::mpsc;
+use futures_channel::{mpsc, oneshot};
 use futures_lite::{StreamExt, future};
 use std::{cell::RefCell, collections::HashMap, future::Future, io, rc::Rc, time::Duration};
 
 /// Read from a child at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The longest piece of standard error that becomes one line of the log.
-const LOG_LINE_BYTES: usize = 4096;
-
-/// How often a child is looked at whose output does not end: what it started may hold that open.
-const LOOK: Duration = Duration::from_millis(500);
+/// Time between two looks whether a child has ended whose output something else keeps open.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a child works on.
 pub type Tasks = HashMap<TaskId, Lease>;
 
-/// Where lines for a child go; dropping it closes the child's standard input.
-pub struct ToChild(mpsc::UnboundedSender<Vec<u8>>);
+/// Where lines for a child go; dropping it ends the child.
+pub struct ToChild {
+    lines: mpsc::UnboundedSender<Vec<u8>>,
+    _dismissed: oneshot::Sender<()>,
+}
 
 impl ToChild {
     /// Queues a line; a child that is gone has told so through its future.
     pub fn send(&self, line: Vec<u8>) {
         // Bounded by the tasks that the agent may have at the same time.
-        let _ = self.0.unbounded_send(line);
+        let _ = self.lines.unbounded_send(line);
     }
 }
 
@@ -41,41 +45,46 @@ pub fn run(
     max_line_bytes: usize,
 ) -> (ToChild, impl Future<Output = ()>) {
     let (sender, lines) = mpsc::unbounded();
+    let (dismiss, dismissed) = oneshot::channel::<()>();
     let stay = handle.stay();
     let life = async move {
         // The child does not outlive its core.
         let _stay = stay;
-        let (mut child, streams) = match process::start(&command).await {
+        let (child, streams) = match process::start(&command).await {
             Ok(started) => started,
             Err(error) => return handle.crash(error.to_string()),
         };
         tracing::debug!(agent = %handle.id(), pid = child.id(), "child started");
         handle.set_ready();
         let process::Streams { stdin, stdout, stderr } = streams;
-        let log_id = handle.id();
-        handle.spawn_future(async move { log_lines(log_id, stderr).await });
-        let reading = read_answers(&stdout, &tasks, &handle, max_line_bytes);
-        let reading = future::or(reading, until_dead(&mut child));
-        let why = future::or(async { Some(reading.await) }, write_lines(stdin, lines)).await;
-        let ended = child.end().await;
+        let (alive, ended) = oneshot::channel();
+        handle.spawn_future(log_lines(handle.id(), stderr, ended));
+        let reading = async { Some(read_answers(&stdout, &tasks, &handle, max_line_bytes).await) };
+        let writing = write_lines(stdin, lines);
+        let watching = async { Some(watch(&child).await) };
+        // A write to a child that does not read never ends by itself, so the dismissal is a
+        // future of its own.
+        let dismissed = async {
+            let _ = dismissed.await;
+            None
+        };
+        let why = future::or(future::or(reading, writing), future::or(dismissed, watching)).await;
+        let status = child.end().await;
+        drop(alive);
         if let Some(why) = why {
-            let ended = match ended {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            handle.crash(format!("its child {why} ({ended})"));
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            handle.crash(format!("its child {why} ({status})"));
         }
     };
-    (ToChild(sender), life)
+    (ToChild { lines: sender, _dismissed: dismiss }, life)
 }
 
-/// Notices that a child is dead, and leaves what it wrote before a moment to be read.
-async fn until_dead(child: &mut process::Process) -> String {
+/// Ends when the child has, for children whose own children keep its output open.
+async fn watch(child: &Process) -> String {
     while !child.has_ended() {
         executor::sleep(LOOK).await;
     }
-    executor::sleep(LOOK).await;
-    "left its standard output to others".into()
+    "ended".into()
 }
 
 /// Writes lines until the agent stops (`None`) or the child does not take them.
@@ -84,7 +93,7 @@ async fn write_lines(stdin: Pipe, mut lines: mpsc::UnboundedReceiver<Vec<u8>>) -
         while let Ok(more) = lines.try_recv() {
             line.extend_from_slice(&more);
         }
-        if let Err(error) = stdin.write_all(line).await {
+        if let Err(error) = stdin.write_all(&line).await {
             return Some(format!("does not read its tasks: {error}"));
         }
     }
@@ -118,31 +127,21 @@ async fn read_answers(
     }
 }
 
-async fn log_lines(agent: crate::wire::id::AgentId, stderr: Pipe) {
-    let mut lines = Lines::default();
-    // It is read to its end whatever comes, or the child would wait for ever to write.
-    while let Ok(true) = lines.fill(&stderr, usize::MAX).await {
-        while let Some(line) = lines.next_line() {
-            let line = String::from_utf8_lossy(line);
-            tracing::info!(%agent, "{line}");
-        }
-        if lines.unfinished() > LOG_LINE_BYTES {
-            lines.bytes.push(b'\n');
-        }
-    }
-}
-
 /// Cuts what arrives into lines.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     bytes: Vec<u8>,
+    /// Bytes of lines that were given out.
     taken: usize,
+    /// Bytes that are known to hold no other end of a line.
+    searched: usize,
 }
 
 impl Lines {
     /// Reads more; false at the end of the stream. A line that is too long is an error.
-    async fn fill(&mut self, pipe: &Pipe, max_line_bytes: usize) -> io::Result<bool> {
+    pub(super) async fn fill(&mut self, pipe: &Pipe, max_line_bytes: usize) -> io::Result<bool> {
         self.bytes.drain(..self.taken);
+        self.searched -= self.taken;
         self.taken = 0;
         if self.bytes.len() > max_line_bytes {
             return Err(io::Error::other("a line is too long"));
@@ -152,17 +151,49 @@ impl Lines {
         Ok(!piece.is_empty())
     }
 
-    /// Bytes of the line that has not ended yet.
-    fn unfinished(&self) -> usize {
-        self.bytes.len() - self.taken
+    /// The next whole line, without its line break.
+    pub(super) fn next_line(&mut self) -> Option<&mut [u8]> {
+        let rest = &self.bytes[self.searched..];
+        let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.bytes.len();
+            return None;
+        };
+        let (start, end) = (self.taken, self.searched + length);
+        self.taken = end + 1;
+        self.searched = self.taken;
+        Some(&mut self.bytes[start..end])
     }
 
-    /// The next whole line, without its line break.
-    fn next_line(&mut self) -> Option<&mut [u8]> {
-        let rest = &self.bytes[self.taken..];
-        let length = rest.iter().position(|byte| *byte == b'\n')?;
+    /// What came of the line that has not ended yet, when it is longer than `limit`: it is taken
+    /// as a line.
+    pub(super) fn take_unfinished(&mut self, limit: usize) -> Option<&[u8]> {
         let start = self.taken;
-        self.taken += length + 1;
-        Some(&mut self.bytes[start..start + length])
+        if self.bytes.len() - start <= limit {
+            return None;
+        }
+        self.taken = self.bytes.len();
+        self.searched = self.taken;
+        Some(&self.bytes[start..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_however_they_arrive() {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for piece in ["on", "e\ntwo\n\nth", "", "ree", "\nfour"] {
+            lines.bytes.extend_from_slice(piece.as_bytes());
+            while let Some(line) = lines.next_line() {
+                found.push(String::from_utf8(line.to_vec()).unwrap());
+            }
+        }
+        assert_eq!(found, ["one", "two", "", "three"]);
+        assert_eq!(lines.take_unfinished(4), None);
+        assert_eq!(lines.take_unfinished(3), Some(&b"four"[..]));
+        assert_eq!(lines.next_line(), None);
     }
 }

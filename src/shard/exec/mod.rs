@@ -9,9 +9,12 @@
 //!   worked on counts as a failed attempt and the agent starts anew, with a new child.
 //! - A child that does not read makes nobody wait: its lines are bounded by its tasks, whose
 //!   timeouts end it.
-//! - Standard error goes to the log, a bounded piece at a time.
+//! - A child whose agent is gone is killed with everything in its process group, whatever it does
+//!   or leaves undone. One that dies is noticed even if its own children keep its output open.
+//! - Standard error goes to the log: pieces of bounded length, so many of them in a second.
 
 mod child;
+mod log;
 mod protocol;
 
 use super::{
