@@ -25,7 +25,7 @@ mod request;
 pub mod rpc;
 mod stall;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use drain::Drain;
 
