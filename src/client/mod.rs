@@ -24,7 +24,7 @@ pub use error::{ClientError, Refusal};
 pub use frame::Answer;
 pub use params::Params;
 pub use pipeline::{Receiver, Sender, connect};
-pub use view::{Items, View};
+pub use view::{Fields, Items, View};
 
 #[cfg(test)]
 mod tests;

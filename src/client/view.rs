@@ -23,15 +23,16 @@ impl<'a> View<'a> {
     /// The value of a field, when this is a map that has it and it is not nil.
     #[inline]
     pub fn get(self, name: &str) -> Option<View<'a>> {
+        let value = self.fields().find(|(key, _)| *key == name)?.1;
+        (!value.is_nil()).then_some(value)
+    }
+
+    /// The fields of a map, in their order; none for anything else.
+    #[inline]
+    pub fn fields(self) -> Fields<'a> {
         let mut reader = Reader::new(self.0);
-        for _ in 0..reader.map().ok()? {
-            let key = reader.raw().ok()?;
-            let value = View(reader.raw().ok()?);
-            if View(key).str() == Some(name) {
-                return (!value.is_nil()).then_some(value);
-            }
-        }
-        None
+        let remaining = reader.map().unwrap_or(0);
+        Fields { reader, remaining }
     }
 
     /// Text.
@@ -74,6 +75,29 @@ impl<'a> View<'a> {
         let mut text = Vec::new();
         json::from_msgpack(self.0, &mut text)?;
         String::from_utf8(text).map_err(|_| Unrepresentable)
+    }
+}
+
+/// The fields of a map; those whose name is no text are passed over.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    reader: Reader<'a>,
+    remaining: u32,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a str, View<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            self.remaining = self.remaining.checked_sub(1)?;
+            let key = View(self.reader.raw().ok()?);
+            let value = View(self.reader.raw().ok()?);
+            if let Some(name) = key.str() {
+                return Some((name, value));
+            }
+        }
     }
 }
 
