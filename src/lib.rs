@@ -13,10 +13,10 @@
 //! | [`node`] | joins the cores into one node: start, routes, drain, shutdown |
 //! | [`shard`] | what a worker core owns: its loop, agents, mailboxes, calls, tasks |
 //! | [`consensus`] | the task log behind one trait |
-//! | [`registry`] | who is where: agents by id, type and name |
 //! | [`task`] | the task's life as a pure state machine, its queue and the load index |
-//! | [`wire`] | what crosses a core or a socket: envelopes, batches, MessagePack and JSON |
+//! | [`registry`] | who is where: agents by id, type and name |
 //! | [`metrics`] | counters, histograms, `.hgrm` and JSON output, comparison of runs |
+//! | [`wire`] | what crosses a core or a socket: envelopes, batches, MessagePack and JSON |
 //! | [`runtime`] | the only room that names the engine: executors, rings, mesh, sockets, files |
 //! | [`config`] | `tuning/*.toml`: parse, validate, derived constants |
 

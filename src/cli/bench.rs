@@ -4,6 +4,7 @@ use super::common::{Common, printed};
 use crate::bench::{self, Effort, Measured, Report, Suite};
 use clap::Args;
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -60,26 +61,44 @@ pub fn run(
     let default = if args.quick { SECONDS.1 } else { SECONDS.0 };
     let effort =
         Effort { quick: args.quick, seconds: args.seconds.unwrap_or(default), rate: args.rate };
+    let mut reports = BTreeMap::new();
     for &suite in args.suite.parts() {
         let told = bench::run(suite, &config, &effort, |component| {
             // Progress is worth nothing to whoever closed standard error.
             let _ = writeln!(err, "measuring {component} …");
         });
         let report = told.and_then(|report| report.write(&args.out, suite).map(|()| report));
-        let shown = match report {
-            Ok(report) if common.json => report.to_json().and_then(|text| writeln!(out, "{text}")),
-            Ok(report) => show(&report, out),
+        let report = match report {
+            Ok(report) => report,
             Err(error) => {
                 tracing::error!("{error}");
                 return ExitCode::FAILURE;
             }
         };
+        let shown = if common.json { Ok(()) } else { show(&report, out) };
         let code = printed(shown, ExitCode::SUCCESS);
         if code != ExitCode::SUCCESS {
             return code;
         }
+        reports.insert(suite.name(), report);
     }
-    ExitCode::SUCCESS
+    match common.json {
+        true => printed(json(args.suite, &reports, out), ExitCode::SUCCESS),
+        false => ExitCode::SUCCESS,
+    }
+}
+
+/// One document: the report of a suite as in its file, and of several suites each under its name.
+fn json(
+    suite: Suite,
+    reports: &BTreeMap<&'static str, Report>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let text = match reports.get(suite.name()) {
+        Some(report) => report.to_json()?,
+        None => simd_json::to_string_pretty(reports).map_err(io::Error::other)?,
+    };
+    writeln!(out, "{text}")
 }
 
 fn show(report: &Report, out: &mut dyn Write) -> io::Result<()> {

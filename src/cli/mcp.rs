@@ -1,6 +1,6 @@
 //! `coreflow mcp`.
 
-use super::{common::Common, serve};
+use super::{common::Common, interrupt::Interrupt, serve};
 use crate::{
     config::Config,
     node::NodeBuilder,
@@ -8,17 +8,20 @@ use crate::{
 };
 use blocking::Unblock;
 use clap::Args;
+use futures_lite::{AsyncRead, future};
 use std::{
     io::{self, Write},
+    pin::Pin,
     process::ExitCode,
     rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 /// Serve the Model Context Protocol on standard input and output, with a node in this process
 ///
-/// For clients that start their servers themselves. Ends when the client closes standard input;
-/// what was accepted until then has server.drain_ms to end.
+/// For clients that start their servers themselves. Ends when the client closes standard input, or
+/// with SIGTERM or SIGINT; what was accepted until then has server.drain_ms to end.
 #[derive(Args, Debug)]
 pub struct McpArgs {}
 
@@ -38,14 +41,38 @@ pub fn run(McpArgs {}: &McpArgs, common: &Common, err: &mut dyn Write) -> ExitCo
 }
 
 fn speak(config: Config) -> io::Result<()> {
+    let mut interrupt = Interrupt::listen()?;
     let drain = Duration::from_millis(config.server.drain_ms);
     let limits = serve::limits(&config);
     let node = NodeBuilder::new(config).start().map_err(io::Error::other)?;
-    let (input, output) = (Unblock::new(io::stdin()), Unblock::new(io::stdout()));
+    let interrupted = Box::pin(async move { interrupt.first().await });
+    let input = UntilInterrupted { input: Unblock::new(io::stdin()), interrupted, is_over: false };
+    let output = Unblock::new(io::stdout());
     let session = serve_stdio(input, output, Rc::new(node.handle()), limits, ThreadTime);
-    let ended = futures_lite::future::block_on(session);
+    let ended = future::block_on(session);
     serve::stop(node, drain)?;
     ended
+}
+
+/// An input that ends with the first signal, as if the client had closed it.
+struct UntilInterrupted<R, F> {
+    input: R,
+    interrupted: Pin<Box<F>>,
+    is_over: bool,
+}
+
+impl<R: AsyncRead + Unpin, F: Future<Output = ()>> AsyncRead for UntilInterrupted<R, F> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.is_over = self.is_over || self.interrupted.as_mut().poll(cx).is_ready();
+        match self.is_over {
+            true => Poll::Ready(Ok(0)),
+            false => Pin::new(&mut self.input).poll_read(cx, buffer),
+        }
+    }
 }
 
 /// Time on a thread without an executor.

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod config;
 pub mod dead;
 pub mod doctor;
+mod interrupt;
 pub mod mcp;
 mod remote;
 pub mod run;

@@ -2,13 +2,18 @@
 
 mod lines;
 mod record;
+mod unended;
 
-use super::common::{Common, EXIT_WRONG_USAGE};
+use super::{
+    common::{Common, EXIT_WRONG_USAGE},
+    interrupt::Interrupt,
+};
 use crate::{
     config::Config,
     node::{Node, NodeBuilder, NodeHandle},
     wire::api::{Error, TaskView},
 };
+use async_io::Timer;
 use clap::Args;
 use futures_lite::{StreamExt as _, future};
 use futures_util::stream::FuturesUnordered;
@@ -23,6 +28,7 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
+use unended::Unended;
 
 /// Tasks that are in flight at the same time.
 const IN_FLIGHT: usize = 4096;
@@ -36,6 +42,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// the order in which tasks end: {"line","id","status","result"|"error","attempts"}. Lines with
 /// the same key are one task, which runs once. A line that is no task gets the status "invalid".
 /// Exit code 1 when a line did not end as "done".
+///
+/// SIGINT or SIGTERM stops reading; what was accepted has server.drain_ms to end, and the lines
+/// that have no result then are told on standard error. A second signal exits at once.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// The file; - reads standard input
@@ -57,7 +66,7 @@ pub fn run(args: &RunArgs, common: &Common, out: &mut dyn Write, err: &mut dyn W
             return ExitCode::from(EXIT_WRONG_USAGE);
         }
     };
-    match run_all(config, lines, out) {
+    match run_all(config, lines, out, err) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -68,24 +77,41 @@ pub fn run(args: &RunArgs, common: &Common, out: &mut dyn Write, err: &mut dyn W
 }
 
 /// Runs the tasks of all lines; tells whether all are done.
-fn run_all(config: Config, lines: Lines, out: &mut dyn Write) -> io::Result<bool> {
+fn run_all(
+    config: Config,
+    lines: Lines,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<bool> {
+    let interrupt = Interrupt::listen()?;
+    let drain = Duration::from_millis(config.server.drain_ms);
     let node = NodeBuilder::new(config).start().map_err(io::Error::other)?;
-    let progress = show_progress(lines.count());
+    let count = lines.count();
+    let progress = show_progress(count);
     let mut run = Run {
         node: &node,
         out: io::BufWriter::new(out),
         progress: progress.clone(),
         all_done: true,
         keys: HashMap::new(),
+        unended: Unended::default(),
+        patience: Patience::WithoutEnd(interrupt, drain),
     };
-    let ended = future::block_on(run.all(lines));
+    let written = future::block_on(run.all(lines)).and_then(|()| run.out.flush());
     progress.finish_and_clear();
-    let all_done = run.all_done;
-    ended.and(run.out.flush())?;
+    let interrupted = matches!(run.patience, Patience::Until(_));
+    let all_done = run.all_done && !interrupted;
+    if interrupted {
+        // Nobody is left to tell when standard error is closed.
+        let _ = writeln!(err, "interrupted: {}", run.unended.tell(count));
+    }
     drop(run);
-    node.drain(DRAIN);
+    if written.is_ok() && !interrupted {
+        node.drain(DRAIN);
+    }
     node.shutdown()?;
-    Ok(all_done)
+    let explain = |error| io::Error::other(format!("standard output: {error}"));
+    written.map(|()| all_done).map_err(explain)
 }
 
 fn show_progress(lines: Option<u64>) -> ProgressBar {
@@ -115,6 +141,26 @@ struct Run<'a> {
     progress: ProgressBar,
     all_done: bool,
     keys: HashMap<String, Shared>,
+    unended: Unended,
+    patience: Patience,
+}
+
+/// How long the run waits for what is in flight.
+enum Patience {
+    /// Until the first signal, and then for this long.
+    WithoutEnd(Interrupt, Duration),
+    /// There was a signal.
+    Until(Timer),
+}
+
+impl Patience {
+    /// Ends with the signal, and after it with the time.
+    async fn end(&mut self) {
+        match self {
+            Self::WithoutEnd(interrupt, _) => interrupt.first().await,
+            Self::Until(timer) => drop(timer.await),
+        }
+    }
 }
 
 /// What a future of the run ends with: a line, its key and how its task ended.
@@ -124,12 +170,15 @@ type Ended = (u64, Option<String>, Result<TaskView, Error>);
 enum Next {
     Line(Option<Line>),
     Ended(Ended),
+    /// The patience has ended.
+    Enough,
 }
 
 async fn next(
     in_flight: &mut FuturesUnordered<impl Future<Output = Ended>>,
     lines: &mut Lines,
     may_read: bool,
+    patience: &mut Patience,
 ) -> Next {
     let ended = async {
         match in_flight.next().await {
@@ -143,7 +192,11 @@ async fn next(
             false => future::pending().await,
         }
     };
-    future::or(ended, line).await
+    let enough = async {
+        patience.end().await;
+        Next::Enough
+    };
+    future::or(enough, future::or(ended, line)).await
 }
 
 impl Run<'_> {
@@ -153,7 +206,8 @@ impl Run<'_> {
         while more || !in_flight.is_empty() {
             let may_read = more && in_flight.len() < IN_FLIGHT;
             let next = {
-                let mut next = pin!(next(&mut in_flight, &mut lines, may_read));
+                let patience = &mut self.patience;
+                let mut next = pin!(next(&mut in_flight, &mut lines, may_read, patience));
                 match future::poll_once(&mut next).await {
                     Some(next) => next,
                     None => {
@@ -171,17 +225,38 @@ impl Run<'_> {
                     }
                 }
                 Next::Ended((number, key, ended)) => self.ended(number, key, ended)?,
+                Next::Enough => {
+                    more = false;
+                    self.out.flush()?;
+                    if !self.interrupted() {
+                        break;
+                    }
+                }
             }
         }
         Ok(())
     }
 
+    /// Takes nothing new after a signal; false when that was done before, so that time is up.
+    fn interrupted(&mut self) -> bool {
+        let Patience::WithoutEnd(_, drain) = self.patience else { return false };
+        self.node.stop_accepting();
+        tracing::warn!(
+            drain_ms = drain.as_millis() as u64,
+            "interrupted: what was accepted may end; a second signal exits at once"
+        );
+        self.patience = Patience::Until(Timer::after(drain));
+        true
+    }
+
     /// The task of a line; `None` when the line has its result already or will share another's.
     fn read(&mut self, line: Line) -> io::Result<Option<(u64, Job)>> {
         let number = line.number;
+        self.unended.begin(number);
         let job = match line.text.map_err(Invalid).and_then(record::parse) {
             Ok(Some(job)) => job,
             Ok(None) => {
+                self.unended.skip(number);
                 self.progress.inc(1);
                 return Ok(None);
             }
@@ -211,6 +286,10 @@ impl Run<'_> {
         key: Option<String>,
         ended: Result<TaskView, Error>,
     ) -> io::Result<()> {
+        if matches!((&ended, &self.patience), (Err(Error::Unavailable(_)), Patience::Until(_))) {
+            // Not accepted before the signal: it has no result, and the run tells so.
+            return Ok(());
+        }
         self.write(&Record::ended(number, &ended))?;
         let Some(key) = key else { return Ok(()) };
         if let Some(Shared::Waiting(numbers)) = self.keys.remove(&key) {
@@ -224,8 +303,14 @@ impl Run<'_> {
 
     fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
         self.all_done &= record.is_done();
+        self.unended.end(record.line());
         self.progress.inc(1);
-        record.write(&mut self.out)
+        record.write(&mut self.out)?;
+        match self.patience {
+            Patience::WithoutEnd(..) => Ok(()),
+            // A second signal leaves no time for it.
+            Patience::Until(_) => self.out.flush(),
+        }
     }
 }
 

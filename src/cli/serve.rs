@@ -1,6 +1,6 @@
 //! `coreflow serve`.
 
-use super::common::Common;
+use super::{common::Common, interrupt::Interrupt};
 use crate::{
     config::Config,
     metrics::prometheus,
@@ -11,20 +11,13 @@ use crate::{
     },
 };
 use clap::Args;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-    iterator::Signals,
-};
+use futures_lite::future;
 use std::{
     io::{self, Write},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-/// The exit code after a second signal, which leaves tasks behind.
-const EXIT_AT_ONCE: i32 = 1;
 /// What connections have at least to finish after a drain that took all of its time.
 const CLOSE_AT_LEAST: Duration = Duration::from_millis(200);
 
@@ -57,7 +50,7 @@ pub fn run(
 
 fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
     // Signals that come while the node starts wait until it runs.
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut interrupt = Interrupt::listen()?;
     let drain = Duration::from_millis(config.server.drain_ms);
     let listeners = Listeners::new(listen(&config));
     let opened = listeners.clone();
@@ -66,11 +59,7 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
     if let Some(addresses) = listeners.addresses() {
         announce(&node, addresses, json, out)?;
     }
-    signals.forever().next();
-    let at_once = Arc::new(AtomicBool::new(true));
-    for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, EXIT_AT_ONCE, at_once.clone())?;
-    }
+    future::block_on(interrupt.first());
     stop(node, drain)
 }
 

@@ -9,7 +9,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 14] = [
+const CORE_FIGURES: [CoreFigure; 15] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -21,6 +21,9 @@ const CORE_FIGURES: [CoreFigure; 14] = [
         core.sends_refused
     }),
     ("batches_received", COUNTER, "Batches received over the mesh.", |core| core.batches_received),
+    ("batch_buffers", COUNTER, "Buffers allocated because no used one had come back.", |core| {
+        core.batch_buffers
+    }),
     ("tasks_accepted", COUNTER, "Tasks accepted.", |core| core.tasks_accepted),
     ("tasks_refused", COUNTER, "Submissions refused with backpressure.", |core| core.tasks_refused),
     ("tasks_queued", GAUGE, "Tasks waiting.", |core| core.tasks_queued),
@@ -32,7 +35,7 @@ const CORE_FIGURES: [CoreFigure; 14] = [
     ("agent_panics", COUNTER, "Agents that panicked.", |core| core.agent_panics),
 ];
 
-/// The counters in the text format 1.0.0 of OpenMetrics.
+/// The counters in Prometheus' own text format, 0.0.4, which every version of it takes.
 pub fn render(stats: &NodeStats) -> String {
     let mut text = String::new();
     let node = [
@@ -45,14 +48,13 @@ pub fn render(stats: &NodeStats) -> String {
         line(&mut text, format_args!("coreflow_{name}"), value);
     }
     for (name, kind, help, value) in CORE_FIGURES {
-        head(&mut text, name, kind, help);
-        let suffix = if kind == COUNTER { "_total" } else { "" };
+        let name = if kind == COUNTER { format!("{name}_total") } else { name.to_owned() };
+        head(&mut text, &name, kind, help);
         for (index, core) in stats.cores.iter().enumerate() {
-            let series = format_args!("coreflow_{name}{suffix}{{core=\"{index}\"}}");
+            let series = format_args!("coreflow_{name}{{core=\"{index}\"}}");
             line(&mut text, series, value(core));
         }
     }
-    text.push_str("# EOF\n");
     text
 }
 
@@ -78,12 +80,13 @@ mod tests {
         for expected in [
             "# TYPE coreflow_uptime_seconds gauge\ncoreflow_uptime_seconds 5\n",
             "coreflow_accepting 1\n",
-            "# HELP coreflow_tasks_done Tasks that ended well.\n# TYPE coreflow_tasks_done counter\n\
+            "# HELP coreflow_tasks_done_total Tasks that ended well.\n\
+             # TYPE coreflow_tasks_done_total counter\n\
              coreflow_tasks_done_total{core=\"0\"} 7\ncoreflow_tasks_done_total{core=\"1\"} 8\n",
             "coreflow_tasks_queued{core=\"1\"} 3\n",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
-        assert!(text.ends_with("\n# EOF\n"));
+        assert!(text.ends_with('\n'));
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     wire::api::{CoreStats, Error, NodeStats},
 };
 use futures_channel::oneshot;
+use futures_lite::future;
 use local::LocalGateway;
 use std::{
     future::Future,
@@ -35,6 +36,8 @@ use std::{
 
 /// How often a drain looks whether everything has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// What a core has at least to say whether it has ended its work.
+const ANSWER_AT_LEAST: Duration = Duration::from_millis(100);
 
 /// What all cores of a node share: nothing that a core touches while it works.
 pub struct Shared {
@@ -130,9 +133,13 @@ impl Node {
         let deadline = Instant::now() + limit;
         let of_core = |jobs: &Injector<Job>| {
             let asked = start_on(jobs, &self.shared, move |gateway| async move { count(&gateway) });
-            let answered =
-                asked.ok().and_then(|answer| futures_lite::future::block_on(answer).ok());
-            // A core that takes no question now is busy: it has not ended its work.
+            let answer = async { asked.ok()?.await.ok() };
+            let patience = async {
+                async_io::Timer::at(deadline.max(Instant::now() + ANSWER_AT_LEAST)).await;
+                None
+            };
+            let answered = future::block_on(future::or(answer, patience));
+            // A core that does not answer is busy: it has not ended its work.
             answered.unwrap_or(1)
         };
         loop {
@@ -203,7 +210,7 @@ impl NodeHandle {
         F: FnOnce(Rc<LocalGateway>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Error>> + 'static,
     {
-        futures_lite::future::block_on(self.run(request))
+        future::block_on(self.run(request))
     }
 }
 

@@ -32,7 +32,8 @@ pub struct Link<T> {
     pub give_back: Producer<T>,
 }
 
-/// The ports of a mesh of `cores` cores whose rings hold `capacity` values each, a power of two.
+/// The ports of a mesh of `cores` cores whose rings hold `capacity` values each, a power of two
+/// from 2.
 ///
 /// # Errors
 /// When the kernel gives no more eventfds.
@@ -45,12 +46,15 @@ pub fn mesh<T: Send>(cores: usize, capacity: usize) -> io::Result<Vec<Port<T>>> 
             bells: bells.clone(),
         })
         .collect();
+    // A sender has as many values under way as its ring holds, one that its receiver works on and
+    // one that it fills: a return ring of twice the size never has to let one go.
+    let back = 2 * capacity;
     for low in 0..cores {
         for high in low + 1..cores {
             let (up, up_end) = ring(capacity);
-            let (up_back, up_back_end) = ring(capacity);
+            let (up_back, up_back_end) = ring(back);
             let (down, down_end) = ring(capacity);
-            let (down_back, down_back_end) = ring(capacity);
+            let (down_back, down_back_end) = ring(back);
             ports[low].links[high] = Some(Link {
                 outgoing: up,
                 returned: up_back_end,

@@ -5,7 +5,31 @@ use std::{
     io,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
+
+/// The groups of all children that run, for an exit that waits for nobody. Locked while a child
+/// starts, so that none is missed.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every child and what it started: for a program that ends right after. No child starts
+/// any more.
+pub fn kill_all() {
+    let running = running();
+    running.iter().for_each(|group| sys::kill_group(*group));
+    // Held until the end, whoever wants to start a child waits for it.
+    std::mem::forget(running);
+}
+
+/// Kills what still runs of a child's group.
+fn kill(group: u32) {
+    sys::kill_group(group);
+    running().retain(|other| *other != group);
+}
 
 /// A running child in a process group of its own, so that what it starts dies with it.
 ///
@@ -33,13 +57,16 @@ pub async fn start(command: &[String]) -> io::Result<(Process, Streams)> {
     let command = command.to_vec();
     let program = command[0].clone();
     let started = blocking(move || {
-        Command::new(&command[0])
+        let mut running = running();
+        let child = Command::new(&command[0])
             .args(&command[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .spawn()
+            .spawn()?;
+        running.push(child.id());
+        Ok::<_, io::Error>(child)
     })
     .await?;
     let mut child = started.map_err(|error| {
@@ -64,6 +91,12 @@ impl Process {
         self.pid
     }
 
+    /// Whether the child has ended; what it started may still run.
+    pub fn has_ended(&mut self) -> bool {
+        // Whatever else the system says of a child of ours, waiting longer does not help.
+        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Kills what still runs of the group, waits for the child and tells how it ended.
     pub async fn end(mut self) -> io::Result<ExitStatus> {
         let Some(mut child) = self.child.take() else {
@@ -73,10 +106,10 @@ impl Process {
         blocking(move || {
             // A child that ended by itself keeps its status; only the others are killed.
             if let Ok(Some(status)) = child.try_wait() {
-                sys::kill_group(pid);
+                kill(pid);
                 return Ok(status);
             }
-            sys::kill_group(pid);
+            kill(pid);
             child.wait()
         })
         .await?
@@ -86,7 +119,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            sys::kill_group(self.pid);
+            kill(self.pid);
             // The child was killed, so this wait is short.
             let _ = child.wait();
         }

@@ -144,12 +144,13 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 15] = [
+const FIGURES: [Figure; 16] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
     ("sends_refused", |core| core.sends_refused),
     ("batches_received", |core| core.batches_received),
+    ("batch_buffers", |core| core.batch_buffers),
     ("tasks_accepted", |core| core.tasks_accepted),
     ("tasks_refused", |core| core.tasks_refused),
     ("tasks_queued", |core| core.tasks_queued),

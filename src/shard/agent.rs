@@ -14,7 +14,8 @@ use std::{ops::Deref, sync::Arc};
 ///
 /// Methods run to their end before anything else happens on the core, so they should be short:
 /// long work goes into a future ([`Context::spawn_future`]) or a child process. A method that
-/// panics ends the agent, not the node; what it was working on counts as a failed attempt.
+/// panics ends the agent, not the node; what it was working on counts as a failed attempt. A panic
+/// in such a future is not caught: it ends the whole core.
 pub trait Agent: 'static {
     /// Called once, before anything else.
     fn on_start(&mut self, context: &mut Context<'_>) {
@@ -244,7 +245,7 @@ pub struct TaskNews<'a> {
 /// What happened to a task.
 #[derive(Clone, Copy, Debug)]
 pub enum TaskEvent<'a> {
-    /// It was accepted and will end.
+    /// It was accepted and will end. Doors are told so; an agent hears of refusals and ends alone.
     Accepted,
     /// It was not accepted.
     Refused(&'a Error),

@@ -90,6 +90,7 @@ impl Shard {
     pub fn stats(&self) -> CoreStats {
         let mut stats = self.kernel.stats.clone();
         stats.agents = self.agents.len() as u64;
+        stats.batch_buffers = self.kernel.links.buffers_made();
         self.tasks.count(&mut stats);
         stats
     }

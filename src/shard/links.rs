@@ -31,7 +31,7 @@ struct Way {
     opened_us: u64,
     /// Batches that the ring had no room for, oldest first; for the core itself, its ring.
     waiting: VecDeque<Batch>,
-    /// Used buffers.
+    /// Used buffers of the core itself; those of others come back in their return ring.
     pool: Vec<Batch>,
     bell_due: bool,
 }
@@ -75,6 +75,11 @@ impl Links {
             unsent: false,
             load: 0,
         }
+    }
+
+    /// Buffers for batches that were allocated because no used one had come back.
+    pub fn buffers_made(&self) -> u64 {
+        self.ways.iter().map(|way| way.open.buffers_made()).sum()
     }
 
     /// Worker cores of the node.
@@ -260,8 +265,7 @@ impl Way {
         if link.outgoing.is_full() {
             return false;
         }
-        let used = self.pool.pop().or_else(|| link.returned.pop());
-        let sealed = self.open.seal(load, used);
+        let sealed = self.open.seal(load, link.returned.pop());
         self.bell_due = true;
         let pushed = link.outgoing.push(sealed);
         assert!(pushed.is_ok(), "the ring had room and this is its only producer");
@@ -271,8 +275,15 @@ impl Way {
     /// Closes the open batch and lets it wait.
     fn put_aside(&mut self, load: u32) {
         if !self.open.is_empty() {
-            let sealed = self.open.seal(load, self.pool.pop());
+            let used = match &mut self.link {
+                Some(link) => link.returned.pop(),
+                None => self.pool.pop(),
+            };
+            let sealed = self.open.seal(load, used);
             self.waiting.push_back(sealed);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

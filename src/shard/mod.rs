@@ -11,7 +11,8 @@
 //!   keeps that order: while anything waits in it, new messages queue up behind.
 //! - A full mailbox loses nothing: its senders are told to stop, and what was on its way by then
 //!   still finds room.
-//! - A panic in an agent's method ends that agent only. A panic anywhere else ends the process.
+//! - A panic in an agent's method ends that agent only. A panic anywhere else, a future that an
+//!   agent started among it, ends the core's thread: the process goes on, that core does not.
 
 pub mod agent;
 mod agents;

@@ -266,6 +266,8 @@ pub struct CoreStats {
     pub sends_refused: u64,
     /// Batches received over the mesh.
     pub batches_received: u64,
+    /// Buffers for batches that it allocated because no used one had come back.
+    pub batch_buffers: u64,
     /// Tasks accepted.
     pub tasks_accepted: u64,
     /// Submissions refused with `backpressure`.

@@ -271,12 +271,19 @@ pub struct BatchBuilder {
     attachments: Vec<Attachment>,
     count: usize,
     limits: Limits,
+    buffers_made: u64,
 }
 
 impl BatchBuilder {
     /// An empty batch.
     pub fn new(limits: Limits) -> Self {
-        let mut builder = Self { bytes: Bytes::new(), attachments: Vec::new(), count: 0, limits };
+        let mut builder = Self {
+            bytes: Bytes::new(),
+            attachments: Vec::new(),
+            count: 0,
+            limits,
+            buffers_made: 0,
+        };
         builder.restart(None);
         builder
     }
@@ -298,9 +305,15 @@ impl BatchBuilder {
         if self.bytes.capacity() > 4 * (self.front() + self.limits.bytes) {
             self.bytes = Bytes::new();
         }
+        self.buffers_made += u64::from(self.bytes.capacity() == 0);
         // A used buffer is longer than this and keeps its bytes; a new one is filled with zeros,
         // so that the envelopes' room is initialised memory in both.
         self.bytes.resize(self.front(), 0);
+    }
+
+    /// Buffers that were allocated because there was no used one.
+    pub fn buffers_made(&self) -> u64 {
+        self.buffers_made
     }
 
     /// Messages in it.

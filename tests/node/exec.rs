@@ -86,6 +86,15 @@ fn a_child_that_dies_costs_an_attempt_and_its_successor_answers() {
 }
 
 #[test]
+fn a_death_is_noticed_although_a_child_of_the_child_holds_its_output() {
+    let begun = Instant::now();
+    let script = "sleep 1000 & read -r line; exit 3";
+    let view = run_with(script, task(10 * WAIT.as_millis() as u64, 1));
+    assert_eq!((view.status, view.attempts), (TaskStatus::Dead, 1), "{view:?}");
+    assert!(begun.elapsed() < WAIT, "only the timeout noticed it");
+}
+
+#[test]
 fn nonsense_on_standard_output_is_a_failed_attempt() {
     for nonsense in ["echo nonsense", "printf '\\xff\\xfe\\n'", "echo '{\"id\":7}'"] {
         let view = run_with(&format!("while read -r line; do {nonsense}; done"), task(60_000, 1));

@@ -1,6 +1,7 @@
 //! A whole node through its public interface: real cores, real rings, real children.
 
 mod exec;
+mod limits;
 mod messages;
 mod shared;
 mod tasks;

@@ -1,15 +1,29 @@
 //! Messages, calls, broadcasts, starting and stopping agents.
 
-use super::{agents, builder, far_core, on_core, receive, send};
+use super::{WAIT, agents, builder, far_core, on_core, receive, send};
 use coreflow::{
     node::{AgentOptions, gateway::Gateway},
     shard::{
         agent::{Agent, CallId, Message, Reply},
         context::{Context, SendError},
     },
-    wire::{api::Error, id::AgentId},
+    wire::{
+        api::{CoreStats, Error},
+        id::AgentId,
+    },
 };
-use std::{collections::HashMap, sync::mpsc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+/// A message that carries a number; every seventh is so large that it travels beside its batch.
+fn numbered(number: u64) -> Vec<u8> {
+    let mut payload = number.to_le_bytes().to_vec();
+    payload.resize(if number.is_multiple_of(7) { 300 } else { 8 }, number as u8);
+    payload
+}
 
 /// Sends numbered messages to every receiver, again and again until each is taken.
 struct Sender {
@@ -27,7 +41,7 @@ impl Agent for Sender {
     fn on_turn(&mut self, context: &mut Context<'_>) {
         for (receiver, next) in &mut self.sent {
             while *next < self.total {
-                match context.send(*receiver, &next.to_le_bytes()) {
+                match context.send(*receiver, &numbered(*next)) {
                     Ok(()) => *next += 1,
                     Err(SendError::Full) => {
                         let _ = self.refused.send(true);
@@ -53,7 +67,8 @@ struct Receiver {
 
 impl Agent for Receiver {
     fn on_message(&mut self, message: &Message<'_>, _: &mut Context<'_>) {
-        let number = u64::from_le_bytes(message.payload().try_into().unwrap());
+        let number = u64::from_le_bytes(message.payload()[..8].try_into().unwrap());
+        assert_eq!(message.payload(), numbered(number), "another message's bytes");
         let next = self.next.entry(message.source()).or_default();
         assert_eq!(number, *next, "lost or out of order");
         *next += 1;
@@ -69,7 +84,8 @@ fn full_rings_hold_senders_back_and_lose_or_reorder_nothing() {
     let (refused, refusals) = mpsc::channel();
     let (done, results) = mpsc::channel();
     let pair = AgentOptions { min: 4, ..AgentOptions::default() };
-    let node = builder(&["mesh.ring_batches=2", "mesh.batch_messages=3"])
+    let small = ["mesh.ring_batches=2", "mesh.batch_messages=3", "mesh.shared_payload_bytes=256"];
+    let node = builder(&small)
         .agent("sender", pair.clone(), move || Sender {
             total: TOTAL,
             sent: Vec::new(),
@@ -91,6 +107,17 @@ fn full_rings_hold_senders_back_and_lose_or_reorder_nothing() {
         assert_eq!(receive(&results), 4 * TOTAL);
     }
     assert!(receive(&refusals), "the rings were never full: the test shows nothing");
+    let counted = |count: fn(&CoreStats) -> u64| node.stats().cores.iter().map(count).sum::<u64>();
+    let deadline = Instant::now() + WAIT;
+    while counted(|core| core.messages_delivered) < 16 * TOTAL {
+        assert!(Instant::now() < deadline, "the cores do not publish their counters");
+        std::thread::yield_now();
+    }
+    let (batches, buffers) =
+        (counted(|core| core.batches_received), counted(|core| core.batch_buffers));
+    assert!(batches >= 16 * TOTAL / 3, "{batches} batches");
+    // Two rings of two batches, the two ways of a core to itself, and what the start took.
+    assert!(buffers < 100, "{buffers} buffers for {batches} batches: they do not come back");
     node.shutdown().unwrap();
 }
 

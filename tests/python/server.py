@@ -26,16 +26,48 @@ class Server:
         self.http = split(said["http"])
         self.url = "http://" + said["http"]
 
-    def resident_bytes(self):
+    def memory_bytes(self, name):
+        """A figure of the process: VmRSS is its resident memory, VmHWM the highest it was."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
+
+    def forget_peak(self):
+        """From here on VmHWM is the highest since now."""
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def children(self):
+        return descendants(self.process.pid)
 
     def signal(self, number=signal.SIGTERM):
         os.kill(self.process.pid, number)
 
     def wait(self):
         return self.process.wait(WAIT_S)
+
+
+def processes():
+    """The processes of this machine that live, each with its parent."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            yield int(folder.name), int(parent)
+
+
+def descendants(pid):
+    """The processes that live and descend from another."""
+    found, parents = [], {pid}
+    while parents:
+        parents = {child for child, parent in processes() if parent in parents}
+        found += parents
+    return found
+
+
+def lives(pid):
+    return any(pid == other for other, _ in processes())
 
 
 def split(address):

@@ -4,7 +4,7 @@ use futures_channel::mpsc::{self, Receiver, Sender};
 use futures_lite::{StreamExt as _, future};
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek},
     path::Path,
     thread,
 };
@@ -29,11 +29,12 @@ pub(super) struct Lines {
 impl Lines {
     /// Begins to read; `-` is standard input. A line of more than `bytes_max` bytes is an error.
     pub(super) fn open(path: &Path, bytes_max: usize) -> io::Result<Self> {
-        let is_stdin = path.as_os_str() == "-";
-        let count = if is_stdin { None } else { Some(count(path)?) };
-        let input: Box<dyn Read + Send> = match is_stdin {
-            true => Box::new(io::stdin()),
-            false => Box::new(File::open(path)?),
+        let (count, input): (_, Box<dyn Read + Send>) = match path.as_os_str() == "-" {
+            true => (None, Box::new(io::stdin())),
+            false => {
+                let mut file = File::open(path)?;
+                (count(&mut file)?, Box::new(file))
+            }
         };
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         thread::Builder::new()
@@ -53,13 +54,17 @@ impl Lines {
     }
 }
 
-/// Lines of a file; `None` for what cannot be read twice is left to the caller.
-fn count(path: &Path) -> io::Result<u64> {
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
+/// Lines of a file, which stands at its beginning afterwards; `None` for a pipe or a device, which
+/// can be read only once.
+fn count(file: &mut File) -> io::Result<Option<u64>> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
     }
-    let mut reader = BufReader::with_capacity(1 << 16, file);
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let mut reader = BufReader::with_capacity(1 << 16, &mut *file);
     let (mut lines, mut open) = (0, false);
     loop {
         let bytes = reader.fill_buf()?;
@@ -69,17 +74,17 @@ fn count(path: &Path) -> io::Result<u64> {
         let len = bytes.len();
         reader.consume(len);
     }
-    Ok(lines + u64::from(open))
+    file.rewind()?;
+    Ok(Some(lines + u64::from(open)))
 }
 
 fn read(mut input: impl BufRead, bytes_max: usize, mut sender: Sender<Line>) {
     for number in 1.. {
-        let text = match next_line(&mut input, bytes_max) {
-            Ok(Some(text)) => text,
+        let (text, failed) = match next_line(&mut input, bytes_max) {
+            Ok(Some(text)) => (text, false),
             Ok(None) => return,
-            Err(error) => Err(format!("the input could not be read: {error}")),
+            Err(error) => (Err(format!("the input could not be read: {error}")), true),
         };
-        let failed = text.is_err() && input.fill_buf().is_err();
         let sent = future::block_on(future::poll_fn(|context| sender.poll_ready(context)));
         let sent = sent.and_then(|()| sender.start_send(Line { number, text }));
         if sent.is_err() || failed {

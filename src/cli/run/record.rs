@@ -115,6 +115,11 @@ impl<'a> Record<'a> {
         Self { line, outcome }
     }
 
+    /// The input line that it belongs to.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
     /// Whether the line's task ended well.
     pub(super) fn is_done(&self) -> bool {
         matches!(&self.outcome, Outcome::Task(view) if view.status == TaskStatus::Done)

@@ -34,7 +34,7 @@ pub struct Site {
     /// Whether the listener is bound to the loopback: then only requests that name a loopback
     /// host are served, so that no web page can reach the node through a name of its own.
     pub loopback: bool,
-    /// Writes the figures as OpenMetrics text, which Prometheus reads.
+    /// Writes the figures in Prometheus' text format.
     pub metrics: fn(&NodeStats) -> String,
 }
 

@@ -57,8 +57,7 @@ pub async fn answer<G: Gateway, E: Engine>(
         "/stats.json" => respond(StatusCode::OK, JSON, stats_json(&*gateway)),
         "/metrics" => {
             let text = (site.metrics)(&gateway.stats());
-            let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            respond(StatusCode::OK, format, text)
+            respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         "/healthz" => respond(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
         "/readyz" if gateway.ready() => respond(StatusCode::OK, JSON, r#"{"status":"ready"}"#),

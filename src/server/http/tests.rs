@@ -10,7 +10,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 const SITE: Site =
-    Site { loopback: true, metrics: |stats| format!("cores {}\n# EOF\n", stats.cores.len()) };
+    Site { loopback: true, metrics: |stats| format!("cores {}\n", stats.cores.len()) };
 
 fn with_http<C: Future<Output = ()>>(
     client: impl FnOnce(SocketAddr, Rc<TestNode>, Rc<Drain>) -> C,
@@ -50,7 +50,7 @@ fn every_path_answers() {
             ("/", "200 OK", "<title>coreflow</title>"),
             ("/healthz", "200 OK", r#"{"status":"ok"}"#),
             ("/readyz", "200 OK", r#"{"status":"ready"}"#),
-            ("/metrics", "200 OK", "cores 2\n# EOF"),
+            ("/metrics", "200 OK", "cores 2"),
             ("/stats.json", "200 OK", r#""totals":{"agents":2"#),
             ("/nothing", "404 Not Found", r#"{"error":{"code":"not_found""#),
             ("/mcp", "405 Method Not Allowed", "this path takes POST"),

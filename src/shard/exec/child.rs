@@ -2,18 +2,21 @@
 
 use super::protocol;
 use crate::{
-    runtime::{fs::Pipe, process},
+    runtime::{executor, fs::Pipe, process},
     shard::handle::{AgentHandle, Lease},
     wire::id::TaskId,
 };
 use futures_channel::mpsc;
 use futures_lite::{StreamExt, future};
-use std::{cell::RefCell, collections::HashMap, future::Future, io, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, future::Future, io, rc::Rc, time::Duration};
 
 /// Read from a child at once.
 const PIECE_BYTES: usize = 64 * 1024;
 /// The longest piece of standard error that becomes one line of the log.
 const LOG_LINE_BYTES: usize = 4096;
+
+/// How often a child is looked at whose output does not end: what it started may hold that open.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What a child works on.
 pub type Tasks = HashMap<TaskId, Lease>;
@@ -42,7 +45,7 @@ pub fn run(
     let life = async move {
         // The child does not outlive its core.
         let _stay = stay;
-        let (child, streams) = match process::start(&command).await {
+        let (mut child, streams) = match process::start(&command).await {
             Ok(started) => started,
             Err(error) => return handle.crash(error.to_string()),
         };
@@ -52,6 +55,7 @@ pub fn run(
         let log_id = handle.id();
         handle.spawn_future(async move { log_lines(log_id, stderr).await });
         let reading = read_answers(&stdout, &tasks, &handle, max_line_bytes);
+        let reading = future::or(reading, until_dead(&mut child));
         let why = future::or(async { Some(reading.await) }, write_lines(stdin, lines)).await;
         let ended = child.end().await;
         if let Some(why) = why {
@@ -63,6 +67,15 @@ pub fn run(
         }
     };
     (ToChild(sender), life)
+}
+
+/// Notices that a child is dead, and leaves what it wrote before a moment to be read.
+async fn until_dead(child: &mut process::Process) -> String {
+    while !child.has_ended() {
+        executor::sleep(LOOK).await;
+    }
+    executor::sleep(LOOK).await;
+    "left its standard output to others".into()
 }
 
 /// Writes lines until the agent stops (`None`) or the child does not take them.

@@ -1,0 +1,178 @@
+//! `coreflow bench` and `coreflow compare` as a user meets them: the real program, the files that
+//! it writes, and what `--json` prints.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// Runs the program and tells its exit code.
+fn program(words: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_coreflow"))
+        .args(words)
+        .env_remove("COREFLOW_CONFIG")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
+    (status.code().expect("it was not killed"), text(stdout), text(stderr))
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+/// A directory of this test that disappears with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("coreflow-measure-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("the temporary directory is writable");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A copy of a folder in which a report is changed.
+fn changed(from: &str, to: &str, suite: &str, change: impl FnOnce(&mut Value)) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), Path::new(to).join(file.file_name())).unwrap();
+    }
+    let report = Path::new(to).join(format!("{suite}.json"));
+    let mut value = json(&fs::read_to_string(&report).unwrap());
+    change(&mut value);
+    fs::write(report, value.to_string()).unwrap();
+}
+
+#[test]
+fn what_bench_writes_is_what_compare_reads() {
+    let scratch = Scratch::new("bench");
+    let [a, b] = ["a", "b"].map(|name| scratch.path(name));
+    let quick = ["bench", "all", "--quick", "--seconds", "0.05", "--json", "--out", &a];
+    let (code, out, err) = program(&quick);
+    assert_eq!(code, 0, "{err}");
+    let printed = json(&out);
+    for (suite, components) in [
+        ("throughput", &["message_passing", "agent_scheduling"][..]),
+        ("latency", &["message_latency", "message_latency_open"]),
+    ] {
+        let report = json(&fs::read_to_string(format!("{a}/{suite}.json")).unwrap());
+        assert_eq!(printed[suite], report, "what is printed is what is written");
+        for key in ["cpu", "kernel", "cores", "config_hash", "git", "probe_before", "probe_after"] {
+            assert!(!report["manifest"][key].is_null(), "the manifest of {suite} has no {key}");
+        }
+        let results = report["results"].as_array().unwrap();
+        for component in components {
+            let result = results.iter().find(|result| result["component"] == *component);
+            let result = result.unwrap_or_else(|| panic!("{component} is not in {report}"));
+            assert!(result["target_met"].is_boolean() && result["goal_met"].is_boolean());
+        }
+    }
+    let figure = &printed["throughput"]["results"][0]["throughput_msg_per_s"];
+    assert!(figure.as_f64().is_some_and(|rate| rate > 0.0), "{printed}");
+    let curve = fs::read_to_string(format!("{a}/message_latency.hgrm")).unwrap();
+    let columns: Vec<_> = curve.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(columns, ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]);
+
+    let (code, out, _) = program(&["compare", &a, &a]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("verdict: no change"), "{out}");
+    changed(&a, &b, "throughput", |report| {
+        let rate = &mut report["results"][0]["throughput_msg_per_s"];
+        *rate = (rate.as_f64().unwrap() / 2.0).into();
+        report["manifest"]["config_hash"] = "another".into();
+    });
+    let svg = scratch.path("curves.svg");
+    let (code, out, err) = program(&["compare", &a, &b, "--svg", &svg]);
+    assert_eq!(code, 1, "{out}");
+    let verdict = out.lines().last().unwrap();
+    assert!(verdict.contains("regressed") && verdict.contains("message_passing"), "{verdict}");
+    assert!(err.contains("warning: ") && err.contains("another"), "{err}");
+    let drawing = fs::read_to_string(&svg).unwrap();
+    assert!(drawing.starts_with("<svg ") && drawing.trim_end().ends_with("</svg>"));
+    assert_eq!(program(&["compare", &a, &b, "--threshold", "60%"]).0, 0);
+    let (code, out, _) = program(&["compare", &a, &b, "--json"]);
+    let answer = json(&out);
+    assert_eq!((code, &answer["verdict"]), (1, &"regressed".into()));
+    assert!(answer["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()));
+    assert_eq!(program(&["compare", &b, &a]).0, 0, "better is no regression");
+}
+
+#[test]
+fn two_percentile_files_are_compared() {
+    let scratch = Scratch::new("curves");
+    let a = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics/fixtures/lognormal.hgrm");
+    let text = fs::read_to_string(&a).unwrap();
+    let slower = text.lines().map(|line| match line.split_whitespace().next() {
+        Some(value) if value.parse::<f64>().is_ok() => {
+            let slower = value.parse::<f64>().unwrap() * 1.3;
+            line.replacen(value, &format!("{slower:.3}"), 1)
+        }
+        _ => line.to_owned(),
+    });
+    let b = scratch.path("slower.hgrm");
+    fs::write(&b, slower.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let a = a.to_str().unwrap();
+    let (code, out, _) = program(&["compare", a, &b]);
+    assert_eq!(code, 1, "{out}");
+    for figure in ["p50", "p90", "p99", "p99.9", "max", "+30.0 %", "worse"] {
+        assert!(out.contains(figure), "no {figure} in {out}");
+    }
+    assert_eq!(program(&["compare", a, &b, "--threshold", "40"]).0, 0);
+    assert_eq!(program(&["compare", a, a]).0, 0);
+}
+
+#[test]
+fn what_cannot_be_compared_is_wrong_usage() {
+    let scratch = Scratch::new("wrong");
+    let curve = "src/metrics/fixtures/lognormal.hgrm";
+    let folder = scratch.path("empty");
+    fs::create_dir(&folder).unwrap();
+    let broken = scratch.path("broken.hgrm");
+    fs::write(&broken, "Value Percentile\n1 x\n").unwrap();
+    for (words, part) in [
+        (["/no/such/run", curve], "/no/such/run"),
+        ([curve, &folder], "is a folder"),
+        ([&folder, &folder], "no SUITE.json"),
+        ([curve, &broken], "broken.hgrm"),
+    ] {
+        let (code, out, err) = program(&["compare", words[0], words[1]]);
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}: {err}");
+        assert!(err.contains(part), "{words:?}: {err}");
+    }
+    assert_eq!(program(&["compare", curve, curve, "--threshold", "-1"]).0, 2);
+    assert_eq!(program(&["bench", "nonsense"]).0, 2);
+    assert_eq!(program(&["bench", "all", "--quick", "--rate", "0"]).0, 2);
+}
+
+#[test]
+fn one_document_of_json_is_all_that_is_printed() {
+    let ports =
+        ["--set", "server.rpc_address=127.0.0.1:0", "--set", "server.http_address=127.0.0.1:0"];
+    // What the doctor finds is the host's affair.
+    for (words, codes) in [
+        (&["config", "check", "tuning/default.toml", "tuning/latency.toml"][..], 0..=0),
+        (&["config", "check", "README.md"], 2..=2),
+        (&["config", "print"], 0..=0),
+        (&["doctor"], 0..=1),
+    ] {
+        let (code, out, err) = program(&[&["--json"], words, &ports].concat());
+        assert!(codes.contains(&code), "{words:?}: {code}, {err}");
+        json(&out);
+    }
+}

@@ -1,0 +1,41 @@
+"""A MessagePack-RPC client, one question after the other."""
+
+import socket
+import time
+
+import msgpack
+
+WAIT_S = 30
+
+
+class Client:
+    def __init__(self, server):
+        self.connection = socket.create_connection(server.rpc, timeout=WAIT_S)
+        self.unpacker = msgpack.Unpacker()
+        self.number = 0
+
+    def ask(self, method, **params):
+        self.number += 1
+        self.connection.sendall(msgpack.packb([0, self.number, method, [params]]))
+        return self.number
+
+    def answer(self, number):
+        """The error and the result of an answer."""
+        while True:
+            for kind, answered, error, result in self.unpacker:
+                assert kind == 1
+                if answered == number:
+                    return error, result
+            piece = self.connection.recv(4096)
+            assert piece, "the connection ended before the answer"
+            self.unpacker.feed(piece)
+
+    def call(self, method, **params):
+        error, result = self.answer(self.ask(method, **params))
+        assert error is None, error
+        return result
+
+    def until_running(self, task):
+        deadline = time.monotonic() + WAIT_S
+        while self.call("task.status", id=task)["status"] != "running":
+            assert time.monotonic() < deadline, "the task does not run"
