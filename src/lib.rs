@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cli`] | one file a subcommand; no logic |
 //! | [`bench`] | the benchmark suites and their figures |
+//! | [`client`] | talks to a node from another process, one request or thousands at a time |
 //! | [`server`] | listeners and protocols: MessagePack-RPC, HTTP (MCP, metrics, health) |
 //! | [`node`] | joins the cores into one node: start, routes, drain, shutdown |
 //! | [`shard`] | what a worker core owns: its loop, agents, mailboxes, calls, tasks |
@@ -21,6 +22,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod consensus;
 pub mod metrics;

@@ -1,15 +1,20 @@
 //! The command line: one file a subcommand, no logic of its own.
 
+pub mod agent;
 pub mod bench;
 pub mod common;
 pub mod compare;
 pub mod completions;
 pub mod config;
+pub mod dead;
 pub mod doctor;
 mod interrupt;
 pub mod mcp;
+mod remote;
 pub mod run;
 pub mod serve;
+pub mod task;
+mod tasks;
 
 use clap::{Parser, Subcommand};
 use common::Common;
@@ -31,6 +36,9 @@ struct CommandLine {
 enum Command {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
+    Task(task::TaskArgs),
+    Dead(dead::DeadArgs),
+    Agent(agent::AgentArgs),
     Bench(bench::BenchArgs),
     Mcp(mcp::McpArgs),
     Compare(compare::CompareArgs),
@@ -49,6 +57,9 @@ pub fn main() -> ExitCode {
     match &command {
         Command::Serve(args) => serve::run(args, &common, &mut out, &mut err),
         Command::Run(args) => run::run(args, &common, &mut out, &mut err),
+        Command::Task(args) => task::run(args, &common, &mut out, &mut err),
+        Command::Dead(args) => dead::run(args, &common, &mut out, &mut err),
+        Command::Agent(args) => agent::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
         Command::Mcp(args) => mcp::run(args, &common, &mut err),
         Command::Compare(args) => compare::run(args, &common, &mut out, &mut err),

@@ -25,7 +25,7 @@ mod request;
 pub mod rpc;
 mod stall;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod worker;
 
 pub use drain::Drain;

@@ -12,7 +12,7 @@
 //! of a frame or does not read its answers for the stall timeout, and a drain.
 
 mod connection;
-mod frame;
+pub(crate) mod frame;
 mod work;
 
 use super::{Drain, Engine, Limits, stall, worker::WorkerSession};

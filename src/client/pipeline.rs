@@ -1,0 +1,90 @@
+//! Many requests under way on one connection: one half sends them, the other takes the answers.
+//!
+//! Neither half allocates for a request or an answer: requests are encoded at the end of a buffer
+//! that is written as a whole, answers are read in place from a buffer that one read fills. How
+//! many may be under way is up to the caller; a node reads no further than its
+//! `server.max_in_flight`.
+
+use super::{Answer, ClientError, call::open, frame, incoming::Incoming};
+use std::{
+    io::Write,
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Connects; `timeout` is how long the connection may take, and a write that the node does not
+/// take.
+///
+/// # Errors
+/// [`ClientError::Unreachable`].
+pub fn connect(address: SocketAddr, timeout: Duration) -> Result<(Sender, Receiver), ClientError> {
+    let stream = open(address, timeout)?;
+    let reading =
+        stream.try_clone().map_err(|source| ClientError::Unreachable { address, source })?;
+    let sender = Sender { stream, buffer: Vec::new() };
+    Ok((sender, Receiver { incoming: Incoming::new(reading) }))
+}
+
+/// The half that sends requests.
+pub struct Sender {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Sender {
+    /// Encodes a request behind those that wait to be written; `params` appends its one map.
+    #[inline]
+    pub fn push(&mut self, msgid: u32, method: &str, params: impl FnOnce(&mut Vec<u8>)) {
+        frame::request(&mut self.buffer, msgid, method, params);
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes all requests that wait.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`]; the connection is of no use then.
+    pub fn flush(&mut self) -> Result<(), ClientError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.stream.write_all(&self.buffer).map_err(ClientError::Lost);
+        self.buffer.clear();
+        written
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // The other half may wait on another thread: a connection that sends nothing more gets
+        // its last answers and then ends. One that is gone already needs no goodbye.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// The half that takes answers.
+pub struct Receiver {
+    incoming: Incoming,
+}
+
+impl Receiver {
+    /// The next answer among those that arrived; `None` when there is no whole one.
+    ///
+    /// # Errors
+    /// [`ClientError::Garbled`].
+    #[inline]
+    pub fn buffered(&mut self) -> Result<Option<Answer<'_>>, ClientError> {
+        self.incoming.buffered()
+    }
+
+    /// Reads once, as much as there is; false when nothing came within `limit`.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`].
+    pub fn fill(&mut self, limit: Duration) -> Result<bool, ClientError> {
+        self.incoming.fill(limit)
+    }
+}
