@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{CoreSet, Realtime, Spin};
+use super::model::{CoreSet, DropPolicy, Realtime, Spin};
 
 /// The highest processor number that a core list may name: the kernel's affinity calls carry
 /// 1,024 processors.
@@ -392,6 +392,18 @@ impl Field for Realtime {
             Self::Auto => "auto".to_owned(),
             Self::Off => "off".to_owned(),
         })
+    }
+}
+
+impl Field for DropPolicy {
+    fn from_value(value: &Value) -> Self {
+        let name = String::from_value(value);
+        let place = Self::NAMES.iter().position(|known| *known == name);
+        Self::ALL[place.expect("the rule knows the names")]
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(Self::NAMES[*self as usize].to_owned())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Node, Shared, local::LocalGateway, recover};
 use crate::{
     config::{self, Config},
-    consensus::open::OpenError,
+    consensus::{TaskLog, open::OpenError, reader::SegmentReader},
     runtime::{
         executor::{self, CoreThread, Settings},
         injector::Injector,
@@ -19,6 +19,7 @@ use crate::{
         run::Core,
         types::{TypeSpec, Types},
     },
+    task::TaskTable,
     wire::{api::AgentKind, batch::Batch, id::CoreIndex},
 };
 use std::{
@@ -59,6 +60,15 @@ pub enum StartError {
     /// The system gave no more descriptors for the mesh.
     #[error("the mesh between the cores: {0}")]
     Mesh(io::Error),
+}
+
+/// What a core's thread is given for its shard.
+struct Beginning {
+    at: Instant,
+    unix_ms: u64,
+    log: TaskLog,
+    table: TaskTable,
+    reader: Option<SegmentReader>,
 }
 
 /// A node before its start: a configuration, and what a program that embeds it adds.
@@ -134,31 +144,27 @@ impl NodeBuilder {
     pub fn start(self) -> Result<Node, StartError> {
         let topology = Topology::detect(&self.config.cores)?;
         let cores = topology.workers.len() as CoreIndex;
-        let types = Arc::new(self.list_types(cores)?);
+        let mut types = self.list_types(cores)?;
         let ports = mesh::<Batch>(cores as usize, self.config.mesh.ring_batches)
             .map_err(StartError::Mesh)?;
         let bells = ports.iter().map(|port| port.bells[port.index].clone()).collect();
-        let recovered = match self.durable {
-            true => recover::from_log(&self.config, &topology, bells)?,
-            false => recover::in_memory(ports.len()),
-        };
         let (at, unix_ms) = (Instant::now(), unix_ms_now());
+        let recovered = match self.durable {
+            true => recover::from_log(&self.config, &topology, bells, &mut types, unix_ms)?,
+            false => recover::in_memory(&self.config, cores, unix_ms),
+        };
+        let types = Arc::new(types);
+        let (log, reader) = recovered.durable.unzip();
         let shared = Arc::new(Shared::new(at, &topology.workers));
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
-        let mut node = Node {
-            shared,
-            topology,
-            jobs,
-            threads: Vec::new(),
-            log: recovered.thread,
-            handles: 0.into(),
-        };
-        for (port, log) in ports.into_iter().zip(recovered.logs) {
+        let mut node = Node { shared, topology, jobs, threads: Vec::new(), log, handles: 0.into() };
+        for (port, (log, table)) in ports.into_iter().zip(recovered.shards) {
             let cpu = node.topology.workers[port.index];
-            let start = Start { at, unix_ms, log };
+            let reader = reader.clone();
+            let start = Beginning { at, unix_ms, log, table, reader };
             let launched = self.start_core(&node, port, types.clone(), start);
             match launched {
                 Ok(thread) => node.threads.push(thread),
@@ -178,7 +184,7 @@ impl NodeBuilder {
         node: &Node,
         port: Port<Batch>,
         types: Arc<Types>,
-        start: Start,
+        begin: Beginning,
     ) -> io::Result<CoreThread<()>> {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
@@ -192,6 +198,13 @@ impl NodeBuilder {
         let name = format!("coreflow-{index}");
         let thread = executor::spawn_pinned(&name, &settings, move || async move {
             let bell = port.bells[index].clone();
+            let start = Start {
+                at: begin.at,
+                unix_ms: begin.unix_ms,
+                log: begin.log,
+                table: begin.table,
+                reader: begin.reader.map(|reader| reader.on_core()),
+            };
             let mut shard = Shard::new(port, types, &config, start);
             shard.read_clock();
             shard.start_pools();

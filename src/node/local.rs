@@ -10,8 +10,8 @@ use crate::{
     },
     wire::{
         api::{
-            AgentView, Completion, Error, LeasedTask, NodeStats, TaskFilter, TaskPage, TaskSpec,
-            TaskView, Worker,
+            AgentView, Completion, Error, LeasedTask, NodeStats, Priority, TaskFilter, TaskPage,
+            TaskSpec, TaskView, Worker,
         },
         id::{AgentId, CoreIndex, TaskId},
         letter::{Request, Response},
@@ -131,10 +131,14 @@ impl LocalGateway {
     }
 
     /// Reserves room on every shard that takes a part of a batch; of all or of none.
-    async fn reserve(&self, parts: Vec<(CoreIndex, u32)>) -> Result<Reserved<'_>, Error> {
+    async fn reserve(
+        &self,
+        parts: Vec<(CoreIndex, u32)>,
+        least: Priority,
+    ) -> Result<Reserved<'_>, Error> {
         let mut reserved = Reserved { gateway: self, parts: Vec::with_capacity(parts.len()) };
         for (core, count) in parts {
-            self.ask(core, &Request::Reserve(count), 0).await?;
+            self.ask(core, &Request::Reserve(count, least), 0).await?;
             reserved.parts.push((core, count));
         }
         Ok(reserved)
@@ -181,7 +185,8 @@ impl Gateway for LocalGateway {
             specs.iter().map(|spec| shard.place(spec)).collect::<Result<Vec<_>, _>>()
         };
         let placed = self.core.with_shard(place)?;
-        let reserved = self.reserve(doors::parts(&placed)).await?;
+        let least = specs.iter().map(|spec| spec.priority).min().unwrap_or_default();
+        let reserved = self.reserve(doors::parts(&placed), least).await?;
         let begin = |shard: &mut Shard, answer| {
             shard.submit_reserved(&specs, &placed, answer)?;
             reserved.use_up();

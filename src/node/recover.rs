@@ -1,30 +1,44 @@
-//! Opens the durable log when a node starts, and closes it when the node has stopped.
+//! Opens the durable log when a node starts and brings every shard to where it was.
 
 use crate::{
-    config::{Config, Realtime},
+    config::{self, Config, Realtime},
     consensus::{
-        MemoryLog, TaskLog,
+        self, MemoryLog, Record, TaskLog,
         open::{self, OpenError, Settings},
+        reader::SegmentReader,
         thread::LogThread,
     },
+    registry::TypeIndex,
     runtime::{doorbell::Doorbell, topology::Topology},
+    shard::{backlog::recorded, types::Types},
+    task::{Key, Origin, Place, RetryPolicy, TableLimits, TaskTable},
+    wire::id::CoreIndex,
 };
+
+/// Bits of a fencing token that count the leases of one run; the bits above, up to the 53 that
+/// JSON clients can carry, count the runs.
+const TOKEN_BITS: u32 = 36;
+const RUN_BITS: u32 = 53 - TOKEN_BITS;
 
 /// What the shards of a node begin with.
 pub(super) struct Recovered {
-    /// One log for each shard, in their order.
-    pub logs: Vec<TaskLog>,
-    /// What writes them; `None` in memory.
-    pub thread: Option<LogThread>,
+    /// One log and one table for each shard, in their order.
+    pub shards: Vec<(TaskLog, TaskTable)>,
+    /// What writes the logs and what reads them; `None` in memory.
+    pub durable: Option<(LogThread, SegmentReader)>,
 }
 
-/// Logs that keep nothing.
-pub(super) fn in_memory(shards: usize) -> Recovered {
-    let logs = (0..shards).map(|_| TaskLog::Memory(MemoryLog::default()));
-    Recovered { logs: logs.collect(), thread: None }
+/// Shards that keep nothing.
+pub(super) fn in_memory(config: &Config, shards: CoreIndex, unix_ms: u64) -> Recovered {
+    let shard = |shard| {
+        let origin = Origin { shard, first_token: 1, durable: false, zero_unix_ms: unix_ms };
+        (TaskLog::Memory(MemoryLog::default()), TaskTable::new(origin, limits(&config.tasks)))
+    };
+    Recovered { shards: (0..shards).map(shard).collect(), durable: None }
 }
 
-/// Opens the log and brings every shard to where it was.
+/// Opens the log and reads it. Types that tasks of the log name and the configuration does not are
+/// added, as ones whose workers are not there yet: nothing that was accepted is dropped.
 ///
 /// # Errors
 /// Those of the log; nothing was changed in its folder.
@@ -32,6 +46,8 @@ pub(super) fn from_log(
     config: &Config,
     topology: &Topology,
     bells: Vec<Doorbell>,
+    types: &mut Types,
+    unix_ms: u64,
 ) -> Result<Recovered, OpenError> {
     let settings = Settings {
         folder: config.log.folder.clone().into(),
@@ -42,7 +58,73 @@ pub(super) fn from_log(
         realtime: config.log.realtime == Realtime::Auto,
     };
     let shards = bells.len();
-    let opened = open::open(settings, shards, bells, &mut |_, _, _| {})?;
-    let logs = opened.lanes.into_iter().map(TaskLog::Durable).collect();
-    Ok(Recovered { logs, thread: Some(opened.thread) })
+    let table = |shard| {
+        let origin = Origin { shard, first_token: 1, durable: true, zero_unix_ms: unix_ms };
+        TaskTable::new(origin, limits(&config.tasks))
+    };
+    let mut tables: Vec<_> = (0..shards as CoreIndex).map(table).collect();
+    let opened = open::open(settings, shards, bells, &mut |place, _, record| {
+        // A node with other cores than before deals its tasks out anew.
+        let table = &mut tables[record.id().shard as usize % shards];
+        replay(table, |name| types.find_or_add(name, shards as CoreIndex), place, &record);
+    })?;
+    let first_token = (opened.epoch % (1 << RUN_BITS)) << TOKEN_BITS | 1;
+    let mut recovered = 0;
+    for table in &mut tables {
+        table.replay_over(0);
+        table.set_first_token(first_token);
+        recovered += table.counters().recovered;
+    }
+    if recovered > 0 {
+        tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");
+    }
+    let logs = opened.lanes.into_iter().map(TaskLog::Durable);
+    Ok(Recovered {
+        shards: logs.zip(tables).collect(),
+        durable: Some((opened.thread, opened.reader)),
+    })
+}
+
+fn replay(
+    table: &mut TaskTable,
+    mut type_of: impl FnMut(&str) -> TypeIndex,
+    place: consensus::Place,
+    record: &Record<'_>,
+) {
+    let place = Place { generation: place.generation, offset: place.offset };
+    match *record {
+        Record::Submitted { agent_type, .. } => {
+            let type_index = type_of(agent_type);
+            if let Some(task) = recorded(record, type_index) {
+                table.replay_submitted(place, &task, 0);
+            }
+        }
+        Record::Ended { id, status, attempts, ended_unix_ms, body } => {
+            table.replay_ended(id.random, status, attempts, ended_unix_ms, body);
+        }
+        Record::Requeued { id } => table.replay_requeued(id.random),
+        Record::Key { key, id, body_hash, expires_unix_ms } => {
+            let key = Key { bytes: key, body_hash };
+            table.replay_key(place, key, id.random, expires_unix_ms, 0);
+        }
+        Record::Forgotten { id } => table.replay_forgotten(id.random),
+    }
+}
+
+fn limits(tasks: &config::Tasks) -> TableLimits {
+    TableLimits {
+        queue_primary: tasks.queue_primary,
+        queue_overflow: tasks.queue_overflow,
+        retained: tasks.retained,
+        retained_bytes: tasks.retained_bytes,
+        max_payload_bytes: tasks.max_payload_bytes,
+        max_attempts: tasks.max_attempts,
+        timeout_ms: tasks.timeout_ms,
+        ageing_ms: tasks.ageing_ms,
+        retry: RetryPolicy { base_ms: tasks.retry_base_ms, max_ms: tasks.retry_max_ms },
+        key_ttl_ms: tasks.key_ttl_ms,
+        keys_max: tasks.keys_max,
+        dead_max: tasks.dead_max,
+        drop_policy: tasks.drop_policy,
+    }
 }

@@ -3,6 +3,7 @@
 use super::{
     agent::Agent,
     agents::Agents,
+    backlog::Backlog,
     context::Context,
     handle::{Ask, Inbox},
     kernel::{Command, Kernel, Timer},
@@ -14,8 +15,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    consensus::TaskLog,
+    consensus::{TaskLog, reader::CoreReader},
     runtime::mesh::Port,
+    task::TaskTable,
     wire::{
         api::{CoreStats, Error},
         batch::{Batch, Limits},
@@ -42,6 +44,10 @@ pub struct Start {
     pub unix_ms: u64,
     /// Where the shard writes what must survive.
     pub log: TaskLog,
+    /// The shard's tasks, as the log left them.
+    pub table: TaskTable,
+    /// What reads the log back, when there is one.
+    pub reader: Option<CoreReader>,
 }
 
 /// What one worker core owns.
@@ -71,7 +77,7 @@ impl Shard {
         let links =
             Links::new(port, limits, config.mesh.ring_batches, config.mesh.batch_timeout_us);
         let ledger = Ledger::new(start.log, start.unix_ms);
-        let tasks = Tasks::new(index, types.len(), &config.tasks, ledger);
+        let tasks = Tasks::new(types.len(), start.table, ledger, Backlog::new(start.reader));
         let pools = Pools::new(index, &types, &config.agents);
         let kernel = Kernel::new(
             index,
@@ -153,7 +159,8 @@ impl Shard {
 
     /// When the next timer may be due, milliseconds since the node started.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.kernel.wheel.next_deadline_ms()
+        let (timer, due) = (self.kernel.wheel.next_deadline_ms(), self.tasks.table.next_due_ms());
+        timer.into_iter().chain(due).min()
     }
 
     /// Whether something waits for room in a ring, so that the core must look again soon.
@@ -169,6 +176,7 @@ impl Shard {
                 Ask::Finish(lease, result) => self.finish(lease, result),
                 Ask::Ready(agent) => self.resume(agent),
                 Ask::Crash(agent, reason) => self.agent_crashed(agent, &reason),
+                Ask::ReadBack(read) => self.was_read_back(*read),
             }
         }
         worked

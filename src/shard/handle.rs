@@ -19,6 +19,8 @@ pub(super) enum Ask {
     Ready(AgentId),
     /// The agent cannot go on; its tasks fail and it is started anew, within limits.
     Crash(AgentId, String),
+    /// Records of the log were read.
+    ReadBack(Box<super::backlog::ReadBack>),
 }
 
 /// Where futures of one core leave what they ask, and how they wake its loop.
@@ -43,7 +45,7 @@ impl Drop for Stay {
 
 impl Inbox {
     /// Leaves something for the loop's next turn.
-    fn push(&self, ask: Ask) {
+    pub(super) fn push(&self, ask: Ask) {
         self.asks.borrow_mut().push_back(ask);
         self.nudge();
     }

@@ -1,8 +1,8 @@
 //! What a shard writes to its log, and what waits until the log has committed it.
 
 use crate::{
-    consensus::{Committed, Pending, Place, Position, Record, TaskLog},
-    task::Watcher,
+    consensus::{self, Committed, Pending, Position, Record, TaskLog},
+    task::{Moving, Place, Watcher},
     wire::id::{CoreIndex, TaskId},
 };
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ pub(super) enum Logged {
         submitter: Watcher,
         /// Its place in the submitter's request.
         place: u32,
+        /// Whether the submitter wants to hear of its end.
+        watched: bool,
     },
     /// A task has ended: whoever waits is told.
     Ended {
@@ -49,19 +51,15 @@ pub(super) enum Logged {
         correlation: u64,
     },
     /// A live record was written again, so that the segment where it was can be freed.
-    Moved(Moved),
+    Moved(Moving),
+    /// A walk over the log's oldest part has written again all that it found.
+    Walked,
     /// Nothing.
     Noted,
 }
 
-/// A record that was written again.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Moved {
-    /// A task's submission.
-    Task(u128),
-    /// A key, by its slot, and its task.
-    Key(u32, u128),
-}
+/// The place of what the log does not have.
+const NOWHERE: Place = Place { generation: 0, offset: 0 };
 
 /// A shard's log and what waits for it.
 pub(super) struct Ledger {
@@ -116,12 +114,15 @@ impl Ledger {
     #[inline]
     pub(super) fn next(&mut self) -> Option<(Logged, Place)> {
         if let Some(logged) = self.ready.pop_front() {
-            return Some((logged, Place::default()));
+            return Some((logged, NOWHERE));
         }
         loop {
             let upto = self.committed.map_or(Position::default(), |block| block.upto);
             if let Some((offset, logged)) = self.pending.pop(upto) {
-                let place = self.committed.map_or(Place::default(), |block| block.place(offset));
+                let place = self.committed.map_or(NOWHERE, |block| {
+                    let consensus::Place { generation, offset } = block.place(offset);
+                    Place { generation, offset }
+                });
                 return Some((logged, place));
             }
             self.committed = Some(self.log.next_committed()?);

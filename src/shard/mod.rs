@@ -16,6 +16,7 @@
 
 pub mod agent;
 mod agents;
+pub mod backlog;
 pub mod builtin;
 mod calls;
 pub mod context;

@@ -24,8 +24,8 @@ impl Shard {
                 }
                 self.view_task(random)
             }
-            Request::Tasks(filter, from, max) => self.list_tasks(filter, from, max),
-            Request::Requeue(random) => done(self.requeue_task(random)),
+            Request::Tasks(filter, from, max) => self.list_tasks(&filter, from, max),
+            Request::Requeue(random) => return self.requeue_task(asker, correlation, random),
             Request::Seat(types, capacity) => match self.seat_worker(&types, capacity) {
                 Ok(worker) => Response::Seated(worker),
                 Err(error) => Response::Failed(error),
@@ -58,8 +58,10 @@ impl Shard {
                 Response::Done
             }
             Request::Stop(agent) => done(self.stop_agent(agent)),
-            Request::Reserve(count) => {
-                done(self.tasks.reserve(self.kernel.now_ms(), count as usize))
+            Request::Reserve(count, priority) => {
+                let reserved = self.tasks.reserve(self.kernel.now_ms(), count as usize, priority);
+                self.end_evicted();
+                done(reserved)
             }
             Request::Release(count) => {
                 self.tasks.release(count as usize);

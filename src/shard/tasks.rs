@@ -5,6 +5,7 @@
 
 use super::{
     agent::{Outcome, Task},
+    backlog::Backlog,
     core::{Shard, call},
     handle::{Failure, Lease},
     kernel::{Timer, watcher_of},
@@ -15,9 +16,12 @@ use super::{
     wheel::TimerKey,
 };
 use crate::{
-    consensus::{Place, Record},
+    consensus::Record,
     registry::TypeIndex,
-    task::{Failed, LoadIndex, Submission, TableLimits, TaskTable, Watcher},
+    task::{
+        Failed, Fingerprint, Key, ListFilter, LoadIndex, Place, Submission, Submitted, TaskTable,
+        Watcher,
+    },
     wire::{
         api::{CoreStats, Error, Priority, TaskFilter, TaskStatus, TaskView},
         batch::Parcel,
@@ -26,6 +30,11 @@ use crate::{
     },
 };
 use std::collections::HashMap;
+
+/// When to come back while the log has no room, milliseconds.
+const LOG_RETRY_MS: u64 = 20;
+/// Tasks in one part of a list, at most.
+const LIST_TASKS_MAX: u32 = 1000;
 
 /// An attempt that its agent will end later.
 pub(super) struct Attempt {
@@ -44,6 +53,8 @@ pub(super) struct Tasks {
     pub pools: Vec<LoadIndex>,
     /// Attempts that go on, by the task's key.
     pub attempts: HashMap<u32, Attempt>,
+    /// What is read back of the log.
+    pub backlog: Backlog,
     /// Workers that fetch.
     pub remote: Remote,
     /// What ends waits for a task's end, by the core that asked and its correlation.
@@ -56,36 +67,34 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new(
-        shard: CoreIndex,
-        types: usize,
-        limits: &crate::config::Tasks,
-        ledger: Ledger,
-    ) -> Self {
-        let table_limits = TableLimits {
-            queue_primary: limits.queue_primary,
-            queue_overflow: limits.queue_overflow,
-            retained: limits.retained,
-            retained_bytes: limits.retained_bytes,
-            max_payload_bytes: limits.max_payload_bytes,
-            max_attempts: limits.max_attempts,
-            timeout_ms: limits.timeout_ms,
-        };
+    pub(super) fn new(types: usize, table: TaskTable, ledger: Ledger, backlog: Backlog) -> Self {
+        let limits = table.limits();
+        let capacity = limits.queue_primary + limits.queue_overflow;
         Self {
-            table: TaskTable::new(shard, table_limits),
+            table,
             ledger,
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
             attempts: HashMap::new(),
+            backlog,
             remote: Remote::default(),
             watches: HashMap::new(),
-            assignable: false,
+            // What was recovered waits already.
+            assignable: true,
             result: Vec::new(),
-            capacity: limits.queue_primary + limits.queue_overflow,
+            capacity,
         }
     }
 
-    pub(super) fn reserve(&mut self, now_ms: u64, count: usize) -> Result<(), Error> {
-        self.table.reserve(now_ms, count)
+    pub(super) fn reserve(
+        &mut self,
+        now_ms: u64,
+        count: usize,
+        priority: Priority,
+    ) -> Result<(), Error> {
+        if !self.ledger.has_room() {
+            return Err(Error::Backpressure(LOG_RETRY_MS));
+        }
+        self.table.reserve(now_ms, count, priority)
     }
 
     pub(super) fn release(&mut self, count: usize) {
@@ -134,7 +143,7 @@ impl Tasks {
     #[inline]
     pub(super) fn is_starved(&self, type_index: TypeIndex) -> bool {
         self.pools[type_index as usize].least_loaded().is_none()
-            && self.table.is_waiting(type_index)
+            && self.table.next(type_index).is_some()
     }
 
     /// Makes the next turn look whether tasks can be given to agents.
@@ -163,6 +172,9 @@ impl Tasks {
 
     /// Writes a task's end to the log; it is told when the log has committed it.
     fn log_end(&mut self, key: u32, now_ms: u64) {
+        if self.table.is_transient(key) {
+            return self.ledger.at_once(Logged::Ended { key });
+        }
         let (id, status, body) = self.table.end_of(key);
         let attempts = self.table.attempts(key);
         let ended_unix_ms = self.ledger.unix_ms(now_ms);
@@ -188,11 +200,11 @@ impl Tasks {
                 Ok(()) => Ok(Failed::Last),
                 Err(stale) => Err(stale),
             },
-            Err((error, retry)) => self.table.fail(lease, error, retry),
+            Err((error, retry)) => self.table.fail(lease, now_ms, error, retry),
         };
         match ended {
             Ok(Failed::Last) => self.log_end(lease.key, now_ms),
-            Ok(Failed::Again) => self.assignable = true,
+            Ok(Failed::Again { .. }) => self.assignable = true,
             // Late or repeated: the task has gone on without this attempt.
             Err(_) => return false,
         }
@@ -207,55 +219,118 @@ impl Shard {
         let submitter =
             Watcher { target: parcel.header.source, correlation: parcel.header.correlation };
         let priority = Priority::ALL[letter.priority as usize];
+        let type_index = letter.type_index.to_native();
+        let (timeout_ms, delay_ms) = (letter.timeout_ms.to_native(), letter.delay_ms.to_native());
+        let max_attempts = letter.max_attempts.to_native();
+        let key = (!letter.key.is_empty()).then(|| {
+            let agent_type = &self.kernel.types.get(type_index).name;
+            let payload = &letter.payload;
+            let fingerprint =
+                Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
+            Key { bytes: &letter.key, body_hash: fingerprint.hash() }
+        });
         let submission = Submission {
             random: letter.random.to_native(),
-            type_index: letter.type_index.to_native(),
+            type_index,
             priority,
             payload: &letter.payload,
-            timeout_ms: letter.timeout_ms.to_native(),
-            max_attempts: letter.max_attempts.to_native(),
+            timeout_ms,
+            max_attempts,
+            delay_ms,
+            key,
+            transient: letter.transient,
             reserved: letter.reserved,
             watcher: letter.watched.then_some(submitter),
         };
-        match self.tasks.table.submit(self.kernel.now_us / 1000, submission) {
-            Ok(key) => {
-                let place = letter.place.to_native();
-                let now_ms = self.kernel.now_ms();
-                let record = Record::Submitted {
-                    id: TaskId { shard: self.kernel.index, random: submission.random },
-                    agent_type: &self.kernel.types.get(submission.type_index).name,
-                    priority,
-                    submitted_unix_ms: self.tasks.ledger.unix_ms(now_ms),
-                    due_unix_ms: 0,
-                    timeout_ms: submission.timeout_ms,
-                    max_attempts: submission.max_attempts,
-                    attempts: 0,
-                    key: None,
-                    payload: submission.payload,
-                };
-                let then = Logged::Submitted { key, submitter, place };
-                self.tasks.ledger.append(record, then);
+        let place = letter.place.to_native();
+        let submitted = match self.has_room_for(&submission) {
+            Ok(()) => self.tasks.table.submit(self.kernel.now_ms(), submission),
+            Err(error) => Err(error),
+        };
+        match submitted {
+            Ok(Submitted::New(key)) => self.log_submission(key, &submission, submitter, place),
+            Ok(Submitted::Existing(id)) => {
+                let watched = submission.watcher.is_some();
+                let then = Logged::Existing { id, submitter, place, watched };
+                self.tasks.ledger.after_all(then);
             }
-            Err(error) => {
-                let text = error.to_string();
-                let (what, retry_after_ms) = refusal(&error);
-                let news = letter::TaskNews {
-                    random: submission.random,
-                    shard: self.kernel.index,
-                    place: letter.place.to_native(),
-                    what,
-                    attempts: 0,
-                    retry_after_ms,
-                    body: text.as_bytes(),
-                };
-                tell(&mut self.kernel, submitter, &news);
-            }
+            Err(error) => self.refuse(submitter, submission.random, place, &error),
+        }
+        self.end_evicted();
+    }
+
+    /// Whether the log takes what must go there.
+    #[inline]
+    fn has_room_for(&mut self, submission: &Submission<'_>) -> Result<(), Error> {
+        if submission.transient || self.tasks.ledger.has_room() {
+            return Ok(());
+        }
+        if submission.reserved {
+            self.tasks.table.release(1);
+        }
+        Err(Error::Backpressure(LOG_RETRY_MS))
+    }
+
+    /// Writes a new task to the log; it is accepted when that is committed.
+    #[inline]
+    fn log_submission(
+        &mut self,
+        key: u32,
+        submission: &Submission<'_>,
+        submitter: Watcher,
+        place: u32,
+    ) {
+        let then = Logged::Submitted { key, submitter, place };
+        if submission.transient {
+            return self.tasks.ledger.at_once(then);
+        }
+        let submitted_unix_ms = self.tasks.ledger.unix_ms(self.kernel.now_ms());
+        let record = Record::Submitted {
+            id: TaskId { shard: self.kernel.index, random: submission.random },
+            agent_type: &self.kernel.types.get(submission.type_index).name,
+            priority: submission.priority,
+            submitted_unix_ms,
+            due_unix_ms: match submission.delay_ms {
+                0 => 0,
+                delay_ms => submitted_unix_ms.saturating_add(delay_ms),
+            },
+            timeout_ms: submission.timeout_ms,
+            max_attempts: submission.max_attempts,
+            attempts: 0,
+            key: submission.key.map(|key| key.bytes),
+            payload: submission.payload,
+        };
+        self.tasks.ledger.append(record, then);
+    }
+
+    /// Tells who asked for something that it was refused.
+    #[cold]
+    pub(super) fn refuse(&mut self, asker: Watcher, random: u128, place: u32, error: &Error) {
+        let text = error.to_string();
+        let (what, retry_after_ms) = refusal(error);
+        let news = letter::TaskNews {
+            random,
+            shard: self.kernel.index,
+            place,
+            what,
+            attempts: 0,
+            retry_after_ms,
+            body: text.as_bytes(),
+        };
+        tell(&mut self.kernel, asker, &news);
+    }
+
+    /// Tells of the tasks that had to make room.
+    #[inline]
+    pub(super) fn end_evicted(&mut self) {
+        while let Some(key) = self.tasks.table.next_evicted() {
+            self.tasks.ledger.at_once(Logged::Ended { key });
         }
     }
 
     /// Acts on what the log has committed and gives tasks to agents.
     pub(super) fn run_tasks(&mut self) -> bool {
-        let mut worked = false;
+        let mut worked = self.wake_tasks();
         loop {
             let mut went_on = false;
             while let Some((logged, at)) = self.tasks.ledger.next() {
@@ -269,10 +344,23 @@ impl Shard {
                 went_on |= self.serve_waiting();
             }
             if !went_on {
+                self.read_back();
                 return worked;
             }
             worked = true;
         }
+    }
+
+    /// Queues the tasks whose time has come.
+    #[inline]
+    fn wake_tasks(&mut self) -> bool {
+        let now_ms = self.kernel.now_ms();
+        if self.tasks.table.next_due_ms().is_none_or(|due_ms| due_ms > now_ms) {
+            return false;
+        }
+        let woke = self.tasks.table.wake(now_ms);
+        self.tasks.assignable |= woke;
+        woke
     }
 
     fn committed(&mut self, logged: Logged, at: Place) {
@@ -280,8 +368,18 @@ impl Shard {
             Logged::Submitted { key, submitter, place } => {
                 self.accepted(key, submitter, place, at);
             }
-            Logged::Existing { id, submitter, place } => {
+            Logged::Existing { id, submitter, place, watched } => {
                 self.tell_briefly(submitter, id, NewsKind::Accepted, place);
+                // An ended task has its end told at once.
+                if watched && !self.tasks.table.watch(id.random, submitter) {
+                    match self.tasks.table.key(id.random) {
+                        Some(key) => self.tell_end(key, submitter),
+                        None => {
+                            let gone = Error::NotFound("the task of that key is forgotten".into());
+                            self.refuse(submitter, id.random, place, &gone);
+                        }
+                    }
+                }
             }
             Logged::Ended { key } => self.ended(key),
             Logged::Told { random, asker, place } => {
@@ -291,13 +389,17 @@ impl Shard {
             Logged::Requeued { asker, correlation } => {
                 self.kernel.answer(asker, correlation, &Response::Done);
             }
-            Logged::Moved(_) | Logged::Noted => {}
+            Logged::Moved(what) => self.tasks.table.moved(what, at),
+            Logged::Walked => self.walked(),
+            Logged::Noted => {}
         }
     }
 
-    fn accepted(&mut self, key: u32, submitter: Watcher, place: u32, _at: Place) {
-        let id = self.tasks.table.id(key);
-        self.tasks.table.accepted(key);
+    fn accepted(&mut self, key: u32, submitter: Watcher, place: u32, at: Place) {
+        let table = &mut self.tasks.table;
+        let id = table.id(key);
+        let logged = self.tasks.ledger.is_durable() && !table.is_transient(key);
+        table.accepted(key, self.kernel.now_ms(), logged.then_some(at));
         self.tasks.assignable = true;
         // An agent hears of refusals and ends alone.
         if Self::is_door(AgentId::from_bits(submitter.target)) {
@@ -336,26 +438,29 @@ impl Shard {
                 self.kernel.answer(target.core(), watcher.correlation, &response);
                 continue;
             }
-            let (_, status, body) = self.tasks.table.end_of(key);
-            let what = match status {
-                TaskStatus::Done => NewsKind::Done,
-                TaskStatus::Cancelled => NewsKind::Cancelled,
-                _ => NewsKind::Dead,
-            };
-            let attempts = self.tasks.table.attempts(key);
-            let shard = self.kernel.index;
-            let news = letter::TaskNews {
-                random,
-                shard,
-                place: 0,
-                what,
-                attempts,
-                retry_after_ms: 0,
-                body,
-            };
-            tell(&mut self.kernel, watcher, &news);
+            self.tell_end(key, watcher);
         }
         self.tasks.table.retain_within_limits();
+        while let Some(random) = self.tasks.table.next_purged() {
+            let id = TaskId { shard: self.kernel.index, random };
+            tracing::warn!(%id, "a dead letter was forgotten: there were more than tasks.dead_max");
+            self.tasks.ledger.append(Record::Forgotten { id }, Logged::Noted);
+        }
+    }
+
+    /// Tells somebody how a task ended.
+    fn tell_end(&mut self, key: u32, watcher: Watcher) {
+        let table = &self.tasks.table;
+        let (TaskId { shard, random }, status, body) = table.end_of(key);
+        let what = match status {
+            TaskStatus::Done => NewsKind::Done,
+            TaskStatus::Cancelled => NewsKind::Cancelled,
+            _ => NewsKind::Dead,
+        };
+        let attempts = table.attempts(key);
+        let news =
+            letter::TaskNews { random, shard, place: 0, what, attempts, retry_after_ms: 0, body };
+        tell(&mut self.kernel, watcher, &news);
     }
 
     /// Gives queued tasks of a type to its least loaded agents; false when there was nothing to
@@ -493,23 +598,38 @@ impl Shard {
     }
 
     /// A part of this shard's tasks.
-    pub(super) fn list_tasks(&mut self, _: TaskFilter, _: u64, _: u32) -> Response {
-        Response::Tasks(Vec::new(), None)
+    pub(super) fn list_tasks(&mut self, filter: &TaskFilter, cursor: u64, max: u32) -> Response {
+        let types = &self.kernel.types;
+        let type_index = match &filter.agent_type {
+            None => None,
+            Some(name) => match types.find(name) {
+                Some(type_index) => Some(type_index),
+                None => return Response::Tasks(Vec::new(), None),
+            },
+        };
+        let filter = ListFilter { status: filter.status, type_index, letters: false };
+        let name = |type_index| types.get(type_index).name.clone();
+        let max = max.min(LIST_TASKS_MAX) as usize;
+        let (tasks, next) = self.tasks.table.list(filter, cursor, max, name);
+        Response::Tasks(tasks, next)
     }
 
-    /// Queues a dead task again.
-    pub(super) fn requeue_task(&mut self, _: u128) -> Result<(), Error> {
-        Err(Error::NotFound("no such task".into()))
+    /// Queues a dead task again; answers when the log has it.
+    pub(super) fn requeue_task(&mut self, asker: CoreIndex, correlation: u64, random: u128) {
+        let now_ms = self.kernel.now_ms();
+        if let Err(error) = self.tasks.table.requeue(random, now_ms) {
+            return self.kernel.answer(asker, correlation, &Response::Failed(error));
+        }
+        self.tasks.assignable = true;
+        let id = TaskId { shard: self.kernel.index, random };
+        let then = Logged::Requeued { asker, correlation };
+        self.tasks.ledger.append(Record::Requeued { id }, then);
+        self.end_evicted();
     }
 
     /// Cancels a task; `Ok(false)` when it had ended before.
     pub(super) fn cancel_task(&mut self, random: u128) -> Result<bool, Error> {
-        let Some(key) = self.tasks.table.key(random) else {
-            return Err(Error::NotFound("no such task".into()));
-        };
-        if !self.tasks.table.cancel(random)? {
-            return Ok(false);
-        }
+        let Some(key) = self.tasks.table.cancel(random)? else { return Ok(false) };
         self.tasks.log_end(key, self.kernel.now_ms());
         if let Some(lease) = self.tasks.attempts.get(&key).map(|attempt| attempt.lease)
             && let Some(attempt) = self.take_attempt(lease)

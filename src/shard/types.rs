@@ -1,11 +1,14 @@
 //! The node's agent types: the same list on every core, fixed when the node starts.
 
-use super::agent::Agent;
+use super::{agent::Agent, remote::Seat};
 use crate::{
     registry::TypeIndex,
     wire::{api::AgentKind, id::CoreIndex},
 };
 use std::{collections::HashMap, sync::Arc};
+
+/// Workers that a type may have that only the log knows.
+const WORKERS_OF_UNKNOWN_MAX: usize = 10_000;
 
 /// Makes a new agent of a type, on the core that will own it.
 pub type Factory = Arc<dyn Fn() -> Box<dyn Agent> + Send + Sync>;
@@ -72,6 +75,32 @@ impl Types {
     /// The type of that name.
     pub fn find(&self, name: &str) -> Option<TypeIndex> {
         self.by_name.get(name).copied()
+    }
+
+    /// The type of that name; one that nobody configured is added as a remote type, whose workers
+    /// may still come.
+    pub fn find_or_add(&mut self, name: &str, cores: CoreIndex) -> TypeIndex {
+        if let Some(index) = self.find(name) {
+            return index;
+        }
+        tracing::warn!(
+            agent_type = name,
+            "tasks in the log are of a type that is not configured; they wait for workers of it"
+        );
+        let index = self.list.len() as TypeIndex;
+        self.by_name.insert(name.to_owned(), index);
+        self.list.push(TypeSpec {
+            name: name.to_owned(),
+            kind: AgentKind::Remote,
+            max_tasks: 1,
+            min: 0,
+            max: WORKERS_OF_UNKNOWN_MAX,
+            warmup_delay_ms: 0,
+            idle_timeout_ms: 0,
+            hosts: (0..cores).collect(),
+            factory: Arc::new(|| Box::new(Seat)),
+        });
+        index
     }
 
     /// The type at a place that [`Types::find`] gave.

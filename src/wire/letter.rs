@@ -1,7 +1,7 @@
 //! What cores say to each other about agents and tasks: the archived payloads of a batch.
 
 use super::{
-    api::{AgentView, Error, LeasedTask, TaskFilter, TaskStatus, TaskView, Worker},
+    api::{AgentView, Error, LeasedTask, Priority, TaskFilter, TaskStatus, TaskView, Worker},
     id::AgentId,
 };
 use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
@@ -35,8 +35,8 @@ pub enum Request {
     Grow(u16),
     /// Stops an agent.
     Stop(AgentId),
-    /// Keeps room in the queue for so many submissions.
-    Reserve(u32),
+    /// Keeps room in the queue for so many submissions, the least urgent of that priority.
+    Reserve(u32, Priority),
     /// Gives room that was kept back.
     Release(u32),
 }

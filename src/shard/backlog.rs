@@ -1,0 +1,310 @@
+//! Reads the log back: tasks whose payload the memory does not hold when their turn comes, and
+//! whatever still lives in the oldest part of the log, which is written again so that its segments
+//! can be freed.
+//!
+//! One read is under way at a time, as a future of the core that never holds up its loop. The log
+//! is walked in parts, one a turn.
+
+use super::{
+    core::Shard,
+    handle::Ask,
+    ledger::{Ledger, Logged},
+};
+use crate::{
+    consensus::{
+        self, Record,
+        reader::{CoreReader, ReadError},
+    },
+    registry::TypeIndex,
+    runtime::{executor, process},
+    task::{ColdKey, Cursor, Death, Fingerprint, Key, Live, Moving, Place, Recorded},
+    wire::{api::TaskStatus, id::TaskId},
+};
+
+/// Records that are read for one visit.
+const READ_TOGETHER: usize = 256;
+/// Records that a part of a walk writes again.
+const MOVE_TOGETHER: usize = 256;
+/// About how long a record is, bytes.
+const RECORD_BYTES: usize = 1024;
+/// The exit code when an accepted task cannot be read back.
+const EXIT_UNREADABLE: i32 = 70;
+
+/// What a record is read for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    /// The task's turn comes.
+    Warm(ColdKey),
+    /// Its segment is to be freed.
+    Move(Moving),
+}
+
+/// Records that were read, and the reader, which comes back with them.
+pub(super) struct ReadBack {
+    reader: CoreReader,
+    /// Encoded records, or why one could not be read.
+    records: Vec<(Purpose, Result<Vec<u8>, ReadError>)>,
+}
+
+/// A walk over what lives in the segments below a generation.
+struct Walk {
+    generation: u64,
+    /// `None` when everything was seen and its copies are not committed yet.
+    cursor: Option<Cursor>,
+    /// Records to be read before the walk goes on.
+    to_read: Vec<(Purpose, Place)>,
+}
+
+/// What a shard reads back of its log.
+#[derive(Default)]
+pub(super) struct Backlog {
+    /// `None` while a read is under way, and in memory.
+    reader: Option<CoreReader>,
+    walk: Option<Walk>,
+}
+
+impl Backlog {
+    /// Reads with `reader`, when there is a log.
+    pub(super) fn new(reader: Option<CoreReader>) -> Self {
+        Self { reader, walk: None }
+    }
+}
+
+/// What a submission's record says; `None` for another record.
+pub fn recorded<'a>(record: &Record<'a>, type_index: TypeIndex) -> Option<Recorded<'a>> {
+    let Record::Submitted {
+        id,
+        agent_type,
+        priority,
+        submitted_unix_ms,
+        due_unix_ms,
+        timeout_ms,
+        max_attempts,
+        attempts,
+        key,
+        payload,
+    } = *record
+    else {
+        return None;
+    };
+    let key = key.map(|bytes| {
+        let delay_ms = if due_unix_ms == 0 { 0 } else { due_unix_ms - submitted_unix_ms };
+        let fingerprint =
+            Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
+        Key { bytes, body_hash: fingerprint.hash() }
+    });
+    Some(Recorded {
+        random: id.random,
+        type_index,
+        priority,
+        submitted_unix_ms,
+        due_unix_ms,
+        timeout_ms,
+        max_attempts,
+        attempts,
+        key,
+        payload,
+    })
+}
+
+impl Shard {
+    /// Asks the log for what is needed of it, when no read is under way.
+    #[inline]
+    pub(super) fn read_back(&mut self) {
+        if self.tasks.ledger.move_before() > 0 {
+            self.walk_log();
+        }
+        if self.tasks.backlog.reader.is_none() {
+            return;
+        }
+        let wanted = self.tasks.table.cold_wanted(READ_TOGETHER);
+        let mut to_read: Vec<(Purpose, Place)> =
+            wanted.into_iter().map(|(key, place)| (Purpose::Warm(key), place)).collect();
+        if let Some(walk) = &mut self.tasks.backlog.walk {
+            to_read.append(&mut walk.to_read);
+        }
+        if to_read.is_empty() {
+            return;
+        }
+        let Some(reader) = self.tasks.backlog.reader.take() else { return };
+        let inbox = self.kernel.inbox.clone();
+        executor::spawn(async move {
+            let read = read_records(reader, to_read).await;
+            inbox.push(Ask::ReadBack(Box::new(read)));
+        });
+    }
+
+    /// Uses what was read.
+    pub(super) fn was_read_back(&mut self, read: ReadBack) {
+        self.tasks.backlog.reader = Some(read.reader);
+        let mut again = Vec::new();
+        for (purpose, record) in read.records {
+            match (purpose, record) {
+                (Purpose::Warm(key), Ok(bytes)) => self.warm(key, &bytes),
+                (Purpose::Move(moving), Ok(bytes)) => self.move_record(moving, &bytes),
+                // It was moved while it was read: it is somewhere else now.
+                (Purpose::Warm(key), Err(ReadError::Gone(_))) => {
+                    again.extend(self.tasks.table.wanted_place(key).map(|place| (purpose, place)));
+                }
+                (Purpose::Move(_), Err(ReadError::Gone(_))) => {}
+                (_, Err(error)) => end_unreadable(&error.to_string()),
+            }
+        }
+        if !again.is_empty() {
+            let walk = self.tasks.backlog.walk.get_or_insert(Walk {
+                generation: 0,
+                cursor: None,
+                to_read: Vec::new(),
+            });
+            walk.to_read.append(&mut again);
+        }
+        self.tasks.look_again();
+    }
+
+    fn warm(&mut self, key: ColdKey, bytes: &[u8]) {
+        let record = decode(bytes);
+        let Record::Submitted { agent_type, .. } = record else {
+            end_unreadable("a record that is no submission lies where one should be");
+        };
+        let type_index = self.kernel.types.find(agent_type);
+        if let Some(task) = type_index.and_then(|type_index| recorded(&record, type_index)) {
+            self.tasks.table.warm(key, &task);
+        }
+    }
+
+    /// Goes on with the walk that the log asks for.
+    #[cold]
+    fn walk_log(&mut self) {
+        let generation = self.tasks.ledger.move_before();
+        let tasks = &mut self.tasks;
+        let walk = tasks.backlog.walk.get_or_insert_with(|| Walk {
+            generation,
+            cursor: Some(Cursor::default()),
+            to_read: Vec::new(),
+        });
+        if walk.generation < generation {
+            (walk.generation, walk.cursor) = (generation, Some(Cursor::default()));
+        }
+        // What is to be read is read before there is more of it.
+        if !walk.to_read.is_empty() || tasks.backlog.reader.is_none() {
+            return;
+        }
+        let Some(cursor) = walk.cursor else { return };
+        let (types, ledger, shard) = (&self.kernel.types, &mut tasks.ledger, self.kernel.index);
+        let to_read = &mut walk.to_read;
+        walk.cursor =
+            tasks.table.live_before(walk.generation, cursor, MOVE_TOGETHER, |moving, live| {
+                match live {
+                    Live::Task { task, end } => {
+                        let agent_type = &types.get(task.type_index).name;
+                        let id = TaskId { shard, random: task.random };
+                        append_task(ledger, moving, id, agent_type, &task, task.attempts, end);
+                    }
+                    Live::Record { place, .. } => to_read.push((Purpose::Move(moving), place)),
+                    Live::Key { key, random, expires_unix_ms } => {
+                        let id = TaskId { shard, random };
+                        let (key, body_hash) = (key.bytes, key.body_hash);
+                        let record = Record::Key { key, id, body_hash, expires_unix_ms };
+                        ledger.append(record, Logged::Moved(moving));
+                    }
+                }
+            });
+        if walk.cursor.is_none() && walk.to_read.is_empty() {
+            self.tasks.ledger.after_all(Logged::Walked);
+        }
+    }
+
+    /// Everything that a walk wrote again is committed: the segments can be freed, or another
+    /// walk finds what slipped through.
+    pub(super) fn walked(&mut self) {
+        let Some(walk) = &mut self.tasks.backlog.walk else { return };
+        if walk.cursor.is_some() {
+            return;
+        }
+        if self.tasks.table.is_clear_before(walk.generation) {
+            self.tasks.ledger.moved_before(walk.generation);
+            self.tasks.backlog.walk = None;
+        } else {
+            walk.cursor = Some(Cursor::default());
+        }
+    }
+
+    fn move_record(&mut self, moving: Moving, bytes: &[u8]) {
+        let tasks = &mut self.tasks;
+        if let Some(Live::Record { attempts, end, .. }) = tasks.table.live(moving) {
+            let record = decode(bytes);
+            let Record::Submitted { id, agent_type, .. } = record else {
+                end_unreadable("a record that is no submission lies where one should be");
+            };
+            // The type's place matters to nobody: the record carries its name.
+            if let Some(task) = recorded(&record, 0) {
+                let id = TaskId { shard: self.kernel.index, ..id };
+                append_task(&mut tasks.ledger, moving, id, agent_type, &task, attempts, end);
+            }
+        }
+        let Some(walk) = &tasks.backlog.walk else { return };
+        if walk.cursor.is_none() && walk.to_read.is_empty() {
+            tasks.ledger.after_all(Logged::Walked);
+        }
+    }
+}
+
+/// Writes a task again, and its end when it is a dead letter.
+fn append_task(
+    ledger: &mut Ledger,
+    moving: Moving,
+    id: TaskId,
+    agent_type: &str,
+    task: &Recorded<'_>,
+    attempts: u32,
+    end: Option<Death<'_>>,
+) {
+    let record = Record::Submitted {
+        id,
+        agent_type,
+        priority: task.priority,
+        submitted_unix_ms: task.submitted_unix_ms,
+        due_unix_ms: task.due_unix_ms,
+        timeout_ms: task.timeout_ms,
+        max_attempts: task.max_attempts,
+        attempts,
+        // Keys live by themselves.
+        key: None,
+        payload: task.payload,
+    };
+    ledger.append(record, Logged::Moved(moving));
+    if let Some(Death { attempts, ended_unix_ms, error }) = end {
+        let body = error.as_bytes();
+        let status = TaskStatus::Dead;
+        ledger.append(Record::Ended { id, status, attempts, ended_unix_ms, body }, Logged::Noted);
+    }
+}
+
+async fn read_records(mut reader: CoreReader, to_read: Vec<(Purpose, Place)>) -> ReadBack {
+    let mut records = Vec::with_capacity(to_read.len());
+    for (purpose, Place { generation, offset }) in to_read {
+        let place = consensus::Place { generation, offset };
+        let read = reader.record(place, RECORD_BYTES).await.map(|record| {
+            let mut bytes = Vec::with_capacity(record.encoded_bytes());
+            record.encode(&mut bytes);
+            bytes
+        });
+        records.push((purpose, read));
+    }
+    ReadBack { reader, records }
+}
+
+fn decode(bytes: &[u8]) -> Record<'_> {
+    let (record, _) = Record::decode(bytes).expect("it was encoded just now");
+    record
+}
+
+/// An accepted task cannot be read: the node must not go on as if it were not there.
+fn end_unreadable(why: &str) -> ! {
+    tracing::error!(
+        "an accepted task cannot be read back from the log: {why}; `coreflow doctor --log` shows \
+         more. The node ends"
+    );
+    process::kill_all();
+    std::process::exit(EXIT_UNREADABLE);
+}
