@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{CoreSet, Spin};
+use super::model::{CoreSet, DropPolicy, Spin};
 
 /// The highest processor number that a core list may name: the kernel's affinity calls carry
 /// 1,024 processors.
@@ -360,6 +360,18 @@ impl Field for CoreSet {
             Self::List(cores) => Value::List(cores.iter().map(Field::to_value).collect()),
             Self::Auto => Value::Text("auto".to_owned()),
         }
+    }
+}
+
+impl Field for DropPolicy {
+    fn from_value(value: &Value) -> Self {
+        let name = String::from_value(value);
+        let place = Self::NAMES.iter().position(|known| *known == name);
+        Self::ALL[place.expect("the rule knows the names")]
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(Self::NAMES[*self as usize].to_owned())
     }
 }
 

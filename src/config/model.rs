@@ -113,6 +113,41 @@ pub struct Tasks {
     pub max_attempts: u32,
     /// How long one attempt may take when the submitter names none, milliseconds.
     pub timeout_ms: u64,
+    /// How long a task waits until it is as urgent as a new one of the next higher priority,
+    /// milliseconds.
+    pub ageing_ms: u64,
+    /// Pause before a task's second attempt; it doubles with each further one, milliseconds.
+    pub retry_base_ms: u64,
+    /// Longest pause between two attempts, milliseconds.
+    pub retry_max_ms: u64,
+    /// How long a key stands for the task it was first submitted with, milliseconds.
+    pub key_ttl_ms: u64,
+    /// Keys that one shard remembers.
+    pub keys_max: usize,
+    /// Dead letters that one shard keeps.
+    pub dead_max: usize,
+    /// What a full queue does with a new task.
+    pub drop_policy: DropPolicy,
+}
+
+/// What a full queue does with a new task. Only tasks that were submitted with `durable = false`
+/// are ever evicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DropPolicy {
+    /// Refuses it.
+    #[default]
+    Reject,
+    /// Evicts a waiting task of a lower priority, of the lowest that there is.
+    LowPriority,
+    /// Evicts the task that waits longest.
+    Oldest,
+}
+
+impl DropPolicy {
+    /// All policies, in the order of [`DropPolicy::NAMES`].
+    pub const ALL: [Self; 3] = [Self::Reject, Self::LowPriority, Self::Oldest];
+    /// The names that users write.
+    pub const NAMES: [&str; 3] = ["reject", "low_priority", "oldest"];
 }
 
 /// Listeners and their limits.

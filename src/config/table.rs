@@ -3,7 +3,7 @@
 //! A field of the model without a row does not compile, and neither does a row without a field.
 
 use super::key::{Field, Key, Preset, Rule, Section, Value};
-use super::model::{Agents, Config, Cores, Mesh, Runtime, Server, Tasks};
+use super::model::{Agents, Config, Cores, DropPolicy, Mesh, Runtime, Server, Tasks};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -160,6 +160,35 @@ tuning_table! {
         timeout_ms = "timeout_ms", number(1, DAY_MS, "milliseconds"), Int(60_000),
             "How long one attempt may take when the submitter names no limit.",
             "Longer leaves a task longer with an agent that hangs; shorter runs slow tasks twice.";
+        ageing_ms = "ageing_ms", number(1, DAY_MS, "milliseconds"), Int(10_000),
+            "How long a task waits until it is as urgent as one of the next higher priority that \
+             has just come.",
+            "Longer lets less urgent tasks starve longer while more urgent ones keep coming; \
+             shorter makes priorities matter less.";
+        retry_base_ms = "retry_base_ms", number(0, 3_600_000, "milliseconds"), Int(100),
+            "Pause between the first attempt of a task and the second, shortened by up to half at \
+             random; it doubles with each further attempt. 0 tries again at once.",
+            "Longer ends failing tasks later; shorter burdens what they fail on.";
+        retry_max_ms = "retry_max_ms", number(0, DAY_MS, "milliseconds"), Int(30_000),
+            "The longest pause between two attempts.",
+            "Longer ends failing tasks later; shorter burdens what they fail on.";
+        key_ttl_ms = "key_ttl_ms", number(1000, 30 * DAY_MS, "milliseconds"), Int(86_400_000),
+            "How long a second submission with the key of a first one is the same task.",
+            "Memory of each key for that long, about 128 bytes, and its bytes in the log.";
+        keys_max = "keys_max", number(1, 10_000_000, "keys"), Int(1_000_000),
+            "Keys that a shard remembers; beyond them submissions with a key are refused.",
+            "About 128 bytes of memory for each key.";
+        dead_max = "dead_max", number(1, 10_000_000, "tasks"), Int(100_000),
+            "Dead letters that a shard keeps until they are queued again; beyond them the oldest \
+             is forgotten.",
+            "Memory of each: about 250 bytes with its error; without a durable log or for a \
+             task with `durable = false` also its payload.";
+        drop_policy = "drop_policy", Rule::OneOf(&DropPolicy::NAMES), Text("reject"),
+            "What a full queue does with a new task: \"reject\" refuses it, \"low_priority\" \
+             evicts a waiting task with `durable = false` of a lower priority, \"oldest\" the one \
+             that waits longest.",
+            "An evicted task ends as dead without having run; tasks with `durable = true` are \
+             never evicted.";
     }
     server: Server, "Listeners and their limits." {
         rpc_address = "rpc_address", Rule::Address, Text("127.0.0.1:7450"),
