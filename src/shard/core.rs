@@ -133,7 +133,11 @@ impl Shard {
 
     /// When the next timer may be due, milliseconds since the node started.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.kernel.wheel.next_deadline_ms()
+        let (timer_ms, task_ms) = (self.kernel.wheel.next_deadline_ms(), self.tasks.next_due_ms());
+        match (timer_ms, task_ms) {
+            (Some(timer_ms), Some(task_ms)) => Some(timer_ms.min(task_ms)),
+            _ => timer_ms.or(task_ms),
+        }
     }
 
     /// Whether something waits for room in a ring, so that the core must look again soon.

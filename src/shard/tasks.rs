@@ -15,7 +15,10 @@ use super::{
 use crate::{
     consensus::{MemoryLog, Pending, Record, TaskLog},
     registry::TypeIndex,
-    task::{Failed, LoadIndex, Submission, TableLimits, TaskTable, Watcher},
+    task::{
+        Failed, LoadIndex, Origin, RetryPolicy, Submission, Submitted, TableLimits, TaskTable,
+        Watcher,
+    },
     wire::{
         api::{CoreStats, Error, Priority, TaskStatus, TaskView},
         batch::{Header, Kind, Parcel, Value},
@@ -65,14 +68,22 @@ impl Tasks {
         let table_limits = TableLimits {
             queue_primary: limits.queue_primary,
             queue_overflow: limits.queue_overflow,
+            hot_least: TableLimits::HOT_LEAST,
             retained: limits.retained,
             retained_bytes: limits.retained_bytes,
             max_payload_bytes: limits.max_payload_bytes,
             max_attempts: limits.max_attempts,
             timeout_ms: limits.timeout_ms,
+            ageing_ms: limits.ageing_ms,
+            retry: RetryPolicy { base_ms: limits.retry_base_ms, max_ms: limits.retry_max_ms },
+            key_ttl_ms: limits.key_ttl_ms,
+            keys_max: limits.keys_max,
+            dead_max: limits.dead_max,
+            drop_policy: limits.drop_policy,
         };
+        let origin = Origin { shard, first_token: 1, durable: false, zero_unix_ms: 0 };
         Self {
-            table: TaskTable::new(shard, table_limits),
+            table: TaskTable::new(origin, table_limits),
             log: MemoryLog::default(),
             pending: Pending::default(),
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
@@ -85,7 +96,7 @@ impl Tasks {
     }
 
     pub(super) fn reserve(&mut self, now_ms: u64, count: usize) -> Result<(), Error> {
-        self.table.reserve(now_ms, count)
+        self.table.reserve(now_ms, count, Priority::Low)
     }
 
     pub(super) fn release(&mut self, count: usize) {
@@ -97,6 +108,12 @@ impl Tasks {
     pub(super) fn load(&self) -> u32 {
         let used = self.capacity - self.table.free_room().min(self.capacity);
         (used * 1000 / self.capacity) as u32
+    }
+
+    /// When a task's time has come, milliseconds since the node started.
+    #[inline]
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
+        self.table.next_due_ms()
     }
 
     /// Tasks that have not ended.
@@ -161,17 +178,22 @@ impl Tasks {
     }
 
     /// Ends an attempt and says what became of the task.
-    fn end_attempt(&mut self, lease: Lease, result: Result<&[u8], (&str, bool)>) -> bool {
+    fn end_attempt(
+        &mut self,
+        now_ms: u64,
+        lease: Lease,
+        result: Result<&[u8], (&str, bool)>,
+    ) -> bool {
         let ended = match result {
             Ok(result) => match self.table.complete(lease, result) {
                 Ok(()) => Ok(Failed::Last),
                 Err(stale) => Err(stale),
             },
-            Err((error, retry)) => self.table.fail(lease, error, retry),
+            Err((error, retry)) => self.table.fail(lease, now_ms, error, retry),
         };
         match ended {
             Ok(Failed::Last) => self.log_end(lease.key),
-            Ok(Failed::Again) => self.assignable = true,
+            Ok(Failed::Again { .. }) => self.assignable = true,
             // Late or repeated: the task has gone on without this attempt.
             Err(_) => return false,
         }
@@ -193,11 +215,15 @@ impl Shard {
             payload: &letter.payload,
             timeout_ms: letter.timeout_ms.to_native(),
             max_attempts: letter.max_attempts.to_native(),
+            delay_ms: 0,
+            key: None,
+            transient: false,
             reserved: letter.reserved,
             watcher: letter.watched.then_some(submitter),
         };
         match self.tasks.table.submit(self.kernel.now_us / 1000, submission) {
-            Ok(key) => {
+            Ok(Submitted::Existing(_)) => unreachable!("no submission has a key yet"),
+            Ok(Submitted::New(key)) => {
                 let position = self.tasks.log.append(Record::Submitted {
                     id: TaskId { shard: self.kernel.index, random: submission.random },
                     type_index: submission.type_index,
@@ -226,6 +252,10 @@ impl Shard {
     /// Acts on what the log has committed and gives tasks to agents.
     pub(super) fn run_tasks(&mut self) -> bool {
         let mut worked = false;
+        let now_ms = self.kernel.now_ms();
+        if self.tasks.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            self.tasks.assignable |= self.tasks.table.wake(now_ms);
+        }
         loop {
             let mut went_on = false;
             while let Some(logged) = self.tasks.pending.pop(self.tasks.log.committed()) {
@@ -249,7 +279,7 @@ impl Shard {
 
     fn accepted(&mut self, key: u32, submitter: Watcher) {
         let random = self.tasks.table.id(key).random;
-        self.tasks.table.accepted(key);
+        self.tasks.table.accepted(key, self.kernel.now_ms(), None);
         self.tasks.assignable = true;
         // An agent hears of refusals and ends alone.
         if Self::is_door(AgentId::from_bits(submitter.target)) {
@@ -320,7 +350,7 @@ impl Shard {
         let deadline_ms = task.deadline_ms;
         match (called, outcome) {
             (Err(panic), _) => {
-                self.tasks.end_attempt(lease, Err(("its agent panicked", true)));
+                self.tasks.end_attempt(now_ms, lease, Err(("its agent panicked", true)));
                 self.agent_panicked(agent, panic.as_ref());
             }
             (Ok(()), Some(Outcome::Later)) => {
@@ -349,7 +379,7 @@ impl Shard {
             result => result,
         };
         let done = result.is_ok();
-        if self.tasks.end_attempt(lease, result)
+        if self.tasks.end_attempt(self.kernel.now_ms(), lease, result)
             && let Some(resident) = self.agents.get_mut(agent)
         {
             resident.done += u64::from(done);
@@ -395,7 +425,7 @@ impl Shard {
         let leases: Vec<Lease> = of_agent.map(|attempt| attempt.lease).collect();
         for lease in leases {
             if self.take_attempt(lease).is_some() {
-                self.tasks.end_attempt(lease, Err((why, true)));
+                self.tasks.end_attempt(self.kernel.now_ms(), lease, Err((why, true)));
             }
         }
         self.tasks.pools[type_index as usize].remove(id.slot());
@@ -403,12 +433,7 @@ impl Shard {
 
     /// Cancels a task; `Ok(false)` when it had ended before.
     pub(super) fn cancel_task(&mut self, random: u128) -> Result<bool, Error> {
-        let Some(key) = self.tasks.table.key(random) else {
-            return Err(Error::NotFound("no such task".into()));
-        };
-        if !self.tasks.table.cancel(random)? {
-            return Ok(false);
-        }
+        let Some(key) = self.tasks.table.cancel(random)? else { return Ok(false) };
         self.tasks.log_end(key);
         if let Some(lease) = self.tasks.attempts.get(&key).map(|attempt| attempt.lease)
             && let Some(attempt) = self.take_attempt(lease)

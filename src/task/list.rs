@@ -7,7 +7,7 @@
 const NONE: u32 = u32::MAX;
 
 /// An entry's neighbours in the list that it is in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     previous: u32,
     next: u32,
@@ -16,12 +16,46 @@ pub struct Link {
 impl Link {
     /// The link of an entry that is in no list.
     pub const NONE: Self = Self { previous: NONE, next: NONE };
+
+    /// Two numbers that an entry keeps here while it is in no list.
+    pub const fn pair(first: u32, second: u32) -> Self {
+        Self { previous: first, next: second }
+    }
+
+    /// The first number of [`Link::pair`].
+    pub const fn first(self) -> u32 {
+        self.previous
+    }
+
+    /// The second number of [`Link::pair`].
+    pub const fn second(self) -> u32 {
+        self.next
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 /// An entry of a table that can be in a list.
 pub trait Linked {
     /// Its neighbours.
     fn link(&mut self) -> &mut Link;
+}
+
+/// Where the links of a list's entries lie.
+pub trait Arena {
+    /// The neighbours of an entry.
+    fn link(&mut self, key: u32) -> &mut Link;
+}
+
+impl<T: Linked> Arena for Vec<T> {
+    #[inline]
+    fn link(&mut self, key: u32) -> &mut Link {
+        self[key as usize].link()
+    }
 }
 
 /// A list of entries of one table.
@@ -44,28 +78,51 @@ impl List {
         (self.first != NONE).then_some(self.first)
     }
 
+    /// The entry that came to the list's end last.
+    #[inline]
+    pub fn last(&self) -> Option<u32> {
+        (self.last != NONE).then_some(self.last)
+    }
+
+    /// The entry after one that is in this list.
+    #[inline]
+    pub fn after(&self, arena: &mut impl Arena, key: u32) -> Option<u32> {
+        let Link { next, .. } = *arena.link(key);
+        (next != NONE).then_some(next)
+    }
+
     /// Adds an entry, which must be in no list, at the end.
     #[inline]
-    pub fn push<T: Linked>(&mut self, table: &mut [T], key: u32) {
-        *table[key as usize].link() = Link { previous: self.last, next: NONE };
+    pub fn push(&mut self, arena: &mut impl Arena, key: u32) {
+        *arena.link(key) = Link { previous: self.last, next: NONE };
         match self.last {
             NONE => self.first = key,
-            last => table[last as usize].link().next = key,
+            last => arena.link(last).next = key,
         }
         self.last = key;
     }
 
+    /// Adds an entry, which must be in no list, at the beginning.
+    pub fn push_first(&mut self, arena: &mut impl Arena, key: u32) {
+        *arena.link(key) = Link { previous: NONE, next: self.first };
+        match self.first {
+            NONE => self.last = key,
+            first => arena.link(first).previous = key,
+        }
+        self.first = key;
+    }
+
     /// Takes an entry, which must be in this list, out of it.
     #[inline]
-    pub fn remove<T: Linked>(&mut self, table: &mut [T], key: u32) {
-        let Link { previous, next } = *table[key as usize].link();
+    pub fn remove(&mut self, arena: &mut impl Arena, key: u32) {
+        let Link { previous, next } = *arena.link(key);
         match previous {
             NONE => self.first = next,
-            previous => table[previous as usize].link().next = next,
+            previous => arena.link(previous).next = next,
         }
         match next {
             NONE => self.last = previous,
-            next => table[next as usize].link().previous = previous,
+            next => arena.link(next).previous = previous,
         }
     }
 }
@@ -81,33 +138,44 @@ mod tests {
         }
     }
 
-    fn keys(list: &List, table: &[Link]) -> Vec<u32> {
-        let next = |key: &u32| Some(table[*key as usize].next).filter(|next| *next != NONE);
-        std::iter::successors(list.first(), next).collect()
+    fn keys(list: &List, table: &mut Vec<Link>) -> Vec<u32> {
+        std::iter::successors(list.first(), |key| list.after(table, *key)).collect()
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Push,
+        PushFirst,
+        Remove,
     }
 
     proptest! {
         #[test]
-        fn a_list_is_a_queue_from_whose_middle_one_can_take(
-            steps in prop::collection::vec((any::<bool>(), 0_usize..32), 0..200),
+        fn a_list_is_a_queue_with_two_ends_from_whose_middle_one_can_take(
+            steps in prop::collection::vec((0_usize..3, 0_usize..32), 0..200),
         ) {
-            let mut table = [Link::NONE; 32];
+            let mut table = vec![Link::NONE; 32];
             let mut list = List::default();
             let mut model: Vec<u32> = Vec::new();
-            for (push, pick) in steps {
+            for (step, pick) in steps {
                 let key = pick as u32;
-                match (push, model.iter().position(|there| *there == key)) {
-                    (true, None) => {
+                let place = model.iter().position(|there| *there == key);
+                match ([Step::Push, Step::PushFirst, Step::Remove][step], place) {
+                    (Step::Push, None) => {
                         list.push(&mut table, key);
                         model.push(key);
                     }
-                    (false, Some(place)) => {
+                    (Step::PushFirst, None) => {
+                        list.push_first(&mut table, key);
+                        model.insert(0, key);
+                    }
+                    (Step::Remove, Some(place)) => {
                         list.remove(&mut table, key);
                         model.remove(place);
                     }
                     _ => {}
                 }
-                prop_assert_eq!(keys(&list, &table), model.clone());
+                prop_assert_eq!(keys(&list, &mut table), model.clone());
             }
         }
     }

@@ -1,12 +1,51 @@
 //! The life of a task, from its submission to its end, and who runs it: state machines without a
 //! clock, a socket or a file. The shard drives them.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `table` | how a task comes in, is found, ends and is forgotten |
+//! | `attempts` | which task is next, leases, failures, waking |
+//! | `queues`, `delays`, `retry` | order by type, priority and age; times; pauses |
+//! | `backlog`, `cold` | tasks whose payload is in the log alone |
+//! | `dead`, `evict` | dead letters; what a full queue gives up |
+//! | `keys` | idempotent submissions |
+//! | `replay`, `moving`, `place` | a table from its log, and the log's oldest part made free |
+//! | `page` | lists |
+//! | `load` | which agent gets the next task |
 
+mod attempts;
+mod backlog;
 mod body;
+mod cold;
+mod dead;
+mod delays;
+mod entry;
+mod evict;
+mod index;
+mod keys;
 pub mod list;
 mod load;
+mod moving;
 mod pace;
+mod page;
+mod place;
 mod prefetch;
+mod queues;
+mod replay;
+mod retry;
+mod slab;
 mod table;
+#[cfg(test)]
+mod tests;
 
+pub use attempts::Failed;
+pub use backlog::ColdKey;
+pub use entry::Watcher;
+pub use keys::{Fingerprint, KEY_BYTES_MAX, Key};
 pub use load::LoadIndex;
-pub use table::{Counters, Failed, Lease, Stale, Submission, TableLimits, TaskTable, Watcher};
+pub use moving::{Cursor, Death, Live, Moving};
+pub use page::ListFilter;
+pub use place::Place;
+pub use replay::Recorded;
+pub use retry::RetryPolicy;
+pub use table::{Counters, Lease, Origin, Stale, Submission, Submitted, TableLimits, TaskTable};

@@ -1,17 +1,33 @@
-//! Every task that a shard owns, and what may happen to it next.
+//! Every task that a shard owns: how it comes in, how it is found, how it is forgotten.
 //!
-//! A task is `Accepting` until its submission is committed, then `Queued` and `Running` in turn,
-//! then `Ending` until its end is committed, then `Ended` until it is forgotten. An attempt holds
-//! a [`Lease`], whose token is never given twice: whoever comes late with an old one changes
-//! nothing.
+//! A task is `Accepting` until its submission is committed; then `Queued`, `Delayed` (until its
+//! time has come, or the pause after a failed attempt is over) and `Running` in turn; then ending
+//! until its end is committed, then ended until it is forgotten. A dead one stays among the dead
+//! letters until it is queued again or purged.
+//!
+//! Invariants worth naming:
+//! - A task that was accepted and has not ended is in exactly one place: the hot list of its
+//!   queue, the cold list, the heap of delays, or with whoever holds its lease.
+//! - A lease's token is never given twice, not even after a restart: whoever comes late with an
+//!   old one changes nothing.
+//! - A record of the log counts as needed until its task has ended, its key has expired or its
+//!   dead letter is purged: only then may its segment be freed.
 
 use super::{
-    body::Body,
-    list::{Link, Linked, List},
+    cold::{ColdTasks, hash},
+    delays::{Beds, Delays, Sleeper},
+    entry::{BEHIND, EVICTED, Entry, State, TRANSIENT, Watcher},
+    evict::Waiting,
+    keys::{KEY_BYTES_MAX, Key, KeyEntry, Keys},
+    list::{Link, List},
     pace::Pace,
+    place::{Generations, Place, Spot},
     prefetch::prefetch,
+    queues::Queues,
+    retry::RetryPolicy,
 };
 use crate::{
+    config::DropPolicy,
     registry::TypeIndex,
     wire::{
         api::{Error, Priority, TaskStatus, TaskView},
@@ -23,14 +39,21 @@ use std::collections::VecDeque;
 
 /// Tasks that are forgotten at once when there are very many.
 const FORGET_TOGETHER: usize = 16;
+/// Keys that are looked at for their expiry with each submission that has one.
+const EXPIRE_TOGETHER: usize = 4;
+/// Longest advice to whoever is refused because of too many keys, milliseconds.
+const KEYS_RETRY_MS: u64 = 1_000;
 
 /// How much a shard's table holds, and what submissions get that name nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
-    /// Tasks that may wait in normal operation.
+    /// Tasks that may wait in normal operation; with a durable log also about how many of them
+    /// stay in memory.
     pub queue_primary: usize,
     /// Tasks that may wait beyond that; then submissions are refused.
     pub queue_overflow: usize,
+    /// Tasks that each queue may have in memory however many there are in all.
+    pub hot_least: usize,
     /// Ended tasks that are remembered.
     pub retained: usize,
     /// Bytes that the results of remembered tasks may take.
@@ -41,15 +64,51 @@ pub struct TableLimits {
     pub max_attempts: u32,
     /// How long one attempt may take, milliseconds.
     pub timeout_ms: u64,
+    /// How long a task waits until it is as urgent as a new one of the next higher priority,
+    /// milliseconds.
+    pub ageing_ms: u64,
+    /// The pauses between attempts.
+    pub retry: RetryPolicy,
+    /// How long a key stands for a task, milliseconds.
+    pub key_ttl_ms: u64,
+    /// Keys that are remembered.
+    pub keys_max: usize,
+    /// Dead letters that are kept.
+    pub dead_max: usize,
+    /// What a full queue does with a new task.
+    pub drop_policy: DropPolicy,
 }
 
-/// Who waits for news of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watcher {
-    /// Where the news go.
-    pub target: u64,
-    /// What the receiver knows them by.
-    pub correlation: u64,
+impl TableLimits {
+    /// A `hot_least` that bridges the time which the log needs to read the next ones.
+    pub const HOT_LEAST: usize = 64;
+
+    /// How long an attempt of a task may take that asked for that, milliseconds; 49 days at most.
+    #[inline]
+    pub(super) fn timeout_of(&self, asked_ms: u64) -> u32 {
+        let timeout_ms = if asked_ms == 0 { self.timeout_ms } else { asked_ms };
+        timeout_ms.min(u32::MAX.into()) as u32
+    }
+
+    /// The attempts of a task that asked for that many.
+    #[inline]
+    pub(super) fn attempts_of(&self, asked: u32) -> u32 {
+        if asked == 0 { self.max_attempts } else { asked }
+    }
+}
+
+/// Where and when a table begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The shard that owns it.
+    pub shard: CoreIndex,
+    /// The first token of a lease: higher than every one of an earlier run, and so far below 2^53
+    /// that JSON clients can carry all that follow.
+    pub first_token: u64,
+    /// Whether the log keeps what it is told.
+    pub durable: bool,
+    /// Unix time at the node's millisecond 0, milliseconds.
+    pub zero_unix_ms: u64,
 }
 
 /// A task that somebody wants to have run.
@@ -67,10 +126,26 @@ pub struct Submission<'a> {
     pub timeout_ms: u64,
     /// Attempts before it is dead; 0 for the table's limit.
     pub max_attempts: u32,
+    /// How long it waits before it may run, milliseconds.
+    pub delay_ms: u64,
+    /// Makes it idempotent.
+    pub key: Option<Key<'a>>,
+    /// Kept in memory only; never written to the log, and may be evicted.
+    pub transient: bool,
     /// Whether room was reserved for it.
     pub reserved: bool,
     /// Who is told of its end.
     pub watcher: Option<Watcher>,
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// A new task, accepted once the log has it ([`TaskTable::accepted`]).
+    New(u32),
+    /// The task that was submitted with that key before. It may still wait for the log itself, so
+    /// its submitter is answered after everything that the log was told until now is committed.
+    Existing(TaskId),
 }
 
 /// The right to end one attempt of one task.
@@ -86,24 +161,23 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
 
-/// What a failed attempt means for its task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// There will be another attempt.
-    Again,
-    /// It was the last one.
-    Last,
-}
-
 /// Counts since the start, and of what is there now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Tasks accepted.
     pub accepted: u64,
+    /// Unended tasks that were found in the log at the start.
+    pub recovered: u64,
+    /// Submissions that were the same as an earlier one, by their key.
+    pub repeated: u64,
     /// Submissions refused for want of room.
     pub refused: u64,
-    /// Tasks that wait now.
+    /// Tasks that wait for an agent now.
     pub queued: u64,
+    /// Tasks that wait for their time now.
+    pub delayed: u64,
+    /// Tasks of both whose payload is in the log alone.
+    pub cold: u64,
     /// Tasks that run now.
     pub running: u64,
     /// Tasks that ended well.
@@ -112,128 +186,80 @@ pub struct Counters {
     pub dead: u64,
     /// Tasks that were cancelled.
     pub cancelled: u64,
+    /// Tasks of the dead ones that were evicted.
+    pub evicted: u64,
     /// Attempts that failed.
     pub attempts_failed: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Vacant,
-    Accepting,
-    Queued,
-    Running,
-    /// Its end, one of the three, waits for the log.
-    Ending(TaskStatus),
-    Ended(TaskStatus),
-}
-
-/// Three cache lines.
-#[repr(align(64))]
-struct Entry {
-    random: u128,
-    body: Body,
-    link: Link,
-    /// Token of the attempt that runs.
-    token: u64,
-    deadline_ms: u64,
-    timeout_ms: u64,
-    attempts: u32,
-    max_attempts: u32,
-    type_index: TypeIndex,
-    priority: Priority,
-    state: State,
-    watcher: Option<Watcher>,
-    rare: Option<Box<Rare>>,
-}
-
-/// What few tasks have.
-#[derive(Default)]
-struct Rare {
-    /// Who waits beyond the first.
-    watchers: Vec<Watcher>,
-    /// What the last failed attempt said.
-    error: Option<Box<str>>,
-}
-
-impl Linked for Entry {
-    #[inline]
-    fn link(&mut self) -> &mut Link {
-        &mut self.link
-    }
-}
-
-impl Entry {
-    /// A place that no task has.
-    const VACANT: Self = Self {
-        random: 0,
-        body: Body::EMPTY,
-        link: Link::NONE,
-        token: 0,
-        deadline_ms: 0,
-        timeout_ms: 0,
-        attempts: 0,
-        max_attempts: 0,
-        type_index: 0,
-        priority: Priority::Normal,
-        state: State::Vacant,
-        watcher: None,
-        rare: None,
-    };
-
-    fn heap_bytes(&self) -> usize {
-        self.body.heap_bytes() + self.error().map_or(0, str::len)
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.rare.as_ref()?.error.as_deref()
-    }
-
-    fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
-    }
-}
-
-/// Task ids are random already.
-#[inline]
-fn hash(random: u128) -> u64 {
-    random as u64 ^ (random >> 64) as u64
+    /// Dead letters that are there now.
+    pub dead_letters: u64,
+    /// Dead letters that were queued again.
+    pub requeued: u64,
+    /// Dead letters that were forgotten for want of room.
+    pub purged: u64,
+    /// Keys that are there now.
+    pub keys: u64,
 }
 
 /// Every task that a shard owns.
 pub struct TaskTable {
-    shard: CoreIndex,
-    limits: TableLimits,
-    entries: Vec<Entry>,
+    pub(super) shard: CoreIndex,
+    pub(super) durable: bool,
+    pub(super) zero_unix_ms: u64,
+    pub(super) limits: TableLimits,
+    pub(super) entries: Vec<Entry>,
     vacant: Vec<u32>,
     /// Finds a task by its random bits; holds no more than the keys, so that it stays in the cache.
-    keys: HashTable<u32>,
-    /// For each type, the tasks that wait, by priority.
-    queues: Vec<[List; Priority::ALL.len()]>,
+    index: HashTable<u32>,
+    pub(super) queues: Queues,
+    pub(super) delays: Delays,
+    pub(super) cold: ColdTasks,
+    pub(super) keys: Keys,
+    /// The transient tasks that wait, by priority.
+    pub(super) evictable: [Waiting; Priority::ALL.len()],
+    /// Evicted tasks that the shard has not been told of.
+    pub(super) evicted: VecDeque<u32>,
+    /// Dead letters, the oldest first.
+    pub(super) letters: List,
+    /// Purged dead letters that the shard has not been told of.
+    pub(super) purged: VecDeque<u128>,
+    /// Records of the log that are needed.
+    pub(super) generations: Generations,
     /// Tasks that are remembered, the one that ended first at the front.
-    ended: VecDeque<u32>,
+    pub(super) ended: VecDeque<u32>,
     ended_bytes: usize,
     reserved: usize,
-    accepting: usize,
-    next_token: u64,
-    counters: Counters,
+    pub(super) accepting: usize,
+    pub(super) next_token: u64,
+    pub(super) counters: Counters,
     pace: Pace,
 }
 
 impl TaskTable {
     /// An empty table.
-    pub fn new(shard: CoreIndex, limits: TableLimits) -> Self {
+    pub fn new(origin: Origin, limits: TableLimits) -> Self {
+        assert!(origin.first_token < 1 << 53, "JSON clients cannot carry a larger token");
         Self {
-            shard,
+            shard: origin.shard,
+            durable: origin.durable,
+            zero_unix_ms: origin.zero_unix_ms,
             limits,
             entries: Vec::new(),
             vacant: Vec::new(),
-            keys: HashTable::new(),
-            queues: Vec::new(),
+            index: HashTable::new(),
+            queues: Queues::new(limits.ageing_ms),
+            delays: Delays::default(),
+            cold: ColdTasks::default(),
+            keys: Keys::default(),
+            evictable: Default::default(),
+            evicted: VecDeque::new(),
+            letters: List::default(),
+            purged: VecDeque::new(),
+            generations: Generations::default(),
             ended: VecDeque::new(),
             ended_bytes: 0,
             reserved: 0,
             accepting: 0,
-            next_token: 1,
+            next_token: origin.first_token,
             counters: Counters::default(),
             pace: Pace::default(),
         }
@@ -247,26 +273,43 @@ impl TaskTable {
 
     /// Counts since the start, and of what is there now.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let (cold, keys) = (self.cold.len() as u64, self.keys.len() as u64);
+        Counters { cold, keys, ..self.counters }
     }
 
     /// Tasks that were accepted, or are about to be, and have not ended.
     pub fn unended(&self) -> usize {
-        self.keys.len() - self.ended.len()
+        let ended = self.ended.len() + self.counters.dead_letters as usize;
+        self.index.len() - ended + self.cold.len()
+    }
+
+    /// Unix time at a time of the node, milliseconds.
+    #[inline]
+    pub fn unix_ms(&self, node_ms: u64) -> u64 {
+        // Times before the node's start wrap around, there and back.
+        self.zero_unix_ms.wrapping_add(node_ms)
+    }
+
+    /// What [`TaskTable::unix_ms`] came from.
+    #[inline]
+    pub(super) fn node_ms(&self, unix_ms: u64) -> u64 {
+        unix_ms.wrapping_sub(self.zero_unix_ms)
     }
 
     /// Tasks for which there is room in the queue.
     #[inline]
     pub fn free_room(&self) -> usize {
-        let used = self.reserved + self.accepting + self.counters.queued as usize;
+        let waiting = (self.counters.queued + self.counters.delayed) as usize;
+        let used = self.reserved + self.accepting + waiting;
         (self.limits.queue_primary + self.limits.queue_overflow).saturating_sub(used)
     }
 
-    /// Keeps room for submissions that will follow, for all of them or for none.
+    /// Keeps room for submissions that will follow, for all of them or for none. `priority` is
+    /// that of the least urgent of them: where the policy allows, waiting tasks are evicted.
     ///
     /// # Errors
     /// `Backpressure` when there is too little room now, `TooLarge` when there never will be.
-    pub fn reserve(&mut self, now_ms: u64, count: usize) -> Result<(), Error> {
+    pub fn reserve(&mut self, now_ms: u64, count: usize, priority: Priority) -> Result<(), Error> {
         let room = self.limits.queue_primary + self.limits.queue_overflow;
         if count > room {
             return Err(Error::TooLarge(format!(
@@ -274,7 +317,8 @@ impl TaskTable {
                  tasks.queue_overflow)"
             )));
         }
-        if count > self.free_room() {
+        let missing = count.saturating_sub(self.free_room());
+        if missing > 0 && !self.evict(now_ms, missing, priority) {
             self.counters.refused += count as u64;
             return Err(self.backpressure(now_ms));
         }
@@ -292,9 +336,10 @@ impl TaskTable {
     /// One with reserved room uses that up, also when it is refused.
     ///
     /// # Errors
-    /// `TooLarge`, `Conflict` when there is a task of that name, `Backpressure`.
+    /// `TooLarge`; `Invalid` for a key that is none; `Conflict` when there is a task of that name,
+    /// or another one of that key; `Backpressure`.
     #[inline]
-    pub fn submit(&mut self, now_ms: u64, submission: Submission<'_>) -> Result<u32, Error> {
+    pub fn submit(&mut self, now_ms: u64, submission: Submission<'_>) -> Result<Submitted, Error> {
         if submission.reserved {
             self.release(1);
         }
@@ -305,184 +350,288 @@ impl TaskTable {
                 self.limits.max_payload_bytes
             )));
         }
+        if let Some(key) = submission.key
+            && let Some(known) = self.submitted_before(now_ms, key)?
+        {
+            return Ok(Submitted::Existing(known));
+        }
         // Retries may have filled the queue since; what was promised is kept.
-        if !submission.reserved && self.free_room() == 0 {
+        if !submission.reserved
+            && self.free_room() == 0
+            && !self.evict(now_ms, 1, submission.priority)
+        {
             self.counters.refused += 1;
             return Err(self.backpressure(now_ms));
         }
-        if self.key(submission.random).is_some() {
+        if self.is_known(submission.random) {
             return Err(Error::Conflict("there is a task of that id already".into()));
         }
+        let key = self.begin(&submission, now_ms);
+        if let Some(chosen) = submission.key {
+            let expires_ms = now_ms.saturating_add(self.limits.key_ttl_ms);
+            let entry = KeyEntry::new(chosen, submission.random, expires_ms, Spot::NONE);
+            let (slot, replaced) = self.keys.insert(entry);
+            self.entries[key as usize].link = Link::pair(slot, 0);
+            if let Some(expired) = replaced {
+                self.generations.remove(expired.spot());
+            }
+        }
+        self.accepting += 1;
+        Ok(Submitted::New(key))
+    }
+
+    /// The task that a key stands for.
+    fn submitted_before(&mut self, now_ms: u64, key: Key<'_>) -> Result<Option<TaskId>, Error> {
+        if key.bytes.is_empty() || key.bytes.len() > KEY_BYTES_MAX {
+            let len = key.bytes.len();
+            return Err(Error::Invalid(format!(
+                "key: it has {len} bytes; allowed: 1 to {KEY_BYTES_MAX}"
+            )));
+        }
+        self.expire_keys(now_ms, EXPIRE_TOGETHER);
+        if let Some(slot) = self.keys.find(key.bytes, now_ms) {
+            let known = self.keys.get(slot);
+            if known.key().body_hash != key.body_hash {
+                return Err(Error::Conflict(
+                    "key: another task was submitted with it before".into(),
+                ));
+            }
+            let id = TaskId { shard: self.shard, random: known.random() };
+            self.counters.repeated += 1;
+            return Ok(Some(id));
+        }
+        if self.keys.len() >= self.limits.keys_max {
+            self.counters.refused += 1;
+            let expiry_ms = self.keys.next_expiry_ms().unwrap_or(0);
+            let retry_after_ms = expiry_ms.saturating_sub(now_ms).clamp(1, KEYS_RETRY_MS);
+            return Err(Error::Backpressure(retry_after_ms));
+        }
+        Ok(None)
+    }
+
+    /// Forgets keys that have expired, `count` at most.
+    pub(super) fn expire_keys(&mut self, now_ms: u64, count: usize) {
+        for _ in 0..count {
+            let Some(expired) = self.keys.expire(now_ms) else { break };
+            self.generations.remove(expired.spot());
+        }
+    }
+
+    fn begin(&mut self, submission: &Submission<'_>, now_ms: u64) -> u32 {
+        let key = self.new_entry(submission.random);
+        let submitted_ms = self.unix_ms(now_ms);
+        let limits = &self.limits;
+        let entry = &mut self.entries[key as usize];
+        entry.begin(submission.priority);
+        entry.body.set(submission.payload);
+        entry.timeout_ms = limits.timeout_of(submission.timeout_ms);
+        entry.attempts = 0;
+        entry.max_attempts = limits.attempts_of(submission.max_attempts);
+        entry.type_index = submission.type_index;
+        entry.state = State::Accepting;
+        entry.submitted_ms = submitted_ms;
+        entry.when_ms = now_ms.saturating_add(submission.delay_ms);
+        entry.spot = Spot::NONE;
+        entry.link = Link::NONE;
+        if submission.transient {
+            entry.set(TRANSIENT);
+        }
+        if let Some(watcher) = submission.watcher {
+            entry.watch(watcher);
+        }
+        key
+    }
+
+    /// An entry that is found by a name; everything else of it is as its last task left it.
+    #[inline]
+    pub(super) fn new_entry(&mut self, random: u128) -> u32 {
         let key = self.vacant.pop().unwrap_or_else(|| {
             self.entries.push(Entry::VACANT);
             self.entries.len() as u32 - 1
         });
-        let entry = &mut self.entries[key as usize];
-        entry.random = submission.random;
-        entry.body.set(submission.payload);
-        entry.timeout_ms = match submission.timeout_ms {
-            0 => self.limits.timeout_ms,
-            timeout_ms => timeout_ms,
-        };
-        entry.attempts = 0;
-        entry.max_attempts = match submission.max_attempts {
-            0 => self.limits.max_attempts,
-            attempts => attempts,
-        };
-        entry.type_index = submission.type_index;
-        entry.priority = submission.priority;
-        entry.state = State::Accepting;
-        entry.watcher = submission.watcher;
+        self.entries[key as usize].random = random;
         let entries = &self.entries;
         let rehash = |key: &u32| hash(entries[*key as usize].random);
-        self.keys.insert_unique(hash(submission.random), key, rehash);
-        self.accepting += 1;
-        Ok(key)
+        self.index.insert_unique(hash(random), key, rehash);
+        key
     }
 
-    fn backpressure(&mut self, now_ms: u64) -> Error {
-        let Counters { done, dead, cancelled, queued, .. } = self.counters;
-        Error::Backpressure(self.pace.retry_after_ms(now_ms, done + dead + cancelled, queued))
+    /// The entry has no task any more.
+    pub(super) fn vacate(&mut self, key: u32) {
+        let entry = &mut self.entries[key as usize];
+        entry.state = State::Vacant;
+        entry.body.clear();
+        entry.rare = None;
+        let place = self.index.find_entry(hash(entry.random), |there| *there == key);
+        place.expect("every task is found by its name").remove();
+        self.vacant.push(key);
     }
 
-    /// The log has the submission: the task is accepted, and waits for an agent unless it was
-    /// cancelled meanwhile.
+    pub(super) fn backpressure(&mut self, now_ms: u64) -> Error {
+        let Counters { done, dead, cancelled, queued, delayed, .. } = self.counters;
+        let ended = done + dead + cancelled;
+        Error::Backpressure(self.pace.retry_after_ms(now_ms, ended, queued + delayed))
+    }
+
+    /// The log has the submission, at a place where it can be read again: the task is accepted,
+    /// and waits for its time or an agent unless it was cancelled meanwhile. From now on it may
+    /// be cold, and the key no longer its own.
     #[inline]
-    pub fn accepted(&mut self, key: u32) {
+    pub fn accepted(&mut self, key: u32, now_ms: u64, place: Option<Place>) {
         self.counters.accepted += 1;
-        if self.entries[key as usize].state == State::Accepting {
+        if let Some(place) = place {
+            self.settle_place(key, place);
+        }
+        let Entry { state, when_ms: due_ms, .. } = self.entries[key as usize];
+        if state == State::Accepting {
             self.accepting -= 1;
-            self.queue(key);
+            self.begin_to_wait(key);
+            self.wait(key, now_ms, due_ms);
         }
     }
 
+    fn settle_place(&mut self, key: u32, place: Place) {
+        let entry = &mut self.entries[key as usize];
+        assert!(!entry.is(TRANSIENT), "a transient task is never written to the log");
+        let spot = Spot::from(place);
+        let (slot, random) = (entry.link.first(), entry.random);
+        if entry.state == State::Accepting {
+            entry.spot = spot;
+            self.generations.add(spot);
+        }
+        if slot != Link::NONE.first() && self.keys.set_spot(slot, random, spot).is_some() {
+            self.generations.add(spot);
+        }
+    }
+
+    /// Lets a task wait for its time, or for an agent when there is nothing to wait for.
     #[inline]
-    fn queue(&mut self, key: u32) {
+    pub(super) fn wait(&mut self, key: u32, now_ms: u64, due_ms: u64) {
+        if due_ms <= now_ms {
+            return self.enqueue(key, now_ms);
+        }
+        if self.has_too_many_hot() && self.may_freeze(key) {
+            return self.freeze_delayed(key, due_ms);
+        }
+        self.counters.delayed += 1;
+        let entry = &mut self.entries[key as usize];
+        entry.state = State::Delayed;
+        entry.when_ms = due_ms;
+        let beds = &mut Beds { entries: &mut self.entries, cold: &mut self.cold.slab };
+        self.delays.push(beds, Sleeper::Hot(key), due_ms);
+    }
+
+    /// Puts a task at the end of its queue.
+    #[inline]
+    pub(super) fn enqueue(&mut self, key: u32, now_ms: u64) {
         let entry = &mut self.entries[key as usize];
         entry.state = State::Queued;
-        let (type_index, priority) = (entry.type_index as usize, entry.priority as usize);
-        if type_index >= self.queues.len() {
-            self.queues.resize_with(type_index + 1, Default::default);
+        entry.when_ms = now_ms;
+        let (type_index, priority) = (entry.type_index, entry.priority());
+        if self.durable && self.is_beyond_hot(type_index, priority) {
+            return self.enqueue_beyond(key);
         }
-        self.queues[type_index][priority].push(&mut self.entries, key);
         self.counters.queued += 1;
+        self.queues.of(type_index, priority).push(&mut self.entries, key);
     }
 
-    fn unqueue(&mut self, key: u32) {
+    /// Takes a task that waits out of its queue or out of the delays.
+    pub(super) fn stop_waiting(&mut self, key: u32) {
         let entry = &self.entries[key as usize];
-        let (type_index, priority) = (entry.type_index as usize, entry.priority as usize);
-        self.queues[type_index][priority].remove(&mut self.entries, key);
-        self.counters.queued -= 1;
+        if entry.state == State::Delayed {
+            self.counters.delayed -= 1;
+            let beds = &mut Beds { entries: &mut self.entries, cold: &mut self.cold.slab };
+            self.delays.remove(beds, Sleeper::Hot(key));
+        } else {
+            self.counters.queued -= 1;
+            if entry.is(BEHIND) {
+                self.remove_stand_in(key);
+            } else {
+                let queue = self.queues.of(entry.type_index, entry.priority());
+                queue.remove(&mut self.entries, key);
+                self.cold.thirsty |= queue.has_cold();
+            }
+        }
+        self.end_to_wait(key);
     }
 
-    /// The task of a type that should run next: the most urgent one, and of those the one that
-    /// has waited longest.
+    /// The log's record of a task is no longer needed.
     #[inline]
-    pub fn next(&self, type_index: TypeIndex) -> Option<u32> {
-        let queues = self.queues.get(type_index as usize)?;
-        queues.iter().rev().find_map(List::first)
-    }
-
-    /// Begins an attempt of a task that waits.
-    #[inline]
-    pub fn start(&mut self, key: u32, now_ms: u64) -> Lease {
-        self.unqueue(key);
-        let token = self.next_token;
-        self.next_token += 1;
+    pub(super) fn release_place(&mut self, key: u32) {
         let entry = &mut self.entries[key as usize];
-        entry.state = State::Running;
-        entry.token = token;
-        entry.attempts += 1;
-        entry.deadline_ms = now_ms.saturating_add(entry.timeout_ms);
-        self.counters.running += 1;
-        Lease { key, token }
-    }
-
-    /// The entry whose current attempt has that lease.
-    #[inline]
-    fn leased(&mut self, lease: Lease) -> Result<&mut Entry, Stale> {
-        match self.entries.get_mut(lease.key as usize) {
-            Some(entry) if entry.state == State::Running && entry.token == lease.token => Ok(entry),
-            _ => Err(Stale),
+        if entry.place().is_some() {
+            self.generations.remove(entry.spot);
+            entry.spot = Spot::NONE;
         }
     }
 
-    /// Ends a task well; it is told when the log has it ([`TaskTable::ended`]).
-    ///
-    /// # Errors
-    /// [`Stale`], and nothing is changed.
-    #[inline]
-    pub fn complete(&mut self, lease: Lease, result: &[u8]) -> Result<(), Stale> {
-        let entry = self.leased(lease)?;
-        entry.state = State::Ending(TaskStatus::Done);
-        entry.body.set(result);
-        self.counters.running -= 1;
-        Ok(())
-    }
-
-    /// Ends an attempt that failed. The task goes to the end of its queue, or is dead when the
-    /// attempt was its last or another one would not help.
-    ///
-    /// # Errors
-    /// [`Stale`], and nothing is changed.
-    pub fn fail(&mut self, lease: Lease, error: &str, retry: bool) -> Result<Failed, Stale> {
-        let entry = self.leased(lease)?;
-        entry.rare().error = Some(error.into());
-        let again = retry && entry.attempts < entry.max_attempts;
-        if !again {
-            entry.state = State::Ending(TaskStatus::Dead);
-            entry.body.clear();
-        }
-        self.counters.running -= 1;
-        self.counters.attempts_failed += 1;
-        if again {
-            self.queue(lease.key);
-        }
-        Ok(if again { Failed::Again } else { Failed::Last })
-    }
-
-    /// Cancels a task, whatever it is at; `Ok(false)` when it has ended before.
+    /// Cancels a task, whatever it is at: its key, so that its end is logged; `None` when it had
+    /// ended before.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn cancel(&mut self, random: u128) -> Result<bool, Error> {
-        let Some(key) = self.key(random) else {
-            return Err(Error::NotFound("no such task".into()));
+    pub fn cancel(&mut self, random: u128) -> Result<Option<u32>, Error> {
+        let key = match self.key(random) {
+            Some(key) => {
+                match self.entries[key as usize].state {
+                    State::Accepting => self.accepting -= 1,
+                    State::Queued | State::Delayed => self.stop_waiting(key),
+                    State::Running => self.counters.running -= 1,
+                    State::Vacant => unreachable!("a key leads to a task"),
+                    _ => return Ok(None),
+                }
+                key
+            }
+            None => {
+                let cold = self.take_cold(random);
+                cold.ok_or_else(|| Error::NotFound("no such task".into()))?
+            }
         };
-        match self.entries[key as usize].state {
-            State::Accepting => self.accepting -= 1,
-            State::Queued => self.unqueue(key),
-            State::Running => self.counters.running -= 1,
-            State::Ending(_) | State::Ended(_) => return Ok(false),
-            State::Vacant => unreachable!("a key leads to a task"),
-        }
+        self.release_place(key);
         let entry = &mut self.entries[key as usize];
-        entry.state = State::Ending(TaskStatus::Cancelled);
+        entry.state = State::EndingCancelled;
         entry.body.clear();
-        Ok(true)
+        Ok(Some(key))
     }
 
     /// The log has the task's end.
     #[inline]
     pub fn ended(&mut self, key: u32) {
         let entry = &mut self.entries[key as usize];
-        let State::Ending(status) = entry.state else {
+        let Some(status) = entry.state.end().filter(|_| !entry.state.is_ended()) else {
             unreachable!("an end is logged once, when it is decided");
         };
-        entry.state = State::Ended(status);
+        entry.state = State::of_end(status);
         match status {
             TaskStatus::Done => self.counters.done += 1,
             TaskStatus::Dead => self.counters.dead += 1,
             _ => self.counters.cancelled += 1,
         }
-        self.ended_bytes += entry.heap_bytes();
+        if status == TaskStatus::Dead && !entry.is(EVICTED) {
+            return self.file_letter(key);
+        }
+        self.retain(key);
+    }
+
+    /// Remembers a task that has ended.
+    #[inline]
+    pub(super) fn retain(&mut self, key: u32) {
+        self.ended_bytes += self.entries[key as usize].heap_bytes();
         self.ended.push_back(key);
     }
 
     /// Forgets the tasks that ended first once there are more than the limits allow; of many it
-    /// forgets some at once, so that their cache misses overlap.
+    /// forgets some at once, so that their cache misses overlap. Purges dead letters likewise.
     #[inline]
     pub fn retain_within_limits(&mut self) {
+        self.retain_ended_within_limits();
+        while self.counters.dead_letters as usize > self.limits.dead_max {
+            self.purge_letter();
+        }
+    }
+
+    #[inline]
+    pub(super) fn retain_ended_within_limits(&mut self) {
         if self.ended.len() > self.limits.retained {
             let together = FORGET_TOGETHER.min(1 + self.limits.retained / FORGET_TOGETHER);
             self.forget(together);
@@ -497,23 +646,24 @@ impl TaskTable {
         for soon in self.ended.range(count.min(self.ended.len())..).take(count) {
             prefetch(&self.entries[*soon as usize]);
         }
-        for key in self.ended.drain(..count) {
-            let entry = &mut self.entries[key as usize];
-            self.ended_bytes -= entry.heap_bytes();
-            entry.state = State::Vacant;
-            entry.body.clear();
-            entry.rare = None;
-            let place = self.keys.find_entry(hash(entry.random), |there| *there == key);
-            place.expect("every task is found by its name").remove();
-            self.vacant.push(key);
+        for _ in 0..count {
+            let key = self.ended.pop_front().expect("no more are forgotten than there are");
+            self.ended_bytes -= self.entries[key as usize].heap_bytes();
+            self.vacate(key);
         }
     }
 
-    /// The place of a task.
+    /// The place of a task that is not cold.
     #[inline]
     pub fn key(&self, random: u128) -> Option<u32> {
         let is_it = |key: &u32| self.entries[*key as usize].random == random;
-        self.keys.find(hash(random), is_it).copied()
+        self.index.find(hash(random), is_it).copied()
+    }
+
+    /// Whether there is a task of that name.
+    #[inline]
+    pub(super) fn is_known(&self, random: u128) -> bool {
+        self.key(random).is_some() || self.cold.find(random).is_some()
     }
 
     /// The task's name.
@@ -522,7 +672,13 @@ impl TaskTable {
         TaskId { shard: self.shard, random: self.entries[key as usize].random }
     }
 
-    /// The payload of a task that has not ended.
+    /// Whether the task is kept in memory only: neither its submission nor its end is logged.
+    #[inline]
+    pub fn is_transient(&self, key: u32) -> bool {
+        self.entries[key as usize].is(TRANSIENT)
+    }
+
+    /// The payload of a task that runs.
     #[inline]
     pub fn payload(&self, key: u32) -> &[u8] {
         self.entries[key as usize].body.as_bytes()
@@ -531,7 +687,7 @@ impl TaskTable {
     /// When the attempt that runs has taken too long, milliseconds.
     #[inline]
     pub fn deadline_ms(&self, key: u32) -> u64 {
-        self.entries[key as usize].deadline_ms
+        self.entries[key as usize].when_ms
     }
 
     /// Attempts begun.
@@ -544,73 +700,42 @@ impl TaskTable {
     #[inline]
     pub fn end_of(&self, key: u32) -> (TaskId, TaskStatus, &[u8]) {
         let entry = &self.entries[key as usize];
-        let (State::Ending(status) | State::Ended(status)) = entry.state else {
+        let Some(status) = entry.state.end() else {
             unreachable!("only an ended task is asked for its end");
         };
-        let body = match (status, entry.error()) {
-            (TaskStatus::Dead, Some(error)) => error.as_bytes(),
-            _ => entry.body.as_bytes(),
+        let body = match status {
+            TaskStatus::Done => entry.body.as_bytes(),
+            TaskStatus::Dead => entry.error().unwrap_or_default().as_bytes(),
+            _ => &[],
         };
         (self.id(key), status, body)
     }
 
     /// What is known of a task; `None` when it was not accepted yet, never, or is forgotten.
     pub fn view(&self, random: u128, name: impl Fn(TypeIndex) -> String) -> Option<TaskView> {
-        let entry = &self.entries[self.key(random)? as usize];
-        let status = match entry.state {
-            State::Vacant | State::Accepting => return None,
-            State::Queued => TaskStatus::Queued,
-            // An end that is not committed has not happened.
-            State::Running | State::Ending(_) => TaskStatus::Running,
-            State::Ended(status) => status,
-        };
+        if let Some(slot) = self.cold.find(random) {
+            return Some(self.view_cold(slot, name));
+        }
+        self.view_hot(self.key(random)?, true, name)
+    }
+
+    pub(super) fn view_hot(
+        &self,
+        key: u32,
+        with_result: bool,
+        name: impl Fn(TypeIndex) -> String,
+    ) -> Option<TaskView> {
+        let entry = &self.entries[key as usize];
+        let status = entry.state.status()?;
+        let has_result = with_result && status == TaskStatus::Done;
         Some(TaskView {
-            id: TaskId { shard: self.shard, random },
+            id: self.id(key),
             agent_type: name(entry.type_index),
             status,
-            priority: entry.priority,
+            priority: entry.priority(),
             attempts: entry.attempts,
-            result: (status == TaskStatus::Done).then(|| entry.body.as_bytes().to_vec()),
+            result: has_result.then(|| entry.body.as_bytes().to_vec()),
             error: entry.error().map(str::to_string),
         })
     }
-
-    /// Adds somebody who is told of a task's end; false when there is no such task or it has
-    /// ended.
-    pub fn watch(&mut self, random: u128, watcher: Watcher) -> bool {
-        let Some(key) = self.key(random) else { return false };
-        let entry = &mut self.entries[key as usize];
-        if matches!(entry.state, State::Ended(_)) {
-            return false;
-        }
-        match entry.watcher {
-            None => entry.watcher = Some(watcher),
-            Some(_) => entry.rare().watchers.push(watcher),
-        }
-        true
-    }
-
-    /// Removes a watcher; false when it was not there.
-    pub fn unwatch(&mut self, random: u128, watcher: Watcher) -> bool {
-        let Some(key) = self.key(random) else { return false };
-        let entry = &mut self.entries[key as usize];
-        if entry.watcher == Some(watcher) {
-            entry.watcher = entry.rare.as_mut().and_then(|rare| rare.watchers.pop());
-            return true;
-        }
-        let Some(rare) = &mut entry.rare else { return false };
-        let place = rare.watchers.iter().position(|there| *there == watcher);
-        place.map(|place| rare.watchers.swap_remove(place)).is_some()
-    }
-
-    /// Everybody who is to be told of a task's end, once.
-    #[inline]
-    pub fn take_watchers(&mut self, key: u32) -> impl Iterator<Item = Watcher> + use<> {
-        let entry = &mut self.entries[key as usize];
-        let more = entry.rare.as_mut().map(|rare| std::mem::take(&mut rare.watchers));
-        entry.watcher.take().into_iter().chain(more.unwrap_or_default())
-    }
 }
-
-#[cfg(test)]
-mod tests;

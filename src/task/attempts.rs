@@ -1,0 +1,212 @@
+//! The attempts of tasks: which is next, who holds its lease, how it ends.
+
+use super::{
+    delays::{Beds, Sleeper},
+    entry::{BARE, Entry, State, Watcher},
+    table::{Lease, Stale, TaskTable},
+};
+use crate::registry::TypeIndex;
+
+/// Tasks whose time has come that are queued at once; the rest follows at the next turn.
+const WAKE_TOGETHER: usize = 4096;
+
+/// What a failed attempt means for its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// There will be another attempt.
+    Again {
+        /// Not before this time, milliseconds; the task is queued already when it has come.
+        due_ms: u64,
+    },
+    /// It was the last one.
+    Last,
+}
+
+impl TaskTable {
+    /// The task of a type that should run next: the most urgent one, where a time of waiting
+    /// (`ageing_ms`) counts like a step of priority, and of equals the one that has waited
+    /// longest.
+    #[inline]
+    pub fn next(&self, type_index: TypeIndex) -> Option<u32> {
+        self.queues.next(type_index, &self.entries)
+    }
+
+    /// Begins an attempt of the task that is next.
+    #[inline]
+    pub fn start(&mut self, key: u32, now_ms: u64) -> Lease {
+        self.stop_waiting(key);
+        let token = self.next_token;
+        self.next_token += 1;
+        let entry = &mut self.entries[key as usize];
+        entry.state = State::Running;
+        entry.token = token;
+        entry.attempts += 1;
+        entry.when_ms = now_ms.saturating_add(entry.timeout_ms.into());
+        self.counters.running += 1;
+        Lease { key, token }
+    }
+
+    /// The entry whose current attempt has that lease.
+    #[inline]
+    fn leased(&mut self, lease: Lease) -> Result<&mut Entry, Stale> {
+        match self.entries.get_mut(lease.key as usize) {
+            Some(entry) if entry.state == State::Running && entry.token == lease.token => Ok(entry),
+            _ => Err(Stale),
+        }
+    }
+
+    /// The lease that somebody outside of the shard knows by the task's name and the token.
+    ///
+    /// # Errors
+    /// [`Stale`].
+    pub fn by_token(&self, random: u128, token: u64) -> Result<Lease, Stale> {
+        let key = self.key(random).ok_or(Stale)?;
+        let entry = &self.entries[key as usize];
+        let is_current = entry.state == State::Running && entry.token == token;
+        if is_current { Ok(Lease { key, token }) } else { Err(Stale) }
+    }
+
+    /// Ends a task well; it is told when the log has it ([`TaskTable::ended`]).
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing is changed.
+    #[inline]
+    pub fn complete(&mut self, lease: Lease, result: &[u8]) -> Result<(), Stale> {
+        let entry = self.leased(lease)?;
+        entry.state = State::EndingDone;
+        entry.body.set(result);
+        self.counters.running -= 1;
+        self.release_place(lease.key);
+        Ok(())
+    }
+
+    /// Ends an attempt that failed. The task pauses and goes to the end of its queue, or is dead
+    /// when the attempt was its last or another one would not help.
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing is changed.
+    pub fn fail(
+        &mut self,
+        lease: Lease,
+        now_ms: u64,
+        error: &str,
+        retry: bool,
+    ) -> Result<Failed, Stale> {
+        let policy = self.limits.retry;
+        let entry = self.leased(lease)?;
+        entry.rare().error = Some(error.into());
+        let again = retry && entry.attempts < entry.max_attempts;
+        let pause_ms = policy.pause_ms(entry.random, entry.attempts);
+        self.counters.running -= 1;
+        self.counters.attempts_failed += 1;
+        if again {
+            let due_ms = now_ms.saturating_add(pause_ms);
+            self.begin_to_wait(lease.key);
+            self.wait(lease.key, now_ms, due_ms);
+            return Ok(Failed::Again { due_ms });
+        }
+        self.die(lease.key, now_ms);
+        Ok(Failed::Last)
+    }
+
+    /// Decides that a task ends as dead.
+    pub(super) fn die(&mut self, key: u32, now_ms: u64) {
+        let entry = &mut self.entries[key as usize];
+        entry.state = State::EndingDead;
+        entry.when_ms = now_ms;
+        // Where the log keeps the payload, a dead letter need not keep it as well.
+        if entry.place().is_some() && entry.body.heap_bytes() > 0 {
+            entry.body.clear();
+            entry.set(BARE);
+        }
+    }
+
+    /// Lets an attempt go on for so long from now; the new deadline, milliseconds.
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing is changed.
+    pub fn extend(&mut self, lease: Lease, now_ms: u64, ms: u64) -> Result<u64, Stale> {
+        let entry = self.leased(lease)?;
+        entry.when_ms = now_ms.saturating_add(ms);
+        Ok(entry.when_ms)
+    }
+
+    /// Takes an attempt back that did not happen: it is not counted, and the task is the first of
+    /// its queue.
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing is changed.
+    pub fn give_back(&mut self, lease: Lease) -> Result<(), Stale> {
+        let entry = self.leased(lease)?;
+        entry.attempts -= 1;
+        entry.state = State::Queued;
+        entry.when_ms = entry.when_ms.saturating_sub(entry.timeout_ms.into());
+        let (type_index, priority) = (entry.type_index, entry.priority());
+        let queue = self.queues.of(type_index, priority);
+        if let Some(first) = queue.hot.first() {
+            // It does not make those behind it look younger than they are.
+            let first_ms = self.entries[first as usize].when_ms as i64;
+            let entry = &mut self.entries[lease.key as usize];
+            entry.when_ms = (entry.when_ms as i64).min(first_ms) as u64;
+        }
+        queue.push_first(&mut self.entries, lease.key);
+        self.counters.running -= 1;
+        self.counters.queued += 1;
+        self.begin_to_wait(lease.key);
+        Ok(())
+    }
+
+    /// When [`TaskTable::wake`] has something to do, milliseconds.
+    #[inline]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        let (delay_ms, expiry_ms) = (self.delays.next_due_ms(), self.keys.next_expiry_ms());
+        match (delay_ms, expiry_ms) {
+            (Some(delay_ms), Some(expiry_ms)) => Some(delay_ms.min(expiry_ms)),
+            _ => delay_ms.or(expiry_ms),
+        }
+    }
+
+    /// Queues tasks whose time has come and forgets keys that have expired, up to a bound; true
+    /// when a task was queued.
+    pub fn wake(&mut self, now_ms: u64) -> bool {
+        self.expire_keys(now_ms, WAKE_TOGETHER);
+        let mut woke = false;
+        for _ in 0..WAKE_TOGETHER {
+            let beds = &mut Beds { entries: &mut self.entries, cold: &mut self.cold.slab };
+            let Some(sleeper) = self.delays.pop(beds, now_ms) else { break };
+            woke = true;
+            self.counters.delayed -= 1;
+            match sleeper {
+                Sleeper::Hot(key) => self.enqueue(key, now_ms),
+                Sleeper::Cold(slot) => self.enqueue_cold(slot),
+            }
+        }
+        woke
+    }
+
+    /// Adds somebody who is told of a task's end; false when there is no such task or it has
+    /// ended.
+    pub fn watch(&mut self, random: u128, watcher: Watcher) -> bool {
+        let Some(key) = self.key(random) else { return self.watch_cold(random, watcher) };
+        let entry = &mut self.entries[key as usize];
+        if entry.state.is_ended() {
+            return false;
+        }
+        entry.watch(watcher);
+        true
+    }
+
+    /// Removes a watcher; false when it was not there.
+    pub fn unwatch(&mut self, random: u128, watcher: Watcher) -> bool {
+        match self.key(random) {
+            Some(key) => self.entries[key as usize].unwatch(watcher),
+            None => self.unwatch_cold(random, watcher),
+        }
+    }
+
+    /// Everybody who is to be told of a task's end, once.
+    #[inline]
+    pub fn take_watchers(&mut self, key: u32) -> impl Iterator<Item = Watcher> + use<> {
+        self.entries[key as usize].take_watchers()
+    }
+}
