@@ -5,7 +5,7 @@ use crate::{
     runtime::executor,
     shard::{
         core::Shard,
-        doors,
+        doors::{self, Part},
         run::{Core, Door},
     },
     wire::{
@@ -131,14 +131,10 @@ impl LocalGateway {
     }
 
     /// Reserves room on every shard that takes a part of a batch; of all or of none.
-    async fn reserve(
-        &self,
-        parts: Vec<(CoreIndex, u32)>,
-        least: Priority,
-    ) -> Result<Reserved<'_>, Error> {
+    async fn reserve(&self, parts: Vec<Part>, least: Priority) -> Result<Reserved<'_>, Error> {
         let mut reserved = Reserved { gateway: self, parts: Vec::with_capacity(parts.len()) };
-        for (core, count) in parts {
-            self.ask(core, &Request::Reserve(count, least), 0).await?;
+        for Part { core, count, keys } in parts {
+            self.ask(core, &Request::Reserve(count, least, keys), 0).await?;
             reserved.parts.push((core, count));
         }
         Ok(reserved)
@@ -186,7 +182,7 @@ impl Gateway for LocalGateway {
         };
         let placed = self.core.with_shard(place)?;
         let least = specs.iter().map(|spec| spec.priority).min().unwrap_or_default();
-        let reserved = self.reserve(doors::parts(&placed), least).await?;
+        let reserved = self.reserve(doors::parts(&specs, &placed)?, least).await?;
         let begin = |shard: &mut Shard, answer| {
             shard.submit_reserved(&specs, &placed, answer)?;
             reserved.use_up();

@@ -115,6 +115,7 @@ fn limits(tasks: &config::Tasks) -> TableLimits {
     TableLimits {
         queue_primary: tasks.queue_primary,
         queue_overflow: tasks.queue_overflow,
+        hot_least: TableLimits::HOT_LEAST,
         retained: tasks.retained,
         retained_bytes: tasks.retained_bytes,
         max_payload_bytes: tasks.max_payload_bytes,

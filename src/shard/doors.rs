@@ -4,9 +4,11 @@ use super::{
     calls::CallKey,
     core::Shard,
     kernel::{Waiter, door_of},
+    tasks::key_conflict,
 };
 use crate::{
     registry::TypeIndex,
+    task::Fingerprint,
     wire::{
         api::{Completion, Error, TaskSpec, TaskStatus, TaskView},
         batch::{Header, Kind, Value},
@@ -15,6 +17,7 @@ use crate::{
     },
 };
 use futures_channel::oneshot::Sender;
+use std::collections::HashMap;
 
 /// What became of each member of a request, told when all of them are settled.
 pub type Outcomes = Result<Vec<Result<TaskId, Error>>, Error>;
@@ -38,16 +41,49 @@ pub struct Placed {
     type_index: TypeIndex,
 }
 
-/// How many of some placed tasks go to each shard that takes any.
-pub fn parts(placed: &[Placed]) -> Vec<(CoreIndex, u32)> {
-    let mut parts: Vec<(CoreIndex, u32)> = Vec::new();
-    for Placed { id, .. } in placed {
-        match parts.iter_mut().find(|(core, _)| *core == id.shard) {
-            Some((_, count)) => *count += 1,
-            None => parts.push((id.shard, 1)),
+/// What a shard is asked before it gets its part of a batch.
+pub struct Part {
+    /// The shard.
+    pub core: CoreIndex,
+    /// Tasks for it.
+    pub count: u32,
+    /// Their keys, each with the hash of what it is to stand for.
+    pub keys: Vec<(String, u64)>,
+}
+
+/// The parts of a batch of placed tasks, one for each shard that takes any.
+///
+/// # Errors
+/// [`Error::Conflict`] when one key stands for two different tasks.
+pub fn parts(specs: &[TaskSpec], placed: &[Placed]) -> Result<Vec<Part>, Error> {
+    let mut parts: Vec<Part> = Vec::new();
+    let mut keys = HashMap::new();
+    for (spec, Placed { id, .. }) in specs.iter().zip(placed) {
+        let place = parts.iter().position(|part| part.core == id.shard).unwrap_or_else(|| {
+            parts.push(Part { core: id.shard, count: 0, keys: Vec::new() });
+            parts.len() - 1
+        });
+        parts[place].count += 1;
+        if let Some(key) = &spec.key {
+            let hash = fingerprint(spec).hash();
+            if *keys.entry((&spec.agent_type, key)).or_insert(hash) != hash {
+                return Err(key_conflict());
+            }
+            parts[place].keys.push((key.clone(), hash));
         }
     }
-    parts
+    Ok(parts)
+}
+
+fn fingerprint(spec: &TaskSpec) -> Fingerprint<'_> {
+    Fingerprint {
+        agent_type: &spec.agent_type,
+        payload: &spec.payload,
+        priority: spec.priority,
+        timeout_ms: spec.timeout_ms.unwrap_or(0),
+        max_attempts: spec.max_attempts.unwrap_or(0),
+        delay_ms: spec.delay_ms,
+    }
 }
 
 impl Shard {

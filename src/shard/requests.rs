@@ -58,8 +58,8 @@ impl Shard {
                 Response::Done
             }
             Request::Stop(agent) => done(self.stop_agent(agent)),
-            Request::Reserve(count, priority) => {
-                let reserved = self.tasks.reserve(self.kernel.now_ms(), count as usize, priority);
+            Request::Reserve(count, priority, keys) => {
+                let reserved = self.tasks.reserve(self.kernel.now_ms(), count, priority, &keys);
                 self.end_evicted();
                 done(reserved)
             }

@@ -88,13 +88,20 @@ impl Tasks {
     pub(super) fn reserve(
         &mut self,
         now_ms: u64,
-        count: usize,
+        count: u32,
         priority: Priority,
+        keys: &[(String, u64)],
     ) -> Result<(), Error> {
         if !self.ledger.has_room() {
             return Err(Error::Backpressure(LOG_RETRY_MS));
         }
-        self.table.reserve(now_ms, count, priority)
+        for (key, body_hash) in keys {
+            let key = Key { bytes: key.as_bytes(), body_hash: *body_hash };
+            if self.table.conflicts(now_ms, key) {
+                return Err(key_conflict());
+            }
+        }
+        self.table.reserve(now_ms, count as usize, priority)
     }
 
     pub(super) fn release(&mut self, count: usize) {
@@ -210,6 +217,11 @@ impl Tasks {
         }
         true
     }
+}
+
+/// A key stands for another task.
+pub(super) fn key_conflict() -> Error {
+    Error::Conflict("key: another task was submitted with it before".into())
 }
 
 impl Shard {

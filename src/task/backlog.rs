@@ -12,7 +12,7 @@ use super::{
     list::Link,
     place::{Place, Spot},
     replay::Recorded,
-    table::TaskTable,
+    table::{TableLimits, TaskTable},
 };
 use crate::{
     registry::TypeIndex,
@@ -22,10 +22,6 @@ use crate::{
     },
 };
 
-/// Tasks that a queue may have in memory however many there are in all.
-const HOT_LEAST: u32 = 64;
-/// A queue with fewer than this asks for cold ones.
-const READY_LEAST: u32 = HOT_LEAST / 2;
 /// One queue may have this part of all the tasks that may be in memory.
 const QUEUE_PART: usize = 4;
 
@@ -53,7 +49,7 @@ impl TaskTable {
     pub(super) fn is_beyond_hot(&mut self, type_index: TypeIndex, priority: Priority) -> bool {
         let too_many = self.has_too_many_hot();
         let queue = self.queues.of(type_index, priority);
-        queue.has_cold() || (too_many && queue.hot_len >= HOT_LEAST)
+        queue.has_cold() || (too_many && queue.hot_len as usize >= self.limits.hot_least)
     }
 
     /// Whether the log can give a task back, and nobody needs it in memory.
@@ -166,17 +162,17 @@ impl TaskTable {
         if !self.cold.thirsty {
             return wanted;
         }
-        let limit = self.limits.queue_primary;
+        let TableLimits { queue_primary: limit, hot_least, .. } = self.limits;
         let coming: u32 = self.queues.all().map(|queue| queue.coming()).sum();
         let mut hot = self.hot_waiting() + coming as usize;
         let slab = &mut self.cold.slab;
         for queue in self.queues.all() {
             let part = match hot < limit / 2 {
-                true => (limit / QUEUE_PART) as u32,
+                true => limit / QUEUE_PART,
                 false => 0,
             };
-            let enough = part.max(HOT_LEAST);
-            if queue.ready_len() >= READY_LEAST.max(enough / 2) {
+            let enough = part.max(hot_least);
+            if queue.ready_len() >= enough / 2 {
                 continue;
             }
             while queue.has_unasked() && queue.ready_len() < enough {

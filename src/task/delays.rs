@@ -25,10 +25,17 @@ pub(super) enum Sleeper {
 #[derive(Clone, Copy)]
 struct Delay {
     due_ms: u64,
+    /// Grows, and wraps: of those that are due together the one that came first goes first.
+    turn: u32,
     who: u32,
 }
 
 impl Delay {
+    fn is_before(self, other: Self) -> bool {
+        let earlier = (self.turn.wrapping_sub(other.turn) as i32) < 0;
+        self.due_ms < other.due_ms || (self.due_ms == other.due_ms && earlier)
+    }
+
     fn sleeper(self) -> Sleeper {
         match self.who & COLD {
             0 => Sleeper::Hot(self.who),
@@ -56,6 +63,7 @@ impl Beds<'_> {
 #[derive(Default)]
 pub(super) struct Delays {
     heap: Vec<Delay>,
+    turns: u32,
 }
 
 impl Delays {
@@ -70,7 +78,8 @@ impl Delays {
             Sleeper::Hot(key) => key,
             Sleeper::Cold(slot) => slot | COLD,
         };
-        self.heap.push(Delay { due_ms, who });
+        self.turns = self.turns.wrapping_add(1);
+        self.heap.push(Delay { due_ms, turn: self.turns, who });
         self.rise(beds, self.heap.len() - 1);
     }
 
@@ -105,7 +114,7 @@ impl Delays {
         let delay = self.heap[place];
         while place > 0 {
             let parent = (place - 1) / CHILDREN;
-            if self.heap[parent].due_ms <= delay.due_ms {
+            if !delay.is_before(self.heap[parent]) {
                 break;
             }
             self.put(beds, place, self.heap[parent]);
@@ -117,9 +126,15 @@ impl Delays {
     fn sink(&mut self, beds: &mut Beds<'_>, mut place: usize) {
         let delay = self.heap[place];
         loop {
-            let children = place * CHILDREN + 1..self.heap.len().min(place * CHILDREN + 5);
-            let Some(least) = children.min_by_key(|child| self.heap[*child].due_ms) else { break };
-            if self.heap[least].due_ms >= delay.due_ms {
+            let first = place * CHILDREN + 1;
+            let children = first..self.heap.len().min(first + CHILDREN);
+            let earlier =
+                |one: usize, other: usize| match self.heap[other].is_before(self.heap[one]) {
+                    true => other,
+                    false => one,
+                };
+            let Some(least) = children.reduce(earlier) else { break };
+            if !self.heap[least].is_before(delay) {
                 break;
             }
             self.put(beds, place, self.heap[least]);
@@ -146,33 +161,32 @@ mod tests {
                 cold.insert(Cold::default());
             }
             let mut delays = Delays::default();
-            let mut model: BTreeSet<(u64, u32)> = BTreeSet::new();
-            for (step, who, due_ms) in steps {
+            // When it is due, when it came, who it is.
+            let mut model: BTreeSet<(u64, usize, u32)> = BTreeSet::new();
+            for (turn, (step, who, due_ms)) in steps.into_iter().enumerate() {
                 let sleeper = match who % 2 {
                     0 => Sleeper::Hot(who),
                     _ => Sleeper::Cold(who),
                 };
                 let beds = &mut Beds { entries: &mut entries, cold: &mut cold };
-                let there = model.iter().find(|there| there.1 == who).copied();
+                let there = model.iter().find(|there| there.2 == who).copied();
                 match (step, there) {
                     (0 | 1, None) => {
                         delays.push(beds, sleeper, due_ms);
-                        model.insert((due_ms, who));
+                        model.insert((due_ms, turn, who));
                     }
                     (2, Some(there)) => {
                         delays.remove(beds, sleeper);
                         model.remove(&there);
                     }
                     (3, _) => {
-                        let popped = delays.pop(beds, due_ms);
                         let first = model.first().filter(|first| first.0 <= due_ms).copied();
-                        prop_assert_eq!(popped.is_some(), first.is_some());
-                        if let (Some(Sleeper::Hot(who) | Sleeper::Cold(who)), Some(first)) =
-                            (popped, first)
-                        {
-                            // Of those that are due at the same time any may come.
-                            prop_assert!(model.remove(&(first.0, who)));
-                        }
+                        let expected = first.map(|(_, _, who)| match who % 2 {
+                            0 => Sleeper::Hot(who),
+                            _ => Sleeper::Cold(who),
+                        });
+                        prop_assert_eq!(delays.pop(beds, due_ms), expected);
+                        first.map(|first| model.remove(&first));
                     }
                     _ => {}
                 }

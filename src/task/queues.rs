@@ -60,8 +60,8 @@ impl Queue {
     }
 
     /// Tasks that are in memory or will be soon, in front of everything that nobody asked for.
-    pub(super) fn ready_len(&self) -> u32 {
-        self.hot_len + self.coming
+    pub(super) fn ready_len(&self) -> usize {
+        (self.hot_len + self.coming) as usize
     }
 
     pub(super) fn coming(&self) -> u32 {

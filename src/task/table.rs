@@ -52,6 +52,8 @@ pub struct TableLimits {
     pub queue_primary: usize,
     /// Tasks that may wait beyond that; then submissions are refused.
     pub queue_overflow: usize,
+    /// Tasks that each queue may have in memory however many there are in all.
+    pub hot_least: usize,
     /// Ended tasks that are remembered.
     pub retained: usize,
     /// Bytes that the results of remembered tasks may take.
@@ -78,6 +80,9 @@ pub struct TableLimits {
 }
 
 impl TableLimits {
+    /// A `hot_least` that bridges the time which the log needs to read the next ones.
+    pub const HOT_LEAST: usize = 64;
+
     /// How long an attempt of a task may take that asked for that, milliseconds; 49 days at most.
     #[inline]
     pub(super) fn timeout_of(&self, asked_ms: u64) -> u32 {
@@ -408,6 +413,12 @@ impl TaskTable {
             return Err(Error::Backpressure(retry_after_ms));
         }
         Ok(None)
+    }
+
+    /// Whether a submission with that key would be refused as another task's.
+    pub fn conflicts(&self, now_ms: u64, key: Key<'_>) -> bool {
+        let known = self.keys.find(key.bytes, now_ms);
+        known.is_some_and(|slot| self.keys.get(slot).key().body_hash != key.body_hash)
     }
 
     /// Forgets keys that have expired, `count` at most.

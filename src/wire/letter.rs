@@ -35,8 +35,10 @@ pub enum Request {
     Grow(u16),
     /// Stops an agent.
     Stop(AgentId),
-    /// Keeps room in the queue for so many submissions, the least urgent of that priority.
-    Reserve(u32, Priority),
+    /// Keeps room in the queue for so many submissions, the least urgent of that priority, unless
+    /// one of their keys stands for another task: each key with the hash of what it is to stand
+    /// for.
+    Reserve(u32, Priority, Vec<(String, u64)>),
     /// Gives room that was kept back.
     Release(u32),
 }

@@ -18,7 +18,7 @@ class Server:
         words = [PROGRAM, "serve", "--json", "--config", config]
         # Without a folder that outlives it, what the node keeps goes with the test.
         self.own_folder = None if folder else tempfile.TemporaryDirectory(prefix="coreflow-")
-        #settings = (*settings, f"log.folder={folder or self.own_folder.name}")
+        settings = (*settings, f"log.folder={folder or self.own_folder.name}")
         chosen = ("server.rpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0")
         for setting in (*chosen, *settings):
             words += ["--set", setting]
