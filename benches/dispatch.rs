@@ -20,7 +20,7 @@
 use coreflow::{
     config::Config,
     registry::{Directory, Entry},
-    task::{LoadIndex, Submission, TableLimits, TaskTable, Watcher},
+    task::{LoadIndex, Origin, Submission, Submitted, TableLimits, TaskTable, Watcher},
     wire::{
         api::Priority,
         id::{AgentId, CoreIndex},
@@ -182,18 +182,8 @@ struct Life {
 impl Life {
     fn new() -> Self {
         let limits = Config::default().tasks;
-        let table = TaskTable::new(
-            0,
-            TableLimits {
-                queue_primary: limits.queue_primary,
-                queue_overflow: limits.queue_overflow,
-                retained: limits.retained,
-                retained_bytes: limits.retained_bytes,
-                max_payload_bytes: limits.max_payload_bytes,
-                max_attempts: limits.max_attempts,
-                timeout_ms: limits.timeout_ms,
-            },
-        );
+        let origin = Origin { shard: 0, first_token: 1, durable: false, zero_unix_ms: 0 };
+        let table = TaskTable::new(origin, TableLimits::from(&limits));
         let mut life = Self { table, random: Rng::with_seed(SEED), keys: Vec::new() };
         // From here on each task that ends makes the table forget one.
         (0..limits.retained).for_each(|_| life.live(1));
@@ -208,10 +198,16 @@ impl Life {
             payload: &[7; 64],
             timeout_ms: 0,
             max_attempts: 0,
+            delay_ms: 0,
+            key: None,
+            transient: false,
             reserved: false,
             watcher: Some(Watcher { target: 1, correlation: 2 }),
         };
-        self.table.submit(0, submission).expect("the queue has room")
+        match self.table.submit(0, submission).expect("the queue has room") {
+            Submitted::New(key) => key,
+            Submitted::Existing(_) => unreachable!("no task has a key"),
+        }
     }
 
     /// The whole life of so many tasks.
@@ -220,7 +216,7 @@ impl Life {
             let key = self.submit();
             self.keys.push(key);
         }
-        self.keys.drain(..).for_each(|key| self.table.accepted(key));
+        self.keys.drain(..).for_each(|key| self.table.accepted(key, 0, None));
         while let Some(key) = self.table.next(0) {
             let lease = self.table.start(key, 0);
             let mut result = [0; 64];

@@ -1,7 +1,7 @@
 //! Opens the durable log when a node starts and brings every shard to where it was.
 
 use crate::{
-    config::{self, Config, Realtime},
+    config::{Config, Realtime},
     consensus::{
         self, MemoryLog, Record, TaskLog,
         open::{self, OpenError, Settings},
@@ -11,7 +11,7 @@ use crate::{
     registry::TypeIndex,
     runtime::{doorbell::Doorbell, topology::Topology},
     shard::{backlog::recorded, types::Types},
-    task::{Key, Origin, Place, RetryPolicy, TableLimits, TaskTable},
+    task::{Key, Origin, Place, TableLimits, TaskTable},
     wire::id::CoreIndex,
 };
 
@@ -32,7 +32,10 @@ pub(super) struct Recovered {
 pub(super) fn in_memory(config: &Config, shards: CoreIndex, unix_ms: u64) -> Recovered {
     let shard = |shard| {
         let origin = Origin { shard, first_token: 1, durable: false, zero_unix_ms: unix_ms };
-        (TaskLog::Memory(MemoryLog::default()), TaskTable::new(origin, limits(&config.tasks)))
+        (
+            TaskLog::Memory(MemoryLog::default()),
+            TaskTable::new(origin, TableLimits::from(&config.tasks)),
+        )
     };
     Recovered { shards: (0..shards).map(shard).collect(), durable: None }
 }
@@ -60,7 +63,7 @@ pub(super) fn from_log(
     let shards = bells.len();
     let table = |shard| {
         let origin = Origin { shard, first_token: 1, durable: true, zero_unix_ms: unix_ms };
-        TaskTable::new(origin, limits(&config.tasks))
+        TaskTable::new(origin, TableLimits::from(&config.tasks))
     };
     let mut tables: Vec<_> = (0..shards as CoreIndex).map(table).collect();
     let opened = open::open(settings, shards, bells, &mut |place, _, record| {
@@ -108,24 +111,5 @@ fn replay(
             table.replay_key(place, key, id.random, expires_unix_ms, 0);
         }
         Record::Forgotten { id } => table.replay_forgotten(id.random),
-    }
-}
-
-fn limits(tasks: &config::Tasks) -> TableLimits {
-    TableLimits {
-        queue_primary: tasks.queue_primary,
-        queue_overflow: tasks.queue_overflow,
-        hot_least: TableLimits::HOT_LEAST,
-        retained: tasks.retained,
-        retained_bytes: tasks.retained_bytes,
-        max_payload_bytes: tasks.max_payload_bytes,
-        max_attempts: tasks.max_attempts,
-        timeout_ms: tasks.timeout_ms,
-        ageing_ms: tasks.ageing_ms,
-        retry: RetryPolicy { base_ms: tasks.retry_base_ms, max_ms: tasks.retry_max_ms },
-        key_ttl_ms: tasks.key_ttl_ms,
-        keys_max: tasks.keys_max,
-        dead_max: tasks.dead_max,
-        drop_policy: tasks.drop_policy,
     }
 }

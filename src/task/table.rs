@@ -27,7 +27,7 @@ use super::{
     retry::RetryPolicy,
 };
 use crate::{
-    config::DropPolicy,
+    config::{self, DropPolicy},
     registry::TypeIndex,
     wire::{
         api::{Error, Priority, TaskStatus, TaskView},
@@ -77,6 +77,27 @@ pub struct TableLimits {
     pub dead_max: usize,
     /// What a full queue does with a new task.
     pub drop_policy: DropPolicy,
+}
+
+impl From<&config::Tasks> for TableLimits {
+    fn from(tasks: &config::Tasks) -> Self {
+        Self {
+            queue_primary: tasks.queue_primary,
+            queue_overflow: tasks.queue_overflow,
+            hot_least: Self::HOT_LEAST,
+            retained: tasks.retained,
+            retained_bytes: tasks.retained_bytes,
+            max_payload_bytes: tasks.max_payload_bytes,
+            max_attempts: tasks.max_attempts,
+            timeout_ms: tasks.timeout_ms,
+            ageing_ms: tasks.ageing_ms,
+            retry: RetryPolicy { base_ms: tasks.retry_base_ms, max_ms: tasks.retry_max_ms },
+            key_ttl_ms: tasks.key_ttl_ms,
+            keys_max: tasks.keys_max,
+            dead_max: tasks.dead_max,
+            drop_policy: tasks.drop_policy,
+        }
+    }
 }
 
 impl TableLimits {

@@ -15,9 +15,9 @@ SEED = int(os.environ.get("COREFLOW_SEED", random.SystemRandom().randrange(1 << 
 KILLS = 8
 
 
-async def connect(server):
+async def connect(server, patience_s=30):
     reader, writer = await asyncio.open_connection(*server.rpc)
-    return aio_msgpack_rpc.Client(reader, writer, response_timeout=30), writer
+    return aio_msgpack_rpc.Client(reader, writer, response_timeout=patience_s), writer
 
 
 def kill(server):
@@ -34,7 +34,8 @@ async def every_acknowledged_task_ends_through_kills(folder):
         acknowledged[number] = (await client.call("task.submit", task))["id"]
 
     async def work(server):
-        client, writer = await connect(server)
+        # The client goes on waiting for a server that was killed.
+        client, _ = await connect(server, patience_s=2)
         await client.call("worker.register", {"types": ["errand"], "capacity": 100})
         while True:
             for task in (await client.call("worker.fetch", {"max": 50, "wait_ms": 1000}))["tasks"]:
@@ -44,7 +45,7 @@ async def every_acknowledged_task_ends_through_kills(folder):
 
     async def load(server):
         nonlocal submitted
-        client, writer = await connect(server)
+        client, _ = await connect(server, patience_s=2)
         # What got no answer before is submitted again under its key.
         open_numbers = [number for number in range(submitted) if number not in acknowledged]
         await asyncio.gather(*(submit(client, number) for number in open_numbers))
@@ -53,7 +54,7 @@ async def every_acknowledged_task_ends_through_kills(folder):
             submitted += 100
             await asyncio.gather(*(submit(client, number) for number in numbers))
 
-    for _ in range(KILLS):
+    for number in range(KILLS):
         server = Server(config=CONFIG, folder=folder)
         jobs = [asyncio.ensure_future(job(server)) for job in (load, work)]
         await asyncio.sleep(dice.uniform(0.05, 0.4))
@@ -61,6 +62,7 @@ async def every_acknowledged_task_ends_through_kills(folder):
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
+        print(f"   kill {number}: {len(acknowledged)} of {submitted} acknowledged, {len(ended)} ended", flush=True)
     assert acknowledged and ended, "the kills came too early to show anything"
 
     with serving(config=CONFIG, folder=folder) as server:
