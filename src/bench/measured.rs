@@ -17,6 +17,10 @@ pub struct Effort {
     pub seconds: f64,
     /// Open loop: messages in a second; `None` for the suite's own.
     pub rate: Option<u64>,
+    /// Tasks that live through the kills of their node; `None` for the suite's own.
+    pub tasks: Option<u32>,
+    /// What all that is random comes from; `None` for a new one.
+    pub seed: Option<u64>,
 }
 
 impl Effort {
@@ -104,6 +108,29 @@ impl Measured {
         Self { component, figures, latency: Some(latency), main: "p99_ms" }
     }
 
+    /// Figures of which the counts matter.
+    pub(super) fn counts(component: &'static str) -> Self {
+        Self { component, figures: BTreeMap::new(), latency: None, main: "" }
+    }
+
+    /// Adds latencies beside the figures.
+    pub(super) fn with_latency(mut self, latency: Latency) -> Self {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// Adds a measurement.
+    pub(super) fn with_value(mut self, name: &'static str, value: f64) -> Self {
+        self.figures.insert(name, Figure::Value(value));
+        self
+    }
+
+    /// Adds whether something holds.
+    pub(super) fn with_truth(mut self, name: &'static str, holds: bool) -> Self {
+        self.figures.insert(name, Figure::Holds(holds));
+        self
+    }
+
     /// Adds a count.
     pub(super) fn with(mut self, name: &'static str, count: u64) -> Self {
         self.figures.insert(name, Figure::Count(count));
@@ -129,6 +156,13 @@ impl Measured {
         self.judge((target, value <= target), (goal, value <= goal))
     }
 
+    /// Holds a figure against our own goal, where nothing else was asked for.
+    pub(super) fn goal_at_most(mut self, name: &'static str, goal: f64) -> Self {
+        self.main = name;
+        let met = self.main_value() <= goal;
+        self.with_value("goal", goal).with_truth("goal_met", met)
+    }
+
     fn judge(mut self, target: (f64, bool), goal: (f64, bool)) -> Self {
         self.figures.extend([
             ("target", Figure::Value(target.0)),
@@ -148,6 +182,7 @@ impl Measured {
     pub fn main_value(&self) -> f64 {
         match self.figures.get(self.main) {
             Some(Figure::Value(value)) => *value,
+            Some(Figure::Count(count)) => *count as f64,
             _ => f64::NAN,
         }
     }
@@ -183,7 +218,7 @@ mod tests {
 
     #[test]
     fn rounds_go_on_for_their_time_and_at_least_three() {
-        let effort = Effort { quick: true, seconds: 0.0, rate: None };
+        let effort = Effort { quick: true, seconds: 0.0, rate: None, tasks: None, seed: None };
         let mut count = 0;
         let rounds = effort.rounds(|| {
             count += 1;
