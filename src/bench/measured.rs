@@ -17,6 +17,8 @@ pub struct Effort {
     pub seconds: f64,
     /// Open loop: messages in a second; `None` for the suite's own.
     pub rate: Option<u64>,
+    /// Only this component; `None` for all of a suite.
+    pub only: Option<&'static str>,
     /// Tasks that live through the kills of their node; `None` for the suite's own.
     pub tasks: Option<u32>,
     /// What all that is random comes from; `None` for a new one.
@@ -27,6 +29,11 @@ impl Effort {
     /// The first of two at full effort, the second at quick effort.
     pub(super) fn choose<T>(&self, (full, quick): (T, T)) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// Whether a component is to be measured.
+    pub(super) fn wants(&self, component: &str) -> bool {
+        self.only.is_none_or(|only| only == component)
     }
 
     /// Repeats a round until the time is over, at least three times, after one that does not
@@ -218,7 +225,8 @@ mod tests {
 
     #[test]
     fn rounds_go_on_for_their_time_and_at_least_three() {
-        let effort = Effort { quick: true, seconds: 0.0, rate: None, tasks: None, seed: None };
+        let effort =
+            Effort { quick: true, seconds: 0.0, rate: None, only: None, tasks: None, seed: None };
         let mut count = 0;
         let rounds = effort.rounds(|| {
             count += 1;

@@ -38,6 +38,16 @@ use std::{
 /// How long agents may take to start.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// Everything that can be measured.
+pub const COMPONENTS: [&str; 6] = [
+    "message_passing",
+    "agent_scheduling",
+    "durable_tasks",
+    "message_latency",
+    "task_loss",
+    "agent_failover",
+];
+
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
@@ -59,6 +69,16 @@ impl Suite {
             Self::Latency => &[Self::Latency],
             Self::Reliability => &[Self::Reliability],
             Self::All => &[Self::Throughput, Self::Latency, Self::Reliability],
+        }
+    }
+
+    /// What it measures.
+    fn components(self) -> &'static [&'static str] {
+        match self {
+            Self::Throughput => &["message_passing", "agent_scheduling", "durable_tasks"],
+            Self::Latency => &["message_latency"],
+            Self::Reliability => &["task_loss", "agent_failover"],
+            Self::All => &COMPONENTS,
         }
     }
 
@@ -100,20 +120,17 @@ pub fn run(
     let begun =
         Manifest::begin(command.join(" "), config.hash().to_string(), probe::measure(&cpus));
     let mut results = Vec::new();
-    if matches!(suite, Suite::Throughput | Suite::All) {
-        tell("message_passing");
-        results.push(message_passing::run(config, effort)?);
-        tell("agent_scheduling");
-        results.push(agent_scheduling::run(config, effort)?);
-        tell("durable_tasks");
-        results.push(durable_tasks::run(config, effort, folder)?);
-    }
-    if matches!(suite, Suite::Latency | Suite::All) {
-        tell("message_latency");
-        results.extend(message_latency::run(config, effort)?);
-    }
-    if matches!(suite, Suite::Reliability | Suite::All) {
-        results.extend(reliability::run(config, effort, folder, &mut tell)?);
+    for &component in suite.components().iter().filter(|component| effort.wants(component)) {
+        tell(component);
+        match component {
+            "message_passing" => results.push(message_passing::run(config, effort)?),
+            "agent_scheduling" => results.push(agent_scheduling::run(config, effort)?),
+            "durable_tasks" => results.push(durable_tasks::run(config, effort, folder)?),
+            "message_latency" => results.extend(message_latency::run(config, effort)?),
+            "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),
+            "agent_failover" => results.push(reliability::failover::run(config, effort, folder)?),
+            other => unreachable!("{other} is no component of a suite"),
+        }
     }
     Ok(Report { manifest: begun.finish(probe::measure(&cpus)), results })
 }

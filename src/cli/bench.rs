@@ -37,6 +37,9 @@ pub struct BenchArgs {
     /// Open loop: messages in a second [default: 1000000]
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<u64>,
+    /// Measure only this component
+    #[arg(long, value_name = "COMPONENT", value_parser = component)]
+    only: Option<&'static str>,
     /// Reliability: tasks that live through the kills of their node [default: 1000000, with
     /// --quick 20000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..=5_000_000))]
@@ -51,6 +54,11 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("a number of seconds, 0 to 3600".into()),
     }
+}
+
+fn component(name: &str) -> Result<&'static str, String> {
+    let mut found = bench::COMPONENTS.into_iter().filter(|component| *component == name);
+    found.next().ok_or_else(|| format!("one of {}", bench::COMPONENTS.join(", ")))
 }
 
 fn rate(text: &str) -> Result<u64, String> {
@@ -73,6 +81,7 @@ pub fn run(
         quick: args.quick,
         seconds: args.seconds.unwrap_or(default),
         rate: args.rate,
+        only: args.only,
         tasks: args.tasks,
         seed: args.seed,
     };

@@ -35,7 +35,11 @@ const STEP_LIMIT: Duration = Duration::from_secs(30);
 const GOAL_MS: f64 = 110.0;
 
 /// Measures failovers one after the other.
-pub(super) fn run(config: &Config, effort: &Effort, folder: &Path) -> io::Result<Measured> {
+pub(in crate::bench) fn run(
+    config: &Config,
+    effort: &Effort,
+    folder: &Path,
+) -> io::Result<Measured> {
     let scratch = Scratch::new(folder, "failover")?;
     let effects = scratch.path().join("effects");
     let kind = AgentKind::Exec { command: agent_kills::command(&effects, true)? };

@@ -6,7 +6,7 @@
 
 mod agent_kills;
 pub mod child;
-mod failover;
+pub(super) mod failover;
 mod ledger;
 mod node_kills;
 mod roles;
@@ -45,29 +45,28 @@ struct Losses {
     ended_twice: u64,
 }
 
-/// Measures both; `tell` hears of the seed.
+/// Measures `task_loss`; `tell` hears of its parts and of the seed.
 ///
 /// # Errors
 /// When a node does not start, or ends without being killed. A lost task is no error but a figure.
-pub(super) fn run(
+pub(super) fn task_loss(
     config: &Config,
     effort: &Effort,
     folder: &Path,
     tell: &mut dyn FnMut(&str),
-) -> io::Result<Vec<Measured>> {
+) -> io::Result<Measured> {
     let seed = effort.seed.unwrap_or_else(|| fastrand::u64(..1 << 53));
-    tell(&format!("task_loss: agents are killed (--seed {seed} kills at the same times)"));
+    tell(&format!("task_loss while agents are killed (at the same times with --seed {seed})"));
     let (tasks, kills) = effort.choose(AGENT_KILLS);
     let agents = agent_kills::run(config, folder, tasks, kills, seed)?;
-    tell("task_loss: the node is killed");
+    tell("task_loss while the node is killed");
     let (tasks, kills) = effort.choose(NODE_KILLS);
     let tasks = effort.tasks.unwrap_or(tasks);
     let nodes = node_kills::run(config, folder, tasks, kills, seed)?;
-    tell("agent_failover");
-    Ok(vec![task_loss(agents, nodes, seed), failover::run(config, effort, folder)?])
+    Ok(figures(agents, nodes, seed))
 }
 
-fn task_loss(agents: Losses, nodes: Losses, seed: u64) -> Measured {
+fn figures(agents: Losses, nodes: Losses, seed: u64) -> Measured {
     let sum = |figure: fn(&Losses) -> u64| figure(&agents) + figure(&nodes);
     let (total, lost) = (sum(|of| of.total), sum(|of| of.lost));
     let repeated = sum(|of| of.executions).saturating_sub(sum(|of| of.tasks_run));
