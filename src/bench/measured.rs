@@ -17,12 +17,23 @@ pub struct Effort {
     pub seconds: f64,
     /// Open loop: messages in a second; `None` for the suite's own.
     pub rate: Option<u64>,
+    /// Only this component; `None` for all of a suite.
+    pub only: Option<&'static str>,
+    /// Tasks that live through the kills of their node; `None` for the suite's own.
+    pub tasks: Option<u32>,
+    /// What all that is random comes from; `None` for a new one.
+    pub seed: Option<u64>,
 }
 
 impl Effort {
     /// The first of two at full effort, the second at quick effort.
     pub(super) fn choose<T>(&self, (full, quick): (T, T)) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// Whether a component is to be measured.
+    pub(super) fn wants(&self, component: &str) -> bool {
+        self.only.is_none_or(|only| only == component)
     }
 
     /// Repeats a round until the time is over, at least three times, after one that does not
@@ -104,6 +115,29 @@ impl Measured {
         Self { component, figures, latency: Some(latency), main: "p99_ms" }
     }
 
+    /// Figures of which the counts matter.
+    pub(super) fn counts(component: &'static str) -> Self {
+        Self { component, figures: BTreeMap::new(), latency: None, main: "" }
+    }
+
+    /// Adds latencies beside the figures.
+    pub(super) fn with_latency(mut self, latency: Latency) -> Self {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// Adds a measurement.
+    pub(super) fn with_value(mut self, name: &'static str, value: f64) -> Self {
+        self.figures.insert(name, Figure::Value(value));
+        self
+    }
+
+    /// Adds whether something holds.
+    pub(super) fn with_truth(mut self, name: &'static str, holds: bool) -> Self {
+        self.figures.insert(name, Figure::Holds(holds));
+        self
+    }
+
     /// Adds a count.
     pub(super) fn with(mut self, name: &'static str, count: u64) -> Self {
         self.figures.insert(name, Figure::Count(count));
@@ -129,6 +163,13 @@ impl Measured {
         self.judge((target, value <= target), (goal, value <= goal))
     }
 
+    /// Holds a figure against our own goal, where nothing else was asked for.
+    pub(super) fn goal_at_most(mut self, name: &'static str, goal: f64) -> Self {
+        self.main = name;
+        let met = self.main_value() <= goal;
+        self.with_value("goal", goal).with_truth("goal_met", met)
+    }
+
     fn judge(mut self, target: (f64, bool), goal: (f64, bool)) -> Self {
         self.figures.extend([
             ("target", Figure::Value(target.0)),
@@ -148,6 +189,7 @@ impl Measured {
     pub fn main_value(&self) -> f64 {
         match self.figures.get(self.main) {
             Some(Figure::Value(value)) => *value,
+            Some(Figure::Count(count)) => *count as f64,
             _ => f64::NAN,
         }
     }
@@ -183,7 +225,8 @@ mod tests {
 
     #[test]
     fn rounds_go_on_for_their_time_and_at_least_three() {
-        let effort = Effort { quick: true, seconds: 0.0, rate: None };
+        let effort =
+            Effort { quick: true, seconds: 0.0, rate: None, only: None, tasks: None, seed: None };
         let mut count = 0;
         let rounds = effort.rounds(|| {
             count += 1;

@@ -1,17 +1,26 @@
-//! The benchmark suites: what they measure, on real nodes in this process, and their reports.
+//! The benchmark suites: what they measure, on real nodes, and their reports. Nodes whose log or
+//! death matters are other processes; the others run in this one.
 //!
 //! Every round checks what it moved (counts and sums), so a figure is never that of lost work. A
 //! bare ring is measured before and after a suite, because virtual machines change their speed:
 //! only runs whose probes agree can be compared.
 
 mod agent_scheduling;
+mod disk;
+mod durable_tasks;
+#[cfg(test)]
+mod fake;
 mod measured;
 mod message_latency;
 mod message_passing;
 mod probe;
+mod reliability;
+mod served;
 mod swarm;
+mod work;
 
 pub use measured::{Effort, Figure, Measured};
+pub use reliability::child;
 
 use crate::{
     config::Config,
@@ -29,13 +38,25 @@ use std::{
 /// How long agents may take to start.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// Everything that can be measured.
+pub const COMPONENTS: [&str; 6] = [
+    "message_passing",
+    "agent_scheduling",
+    "durable_tasks",
+    "message_latency",
+    "task_loss",
+    "agent_failover",
+];
+
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// `message_passing`, `agent_scheduling`: how much in a second
+    /// `message_passing`, `agent_scheduling`, `durable_tasks`: how much in a second
     Throughput,
     /// `message_latency`: how long one message takes
     Latency,
+    /// `task_loss`, `agent_failover`: what becomes of tasks when agents and nodes are killed
+    Reliability,
     /// Every suite
     All,
 }
@@ -46,7 +67,18 @@ impl Suite {
         match self {
             Self::Throughput => &[Self::Throughput],
             Self::Latency => &[Self::Latency],
-            Self::All => &[Self::Throughput, Self::Latency],
+            Self::Reliability => &[Self::Reliability],
+            Self::All => &[Self::Throughput, Self::Latency, Self::Reliability],
+        }
+    }
+
+    /// What it measures.
+    fn components(self) -> &'static [&'static str] {
+        match self {
+            Self::Throughput => &["message_passing", "agent_scheduling", "durable_tasks"],
+            Self::Latency => &["message_latency"],
+            Self::Reliability => &["task_loss", "agent_failover"],
+            Self::All => &COMPONENTS,
         }
     }
 
@@ -55,6 +87,7 @@ impl Suite {
         match self {
             Self::Throughput => "throughput",
             Self::Latency => "latency",
+            Self::Reliability => "reliability",
             Self::All => "all",
         }
     }
@@ -69,7 +102,8 @@ pub struct Report {
     pub results: Vec<Measured>,
 }
 
-/// Runs one suite; `tell` hears of each component before it is measured.
+/// Runs one suite; `tell` hears of each component before it is measured. Nodes that are other
+/// processes keep their log in `folder` meanwhile, so its disk is the one that is measured.
 ///
 /// # Errors
 /// When a node does not start, or something is lost.
@@ -77,6 +111,7 @@ pub fn run(
     suite: Suite,
     config: &Config,
     effort: &Effort,
+    folder: &Path,
     mut tell: impl FnMut(&str),
 ) -> io::Result<Report> {
     let cpus = swarm::topology(config)?.workers;
@@ -85,15 +120,17 @@ pub fn run(
     let begun =
         Manifest::begin(command.join(" "), config.hash().to_string(), probe::measure(&cpus));
     let mut results = Vec::new();
-    if suite != Suite::Latency {
-        tell("message_passing");
-        results.push(message_passing::run(config, effort)?);
-        tell("agent_scheduling");
-        results.push(agent_scheduling::run(config, effort)?);
-    }
-    if suite != Suite::Throughput {
-        tell("message_latency");
-        results.extend(message_latency::run(config, effort)?);
+    for &component in suite.components().iter().filter(|component| effort.wants(component)) {
+        tell(component);
+        match component {
+            "message_passing" => results.push(message_passing::run(config, effort)?),
+            "agent_scheduling" => results.push(agent_scheduling::run(config, effort)?),
+            "durable_tasks" => results.push(durable_tasks::run(config, effort, folder)?),
+            "message_latency" => results.extend(message_latency::run(config, effort)?),
+            "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),
+            "agent_failover" => results.push(reliability::failover::run(config, effort, folder)?),
+            other => unreachable!("{other} is no component of a suite"),
+        }
     }
     Ok(Report { manifest: begun.finish(probe::measure(&cpus)), results })
 }

@@ -13,7 +13,10 @@ use std::{
 /// Seconds that a component is measured at full and at quick effort.
 const SECONDS: (f64, f64) = (5.0, 0.5);
 
-/// Measure this machine: nodes are started in this process, pinned as the tuning says
+/// Measure this machine on nodes that are pinned as the tuning says
+///
+/// The nodes of durable_tasks and of the suite reliability are processes of their own, with their
+/// logs in a folder inside DIR that is removed afterwards: DIR's disk is the one that is measured.
 ///
 /// Writes DIR/SUITE.json and DIR/COMPONENT.hgrm, to be compared with `coreflow compare`. The exit
 /// code tells whether the measurement went well, not whether goals were met.
@@ -34,6 +37,16 @@ pub struct BenchArgs {
     /// Open loop: messages in a second [default: 1000000]
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<u64>,
+    /// Measure only this component
+    #[arg(long, value_name = "COMPONENT", value_parser = component)]
+    only: Option<&'static str>,
+    /// Reliability: tasks that live through the kills of their node [default: 1000000, with
+    /// --quick 20000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..=5_000_000))]
+    tasks: Option<u32>,
+    /// Reliability: kill at the same times as the run that told this seed
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -41,6 +54,11 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("a number of seconds, 0 to 3600".into()),
     }
+}
+
+fn component(name: &str) -> Result<&'static str, String> {
+    let mut found = bench::COMPONENTS.into_iter().filter(|component| *component == name);
+    found.next().ok_or_else(|| format!("one of {}", bench::COMPONENTS.join(", ")))
 }
 
 fn rate(text: &str) -> Result<u64, String> {
@@ -59,11 +77,17 @@ pub fn run(
         Err(code) => return code,
     };
     let default = if args.quick { SECONDS.1 } else { SECONDS.0 };
-    let effort =
-        Effort { quick: args.quick, seconds: args.seconds.unwrap_or(default), rate: args.rate };
+    let effort = Effort {
+        quick: args.quick,
+        seconds: args.seconds.unwrap_or(default),
+        rate: args.rate,
+        only: args.only,
+        tasks: args.tasks,
+        seed: args.seed,
+    };
     let mut reports = BTreeMap::new();
     for &suite in args.suite.parts() {
-        let told = bench::run(suite, &config, &effort, |component| {
+        let told = bench::run(suite, &config, &effort, &args.out, |component| {
             // Progress is worth nothing to whoever closed standard error.
             let _ = writeln!(err, "measuring {component} …");
         });
@@ -120,14 +144,15 @@ fn show(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn figure(measured: &Measured) -> String {
-    let value = measured.main_value();
+    let (name, value) = (measured.main(), measured.main_value());
     match &measured.latency {
+        _ if name.ends_with("_per_s") => format!("{:.2} M/s ({name})", value / 1e6),
         Some(latency) => format!(
             "p50 {:.2} µs, p99 {:.2} µs, p99.9 {:.2} µs",
             latency.quantile_ms(0.5) * 1e3,
             latency.quantile_ms(0.99) * 1e3,
             latency.quantile_ms(0.999) * 1e3
         ),
-        None => format!("{:.2} M/s ({})", value / 1e6, measured.main()),
+        None => format!("{value} {}", name.replace('_', " ")),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bench_agent;
 pub mod common;
 pub mod compare;
 pub mod completions;
@@ -40,6 +41,7 @@ enum Command {
     Dead(dead::DeadArgs),
     Agent(agent::AgentArgs),
     Bench(bench::BenchArgs),
+    BenchAgent(bench_agent::BenchAgentArgs),
     Mcp(mcp::McpArgs),
     Compare(compare::CompareArgs),
     Doctor(doctor::DoctorArgs),
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Dead(args) => dead::run(args, &common, &mut out, &mut err),
         Command::Agent(args) => agent::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
+        Command::BenchAgent(args) => bench_agent::run(args),
         Command::Mcp(args) => mcp::run(args, &common, &mut err),
         Command::Compare(args) => compare::run(args, &common, &mut out, &mut err),
         Command::Doctor(args) => doctor::run(args, &common, &mut out, &mut err),

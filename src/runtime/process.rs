@@ -33,6 +33,12 @@ pub fn kill_all() {
     std::mem::forget(running);
 }
 
+/// Kills a process and what it started, when it leads a group of its own as the children of this
+/// program and of other nodes do; one that is gone is no error.
+pub fn kill_group(leader: u32) {
+    sys::kill_group(leader);
+}
+
 /// Kills what still runs of a child's group.
 fn kill(group: u32) {
     sys::kill_group(group);

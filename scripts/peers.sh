@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Durable tasks through coreflow and through other servers on this machine. Run it with --help.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(beanstalkd redis-server nats-server)
+
+usage() {
+    cat <<'HELP'
+Usage: scripts/peers.sh [--no-install] [--folder DIR] [--seconds N]
+
+Puts, reserves and acknowledges tasks of 256 bytes, on one pipelined connection each way with a
+window of 1,000, and prints how many in a second: coreflow, Redis streams, beanstalkd and NATS
+JetStream. Servers run on loopback, on ports that the system chooses, with their data in a folder
+that is removed afterwards.
+
+  --no-install   install nothing; servers that are missing are left out
+  --folder DIR   where data goes: its disk is the one that is measured [default: target]
+  --seconds N    how long a round takes [default: 3]
+
+Without --no-install, missing servers are installed from the distribution (apt-get, root); those
+that a package starts by itself are left as they are and not used.
+HELP
+}
+
+install=true
+words=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --help | -h) usage; exit 0 ;;
+        --no-install) install=false ;;
+        --folder | --seconds) words+=("$1" "${2:?$1 needs a value}"); shift ;;
+        *) usage >&2; exit 2 ;;
+    esac
+    shift
+done
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q "install ok" ||
+        missing+=("$package")
+done
+if $install && [ ${#missing[@]} -gt 0 ]; then
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+fi
+
+cargo build --release --locked --bin coreflow --example peers
+# Some servers are installed where only root looks.
+PATH=$PATH:/usr/sbin exec target/release/examples/peers "${words[@]}"
