@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{CoreSet, Spin};
+use super::model::{CoreSet, Realtime, Spin};
 
 /// The highest processor number that a core list may name: the kernel's affinity calls carry
 /// 1,024 processors.
 const CORE_NUMBER_MAX: i128 = 1023;
 /// Longest agent type name, bytes.
 const AGENT_NAME_BYTES_MAX: usize = 64;
+/// Longest path that the kernel takes, bytes.
+const PATH_BYTES_MAX: usize = 4095;
 /// Most words of a command, and most bytes of one word: far below the kernel's limit for `execve`.
 const COMMAND_WORDS_MAX: usize = 256;
 const COMMAND_WORD_BYTES_MAX: usize = 4096;
@@ -135,6 +137,8 @@ pub enum Rule {
     Cores,
     /// An IP address of this machine with a port.
     Address,
+    /// A path of a file or folder.
+    Path,
     /// The name of an agent type.
     AgentName,
     /// One of these words.
@@ -159,6 +163,7 @@ impl Rule {
                 "a loopback IP address with a port, such as \"127.0.0.1:7450\" or \"[::1]:7450\""
                     .to_owned()
             }
+            Self::Path => format!("a path of 1 to {PATH_BYTES_MAX} bytes"),
             Self::AgentName => {
                 format!("1 to {AGENT_NAME_BYTES_MAX} letters, digits, \"-\" and \"_\"")
             }
@@ -187,6 +192,7 @@ impl Rule {
             (Self::Cores, Value::Text(text)) => one_of(text, &["auto"]),
             (Self::Cores, Value::List(items)) => cores(items),
             (Self::Address, Value::Text(text)) => address(text),
+            (Self::Path, Value::Text(text)) => path(text),
             (Self::AgentName, Value::Text(text)) => agent_name(text),
             (Self::OneOf(words), Value::Text(text)) => one_of(text, words),
             (Self::Command, Value::List(items)) => command(items),
@@ -200,7 +206,7 @@ impl Rule {
             Self::Integer { .. } | Self::PowerOfTwo { .. } => "an integer",
             Self::Spin { .. } => "an integer or \"forever\"",
             Self::Cores => "\"auto\" or a list of integers",
-            Self::Address | Self::AgentName | Self::OneOf(_) => "a string",
+            Self::Address | Self::Path | Self::AgentName | Self::OneOf(_) => "a string",
             Self::Command => "a list of strings",
         };
         format!("must be {expected}, not {found}")
@@ -261,6 +267,19 @@ fn address(text: &str) -> Result<(), String> {
     Err(format!(
         "{text:?} can be reached from other machines, and authentication is not available yet"
     ))
+}
+
+fn path(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("the path is empty".to_owned());
+    }
+    if text.contains('\0') {
+        return Err("the path holds a zero byte".to_owned());
+    }
+    if text.len() > PATH_BYTES_MAX {
+        return Err(format!("a path of {} bytes is too long", text.len()));
+    }
+    Ok(())
 }
 
 fn agent_name(text: &str) -> Result<(), String> {
@@ -360,6 +379,19 @@ impl Field for CoreSet {
             Self::List(cores) => Value::List(cores.iter().map(Field::to_value).collect()),
             Self::Auto => Value::Text("auto".to_owned()),
         }
+    }
+}
+
+impl Field for Realtime {
+    fn from_value(value: &Value) -> Self {
+        if String::from_value(value) == "off" { Self::Off } else { Self::Auto }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Off => "off".to_owned(),
+        })
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Config {
     pub agents: Agents,
     /// Queues and limits of the task service.
     pub tasks: Tasks,
+    /// The durable log.
+    pub log: Log,
     /// Listeners and their limits.
     pub server: Server,
     /// The agent types of this node and how many of each are started.
@@ -113,6 +115,30 @@ pub struct Tasks {
     pub max_attempts: u32,
     /// How long one attempt may take when the submitter names none, milliseconds.
     pub timeout_ms: u64,
+}
+
+/// The durable log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The folder that it lies in.
+    pub folder: String,
+    /// Size of a segment file, MiB.
+    pub segment_mib: u64,
+    /// Size of the log beyond which its oldest segments are cleaned, MiB.
+    pub keep_mib: u64,
+    /// Most that a core gathers before it hands it to the log, KiB.
+    pub block_kib: usize,
+    /// Whether the log's thread asks for a real-time priority.
+    pub realtime: Realtime,
+}
+
+/// Whether a thread asks for a real-time priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Realtime {
+    /// Where the process may have one.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Listeners and their limits.

@@ -5,6 +5,11 @@ use super::model::{Config, CoreSet};
 /// Room in a frame beside a payload: method, type, key and the numbers of a request.
 const ENVELOPE_BYTES: usize = 1024;
 
+/// Room in a segment of the log beside a payload and a key: heads, names and numbers.
+const SEGMENT_ENVELOPE_BYTES: u64 = 64 * 1024;
+/// Fewer segments could not be freed one by one.
+const SEGMENTS_MIN: u64 = 4;
+
 /// Something that holds between keys of a valid configuration.
 pub(super) struct Relation {
     /// The keys, as `(section, key)`; the first one that a file names is blamed.
@@ -63,6 +68,53 @@ pub(super) static RELATIONS: &[Relation] = &[
                     "{kept} bytes of results (tasks.retained_bytes) cannot keep one result of \
                      {payload} bytes (tasks.max_payload_bytes); allowed: retained_bytes from \
                      max_payload_bytes"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[
+            ("log", "segment_mib"),
+            ("server", "max_frame_bytes"),
+            ("tasks", "max_payload_bytes"),
+        ],
+        broken: |config| {
+            let (payload, frame) = (config.tasks.max_payload_bytes, config.server.max_frame_bytes);
+            let segment = config.log.segment_mib;
+            // A key may fill a frame.
+            let record = (payload + frame) as u64 + SEGMENT_ENVELOPE_BYTES;
+            (record > segment << 20).then(|| {
+                format!(
+                    "a segment of {segment} MiB (log.segment_mib) cannot hold a task with a \
+                     payload of {payload} bytes (tasks.max_payload_bytes) and a key of {frame} \
+                     bytes (server.max_frame_bytes); allowed: segment_mib from {}",
+                    record.div_ceil(1 << 20)
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("log", "block_kib"), ("log", "segment_mib")],
+        broken: |config| {
+            let (block, segment) = (config.log.block_kib, config.log.segment_mib);
+            (block as u64 * SEGMENTS_MIN > segment << 10).then(|| {
+                format!(
+                    "a block of {block} KiB (log.block_kib) is more than a quarter of a segment \
+                     of {segment} MiB (log.segment_mib); allowed: block_kib up to a quarter of \
+                     segment_mib"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("log", "keep_mib"), ("log", "segment_mib")],
+        broken: |config| {
+            let (keep, segment) = (config.log.keep_mib, config.log.segment_mib);
+            (keep < SEGMENTS_MIN * segment).then(|| {
+                format!(
+                    "{keep} MiB of log (log.keep_mib) are fewer than {SEGMENTS_MIN} segments of \
+                     {segment} MiB (log.segment_mib); allowed: keep_mib from {}",
+                    SEGMENTS_MIN * segment
                 )
             })
         },

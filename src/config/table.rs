@@ -3,7 +3,7 @@
 //! A field of the model without a row does not compile, and neither does a row without a field.
 
 use super::key::{Field, Key, Preset, Rule, Section, Value};
-use super::model::{Agents, Config, Cores, Mesh, Runtime, Server, Tasks};
+use super::model::{Agents, Config, Cores, Log, Mesh, Runtime, Server, Tasks};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -160,6 +160,33 @@ tuning_table! {
         timeout_ms = "timeout_ms", number(1, DAY_MS, "milliseconds"), Int(60_000),
             "How long one attempt may take when the submitter names no limit.",
             "Longer leaves a task longer with an agent that hangs; shorter runs slow tasks twice.";
+    }
+    log: Log, "The durable log: every task that was accepted is in it until it has ended." {
+        folder = "folder", Rule::Path, Text("coreflow-data"),
+            "The folder of the log, made when it is not there; a node has it alone.",
+            "Its disk's time for one synced write is what an accepted task waits for, and shares \
+             with all that are accepted meanwhile.";
+        segment_mib = "segment_mib", number(1, 2047, "MiB"), Int(64),
+            "The size of a file of the log. Each is filled with zeros before it is used and used \
+             again when nothing in it lives.",
+            "Larger files take longer to make ahead and are freed later; smaller ones are more, \
+             and a payload must fit into one.";
+        keep_mib = "keep_mib", number(4, 1_048_576, "MiB"), Int(512),
+            "Beyond this much log the oldest files are freed, once what lives in them was written \
+             again.",
+            "That much disk, twice that in bursts; where more lives than fits, about twice what \
+             lives. Less writes living tasks again more often; more takes longer to read at a \
+             start.";
+        block_kib = "block_kib", number(4, 65_536, "KiB"), Int(1024),
+            "The most that a core gathers before it hands it to the log; only one record that is \
+             larger makes a larger block.",
+            "Memory: eight blocks of a core may be on their way. Smaller blocks refuse \
+             submissions sooner when the disk is slow.";
+        realtime = "realtime", Rule::OneOf(&["auto", "off"]), Text("auto"),
+            "Whether the log's thread takes a real-time priority where it may (root or \
+             CAP_SYS_NICE).",
+            "With it the thread interrupts agents for some microseconds a write; without it, busy \
+             cores delay every write by about 4 milliseconds.";
     }
     server: Server, "Listeners and their limits." {
         rpc_address = "rpc_address", Rule::Address, Text("127.0.0.1:7450"),

@@ -100,6 +100,20 @@ fn an_address_that_others_can_reach_is_refused_until_there_is_authentication() {
 }
 
 #[test]
+fn a_folder_is_a_path_that_can_be_opened() {
+    let problem = |value: &str| refusal(&format!("[log]\nfolder = {value}"));
+    assert!(problem("\"\"").contains("the path is empty; allowed: a path of 1 to 4095 bytes"));
+    assert!(problem("\"a\\u0000b\"").contains("the path holds a zero byte"));
+    assert!(problem(&format!("\"{}\"", "a".repeat(4096))).contains("4096 bytes is too long"));
+    assert!(problem("5").contains("must be a string"));
+    assert_eq!(valid("[log]\nfolder = \"/srv/a b\"").log.folder, "/srv/a b");
+    let config = valid("[log]\nrealtime = \"off\"");
+    assert_eq!(config.log.realtime, Realtime::Off);
+    assert_eq!(valid(&config.print_toml()), config);
+    assert!(refusal("[log]\nrealtime = \"of\"").contains("did you mean \"off\"?"));
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused_at_the_key_that_was_written() {
     let blamed = |text: &str| refusal(text).split(": ").nth(1).unwrap_or_default().to_owned();
     assert_eq!(blamed("[mesh]\nbatch_bytes = 2048"), "mesh.batch_bytes");
@@ -110,6 +124,11 @@ fn values_that_contradict_each_other_are_refused_at_the_key_that_was_written() {
     assert_eq!(blamed("[server]\nwrite_buffer_bytes = 65536"), "server.write_buffer_bytes");
     assert_eq!(blamed("[server]\nmax_frame_bytes = 16_777_216"), "server.max_frame_bytes");
     assert_eq!(blamed("[server]\nhttp_address = \"127.0.0.1:7450\""), "server.http_address");
+    assert_eq!(blamed("[log]\nsegment_mib = 5"), "log.segment_mib");
+    assert_eq!(blamed("[log]\nblock_kib = 16_385"), "log.block_kib");
+    assert_eq!(blamed("[log]\nkeep_mib = 255"), "log.keep_mib");
+    assert_eq!(blamed("[log]\nsegment_mib = 129"), "log.segment_mib");
+    valid("[log]\nsegment_mib = 6\nkeep_mib = 24\nblock_kib = 1536");
     let crowded = "[cores]\nworkers = [0]\n[agents]\nmax_per_core = 10";
     assert_eq!(blamed(crowded), "agents.max_per_core");
     valid("[server]\nrpc_address = \"127.0.0.1:0\"\nhttp_address = \"127.0.0.1:0\"");
