@@ -133,6 +133,23 @@ pub fn open(
     start(&settings, lanes, shard_bells, disk, &survey, lock)
 }
 
+/// Reads a log without changing anything, while no node has it, and calls `visit` with every record
+/// that can be read; damage is in the survey.
+///
+/// # Errors
+/// A node has the log, or its folder cannot be read.
+pub fn inspect(
+    folder: &Path,
+    visit: &mut dyn FnMut(Place, u16, Record<'_>),
+) -> Result<Survey, OpenError> {
+    let io = |source| OpenError::Io { folder: folder.to_owned(), source };
+    let _lock = FolderLock::share(folder).map_err(|error| match error {
+        LockError::Io(source) => io(source),
+        holder => OpenError::Locked { folder: folder.to_owned(), holder },
+    })?;
+    survey(&mut SegmentFolder::new(folder, false), visit).map_err(io)
+}
+
 fn folder(path: &Path) -> io::Result<SegmentFolder> {
     let direct = is_direct(path)?;
     if !direct {
