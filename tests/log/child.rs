@@ -29,7 +29,7 @@ fn child() {
     let mut random = fastrand::Rng::with_seed(epoch);
     let mut told = [Position(0); 2];
     loop {
-        for lane in 0..2 {
+        for (lane, told) in told.iter_mut().enumerate() {
             // Small batches and large ones, so that groups of all sizes are cut off.
             let records = if random.u8(..8) == 0 { 300 } else { random.u64(..6) };
             for _ in 0..records {
@@ -43,8 +43,8 @@ fn child() {
             }
             node.lane(lane).flush();
             while let Some(committed) = node.lane(lane).next_committed() {
-                print(epoch, lane, told[lane].0 + 1, committed.upto.0);
-                told[lane] = committed.upto;
+                print(epoch, lane, told.0 + 1, committed.upto.0);
+                *told = committed.upto;
             }
         }
         if random.u8(..4) == 0 {
