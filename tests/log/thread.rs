@@ -2,7 +2,14 @@
 
 use super::{MIB, Node, Scratch, body, ended, settings};
 use coreflow::{
-    consensus::{log::Position, reader::ReadError, record::Record},
+    consensus::{
+        files::SegmentFolder,
+        log::Position,
+        reader::ReadError,
+        record::Record,
+        survey::survey,
+        writer::{Geometry, Writer},
+    },
     runtime::executor::{self, spawn_pinned},
 };
 use std::{fs, path::Path, process::Command};
@@ -63,6 +70,33 @@ fn a_full_disk_refuses_submissions_and_goes_on_when_there_is_room() {
     drop(node);
     let (_, replayed) = Node::open(settings(&folder.0, 1, 64)).expect("it opens");
     assert_eq!(replayed.len() as u128, number);
+}
+
+#[test]
+fn a_log_without_work_is_sealed_and_one_over_the_page_cache_is_the_same() {
+    let folder = Scratch::new("seal");
+    let groups = |folder: &Path| {
+        let mut disk = SegmentFolder::new(folder, false);
+        let found = survey(&mut disk, &mut |_, _, _| {}).expect("it can be read");
+        assert_eq!(found.findings, []);
+        found.segments.iter().map(|segment| segment.groups).sum::<u64>()
+    };
+    let (mut node, _) = Node::open(settings(&folder.0, 1, 4)).expect("it opens");
+    let (position, _) = node.lane(0).append(ended(0, 1, &body(1, 900)));
+    node.commit(0, position, &[]);
+    node.wait("the seal", |_| groups(&folder.0) == 3);
+    node.log.thread.stop();
+    assert_eq!(groups(&folder.0), 3, "it was sealed already");
+
+    // The same log, written on by a folder that cannot be written past the page cache.
+    let mut disk = SegmentFolder::new(&folder.0, false);
+    let found = survey(&mut disk, &mut |_, _, _| {}).expect("it can be read");
+    let geometry = Geometry { segment_bytes: MIB, keep_bytes: 4 * MIB, lanes: 1 };
+    let mut writer = Writer::resume(disk, geometry, &found, 0).expect("it can be written");
+    writer.seal().expect("it can be written");
+    drop(writer);
+    let (node, replayed) = Node::open(settings(&folder.0, 1, 4)).expect("it opens");
+    assert_eq!((node.log.epoch, replayed.len(), groups(&folder.0)), (3, 1, 6));
 }
 
 /// A small file system in memory, until it is dropped.
