@@ -11,7 +11,7 @@
 //! | [`server`] | listeners and protocols: MessagePack-RPC, HTTP (MCP, metrics, health) |
 //! | [`node`] | joins the cores into one node: start, routes, drain, shutdown |
 //! | [`shard`] | what a worker core owns: its loop, agents, mailboxes, calls, tasks |
-//! | [`consensus`] | the task log behind one trait |
+//! | [`consensus`] | the durable log of what happened to tasks |
 //! | [`registry`] | who is where: agents by id, type and name |
 //! | [`task`] | the task's life as a pure state machine, its queue and the load index |
 //! | [`wire`] | what crosses a core or a socket: envelopes, batches, MessagePack and JSON |
