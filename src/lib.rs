@@ -12,7 +12,7 @@
 //! | [`server`] | listeners and protocols: MessagePack-RPC, HTTP (MCP, metrics, health) |
 //! | [`node`] | joins the cores into one node: start, routes, drain, shutdown |
 //! | [`shard`] | what a worker core owns: its loop, agents, mailboxes, calls, tasks |
-//! | [`consensus`] | the task log behind one trait |
+//! | [`consensus`] | the durable log of what happened to tasks |
 //! | [`task`] | the task's life as a pure state machine, its queue and the load index |
 //! | [`registry`] | who is where: agents by id, type and name |
 //! | [`metrics`] | counters, histograms, `.hgrm` and JSON output, comparison of runs |

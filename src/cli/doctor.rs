@@ -1,14 +1,15 @@
 //! `coreflow doctor`: tells before a start what the machine will refuse or slow down.
 //!
 //! `host.rs` reads facts, `checks.rs` judges them against a configuration without touching the
-//! machine, `probe.rs` asks the kernel for an io_uring.
+//! machine, `probe.rs` asks the kernel for an io_uring. `log.rs` reads a log instead of the machine.
 
 mod checks;
 mod host;
+mod log;
 mod probe;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,14 +25,22 @@ use host::Host;
 const STEAL_SAMPLE: Duration = Duration::from_millis(250);
 
 /// Check this machine against the tuning: kernel, limits, cores, ports, what costs latency
-#[derive(Args, Debug)]
-pub struct DoctorArgs {}
+#[derive(Args, Debug, Default)]
+pub struct DoctorArgs {
+    /// Verify the durable log instead: every checksum, what is in it, what is damaged
+    #[arg(long)]
+    pub log: bool,
+    /// The folder of the log; without it, the one of the tuning (log.folder)
+    #[arg(long, value_name = "DIR", requires = "log")]
+    pub folder: Option<PathBuf>,
+}
 
 /// Runs every check; the report goes to `out`, errors of the configuration to `err`.
 ///
-/// The exit code is 1 when a check failed: a node would not start, or not as configured.
+/// The exit code is 1 when a check failed: a node would not start, or not as configured; or when the
+/// log is damaged or cannot be read.
 pub fn run(
-    DoctorArgs {}: &DoctorArgs,
+    args: &DoctorArgs,
     common: &Common,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -40,6 +49,10 @@ pub fn run(
         Ok(config) => config,
         Err(code) => return code,
     };
+    if args.log {
+        let folder = args.folder.clone().unwrap_or_else(|| config.log.folder.into());
+        return log::run(&folder, common.json, out, err);
+    }
     let report = Report::new(&config);
     let failed = report.status == Status::Fail;
     let code = if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
@@ -95,7 +108,7 @@ mod tests {
     #[test]
     fn the_report_is_json_whose_status_is_the_worst_of_its_checks() {
         let mut out = Vec::new();
-        run(&DoctorArgs {}, &free_ports(true), &mut out, &mut io::sink());
+        run(&DoctorArgs::default(), &free_ports(true), &mut out, &mut io::sink());
         let report = simd_json::to_owned_value(&mut out).expect("valid JSON");
         let statuses: Vec<_> = match &report["checks"] {
             simd_json::OwnedValue::Array(checks) => {
@@ -111,7 +124,7 @@ mod tests {
     #[test]
     fn the_report_for_people_has_a_line_for_each_check_and_a_sum() {
         let mut out = Vec::new();
-        run(&DoctorArgs {}, &free_ports(false), &mut out, &mut io::sink());
+        run(&DoctorArgs::default(), &free_ports(false), &mut out, &mut io::sink());
         let text = String::from_utf8(out).expect("UTF-8");
         assert!(text.contains("io_uring"), "{text}");
         assert!(text.lines().last().is_some_and(|line| line.starts_with("13 checks: ")), "{text}");
@@ -122,7 +135,7 @@ mod tests {
         let mut common = free_ports(false);
         common.overrides.push("mesh.ring_batches=3".to_owned());
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&DoctorArgs {}, &common, &mut out, &mut err);
+        let code = run(&DoctorArgs::default(), &common, &mut out, &mut err);
         assert_eq!(code, ExitCode::from(2));
         assert!(out.is_empty() && !err.is_empty());
     }

@@ -203,9 +203,9 @@ tuning_table! {
         keep_mib = "keep_mib", number(4, 1_048_576, "MiB"), Int(512),
             "Beyond this much log the oldest files are freed, once what lives in them was written \
              again.",
-            "That much disk, and half as much again in files that are ready to be used; where \
-             more lives than fits, the log grows to about twice that. Less writes living tasks \
-             again more often; more takes longer to read at a start.";
+            "That much disk, twice that in bursts; where more lives than fits, about twice what \
+             lives. Less writes living tasks again more often; more takes longer to read at a \
+             start.";
         block_kib = "block_kib", number(4, 65_536, "KiB"), Int(1024),
             "The most that a core gathers before it hands it to the log; only one record that is \
              larger makes a larger block.",

@@ -125,6 +125,11 @@ impl LaneLog {
         (self.last, self.filling.push(self.last, record))
     }
 
+    /// The position of the last record that was appended.
+    pub fn append_position(&self) -> Position {
+        self.last
+    }
+
     /// As [`TaskLog::flush`](super::log::TaskLog::flush).
     #[inline]
     pub fn flush(&mut self) {

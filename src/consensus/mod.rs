@@ -20,7 +20,7 @@
 //! what a shard sends and what a write carries; `disk.rs` what is asked of a disk, `files.rs` the
 //! real one, `simulated.rs` the one that fails; `survey.rs` reads a log, `writer.rs` writes it,
 //! both pure; `lane.rs`, `thread.rs` and `open.rs` run them; `reader.rs` reads single records;
-//! `report.rs` tells people about a log.
+//! `tally.rs` counts what is in a log.
 
 pub mod block;
 pub mod damage;
@@ -36,6 +36,7 @@ pub mod reader;
 pub mod record;
 pub mod simulated;
 pub mod survey;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 pub mod thread;

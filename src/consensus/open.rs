@@ -13,11 +13,11 @@ use super::{
     writer::{Fatal, Geometry, Writer},
 };
 use crate::runtime::{
-    disk::{FolderLock, LockError, Placement, is_direct, spawn_blocking_thread},
+    disk::{FolderLock, LockError, Placement, is_direct, make_folder, spawn_blocking_thread},
     doorbell::Doorbell,
 };
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -118,7 +118,7 @@ pub fn open(
 ) -> Result<OpenLog, OpenError> {
     assert_eq!(lanes, shard_bells.len(), "each shard has a bell");
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
-    fs::create_dir_all(&settings.folder).map_err(io)?;
+    make_folder(&settings.folder).map_err(io)?;
     let lock = FolderLock::take(&settings.folder).map_err(|error| match error {
         LockError::Io(source) => io(source),
         holder => OpenError::Locked { folder: settings.folder.clone(), holder },
@@ -131,6 +131,23 @@ pub fn open(
     }
     tell_torn(&survey);
     start(&settings, lanes, shard_bells, disk, &survey, lock)
+}
+
+/// Reads a log without changing anything, while no node has it, and calls `visit` with every record
+/// that can be read; damage is in the survey.
+///
+/// # Errors
+/// A node has the log, or its folder cannot be read.
+pub fn inspect(
+    folder: &Path,
+    visit: &mut dyn FnMut(Place, u16, Record<'_>),
+) -> Result<Survey, OpenError> {
+    let io = |source| OpenError::Io { folder: folder.to_owned(), source };
+    let _lock = FolderLock::share(folder).map_err(|error| match error {
+        LockError::Io(source) => io(source),
+        holder => OpenError::Locked { folder: folder.to_owned(), holder },
+    })?;
+    survey(&mut SegmentFolder::new(folder, false), visit).map_err(io)
 }
 
 fn folder(path: &Path) -> io::Result<SegmentFolder> {

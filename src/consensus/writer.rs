@@ -224,7 +224,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// # Errors
     /// A segment could not be begun.
-    pub fn offer(&mut self, lane: usize, block: Block) -> Result<Option<Block>, Fatal> {
+    pub fn offer(&mut self, lane: usize, mut block: Block) -> Result<Option<Block>, Fatal> {
         assert!(!self.has_failed, "a log that failed is not written");
         if !block.is_empty() {
             let bytes = self.group.padded_bytes_with(block.bytes().len());
@@ -237,10 +237,7 @@ impl<D: Disk> Writer<D> {
                 }
                 self.begin_segment()?;
             }
-            let mut block = block;
             block.offset = self.group.add(block.bytes()) as u32;
-            self.gathered.push((lane, block));
-            return Ok(None);
         }
         self.gathered.push((lane, block));
         Ok(None)

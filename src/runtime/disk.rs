@@ -150,6 +150,21 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Makes a folder, and its parents where they are not there, that outlasts a loss of power.
+///
+/// # Errors
+/// It cannot be made or synced, or is no folder.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<_> = folder.ancestors().take_while(|path| !path.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing {
+        // A path of one name lies in the folder that the process runs in, which is named ".".
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
 /// A folder is this process's alone for as long as this lives; a process that dies leaves nothing.
 #[derive(Debug)]
 pub struct FolderLock {
@@ -260,6 +275,25 @@ pub fn exit_now(code: i32) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_written_and_read_back_with_and_without_the_page_cache() {
+        let folder = std::env::temp_dir().join(format!("coreflow-disk-{}", std::process::id()));
+        make_folder(&folder.join("below")).unwrap();
+        let direct = is_direct(&folder).unwrap();
+        let mut page = AlignedBuffer::new(PAGE_BYTES);
+        for direct in [direct, false] {
+            let path = folder.join("below/file");
+            write_zeros(&path, 3 << 20, direct).unwrap();
+            page.fill(if direct { 1 } else { 2 });
+            SyncedFile::open(&path, direct).unwrap().write(8192, &page).unwrap();
+            let content = fs::read(&path).unwrap();
+            assert_eq!(content.len(), 3 << 20);
+            assert_eq!(content[8192..12_288], page[..]);
+            assert_eq!(content.iter().filter(|byte| **byte != 0).count(), PAGE_BYTES);
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn memory_begins_at_a_page_and_keeps_its_content_when_it_grows() {

@@ -123,6 +123,10 @@ impl World {
 
     /// Comes back with what is on the disk, and checks it against what was told.
     fn restart(&mut self, seed: u64) {
+        // Whatever the log handed back before the power was lost was told to the world.
+        for (lane, block) in self.log.writer.committed().collect::<Vec<_>>() {
+            self.hear(lane, &block);
+        }
         self.disk = self.disk.restarted();
         let (log, replayed) = Log::open(&self.disk);
         self.log = log;
