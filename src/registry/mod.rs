@@ -8,7 +8,7 @@
 
 use crate::wire::id::{AgentId, CoreIndex};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
 
@@ -57,13 +57,14 @@ impl Directory {
         (hash % cores as u64) as CoreIndex
     }
 
-    /// Notes a new agent; it counts as one that can work.
+    /// Notes a new agent, which counts as one that can work; says nothing new of one that is known.
     pub fn insert(&mut self, id: AgentId, entry: Entry) {
         if let Some(name) = &entry.name {
             self.names.insert(name.clone(), id);
         }
         let type_index = entry.type_index;
-        if self.agents.insert(id, Known { entry, ready: true }).is_none() {
+        if let btree_map::Entry::Vacant(place) = self.agents.entry(id) {
+            place.insert(Known { entry, ready: true });
             let home = self.home(type_index, id.core());
             home.agents += 1;
             home.ready += 1;
@@ -176,6 +177,8 @@ mod tests {
         directory.set_ready(first, false);
         directory.set_ready(first, false);
         assert_eq!(directory.homes_of(2), [home(0, 0), home(1, 1)], "one still starts");
+        directory.insert(first, Entry { type_index: 2, name: Some("clerk".into()) });
+        assert_eq!(directory.homes_of(2), [home(0, 0), home(1, 1)], "nothing new");
         assert_eq!((directory.agents_on(2, 0), directory.agents_on(2, 7)), (1, 0));
         directory.remove(first);
         directory.remove(first);

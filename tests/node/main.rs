@@ -2,7 +2,9 @@
 
 mod exec;
 mod messages;
+mod pools;
 mod shared;
+mod supervision;
 mod tasks;
 
 use coreflow::{
