@@ -5,6 +5,7 @@
 //! only runs whose probes agree can be compared.
 
 mod agent_scheduling;
+mod load_balance;
 mod measured;
 mod message_latency;
 mod message_passing;
@@ -32,7 +33,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// `message_passing`, `agent_scheduling`: how much in a second
+    /// `message_passing`, `agent_scheduling`, `load_balance`: how much in a second, and how evenly
     Throughput,
     /// `message_latency`: how long one message takes
     Latency,
@@ -90,6 +91,8 @@ pub fn run(
         results.push(message_passing::run(config, effort)?);
         tell("agent_scheduling");
         results.push(agent_scheduling::run(config, effort)?);
+        tell("load_balance");
+        results.extend(load_balance::run());
     }
     if suite != Suite::Throughput {
         tell("message_latency");
