@@ -10,6 +10,7 @@ mod disk;
 mod durable_tasks;
 #[cfg(test)]
 mod fake;
+mod load_balance;
 mod measured;
 mod message_latency;
 mod message_passing;
@@ -39,9 +40,10 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 6] = [
+pub const COMPONENTS: [&str; 7] = [
     "message_passing",
     "agent_scheduling",
+    "load_balance",
     "durable_tasks",
     "message_latency",
     "task_loss",
@@ -51,7 +53,8 @@ pub const COMPONENTS: [&str; 6] = [
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// `message_passing`, `agent_scheduling`, `durable_tasks`: how much in a second
+    /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`: how much in a second,
+    /// and how evenly
     Throughput,
     /// `message_latency`: how long one message takes
     Latency,
@@ -75,7 +78,9 @@ impl Suite {
     /// What it measures.
     fn components(self) -> &'static [&'static str] {
         match self {
-            Self::Throughput => &["message_passing", "agent_scheduling", "durable_tasks"],
+            Self::Throughput => {
+                &["message_passing", "agent_scheduling", "load_balance", "durable_tasks"]
+            }
             Self::Latency => &["message_latency"],
             Self::Reliability => &["task_loss", "agent_failover"],
             Self::All => &COMPONENTS,
@@ -125,6 +130,7 @@ pub fn run(
         match component {
             "message_passing" => results.push(message_passing::run(config, effort)?),
             "agent_scheduling" => results.push(agent_scheduling::run(config, effort)?),
+            "load_balance" => results.extend(load_balance::run()),
             "durable_tasks" => results.push(durable_tasks::run(config, effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),

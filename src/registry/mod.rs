@@ -7,7 +7,7 @@
 //!   arrived, and notices from one core arrive in order.
 
 use crate::wire::id::{AgentId, CoreIndex};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 
 /// A hash that stays the same from one start of the program to the next, and between its cores.
 pub fn hash_of(bytes: &[u8]) -> u64 {
@@ -62,13 +62,14 @@ impl Directory {
         (hash_of(name.as_bytes()) % cores as u64) as CoreIndex
     }
 
-    /// Notes a new agent; it counts as one that can work.
+    /// Notes a new agent, which counts as one that can work; says nothing new of one that is known.
     pub fn insert(&mut self, id: AgentId, entry: Entry) {
         if let Some(name) = &entry.name {
             self.names.insert(name.clone(), id);
         }
         let type_index = entry.type_index;
-        if self.agents.insert(id, Known { entry, ready: true }).is_none() {
+        if let btree_map::Entry::Vacant(place) = self.agents.entry(id) {
+            place.insert(Known { entry, ready: true });
             let home = self.home(type_index, id.core());
             home.agents += 1;
             home.ready += 1;
@@ -181,6 +182,8 @@ mod tests {
         directory.set_ready(first, false);
         directory.set_ready(first, false);
         assert_eq!(directory.homes_of(2), [home(0, 0), home(1, 1)], "one still starts");
+        directory.insert(first, Entry { type_index: 2, name: Some("clerk".into()) });
+        assert_eq!(directory.homes_of(2), [home(0, 0), home(1, 1)], "nothing new");
         assert_eq!((directory.agents_on(2, 0), directory.agents_on(2, 7)), (1, 0));
         directory.remove(first);
         directory.remove(first);

@@ -16,18 +16,25 @@ use std::time::Instant;
 
 /// A node with one agent type "child" that runs a shell script for each line it reads.
 fn node(script: &str) -> Node {
+    node_with(script, &[])
+}
+
+/// The same with keys overridden; it also has agents of type "echo".
+pub fn node_with(script: &str, overrides: &[&str]) -> Node {
     let text = format!(
         "[[agent]]\ntype = \"child\"\nkind = \"exec\"\nmin = 1\nmax = 1\n\
-         command = [\"bash\", \"-c\", '''\n{script}\n''']\n"
+         command = [\"bash\", \"-c\", '''\n{script}\n''']\n\
+         [[agent]]\ntype = \"echo\"\nkind = \"builtin\"\n"
     );
-    let config = Config::parse(&text, "the test", &[]).unwrap();
+    let overrides: Vec<String> = overrides.iter().map(|word| word.to_string()).collect();
+    let config = Config::parse(&text, "the test", &overrides).unwrap();
     NodeBuilder::new(config).start().unwrap()
 }
 
 /// Takes the id out of a task's line.
-const ID: &str = r#"id=${line#*\"id\":\"}; id=${id%%\"*}"#;
+pub const ID: &str = r#"id=${line#*\"id\":\"}; id=${id%%\"*}"#;
 
-fn task(timeout_ms: u64, attempts: u32) -> TaskSpec {
+pub fn task(timeout_ms: u64, attempts: u32) -> TaskSpec {
     TaskSpec {
         timeout_ms: Some(timeout_ms),
         max_attempts: Some(attempts),

@@ -3,7 +3,9 @@
 mod exec;
 mod limits;
 mod messages;
+mod pools;
 mod shared;
+mod supervision;
 mod tasks;
 
 use coreflow::{
