@@ -56,6 +56,17 @@ pub enum StartError {
     Mesh(io::Error),
 }
 
+/// A configuration that does not fit the host or this version is [`io::ErrorKind::InvalidInput`].
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        let kind = match &error {
+            StartError::Topology(_) | StartError::AgentType { .. } => io::ErrorKind::InvalidInput,
+            StartError::Core { error, .. } | StartError::Mesh(error) => error.kind(),
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// A node before its start: a configuration, and what a program that embeds it adds.
 pub struct NodeBuilder {
     config: Config,
