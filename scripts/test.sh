@@ -59,7 +59,7 @@ memory() {
     binary=$(cargo test --release --locked --lib --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
-        "$binary" runtime::ring runtime::mesh wire::batch --test-threads=1
+        "$binary" runtime::ring runtime::mesh wire::batch shard::links --test-threads=1
 }
 
 # python TEST REQUIREMENTS: runs a script in the virtual environment of its requirements.

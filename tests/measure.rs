@@ -161,6 +161,20 @@ fn what_cannot_be_compared_is_wrong_usage() {
 }
 
 #[test]
+fn a_core_that_is_not_there_is_a_wrong_configuration_for_whatever_starts_a_node() {
+    for words in [
+        &["serve"][..],
+        &["run", "examples/tasks.jsonl"],
+        &["bench", "latency", "--quick"],
+        &["mcp"],
+    ] {
+        let (code, out, err) = program(&[words, &["--set", "cores.workers=[1023]"]].concat());
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}: {err}");
+        assert!(err.contains("cores.workers") && err.contains("1023"), "{words:?}: {err}");
+    }
+}
+
+#[test]
 fn one_document_of_json_is_all_that_is_printed() {
     let ports =
         ["--set", "server.rpc_address=127.0.0.1:0", "--set", "server.http_address=127.0.0.1:0"];

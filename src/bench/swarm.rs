@@ -114,7 +114,8 @@ pub(super) fn roles(workers: usize) -> (CoreIndex, Vec<CoreIndex>) {
 
 /// The cores that a node with this configuration would have.
 pub(super) fn topology(config: &Config) -> io::Result<crate::runtime::topology::Topology> {
-    crate::runtime::topology::Topology::detect(&config.cores).map_err(io::Error::other)
+    crate::runtime::topology::Topology::detect(&config.cores)
+        .map_err(|error| StartError::from(error).into())
 }
 
 /// A node of the configuration without its agent types.
@@ -124,7 +125,7 @@ pub(super) fn builder(config: &Config) -> NodeBuilder {
 
 /// A node that does not start is an error of the run.
 pub(super) fn failed(error: StartError) -> io::Error {
-    io::Error::other(error)
+    error.into()
 }
 
 /// The payload that is sent: eight words that depend on its number.

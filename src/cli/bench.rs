@@ -1,6 +1,6 @@
 //! `coreflow bench SUITE`.
 
-use super::common::{Common, printed};
+use super::common::{Common, failed, printed};
 use crate::bench::{self, Effort, Measured, Report, Suite};
 use clap::Args;
 use std::{
@@ -94,10 +94,7 @@ pub fn run(
         let report = told.and_then(|report| report.write(&args.out, suite).map(|()| report));
         let report = match report {
             Ok(report) => report,
-            Err(error) => {
-                tracing::error!("{error}");
-                return ExitCode::FAILURE;
-            }
+            Err(error) => return failed(&error),
         };
         let shown = if common.json { Ok(()) } else { show(&report, out) };
         let code = printed(shown, ExitCode::SUCCESS);

@@ -50,6 +50,16 @@ impl Common {
     }
 }
 
+/// The exit code after an error that ended the subcommand and goes to the log: a configuration that
+/// the host does not allow is wrong usage, as one that nothing allows.
+pub fn failed(error: &io::Error) -> ExitCode {
+    tracing::error!("{error}");
+    match error.kind() {
+        io::ErrorKind::InvalidInput => ExitCode::from(EXIT_WRONG_USAGE),
+        _ => ExitCode::FAILURE,
+    }
+}
+
 /// The exit code after printing: a reader that closed the pipe early is no failure.
 pub fn printed(result: io::Result<()>, code: ExitCode) -> ExitCode {
     match result {

@@ -1,6 +1,10 @@
 //! `coreflow mcp`.
 
-use super::{common::Common, interrupt::Interrupt, serve};
+use super::{
+    common::{Common, failed},
+    interrupt::Interrupt,
+    serve,
+};
 use crate::{
     config::Config,
     node::NodeBuilder,
@@ -33,10 +37,7 @@ pub fn run(McpArgs {}: &McpArgs, common: &Common, err: &mut dyn Write) -> ExitCo
     };
     match speak(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -44,7 +45,7 @@ fn speak(config: Config) -> io::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let drain = Duration::from_millis(config.server.drain_ms);
     let limits = serve::limits(&config);
-    let node = NodeBuilder::new(config).start().map_err(io::Error::other)?;
+    let node = NodeBuilder::new(config).start()?;
     let interrupted = Box::pin(async move { interrupt.first().await });
     let input = UntilInterrupted { input: Unblock::new(io::stdin()), interrupted, is_over: false };
     let output = Unblock::new(io::stdout());

@@ -5,7 +5,7 @@ mod record;
 mod unended;
 
 use super::{
-    common::{Common, EXIT_WRONG_USAGE},
+    common::{Common, EXIT_WRONG_USAGE, failed},
     interrupt::Interrupt,
 };
 use crate::{
@@ -69,10 +69,7 @@ pub fn run(args: &RunArgs, common: &Common, out: &mut dyn Write, err: &mut dyn W
     match run_all(config, lines, out, err) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -85,7 +82,7 @@ fn run_all(
 ) -> io::Result<bool> {
     let interrupt = Interrupt::listen()?;
     let drain = Duration::from_millis(config.server.drain_ms);
-    let node = NodeBuilder::new(config).start().map_err(io::Error::other)?;
+    let node = NodeBuilder::new(config).start()?;
     let count = lines.count();
     let progress = show_progress(count);
     let mut run = Run {

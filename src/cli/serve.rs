@@ -1,6 +1,9 @@
 //! `coreflow serve`.
 
-use super::{common::Common, interrupt::Interrupt};
+use super::{
+    common::{Common, failed},
+    interrupt::Interrupt,
+};
 use crate::{
     config::Config,
     metrics::prometheus,
@@ -41,10 +44,7 @@ pub fn run(
     };
     match serve(config, common.json, out) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -56,7 +56,7 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let opened = listeners.clone();
     let node =
         NodeBuilder::new(config).durable().on_core(move |gateway| opened.open(&gateway)).start();
-    let node = node.map_err(io::Error::other)?;
+    let node = node?;
     if let Some(addresses) = listeners.addresses() {
         announce(&node, addresses, json, out)?;
     }

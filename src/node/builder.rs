@@ -71,6 +71,18 @@ struct Beginning {
     reader: Option<SegmentReader>,
 }
 
+/// A configuration that does not fit the host or this version is [`io::ErrorKind::InvalidInput`].
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        let kind = match &error {
+            StartError::Topology(_) | StartError::AgentType { .. } => io::ErrorKind::InvalidInput,
+            StartError::Core { error, .. } | StartError::Mesh(error) => error.kind(),
+            StartError::Log(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// A node before its start: a configuration, and what a program that embeds it adds.
 pub struct NodeBuilder {
     config: Config,
