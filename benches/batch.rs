@@ -1,16 +1,17 @@
 //! What crosses a core and what comes in at a socket: batches, MessagePack frames and JSON.
 //!
-//! - `batch/bytes_64`: 100 messages of 64 bytes are put into a batch, it is sealed, every message is
-//!   read, and the used buffer comes back for the next one, as over a ring of the mesh.
+//! - `batch/bytes_64`: 100 messages of 64 bytes are put into a batch, it is sealed, every message
+//!   is read, and the used buffer comes back for the next one, as over a ring of the mesh.
 //! - `batch/value`: the same with an archived value in each message, the news of a task with a
 //!   result of 64 bytes; it is validated and read in place.
 //! - `batch/large_shared`: the same with 16 KiB in each message that the sender holds by reference
-//!   count already; `batch/large_from_bytes`: that the sender holds as plain bytes, which are copied
-//!   once to be shared.
+//!   count already; `batch/large_from_bytes`: that the sender holds as plain bytes, which are
+//!   copied once to be shared.
 //! - `frame/…`: a `task.submit` with a payload of 256 bytes. `scan` finds the end of the frame in a
 //!   connection's buffer, `read` takes it apart in place.
-//! - `json/…`: the parameters of the same submission as JSON text. `to_msgpack` copies the text into
-//!   a used buffer (the parser overwrites it), parses and transcodes it; `from_msgpack` writes it.
+//! - `json/…`: the parameters of a submission of that size as JSON. `to_msgpack` copies the text
+//!   into a used buffer (the parser overwrites it), parses and transcodes it; `from_msgpack` writes
+//!   it.
 //!
 //! `cargo bench --bench batch`, or `cargo bench --bench batch -- --quick frame` for a first look.
 //!
@@ -147,12 +148,11 @@ fn bench_frame(criterion: &mut Criterion) {
     group.bench_function("read", |bencher| bencher.iter(|| read_frame(black_box(&frame))));
 }
 
-/// The parameters of a submission as a client writes them, with a payload of 256 characters.
+/// The parameters of a submission as a client writes them, with a text of 256 characters.
 fn submit_text() -> String {
-    let payload = "seven ".repeat(42) + "end.";
-    format!(
-        r#"{{"type":"sha256","payload":{{"text":"{payload}","weights":[0.5,-3,70000]}},"priority":"high","timeout_ms":30000}}"#
-    )
+    let text = "seven ".repeat(42) + "end.";
+    let payload = format!(r#"{{"text":"{text}","weights":[0.5,-3,70000]}}"#);
+    format!(r#"{{"type":"sha256","payload":{payload},"priority":"high","timeout_ms":30000}}"#)
 }
 
 /// Parses `text`, which is overwritten, and puts it into `packed` as MessagePack.

@@ -1,21 +1,21 @@
 //! Giving tasks to agents: the load index, the task table and the directory.
 //!
-//! - `assign/load_index/AGENTS`: the least loaded agent gets a task and the oldest of the tasks that
-//!   run ends, with half of all places taken and latencies that differ. The goal is at most 250 ns
-//!   with 10,000 agents. `assign/scan/AGENTS` does the same by looking at every agent's score, one
-//!   after the other in one array: the simple way that the index has to beat.
-//! - `task/one_by_one`: the whole life of a task in a shard's table, from its submission until it is
-//!   forgotten, its payload and its result 64 bytes each, while the table remembers as many ended
-//!   tasks as in the default tuning. `task/in_hundreds`: a hundred tasks go through each step
+//! - `assign/load_index/AGENTS`: the least loaded agent gets a task and the oldest of the tasks
+//!   that run ends, with half of all places taken and latencies that differ. The goal is at most
+//!   250 ns with 10,000 agents. `assign/scan/AGENTS` does the same by looking at every agent's
+//!   score, one after the other in one array: the simple way that the index has to beat.
+//! - `task/one_by_one`: the whole life of a task in a shard's table, from its submission until it
+//!   is forgotten, its payload and its result 64 bytes each, while the table remembers as many
+//!   ended tasks as in the default tuning. `task/in_hundreds`: a hundred tasks go through each step
 //!   together, as they do when they arrive in one batch; an iteration is still counted as 100.
 //! - `directory/id/AGENTS` and `directory/name/AGENTS`: one agent is looked up, in random order.
 //!
 //! `cargo bench --bench dispatch`, or `cargo bench --bench dispatch -- --quick assign` for a first
 //! look.
 //!
-//! The middle one of the three times is the estimate for one iteration, and `thrpt` counts tasks
-//! or lookups. What is looked up does not depend on what was found before, so the processor works
-//! on several lookups at the same time: the figure is the cost in a busy loop, not one's latency.
+//! The middle one of the three times is the estimate for one iteration, and `thrpt` counts tasks or
+//! lookups. What is looked up does not depend on what was found before, so the processor works on
+//! several lookups at the same time: the figure is the cost in a busy loop, not one's latency.
 
 use coreflow::{
     config::Config,

@@ -1,17 +1,18 @@
-//! The ring between two cores, one `u64` at a time, beside crossbeam-queue's `ArrayQueue`, which
-//! is bounded too but lets any number of threads put in and take out.
+//! The ring between two cores, one `u64` at a time, beside crossbeam-queue's `ArrayQueue`, which is
+//! bounded too but lets any number of threads put in and take out.
 //!
 //! - `ring/one_thread`: a value goes in and comes out again; nothing crosses a core.
 //! - `ring/one_way_DEPTH`: a pinned thread sends values to another pinned thread. 64 is what a ring
 //!   of the mesh holds by default.
-//! - `ring/round_trip`: a value goes to the other thread, which sends it back through a second ring.
+//! - `ring/round_trip`: a value goes to the other thread, which sends it back through a second
+//!   ring.
 //!
 //! `cargo bench --bench ring`, or `cargo bench --bench ring -- --quick one_way` for a first look.
 //!
 //! The middle one of the three times is the estimate for one value, or for one value there and
 //! back. Both threads spin, so another program on the same processors shows as outliers; the
-//! machine itself has several speeds, so compare the two queues of one run and nothing else. With
-//! a single processor only the first group is measured.
+//! machine itself has several speeds, so compare the two queues of one run and nothing else. With a
+//! single processor only the first group is measured.
 
 use coreflow::{
     config::Config,

@@ -144,12 +144,6 @@ impl Measured {
         self
     }
 
-    /// Adds a measurement, to three digits after the point.
-    pub(super) fn with_value(mut self, name: &'static str, value: f64) -> Self {
-        self.figures.insert(name, Figure::Value((value * 1_000.0).round() / 1_000.0));
-        self
-    }
-
     /// Adds a word.
     pub(super) fn with_text(mut self, name: &'static str, text: &str) -> Self {
         self.figures.insert(name, Figure::Text(text.into()));

@@ -176,30 +176,6 @@ pub enum Realtime {
     Off,
 }
 
-/// The durable log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    /// The folder that it lies in.
-    pub folder: String,
-    /// Size of a segment file, MiB.
-    pub segment_mib: u64,
-    /// Size of the log beyond which its oldest segments are cleaned, MiB.
-    pub keep_mib: u64,
-    /// Most that a core gathers before it hands it to the log, KiB.
-    pub block_kib: usize,
-    /// Whether the log's thread asks for a real-time priority.
-    pub realtime: Realtime,
-}
-
-/// Whether a thread asks for a real-time priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Realtime {
-    /// Where the process may have one.
-    Auto,
-    /// Never.
-    Off,
-}
-
 /// Listeners and their limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
