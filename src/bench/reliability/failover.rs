@@ -44,11 +44,12 @@ pub(in crate::bench) fn run(
     let effects = scratch.path().join("effects");
     let kind = AgentKind::Exec { command: agent_kills::command(&effects, true)? };
     let agent = served::agent_type(AGENT_TYPE, kind, AGENTS, 1);
-    let node = Plan::new(config, agent, scratch.path(), &agent_kills::settings())?.start()?;
+    let plan = Plan::new(config, agent, scratch.path(), &agent_kills::settings())?;
+    let node = plan.start()?;
     let mut client = Client::connect(node.rpc(), LIMIT).map_err(failed)?;
     let (kills, mut latency) = (effort.choose(KILLS), Latency::new());
     for _ in 0..kills {
-        let took = fail_over(&node, &mut client, &effects)?;
+        let took = fail_over(&node, &mut client, &effects).map_err(|error| plan.explain(error))?;
         latency.record(took.as_nanos() as u64);
     }
     let measured = Measured::latency("agent_failover", latency).with("kills", kills);
