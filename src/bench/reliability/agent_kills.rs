@@ -37,10 +37,12 @@ pub(super) fn command(effects: &Path, hang_first: bool) -> io::Result<Vec<String
     Ok(command)
 }
 
-/// Settings under which agents that are killed at once are started again at once, and a task that
-/// loses several attempts is not given up.
+/// Settings under which each kill meets an agent as if it had never crashed before, instead of one
+/// whose restarts slow down, and a task that loses several attempts is not given up.
 pub(super) fn settings() -> Vec<String> {
-    ["agents.max_restarts=10000", "tasks.max_attempts=1000"].map(str::to_owned).into()
+    ["agents.max_restarts=10000", "agents.restart_window_ms=1", "tasks.max_attempts=1000"]
+        .map(str::to_owned)
+        .into()
 }
 
 /// Runs `total` tasks while so many agents are killed, between one part of the tasks and the

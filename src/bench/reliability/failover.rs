@@ -22,8 +22,9 @@ use std::{
 
 /// The agent type.
 const AGENT_TYPE: &str = "failover";
-/// One works on the task and dies, the other one takes over.
-const AGENTS: usize = 2;
+/// One works on the task and dies, another one takes over: a task stays on its core, so there are
+/// several on each.
+const AGENTS: usize = 8;
 /// Agents that are killed, at full and at quick effort.
 const KILLS: (u64, u64) = (200, 20);
 /// How often the file of effects and the children are looked at.
@@ -58,9 +59,10 @@ pub(in crate::bench) fn run(
 
 /// Kills the agent that works on a task; tells how long the task then took to end on another one.
 fn fail_over(node: &Served, client: &mut Client, effects: &Path) -> io::Result<Duration> {
-    poll("both agents run", || {
-        Ok((served::children_of(node.pid())?.len() == AGENTS).then_some(()))
-    })?;
+    poll(
+        "all agents run",
+        || Ok((served::children_of(node.pid())?.len() == AGENTS).then_some(())),
+    )?;
     let task = Params::new().str("type", AGENT_TYPE).value("payload", &[0xc0]);
     let answer = client.call("task.submit", &task).map_err(failed)?;
     let id: Option<TaskId> = answer.get("id").and_then(View::str).and_then(|id| id.parse().ok());
