@@ -126,8 +126,8 @@ impl Measured {
         self
     }
 
-    /// Adds a measurement.
-    pub(super) fn with_value(mut self, name: &'static str, value: f64) -> Self {
+    /// Adds a measurement as it is: rounded, the loss of one task in a million would be none.
+    pub(super) fn with_exact(mut self, name: &'static str, value: f64) -> Self {
         self.figures.insert(name, Figure::Value(value));
         self
     }
@@ -167,7 +167,7 @@ impl Measured {
     pub(super) fn goal_at_most(mut self, name: &'static str, goal: f64) -> Self {
         self.main = name;
         let met = self.main_value() <= goal;
-        self.with_value("goal", goal).with_truth("goal_met", met)
+        self.with_exact("goal", goal).with_truth("goal_met", met)
     }
 
     fn judge(mut self, target: (f64, bool), goal: (f64, bool)) -> Self {

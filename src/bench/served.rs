@@ -16,6 +16,8 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// The last lines of a node's log that an error repeats, bytes.
 const LOG_TAIL_BYTES: usize = 2000;
+/// Where nodes say what they say.
+const LOG: &str = "node.log";
 
 /// A folder that disappears with its owner.
 pub(super) struct Scratch(PathBuf);
@@ -76,7 +78,7 @@ impl Plan {
     /// # Errors
     /// When it does not; the text ends with what the node said.
     pub(super) fn start(&self) -> io::Result<Served> {
-        let log = self.folder.join("node.log");
+        let log = self.folder.join(LOG);
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--json", "--config"]).arg(&self.tuning);
         for setting in &self.settings {
@@ -85,12 +87,17 @@ impl Plan {
         let append = File::options().create(true).append(true).open(&log)?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(append).spawn()?;
         let mut served = Served { child, rpc: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        served.rpc = served.listens().ok_or_else(|| {
-            let said = fs::read(&log).unwrap_or_default();
-            let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(LOG_TAIL_BYTES)..]);
-            io::Error::other(format!("the node did not start: {}", tail.trim()))
-        })?;
+        served.rpc = served
+            .listens()
+            .ok_or_else(|| self.explain(io::Error::other("the node did not start")))?;
         Ok(served)
+    }
+
+    /// The error with the last that the nodes of the plan said.
+    pub(super) fn explain(&self, error: io::Error) -> io::Error {
+        let said = fs::read(self.folder.join(LOG)).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&said[said.len().saturating_sub(LOG_TAIL_BYTES)..]);
+        io::Error::other(format!("{error}; the node said: {}", tail.trim()))
     }
 }
 

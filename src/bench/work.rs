@@ -23,8 +23,8 @@ const FETCHES: u32 = 2;
 const CAPACITY: u64 = 1000;
 /// The bit that tells the msgid of a fetch from that of a completion, which is the task's number.
 const FETCH_BIT: u32 = 1 << 31;
-/// The msgid of the registration.
-const REGISTER: u32 = u32::MAX;
+/// The msgid of the registration: nothing else is under way then.
+const REGISTER: u32 = 0;
 
 /// A benchmark ends with whatever its connection met.
 pub(super) fn failed(error: ClientError) -> io::Error {
@@ -134,11 +134,25 @@ impl Worker {
             let capacity = Some(CAPACITY);
             Params::new().with("types", types).uint_if("capacity", capacity).write(out);
         });
+        worker.sender.flush()?;
+        // Requests of one connection run side by side: a fetch that overtakes is refused.
+        worker.registered()?;
         for _ in 0..FETCHES {
             worker.fetch();
         }
         worker.sender.flush()?;
         Ok(worker)
+    }
+
+    fn registered(&mut self) -> Result<(), ClientError> {
+        loop {
+            if let Some(answer) = self.receiver.buffered()? {
+                return answer.outcome.map(drop).map_err(|error| Refusal::of(error).into());
+            }
+            if !self.receiver.fill(LIMIT)? {
+                return Err(ClientError::TimedOut(LIMIT));
+            }
+        }
     }
 
     fn fetch(&mut self) {
@@ -159,7 +173,6 @@ impl Worker {
         let mut fetches = 0;
         while let Some(Answer { msgid, outcome }) = self.receiver.buffered()? {
             match (msgid, outcome) {
-                (Some(REGISTER), Ok(_)) => {}
                 (Some(msgid), Ok(answer)) if msgid & FETCH_BIT != 0 => {
                     fetches += 1;
                     let mut idle = true;

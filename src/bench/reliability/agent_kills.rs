@@ -37,10 +37,12 @@ pub(super) fn command(effects: &Path, hang_first: bool) -> io::Result<Vec<String
     Ok(command)
 }
 
-/// Settings under which agents that are killed at once are started again at once, and a task that
-/// loses several attempts is not given up.
+/// Settings under which each kill meets an agent as if it had never crashed before, instead of one
+/// whose restarts slow down, and a task that loses several attempts is not given up.
 pub(super) fn settings() -> Vec<String> {
-    ["agents.max_restarts=10000", "tasks.max_attempts=1000"].map(str::to_owned).into()
+    ["agents.max_restarts=10000", "agents.restart_window_ms=1", "tasks.max_attempts=1000"]
+        .map(str::to_owned)
+        .into()
 }
 
 /// Runs `total` tasks while so many agents are killed, between one part of the tasks and the
@@ -56,21 +58,10 @@ pub(super) fn run(
     let effects = scratch.path().join("effects");
     let kind = AgentKind::Exec { command: command(&effects, false)? };
     let agent = served::agent_type(REMOTE_TYPE, kind, AGENTS, TASKS_AT_ONCE);
-    let node = Plan::new(config, agent, scratch.path(), &settings())?.start()?;
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let plan = Plan::new(config, agent, scratch.path(), &settings())?;
     let mut ledger = Submissions::new(total);
-    for part in 1..=kills {
-        // What is submitted is still being worked on when the kill comes.
-        ledger.open(part * (total / (kills + 1)));
-        roles::produce(node.rpc(), seed, &mut ledger, &Signals::default()).map_err(failed)?;
-        thread::sleep(Duration::from_millis(rng.u64(0..PAUSE_MS_MAX)));
-        kill_one(&node, &mut rng)?;
-    }
-    ledger.open(total);
-    roles::produce(node.rpc(), seed, &mut ledger, &Signals::default()).map_err(failed)?;
-    let lost = roles::come_to_rest(node.rpc())
-        .and_then(|()| roles::open_at_last(node.rpc(), &ledger))
-        .map_err(failed)?;
+    let lost = live(&plan.start()?, &mut ledger, kills, seed);
+    let lost = lost.map_err(|error| plan.explain(error))?;
     roles::complain(&ledger, &lost);
     let effects = child::read(&effects)?;
     let counts = child::count(&effects);
@@ -83,6 +74,30 @@ pub(super) fn run(
         tasks_run: (0..total).filter(ran).count() as u64,
         ..Losses::default()
     })
+}
+
+/// Submits and kills by turns; tells the tasks that are not done at last, and what the node says
+/// of them.
+fn live(
+    node: &Served,
+    ledger: &mut Submissions,
+    kills: u32,
+    seed: u64,
+) -> io::Result<Vec<(u32, String)>> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let total = ledger.total();
+    for part in 1..=kills {
+        // What is submitted is still being worked on when the kill comes.
+        ledger.open(part * (total / (kills + 1)));
+        roles::produce(node.rpc(), seed, ledger, &Signals::default()).map_err(failed)?;
+        thread::sleep(Duration::from_millis(rng.u64(0..PAUSE_MS_MAX)));
+        kill_one(node, &mut rng)?;
+    }
+    ledger.open(total);
+    roles::produce(node.rpc(), seed, ledger, &Signals::default()).map_err(failed)?;
+    roles::come_to_rest(node.rpc())
+        .and_then(|()| roles::open_at_last(node.rpc(), ledger))
+        .map_err(failed)
 }
 
 fn kill_one(node: &Served, rng: &mut fastrand::Rng) -> io::Result<()> {

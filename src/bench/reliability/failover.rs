@@ -22,8 +22,9 @@ use std::{
 
 /// The agent type.
 const AGENT_TYPE: &str = "failover";
-/// One works on the task and dies, the other one takes over.
-const AGENTS: usize = 2;
+/// One works on the task and dies, another one takes over: a task stays on its core, so there are
+/// several on each.
+const AGENTS: usize = 8;
 /// Agents that are killed, at full and at quick effort.
 const KILLS: (u64, u64) = (200, 20);
 /// How often the file of effects and the children are looked at.
@@ -44,11 +45,12 @@ pub(in crate::bench) fn run(
     let effects = scratch.path().join("effects");
     let kind = AgentKind::Exec { command: agent_kills::command(&effects, true)? };
     let agent = served::agent_type(AGENT_TYPE, kind, AGENTS, 1);
-    let node = Plan::new(config, agent, scratch.path(), &agent_kills::settings())?.start()?;
+    let plan = Plan::new(config, agent, scratch.path(), &agent_kills::settings())?;
+    let node = plan.start()?;
     let mut client = Client::connect(node.rpc(), LIMIT).map_err(failed)?;
     let (kills, mut latency) = (effort.choose(KILLS), Latency::new());
     for _ in 0..kills {
-        let took = fail_over(&node, &mut client, &effects)?;
+        let took = fail_over(&node, &mut client, &effects).map_err(|error| plan.explain(error))?;
         latency.record(took.as_nanos() as u64);
     }
     let measured = Measured::latency("agent_failover", latency).with("kills", kills);
@@ -57,9 +59,10 @@ pub(in crate::bench) fn run(
 
 /// Kills the agent that works on a task; tells how long the task then took to end on another one.
 fn fail_over(node: &Served, client: &mut Client, effects: &Path) -> io::Result<Duration> {
-    poll("both agents run", || {
-        Ok((served::children_of(node.pid())?.len() == AGENTS).then_some(()))
-    })?;
+    poll(
+        "all agents run",
+        || Ok((served::children_of(node.pid())?.len() == AGENTS).then_some(())),
+    )?;
     let task = Params::new().str("type", AGENT_TYPE).value("payload", &[0xc0]);
     let answer = client.call("task.submit", &task).map_err(failed)?;
     let id: Option<TaskId> = answer.get("id").and_then(View::str).and_then(|id| id.parse().ok());

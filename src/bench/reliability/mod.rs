@@ -74,7 +74,7 @@ fn figures(agents: Losses, nodes: Losses, seed: u64) -> Measured {
         .with("total_tasks", total)
         .with("completed_tasks", total - lost)
         .with("lost_tasks", lost)
-        .with_value("loss_rate_pct", lost as f64 * 100.0 / total.max(1) as f64)
+        .with_exact("loss_rate_pct", lost as f64 * 100.0 / total.max(1) as f64)
         .with("kills", sum(|of| of.agent_kills) + sum(|of| of.node_kills))
         .with("agent_kills", agents.agent_kills)
         .with("agent_kills_tasks", agents.total)

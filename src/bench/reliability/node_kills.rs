@@ -50,10 +50,7 @@ pub(super) fn run(
     let mut kill_at: Vec<u64> = (0..kills).map(|_| rng.u64(0..end.max(1))).collect();
     kill_at.sort_unstable();
     let mut run = Run { seed, ledger: Submissions::new(total), runs: Runs::new(total), kills: 0 };
-    for limit in kill_at {
-        run.live_until(plan.start()?, limit)?;
-    }
-    let lost = run.live_to_the_end(&plan.start()?)?;
+    let lost = run.live_again_and_again(&plan, &kill_at).map_err(|error| plan.explain(error))?;
     Ok(run.tell(&lost))
 }
 
@@ -74,6 +71,18 @@ impl Run {
         signals.accepted.store(self.ledger.acknowledged(), Ordering::Relaxed);
         signals.ended.store(self.runs.acknowledged(), Ordering::Relaxed);
         signals
+    }
+
+    /// All lives; tells the tasks that are not done at last, and what the node says of them.
+    fn live_again_and_again(
+        &mut self,
+        plan: &Plan,
+        kill_at: &[u64],
+    ) -> io::Result<Vec<(u32, String)>> {
+        for &limit in kill_at {
+            self.live_until(plan.start()?, limit)?;
+        }
+        self.live_to_the_end(&plan.start()?)
     }
 
     /// A life that ends with a kill when the clients have come so far.
