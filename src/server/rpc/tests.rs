@@ -148,16 +148,20 @@ fn wrong_parameters_are_named_and_the_connection_goes_on() {
             ("task.submit", r#"{"type":"echo","payload":1,"max_attempts":-1}"#, "invalid", "max_"),
             (
                 "task.submit",
-                r#"{"type":"echo","payload":1,"key":"k"}"#,
+                r#"{"type":"echo","payload":1,"durable":1}"#,
                 "invalid",
-                "key is not supported in this version",
+                "durable must be true or false",
             ),
+            ("worker.fetch", "{}", "invalid", "worker.fetch comes after worker.register"),
+            ("worker.register", r#"{"types":[],"capacity":1}"#, "invalid", "types must name"),
+            ("worker.register", r#"{"types":["echo"],"capacity":0}"#, "invalid", "capacity"),
             ("task.submit_batch", r#"{"tasks":[{"type":"echo"}]}"#, "invalid", "tasks[0]: payload"),
             ("task.status", r#"{"id":"t0"}"#, "invalid", "id is not right: a task id is t"),
             ("task.status", "1,2", "invalid", "params must be an array with one map"),
             ("task.status", "1", "invalid", "parameters must be a map"),
             ("node.stats", r#"{"x":1}"#, "invalid", "x is not a field"),
-            ("task.list", "{}", "not_found", "there is no method task.list"),
+            ("task.tidy", "{}", "not_found", "there is no method task.tidy"),
+            ("task.list", r#"{"status":"lost"}"#, "invalid", "status must be queued"),
             ("task.submit", r#"{"type":"full","payload":1}"#, "backpressure", "try again in 50 ms"),
         ] {
             let answer = client.call(method, params).await;
