@@ -68,8 +68,9 @@ fn what_bench_writes_is_what_compare_reads() {
     assert_eq!(code, 0, "{err}");
     let printed = json(&out);
     for (suite, components) in [
-        ("throughput", &["message_passing", "agent_scheduling"][..]),
+        ("throughput", &["message_passing", "agent_scheduling", "durable_tasks"][..]),
         ("latency", &["message_latency", "message_latency_open"]),
+        ("reliability", &["task_loss"]),
     ] {
         let report = json(&fs::read_to_string(format!("{a}/{suite}.json")).unwrap());
         assert_eq!(printed[suite], report, "what is printed is what is written");
@@ -85,6 +86,15 @@ fn what_bench_writes_is_what_compare_reads() {
     }
     let figure = &printed["throughput"]["results"][0]["throughput_msg_per_s"];
     assert!(figure.as_f64().is_some_and(|rate| rate > 0.0), "{printed}");
+    let loss = &printed["reliability"]["results"][0];
+    for (figure, expected) in [("total_tasks", 22_000), ("kills", 10)] {
+        assert_eq!(loss[figure], expected, "{loss}");
+    }
+    for figure in ["lost_tasks", "never_run_tasks", "keys_broken", "ended_twice"] {
+        assert_eq!(loss[figure], 0, "{loss}");
+    }
+    let failover = fs::read_to_string(format!("{a}/agent_failover.hgrm")).unwrap();
+    assert!(failover.contains("Total count    =           20"), "{failover}");
     let curve = fs::read_to_string(format!("{a}/message_latency.hgrm")).unwrap();
     let columns: Vec<_> = curve.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(columns, ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]);
