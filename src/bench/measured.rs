@@ -144,6 +144,12 @@ impl Measured {
         self
     }
 
+    /// Adds a measurement.
+    pub(super) fn with_value(mut self, name: &'static str, value: f64) -> Self {
+        self.figures.insert(name, Figure::Value(value));
+        self
+    }
+
     /// Adds a word.
     pub(super) fn with_text(mut self, name: &'static str, text: &str) -> Self {
         self.figures.insert(name, Figure::Text(text.into()));
