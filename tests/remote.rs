@@ -11,9 +11,12 @@ use coreflow::{
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
     thread,
 };
 
@@ -51,12 +54,18 @@ fn run(words: &[&str], input: &str) -> Outcome {
 struct Node {
     child: Child,
     address: String,
+    folder: PathBuf,
 }
 
 impl Node {
     fn start() -> Self {
         let chosen = ["server.rpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0"];
-        let words = ["serve", "--json", "--set", chosen[0], "--set", chosen[1]];
+        static NODES: AtomicUsize = AtomicUsize::new(0);
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("coreflow-remote-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        let log = format!("log.folder={}", folder.display());
+        let words = ["serve", "--json", "--set", chosen[0], "--set", chosen[1], "--set", &log];
         let mut child = command(&words)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -66,7 +75,8 @@ impl Node {
         let stdout = child.stdout.take().expect("a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("the node says where it listens");
         let said: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
-        Self { child, address: said["rpc"].as_str().expect("an address").to_owned() }
+        let address = said["rpc"].as_str().expect("an address").to_owned();
+        Self { child, address, folder }
     }
 
     fn run(&self, words: &[&str]) -> Outcome {
@@ -94,6 +104,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -23,6 +23,16 @@ impl<E> Pending<E> {
         self.events.push_back((position, event));
     }
 
+    /// Events that wait.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether no event waits.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// The next event whose record is committed.
     #[inline]
     pub fn pop(&mut self, committed: Position) -> Option<E> {

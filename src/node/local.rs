@@ -37,9 +37,9 @@ impl LocalGateway {
         Rc::new(Self { core, shared })
     }
 
-    /// Tasks of this core's shard that have not ended.
-    pub(crate) fn unended(&self) -> u64 {
-        self.core.with_shard(|shard| shard.unended_tasks())
+    /// Tasks of this core's shard that the node waits for before it ends.
+    pub(crate) fn wind_down(&self) -> u64 {
+        self.core.with_shard(|shard| shard.wind_down())
     }
 
     /// Submits a task and waits for its end.

@@ -120,11 +120,12 @@ impl Node {
         self.shared.accepting.store(false, Ordering::Relaxed);
     }
 
-    /// Refuses new work and waits until what was accepted has ended, for at most `limit`; tells
+    /// Refuses new work and waits, for at most `limit`, until what was accepted has ended; with a
+    /// durable log until what runs has ended, since the rest goes on after the next start. Tells
     /// how many tasks had not ended by then.
     pub fn drain(&self, limit: Duration) -> u64 {
         self.stop_accepting();
-        self.wait_for_none(limit, |gateway| gateway.unended())
+        self.wait_for_none(limit, |gateway| gateway.wind_down())
     }
 
     /// Closes the doors, lets what is inside finish for at most `limit`, and tells how many cores

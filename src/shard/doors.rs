@@ -330,9 +330,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Tasks of this shard that have not ended.
-    pub fn unended_tasks(&self) -> u64 {
-        self.tasks.unended() as u64
+    /// Begins the end of the node: tells for how many tasks it should wait. In memory those are all
+    /// that have not ended; with a durable log those that run, and no other attempt begins: the
+    /// rest is in the log and goes on after the next start.
+    pub fn wind_down(&mut self) -> u64 {
+        self.tasks.wind_down()
     }
 
     fn check_room(&self) -> Result<(), Error> {

@@ -129,6 +129,11 @@ impl Ledger {
         }
     }
 
+    /// What waits for the log.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len() + self.ready.len()
+    }
+
     /// Sends what was written on its way.
     #[inline]
     pub(super) fn flush(&mut self) {

@@ -163,7 +163,7 @@ impl Shard {
 
     fn lease(&mut self, fetch: &Fetch) -> Vec<LeasedTask> {
         let free = fetch.worker.capacity.saturating_sub(self.tasks.remote.held_by(&fetch.worker));
-        let max = fetch.max.min(free) as usize;
+        let max = if self.tasks.winding_down() { 0 } else { fetch.max.min(free) as usize };
         let now_ms = self.kernel.now_ms();
         let mut leased = Vec::new();
         for &(type_index, seat) in &fetch.worker.seats {

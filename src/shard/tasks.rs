@@ -61,6 +61,8 @@ pub(super) struct Tasks {
     pub watches: HashMap<(CoreIndex, u64), TimerKey>,
     /// Whether a task could perhaps be given to an agent.
     assignable: bool,
+    /// The node ends: no attempt begins any more.
+    winding_down: bool,
     /// The buffer that agents put results into.
     result: Vec<u8>,
     capacity: usize,
@@ -80,6 +82,7 @@ impl Tasks {
             watches: HashMap::new(),
             // What was recovered waits already.
             assignable: true,
+            winding_down: false,
             result: Vec::new(),
             capacity,
         }
@@ -115,9 +118,19 @@ impl Tasks {
         (used * 1000 / self.capacity) as u32
     }
 
-    /// Tasks that have not ended.
-    pub(super) fn unended(&self) -> usize {
-        self.table.unended()
+    /// Whether no attempt begins any more.
+    #[inline]
+    pub(super) fn winding_down(&self) -> bool {
+        self.winding_down
+    }
+
+    /// As [`Shard::wind_down`].
+    pub(super) fn wind_down(&mut self) -> u64 {
+        if !self.ledger.is_durable() {
+            return self.table.unended() as u64;
+        }
+        self.winding_down = true;
+        self.table.counters().running + self.ledger.pending() as u64
     }
 
     pub(super) fn count(&self, stats: &mut CoreStats) {
@@ -349,7 +362,7 @@ impl Shard {
                 went_on = true;
                 self.committed(logged, at);
             }
-            if std::mem::take(&mut self.tasks.assignable) {
+            if std::mem::take(&mut self.tasks.assignable) && !self.tasks.winding_down {
                 for type_index in 0..self.tasks.pools.len() as TypeIndex {
                     went_on |= self.assign(type_index);
                 }

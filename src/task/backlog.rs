@@ -55,8 +55,8 @@ impl TaskTable {
     /// Whether the log can give a task back, and nobody needs it in memory.
     pub(super) fn may_freeze(&self, key: u32) -> bool {
         let entry = &self.entries[key as usize];
-        let is_short = entry.attempts <= u8::MAX.into();
-        entry.place().is_some() && is_short && !entry.is(WATCHED)
+        let is_counted = entry.attempts < u8::MAX.into();
+        entry.place().is_some() && is_counted && !entry.is(WATCHED)
     }
 
     pub(super) fn freeze_delayed(&mut self, key: u32, due_ms: u64) {
@@ -217,7 +217,11 @@ impl TaskTable {
         entry.when_ms = since_ms;
         entry.timeout_ms = limits.timeout_of(task.timeout_ms);
         entry.max_attempts = limits.attempts_of(task.max_attempts);
-        entry.attempts = task.attempts.max(attempts.into());
+        // The record may be older than the last attempt, or than the task's death and return.
+        entry.attempts = match attempts {
+            u8::MAX => task.attempts.max(attempts.into()),
+            attempts => attempts.into(),
+        };
         entry.state = State::Queued;
         entry.set(BEHIND);
         entry.link = Link::pair(slot, 0);

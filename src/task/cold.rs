@@ -39,6 +39,7 @@ pub(super) struct Cold {
     /// replayed, since when it waits.
     link: Link,
     pub(super) type_index: TypeIndex,
+    /// The most that it can stands for what the record says.
     pub(super) attempts: u8,
     /// Kind, [`COMING`] and priority.
     class: u8,

@@ -198,12 +198,27 @@ impl TaskTable {
                 false => self.enqueue_cold(slot),
             }
         }
+        self.sort_letters();
         self.keys.sort();
         self.retain_within_limits();
     }
+
+    /// Brings the dead letters into the order in which they died: those that were moved forward
+    /// came last.
+    fn sort_letters(&mut self) {
+        let mut keys = Vec::with_capacity(self.counters.dead_letters as usize);
+        while let Some(key) = self.letters.first() {
+            self.letters.remove(&mut self.entries, key);
+            keys.push(key);
+        }
+        keys.sort_by_key(|key| self.entries[*key as usize].when_ms as i64);
+        for key in keys {
+            self.letters.push(&mut self.entries, key);
+        }
+    }
 }
 
-/// Attempts, as a cold task counts them.
+/// Attempts, as a cold task counts them: the most that it can stands for more.
 fn brief(attempts: u32) -> u8 {
     attempts.min(u8::MAX.into()) as u8
 }

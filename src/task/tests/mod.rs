@@ -1,8 +1,12 @@
 //! The table as a whole.
 
+mod backlog;
 mod letters;
 mod life;
 mod limits;
+mod model;
+mod replay;
+mod world;
 
 use super::{table::*, *};
 use crate::{
