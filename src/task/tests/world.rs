@@ -69,7 +69,6 @@ pub struct Model {
     pub attempts: u32,
     max_attempts: u32,
     pub transient: bool,
-    submitted_unix_ms: u64,
     due_ms: u64,
     /// The record of its submission.
     record: usize,
@@ -247,7 +246,6 @@ impl World {
             attempts: 0,
             max_attempts: self.limits.max_attempts,
             transient: order.transient,
-            submitted_unix_ms: self.table.unix_ms(self.now_ms),
             due_ms,
             record: usize::MAX,
             payload: payload.clone(),
