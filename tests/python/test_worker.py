@@ -276,6 +276,39 @@ async def bad_requests_are_explained(server):
     await refused("invalid", client.call("worker.complete", id="what", lease=1))
 
 
+async def a_full_queue_refuses_before_it_accepts(server):
+    client = await Connection.open(server)
+    ids = []
+    while True:
+        try:
+            ids.append(await client.submit(len(ids), agent_type="parcel"))
+        except Exception as error:
+            assert "backpressure" in str(error) and "retry_after_ms" in str(error), error
+            break
+        assert len(ids) <= 40
+    for task in ids:
+        assert (await client.status(task))["status"] == "queued", "what was accepted stays"
+    # A transient task makes no room for another: the policy rejects.
+    await refused("backpressure", client.submit(0, agent_type="parcel", durable=False))
+
+
+async def a_full_queue_evicts_what_is_not_durable(server):
+    client = await Connection.open(server)
+    durable = [await client.submit(n, agent_type="parcel", priority="low") for n in range(10)]
+    transient = [
+        await client.submit(n, agent_type="parcel", priority="low", durable=False)
+        for n in range(10)
+    ]
+    # More urgent ones find the queues full, and room where transient tasks are.
+    for n in range(10):
+        await client.submit(n, agent_type="parcel", priority="high")
+    ends = [await client.status(task) for task in transient]
+    assert {end["status"] for end in ends} == {"dead"}, ends
+    assert all("evicted" in end["error"] for end in ends), "its owner is told why"
+    for task in durable:
+        assert (await client.status(task))["status"] == "queued", "a durable one never goes"
+
+
 async def main():
     tests = (
         a_worker_fetches_and_completes,
@@ -293,6 +326,14 @@ async def main():
     )
     with serving(config=CONFIG) as server:
         for test in tests:
+            await asyncio.wait_for(test(server), 60)
+            print("ok", test.__name__)
+    room = ("tasks.queue_primary=10", "tasks.queue_overflow=0")
+    for policy, test in (
+        ("reject", a_full_queue_refuses_before_it_accepts),
+        ("low_priority", a_full_queue_evicts_what_is_not_durable),
+    ):
+        with serving(*room, f"tasks.drop_policy={policy}", config=CONFIG) as server:
             await asyncio.wait_for(test(server), 60)
             print("ok", test.__name__)
 
