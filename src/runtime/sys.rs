@@ -96,17 +96,13 @@ pub fn affinity() -> Affinity {
     }
 }
 
-/// Lets a child run on `processors` instead of its starter's, and end with the node whatever ends
-/// that.
+/// Lets a child run on `processors` instead of its starter's.
 pub fn before_exec(child: &mut Command, processors: Option<Affinity>) {
     let prepare = move || {
-        // SAFETY: both calls are system calls that touch nothing but the calling thread, which is
-        // what a child may do between fork and exec. That neither worked is no reason not to run.
-        unsafe {
-            if let Some(Affinity(set)) = &processors {
-                libc::sched_setaffinity(0, size_of_val(set), set);
-            }
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if let Some(Affinity(set)) = &processors {
+            // SAFETY: a system call that touches nothing but the calling thread, which is what a
+            // child may do between fork and exec. That it failed is no reason not to run.
+            unsafe { libc::sched_setaffinity(0, size_of_val(set), set) };
         }
         Ok(())
     };
