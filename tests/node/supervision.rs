@@ -81,7 +81,7 @@ fn a_child_that_is_killed_costs_an_attempt_and_its_successor_answers() {
     if view.attempts == 2 {
         assert_eq!(pids(&file).len(), 2, "another child answered");
     }
-    // An idle one that is killed is replaced too, and costs no attempt. The first one may have
+    // An idle one that is killed is replaced too. The first one may have
     // answered before it died: then it is dying still, or gone.
     let idle = *pids(&file).last().unwrap();
     if idle != pids(&file)[0] {
@@ -90,7 +90,9 @@ fn a_child_that_is_killed_costs_an_attempt_and_its_successor_answers() {
     until("both are gone", || pids(&file).into_iter().all(is_gone));
     until("another is there", || list(&node, "child").len() == 1);
     let view = run(&node, task(60_000, 3));
-    assert_eq!((view.status, view.attempts), (TaskStatus::Done, 1), "{view:?}");
+    // One that came before the death was noticed is tried again.
+    assert_eq!(view.status, TaskStatus::Done, "{view:?}");
+    assert!(view.attempts <= 2, "{view:?}");
     node.shutdown().unwrap();
     std::fs::remove_file(file).unwrap();
     std::fs::remove_file(gate).unwrap();
