@@ -105,6 +105,8 @@ pub struct Tasks {
     pub queue_primary: usize,
     /// Tasks waiting beyond `queue_primary` before submissions are refused.
     pub queue_overflow: usize,
+    /// Bytes of waiting tasks that a shard keeps in memory when the log has them as well.
+    pub queue_bytes: usize,
     /// Ended tasks whose result a shard keeps.
     pub retained: usize,
     /// Bytes of results that a shard keeps.

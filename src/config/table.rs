@@ -144,6 +144,12 @@ tuning_table! {
             "Tasks that wait beyond `queue_primary` before submissions are refused.",
             "Each waiting task costs its payload and its bookkeeping, and the last one waits for \
              all before it.";
+        queue_bytes = "queue_bytes", number(64 * KIB, 64 * GIB, "bytes"), Int(4_194_304),
+            "Bytes of waiting tasks that a shard keeps in memory when the log has them as well, \
+             payloads and about 200 bytes of each; those behind keep about 40 bytes each, and are \
+             read back before their turn. Without a durable log all are in memory.",
+            "That much memory on each worker core. Less reads back more tasks, which takes about \
+             a quarter of the work of running one.";
         retained = "retained", number(0, 10_000_000, "tasks"), Int(100_000),
             "Ended tasks whose result a shard keeps for those who ask later.",
             "Memory of each task and its result; the oldest is forgotten first.";

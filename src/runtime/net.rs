@@ -2,7 +2,23 @@
 
 use super::sys;
 pub use glommio::net::TcpStream;
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, os::fd::OwnedFd};
+
+/// A connection on its way from the core that accepted it to another.
+#[derive(Debug)]
+pub struct Moving(OwnedFd);
+
+impl Moving {
+    /// Takes a connection from this core; nothing may have been read from it or written to it.
+    pub fn from_core(stream: TcpStream) -> io::Result<Self> {
+        sys::duplicate(&stream).map(Self)
+    }
+
+    /// Gives it to this core.
+    pub fn to_core(self) -> TcpStream {
+        sys::engine_stream(self.0)
+    }
+}
 
 /// A listener that every core opens for itself; the kernel spreads connections over them.
 pub struct Listener(glommio::net::TcpListener);

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -121,6 +121,19 @@ pub fn has_ended(child: u32) -> bool {
     result == 0 && unsafe { info.si_pid() } != 0
 }
 
+/// Another descriptor of the same open file.
+pub fn duplicate(file: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `file` keeps its descriptor open through the call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    borrowed.try_clone_to_owned()
+}
+
+/// An engine's stream over a connected socket.
+pub fn engine_stream(socket: OwnedFd) -> glommio::net::TcpStream {
+    // SAFETY: the descriptor is owned and handed over; the engine's stream closes it.
+    unsafe { glommio::net::TcpStream::from_raw_fd(socket.into_raw_fd()) }
+}
+
 /// A socket option that is an integer.
 pub fn set_socket_option(
     socket: &impl AsRawFd,
@@ -144,7 +157,6 @@ pub fn set_socket_option(
 /// An engine file over a descriptor that is read and written without a position: a pipe or an
 /// eventfd.
 pub fn engine_file(fd: OwnedFd) -> glommio::io::BufferedFile {
-    use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor is owned and handed over; the engine's file closes it.
     unsafe { glommio::io::BufferedFile::from_raw_fd(File::from(fd).into_raw_fd()) }
 }

@@ -9,22 +9,30 @@ use crate::{
     node::local::LocalGateway,
     runtime::{
         executor,
-        net::{Listener, TcpStream},
+        net::{Listener, Moving, TcpStream},
     },
     shard::run::Door,
     wire::api::NodeStats,
 };
+use futures_channel::mpsc;
+use futures_util::StreamExt;
 use std::{
     cell::Cell,
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 /// How long a core waits before it accepts again after the system refused it a connection.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections on their way to a core; beyond them whoever accepts one keeps it.
+const ARRIVALS_MAX: usize = 64;
 
 /// Where a node listens, and what its connections may cost.
 #[derive(Clone, Debug)]
@@ -55,12 +63,13 @@ pub struct Addresses {
 pub struct Listeners {
     listen: Listen,
     chosen: Arc<Mutex<Option<Addresses>>>,
+    roster: Roster,
 }
 
 impl Listeners {
     /// Listeners that are not open yet.
     pub fn new(listen: Listen) -> Self {
-        Self { listen, chosen: Arc::default() }
+        Self { listen, chosen: Arc::default(), roster: Roster::default() }
     }
 
     /// Where they listen; `None` before the first core opened them.
@@ -86,20 +95,20 @@ impl Listeners {
         let rpc = bind("server.rpc_address", wanted.rpc)?;
         let http = bind("server.http_address", wanted.http)?;
         *chosen = Some(Addresses { rpc: rpc.address()?, http: http.address()? });
-        let doors = Rc::new(Doors { drain: Drain::new(), guests: Cell::new(0) });
+        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let seat = self.roster.enter(sender);
+        let doors = Rc::new(Doors {
+            drain: Drain::new(),
+            guests: Cell::new(0),
+            gateway: gateway.clone(),
+            listen: self.listen.clone(),
+            roster: self.roster.clone(),
+            seat,
+        });
         gateway.add_door(doors.clone());
-        let listen = &self.listen;
-        let (limits, drain) = (listen.limits, doors.drain.clone());
-        let speaker = gateway.clone();
-        let serve =
-            move |stream| rpc::serve_rpc(stream, speaker.clone(), limits, CoreTime, drain.clone());
-        executor::spawn(accept(rpc, doors.clone(), listen.max_connections, serve));
-        let site = Site { loopback: listen.http.ip().is_loopback(), metrics: listen.metrics };
-        let (drain, speaker) = (doors.drain.clone(), gateway.clone());
-        let serve = move |stream| {
-            http::serve_http(stream, speaker.clone(), limits, CoreTime, drain.clone(), site)
-        };
-        executor::spawn(accept(http, doors, listen.max_connections, serve));
+        executor::spawn(accept(rpc, Protocol::Rpc, doors.clone()));
+        executor::spawn(accept(http, Protocol::Http, doors.clone()));
+        executor::spawn(adopt(arrivals, doors));
         Ok(())
     }
 }
@@ -118,11 +127,86 @@ fn explain(key: &str, address: SocketAddr, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {address} ({key}): {error}"))
 }
 
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Rpc,
+    Http,
+}
+
+/// A core that serves connections, as the others see it.
+#[derive(Debug)]
+struct Seat {
+    /// Connections that are open there or on their way there.
+    connections: AtomicUsize,
+    arrivals: mpsc::Sender<(Protocol, Moving)>,
+}
+
+impl Seat {
+    fn join(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All cores that serve connections. The kernel deals connections out by a hash of their
+/// addresses, so that of a few most can meet on one core: whoever accepts one hands it to a core
+/// with fewer.
+#[derive(Clone, Debug, Default)]
+struct Roster(Arc<Mutex<Vec<Arc<Seat>>>>);
+
+impl Roster {
+    fn enter(&self, arrivals: mpsc::Sender<(Protocol, Moving)>) -> Arc<Seat> {
+        let seat = Arc::new(Seat { connections: AtomicUsize::new(0), arrivals });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seat.clone());
+        seat
+    }
+
+    /// Counts one more connection for the core that has the fewest, `here` if it is one of them;
+    /// `None` when no core may have another.
+    fn place(&self, here: &Arc<Seat>, max_connections: usize) -> Option<Arc<Seat>> {
+        let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = |seat: &&Arc<Seat>| seat.connections.load(Ordering::Relaxed);
+        let least = std::iter::once(here).chain(&*seats).min_by_key(connections)?;
+        (connections(&least) < max_connections).then(|| {
+            least.join();
+            least.clone()
+        })
+    }
+}
+
 /// The doors of one core.
 struct Doors {
     drain: Rc<Drain>,
     /// Listeners and connections that are open.
     guests: Cell<usize>,
+    gateway: Rc<LocalGateway>,
+    listen: Listen,
+    roster: Roster,
+    seat: Arc<Seat>,
+}
+
+impl Doors {
+    /// Serves a connection that was counted for this core.
+    fn serve(self: &Rc<Self>, protocol: Protocol, stream: TcpStream) {
+        let guest = Guest::new(self);
+        let counted = Counted(self.seat.clone());
+        let (gateway, drain) = (self.gateway.clone(), self.drain.clone());
+        let Listen { limits, metrics, http, .. } = self.listen;
+        executor::spawn(async move {
+            match protocol {
+                Protocol::Rpc => rpc::serve_rpc(stream, gateway, limits, CoreTime, drain).await,
+                Protocol::Http => {
+                    let site = Site { loopback: http.ip().is_loopback(), metrics };
+                    http::serve_http(stream, gateway, limits, CoreTime, drain, site).await;
+                }
+            }
+            drop((counted, guest));
+        });
+    }
 }
 
 impl Door for Doors {
@@ -151,41 +235,71 @@ impl Drop for Guest {
     }
 }
 
+/// A connection that [`Roster::place`] counted, and that is open.
+struct Counted(Arc<Seat>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 /// Accepts connections until the doors close.
-async fn accept<S, F>(listener: Listener, doors: Rc<Doors>, max_connections: usize, serve: S)
-where
-    S: Fn(TcpStream) -> F,
-    F: Future<Output = ()> + 'static,
-{
+async fn accept(listener: Listener, protocol: Protocol, doors: Rc<Doors>) {
     let _guest = Guest::new(&doors);
-    loop {
-        let next = futures_lite::future::or(
-            async {
-                doors.drain.begun().await;
-                None
-            },
-            async { Some(listener.accept().await) },
-        );
-        match next.await {
-            None => return,
-            // Two of the guests are the listeners.
-            Some(Ok(_)) if doors.guests.get() >= max_connections + 2 => {
-                tracing::warn!(max_connections, "a connection was closed: there are too many");
-            }
-            Some(Ok(stream)) => {
-                let guest = Guest::new(&doors);
-                let connection = serve(stream);
-                executor::spawn(async move {
-                    connection.await;
-                    drop(guest);
-                });
-            }
-            Some(Err(error)) => {
+    while let Some(accepted) = until_closed(&doors, listener.accept()).await {
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 executor::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let max_connections = doors.listen.max_connections;
+        let Some(seat) = doors.roster.place(&doors.seat, max_connections) else {
+            tracing::warn!(max_connections, "a connection was closed: there are too many");
+            continue;
+        };
+        if Arc::ptr_eq(&seat, &doors.seat) {
+            doors.serve(protocol, stream);
+            continue;
+        }
+        let moved = Moving::from_core(stream).map(|moving| {
+            let sent = seat.arrivals.clone().try_send((protocol, moving));
+            sent.map_err(|unsent| unsent.into_inner().1)
+        });
+        match moved {
+            Ok(Ok(())) => {}
+            // That core ends, or is far behind.
+            Ok(Err(moving)) => {
+                seat.leave();
+                doors.seat.join();
+                doors.serve(protocol, moving.to_core());
+            }
+            Err(error) => {
+                seat.leave();
+                tracing::warn!(%error, "a connection could not be moved to another core");
             }
         }
     }
+}
+
+/// Serves the connections that other cores accepted, until the doors close.
+async fn adopt(mut arrivals: mpsc::Receiver<(Protocol, Moving)>, doors: Rc<Doors>) {
+    let _guest = Guest::new(&doors);
+    while let Some(Some((protocol, moving))) = until_closed(&doors, arrivals.next()).await {
+        doors.serve(protocol, moving.to_core());
+    }
+}
+
+/// What comes before the doors close.
+async fn until_closed<T>(doors: &Doors, next: impl Future<Output = T>) -> Option<T> {
+    let closed = async {
+        doors.drain.begun().await;
+        None
+    };
+    futures_lite::future::or(closed, async { Some(next.await) }).await
 }
 
 /// Time on a core.

@@ -57,7 +57,7 @@ impl Reply {
                 write::map(out, 1);
                 write::str(out, "ids");
                 write::array(out, ids.len());
-                ids.iter().for_each(|id| text(out, id));
+                ids.iter().for_each(|id| task_id(out, *id));
             }
             Self::Task { view, with_result } => task(out, view, *with_result),
             Self::Tasks(page) => {
@@ -108,7 +108,7 @@ impl Reply {
 pub fn submitted(out: &mut Vec<u8>, id: TaskId) {
     write::map(out, 1);
     write::str(out, "id");
-    text(out, id);
+    task_id(out, id);
 }
 
 /// Appends an error: `{code, message, retry_after_ms?}`.
@@ -129,7 +129,7 @@ fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
     let pairs = 5 + usize::from(result.is_some()) + usize::from(view.error.is_some());
     write::map(out, pairs);
     write::str(out, "id");
-    text(out, view.id);
+    task_id(out, view.id);
     field(out, "type", &view.agent_type);
     field(out, "status", view.status.name());
     field(out, "priority", view.priority.name());
@@ -146,7 +146,7 @@ fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
 fn leased(out: &mut Vec<u8>, task: &LeasedTask) {
     write::map(out, 6);
     write::str(out, "id");
-    text(out, task.id);
+    task_id(out, task.id);
     number(out, "lease", task.lease);
     number(out, "deadline_ms", task.deadline_ms);
     field(out, "type", &task.agent_type);
@@ -244,6 +244,10 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
 fn number(out: &mut Vec<u8>, name: &str, value: u64) {
     write::str(out, name);
     write::uint(out, value);
+}
+
+fn task_id(out: &mut Vec<u8>, id: TaskId) {
+    write::ascii(out, id.text().as_bytes());
 }
 
 /// Appends the text form of `value`.

@@ -23,6 +23,7 @@ use crate::{
         letter::{self, ArchivedEnding, Response},
     },
 };
+use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
 
 /// The agent that stands for a worker: it is there to be listed and to be stopped.
@@ -54,7 +55,7 @@ pub(super) struct Remote {
     /// Fetches that wait, the oldest first.
     waiting: VecDeque<Waiting>,
     /// Tasks of this shard that each seat holds.
-    held: HashMap<AgentId, u32>,
+    held: HashMap<AgentId, u32, RandomState>,
 }
 
 impl Remote {

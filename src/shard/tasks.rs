@@ -29,6 +29,7 @@ use crate::{
         letter::{self, ArchivedSubmission, NewsKind, Response},
     },
 };
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
 /// When to come back while the log has no room, milliseconds.
@@ -52,7 +53,7 @@ pub(super) struct Tasks {
     /// One for each agent type.
     pub pools: Vec<LoadIndex>,
     /// Attempts that go on, by the task's key.
-    pub attempts: HashMap<u32, Attempt>,
+    pub attempts: HashMap<u32, Attempt, RandomState>,
     /// What is read back of the log.
     pub backlog: Backlog,
     /// Workers that fetch.
@@ -76,7 +77,7 @@ impl Tasks {
             table,
             ledger,
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
-            attempts: HashMap::new(),
+            attempts: HashMap::default(),
             backlog,
             remote: Remote::default(),
             watches: HashMap::new(),

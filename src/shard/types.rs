@@ -5,6 +5,7 @@ use crate::{
     registry::TypeIndex,
     wire::{api::AgentKind, id::CoreIndex},
 };
+use foldhash::fast::RandomState;
 use std::{collections::HashMap, sync::Arc};
 
 /// Workers that a type may have that only the log knows.
@@ -53,7 +54,7 @@ impl TypeSpec {
 #[derive(Clone, Default)]
 pub struct Types {
     list: Vec<TypeSpec>,
-    by_name: HashMap<String, TypeIndex>,
+    by_name: HashMap<String, TypeIndex, RandomState>,
 }
 
 impl Types {

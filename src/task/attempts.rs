@@ -152,6 +152,7 @@ impl TaskTable {
         queue.push_first(&mut self.entries, lease.key);
         self.counters.running -= 1;
         self.counters.queued += 1;
+        self.hot_joins(lease.key);
         self.begin_to_wait(lease.key);
         Ok(())
     }
@@ -177,7 +178,10 @@ impl TaskTable {
             woke = true;
             self.counters.delayed -= 1;
             match sleeper {
-                Sleeper::Hot(key) => self.enqueue(key, now_ms),
+                Sleeper::Hot(key) => {
+                    self.hot_leaves(key);
+                    self.enqueue(key, now_ms);
+                }
                 Sleeper::Cold(slot) => self.enqueue_cold(slot),
             }
         }

@@ -8,11 +8,11 @@
 use super::{
     cold::{Cold, Kind},
     delays::{Beds, Sleeper},
-    entry::{BEHIND, State, WATCHED, Watcher},
+    entry::{BEHIND, Entry, State, WATCHED, Watcher},
     list::Link,
     place::{Place, Spot},
     replay::Recorded,
-    table::{TableLimits, TaskTable},
+    table::TaskTable,
 };
 use crate::{
     registry::TypeIndex,
@@ -39,9 +39,27 @@ impl TaskTable {
         (self.counters.queued + self.counters.delayed) as usize - self.cold.len()
     }
 
+    /// A task waits now, in memory.
+    #[inline]
+    pub(super) fn hot_joins(&mut self, key: u32) {
+        self.hot_bytes += self.entries[key as usize].bytes();
+    }
+
+    /// A task that waited in memory does not any more, or not there.
+    #[inline]
+    pub(super) fn hot_leaves(&mut self, key: u32) {
+        self.hot_bytes -= self.entries[key as usize].bytes();
+    }
+
     #[inline]
     pub(super) fn has_too_many_hot(&self) -> bool {
-        self.durable && self.hot_waiting() >= self.limits.queue_primary
+        self.durable && self.hot_bytes >= self.limits.queue_bytes
+    }
+
+    /// About how many tasks may wait in memory, when those that are not are like those that are.
+    fn hot_max(&self) -> usize {
+        let mean_bytes = self.hot_bytes.checked_div(self.hot_waiting());
+        self.limits.queue_bytes / mean_bytes.map_or(Entry::BYTES, |mean| mean.max(Entry::BYTES))
     }
 
     /// Whether whoever comes to a queue now should not be in its hot part.
@@ -78,6 +96,7 @@ impl TaskTable {
             return self.enqueue_cold(slot);
         }
         self.counters.queued += 1;
+        self.hot_joins(key);
         let entry = &mut self.entries[key as usize];
         let (type_index, priority) = (entry.type_index, entry.priority());
         let queue = self.queues.of(type_index, priority);
@@ -162,7 +181,7 @@ impl TaskTable {
         if !self.cold.thirsty {
             return wanted;
         }
-        let TableLimits { queue_primary: limit, hot_least, .. } = self.limits;
+        let (limit, hot_least) = (self.hot_max(), self.limits.hot_least);
         let coming: u32 = self.queues.all().map(|queue| queue.coming()).sum();
         let mut hot = self.hot_waiting() + coming as usize;
         let slab = &mut self.cold.slab;
@@ -225,6 +244,7 @@ impl TaskTable {
         entry.state = State::Queued;
         entry.set(BEHIND);
         entry.link = Link::pair(slot, 0);
+        self.hot_joins(key);
         let stand_in = &mut self.cold.slab[slot];
         stand_in.set_kind(Kind::StandIn);
         stand_in.spot = Spot::from_key(key);

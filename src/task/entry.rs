@@ -192,6 +192,15 @@ impl Entry {
         if self.is(TRANSIENT) { None } else { self.spot.place() }
     }
 
+    /// What each takes in the table, bytes.
+    pub(super) const BYTES: usize = size_of::<Self>();
+
+    /// What it takes with its payload, bytes; does not change while it waits.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        Self::BYTES + self.body.heap_bytes()
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         self.body.heap_bytes() + self.error().map_or(0, str::len)
     }

@@ -47,11 +47,12 @@ const KEYS_RETRY_MS: u64 = 1_000;
 /// How much a shard's table holds, and what submissions get that name nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
-    /// Tasks that may wait in normal operation; with a durable log also about how many of them
-    /// stay in memory.
+    /// Tasks that may wait in normal operation.
     pub queue_primary: usize,
     /// Tasks that may wait beyond that; then submissions are refused.
     pub queue_overflow: usize,
+    /// Bytes of waiting tasks that stay in memory when the log has them as well.
+    pub queue_bytes: usize,
     /// Tasks that each queue may have in memory however many there are in all.
     pub hot_least: usize,
     /// Ended tasks that are remembered.
@@ -84,6 +85,7 @@ impl From<&config::Tasks> for TableLimits {
         Self {
             queue_primary: tasks.queue_primary,
             queue_overflow: tasks.queue_overflow,
+            queue_bytes: tasks.queue_bytes,
             hot_least: Self::HOT_LEAST,
             retained: tasks.retained,
             retained_bytes: tasks.retained_bytes,
@@ -248,6 +250,8 @@ pub struct TaskTable {
     /// Tasks that are remembered, the one that ended first at the front.
     pub(super) ended: VecDeque<u32>,
     ended_bytes: usize,
+    /// Bytes of the tasks that wait and are in memory.
+    pub(super) hot_bytes: usize,
     reserved: usize,
     pub(super) accepting: usize,
     pub(super) next_token: u64,
@@ -278,6 +282,7 @@ impl TaskTable {
             generations: Generations::default(),
             ended: VecDeque::new(),
             ended_bytes: 0,
+            hot_bytes: 0,
             reserved: 0,
             accepting: 0,
             next_token: origin.first_token,
@@ -547,6 +552,7 @@ impl TaskTable {
             return self.freeze_delayed(key, due_ms);
         }
         self.counters.delayed += 1;
+        self.hot_joins(key);
         let entry = &mut self.entries[key as usize];
         entry.state = State::Delayed;
         entry.when_ms = due_ms;
@@ -565,11 +571,13 @@ impl TaskTable {
             return self.enqueue_beyond(key);
         }
         self.counters.queued += 1;
+        self.hot_joins(key);
         self.queues.of(type_index, priority).push(&mut self.entries, key);
     }
 
     /// Takes a task that waits out of its queue or out of the delays.
     pub(super) fn stop_waiting(&mut self, key: u32) {
+        self.hot_leaves(key);
         let entry = &self.entries[key as usize];
         if entry.state == State::Delayed {
             self.counters.delayed -= 1;

@@ -107,9 +107,90 @@ pub struct TaskId {
     pub random: u128,
 }
 
+/// Hexadecimal digits of the random bits.
+const DIGITS: usize = 32;
+/// Longest text form of a task's id, bytes: `t`, five digits, `-` and the random bits.
+const TASK_TEXT_MAX: usize = 1 + 5 + 1 + DIGITS;
+
+/// The text form of a task's id, without an allocation: ASCII.
+#[derive(Clone, Copy)]
+pub struct TaskText {
+    bytes: [u8; TASK_TEXT_MAX],
+    begin: usize,
+}
+
+impl TaskText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("every byte is ASCII")
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.begin..]
+    }
+}
+
+impl TaskId {
+    /// The text form.
+    #[inline]
+    pub fn text(self) -> TaskText {
+        let mut bytes = [0; TASK_TEXT_MAX];
+        let (head, digits) = bytes.split_at_mut(TASK_TEXT_MAX - DIGITS);
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.random.to_be_bytes()) {
+            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+        }
+        let (mut begin, mut shard) = (head.len() - 1, self.shard);
+        head[begin] = b'-';
+        loop {
+            begin -= 1;
+            head[begin] = b'0' + (shard % 10) as u8;
+            shard /= 10;
+            if shard == 0 {
+                break;
+            }
+        }
+        begin -= 1;
+        head[begin] = b't';
+        TaskText { bytes, begin }
+    }
+}
+
+#[inline]
+const fn hex_digit(value: u8) -> u8 {
+    value + if value < 10 { b'0' } else { b'a' - 10 }
+}
+
+/// The value of a hexadecimal digit; above 15 when it is none.
+#[inline]
+const fn hex_value(digit: u8) -> u8 {
+    let decimal = digit.wrapping_sub(b'0');
+    let letter = (digit | 0x20).wrapping_sub(b'a');
+    if decimal < 10 {
+        decimal
+    } else if letter < 6 {
+        letter + 10
+    } else {
+        u8::MAX
+    }
+}
+
+/// The number that 32 hexadecimal digits write.
+#[inline]
+fn parse_hex(digits: &[u8; DIGITS]) -> Option<u128> {
+    let (mut bytes, mut all) = ([0; DIGITS / 2], 0);
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let (high, low) = (hex_value(pair[0]), hex_value(pair[1]));
+        all |= high | low;
+        *byte = high << 4 | low;
+    }
+    (all < 16).then_some(u128::from_be_bytes(bytes))
+}
+
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "t{}-{:032x}", self.shard, self.random)
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -123,18 +204,22 @@ impl FromStr for TaskId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (shard, random) = text
-            .strip_prefix('t')
-            .and_then(|rest| rest.split_once('-'))
-            .filter(|(_, random)| random.len() == 32)
-            .ok_or(IdError::Task)?;
-        let digits = shard.bytes().all(|byte| byte.is_ascii_digit())
-            && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match (digits, shard.parse(), u128::from_str_radix(random, 16)) {
-            (true, Ok(shard), Ok(random)) => Ok(Self { shard, random }),
-            _ => Err(IdError::Task),
-        }
+        let (head, digits) = text.as_bytes().split_last_chunk().ok_or(IdError::Task)?;
+        let [b't', shard @ .., b'-'] = head else { return Err(IdError::Task) };
+        let shard = parse_decimal(shard).ok_or(IdError::Task)?;
+        let random = parse_hex(digits).ok_or(IdError::Task)?;
+        Ok(Self { shard, random })
     }
+}
+
+/// The number that one to five decimal digits write, when it is a core's.
+#[inline]
+fn parse_decimal(digits: &[u8]) -> Option<CoreIndex> {
+    if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+    number.try_into().ok()
 }
 
 #[cfg(test)]
@@ -145,8 +230,14 @@ mod tests {
     fn ids_survive_their_text_form() {
         let agent = AgentId::new(3, 17, AgentId::SLOTS - 1);
         assert_eq!(agent.to_string().parse(), Ok(agent));
-        let task = TaskId { shard: 9, random: u128::MAX - 5 };
-        assert_eq!(task.to_string().parse(), Ok(task));
+        for shard in [0, 9, 10, 12_345, CoreIndex::MAX] {
+            for random in [0, u128::MAX - 5, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210] {
+                let task = TaskId { shard, random };
+                assert_eq!(task.to_string(), format!("t{shard}-{random:032x}"));
+                assert_eq!(task.to_string().parse(), Ok(task));
+                assert_eq!(task.to_string().to_uppercase().replace('T', "t").parse(), Ok(task));
+            }
+        }
     }
 
     #[test]
@@ -157,7 +248,10 @@ mod tests {
         for text in ["", "t", "t1", "t1-", "t1-ff", "x1-00000000000000000000000000000000"] {
             assert_eq!(text.parse::<TaskId>(), Err(IdError::Task), "{text}");
         }
-        let signed = "t1-+0000000000000000000000000000000";
-        assert_eq!(signed.parse::<TaskId>(), Err(IdError::Task));
+        let digits = "0000000000000000000000000000000";
+        for text in ["t1-+", "t1-g", "t-0", "t65536-0", "t+1-0", "t100000-0", "1-0", "t1_0"] {
+            let text = format!("{text}{digits}");
+            assert_eq!(text.parse::<TaskId>(), Err(IdError::Task), "{text}");
+        }
     }
 }

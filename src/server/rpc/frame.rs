@@ -26,7 +26,8 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Takes apart a frame that was scanned; none when it is no request and no notification.
+    /// Takes apart a frame that was scanned, so that what follows the method is one value; none
+    /// when it is no request and no notification.
     pub fn parse(frame: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(frame);
         let len = reader.array().ok()?;
@@ -35,7 +36,7 @@ impl<'a> Call<'a> {
             (NOTIFICATION, 3) => None,
             _ => return None,
         };
-        Some(Self { msgid, method: reader.str().ok()?, params: reader.raw().ok()? })
+        Some(Self { msgid, method: reader.str().ok()?, params: reader.rest() })
     }
 
     /// The one map of the parameters: sent in an array of one, bare, or as an empty array.
@@ -45,7 +46,7 @@ impl<'a> Call<'a> {
         match reader.array() {
             Err(_) => Ok(self.params),
             Ok(0) => Ok(EMPTY_MAP),
-            Ok(1) => reader.raw().map_err(|_| Error::Invalid("malformed parameters".into())),
+            Ok(1) => Ok(reader.rest()),
             Ok(_) => Err(Error::Invalid("params must be an array with one map".into())),
         }
     }

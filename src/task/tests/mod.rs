@@ -22,6 +22,7 @@ const ORIGIN: Origin = Origin { shard: 0, first_token: 1, durable: false, zero_u
 const LIMITS: TableLimits = TableLimits {
     queue_primary: 6,
     queue_overflow: 2,
+    queue_bytes: 6 * entry::Entry::BYTES,
     hot_least: 4,
     retained: 5,
     retained_bytes: 1_000,

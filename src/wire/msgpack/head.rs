@@ -66,7 +66,21 @@ pub(super) enum NoHead {
 
 impl Head {
     /// Reads the head at the start of `bytes`.
+    #[inline]
     pub(super) fn read(bytes: &[u8]) -> Result<Self, NoHead> {
+        // Nearly all heads are one byte long: those are read where they are wanted.
+        let value = match bytes.first() {
+            Some(&first @ 0x00..=0x7f) => Value::Uint(first.into()),
+            Some(&first @ 0x80..=0x8f) => Value::Map((first & 15).into()),
+            Some(&first @ 0x90..=0x9f) => Value::Array((first & 15).into()),
+            Some(&first @ 0xa0..=0xbf) => Value::Str((first & 31).into()),
+            Some(_) => return Self::read_long(bytes),
+            None => return Err(NoHead::Short),
+        };
+        Ok(Self { value, len: 1 })
+    }
+
+    fn read_long(bytes: &[u8]) -> Result<Self, NoHead> {
         let (&first, rest) = bytes.split_first().ok_or(NoHead::Short)?;
         let (value, extra) = match Marker::from_u8(first) {
             Marker::FixPos(number) => (Value::Uint(number.into()), 0),

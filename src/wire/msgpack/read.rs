@@ -21,6 +21,11 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
+    /// Everything that is left.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Whether nothing is left.
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()

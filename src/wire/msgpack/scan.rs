@@ -66,9 +66,7 @@ impl Scanner {
             if buffer.len() < end {
                 return Scan::Incomplete;
             }
-            if matches!(head.value, Value::Str(_))
-                && std::str::from_utf8(&buffer[body..end]).is_err()
-            {
+            if matches!(head.value, Value::Str(_)) && !is_text(&buffer[body..end]) {
                 return Scan::Invalid("a string is not UTF-8");
             }
             self.scanned = end;
@@ -99,6 +97,12 @@ impl Scanner {
         }
         true
     }
+}
+
+/// Whether bytes are UTF-8, as most are by being ASCII.
+#[inline]
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 #[cfg(test)]

@@ -10,6 +10,12 @@ pub fn str(out: &mut Vec<u8>, text: &str) {
     encode::write_str(out, text).expect(INFALLIBLE);
 }
 
+/// Text of which only the bytes are at hand: all of them ASCII.
+pub fn ascii(out: &mut Vec<u8>, text: &[u8]) {
+    encode::write_str_len(out, length(text.len())).expect(INFALLIBLE);
+    raw(out, text);
+}
+
 /// Bytes.
 pub fn bin(out: &mut Vec<u8>, bytes: &[u8]) {
     encode::write_bin(out, bytes).expect(INFALLIBLE);
