@@ -144,7 +144,7 @@ tuning_table! {
             "Tasks that wait beyond `queue_primary` before submissions are refused.",
             "Each waiting task costs its payload and its bookkeeping, and the last one waits for \
              all before it.";
-        queue_bytes = "queue_bytes", number(64 * KIB, 64 * GIB, "bytes"), Int(4_194_304),
+        queue_bytes = "queue_bytes", number(64 * KIB, 64 * GIB, "bytes"), Int(6_291_456),
             "Bytes of waiting tasks that a shard keeps in memory when the log has them as well, \
              payloads and about 200 bytes of each; those behind keep about 40 bytes each, and are \
              read back before their turn. Without a durable log all are in memory.",
@@ -230,7 +230,7 @@ tuning_table! {
         http_address = "http_address", Rule::Address, Text("127.0.0.1:7451"),
             "Where HTTP listens: MCP, metrics, health. Port 0 takes a free one.",
             "A socket on each worker core.";
-        max_frame_bytes = "max_frame_bytes", number(4 * KIB, 256 * MIB, "bytes"), Int(4_194_304),
+        max_frame_bytes = "max_frame_bytes", number(4 * KIB, 256 * MIB, "bytes"), Int(6_291_456),
             "The largest request; a larger one is answered `too_large` and its connection closed.",
             "Every connection may hold a buffer of this size while a request arrives.";
         max_connections = "max_connections", number(1, 1_000_000, "connections"), Int(4096),
