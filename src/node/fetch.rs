@@ -2,7 +2,7 @@
 
 use super::local::LocalGateway;
 use crate::wire::{
-    api::{Error, LeasedTask, Worker},
+    api::{Error, Leased, Worker},
     id::CoreIndex,
     letter::{Request, Response},
 };
@@ -19,17 +19,17 @@ impl LocalGateway {
         worker: Worker,
         max: u32,
         wait_ms: u64,
-    ) -> Result<Vec<LeasedTask>, Error> {
+    ) -> Result<Leased, Error> {
         let cores = self.cores();
         let here = self.index();
         for core in (0..cores).map(|step| (here + step) % cores) {
-            let tasks = self.fetch_from(core, worker.clone(), max, 0).await?;
-            if !tasks.is_empty() {
-                return Ok(tasks);
+            let leased = self.fetch_from(core, worker.clone(), max, 0).await?;
+            if !leased.tasks.is_empty() {
+                return Ok(leased);
             }
         }
         if wait_ms == 0 {
-            return Ok(Vec::new());
+            return Ok(Leased::default());
         }
         if cores == 1 {
             return self.fetch_from(here, worker, max, wait_ms).await;
@@ -43,7 +43,7 @@ impl LocalGateway {
         worker: Worker,
         max: u32,
         wait_ms: u64,
-    ) -> Result<Vec<LeasedTask>, Error> {
+    ) -> Result<Leased, Error> {
         leased(self.ask(core, &Request::Fetch(worker, max, wait_ms), wait_ms + ANSWER_MS).await)
     }
 
@@ -54,17 +54,17 @@ impl LocalGateway {
         worker: Worker,
         max: u32,
         wait_ms: u64,
-    ) -> Result<Vec<LeasedTask>, Error> {
+    ) -> Result<Leased, Error> {
         let waits = (0..self.cores())
             .map(|core| self.fetch_from(core, worker.clone(), max, wait_ms))
             .collect::<FuturesUnordered<_>>();
         let mut waits = waits;
-        let mut tasks: Vec<LeasedTask> = Vec::new();
+        let mut leased = Leased::default();
         let mut failed = None;
         let mut stopped = false;
         while let Some(answer) = waits.next().await {
             match answer {
-                Ok(more) => tasks.extend(more),
+                Ok(more) => leased.append(more),
                 Err(error) => failed = Some(error),
             }
             if !stopped {
@@ -74,19 +74,20 @@ impl LocalGateway {
                 }
             }
         }
-        if tasks.is_empty() {
-            return failed.map_or(Ok(tasks), Err);
+        if leased.tasks.is_empty() {
+            return failed.map_or(Ok(leased), Err);
         }
-        for task in tasks.drain((max as usize).min(tasks.len())..) {
+        let kept = (max as usize).min(leased.tasks.len());
+        for task in leased.tasks.drain(kept..) {
             self.tell(task.id.shard, &Request::GiveBack(task.id.random, task.lease));
         }
-        Ok(tasks)
+        Ok(leased)
     }
 }
 
-fn leased(answer: Result<Response, Error>) -> Result<Vec<LeasedTask>, Error> {
+fn leased(answer: Result<Response, Error>) -> Result<Leased, Error> {
     match answer? {
-        Response::Leased(tasks) => Ok(tasks),
+        Response::Leased(leased) => Ok(leased),
         other => unreachable!("a fetch was answered with {other:?}"),
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::wire::{
     api::{
-        AgentView, Completion, Error, LeasedTask, NodeStats, TaskFilter, TaskPage, TaskSpec,
+        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec,
         TaskView, Worker,
     },
     id::{AgentId, TaskId},
@@ -54,7 +54,7 @@ pub trait Gateway: 'static {
         worker: Worker,
         max: u32,
         wait_ms: u64,
-    ) -> Result<Vec<LeasedTask>, Error>;
+    ) -> Result<Leased, Error>;
 
     /// Ends attempts; each is answered when its end is committed, in the order of `completions`.
     async fn end_attempts(

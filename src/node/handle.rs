@@ -3,7 +3,7 @@
 use super::{NodeHandle, gateway::Gateway};
 use crate::wire::{
     api::{
-        AgentView, Completion, Error, LeasedTask, NodeStats, TaskFilter, TaskPage, TaskSpec,
+        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec,
         TaskView, Worker,
     },
     id::{AgentId, TaskId},
@@ -52,7 +52,7 @@ impl Gateway for NodeHandle {
         worker: Worker,
         max: u32,
         wait_ms: u64,
-    ) -> Result<Vec<LeasedTask>, Error> {
+    ) -> Result<Leased, Error> {
         self.run(move |core| core.fetch(worker, max, wait_ms)).await
     }
 

@@ -10,7 +10,7 @@ use crate::{
     },
     wire::{
         api::{
-            AgentView, Completion, Error, LeasedTask, NodeStats, Priority, TaskFilter, TaskPage,
+            AgentView, Completion, Error, Leased, NodeStats, Priority, TaskFilter, TaskPage,
             TaskSpec, TaskView, Worker,
         },
         id::{AgentId, CoreIndex, TaskId},
@@ -268,7 +268,7 @@ impl Gateway for LocalGateway {
         worker: Worker,
         max: u32,
         wait_ms: u64,
-    ) -> Result<Vec<LeasedTask>, Error> {
+    ) -> Result<Leased, Error> {
         self.fetch_from_all(worker, max, wait_ms.min(WAIT_MS_MAX)).await
     }
 

@@ -1,11 +1,11 @@
 //! The answers that every door gives, as MessagePack maps.
 
 use crate::wire::{
-    api::{AgentView, CoreStats, Error, LeasedTask, NodeStats, TaskPage, TaskView},
+    api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
     msgpack::write,
 };
-use std::fmt::Display;
+use std::{fmt::Display, rc::Rc};
 
 /// What a request answers.
 #[derive(Debug)]
@@ -24,7 +24,12 @@ pub enum Reply {
     /// `{tasks, cursor?}`
     Tasks(TaskPage),
     /// `{tasks}`, each with its lease
-    Leased(Vec<LeasedTask>),
+    Leased {
+        /// The tasks.
+        leased: Leased,
+        /// The agent types of the worker.
+        types: Rc<[String]>,
+    },
     /// `{cancelled}`
     Cancelled(bool),
     /// `{agents}`
@@ -69,11 +74,13 @@ impl Reply {
                     field(out, "cursor", cursor);
                 }
             }
-            Self::Leased(tasks) => {
+            Self::Leased { leased, types } => {
                 write::map(out, 1);
                 write::str(out, "tasks");
-                write::array(out, tasks.len());
-                tasks.iter().for_each(|task| leased(out, task));
+                write::array(out, leased.tasks.len());
+                for (task, payload) in leased.iter() {
+                    leased_task(out, task, &types[task.type_place as usize], payload);
+                }
             }
             Self::Cancelled(cancelled) => {
                 write::map(out, 1);
@@ -143,16 +150,16 @@ fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
     }
 }
 
-fn leased(out: &mut Vec<u8>, task: &LeasedTask) {
+fn leased_task(out: &mut Vec<u8>, task: &LeasedTask, agent_type: &str, payload: &[u8]) {
     write::map(out, 6);
     write::str(out, "id");
     task_id(out, task.id);
     number(out, "lease", task.lease);
     number(out, "deadline_ms", task.deadline_ms);
-    field(out, "type", &task.agent_type);
+    field(out, "type", agent_type);
     number(out, "attempt", task.attempt.into());
     write::str(out, "payload");
-    write::raw(out, &task.payload);
+    write::raw(out, payload);
 }
 
 fn agent(out: &mut Vec<u8>, view: &AgentView) {

@@ -5,7 +5,7 @@ use crate::{
     node::gateway::Gateway,
     wire::{
         api::{
-            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, LeasedTask, NodeStats,
+            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Leased, LeasedTask, NodeStats,
             TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
         },
         id::{AgentId, TaskId},
@@ -157,17 +157,20 @@ impl Gateway for TestNode {
         worker: Worker,
         max: u32,
         _: u64,
-    ) -> Result<Vec<LeasedTask>, Error> {
-        let count = u128::from(max.min(worker.capacity));
-        let task = |random| LeasedTask {
-            id: TaskId { shard: 0, random },
-            lease: 7,
-            agent_type: "echo".into(),
-            attempt: 1,
-            deadline_ms: 60_000,
-            payload: vec![0xc0],
-        };
-        Ok((0..count).map(task).collect())
+    ) -> Result<Leased, Error> {
+        let mut leased = Leased::default();
+        for random in 0..u128::from(max.min(worker.capacity)) {
+            let task = LeasedTask {
+                id: TaskId { shard: 0, random },
+                lease: 7,
+                type_place: 0,
+                attempt: 1,
+                deadline_ms: 60_000,
+                payload_bytes: 0,
+            };
+            leased.push(task, &[0xc0]);
+        }
+        Ok(leased)
     }
 
     async fn end_attempts(

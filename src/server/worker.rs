@@ -24,13 +24,19 @@ const EXTEND_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// What a connection knows of its client beyond the requests under way.
 #[derive(Default)]
 pub struct WorkerSession {
-    worker: RefCell<Option<Worker>>,
+    registered: RefCell<Option<Registered>>,
+}
+
+/// A worker, and the agent types that it named.
+struct Registered {
+    worker: Worker,
+    types: Rc<[String]>,
 }
 
 impl WorkerSession {
     /// The worker that registered here, to be told goodbye.
     pub fn take(&self) -> Option<Worker> {
-        self.worker.borrow_mut().take()
+        self.registered.borrow_mut().take().map(|registered| registered.worker)
     }
 }
 
@@ -92,19 +98,22 @@ impl WorkerRequest {
     ) -> Result<Reply, Error> {
         match self {
             Self::Register { types, capacity } => {
-                let worker = gateway.clone().register(types, capacity).await?;
-                let before = session.worker.borrow_mut().replace(worker);
+                let worker = gateway.clone().register(types.clone(), capacity).await?;
+                let registered = Registered { worker, types: types.into() };
+                let before = session.registered.borrow_mut().replace(registered);
                 if let Some(before) = before {
-                    gateway.leave(before).await;
+                    gateway.leave(before.worker).await;
                 }
                 Ok(Reply::Done)
             }
             Self::Fetch { max, wait_ms } => {
-                let worker = session.worker.borrow().clone();
-                let worker = worker.ok_or_else(|| {
+                let registered = session.registered.borrow();
+                let registered = registered.as_ref().map(|it| (it.worker.clone(), it.types.clone()));
+                let (worker, types) = registered.ok_or_else(|| {
                     Error::Invalid("worker.fetch comes after worker.register".into())
                 })?;
-                Ok(Reply::Leased(gateway.fetch(worker, max, wait_ms).await?))
+                let leased = gateway.fetch(worker, max, wait_ms).await?;
+                Ok(Reply::Leased { leased, types })
             }
             Self::End(completion) => {
                 let ended = gateway.end_attempts(vec![completion]).await?;

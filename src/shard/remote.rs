@@ -17,7 +17,7 @@ use crate::{
     registry::TypeIndex,
     task::{Lease, Watcher},
     wire::{
-        api::{AgentKind, Error, LeasedTask, Worker},
+        api::{AgentKind, Error, Leased, LeasedTask, Worker},
         batch::Parcel,
         id::{AgentId, CoreIndex},
         letter::{self, ArchivedEnding, Response},
@@ -25,6 +25,9 @@ use crate::{
 };
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
+
+/// A fetch takes no further task when it has payloads of so many bytes.
+const LEASED_BYTES: usize = 4 << 20;
 
 /// The agent that stands for a worker: it is there to be listed and to be stopped.
 pub struct Seat;
@@ -111,9 +114,9 @@ impl Shard {
     /// Leases tasks to a worker and answers; without any, answers at the first chance or when
     /// `wait_ms` has passed.
     pub(super) fn fetch(&mut self, fetch: Fetch, wait_ms: u64) {
-        let tasks = self.lease(&fetch);
-        if !tasks.is_empty() || wait_ms == 0 {
-            return self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
+        let leased = self.lease(&fetch);
+        if !leased.tasks.is_empty() || wait_ms == 0 {
+            return self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(leased));
         }
         let timer = Timer::Fetch(fetch.asker, fetch.correlation);
         let timer = self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
@@ -125,20 +128,20 @@ impl Shard {
         let mut served = false;
         for _ in 0..self.tasks.remote.waiting.len() {
             let Some(waiting) = self.tasks.remote.waiting.pop_front() else { break };
-            let tasks = self.lease(&waiting.fetch);
-            if tasks.is_empty() {
+            let leased = self.lease(&waiting.fetch);
+            if leased.tasks.is_empty() {
                 self.tasks.remote.waiting.push_back(waiting);
                 continue;
             }
             served = true;
-            self.answer_fetch(waiting, tasks);
+            self.answer_fetch(waiting, leased);
         }
         served
     }
 
-    fn answer_fetch(&mut self, Waiting { fetch, timer }: Waiting, tasks: Vec<LeasedTask>) {
+    fn answer_fetch(&mut self, Waiting { fetch, timer }: Waiting, leased: Leased) {
         self.kernel.wheel.cancel(timer);
-        self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(tasks));
+        self.kernel.answer(fetch.asker, fetch.correlation, &Response::Leased(leased));
     }
 
     /// A fetch has waited long enough.
@@ -158,36 +161,38 @@ impl Shard {
             waiting.into_iter().partition(|waiting| fits(&waiting.fetch));
         self.tasks.remote.waiting = waiting;
         for waiting in over {
-            self.answer_fetch(waiting, Vec::new());
+            self.answer_fetch(waiting, Leased::default());
         }
     }
 
-    fn lease(&mut self, fetch: &Fetch) -> Vec<LeasedTask> {
+    fn lease(&mut self, fetch: &Fetch) -> Leased {
         let free = fetch.worker.capacity.saturating_sub(self.tasks.remote.held_by(&fetch.worker));
         let max = if self.tasks.winding_down() { 0 } else { fetch.max.min(free) as usize };
         let now_ms = self.kernel.now_ms();
-        let mut leased = Vec::new();
-        for &(type_index, seat) in &fetch.worker.seats {
-            while leased.len() < max
+        let mut leased = Leased::default();
+        for (type_place, &(type_index, seat)) in (0..).zip(&fetch.worker.seats) {
+            while leased.tasks.len() < max
+                && leased.payloads.len() < LEASED_BYTES
                 && let Some(key) = self.tasks.table.next(type_index)
             {
                 let lease = self.tasks.table.start(key, now_ms);
                 let deadline_ms = self.tasks.table.deadline_ms(key);
-                leased.push(LeasedTask {
+                let task = LeasedTask {
                     id: self.tasks.table.id(key),
                     lease: lease.token,
-                    agent_type: self.kernel.types.get(type_index).name.clone(),
+                    type_place,
                     attempt: self.tasks.table.attempts(key),
                     deadline_ms: deadline_ms - now_ms,
-                    payload: self.tasks.table.payload(key).to_vec(),
-                });
+                    payload_bytes: 0,
+                };
+                leased.push(task, self.tasks.table.payload(key));
                 if seat.core() == self.kernel.index {
                     self.tasks.pools[type_index as usize].begin(seat.slot());
                 }
                 *self.tasks.remote.held.entry(seat).or_default() += 1;
                 let timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
                 let attempt = Attempt { lease, agent: seat, type_index, started_ms: now_ms, timer };
-                self.tasks.attempts.insert(key, attempt);
+                self.tasks.attempts.insert(lease.token, attempt);
             }
         }
         leased
@@ -232,7 +237,9 @@ impl Shard {
 
     /// The lease with that token, if it is the task's current one.
     fn leased(&self, random: u128, token: u64) -> Result<Lease, Error> {
-        self.tasks.table.by_token(random, token).map_err(|_| stale())
+        let attempt = self.tasks.attempts.get(&token).ok_or_else(stale)?;
+        let is_it = self.tasks.table.id(attempt.lease.key).random == random;
+        is_it.then_some(attempt.lease).ok_or_else(stale)
     }
 
     /// Lets a lease last so long from now.
@@ -245,7 +252,7 @@ impl Shard {
         let lease = self.leased(random, token)?;
         let now_ms = self.kernel.now_ms();
         let deadline_ms = self.tasks.table.extend(lease, now_ms, extend_ms).map_err(|_| stale())?;
-        if let Some(attempt) = self.tasks.attempts.get_mut(&lease.key) {
+        if let Some(attempt) = self.tasks.attempts.get_mut(&lease.token) {
             self.kernel.wheel.cancel(attempt.timer);
             attempt.timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
         }

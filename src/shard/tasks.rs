@@ -52,8 +52,9 @@ pub(super) struct Tasks {
     pub ledger: Ledger,
     /// One for each agent type.
     pub pools: Vec<LoadIndex>,
-    /// Attempts that go on, by the task's key.
-    pub attempts: HashMap<u32, Attempt, RandomState>,
+    /// Attempts that go on, by the lease's token: there are few of them, so that whoever ends one
+    /// is found in the cache.
+    pub attempts: HashMap<u64, Attempt, RandomState>,
     /// What is read back of the log.
     pub backlog: Backlog,
     /// Workers that fetch.
@@ -534,7 +535,7 @@ impl Shard {
             (Ok(()), Some(Outcome::Later)) => {
                 let timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
                 let attempt = Attempt { lease, agent, type_index, started_ms: now_ms, timer };
-                self.tasks.attempts.insert(key, attempt);
+                self.tasks.attempts.insert(lease.token, attempt);
             }
             (Ok(()), Some(Outcome::Done)) => {
                 self.tasks.pools[type_index as usize].end(slot, 0);
@@ -584,11 +585,8 @@ impl Shard {
 
     /// Takes an attempt that goes on out of the books; `None` when it ended before.
     pub(super) fn take_attempt(&mut self, lease: Lease) -> Option<Attempt> {
-        let current = self.tasks.attempts.get(&lease.key)?;
-        if current.lease != lease {
-            return None;
-        }
-        let attempt = self.tasks.attempts.remove(&lease.key)?;
+        let attempt = self.tasks.attempts.remove(&lease.token)?;
+        assert_eq!(attempt.lease, lease, "a token is given once");
         self.kernel.wheel.cancel(attempt.timer);
         let took_ms = self.kernel.now_ms() - attempt.started_ms;
         self.tasks.remote.released(attempt.agent);
@@ -657,7 +655,7 @@ impl Shard {
     pub(super) fn cancel_task(&mut self, random: u128) -> Result<bool, Error> {
         let Some(key) = self.tasks.table.cancel(random)? else { return Ok(false) };
         self.tasks.log_end(key, self.kernel.now_ms());
-        if let Some(lease) = self.tasks.attempts.get(&key).map(|attempt| attempt.lease)
+        if let Some(lease) = self.tasks.table.last_lease(key)
             && let Some(attempt) = self.take_attempt(lease)
         {
             self.with_agent(attempt.agent, |agent, context| agent.on_abandoned(lease, context));

@@ -55,15 +55,10 @@ impl TaskTable {
         }
     }
 
-    /// The lease that somebody outside of the shard knows by the task's name and the token.
-    ///
-    /// # Errors
-    /// [`Stale`].
-    pub fn by_token(&self, random: u128, token: u64) -> Result<Lease, Stale> {
-        let key = self.key(random).ok_or(Stale)?;
-        let entry = &self.entries[key as usize];
-        let is_current = entry.state == State::Running && entry.token == token;
-        if is_current { Ok(Lease { key, token }) } else { Err(Stale) }
+    /// The lease of the last attempt of a task, if there was one.
+    pub fn last_lease(&self, key: u32) -> Option<Lease> {
+        let Entry { attempts, token, .. } = self.entries[key as usize];
+        (attempts > 0).then_some(Lease { key, token })
     }
 
     /// Ends a task well; it is told when the log has it ([`TaskTable::ended`]).

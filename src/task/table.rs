@@ -368,8 +368,8 @@ impl TaskTable {
     /// One with reserved room uses that up, also when it is refused.
     ///
     /// # Errors
-    /// `TooLarge`; `Invalid` for a key that is none; `Conflict` when there is a task of that name,
-    /// or another one of that key; `Backpressure`.
+    /// `TooLarge`; `Invalid` for a key that is none; `Conflict` when there is another task of that
+    /// key; `Backpressure`.
     #[inline]
     pub fn submit(&mut self, now_ms: u64, submission: Submission<'_>) -> Result<Submitted, Error> {
         if submission.reserved {
@@ -395,9 +395,7 @@ impl TaskTable {
             self.counters.refused += 1;
             return Err(self.backpressure(now_ms));
         }
-        if self.is_known(submission.random) {
-            return Err(Error::Conflict("there is a task of that id already".into()));
-        }
+        debug_assert!(!self.is_known(submission.random), "128 random bits name one task");
         let key = self.begin(&submission, now_ms);
         if let Some(chosen) = submission.key {
             let expires_ms = now_ms.saturating_add(self.limits.key_ttl_ms);

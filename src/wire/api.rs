@@ -126,21 +126,59 @@ pub struct TaskView {
     pub error: Option<String>,
 }
 
+/// Tasks that a worker has taken. Their payloads lie in one buffer, so that there is one to carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Leased {
+    /// The tasks.
+    pub tasks: Vec<LeasedTask>,
+    /// One MessagePack value of each, in the same order.
+    pub payloads: Vec<u8>,
+}
+
+impl Leased {
+    /// Appends a task and its payload, whose length is set here.
+    pub fn push(&mut self, task: LeasedTask, payload: &[u8]) {
+        let payload_bytes = payload.len() as u32;
+        self.tasks.push(LeasedTask { payload_bytes, ..task });
+        self.payloads.extend_from_slice(payload);
+    }
+
+    /// Appends other tasks.
+    pub fn append(&mut self, mut other: Self) {
+        if self.tasks.is_empty() {
+            *self = other;
+        } else {
+            self.tasks.append(&mut other.tasks);
+            self.payloads.append(&mut other.payloads);
+        }
+    }
+
+    /// Each task with its payload.
+    pub fn iter(&self) -> impl Iterator<Item = (&LeasedTask, &[u8])> {
+        let mut payloads = &self.payloads[..];
+        self.tasks.iter().map(move |task| {
+            let (payload, rest) = payloads.split_at(task.payload_bytes as usize);
+            payloads = rest;
+            (task, payload)
+        })
+    }
+}
+
 /// A task that a worker has taken, and the right to end this attempt of it.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct LeasedTask {
     /// The task.
     pub id: TaskId,
     /// The fencing token of this attempt; whoever ends it must show it.
     pub lease: u64,
-    /// The agent type that it was submitted for.
-    pub agent_type: String,
+    /// The agent type that it was submitted for: its place among those of the worker.
+    pub type_place: u16,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// How long the lease lasts, milliseconds from now.
     pub deadline_ms: u64,
-    /// One MessagePack value.
-    pub payload: Vec<u8>,
+    /// Bytes of its payload.
+    pub payload_bytes: u32,
 }
 
 /// A worker that has registered: it has a seat, an agent, for each type whose tasks it takes.

@@ -1,7 +1,7 @@
 //! What cores say to each other about agents and tasks: the archived payloads of a batch.
 
 use super::{
-    api::{AgentView, Error, LeasedTask, Priority, TaskFilter, TaskStatus, TaskView, Worker},
+    api::{AgentView, Error, Leased, Priority, TaskFilter, TaskStatus, TaskView, Worker},
     id::AgentId,
 };
 use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
@@ -53,7 +53,7 @@ pub enum Response {
     /// To [`Request::Seat`].
     Seated(Worker),
     /// To [`Request::Fetch`].
-    Leased(Vec<LeasedTask>),
+    Leased(Leased),
     /// To [`Request::Cancel`]: false when the task had ended before.
     Cancelled(bool),
     /// To [`Request::Agents`].

@@ -10,6 +10,7 @@
 mod head;
 mod read;
 mod scan;
+mod span;
 pub mod write;
 
 pub use head::{Head, Value};

@@ -1,6 +1,6 @@
 //! Reads values in place, one after the other.
 
-use super::{Head, Value};
+use super::{Head, Value, span::Span};
 
 /// The bytes are not the MessagePack value that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,9 +96,9 @@ impl<'a> Reader<'a> {
         let mut outstanding = 1u64;
         while outstanding > 0 {
             let rest = self.bytes.get(at..).ok_or(Malformed)?;
-            let head = Head::read(rest).map_err(|_| Malformed)?;
-            at += head.len + head.value.body_len();
-            outstanding = outstanding - 1 + head.value.children();
+            let span = Span::read(rest).map_err(|_| Malformed)?;
+            at += span.head + span.body;
+            outstanding = outstanding - 1 + span.children;
         }
         let (raw, rest) = self.bytes.split_at_checked(at).ok_or(Malformed)?;
         self.bytes = rest;

@@ -1,9 +1,6 @@
 //! Finds where a MessagePack value ends, while its bytes still arrive.
 
-use super::{
-    DEPTH_MAX, Head,
-    head::{NoHead, Value},
-};
+use super::{DEPTH_MAX, head::NoHead, span::Span};
 
 /// What is known of the value at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,27 +48,27 @@ impl Scanner {
     /// Looks at the bytes that arrived since the last call.
     pub fn scan(&mut self, buffer: &[u8]) -> Scan {
         while self.outstanding > 0 {
-            let head = match Head::read(&buffer[self.scanned.min(buffer.len())..]) {
-                Ok(head) => head,
+            let span = match Span::read(&buffer[self.scanned.min(buffer.len())..]) {
+                Ok(span) => span,
                 Err(NoHead::Short) if buffer.len() >= self.bytes_max => return Scan::TooLarge,
                 Err(NoHead::Short) => return Scan::Incomplete,
                 Err(NoHead::Reserved) => return Scan::Invalid("0xc1 begins no MessagePack value"),
             };
-            let body = self.scanned + head.len;
-            let end = body + head.value.body_len();
-            let after = self.outstanding - 1 + head.value.children();
+            let body = self.scanned + span.head;
+            let end = body + span.body;
+            let after = self.outstanding - 1 + span.children;
             if end as u64 + after > self.bytes_max as u64 {
                 return Scan::TooLarge;
             }
             if buffer.len() < end {
                 return Scan::Incomplete;
             }
-            if matches!(head.value, Value::Str(_)) && !is_text(&buffer[body..end]) {
+            if span.is_text && !is_text(&buffer[body..end]) {
                 return Scan::Invalid("a string is not UTF-8");
             }
             self.scanned = end;
             self.outstanding = after;
-            if !self.step(head.value.children()) {
+            if !self.step(span.children) {
                 return Scan::Invalid("arrays and maps are nested deeper than 64");
             }
         }
