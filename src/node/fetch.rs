@@ -49,12 +49,7 @@ impl LocalGateway {
 
     /// Waits at every shard; the first answer ends the waits at the others. What those gave by
     /// then beyond `max` goes back, as if it had not been taken.
-    async fn wait_for_any(
-        &self,
-        worker: Worker,
-        max: u32,
-        wait_ms: u64,
-    ) -> Result<Leased, Error> {
+    async fn wait_for_any(&self, worker: Worker, max: u32, wait_ms: u64) -> Result<Leased, Error> {
         let waits = (0..self.cores())
             .map(|core| self.fetch_from(core, worker.clone(), max, wait_ms))
             .collect::<FuturesUnordered<_>>();

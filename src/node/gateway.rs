@@ -6,8 +6,8 @@
 
 use crate::wire::{
     api::{
-        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec,
-        TaskView, Worker,
+        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
+        Worker,
     },
     id::{AgentId, TaskId},
 };
@@ -49,12 +49,8 @@ pub trait Gateway: 'static {
     async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error>;
 
     /// Leases at most `max` tasks to a worker; with `wait_ms` above 0, waits that long for one.
-    async fn fetch(
-        self: Rc<Self>,
-        worker: Worker,
-        max: u32,
-        wait_ms: u64,
-    ) -> Result<Leased, Error>;
+    async fn fetch(self: Rc<Self>, worker: Worker, max: u32, wait_ms: u64)
+    -> Result<Leased, Error>;
 
     /// Ends attempts; each is answered when its end is committed, in the order of `completions`.
     async fn end_attempts(

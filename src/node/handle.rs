@@ -3,8 +3,8 @@
 use super::{NodeHandle, gateway::Gateway};
 use crate::wire::{
     api::{
-        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec,
-        TaskView, Worker,
+        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
+        Worker,
     },
     id::{AgentId, TaskId},
 };

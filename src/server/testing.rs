@@ -5,8 +5,8 @@ use crate::{
     node::gateway::Gateway,
     wire::{
         api::{
-            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Leased, LeasedTask, NodeStats,
-            TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
+            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Leased, LeasedTask,
+            NodeStats, TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
         },
         id::{AgentId, TaskId},
     },
@@ -152,12 +152,7 @@ impl Gateway for TestNode {
         }
     }
 
-    async fn fetch(
-        self: Rc<Self>,
-        worker: Worker,
-        max: u32,
-        _: u64,
-    ) -> Result<Leased, Error> {
+    async fn fetch(self: Rc<Self>, worker: Worker, max: u32, _: u64) -> Result<Leased, Error> {
         let mut leased = Leased::default();
         for random in 0..u128::from(max.min(worker.capacity)) {
             let task = LeasedTask {

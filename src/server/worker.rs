@@ -28,6 +28,7 @@ pub struct WorkerSession {
 }
 
 /// A worker, and the agent types that it named.
+#[derive(Clone)]
 struct Registered {
     worker: Worker,
     types: Rc<[String]>,
@@ -107,9 +108,8 @@ impl WorkerRequest {
                 Ok(Reply::Done)
             }
             Self::Fetch { max, wait_ms } => {
-                let registered = session.registered.borrow();
-                let registered = registered.as_ref().map(|it| (it.worker.clone(), it.types.clone()));
-                let (worker, types) = registered.ok_or_else(|| {
+                let registered = session.registered.borrow().clone();
+                let Registered { worker, types } = registered.ok_or_else(|| {
                     Error::Invalid("worker.fetch comes after worker.register".into())
                 })?;
                 let leased = gateway.fetch(worker, max, wait_ms).await?;

@@ -167,7 +167,7 @@ where
                 Ok(request) => {
                     self.calls_in_flight += 1;
                     self.bytes_in_flight += len;
-                    groups.add(msgid, request, len).for_each(|work| self.begin(work));
+                    groups.add(msgid, request, len, |work| self.begin(work));
                 }
                 Err(error) => {
                     if msgid.is_some() {

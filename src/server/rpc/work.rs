@@ -57,8 +57,16 @@ impl<T> Default for Group<T> {
 /// Calls in one group: more would make the first wait for the last.
 const GROUP_MAX: usize = 256;
 
+/// Calls that a group has room for from the start, once it has any.
+const GROUP_BEGIN: usize = 32;
+
 impl<T> Group<T> {
+    #[inline]
     fn add(&mut self, msgid: Option<u32>, item: T, bytes: usize) {
+        if self.items.is_empty() {
+            self.msgids.reserve(GROUP_BEGIN);
+            self.items.reserve(GROUP_BEGIN);
+        }
         self.msgids.push(msgid);
         self.items.push(item);
         self.bytes += bytes;
@@ -82,35 +90,35 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Takes a call in; hands out work that must begin before it, or with it.
+    /// Takes a call in; begins work that must begin before it, or with it.
+    #[inline]
     pub fn add(
         &mut self,
         msgid: Option<u32>,
         request: Request,
         bytes: usize,
-    ) -> impl Iterator<Item = Work> + use<> {
-        let mut ready = [None, None];
+        mut begin: impl FnMut(Work),
+    ) {
         match request {
             Request::Submit(spec) => {
-                ready[0] = self.completions.take(Kind::Completions);
+                self.completions.take(Kind::Completions).map(&mut begin);
                 self.submissions.add(msgid, spec, bytes);
                 if self.submissions.items.len() >= GROUP_MAX {
-                    ready[1] = self.submissions.take(Kind::Submissions);
+                    self.submissions.take(Kind::Submissions).map(begin);
                 }
             }
             Request::Worker(WorkerRequest::End(completion)) => {
-                ready[0] = self.submissions.take(Kind::Submissions);
+                self.submissions.take(Kind::Submissions).map(&mut begin);
                 self.completions.add(msgid, completion, bytes);
                 if self.completions.items.len() >= GROUP_MAX {
-                    ready[1] = self.completions.take(Kind::Completions);
+                    self.completions.take(Kind::Completions).map(begin);
                 }
             }
             request => {
-                ready[0] = self.take();
-                ready[1] = Some(Work { kind: Kind::Call { msgid, request }, bytes });
+                self.take().map(&mut begin);
+                begin(Work { kind: Kind::Call { msgid, request }, bytes });
             }
         }
-        ready.into_iter().flatten()
     }
 
     /// What has not begun: one of the two sorts at most.

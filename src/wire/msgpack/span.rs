@@ -94,7 +94,9 @@ impl Shape {
     const fn of(first: u8) -> Self {
         match first {
             0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => Self::scalar(1),
-            0x80..=0x8f => Self { children: 2 * (first & 15), class: Class::Map, ..Self::scalar(1) },
+            0x80..=0x8f => {
+                Self { children: 2 * (first & 15), class: Class::Map, ..Self::scalar(1) }
+            }
             0x90..=0x9f => Self { children: first & 15, class: Class::Array, ..Self::scalar(1) },
             0xa0..=0xbf => Self { body: first & 31, class: Class::Text, ..Self::scalar(1) },
             0xc1 => Self::long(Class::Reserved, 1, 0),
