@@ -21,6 +21,7 @@ fn table(shard: u16) -> TaskTable {
     let limits = TableLimits {
         queue_primary: 1_000,
         queue_overflow: 10_000_000,
+        queue_bytes: 6 << 20,
         hot_least: TableLimits::HOT_LEAST,
         retained: 100_000,
         retained_bytes: 64 << 20,

@@ -230,7 +230,7 @@ tuning_table! {
         http_address = "http_address", Rule::Address, Text("127.0.0.1:7451"),
             "Where HTTP listens: MCP, metrics, health. Port 0 takes a free one.",
             "A socket on each worker core.";
-        max_frame_bytes = "max_frame_bytes", number(4 * KIB, 256 * MIB, "bytes"), Int(6_291_456),
+        max_frame_bytes = "max_frame_bytes", number(4 * KIB, 256 * MIB, "bytes"), Int(4_194_304),
             "The largest request; a larger one is answered `too_large` and its connection closed.",
             "Every connection may hold a buffer of this size while a request arrives.";
         max_connections = "max_connections", number(1, 1_000_000, "connections"), Int(4096),

@@ -130,9 +130,9 @@ fn a_full_table_refuses_and_reserved_room_is_kept() {
         "it will never fit"
     );
     assert_eq!(table.counters().refused, 2);
-    let reserved = |random| Submission { reserved: true, ..submission(random, b"") };
-    new(table.submit(0, reserved(6)));
-    assert!(matches!(table.submit(0, reserved(6)), Err(Error::Conflict(_))));
+    let reserved = |random, payload| Submission { reserved: true, ..submission(random, payload) };
+    new(table.submit(0, reserved(6, b"")));
+    assert!(matches!(table.submit(0, reserved(7, &[0; 401])), Err(Error::TooLarge(_))));
     assert_eq!(table.free_room(), 1, "the refused one used its room up");
     table.release(1);
     assert_eq!(table.free_room(), 2);
