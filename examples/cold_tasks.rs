@@ -17,7 +17,7 @@ const TASKS: u32 = 5_000_000;
 const PAYLOAD: [u8; 256] = [7; 256];
 const MIB: f64 = 1_048_576.0;
 
-fn table(shard: u16) -> TaskTable {
+fn table(partition: u16) -> TaskTable {
     let limits = TableLimits {
         queue_primary: 1_000,
         queue_overflow: 10_000_000,
@@ -35,7 +35,7 @@ fn table(shard: u16) -> TaskTable {
         dead_max: 100_000,
         drop_policy: DropPolicy::Reject,
     };
-    TaskTable::new(Origin { shard, first_token: 1, durable: true, zero_unix_ms: 0 }, limits)
+    TaskTable::new(Origin { partition, first_token: 1, durable: true, zero_unix_ms: 0 }, limits)
 }
 
 /// A name as random as those of a node, the same in every run.

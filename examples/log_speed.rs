@@ -131,7 +131,7 @@ fn throughput(
 /// One record after the other, with a pause after each.
 fn latency(folder: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     let bell = Doorbell::new()?;
-    let mut log = open(settings(folder), 1, vec![bell.clone()], &mut |_, _, _| {})?;
+    let mut log = open(settings(folder), &[bell.clone()], &mut |_, _, _| {})?;
     let lane = log.lanes.pop().ok_or("there is one lane")?;
     let mut shard = Shard::new(0, lane, bell);
     let mut times = Vec::new();
@@ -161,7 +161,7 @@ struct Shard {
 impl Shard {
     fn new(number: u16, lane: LaneLog, bell: Doorbell) -> Self {
         let head = Record::Ended {
-            id: TaskId { shard: 0, random: 0 },
+            id: TaskId { partition: 0, random: 0 },
             status: TaskStatus::Done,
             attempts: 1,
             ended_unix_ms: 1,
@@ -174,7 +174,7 @@ impl Shard {
 
     fn append(&mut self) {
         let record = Record::Ended {
-            id: TaskId { shard: self.number, random: self.appended.0.into() },
+            id: TaskId { partition: self.number, random: self.appended.0.into() },
             status: TaskStatus::Done,
             attempts: 1,
             ended_unix_ms: 1,

@@ -176,7 +176,7 @@ fn submit(params: View<'_>, state: &mut State) -> String {
     if let Some(id) = key.and_then(|key| state.keys.get(key)) {
         return id.clone();
     }
-    let id = TaskId { shard: 0, random: state.keys.len() as u128 + state.requests as u128 };
+    let id = TaskId { partition: 0, random: state.keys.len() as u128 + state.requests as u128 };
     let id = id.to_string();
     if let Some(key) = key {
         state.keys.insert(key.to_owned(), id.clone());

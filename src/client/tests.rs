@@ -52,9 +52,9 @@ proptest! {
 
     #[test]
     fn the_client_reads_what_the_server_writes(
-        msgid: u32, shard: u16, random: u128, text in ".{0,200}", retry_after_ms: u64,
+        msgid: u32, partition: u16, random: u128, text in ".{0,200}", retry_after_ms: u64,
     ) {
-        let id = TaskId { shard, random };
+        let id = TaskId { partition, random };
         let mut bytes = Vec::new();
         server::submitted(&mut bytes, msgid, id);
         let answer = Answer::parse(&bytes).unwrap();

@@ -10,15 +10,16 @@
 //!   folder nor one that somebody submitted as a payload passes for one of this log.
 
 use super::damage::Damage;
+use crate::wire::id::PartitionIndex;
 
 /// What the log is written in: groups begin at multiples of it and fill multiples of it.
 pub const PAGE_BYTES: usize = 4096;
 /// The format that this program writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SEGMENT_MAGIC: [u8; 8] = *b"coreflow";
 const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"CFgr");
 /// Bytes of a segment's head that are not always zero.
-const SEGMENT_HEAD_BYTES: usize = 72;
+const SEGMENT_HEAD_BYTES: usize = 76;
 /// Bytes of a group's head.
 pub const GROUP_HEAD_BYTES: usize = 64;
 /// Bytes of a block's head.
@@ -50,6 +51,8 @@ pub struct SegmentHead {
     pub epoch: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// Partitions of the tasks when the log began.
+    pub partitions: PartitionIndex,
 }
 
 impl SegmentHead {
@@ -65,6 +68,7 @@ impl SegmentHead {
         for (place, number) in page[28..].chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
+        page[68..70].copy_from_slice(&self.partitions.to_le_bytes());
         let checksum = crc32fast::hash(&page[..SEGMENT_HEAD_BYTES - 4]);
         page[SEGMENT_HEAD_BYTES - 4..SEGMENT_HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -99,6 +103,7 @@ impl SegmentHead {
             first_generation: u64_at(head, 44),
             epoch: u64_at(head, 52),
             bytes: u64_at(head, 60),
+            partitions: u16::from_le_bytes([head[68], head[69]]),
         }))
     }
 }

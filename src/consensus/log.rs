@@ -151,7 +151,7 @@ mod tests {
     fn the_memory_log_commits_at_once_and_tells_it_once() {
         let mut log = TaskLog::Memory(MemoryLog::default());
         assert_eq!(log.next_committed(), None);
-        let record = Record::Requeued { id: TaskId { shard: 0, random: 7 } };
+        let record = Record::Requeued { id: TaskId { partition: 0, random: 7 } };
         log.append(record);
         let (last, _) = log.append(record);
         assert_eq!(log.next_committed().map(|committed| committed.upto), Some(last));

@@ -12,9 +12,12 @@ use super::{
     thread::{Driver, EXIT_LOG_FAILED, LogThread},
     writer::{Fatal, Geometry, Writer},
 };
-use crate::runtime::{
-    disk::{FolderLock, LockError, Placement, is_direct, make_folder, spawn_blocking_thread},
-    doorbell::Doorbell,
+use crate::{
+    runtime::{
+        disk::{FolderLock, LockError, Placement, is_direct, make_folder, spawn_blocking_thread},
+        doorbell::Doorbell,
+    },
+    wire::id::PartitionIndex,
 };
 use std::{
     io,
@@ -45,8 +48,11 @@ pub struct Settings {
 /// A log that was opened.
 #[derive(Debug)]
 pub struct OpenLog {
-    /// The shards' ends, in the order of the shards.
+    /// The shards' ends, in the order of the partitions; the partition `p` of `c` cores belongs to
+    /// core `p` modulo `c`.
     pub lanes: Vec<LaneLog>,
+    /// How many partitions there were when the log began.
+    pub first_partitions: PartitionIndex,
     /// The threads that write it.
     pub thread: LogThread,
     /// Grows by one with every open; fencing tokens start from it.
@@ -102,8 +108,10 @@ fn more(findings: &[Finding]) -> String {
     }
 }
 
-/// Opens the log for as many shards as there are bells, calls `replay` with every record that was
-/// committed, oldest first, and the shard that wrote it, and starts the log thread.
+/// Opens the log for as many cores as there are bells, calls `replay` with every record that was
+/// committed, oldest first, and the partition that wrote it, and starts the log thread. There are
+/// as many partitions as when the log began; more when there are more cores, so that each core has
+/// one, or when partitions that were added so have records.
 ///
 /// # Errors
 /// See [`OpenError`]; what `replay` was told must be thrown away then.
@@ -112,11 +120,9 @@ fn more(findings: &[Finding]) -> String {
 /// When a block does not fit into a segment: a configuration that says so is refused.
 pub fn open(
     settings: Settings,
-    lanes: usize,
-    shard_bells: Vec<Doorbell>,
-    replay: &mut dyn FnMut(Place, u16, Record<'_>),
+    core_bells: &[Doorbell],
+    replay: &mut dyn FnMut(Place, PartitionIndex, Record<'_>),
 ) -> Result<OpenLog, OpenError> {
-    assert_eq!(lanes, shard_bells.len(), "each shard has a bell");
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
     make_folder(&settings.folder).map_err(io)?;
     let lock = FolderLock::take(&settings.folder).map_err(|error| match error {
@@ -124,13 +130,18 @@ pub fn open(
         holder => OpenError::Locked { folder: settings.folder.clone(), holder },
     })?;
     let mut disk = folder(&settings.folder).map_err(io)?;
-    let survey = survey(&mut disk, replay).map_err(io)?;
+    let mut partitions = core_bells.len() as PartitionIndex;
+    let survey = survey(&mut disk, &mut |place, partition, record| {
+        partitions = partitions.max(partition.saturating_add(1));
+        replay(place, partition, record);
+    });
+    let survey = survey.map_err(io)?;
     if !survey.findings.is_empty() {
         let (folder, findings) = (settings.folder, survey.findings);
         return Err(OpenError::Damaged { folder, findings });
     }
     tell_torn(&survey);
-    start(&settings, lanes, shard_bells, disk, &survey, lock)
+    start(&settings, partitions, core_bells, disk, &survey, lock)
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record
@@ -175,15 +186,23 @@ fn tell_torn(survey: &Survey) {
 
 fn start(
     settings: &Settings,
-    lanes: usize,
-    shard_bells: Vec<Doorbell>,
+    partitions: PartitionIndex,
+    core_bells: &[Doorbell],
     disk: SegmentFolder,
     survey: &Survey,
     lock: FolderLock,
 ) -> Result<OpenLog, OpenError> {
     let page = PAGE_BYTES as u64;
     let segment_bytes = settings.segment_bytes / page * page;
-    let geometry = Geometry { segment_bytes, keep_bytes: settings.keep_bytes, lanes };
+    let first_partitions =
+        survey.end.map_or(core_bells.len() as PartitionIndex, |end| end.partitions);
+    let partitions = partitions.max(first_partitions);
+    let geometry = Geometry {
+        segment_bytes,
+        keep_bytes: settings.keep_bytes,
+        lanes: partitions.into(),
+        partitions: first_partitions,
+    };
     let record_bytes_max = geometry.record_bytes_max();
     assert!(settings.block_bytes <= record_bytes_max, "a block fits into a segment");
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
@@ -202,9 +221,9 @@ fn start(
         bell: bell.clone(),
         signals: signals.clone(),
     };
-    let (lanes, ends) = (0..)
-        .zip(shard_bells)
-        .map(|(shard, shard_bell)| lane(shard, &lane_settings, shard_bell))
+    let (lanes, ends) = (0..partitions)
+        .zip(core_bells.iter().cycle())
+        .map(|(partition, core_bell)| lane(partition, &lane_settings, core_bell.clone()))
         .unzip();
     let stop = Arc::new(AtomicBool::new(false));
     let reader = SegmentReader::new(disk.clone(), directory);
@@ -220,5 +239,6 @@ fn start(
     let thread =
         spawn_blocking_thread("log", placement, EXIT_LOG_FAILED, move |placed| driver.run(placed));
     let threads = vec![thread.map_err(io)?, helper.map_err(io)?];
-    Ok(OpenLog { lanes, thread: LogThread::new(stop, bell, threads, lock), epoch, reader })
+    let thread = LogThread::new(stop, bell, threads, lock);
+    Ok(OpenLog { lanes, first_partitions, thread, epoch, reader })
 }

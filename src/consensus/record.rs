@@ -131,7 +131,7 @@ impl<'a> Record<'a> {
         out.extend_from_slice(&[0; 4]);
         out.push(self.kind() as u8 + 1);
         let id = self.id();
-        out.extend_from_slice(&id.shard.to_le_bytes());
+        out.extend_from_slice(&id.partition.to_le_bytes());
         out.extend_from_slice(&id.random.to_le_bytes());
         self.encode_body(out);
         debug_assert_eq!(out.len() - start, bytes as usize);
@@ -274,8 +274,8 @@ impl<'a> Fields<'a> {
     }
 
     fn id(&mut self) -> Result<TaskId, Damage> {
-        let shard = self.u16("id")?;
-        Ok(TaskId { shard, random: self.array("id").map(u128::from_le_bytes)? })
+        let partition = self.u16("id")?;
+        Ok(TaskId { partition, random: self.array("id").map(u128::from_le_bytes)? })
     }
 
     fn submitted(&mut self, id: TaskId) -> Result<Record<'a>, Damage> {

@@ -16,6 +16,7 @@ use super::{
     log::Place,
     record::Record,
 };
+use crate::wire::id::PartitionIndex;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -91,6 +92,8 @@ pub struct End {
     pub generation: u64,
     /// The sequence of the next group.
     pub sequence: u64,
+    /// Partitions of the tasks when the log began.
+    pub partitions: PartitionIndex,
 }
 
 /// What is known of a log that was read.
@@ -222,6 +225,7 @@ impl Reading<'_> {
             first_generation: first.unwrap_or(head.first_generation),
             generation: head.generation,
             sequence: head.first_sequence,
+            partitions: head.partitions,
         };
         self.search(newest, FIRST_GROUP, head.node, |_, group| {
             if group.generation == head.generation {

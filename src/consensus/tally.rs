@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_task_lives_until_it_ends_and_a_dead_letter_lives_again_when_it_is_queued() {
-        let id = |random| TaskId { shard: 0, random };
+        let id = |random| TaskId { partition: 0, random };
         let submitted = |random| Record::Submitted {
             id: id(random),
             agent_type: "echo",

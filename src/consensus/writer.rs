@@ -17,6 +17,7 @@ use super::{
     group::{GROUP_BYTES_MAX, Group},
     survey::{End, SegmentState, Survey},
 };
+use crate::wire::id::PartitionIndex;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -37,8 +38,10 @@ pub struct Geometry {
     pub segment_bytes: u64,
     /// Bytes of segments in use beyond which the oldest are cleaned.
     pub keep_bytes: u64,
-    /// Shards that write.
+    /// Partitions that are written.
     pub lanes: usize,
+    /// What a new log says of how many partitions there were when it began.
+    pub partitions: PartitionIndex,
 }
 
 impl Geometry {
@@ -107,6 +110,7 @@ pub struct Writer<D> {
     disk: D,
     geometry: Geometry,
     node: u128,
+    partitions: PartitionIndex,
     epoch: u64,
     /// The sequence of the next group.
     sequence: u64,
@@ -152,11 +156,13 @@ impl<D: Disk> Writer<D> {
             first_generation: 1,
             generation: 0,
             sequence: 1,
+            partitions: geometry.partitions,
         });
         let mut writer = Self {
             disk,
             geometry,
             node: end.node,
+            partitions: end.partitions,
             epoch: end.epoch + 1,
             sequence: end.sequence,
             in_use: VecDeque::new(),
@@ -407,6 +413,7 @@ impl<D: Disk> Writer<D> {
             first_generation: self.first_generation,
             epoch: self.epoch,
             bytes,
+            partitions: self.partitions,
         };
         let mut page = crate::runtime::disk::AlignedBuffer::new(PAGE_BYTES);
         head.encode(&mut page);

@@ -3,7 +3,7 @@
 use super::{Node, Shared, local::LocalGateway, recover};
 use crate::{
     config::{self, Config},
-    consensus::{TaskLog, open::OpenError, reader::SegmentReader},
+    consensus::open::OpenError,
     runtime::{
         executor::{self, CoreThread, Settings},
         injector::Injector,
@@ -15,11 +15,11 @@ use crate::{
         builtin,
         core::{Shard, Start},
         exec::Exec,
+        partition::Beginning,
         remote::Seat,
         run::Core,
         types::{TypeSpec, Types},
     },
-    task::TaskTable,
     wire::{api::AgentKind, batch::Batch, id::CoreIndex},
 };
 use std::{
@@ -60,15 +60,6 @@ pub enum StartError {
     /// The system gave no more descriptors for the mesh.
     #[error("the mesh between the cores: {0}")]
     Mesh(io::Error),
-}
-
-/// What a core's thread is given for its shard.
-struct Beginning {
-    at: Instant,
-    unix_ms: u64,
-    log: TaskLog,
-    table: TaskTable,
-    reader: Option<SegmentReader>,
 }
 
 /// A configuration that does not fit the host or this version is [`io::ErrorKind::InvalidInput`].
@@ -175,24 +166,29 @@ impl NodeBuilder {
         let mut types = self.list_types(cores)?;
         let ports = mesh::<Batch>(cores as usize, self.config.mesh.ring_batches)
             .map_err(StartError::Mesh)?;
-        let bells = ports.iter().map(|port| port.bells[port.index].clone()).collect();
+        let bells: Vec<_> = ports.iter().map(|port| port.bells[port.index].clone()).collect();
         let (at, unix_ms) = (Instant::now(), unix_ms_now());
         let recovered = match self.durable {
-            true => recover::from_log(&self.config, &topology, bells, &mut types, unix_ms)?,
+            true => recover::from_log(&self.config, &topology, &bells, &mut types, unix_ms)?,
             false => recover::in_memory(&self.config, cores, unix_ms),
         };
         let types = Arc::new(types);
         let (log, reader) = recovered.durable.unzip();
-        let shared = Arc::new(Shared::new(at, &topology.workers));
+        let partitions = recovered.partitions;
+        let mut tables: Vec<Vec<Beginning>> = bells.iter().map(|_| Vec::new()).collect();
+        for (partition, table) in recovered.tables.into_iter().enumerate() {
+            tables[partition % bells.len()].push(table);
+        }
+        let shared = Arc::new(Shared::new(at, &topology.workers, partitions.all));
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
         let mut node = Node { shared, topology, jobs, threads: Vec::new(), log, handles: 0.into() };
-        for (port, (log, table)) in ports.into_iter().zip(recovered.shards) {
+        for (port, tables) in ports.into_iter().zip(tables) {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
-            let start = Beginning { at, unix_ms, log, table, reader };
+            let start = Start { at, unix_ms, partitions, tables, reader };
             let launched = self.start_core(&node, port, types.clone(), start);
             match launched {
                 Ok(thread) => node.threads.push(thread),
@@ -212,7 +208,7 @@ impl NodeBuilder {
         node: &Node,
         port: Port<Batch>,
         types: Arc<Types>,
-        begin: Beginning,
+        start: Start,
     ) -> io::Result<CoreThread<()>> {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
@@ -227,13 +223,6 @@ impl NodeBuilder {
         let thread = executor::spawn_pinned(&name, &settings, move || async move {
             let _fatal = EndsWithItsCore(index);
             let bell = port.bells[index].clone();
-            let start = Start {
-                at: begin.at,
-                unix_ms: begin.unix_ms,
-                log: begin.log,
-                table: begin.table,
-                reader: begin.reader.map(|reader| reader.on_core()),
-            };
             let mut shard = Shard::new(port, types, &config, start);
             shard.read_clock();
             shard.start_pools();

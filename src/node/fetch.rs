@@ -74,7 +74,7 @@ impl LocalGateway {
         }
         let kept = (max as usize).min(leased.tasks.len());
         for task in leased.tasks.drain(kept..) {
-            self.tell(task.id.shard, &Request::GiveBack(task.id.random, task.lease));
+            self.tell(self.core_of(task.id.partition), &Request::GiveBack(task.id, task.lease));
         }
         Ok(leased)
     }

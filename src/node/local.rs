@@ -13,7 +13,7 @@ use crate::{
             AgentView, Completion, Error, Leased, NodeStats, Priority, TaskFilter, TaskPage,
             TaskSpec, TaskView, Worker,
         },
-        id::{AgentId, CoreIndex, TaskId},
+        id::{AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Request, Response},
     },
 };
@@ -122,7 +122,20 @@ impl LocalGateway {
         self.request(|shard, answer| shard.ask(core, request, timeout_ms, answer)).await
     }
 
-    /// The core that owns a task or an agent, which `what` names.
+    /// The core that keeps a partition.
+    pub(super) fn core_of(&self, partition: PartitionIndex) -> CoreIndex {
+        partition % self.cores()
+    }
+
+    /// The core that keeps a task.
+    fn core_of_task(&self, id: TaskId) -> Result<CoreIndex, Error> {
+        match id.partition < self.shared.partitions {
+            true => Ok(self.core_of(id.partition)),
+            false => Err(Error::NotFound(format!("task {id} does not exist"))),
+        }
+    }
+
+    /// The core that owns an agent, which `what` names.
     fn check_core(&self, core: CoreIndex, what: impl std::fmt::Display) -> Result<(), Error> {
         match (core as usize) < self.shared.stats.len() {
             true => Ok(()),
@@ -130,12 +143,13 @@ impl LocalGateway {
         }
     }
 
-    /// Reserves room on every shard that takes a part of a batch; of all or of none.
+    /// Reserves room in every partition that takes a part of a batch; of all or of none.
     async fn reserve(&self, parts: Vec<Part>, least: Priority) -> Result<Reserved<'_>, Error> {
         let mut reserved = Reserved { gateway: self, parts: Vec::with_capacity(parts.len()) };
-        for Part { core, count, keys } in parts {
-            self.ask(core, &Request::Reserve(count, least, keys), 0).await?;
-            reserved.parts.push((core, count));
+        for Part { partition, count, keys } in parts {
+            let request = Request::Reserve(partition, count, least, keys);
+            self.ask(self.core_of(partition), &request, 0).await?;
+            reserved.parts.push((partition, count));
         }
         Ok(reserved)
     }
@@ -144,7 +158,7 @@ impl LocalGateway {
 /// Room that was reserved; dropping it gives the room back.
 struct Reserved<'a> {
     gateway: &'a LocalGateway,
-    parts: Vec<(CoreIndex, u32)>,
+    parts: Vec<(PartitionIndex, u32)>,
 }
 
 impl Reserved<'_> {
@@ -156,16 +170,18 @@ impl Reserved<'_> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        for &(core, count) in &self.parts {
-            self.gateway.tell(core, &Request::Release(count));
+        for &(partition, count) in &self.parts {
+            let core = self.gateway.core_of(partition);
+            self.gateway.tell(core, &Request::Release(partition, count));
         }
     }
 }
 
-/// Where the next part of a list of tasks begins: `core.place`.
-fn parse_cursor(text: &str) -> Result<(CoreIndex, u64), Error> {
+/// Where the next part of a list of tasks begins: `partition.place`.
+fn parse_cursor(text: &str) -> Result<(PartitionIndex, u64), Error> {
     let parts = text.split_once('.');
-    let parsed = parts.and_then(|(core, from)| Some((core.parse().ok()?, from.parse().ok()?)));
+    let parsed =
+        parts.and_then(|(partition, from)| Some((partition.parse().ok()?, from.parse().ok()?)));
     parsed.ok_or_else(|| Error::Invalid("cursor is not one that a list gave".into()))
 }
 
@@ -200,17 +216,16 @@ impl Gateway for LocalGateway {
     }
 
     async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
-        self.check_core(id.shard, format_args!("task {id}"))?;
+        let core = self.core_of_task(id)?;
         let wait_ms = wait_ms.min(WAIT_MS_MAX);
-        match self.ask(id.shard, &Request::Task(id.random, wait_ms), wait_ms + ANSWER_MS).await? {
+        match self.ask(core, &Request::Task(id, wait_ms), wait_ms + ANSWER_MS).await? {
             Response::Task(view) => Ok(view),
             other => unreachable!("a question for a task was answered with {other:?}"),
         }
     }
 
     async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {
-        self.check_core(id.shard, format_args!("task {id}"))?;
-        match self.ask(id.shard, &Request::Cancel(id.random), 0).await? {
+        match self.ask(self.core_of_task(id)?, &Request::Cancel(id), 0).await? {
             Response::Cancelled(cancelled) => Ok(cancelled),
             other => unreachable!("a cancellation was answered with {other:?}"),
         }
@@ -225,20 +240,20 @@ impl Gateway for LocalGateway {
         if let Some(name) = &filter.agent_type {
             self.core.with_shard(|shard| shard.find_type(name))?;
         }
-        let (mut core, mut from) = cursor.as_deref().map_or(Ok((0, 0)), parse_cursor)?;
+        let (mut partition, mut from) = cursor.as_deref().map_or(Ok((0, 0)), parse_cursor)?;
         let mut page = TaskPage::default();
-        while (core as usize) < self.shared.stats.len() {
+        while partition < self.shared.partitions {
             let left = max - page.tasks.len() as u32;
-            let request = Request::Tasks(filter.clone(), from, left);
-            let (tasks, next) = match self.ask(core, &request, 0).await? {
+            let request = Request::Tasks(partition, filter.clone(), from, left);
+            let (tasks, next) = match self.ask(self.core_of(partition), &request, 0).await? {
                 Response::Tasks(tasks, next) => (tasks, next),
                 other => unreachable!("a question for tasks was answered with {other:?}"),
             };
             page.tasks.extend(tasks);
-            (core, from) = next.map_or((core + 1, 0), |next| (core, next));
+            (partition, from) = next.map_or((partition + 1, 0), |next| (partition, next));
             if page.tasks.len() as u32 >= max {
-                let more = (core as usize) < self.shared.stats.len();
-                page.cursor = more.then(|| format!("{core}.{from}"));
+                let more = partition < self.shared.partitions;
+                page.cursor = more.then(|| format!("{partition}.{from}"));
                 break;
             }
         }
@@ -247,8 +262,7 @@ impl Gateway for LocalGateway {
 
     async fn requeue(self: Rc<Self>, id: TaskId) -> Result<(), Error> {
         self.check_accepting()?;
-        self.check_core(id.shard, format_args!("task {id}"))?;
-        self.ask(id.shard, &Request::Requeue(id.random), 0).await.map(drop)
+        self.ask(self.core_of_task(id)?, &Request::Requeue(id), 0).await.map(drop)
     }
 
     async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error> {
@@ -281,8 +295,7 @@ impl Gateway for LocalGateway {
     }
 
     async fn extend(self: Rc<Self>, id: TaskId, lease: u64, extend_ms: u64) -> Result<(), Error> {
-        self.check_core(id.shard, format_args!("task {id}"))?;
-        self.ask(id.shard, &Request::Extend(id.random, lease, extend_ms), 0).await.map(drop)
+        self.ask(self.core_of_task(id)?, &Request::Extend(id, lease, extend_ms), 0).await.map(drop)
     }
 
     async fn leave(self: Rc<Self>, worker: Worker) {

@@ -21,7 +21,10 @@ use crate::{
     consensus::thread::LogThread,
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
     shard::run::Job,
-    wire::api::{CoreStats, Error, NodeStats},
+    wire::{
+        api::{CoreStats, Error, NodeStats},
+        id::PartitionIndex,
+    },
 };
 use futures_channel::oneshot;
 use futures_lite::future;
@@ -48,10 +51,11 @@ pub struct Shared {
     accepting: AtomicBool,
     stats: Vec<Arc<Mutex<CoreStats>>>,
     workers: Vec<usize>,
+    partitions: PartitionIndex,
 }
 
 impl Shared {
-    fn new(started: Instant, workers: &[usize]) -> Self {
+    fn new(started: Instant, workers: &[usize], partitions: PartitionIndex) -> Self {
         let stats = workers
             .iter()
             .map(|&cpu| Arc::new(Mutex::new(CoreStats { cpu, ..CoreStats::default() })));
@@ -60,6 +64,7 @@ impl Shared {
             accepting: AtomicBool::new(true),
             stats: stats.collect(),
             workers: workers.to_vec(),
+            partitions,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Opens the durable log when a node starts and brings every shard to where it was.
+//! Opens the durable log when a node starts and brings every partition to where it was.
 
 use crate::{
     config::{Config, Realtime},
@@ -10,9 +10,9 @@ use crate::{
     },
     registry::TypeIndex,
     runtime::{doorbell::Doorbell, topology::Topology},
-    shard::{backlog::recorded, types::Types},
+    shard::{backlog::recorded, core::Partitions, partition::Beginning, types::Types},
     task::{Key, Origin, Place, TableLimits, TaskTable},
-    wire::id::CoreIndex,
+    wire::id::{CoreIndex, PartitionIndex},
 };
 
 /// Bits of a fencing token that count the leases of one run; the bits above, up to the 53 that
@@ -20,24 +20,30 @@ use crate::{
 const TOKEN_BITS: u32 = 36;
 const RUN_BITS: u32 = 53 - TOKEN_BITS;
 
-/// What the shards of a node begin with.
+/// What the cores of a node begin with.
 pub(super) struct Recovered {
-    /// One log and one table for each shard, in their order.
-    pub shards: Vec<(TaskLog, TaskTable)>,
+    /// One log and one table for each partition, in their order.
+    pub tables: Vec<Beginning>,
+    /// How many partitions there are.
+    pub partitions: Partitions,
     /// What writes the logs and what reads them; `None` in memory.
     pub durable: Option<(LogThread, SegmentReader)>,
 }
 
-/// Shards that keep nothing.
-pub(super) fn in_memory(config: &Config, shards: CoreIndex, unix_ms: u64) -> Recovered {
-    let shard = |shard| {
-        let origin = Origin { shard, first_token: 1, durable: false, zero_unix_ms: unix_ms };
-        (
-            TaskLog::Memory(MemoryLog::default()),
-            TaskTable::new(origin, TableLimits::from(&config.tasks)),
-        )
+/// Partitions that keep nothing, one for each core.
+pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Recovered {
+    let beginning = |partition| {
+        let origin = Origin { partition, first_token: 1, durable: false, zero_unix_ms: unix_ms };
+        Beginning {
+            log: TaskLog::Memory(MemoryLog::default()),
+            table: TaskTable::new(origin, TableLimits::from(&config.tasks)),
+        }
     };
-    Recovered { shards: (0..shards).map(shard).collect(), durable: None }
+    Recovered {
+        tables: (0..cores).map(beginning).collect(),
+        partitions: Partitions { keyed: cores, all: cores },
+        durable: None,
+    }
 }
 
 /// Opens the log and reads it. Types that tasks of the log name and the configuration does not are
@@ -48,7 +54,7 @@ pub(super) fn in_memory(config: &Config, shards: CoreIndex, unix_ms: u64) -> Rec
 pub(super) fn from_log(
     config: &Config,
     topology: &Topology,
-    bells: Vec<Doorbell>,
+    bells: &[Doorbell],
     types: &mut Types,
     unix_ms: u64,
 ) -> Result<Recovered, OpenError> {
@@ -60,17 +66,22 @@ pub(super) fn from_log(
         cpu: topology.raft.first().copied(),
         realtime: config.log.realtime == Realtime::Auto,
     };
-    let shards = bells.len();
-    let table = |shard| {
-        let origin = Origin { shard, first_token: 1, durable: true, zero_unix_ms: unix_ms };
-        TaskTable::new(origin, TableLimits::from(&config.tasks))
+    let cores = bells.len() as CoreIndex;
+    let mut tables: Vec<TaskTable> = Vec::new();
+    let grow_to = |tables: &mut Vec<TaskTable>, count: usize| {
+        while tables.len() < count {
+            let partition = tables.len() as PartitionIndex;
+            let origin = Origin { partition, first_token: 1, durable: true, zero_unix_ms: unix_ms };
+            tables.push(TaskTable::new(origin, TableLimits::from(&config.tasks)));
+        }
     };
-    let mut tables: Vec<_> = (0..shards as CoreIndex).map(table).collect();
-    let opened = open::open(settings, shards, bells, &mut |place, _, record| {
-        // A node with other cores than before deals its tasks out anew.
-        let table = &mut tables[record.id().shard as usize % shards];
-        replay(table, |name| types.find_or_add(name, shards as CoreIndex), place, &record);
+    let opened = open::open(settings, bells, &mut |place, partition, record| {
+        let partition = usize::from(partition);
+        grow_to(&mut tables, partition + 1);
+        let type_of = |name: &str| types.find_or_add(name, cores);
+        replay(&mut tables[partition], type_of, place, &record);
     })?;
+    grow_to(&mut tables, opened.lanes.len());
     let first_token = (opened.epoch % (1 << RUN_BITS)) << TOKEN_BITS | 1;
     let mut recovered = 0;
     for table in &mut tables {
@@ -82,8 +93,11 @@ pub(super) fn from_log(
         tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");
     }
     let logs = opened.lanes.into_iter().map(TaskLog::Durable);
+    let partitions =
+        Partitions { keyed: opened.first_partitions, all: tables.len() as PartitionIndex };
     Ok(Recovered {
-        shards: logs.zip(tables).collect(),
+        tables: logs.zip(tables).map(|(log, table)| Beginning { log, table }).collect(),
+        partitions,
         durable: Some((opened.thread, opened.reader)),
     })
 }

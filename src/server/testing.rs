@@ -93,7 +93,7 @@ impl TestNode {
             "full" => return Err(Error::Backpressure(50)),
             other => return Err(Error::NotFound(format!("no agent type {other}"))),
         }
-        let id = TaskId { shard: 0, random: self.tasks.borrow().len() as u128 };
+        let id = TaskId { partition: 0, random: self.tasks.borrow().len() as u128 };
         let done = spec.agent_type == "echo";
         let view = TaskView {
             id,
@@ -156,7 +156,7 @@ impl Gateway for TestNode {
         let mut leased = Leased::default();
         for random in 0..u128::from(max.min(worker.capacity)) {
             let task = LeasedTask {
-                id: TaskId { shard: 0, random },
+                id: TaskId { partition: 0, random },
                 lease: 7,
                 type_place: 0,
                 attempt: 1,

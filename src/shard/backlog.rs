@@ -9,6 +9,8 @@ use super::{
     core::Shard,
     handle::Ask,
     ledger::{Ledger, Logged},
+    partition::Partition,
+    types::Types,
 };
 use crate::{
     consensus::{
@@ -41,6 +43,8 @@ enum Purpose {
 
 /// Records that were read, and the reader, which comes back with them.
 pub(super) struct ReadBack {
+    /// The place of its partition on this core.
+    partition: usize,
     reader: CoreReader,
     /// Encoded records, or why one could not be read.
     records: Vec<(Purpose, Result<Vec<u8>, ReadError>)>,
@@ -55,7 +59,7 @@ struct Walk {
     to_read: Vec<(Purpose, Place)>,
 }
 
-/// What a shard reads back of its log.
+/// What a partition reads back of its log.
 #[derive(Default)]
 pub(super) struct Backlog {
     /// `None` while a read is under way, and in memory.
@@ -110,48 +114,50 @@ pub fn recorded<'a>(record: &Record<'a>, type_index: TypeIndex) -> Option<Record
 impl Shard {
     /// Asks the log for what is needed of it, when no read is under way.
     #[inline]
-    pub(super) fn read_back(&mut self) {
-        if self.tasks.ledger.move_before() > 0 {
-            self.walk_log();
+    pub(super) fn read_back(&mut self, place: usize) {
+        let partition = &mut self.tasks.partitions[place];
+        if partition.ledger.move_before() > 0 {
+            partition.walk_log(&self.kernel.types);
         }
-        if self.tasks.backlog.reader.is_none() {
+        if partition.backlog.reader.is_none() {
             return;
         }
-        let wanted = self.tasks.table.cold_wanted(READ_TOGETHER);
+        let wanted = partition.table.cold_wanted(READ_TOGETHER);
         let mut to_read: Vec<(Purpose, Place)> =
             wanted.into_iter().map(|(key, place)| (Purpose::Warm(key), place)).collect();
-        if let Some(walk) = &mut self.tasks.backlog.walk {
+        if let Some(walk) = &mut partition.backlog.walk {
             to_read.append(&mut walk.to_read);
         }
         if to_read.is_empty() {
             return;
         }
-        let Some(reader) = self.tasks.backlog.reader.take() else { return };
+        let Some(reader) = partition.backlog.reader.take() else { return };
         let inbox = self.kernel.inbox.clone();
         executor::spawn(async move {
-            let read = read_records(reader, to_read).await;
+            let read = read_records(place, reader, to_read).await;
             inbox.push(Ask::ReadBack(Box::new(read)));
         });
     }
 
     /// Uses what was read.
     pub(super) fn was_read_back(&mut self, read: ReadBack) {
-        self.tasks.backlog.reader = Some(read.reader);
+        let partition = &mut self.tasks.partitions[read.partition];
+        partition.backlog.reader = Some(read.reader);
         let mut again = Vec::new();
         for (purpose, record) in read.records {
             match (purpose, record) {
-                (Purpose::Warm(key), Ok(bytes)) => self.warm(key, &bytes),
-                (Purpose::Move(moving), Ok(bytes)) => self.move_record(moving, &bytes),
+                (Purpose::Warm(key), Ok(bytes)) => partition.warm(key, &bytes, &self.kernel.types),
+                (Purpose::Move(moving), Ok(bytes)) => partition.move_record(moving, &bytes),
                 // It was moved while it was read: it is somewhere else now.
                 (Purpose::Warm(key), Err(ReadError::Gone(_))) => {
-                    again.extend(self.tasks.table.wanted_place(key).map(|place| (purpose, place)));
+                    again.extend(partition.table.wanted_place(key).map(|place| (purpose, place)));
                 }
                 (Purpose::Move(_), Err(ReadError::Gone(_))) => {}
                 (_, Err(error)) => end_unreadable(&error.to_string()),
             }
         }
         if !again.is_empty() {
-            let walk = self.tasks.backlog.walk.get_or_insert(Walk {
+            let walk = partition.backlog.walk.get_or_insert(Walk {
                 generation: 0,
                 cursor: None,
                 to_read: Vec::new(),
@@ -160,24 +166,25 @@ impl Shard {
         }
         self.tasks.look_again();
     }
+}
 
-    fn warm(&mut self, key: ColdKey, bytes: &[u8]) {
+impl Partition {
+    fn warm(&mut self, key: ColdKey, bytes: &[u8], types: &Types) {
         let record = decode(bytes);
         let Record::Submitted { agent_type, .. } = record else {
             end_unreadable("a record that is no submission lies where one should be");
         };
-        let type_index = self.kernel.types.find(agent_type);
+        let type_index = types.find(agent_type);
         if let Some(task) = type_index.and_then(|type_index| recorded(&record, type_index)) {
-            self.tasks.table.warm(key, &task);
+            self.table.warm(key, &task);
         }
     }
 
     /// Goes on with the walk that the log asks for.
     #[cold]
-    fn walk_log(&mut self) {
-        let generation = self.tasks.ledger.move_before();
-        let tasks = &mut self.tasks;
-        let walk = tasks.backlog.walk.get_or_insert_with(|| Walk {
+    fn walk_log(&mut self, types: &Types) {
+        let generation = self.ledger.move_before();
+        let walk = self.backlog.walk.get_or_insert_with(|| Walk {
             generation,
             cursor: Some(Cursor::default()),
             to_read: Vec::new(),
@@ -186,65 +193,66 @@ impl Shard {
             (walk.generation, walk.cursor) = (generation, Some(Cursor::default()));
         }
         // What is to be read is read before there is more of it.
-        if !walk.to_read.is_empty() || tasks.backlog.reader.is_none() {
+        if !walk.to_read.is_empty() || self.backlog.reader.is_none() {
             return;
         }
         let Some(cursor) = walk.cursor else { return };
-        let (types, ledger, shard) = (&self.kernel.types, &mut tasks.ledger, self.kernel.index);
+        let (ledger, partition) = (&mut self.ledger, self.table.partition());
         let to_read = &mut walk.to_read;
-        walk.cursor =
-            tasks.table.live_before(walk.generation, cursor, MOVE_TOGETHER, |moving, live| {
-                match live {
-                    Live::Task { task, end } => {
-                        let agent_type = &types.get(task.type_index).name;
-                        let id = TaskId { shard, random: task.random };
-                        append_task(ledger, moving, id, agent_type, &task, task.attempts, end);
-                    }
-                    Live::Record { place, .. } => to_read.push((Purpose::Move(moving), place)),
-                    Live::Key { key, random, expires_unix_ms } => {
-                        let id = TaskId { shard, random };
-                        let (key, body_hash) = (key.bytes, key.body_hash);
-                        let record = Record::Key { key, id, body_hash, expires_unix_ms };
-                        ledger.append(record, Logged::Moved(moving));
-                    }
+        walk.cursor = self.table.live_before(
+            walk.generation,
+            cursor,
+            MOVE_TOGETHER,
+            |moving, live| match live {
+                Live::Task { task, end } => {
+                    let agent_type = &types.get(task.type_index).name;
+                    let id = TaskId { partition, random: task.random };
+                    append_task(ledger, moving, id, agent_type, &task, task.attempts, end);
                 }
-            });
+                Live::Record { place, .. } => to_read.push((Purpose::Move(moving), place)),
+                Live::Key { key, random, expires_unix_ms } => {
+                    let id = TaskId { partition, random };
+                    let (key, body_hash) = (key.bytes, key.body_hash);
+                    let record = Record::Key { key, id, body_hash, expires_unix_ms };
+                    ledger.append(record, Logged::Moved(moving));
+                }
+            },
+        );
         if walk.cursor.is_none() && walk.to_read.is_empty() {
-            self.tasks.ledger.after_all(Logged::Walked);
+            self.ledger.after_all(Logged::Walked);
         }
     }
 
     /// Everything that a walk wrote again is committed: the segments can be freed, or another
     /// walk finds what slipped through.
     pub(super) fn walked(&mut self) {
-        let Some(walk) = &mut self.tasks.backlog.walk else { return };
+        let Some(walk) = &mut self.backlog.walk else { return };
         if walk.cursor.is_some() {
             return;
         }
-        if self.tasks.table.is_clear_before(walk.generation) {
-            self.tasks.ledger.moved_before(walk.generation);
-            self.tasks.backlog.walk = None;
+        if self.table.is_clear_before(walk.generation) {
+            self.ledger.moved_before(walk.generation);
+            self.backlog.walk = None;
         } else {
             walk.cursor = Some(Cursor::default());
         }
     }
 
     fn move_record(&mut self, moving: Moving, bytes: &[u8]) {
-        let tasks = &mut self.tasks;
-        if let Some(Live::Record { attempts, end, .. }) = tasks.table.live(moving) {
+        if let Some(Live::Record { attempts, end, .. }) = self.table.live(moving) {
             let record = decode(bytes);
             let Record::Submitted { id, agent_type, .. } = record else {
                 end_unreadable("a record that is no submission lies where one should be");
             };
             // The type's place matters to nobody: the record carries its name.
             if let Some(task) = recorded(&record, 0) {
-                let id = TaskId { shard: self.kernel.index, ..id };
-                append_task(&mut tasks.ledger, moving, id, agent_type, &task, attempts, end);
+                let id = TaskId { partition: self.table.partition(), ..id };
+                append_task(&mut self.ledger, moving, id, agent_type, &task, attempts, end);
             }
         }
-        let Some(walk) = &tasks.backlog.walk else { return };
+        let Some(walk) = &self.backlog.walk else { return };
         if walk.cursor.is_none() && walk.to_read.is_empty() {
-            tasks.ledger.after_all(Logged::Walked);
+            self.ledger.after_all(Logged::Walked);
         }
     }
 }
@@ -280,7 +288,11 @@ fn append_task(
     }
 }
 
-async fn read_records(mut reader: CoreReader, to_read: Vec<(Purpose, Place)>) -> ReadBack {
+async fn read_records(
+    partition: usize,
+    mut reader: CoreReader,
+    to_read: Vec<(Purpose, Place)>,
+) -> ReadBack {
     let mut records = Vec::with_capacity(to_read.len());
     for (purpose, Place { generation, offset }) in to_read {
         let place = consensus::Place { generation, offset };
@@ -291,7 +303,7 @@ async fn read_records(mut reader: CoreReader, to_read: Vec<(Purpose, Place)>) ->
         });
         records.push((purpose, read));
     }
-    ReadBack { reader, records }
+    ReadBack { partition, reader, records }
 }
 
 fn decode(bytes: &[u8]) -> Record<'_> {

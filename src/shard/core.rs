@@ -1,27 +1,26 @@
 //! The shard itself and one turn of its loop.
 
+pub use super::kernel::Partitions;
 use super::{
     agent::Agent,
     agents::Agents,
-    backlog::Backlog,
     context::Context,
     handle::{Ask, Inbox},
     kernel::{Command, Kernel, Timer},
-    ledger::Ledger,
     links::Links,
+    partition::{Beginning, Partition},
     pools::Pools,
     tasks::Tasks,
     types::Types,
 };
 use crate::{
     config::Config,
-    consensus::{TaskLog, reader::CoreReader},
+    consensus::reader::SegmentReader,
     runtime::mesh::Port,
-    task::TaskTable,
     wire::{
         api::{CoreStats, Error},
         batch::{Batch, Limits},
-        id::AgentId,
+        id::{AgentId, TaskId},
         letter::Response,
     },
 };
@@ -42,12 +41,12 @@ pub struct Start {
     pub at: Instant,
     /// The same as Unix time, milliseconds.
     pub unix_ms: u64,
-    /// Where the shard writes what must survive.
-    pub log: TaskLog,
-    /// The shard's tasks, as the log left them.
-    pub table: TaskTable,
+    /// How many partitions there are.
+    pub partitions: Partitions,
+    /// Those of this core, in their order.
+    pub tables: Vec<Beginning>,
     /// What reads the log back, when there is one.
-    pub reader: Option<CoreReader>,
+    pub reader: Option<SegmentReader>,
 }
 
 /// What one worker core owns.
@@ -76,16 +75,12 @@ impl Shard {
         };
         let links =
             Links::new(port, limits, config.mesh.ring_batches, config.mesh.batch_timeout_us);
-        let ledger = Ledger::new(start.log, start.unix_ms);
-        let tasks = Tasks::new(types.len(), start.table, ledger, Backlog::new(start.reader));
+        let reader = || start.reader.as_ref().map(SegmentReader::on_core);
+        let tables = start.tables.into_iter();
+        let partitions = tables.map(|begin| Partition::new(begin, reader(), start.unix_ms));
+        let tasks = Tasks::new(types.len(), links.cores(), partitions.collect());
         let pools = Pools::new(index, &types, &config.agents);
-        let kernel = Kernel::new(
-            index,
-            types,
-            links,
-            config.agents.max_calls,
-            config.agents.call_timeout_ms,
-        );
+        let kernel = Kernel::new(index, types, links, start.partitions, &config.agents);
         Self {
             kernel,
             agents: Agents::new(index, config.agents.max_per_core),
@@ -140,7 +135,7 @@ impl Shard {
             self.kernel.links.load = self.tasks.load();
             self.kernel.loads[self.kernel.index as usize] = self.kernel.links.load;
         }
-        self.tasks.ledger.flush();
+        self.tasks.partitions.iter_mut().for_each(|partition| partition.ledger.flush());
         match self.has_work() {
             true => self.kernel.links.flush_due(self.kernel.now_us),
             false => self.kernel.links.flush(),
@@ -154,18 +149,20 @@ impl Shard {
         self.kernel.links.has_arrivals()
             || !self.kernel.turns.is_empty()
             || !self.kernel.inbox.is_empty()
-            || self.tasks.ledger.has_news()
+            || self.tasks.partitions.iter().any(|partition| partition.ledger.has_news())
     }
 
     /// When the next timer may be due, milliseconds since the node started.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        let (timer, due) = (self.kernel.wheel.next_deadline_ms(), self.tasks.table.next_due_ms());
+        let timer = self.kernel.wheel.next_deadline_ms();
+        let due = self.tasks.partitions.iter().filter_map(|it| it.table.next_due_ms());
         timer.into_iter().chain(due).min()
     }
 
     /// Whether something waits for room in a ring, so that the core must look again soon.
     pub fn has_departures(&self) -> bool {
-        self.kernel.links.has_departures() || self.tasks.ledger.has_departures()
+        self.kernel.links.has_departures()
+            || self.tasks.partitions.iter().any(|partition| partition.ledger.has_departures())
     }
 
     fn take_asks(&mut self) -> bool {
@@ -206,10 +203,10 @@ impl Shard {
                 }
                 Timer::Attempt(lease) => self.attempt_timed_out(lease),
                 Timer::Fetch(core, correlation) => self.fetch_timed_out(core, correlation),
-                Timer::Watch(core, correlation, random) => {
+                Timer::Watch(core, correlation, id) => {
                     self.tasks.watches.remove(&(core, correlation));
-                    let response = match self.tasks.stop_watching(random, core, correlation) {
-                        Some(()) => self.view_task(random),
+                    let response = match self.tasks.stop_watching(id, core, correlation) {
+                        Some(()) => self.view_task(id),
                         None => continue,
                     };
                     self.kernel.answer(core, correlation, &response);
@@ -258,8 +255,8 @@ impl Shard {
     }
 
     /// A task's view as a response.
-    pub(super) fn view_task(&self, random: u128) -> Response {
-        match self.tasks.view(random, &self.kernel.types) {
+    pub(super) fn view_task(&self, id: TaskId) -> Response {
+        match self.tasks.view(id, &self.kernel.types) {
             Some(view) => Response::Task(view),
             None => Response::Failed(Error::NotFound(
                 "no such task: never accepted, or ended so long ago that it is forgotten".into(),

@@ -4,7 +4,7 @@ use super::{
     calls::CallKey,
     core::Shard,
     kernel::{Waiter, door_of},
-    tasks::key_conflict,
+    partition::key_conflict,
 };
 use crate::{
     registry::TypeIndex,
@@ -12,7 +12,7 @@ use crate::{
     wire::{
         api::{Completion, Error, TaskSpec, TaskStatus, TaskView},
         batch::{Header, Kind, Value},
-        id::{AgentId, CoreIndex, TaskId},
+        id::{AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Ending, Request, Response, Submission},
     },
 };
@@ -41,17 +41,17 @@ pub struct Placed {
     type_index: TypeIndex,
 }
 
-/// What a shard is asked before it gets its part of a batch.
+/// What a partition is asked before it gets its part of a batch.
 pub struct Part {
-    /// The shard.
-    pub core: CoreIndex,
+    /// The partition.
+    pub partition: PartitionIndex,
     /// Tasks for it.
     pub count: u32,
     /// Their keys, each with the hash of what it is to stand for.
     pub keys: Vec<(String, u64)>,
 }
 
-/// The parts of a batch of placed tasks, one for each shard that takes any.
+/// The parts of a batch of placed tasks, one for each partition that takes any.
 ///
 /// # Errors
 /// [`Error::Conflict`] when one key stands for two different tasks.
@@ -59,8 +59,9 @@ pub fn parts(specs: &[TaskSpec], placed: &[Placed]) -> Result<Vec<Part>, Error> 
     let mut parts: Vec<Part> = Vec::new();
     let mut keys = HashMap::new();
     for (spec, Placed { id, .. }) in specs.iter().zip(placed) {
-        let place = parts.iter().position(|part| part.core == id.shard).unwrap_or_else(|| {
-            parts.push(Part { core: id.shard, count: 0, keys: Vec::new() });
+        let known = parts.iter().position(|part| part.partition == id.partition);
+        let place = known.unwrap_or_else(|| {
+            parts.push(Part { partition: id.partition, count: 0, keys: Vec::new() });
             parts.len() - 1
         });
         parts[place].count += 1;
@@ -99,18 +100,21 @@ impl Shard {
         })
     }
 
-    /// Chooses a shard and an id for a task.
+    /// Chooses a partition and an id for a task.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown agent type; nothing was done.
     pub fn place(&mut self, spec: &TaskSpec) -> Result<Placed, Error> {
         let type_index = self.find_type(&spec.agent_type)?;
-        let shard = match &spec.key {
-            // One shard knows all tasks of a key.
-            Some(key) => self.kernel.home_of_key(type_index, key),
-            None => self.kernel.choose_home(type_index),
+        let partition = match &spec.key {
+            // One partition knows all tasks of a key.
+            Some(key) => self.kernel.partition_of_key(type_index, key),
+            None => {
+                let core = self.kernel.choose_home(type_index);
+                self.kernel.partition_on(core)
+            }
         };
-        Ok(Placed { id: TaskId { shard, random: self.kernel.random_bits() }, type_index })
+        Ok(Placed { id: TaskId { partition, random: self.kernel.random_bits() }, type_index })
     }
 
     /// Submits tasks whose room was reserved; the answer comes when all are settled.
@@ -185,9 +189,8 @@ impl Shard {
         answer: Sender<Outcomes>,
     ) -> Result<(), Error> {
         self.check_room()?;
-        let cores = self.kernel.links.cores();
         let outcomes = completions.iter().map(|Completion { id, .. }| {
-            let known = (id.shard as usize) < cores;
+            let known = self.kernel.has_partition(id.partition);
             known.then_some(*id).ok_or_else(|| Error::NotFound(format!("task {id} does not exist")))
         });
         let key = self.open_each(outcomes.collect(), answer);
@@ -195,14 +198,15 @@ impl Shard {
         let source = door_of(self.kernel.index).to_bits();
         let header = Header { target: 0, source, correlation: key.to_bits(), kind: Kind::Ending };
         for (place, Completion { id, lease, outcome }) in completions.iter().enumerate() {
-            if (id.shard as usize) < cores {
+            if self.kernel.has_partition(id.partition) {
                 let (failed, retry, body) = match outcome {
                     Ok(result) => (false, false, &result[..]),
                     Err(failure) => (true, failure.retry, failure.error.as_bytes()),
                 };
-                let (random, place) = (id.random, place as u32);
-                let ending = Ending { random, lease: *lease, place, failed, retry, body };
-                self.kernel.push_owed(id.shard, header, Value(&ending));
+                let TaskId { partition, random } = *id;
+                let (lease, place) = (*lease, place as u32);
+                let ending = Ending { random, partition, lease, place, failed, retry, body };
+                self.kernel.push_owed(self.kernel.core_of(partition), header, Value(&ending));
             }
         }
         Ok(())
@@ -238,6 +242,7 @@ impl Shard {
     fn send_submission(&mut self, key: CallKey, spec: &TaskSpec, placed: Placed, asked: Asked) {
         let submission = Submission {
             random: placed.id.random,
+            partition: placed.id.partition,
             timeout_ms: spec.timeout_ms.unwrap_or(0),
             max_attempts: spec.max_attempts.unwrap_or(0),
             type_index: placed.type_index,
@@ -254,7 +259,8 @@ impl Shard {
         let header = Header { target: 0, source, correlation: key.to_bits(), kind: Kind::Submit };
         // Submissions of doors are bounded by the limit on waiting requests, each of a bounded
         // frame, so they count as owed.
-        self.kernel.push_owed(placed.id.shard, header, Value(&submission));
+        let core = self.kernel.core_of(placed.id.partition);
+        self.kernel.push_owed(core, header, Value(&submission));
     }
 
     /// Asks a core for a door.

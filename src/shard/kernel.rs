@@ -10,11 +10,12 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
+    config,
     registry::{Directory, TypeIndex},
     wire::{
         api::{CoreStats, Error, TaskView},
         batch::{Attachment, Content, Header, Kind, Value},
-        id::{AgentId, CoreIndex, TaskId},
+        id::{AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Notice, Request, Response, Submission},
     },
 };
@@ -65,7 +66,7 @@ pub enum Timer {
     /// A fetch has waited long enough: asker's core, correlation.
     Fetch(CoreIndex, u64),
     /// Somebody has waited long enough for a task's end: asker's core, correlation, task.
-    Watch(CoreIndex, u64, u128),
+    Watch(CoreIndex, u64, TaskId),
     /// A pool of agents may have to change.
     Pool(TypeIndex),
 }
@@ -90,6 +91,15 @@ pub const fn door_of(core: CoreIndex) -> AgentId {
 /// The place of a door of a core that waits for the end of a task it did not submit just now.
 pub const fn watcher_of(core: CoreIndex) -> AgentId {
     AgentId::new(core, AgentId::SLOTS - 1, AgentId::SLOTS - 2)
+}
+
+/// How many partitions the tasks have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions {
+    /// Those that keys belong to: as many as when the log began.
+    pub keyed: PartitionIndex,
+    /// All of them; every core keeps at least one.
+    pub all: PartitionIndex,
 }
 
 /// The part of a shard that agents' methods may touch.
@@ -120,8 +130,10 @@ pub struct Kernel {
     pub now_us: u64,
     /// How long a question waits when the asker names no time, milliseconds.
     pub call_timeout_ms: u64,
+    partitions: Partitions,
     random: fastrand::Rng,
     next_host: usize,
+    next_partition: PartitionIndex,
 }
 
 impl Kernel {
@@ -130,15 +142,15 @@ impl Kernel {
         index: CoreIndex,
         types: Arc<Types>,
         links: Links,
-        max_calls: usize,
-        call_timeout_ms: u64,
+        partitions: Partitions,
+        agents: &config::Agents,
     ) -> Self {
         let cores = links.cores();
         Self {
             index,
             types,
             links,
-            calls: Calls::new(max_calls),
+            calls: Calls::new(agents.max_calls),
             wheel: Wheel::new(0),
             directory: Directory::default(),
             commands: VecDeque::new(),
@@ -147,9 +159,11 @@ impl Kernel {
             stats: CoreStats::default(),
             loads: vec![0; cores],
             now_us: 0,
-            call_timeout_ms,
+            call_timeout_ms: agents.call_timeout_ms,
+            partitions,
             random: fastrand::Rng::new(),
             next_host: index as usize,
+            next_partition: 0,
         }
     }
 
@@ -317,7 +331,31 @@ impl Kernel {
         turn.find(|core| self.directory.agents_on(type_index, *core) == 0)
     }
 
-    /// The core whose shard takes the next task of a type: the least loaded one that has agents
+    /// Whether there is such a partition.
+    #[inline]
+    pub fn has_partition(&self, partition: PartitionIndex) -> bool {
+        partition < self.partitions.all
+    }
+
+    /// The core that keeps a partition.
+    #[inline]
+    pub fn core_of(&self, partition: PartitionIndex) -> CoreIndex {
+        partition % self.links.cores() as CoreIndex
+    }
+
+    /// A partition that a core keeps; they take turns.
+    #[inline]
+    pub fn partition_on(&mut self, core: CoreIndex) -> PartitionIndex {
+        let cores = self.links.cores() as CoreIndex;
+        let there = (self.partitions.all - core).div_ceil(cores);
+        if there == 1 {
+            return core;
+        }
+        self.next_partition = self.next_partition.wrapping_add(1);
+        core + self.next_partition % there * cores
+    }
+
+    /// The core that takes the next task of a type: the least loaded one that has agents
     /// of it, by what the cores told last; equals take turns. Cores whose agents all start yet come
     /// after those that have one which can work. While there is no agent at all, one of the cores
     /// that may have some.
@@ -336,10 +374,20 @@ impl Kernel {
         least.map_or(self.index, |home| home.core)
     }
 
-    /// The core whose shard knows every task of a type with that key.
-    pub fn home_of_key(&self, type_index: TypeIndex, key: &str) -> CoreIndex {
+    /// The partition that knows every task of a type with that key: one whose core may own agents
+    /// of the type. It stays the same for as long as the log does, whatever cores there are.
+    pub fn partition_of_key(&self, type_index: TypeIndex, key: &str) -> PartitionIndex {
         let hosts = &self.types.get(type_index).hosts;
-        hosts[crate::registry::hash_of(key.as_bytes()) as usize % hosts.len()]
+        let is_host = |partition: &PartitionIndex| hosts.contains(&self.core_of(*partition));
+        let hash = crate::registry::hash_of(key.as_bytes()) as usize;
+        let Partitions { keyed, all } = self.partitions;
+        [keyed, all]
+            .into_iter()
+            .find_map(|upto| {
+                let count = (0..upto).filter(is_host).count();
+                (0..upto).filter(is_host).nth(hash.checked_rem(count)?)
+            })
+            .expect("every core keeps a partition")
     }
 
     fn next_of(&mut self, type_index: TypeIndex) -> CoreIndex {
@@ -354,7 +402,7 @@ impl Kernel {
         self.random.u128(..)
     }
 
-    /// Puts an agent's task on its way to the shard that will own it.
+    /// Puts an agent's task on its way to the core of its partition.
     #[inline]
     pub(super) fn submit_for_agent(
         &mut self,
@@ -362,10 +410,12 @@ impl Kernel {
         task: NewTask<'_>,
     ) -> Result<TaskId, SendError> {
         let type_index = self.types.find(task.agent_type).ok_or(SendError::NoReceiver)?;
-        let shard = self.choose_home(type_index);
+        let core = self.choose_home(type_index);
+        let partition = self.partition_on(core);
         let random = self.random_bits();
         let submission = Submission {
             random,
+            partition,
             timeout_ms: 0,
             max_attempts: 0,
             type_index,
@@ -380,7 +430,7 @@ impl Kernel {
         };
         let header =
             Header { target: 0, source: agent.to_bits(), correlation: 0, kind: Kind::Submit };
-        self.links.push(self.now_us, shard, header, Value(&submission))?;
-        Ok(TaskId { shard, random })
+        self.links.push(self.now_us, core, header, Value(&submission))?;
+        Ok(TaskId { partition, random })
     }
 }

@@ -1,4 +1,4 @@
-//! What a shard writes to its log, and what waits until the log has committed it.
+//! What a partition writes to its log, and what waits until the log has committed it.
 
 use crate::{
     consensus::{self, Committed, Pending, Position, Record, TaskLog},
@@ -61,7 +61,7 @@ pub(super) enum Logged {
 /// The place of what the log does not have.
 const NOWHERE: Place = Place { generation: 0, offset: 0 };
 
-/// A shard's log and what waits for it.
+/// A partition's log and what waits for it.
 pub(super) struct Ledger {
     log: TaskLog,
     pending: Pending<(u32, Logged)>,
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn what_waits_for_records_keeps_their_order() {
         let mut ledger = Ledger::new(TaskLog::Memory(MemoryLog::default()), 1_000);
-        let id = TaskId { shard: 0, random: 1 };
+        let id = TaskId { partition: 0, random: 1 };
         ledger.append(Record::Requeued { id }, Logged::Ended { key: 1 });
         ledger.after_all(Logged::Ended { key: 2 });
         ledger.append(Record::Requeued { id }, Logged::Ended { key: 3 });

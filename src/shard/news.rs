@@ -61,7 +61,8 @@ impl Shard {
     pub(super) fn deliver_news(&mut self, parcel: Parcel<'_>) {
         let letter = parcel.open::<ArchivedTaskNews<'_>>();
         let what = NewsKind::from(letter.what);
-        let id = TaskId { shard: letter.shard.to_native(), random: letter.random.to_native() };
+        let (partition, random) = (letter.partition.to_native(), letter.random.to_native());
+        let id = TaskId { partition, random };
         let target = AgentId::from_bits(parcel.header.target);
         if Self::is_door(target) {
             return self.news_for_door(parcel.header.correlation, what, id, letter);

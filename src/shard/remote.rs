@@ -9,8 +9,7 @@ use super::{
     agent::Agent,
     core::Shard,
     kernel::Timer,
-    news::{refusal, tell},
-    tasks::Attempt,
+    tasks::{self, Attempt},
     wheel::TimerKey,
 };
 use crate::{
@@ -19,8 +18,8 @@ use crate::{
     wire::{
         api::{AgentKind, Error, Leased, LeasedTask, Worker},
         batch::Parcel,
-        id::{AgentId, CoreIndex},
-        letter::{self, ArchivedEnding, Response},
+        id::{AgentId, CoreIndex, TaskId},
+        letter::{ArchivedEnding, Response},
     },
 };
 use foldhash::fast::RandomState;
@@ -173,26 +172,27 @@ impl Shard {
         for (type_place, &(type_index, seat)) in (0..).zip(&fetch.worker.seats) {
             while leased.tasks.len() < max
                 && leased.payloads.len() < LEASED_BYTES
-                && let Some(key) = self.tasks.table.next(type_index)
+                && let Some(tasks::Waiting { place, key }) = self.tasks.next(type_index)
             {
-                let lease = self.tasks.table.start(key, now_ms);
-                let deadline_ms = self.tasks.table.deadline_ms(key);
+                let table = &mut self.tasks.partitions[place].table;
+                let lease = table.start(key, now_ms);
+                let deadline_ms = table.deadline_ms(key);
                 let task = LeasedTask {
-                    id: self.tasks.table.id(key),
+                    id: table.id(key),
                     lease: lease.token,
                     type_place,
-                    attempt: self.tasks.table.attempts(key),
+                    attempt: table.attempts(key),
                     deadline_ms: deadline_ms - now_ms,
                     payload_bytes: 0,
                 };
-                leased.push(task, self.tasks.table.payload(key));
+                leased.push(task, table.payload(key));
                 if seat.core() == self.kernel.index {
                     self.tasks.pools[type_index as usize].begin(seat.slot());
                 }
                 *self.tasks.remote.held.entry(seat).or_default() += 1;
                 let timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
                 let attempt = Attempt { lease, agent: seat, type_index, started_ms: now_ms, timer };
-                self.tasks.attempts.insert(lease.token, attempt);
+                self.tasks.attempts.insert((lease.partition, lease.token), attempt);
             }
         }
         leased
@@ -203,28 +203,17 @@ impl Shard {
         let letter = parcel.open::<ArchivedEnding<'_>>();
         let asker =
             Watcher { target: parcel.header.source, correlation: parcel.header.correlation };
-        let (random, place) = (letter.random.to_native(), letter.place.to_native());
-        let ended = self.end_leased(random, letter);
-        let error = match ended {
-            Ok(lease) => return self.tasks.told_when_committed(lease, asker, place),
-            Err(error) => error,
-        };
-        let text = error.to_string();
-        let (what, retry_after_ms) = refusal(&error);
-        let news = letter::TaskNews {
-            random,
-            shard: self.kernel.index,
-            place,
-            what,
-            attempts: 0,
-            retry_after_ms,
-            body: text.as_bytes(),
-        };
-        tell(&mut self.kernel, asker, &news);
+        let place = letter.place.to_native();
+        let (partition, random) = (letter.partition.to_native(), letter.random.to_native());
+        let id = TaskId { partition, random };
+        match self.end_leased(id, letter) {
+            Ok(lease) => self.tasks.of(partition).told_when_committed(lease, asker, place),
+            Err(error) => self.refuse(asker, id, place, &error),
+        }
     }
 
-    fn end_leased(&mut self, random: u128, letter: &ArchivedEnding<'_>) -> Result<Lease, Error> {
-        let lease = self.leased(random, letter.lease.to_native())?;
+    fn end_leased(&mut self, id: TaskId, letter: &ArchivedEnding<'_>) -> Result<Lease, Error> {
+        let lease = self.leased(id, letter.lease.to_native())?;
         let Some(attempt) = self.take_attempt(lease) else { return Err(stale()) };
         if letter.failed {
             let error = String::from_utf8_lossy(&letter.body);
@@ -236,23 +225,24 @@ impl Shard {
     }
 
     /// The lease with that token, if it is the task's current one.
-    fn leased(&self, random: u128, token: u64) -> Result<Lease, Error> {
-        let attempt = self.tasks.attempts.get(&token).ok_or_else(stale)?;
-        let is_it = self.tasks.table.id(attempt.lease.key).random == random;
+    fn leased(&self, id: TaskId, token: u64) -> Result<Lease, Error> {
+        let attempt = self.tasks.attempts.get(&(id.partition, token)).ok_or_else(stale)?;
+        let is_it = self.tasks.table(id.partition).id(attempt.lease.key) == id;
         is_it.then_some(attempt.lease).ok_or_else(stale)
     }
 
     /// Lets a lease last so long from now.
     pub(super) fn extend_lease(
         &mut self,
-        random: u128,
+        id: TaskId,
         token: u64,
         extend_ms: u64,
     ) -> Result<(), Error> {
-        let lease = self.leased(random, token)?;
+        let lease = self.leased(id, token)?;
         let now_ms = self.kernel.now_ms();
-        let deadline_ms = self.tasks.table.extend(lease, now_ms, extend_ms).map_err(|_| stale())?;
-        if let Some(attempt) = self.tasks.attempts.get_mut(&lease.token) {
+        let table = &mut self.tasks.of(id.partition).table;
+        let deadline_ms = table.extend(lease, now_ms, extend_ms).map_err(|_| stale())?;
+        if let Some(attempt) = self.tasks.attempts.get_mut(&(id.partition, token)) {
             self.kernel.wheel.cancel(attempt.timer);
             attempt.timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
         }
@@ -260,10 +250,10 @@ impl Shard {
     }
 
     /// Takes a lease back as if it had not been given.
-    pub(super) fn give_back(&mut self, random: u128, token: u64) {
-        let Ok(lease) = self.leased(random, token) else { return };
+    pub(super) fn give_back(&mut self, id: TaskId, token: u64) {
+        let Ok(lease) = self.leased(id, token) else { return };
         if self.take_attempt(lease).is_some() {
-            let given_back = self.tasks.table.give_back(lease);
+            let given_back = self.tasks.of(id.partition).table.give_back(lease);
             assert_eq!(given_back, Ok(()), "the lease was seen to be the current one");
         }
     }

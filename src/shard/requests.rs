@@ -9,7 +9,7 @@ use crate::{
     task::pool::Input,
     wire::{
         api::Error,
-        id::CoreIndex,
+        id::{CoreIndex, TaskId},
         letter::{Request, Response},
     },
 };
@@ -18,14 +18,16 @@ impl Shard {
     /// Does what a core asks and answers it, at once or when a task has ended.
     pub(super) fn handle_request(&mut self, asker: CoreIndex, correlation: u64, request: Request) {
         let response = match request {
-            Request::Task(random, wait_ms) => {
-                if wait_ms > 0 && self.watch_task(asker, correlation, random, wait_ms) {
+            Request::Task(id, wait_ms) => {
+                if wait_ms > 0 && self.watch_task(asker, correlation, id, wait_ms) {
                     return;
                 }
-                self.view_task(random)
+                self.view_task(id)
             }
-            Request::Tasks(filter, from, max) => self.list_tasks(&filter, from, max),
-            Request::Requeue(random) => return self.requeue_task(asker, correlation, random),
+            Request::Tasks(partition, filter, from, max) => {
+                self.list_tasks(partition, &filter, from, max)
+            }
+            Request::Requeue(id) => return self.requeue_task(asker, correlation, id),
             Request::Seat(types, capacity) => match self.seat_worker(&types, capacity) {
                 Ok(worker) => Response::Seated(worker),
                 Err(error) => Response::Failed(error),
@@ -37,14 +39,12 @@ impl Shard {
                 self.stop_fetch(&worker);
                 Response::Done
             }
-            Request::GiveBack(random, lease) => {
-                self.give_back(random, lease);
+            Request::GiveBack(id, lease) => {
+                self.give_back(id, lease);
                 Response::Done
             }
-            Request::Extend(random, lease, extend_ms) => {
-                done(self.extend_lease(random, lease, extend_ms))
-            }
-            Request::Cancel(random) => match self.cancel_task(random) {
+            Request::Extend(id, lease, extend_ms) => done(self.extend_lease(id, lease, extend_ms)),
+            Request::Cancel(id) => match self.cancel_task(id) {
                 Ok(cancelled) => Response::Cancelled(cancelled),
                 Err(error) => Response::Failed(error),
             },
@@ -58,13 +58,15 @@ impl Shard {
                 Response::Done
             }
             Request::Stop(agent) => done(self.stop_agent(agent)),
-            Request::Reserve(count, priority, keys) => {
-                let reserved = self.tasks.reserve(self.kernel.now_ms(), count, priority, &keys);
-                self.end_evicted();
+            Request::Reserve(partition, count, priority, keys) => {
+                let now_ms = self.kernel.now_ms();
+                let partition = self.tasks.of(partition);
+                let reserved = partition.reserve(now_ms, count, priority, &keys);
+                partition.end_evicted();
                 done(reserved)
             }
-            Request::Release(count) => {
-                self.tasks.release(count as usize);
+            Request::Release(partition, count) => {
+                self.tasks.of(partition).table.release(count as usize);
                 Response::Done
             }
         };
@@ -72,18 +74,12 @@ impl Shard {
     }
 
     /// Lets an asker wait for a task's end; false when there is nothing to wait for.
-    fn watch_task(
-        &mut self,
-        asker: CoreIndex,
-        correlation: u64,
-        random: u128,
-        wait_ms: u64,
-    ) -> bool {
+    fn watch_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId, wait_ms: u64) -> bool {
         let watcher = crate::task::Watcher { target: watcher_of(asker).to_bits(), correlation };
-        if !self.tasks.watch(random, watcher) {
+        if !self.tasks.watch(id, watcher) {
             return false;
         }
-        let timer = Timer::Watch(asker, correlation, random);
+        let timer = Timer::Watch(asker, correlation, id);
         let timer = self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
         self.tasks.watches.insert((asker, correlation), timer);
         true

@@ -5,12 +5,12 @@
 
 use super::{
     agent::{Outcome, Task},
-    backlog::Backlog,
     core::{Shard, call},
     handle::{Failure, Lease},
     kernel::{Timer, watcher_of},
-    ledger::{Ledger, Logged},
-    news::{refusal, tell},
+    ledger::Logged,
+    news::tell,
+    partition::Partition,
     remote::Remote,
     types::Types,
     wheel::TimerKey,
@@ -18,24 +18,27 @@ use super::{
 use crate::{
     consensus::Record,
     registry::TypeIndex,
-    task::{
-        Failed, Fingerprint, Key, ListFilter, LoadIndex, Place, Submission, Submitted, TaskTable,
-        Watcher,
-    },
+    task::{Failed, ListFilter, LoadIndex, Place, TaskTable, Watcher},
     wire::{
-        api::{CoreStats, Error, Priority, TaskFilter, TaskStatus, TaskView},
-        batch::Parcel,
-        id::{AgentId, CoreIndex, TaskId},
-        letter::{self, ArchivedSubmission, NewsKind, Response},
+        api::{CoreStats, Error, TaskFilter, TaskStatus, TaskView},
+        id::{AgentId, CoreIndex, PartitionIndex, TaskId},
+        letter::{self, NewsKind, Response},
     },
 };
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
-/// When to come back while the log has no room, milliseconds.
-const LOG_RETRY_MS: u64 = 20;
 /// Tasks in one part of a list, at most.
 const LIST_TASKS_MAX: u32 = 1000;
+
+/// A task that waits for an agent.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    /// The place of its partition on this core.
+    pub place: usize,
+    /// Its place in the table.
+    pub key: u32,
+}
 
 /// An attempt that its agent will end later.
 pub(super) struct Attempt {
@@ -46,17 +49,17 @@ pub(super) struct Attempt {
     pub timer: TimerKey,
 }
 
-/// A shard's tasks and the agents' loads.
+/// A core's tasks and the agents' loads.
 pub(super) struct Tasks {
-    pub table: TaskTable,
-    pub ledger: Ledger,
+    /// The partitions that this core keeps: every one whose number leaves the core's own when it
+    /// is divided by the number of cores.
+    pub partitions: Vec<Partition>,
+    cores: usize,
     /// One for each agent type.
     pub pools: Vec<LoadIndex>,
-    /// Attempts that go on, by the lease's token: there are few of them, so that whoever ends one
-    /// is found in the cache.
-    pub attempts: HashMap<u64, Attempt, RandomState>,
-    /// What is read back of the log.
-    pub backlog: Backlog,
+    /// Attempts that go on, by the lease's partition and token: there are few of them, so that
+    /// whoever ends one is found in the cache.
+    pub attempts: HashMap<(PartitionIndex, u64), Attempt, RandomState>,
     /// Workers that fetch.
     pub remote: Remote,
     /// What ends waits for a task's end, by the core that asked and its correlation.
@@ -67,19 +70,19 @@ pub(super) struct Tasks {
     winding_down: bool,
     /// The buffer that agents put results into.
     result: Vec<u8>,
+    /// Tasks that may wait, all partitions together.
     capacity: usize,
 }
 
 impl Tasks {
-    pub(super) fn new(types: usize, table: TaskTable, ledger: Ledger, backlog: Backlog) -> Self {
-        let limits = table.limits();
-        let capacity = limits.queue_primary + limits.queue_overflow;
+    pub(super) fn new(types: usize, cores: usize, partitions: Vec<Partition>) -> Self {
+        let limits = partitions.iter().map(|partition| partition.table.limits());
+        let capacity = limits.map(|limits| limits.queue_primary + limits.queue_overflow).sum();
         Self {
-            table,
-            ledger,
+            partitions,
+            cores,
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
             attempts: HashMap::default(),
-            backlog,
             remote: Remote::default(),
             watches: HashMap::new(),
             // What was recovered waits already.
@@ -90,34 +93,42 @@ impl Tasks {
         }
     }
 
-    pub(super) fn reserve(
-        &mut self,
-        now_ms: u64,
-        count: u32,
-        priority: Priority,
-        keys: &[(String, u64)],
-    ) -> Result<(), Error> {
-        if !self.ledger.has_room() {
-            return Err(Error::Backpressure(LOG_RETRY_MS));
-        }
-        for (key, body_hash) in keys {
-            let key = Key { bytes: key.as_bytes(), body_hash: *body_hash };
-            if self.table.conflicts(now_ms, key) {
-                return Err(key_conflict());
-            }
-        }
-        self.table.reserve(now_ms, count as usize, priority)
+    /// A partition of this core.
+    #[inline]
+    pub(super) fn of(&mut self, partition: PartitionIndex) -> &mut Partition {
+        &mut self.partitions[partition as usize / self.cores]
     }
 
-    pub(super) fn release(&mut self, count: usize) {
-        self.table.release(count);
+    /// The table of a partition of this core.
+    #[inline]
+    pub(super) fn table(&self, partition: PartitionIndex) -> &TaskTable {
+        &self.partitions[partition as usize / self.cores].table
+    }
+
+    /// The task of a type that should run next: of the first of each partition the most urgent
+    /// one.
+    #[inline]
+    pub(super) fn next(&self, type_index: TypeIndex) -> Option<Waiting> {
+        let [only] = &self.partitions[..] else { return self.next_of_several(type_index) };
+        let key = only.table.next(type_index)?;
+        Some(Waiting { place: 0, key })
+    }
+
+    fn next_of_several(&self, type_index: TypeIndex) -> Option<Waiting> {
+        let tables = self.partitions.iter().map(|partition| &partition.table).enumerate();
+        let heads = tables.filter_map(|(place, table)| {
+            let key = table.next(type_index)?;
+            Some((table.urgency(key), Waiting { place, key }))
+        });
+        heads.min_by_key(|(urgency, _)| *urgency).map(|(_, waiting)| waiting)
     }
 
     /// How full the shard is, in thousandths.
     #[inline]
     pub(super) fn load(&self) -> u32 {
-        let used = self.capacity - self.table.free_room().min(self.capacity);
-        (used * 1000 / self.capacity) as u32
+        let free = self.partitions.iter().map(|partition| partition.table.free_room());
+        let used = self.capacity - free.sum::<usize>().min(self.capacity);
+        (used * 1000 / self.capacity.max(1)) as u32
     }
 
     /// Whether no attempt begins any more.
@@ -128,23 +139,23 @@ impl Tasks {
 
     /// As [`Shard::wind_down`].
     pub(super) fn wind_down(&mut self) -> u64 {
-        if !self.ledger.is_durable() {
-            return self.table.unended() as u64;
-        }
-        self.winding_down = true;
-        self.table.counters().running + self.ledger.pending() as u64
+        let is_durable = |partition: &Partition| partition.ledger.is_durable();
+        self.winding_down |= self.partitions.iter().any(is_durable);
+        self.partitions.iter().map(Partition::unfinished).sum()
     }
 
     pub(super) fn count(&self, stats: &mut CoreStats) {
-        let counts = self.table.counters();
-        stats.tasks_accepted = counts.accepted;
-        stats.tasks_refused = counts.refused;
-        stats.tasks_queued = counts.queued;
-        stats.tasks_running = counts.running;
-        stats.tasks_done = counts.done;
-        stats.tasks_dead = counts.dead;
-        stats.tasks_cancelled = counts.cancelled;
-        stats.attempts_failed = counts.attempts_failed;
+        for partition in &self.partitions {
+            let counts = partition.table.counters();
+            stats.tasks_accepted += counts.accepted;
+            stats.tasks_refused += counts.refused;
+            stats.tasks_queued += counts.queued;
+            stats.tasks_running += counts.running;
+            stats.tasks_done += counts.done;
+            stats.tasks_dead += counts.dead;
+            stats.tasks_cancelled += counts.cancelled;
+            stats.attempts_failed += counts.attempts_failed;
+        }
     }
 
     pub(super) fn agent_started(&mut self, id: AgentId, type_index: TypeIndex, max_tasks: u32) {
@@ -164,8 +175,7 @@ impl Tasks {
     /// Whether a task of a type waits that no agent of this core can take now.
     #[inline]
     pub(super) fn is_starved(&self, type_index: TypeIndex) -> bool {
-        self.pools[type_index as usize].least_loaded().is_none()
-            && self.table.next(type_index).is_some()
+        self.pools[type_index as usize].least_loaded().is_none() && self.next(type_index).is_some()
     }
 
     /// Makes the next turn look whether tasks can be given to agents.
@@ -173,196 +183,50 @@ impl Tasks {
         self.assignable = true;
     }
 
-    pub(super) fn view(&self, random: u128, types: &Types) -> Option<TaskView> {
-        self.table.view(random, |type_index| types.get(type_index).name.clone())
+    pub(super) fn view(&self, id: TaskId, types: &Types) -> Option<TaskView> {
+        let name = |type_index| types.get(type_index).name.clone();
+        self.table(id.partition).view(id.random, name)
     }
 
-    pub(super) fn watch(&mut self, random: u128, watcher: Watcher) -> bool {
-        self.table.watch(random, watcher)
+    pub(super) fn watch(&mut self, id: TaskId, watcher: Watcher) -> bool {
+        self.of(id.partition).table.watch(id.random, watcher)
     }
 
     /// Ends a wait; `None` when it has ended before.
     pub(super) fn stop_watching(
         &mut self,
-        random: u128,
+        id: TaskId,
         core: CoreIndex,
         correlation: u64,
     ) -> Option<()> {
         let watcher = Watcher { target: watcher_of(core).to_bits(), correlation };
-        self.table.unwatch(random, watcher).then_some(())
+        self.of(id.partition).table.unwatch(id.random, watcher).then_some(())
     }
 
-    /// Writes a task's end to the log; it is told when the log has committed it.
-    fn log_end(&mut self, key: u32, now_ms: u64) {
-        if self.table.is_transient(key) {
-            return self.ledger.at_once(Logged::Ended { key });
-        }
-        let (id, status, body) = self.table.end_of(key);
-        let attempts = self.table.attempts(key);
-        let ended_unix_ms = self.ledger.unix_ms(now_ms);
-        let record = Record::Ended { id, status, attempts, ended_unix_ms, body };
-        self.ledger.append(record, Logged::Ended { key });
-    }
-
-    /// Tells who ended an attempt when what came of it is committed.
-    pub(super) fn told_when_committed(&mut self, lease: Lease, asker: Watcher, place: u32) {
-        let random = self.table.id(lease.key).random;
-        self.ledger.after_all(Logged::Told { random, asker, place });
-    }
-
-    /// Ends an attempt and says what became of the task.
+    /// Ends an attempt; whether it was the task's current one.
     fn end_attempt(
         &mut self,
         now_ms: u64,
         lease: Lease,
         result: Result<&[u8], (&str, bool)>,
     ) -> bool {
-        let ended = match result {
-            Ok(result) => match self.table.complete(lease, result) {
-                Ok(()) => Ok(Failed::Last),
-                Err(stale) => Err(stale),
-            },
-            Err((error, retry)) => self.table.fail(lease, now_ms, error, retry),
-        };
-        match ended {
-            Ok(Failed::Last) => self.log_end(lease.key, now_ms),
-            Ok(Failed::Again { .. }) => self.assignable = true,
-            // Late or repeated: the task has gone on without this attempt.
-            Err(_) => return false,
-        }
-        true
+        let ended = self.of(lease.partition).end_attempt(now_ms, lease, result);
+        self.assignable |= matches!(ended, Some(Failed::Again { .. }));
+        ended.is_some()
     }
-}
-
-/// A key stands for another task.
-pub(super) fn key_conflict() -> Error {
-    Error::Conflict("key: another task was submitted with it before".into())
 }
 
 impl Shard {
-    /// Takes a submission in, or tells why not.
-    pub(super) fn accept_submission(&mut self, parcel: Parcel<'_>) {
-        let letter = parcel.open::<ArchivedSubmission<'_>>();
-        let submitter =
-            Watcher { target: parcel.header.source, correlation: parcel.header.correlation };
-        let priority = Priority::ALL[letter.priority as usize];
-        let type_index = letter.type_index.to_native();
-        let (timeout_ms, delay_ms) = (letter.timeout_ms.to_native(), letter.delay_ms.to_native());
-        let max_attempts = letter.max_attempts.to_native();
-        let key = (!letter.key.is_empty()).then(|| {
-            let agent_type = &self.kernel.types.get(type_index).name;
-            let payload = &letter.payload;
-            let fingerprint =
-                Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
-            Key { bytes: &letter.key, body_hash: fingerprint.hash() }
-        });
-        let submission = Submission {
-            random: letter.random.to_native(),
-            type_index,
-            priority,
-            payload: &letter.payload,
-            timeout_ms,
-            max_attempts,
-            delay_ms,
-            key,
-            transient: letter.transient,
-            reserved: letter.reserved,
-            watcher: letter.watched.then_some(submitter),
-        };
-        let place = letter.place.to_native();
-        let submitted = match self.has_room_for(&submission) {
-            Ok(()) => self.tasks.table.submit(self.kernel.now_ms(), submission),
-            Err(error) => Err(error),
-        };
-        match submitted {
-            Ok(Submitted::New(key)) => self.log_submission(key, &submission, submitter, place),
-            Ok(Submitted::Existing(id)) => {
-                let watched = submission.watcher.is_some();
-                let then = Logged::Existing { id, submitter, place, watched };
-                self.tasks.ledger.after_all(then);
-            }
-            Err(error) => self.refuse(submitter, submission.random, place, &error),
-        }
-        self.end_evicted();
-    }
-
-    /// Whether the log takes what must go there.
-    #[inline]
-    fn has_room_for(&mut self, submission: &Submission<'_>) -> Result<(), Error> {
-        if submission.transient || self.tasks.ledger.has_room() {
-            return Ok(());
-        }
-        if submission.reserved {
-            self.tasks.table.release(1);
-        }
-        Err(Error::Backpressure(LOG_RETRY_MS))
-    }
-
-    /// Writes a new task to the log; it is accepted when that is committed.
-    #[inline]
-    fn log_submission(
-        &mut self,
-        key: u32,
-        submission: &Submission<'_>,
-        submitter: Watcher,
-        place: u32,
-    ) {
-        let then = Logged::Submitted { key, submitter, place };
-        if submission.transient {
-            return self.tasks.ledger.at_once(then);
-        }
-        let submitted_unix_ms = self.tasks.ledger.unix_ms(self.kernel.now_ms());
-        let record = Record::Submitted {
-            id: TaskId { shard: self.kernel.index, random: submission.random },
-            agent_type: &self.kernel.types.get(submission.type_index).name,
-            priority: submission.priority,
-            submitted_unix_ms,
-            due_unix_ms: match submission.delay_ms {
-                0 => 0,
-                delay_ms => submitted_unix_ms.saturating_add(delay_ms),
-            },
-            timeout_ms: submission.timeout_ms,
-            max_attempts: submission.max_attempts,
-            attempts: 0,
-            key: submission.key.map(|key| key.bytes),
-            payload: submission.payload,
-        };
-        self.tasks.ledger.append(record, then);
-    }
-
-    /// Tells who asked for something that it was refused.
-    #[cold]
-    pub(super) fn refuse(&mut self, asker: Watcher, random: u128, place: u32, error: &Error) {
-        let text = error.to_string();
-        let (what, retry_after_ms) = refusal(error);
-        let news = letter::TaskNews {
-            random,
-            shard: self.kernel.index,
-            place,
-            what,
-            attempts: 0,
-            retry_after_ms,
-            body: text.as_bytes(),
-        };
-        tell(&mut self.kernel, asker, &news);
-    }
-
-    /// Tells of the tasks that had to make room.
-    #[inline]
-    pub(super) fn end_evicted(&mut self) {
-        while let Some(key) = self.tasks.table.next_evicted() {
-            self.tasks.ledger.at_once(Logged::Ended { key });
-        }
-    }
-
     /// Acts on what the log has committed and gives tasks to agents.
     pub(super) fn run_tasks(&mut self) -> bool {
         let mut worked = self.wake_tasks();
         loop {
             let mut went_on = false;
-            while let Some((logged, at)) = self.tasks.ledger.next() {
-                went_on = true;
-                self.committed(logged, at);
+            for place in 0..self.tasks.partitions.len() {
+                while let Some((logged, at)) = self.tasks.partitions[place].ledger.next() {
+                    went_on = true;
+                    self.committed(place, logged, at);
+                }
             }
             if std::mem::take(&mut self.tasks.assignable) && !self.tasks.winding_down {
                 for type_index in 0..self.tasks.pools.len() as TypeIndex {
@@ -371,7 +235,7 @@ impl Shard {
                 went_on |= self.serve_waiting();
             }
             if !went_on {
-                self.read_back();
+                (0..self.tasks.partitions.len()).for_each(|place| self.read_back(place));
                 return worked;
             }
             worked = true;
@@ -382,50 +246,55 @@ impl Shard {
     #[inline]
     fn wake_tasks(&mut self) -> bool {
         let now_ms = self.kernel.now_ms();
-        if self.tasks.table.next_due_ms().is_none_or(|due_ms| due_ms > now_ms) {
-            return false;
+        let mut woke = false;
+        for Partition { table, .. } in &mut self.tasks.partitions {
+            if table.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                woke |= table.wake(now_ms);
+            }
         }
-        let woke = self.tasks.table.wake(now_ms);
         self.tasks.assignable |= woke;
         woke
     }
 
-    fn committed(&mut self, logged: Logged, at: Place) {
+    /// Acts on what a partition's log has committed.
+    fn committed(&mut self, partition: usize, logged: Logged, at: Place) {
+        let table = &mut self.tasks.partitions[partition].table;
         match logged {
             Logged::Submitted { key, submitter, place } => {
-                self.accepted(key, submitter, place, at);
+                self.accepted(partition, key, submitter, place, at);
             }
             Logged::Existing { id, submitter, place, watched } => {
-                self.tell_briefly(submitter, id, NewsKind::Accepted, place);
                 // An ended task has its end told at once.
-                if watched && !self.tasks.table.watch(id.random, submitter) {
-                    match self.tasks.table.key(id.random) {
-                        Some(key) => self.tell_end(key, submitter),
-                        None => {
-                            let gone = Error::NotFound("the task of that key is forgotten".into());
-                            self.refuse(submitter, id.random, place, &gone);
-                        }
+                let is_over = watched && !table.watch(id.random, submitter);
+                let key = table.key(id.random);
+                self.tell_briefly(submitter, id, NewsKind::Accepted, place);
+                match key {
+                    Some(key) if is_over => self.tell_end(partition, key, submitter),
+                    None if is_over => {
+                        let gone = Error::NotFound("the task of that key is forgotten".into());
+                        self.refuse(submitter, id, place, &gone);
                     }
+                    _ => {}
                 }
             }
-            Logged::Ended { key } => self.ended(key),
+            Logged::Ended { key } => self.ended(partition, key),
             Logged::Told { random, asker, place } => {
-                let id = TaskId { shard: self.kernel.index, random };
+                let id = TaskId { partition: table.partition(), random };
                 self.tell_briefly(asker, id, NewsKind::Ended, place);
             }
             Logged::Requeued { asker, correlation } => {
                 self.kernel.answer(asker, correlation, &Response::Done);
             }
-            Logged::Moved(what) => self.tasks.table.moved(what, at),
-            Logged::Walked => self.walked(),
+            Logged::Moved(what) => table.moved(what, at),
+            Logged::Walked => self.tasks.partitions[partition].walked(),
             Logged::Noted => {}
         }
     }
 
-    fn accepted(&mut self, key: u32, submitter: Watcher, place: u32, at: Place) {
-        let table = &mut self.tasks.table;
+    fn accepted(&mut self, partition: usize, key: u32, submitter: Watcher, place: u32, at: Place) {
+        let Partition { table, ledger, .. } = &mut self.tasks.partitions[partition];
         let id = table.id(key);
-        let logged = self.tasks.ledger.is_durable() && !table.is_transient(key);
+        let logged = ledger.is_durable() && !table.is_transient(key);
         table.accepted(key, self.kernel.now_ms(), logged.then_some(at));
         self.tasks.assignable = true;
         // An agent hears of refusals and ends alone.
@@ -436,10 +305,10 @@ impl Shard {
 
     /// Tells a door what became of a member of its request, where there is nothing more to say.
     fn tell_briefly(&mut self, door: Watcher, id: TaskId, what: NewsKind, place: u32) {
-        let TaskId { shard, random } = id;
+        let TaskId { partition, random } = id;
         let news = letter::TaskNews {
             random,
-            shard,
+            partition,
             place,
             what,
             attempts: 0,
@@ -449,10 +318,10 @@ impl Shard {
         tell(&mut self.kernel, door, &news);
     }
 
-    fn ended(&mut self, key: u32) {
-        let table = &mut self.tasks.table;
+    fn ended(&mut self, partition: usize, key: u32) {
+        let table = &mut self.tasks.partitions[partition].table;
         table.ended(key);
-        let random = table.id(key).random;
+        let id = table.id(key);
         let watchers = table.take_watchers(key);
         for watcher in watchers {
             let target = AgentId::from_bits(watcher.target);
@@ -461,32 +330,34 @@ impl Shard {
                 if let Some(timer) = self.tasks.watches.remove(&watch) {
                     self.kernel.wheel.cancel(timer);
                 }
-                let response = self.view_task(random);
+                let response = self.view_task(id);
                 self.kernel.answer(target.core(), watcher.correlation, &response);
                 continue;
             }
-            self.tell_end(key, watcher);
+            self.tell_end(partition, key, watcher);
         }
-        self.tasks.table.retain_within_limits();
-        while let Some(random) = self.tasks.table.next_purged() {
-            let id = TaskId { shard: self.kernel.index, random };
+        let Partition { table, ledger, .. } = &mut self.tasks.partitions[partition];
+        table.retain_within_limits();
+        while let Some(random) = table.next_purged() {
+            let id = TaskId { random, ..id };
             tracing::warn!(%id, "a dead letter was forgotten: there were more than tasks.dead_max");
-            self.tasks.ledger.append(Record::Forgotten { id }, Logged::Noted);
+            ledger.append(Record::Forgotten { id }, Logged::Noted);
         }
     }
 
     /// Tells somebody how a task ended.
-    fn tell_end(&mut self, key: u32, watcher: Watcher) {
-        let table = &self.tasks.table;
-        let (TaskId { shard, random }, status, body) = table.end_of(key);
+    fn tell_end(&mut self, partition: usize, key: u32, watcher: Watcher) {
+        let table = &self.tasks.partitions[partition].table;
+        let (TaskId { partition, random }, status, body) = table.end_of(key);
         let what = match status {
             TaskStatus::Done => NewsKind::Done,
             TaskStatus::Cancelled => NewsKind::Cancelled,
             _ => NewsKind::Dead,
         };
         let attempts = table.attempts(key);
+        let retry_after_ms = 0;
         let news =
-            letter::TaskNews { random, shard, place: 0, what, attempts, retry_after_ms: 0, body };
+            letter::TaskNews { random, partition, place: 0, what, attempts, retry_after_ms, body };
         tell(&mut self.kernel, watcher, &news);
     }
 
@@ -495,9 +366,9 @@ impl Shard {
     fn assign(&mut self, type_index: TypeIndex) -> bool {
         let mut assigned = false;
         while let Some(slot) = self.tasks.pools[type_index as usize].least_loaded() {
-            let Some(key) = self.tasks.table.next(type_index) else { break };
+            let Some(waiting) = self.tasks.next(type_index) else { break };
             assigned = true;
-            self.run_attempt(type_index, slot, key);
+            self.run_attempt(type_index, slot, waiting);
         }
         if self.tasks.is_starved(type_index) {
             assigned |= self.grow_pool(type_index);
@@ -505,21 +376,23 @@ impl Shard {
         assigned
     }
 
-    fn run_attempt(&mut self, type_index: TypeIndex, slot: u32, key: u32) {
+    fn run_attempt(&mut self, type_index: TypeIndex, slot: u32, waiting: Waiting) {
         let now_ms = self.kernel.now_ms();
         let Some(agent) = self.agents.in_slot(slot).map(|resident| resident.id) else {
             unreachable!("the pool holds agents of this core only");
         };
         let tasks = &mut self.tasks;
-        let lease = tasks.table.start(key, now_ms);
+        let Waiting { place, key } = waiting;
+        let table = &mut tasks.partitions[place].table;
+        let lease = table.start(key, now_ms);
         tasks.pools[type_index as usize].begin(slot);
         let mut result = std::mem::take(&mut tasks.result);
         result.clear();
         let task = Task {
-            id: tasks.table.id(key),
-            attempt: tasks.table.attempts(key),
-            payload: tasks.table.payload(key),
-            deadline_ms: tasks.table.deadline_ms(key),
+            id: table.id(key),
+            attempt: table.attempts(key),
+            payload: table.payload(key),
+            deadline_ms: table.deadline_ms(key),
             lease,
         };
         let mut outcome = None;
@@ -535,7 +408,7 @@ impl Shard {
             (Ok(()), Some(Outcome::Later)) => {
                 let timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
                 let attempt = Attempt { lease, agent, type_index, started_ms: now_ms, timer };
-                self.tasks.attempts.insert(lease.token, attempt);
+                self.tasks.attempts.insert((lease.partition, lease.token), attempt);
             }
             (Ok(()), Some(Outcome::Done)) => {
                 self.tasks.pools[type_index as usize].end(slot, 0);
@@ -557,7 +430,7 @@ impl Shard {
         lease: Lease,
         result: Result<&[u8], (&str, bool)>,
     ) {
-        let limit = self.tasks.table.limits().max_payload_bytes;
+        let limit = self.tasks.table(lease.partition).limits().max_payload_bytes;
         let result = match result {
             Ok(result) if result.len() > limit => Err(("its result is too large", false)),
             result => result,
@@ -585,7 +458,7 @@ impl Shard {
 
     /// Takes an attempt that goes on out of the books; `None` when it ended before.
     pub(super) fn take_attempt(&mut self, lease: Lease) -> Option<Attempt> {
-        let attempt = self.tasks.attempts.remove(&lease.token)?;
+        let attempt = self.tasks.attempts.remove(&(lease.partition, lease.token))?;
         assert_eq!(attempt.lease, lease, "a token is given once");
         self.kernel.wheel.cancel(attempt.timer);
         let took_ms = self.kernel.now_ms() - attempt.started_ms;
@@ -621,8 +494,14 @@ impl Shard {
         }
     }
 
-    /// A part of this shard's tasks.
-    pub(super) fn list_tasks(&mut self, filter: &TaskFilter, cursor: u64, max: u32) -> Response {
+    /// A part of a partition's tasks.
+    pub(super) fn list_tasks(
+        &mut self,
+        partition: PartitionIndex,
+        filter: &TaskFilter,
+        cursor: u64,
+        max: u32,
+    ) -> Response {
         let types = &self.kernel.types;
         let type_index = match &filter.agent_type {
             None => None,
@@ -634,28 +513,30 @@ impl Shard {
         let filter = ListFilter { status: filter.status, type_index, letters: false };
         let name = |type_index| types.get(type_index).name.clone();
         let max = max.min(LIST_TASKS_MAX) as usize;
-        let (tasks, next) = self.tasks.table.list(filter, cursor, max, name);
+        let (tasks, next) = self.tasks.of(partition).table.list(filter, cursor, max, name);
         Response::Tasks(tasks, next)
     }
 
     /// Queues a dead task again; answers when the log has it.
-    pub(super) fn requeue_task(&mut self, asker: CoreIndex, correlation: u64, random: u128) {
+    pub(super) fn requeue_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId) {
         let now_ms = self.kernel.now_ms();
-        if let Err(error) = self.tasks.table.requeue(random, now_ms) {
+        let partition = self.tasks.of(id.partition);
+        if let Err(error) = partition.table.requeue(id.random, now_ms) {
             return self.kernel.answer(asker, correlation, &Response::Failed(error));
         }
-        self.tasks.assignable = true;
-        let id = TaskId { shard: self.kernel.index, random };
         let then = Logged::Requeued { asker, correlation };
-        self.tasks.ledger.append(Record::Requeued { id }, then);
-        self.end_evicted();
+        partition.ledger.append(Record::Requeued { id }, then);
+        partition.end_evicted();
+        self.tasks.assignable = true;
     }
 
     /// Cancels a task; `Ok(false)` when it had ended before.
-    pub(super) fn cancel_task(&mut self, random: u128) -> Result<bool, Error> {
-        let Some(key) = self.tasks.table.cancel(random)? else { return Ok(false) };
-        self.tasks.log_end(key, self.kernel.now_ms());
-        if let Some(lease) = self.tasks.table.last_lease(key)
+    pub(super) fn cancel_task(&mut self, id: TaskId) -> Result<bool, Error> {
+        let now_ms = self.kernel.now_ms();
+        let partition = self.tasks.of(id.partition);
+        let Some(key) = partition.table.cancel(id.random)? else { return Ok(false) };
+        partition.log_end(key, now_ms);
+        if let Some(lease) = partition.table.last_lease(key)
             && let Some(attempt) = self.take_attempt(lease)
         {
             self.with_agent(attempt.agent, |agent, context| agent.on_abandoned(lease, context));

@@ -31,6 +31,13 @@ impl TaskTable {
         self.queues.next(type_index, &self.entries)
     }
 
+    /// How urgent a task is that waits, to be compared with those of other tables: the less, the
+    /// sooner it should run.
+    pub fn urgency(&self, key: u32) -> i64 {
+        let entry = &self.entries[key as usize];
+        self.queues.urgency(entry.priority() as i64, entry)
+    }
+
     /// Begins an attempt of the task that is next.
     #[inline]
     pub fn start(&mut self, key: u32, now_ms: u64) -> Lease {
@@ -43,7 +50,7 @@ impl TaskTable {
         entry.attempts += 1;
         entry.when_ms = now_ms.saturating_add(entry.timeout_ms.into());
         self.counters.running += 1;
-        Lease { key, token }
+        Lease { partition: self.partition, key, token }
     }
 
     /// The entry whose current attempt has that lease.
@@ -58,7 +65,7 @@ impl TaskTable {
     /// The lease of the last attempt of a task, if there was one.
     pub fn last_lease(&self, key: u32) -> Option<Lease> {
         let Entry { attempts, token, .. } = self.entries[key as usize];
-        (attempts > 0).then_some(Lease { key, token })
+        (attempts > 0).then_some(Lease { partition: self.partition, key, token })
     }
 
     /// Ends a task well; it is told when the log has it ([`TaskTable::ended`]).

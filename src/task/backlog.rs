@@ -274,7 +274,7 @@ impl TaskTable {
     pub(super) fn view_cold(&self, slot: u32, name: impl Fn(TypeIndex) -> String) -> TaskView {
         let cold = &self.cold.slab[slot];
         TaskView {
-            id: TaskId { shard: self.shard, random: cold.random() },
+            id: TaskId { partition: self.partition, random: cold.random() },
             agent_type: name(cold.type_index),
             status: match cold.kind() {
                 Kind::Delayed => TaskStatus::Delayed,

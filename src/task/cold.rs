@@ -127,7 +127,7 @@ pub(super) fn hash(random: u128) -> u64 {
     random as u64 ^ (random >> 64) as u64
 }
 
-/// The cold tasks of a shard and the stand-ins of their queues.
+/// The cold tasks of a partition and the stand-ins of their queues.
 #[derive(Default)]
 pub(super) struct ColdTasks {
     pub(super) slab: Slab<Cold>,

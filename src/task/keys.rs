@@ -131,7 +131,7 @@ impl Linked for KeyEntry {
     }
 }
 
-/// A shard's keys.
+/// A partition's keys.
 #[derive(Default)]
 pub(super) struct Keys {
     slab: Slab<KeyEntry>,

@@ -139,6 +139,13 @@ impl Queues {
         &mut self.types[type_index][priority as usize]
     }
 
+    /// The less, the sooner it should run: since when it waits, a step of priority counting like
+    /// a time of waiting.
+    #[inline]
+    pub(super) fn urgency(&self, rank: i64, entry: &Entry) -> i64 {
+        (entry.when_ms as i64).saturating_sub(rank * self.ageing_ms as i64)
+    }
+
     /// Every queue.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Queue> {
         self.types.iter_mut().flatten()
@@ -153,10 +160,7 @@ impl Queues {
         let mut heads = ranked.filter_map(|(rank, queue)| Some((rank as i64, queue.hot.first()?)));
         let (rank, mut best) = heads.next()?;
         let Some(second) = heads.next() else { return Some(best) };
-        let urgency = |rank: i64, key: u32| {
-            let queued_ms = entries[key as usize].when_ms as i64;
-            queued_ms.saturating_sub(rank * self.ageing_ms as i64)
-        };
+        let urgency = |rank: i64, key: u32| self.urgency(rank, &entries[key as usize]);
         let mut least = urgency(rank, best);
         for (rank, key) in std::iter::once(second).chain(heads) {
             let urgency = urgency(rank, key);

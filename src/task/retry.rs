@@ -1,6 +1,6 @@
 //! How long a task pauses before another attempt.
 
-/// The pauses of a shard's tasks.
+/// The pauses of a partition's tasks.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
     /// Pause before the second attempt, milliseconds; it doubles with each further one.

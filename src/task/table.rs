@@ -1,4 +1,4 @@
-//! Every task that a shard owns: how it comes in, how it is found, how it is forgotten.
+//! Every task of a partition: how it comes in, how it is found, how it is forgotten.
 //!
 //! A task is `Accepting` until its submission is committed; then `Queued`, `Delayed` (until its
 //! time has come, or the pause after a failed attempt is over) and `Running` in turn; then ending
@@ -31,7 +31,7 @@ use crate::{
     registry::TypeIndex,
     wire::{
         api::{Error, Priority, TaskStatus, TaskView},
-        id::{CoreIndex, TaskId},
+        id::{PartitionIndex, TaskId},
     },
 };
 use hashbrown::HashTable;
@@ -44,7 +44,7 @@ const EXPIRE_TOGETHER: usize = 4;
 /// Longest advice to whoever is refused because of too many keys, milliseconds.
 const KEYS_RETRY_MS: u64 = 1_000;
 
-/// How much a shard's table holds, and what submissions get that name nothing else.
+/// How much a partition's table holds, and what submissions get that name nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
     /// Tasks that may wait in normal operation.
@@ -123,8 +123,8 @@ impl TableLimits {
 /// Where and when a table begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// The shard that owns it.
-    pub shard: CoreIndex,
+    /// Its partition.
+    pub partition: PartitionIndex,
     /// The first token of a lease: higher than every one of an earlier run, and so far below 2^53
     /// that JSON clients can carry all that follow.
     pub first_token: u64,
@@ -174,7 +174,9 @@ pub enum Submitted {
 /// The right to end one attempt of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The task's place in its shard's table.
+    /// The task's partition.
+    pub partition: PartitionIndex,
+    /// The task's place in its partition's table.
     pub key: u32,
     /// Tells this attempt from every other.
     pub token: u64,
@@ -223,9 +225,9 @@ pub struct Counters {
     pub keys: u64,
 }
 
-/// Every task that a shard owns.
+/// Every task of a partition.
 pub struct TaskTable {
-    pub(super) shard: CoreIndex,
+    pub(super) partition: PartitionIndex,
     pub(super) durable: bool,
     pub(super) zero_unix_ms: u64,
     pub(super) limits: TableLimits,
@@ -264,7 +266,7 @@ impl TaskTable {
     pub fn new(origin: Origin, limits: TableLimits) -> Self {
         assert!(origin.first_token < 1 << 53, "JSON clients cannot carry a larger token");
         Self {
-            shard: origin.shard,
+            partition: origin.partition,
             durable: origin.durable,
             zero_unix_ms: origin.zero_unix_ms,
             limits,
@@ -295,6 +297,12 @@ impl TaskTable {
     pub fn set_first_token(&mut self, first_token: u64) {
         assert!(first_token < 1 << 53, "JSON clients cannot carry a larger token");
         self.next_token = first_token;
+    }
+
+    /// Which partition it is of.
+    #[inline]
+    pub fn partition(&self) -> PartitionIndex {
+        self.partition
     }
 
     /// What it was made with.
@@ -345,7 +353,7 @@ impl TaskTable {
         let room = self.limits.queue_primary + self.limits.queue_overflow;
         if count > room {
             return Err(Error::TooLarge(format!(
-                "{count} tasks at once: a shard's queue holds {room} (tasks.queue_primary + \
+                "{count} tasks at once: a partition's queue holds {room} (tasks.queue_primary + \
                  tasks.queue_overflow)"
             )));
         }
@@ -426,7 +434,7 @@ impl TaskTable {
                     "key: another task was submitted with it before".into(),
                 ));
             }
-            let id = TaskId { shard: self.shard, random: known.random() };
+            let id = TaskId { partition: self.partition, random: known.random() };
             self.counters.repeated += 1;
             return Ok(Some(id));
         }
@@ -708,7 +716,7 @@ impl TaskTable {
     /// The task's name.
     #[inline]
     pub fn id(&self, key: u32) -> TaskId {
-        TaskId { shard: self.shard, random: self.entries[key as usize].random }
+        TaskId { partition: self.partition, random: self.entries[key as usize].random }
     }
 
     /// Whether the task is kept in memory only: neither its submission nor its end is logged.

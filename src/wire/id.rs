@@ -67,8 +67,8 @@ pub enum IdError {
     /// Not `core.slot.generation`.
     #[error("an agent id is core.slot.generation, for example 1.17.3")]
     Agent,
-    /// Not `t`, the shard, `-` and 32 hexadecimal digits.
-    #[error("a task id is t, a shard, - and 32 hexadecimal digits, for example t0-00…2f")]
+    /// Not `t`, the partition, `-` and 32 hexadecimal digits.
+    #[error("a task id is t, a partition, - and 32 hexadecimal digits, for example t0-00…2f")]
     Task,
 }
 
@@ -96,13 +96,16 @@ impl FromStr for AgentId {
     }
 }
 
-/// A task's name for its whole life: the shard that owns it and 128 random bits.
+/// A part of all tasks, from 0: a task stays in its partition for its whole life.
+pub type PartitionIndex = u16;
+
+/// A task's name for its whole life: the partition that it belongs to and 128 random bits.
 ///
-/// Text form: `t`, the shard, `-`, 32 hexadecimal digits.
+/// Text form: `t`, the partition, `-`, 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub struct TaskId {
-    /// The shard that owns the task.
-    pub shard: CoreIndex,
+    /// Its partition.
+    pub partition: PartitionIndex,
     /// What tells the task from every other.
     pub random: u128,
 }
@@ -141,13 +144,13 @@ impl TaskId {
         for (pair, byte) in digits.chunks_exact_mut(2).zip(self.random.to_be_bytes()) {
             pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
-        let (mut begin, mut shard) = (head.len() - 1, self.shard);
+        let (mut begin, mut partition) = (head.len() - 1, self.partition);
         head[begin] = b'-';
         loop {
             begin -= 1;
-            head[begin] = b'0' + (shard % 10) as u8;
-            shard /= 10;
-            if shard == 0 {
+            head[begin] = b'0' + (partition % 10) as u8;
+            partition /= 10;
+            if partition == 0 {
                 break;
             }
         }
@@ -205,16 +208,16 @@ impl FromStr for TaskId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (head, digits) = text.as_bytes().split_last_chunk().ok_or(IdError::Task)?;
-        let [b't', shard @ .., b'-'] = head else { return Err(IdError::Task) };
-        let shard = parse_decimal(shard).ok_or(IdError::Task)?;
+        let [b't', partition @ .., b'-'] = head else { return Err(IdError::Task) };
+        let partition = parse_decimal(partition).ok_or(IdError::Task)?;
         let random = parse_hex(digits).ok_or(IdError::Task)?;
-        Ok(Self { shard, random })
+        Ok(Self { partition, random })
     }
 }
 
-/// The number that one to five decimal digits write, when it is a core's.
+/// The number that one to five decimal digits write, when it is that of a partition.
 #[inline]
-fn parse_decimal(digits: &[u8]) -> Option<CoreIndex> {
+fn parse_decimal(digits: &[u8]) -> Option<PartitionIndex> {
     if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -230,10 +233,10 @@ mod tests {
     fn ids_survive_their_text_form() {
         let agent = AgentId::new(3, 17, AgentId::SLOTS - 1);
         assert_eq!(agent.to_string().parse(), Ok(agent));
-        for shard in [0, 9, 10, 12_345, CoreIndex::MAX] {
+        for partition in [0, 9, 10, 12_345, PartitionIndex::MAX] {
             for random in [0, u128::MAX - 5, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210] {
-                let task = TaskId { shard, random };
-                assert_eq!(task.to_string(), format!("t{shard}-{random:032x}"));
+                let task = TaskId { partition, random };
+                assert_eq!(task.to_string(), format!("t{partition}-{random:032x}"));
                 assert_eq!(task.to_string().parse(), Ok(task));
                 assert_eq!(task.to_string().to_uppercase().replace('T', "t").parse(), Ok(task));
             }

@@ -2,7 +2,7 @@
 
 use super::{
     api::{AgentView, Error, Leased, Priority, TaskFilter, TaskStatus, TaskView, Worker},
-    id::AgentId,
+    id::{AgentId, TaskId},
 };
 use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
 
@@ -10,13 +10,13 @@ use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
 #[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub enum Request {
     /// What is known of a task; answered when it ended or `wait_ms` passed.
-    Task(u128, u64),
-    /// A part of the shard's tasks: which, from where, and how many at most.
-    Tasks(TaskFilter, u64, u32),
+    Task(TaskId, u64),
+    /// A part of a partition's tasks: which, from where, and how many at most.
+    Tasks(u16, TaskFilter, u64, u32),
     /// Ends a task.
-    Cancel(u128),
+    Cancel(TaskId),
     /// Queues a dead task again.
-    Requeue(u128),
+    Requeue(TaskId),
     /// Seats a worker: a remote agent of each type, and how many tasks it may hold.
     Seat(Vec<u16>, u32),
     /// Leases at most so many tasks to a worker; answered when there are some or `wait_ms` passed.
@@ -24,9 +24,9 @@ pub enum Request {
     /// Answers what a worker waits for, with no tasks.
     StopFetch(Worker),
     /// An attempt that did not take place: the task and its lease.
-    GiveBack(u128, u64),
+    GiveBack(TaskId, u64),
     /// Lets a lease last so many milliseconds from now.
-    Extend(u128, u64, u64),
+    Extend(TaskId, u64, u64),
     /// The core's agents; of one type when one is named.
     Agents(Option<u16>),
     /// Starts an agent of a type, with a name or without.
@@ -35,12 +35,12 @@ pub enum Request {
     Grow(u16),
     /// Stops an agent.
     Stop(AgentId),
-    /// Keeps room in the queue for so many submissions, the least urgent of that priority, unless
+    /// Keeps room in a partition's queue for so many submissions, the least urgent of that priority, unless
     /// one of their keys stands for another task: each key with the hash of what it is to stand
     /// for.
-    Reserve(u32, Priority, Vec<(String, u64)>),
+    Reserve(u16, u32, Priority, Vec<(String, u64)>),
     /// Gives room that was kept back.
-    Release(u32),
+    Release(u16, u32),
 }
 
 /// What a core answers.
@@ -81,11 +81,13 @@ pub enum Notice {
     MailboxOpen(AgentId),
 }
 
-/// A task on its way to the shard that will own it.
+/// A task on its way to the core of its partition.
 #[derive(Clone, Copy, Debug, Archive, Serialize)]
 pub struct Submission<'a> {
     /// The random part of its id.
     pub random: u128,
+    /// Its partition.
+    pub partition: u16,
     /// How long one attempt may take, milliseconds; 0 for the node's default.
     pub timeout_ms: u64,
     /// Attempts before it is dead; 0 for the node's default.
@@ -112,11 +114,13 @@ pub struct Submission<'a> {
     pub payload: &'a [u8],
 }
 
-/// How a worker ends an attempt, on its way to the task's shard.
+/// How a worker ends an attempt, on its way to the core of the task's partition.
 #[derive(Clone, Copy, Debug, Archive, Serialize)]
 pub struct Ending<'a> {
     /// The random part of the task's id.
     pub random: u128,
+    /// The task's partition.
+    pub partition: u16,
     /// The attempt's fencing token.
     pub lease: u64,
     /// Its place in the worker's request.
@@ -135,8 +139,8 @@ pub struct Ending<'a> {
 pub struct TaskNews<'a> {
     /// The random part of the task's id.
     pub random: u128,
-    /// The shard part of the task's id.
-    pub shard: u16,
+    /// The task's partition.
+    pub partition: u16,
     /// Its place in the request that this answers.
     pub place: u32,
     /// What happened.

@@ -71,9 +71,9 @@ impl Node {
     fn open(settings: Settings) -> Result<(Self, Replayed), OpenError> {
         let bell = Doorbell::new().expect("there are descriptors");
         let mut replayed = Replayed::new();
-        let log = open(settings, 2, vec![bell.clone(); 2], &mut |place, shard, record| {
+        let log = open(settings, &vec![bell.clone(); 2], &mut |place, shard, record| {
             let Record::Ended { id, body, .. } = record else { panic!("{record:?} was written") };
-            assert_eq!(id.shard, shard);
+            assert_eq!(id.partition, shard);
             replayed.insert(id.random, (body.to_vec(), place));
         })?;
         Ok((Self { log, bell }, replayed))
@@ -129,7 +129,7 @@ fn body(number: u128, bytes_max: usize) -> Vec<u8> {
 
 fn ended(lane: usize, number: u128, body: &[u8]) -> Record<'_> {
     Record::Ended {
-        id: TaskId { shard: lane as u16, random: number },
+        id: TaskId { partition: lane as u16, random: number },
         status: TaskStatus::Done,
         attempts: 1,
         ended_unix_ms: 1,

@@ -3,6 +3,7 @@
 mod exec;
 mod limits;
 mod messages;
+mod partitions;
 mod pools;
 mod shared;
 mod supervision;

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn effects_survive_their_file_and_half_a_line_does_not_count() {
-        let id = TaskId { shard: 1, random: 9 };
+        let id = TaskId { partition: 1, random: 9 };
         let line = format!("{id} 2 345");
         assert_eq!(parse(&line), Some(Effect { id, attempt: 2, pid: 345 }));
         for broken in ["", "t1-9 2 345", &line[..34], &format!("{line} 6")] {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_task_is_read_from_its_line() {
-        let id = TaskId { shard: 1, random: 9 };
+        let id = TaskId { partition: 1, random: 9 };
         let mut line = format!("{{\"id\":\"{id}\",\"attempt\":3,\"payload\":\"\"}}").into_bytes();
         assert_eq!(parse_task(&mut line, 7), Some(Effect { id, attempt: 3, pid: 7 }));
         assert_eq!(parse_task(&mut b"{}".to_vec(), 7), None);

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn id(random: u128) -> TaskId {
-        TaskId { shard: 0, random }
+        TaskId { partition: 0, random }
     }
 
     #[test]

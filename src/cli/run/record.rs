@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn result_lines_are_json() {
         let view = |status, result: Option<&[u8]>, error: Option<&str>| TaskView {
-            id: TaskId { shard: 1, random: 2 },
+            id: TaskId { partition: 1, random: 2 },
             agent_type: "a".into(),
             status,
             priority: Priority::Normal,

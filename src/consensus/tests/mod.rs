@@ -19,8 +19,12 @@ use crate::wire::{api::TaskStatus, id::TaskId};
 
 /// Small enough that a few groups fill a segment.
 const SEGMENT_BYTES: u64 = 64 << 10;
-const GEOMETRY: Geometry =
-    Geometry { segment_bytes: SEGMENT_BYTES, keep_bytes: 4 * SEGMENT_BYTES, lanes: 2 };
+const GEOMETRY: Geometry = Geometry {
+    segment_bytes: SEGMENT_BYTES,
+    keep_bytes: 4 * SEGMENT_BYTES,
+    lanes: 2,
+    partitions: 2,
+};
 
 /// A record that was read back: where, from which shard, and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ struct Replayed {
 }
 
 fn id(number: u128) -> TaskId {
-    TaskId { shard: 0, random: number }
+    TaskId { partition: 0, random: number }
 }
 
 /// A record that tells its number and is as long as a result of `body_bytes`.

@@ -58,9 +58,9 @@ fn owned() -> impl Strategy<Value = Owned> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..300);
     let id = (any::<u16>(), any::<u128>());
     (0..5_u8, id, "[a-zé-]{0,12}", bytes, key, any::<[u64; 3]>(), any::<[u32; 2]>(), 0..24_usize)
-        .prop_map(|(kind, (shard, random), text, bytes, key, numbers, counts, choice)| Owned {
+        .prop_map(|(kind, (partition, random), text, bytes, key, numbers, counts, choice)| Owned {
             kind,
-            id: TaskId { shard, random },
+            id: TaskId { partition, random },
             text,
             bytes,
             key,
@@ -105,7 +105,16 @@ proptest! {
         place in any::<prop::sample::Index>(), bit in 0..8_u8,
     ) {
         let [generation, first_sequence, first_generation, epoch, bytes] = numbers;
-        let head = SegmentHead { node, generation, first_sequence, first_generation, epoch, bytes };
+        let partitions = counts[0] as u16;
+        let head = SegmentHead {
+            node,
+            generation,
+            first_sequence,
+            first_generation,
+            epoch,
+            bytes,
+            partitions,
+        };
         let mut page = vec![1; PAGE_BYTES];
         head.encode(&mut page);
         prop_assert_eq!(SegmentHead::decode(&page), Ok(Some(head)));

@@ -68,7 +68,7 @@ pub fn answer(line: &mut [u8], bytes_max: usize) -> Result<Answer, String> {
 mod tests {
     use super::*;
 
-    const ID: TaskId = TaskId { shard: 1, random: 2 };
+    const ID: TaskId = TaskId { partition: 1, random: 2 };
 
     fn read(line: &str) -> Result<Answer, String> {
         answer(&mut line.as_bytes().to_vec(), 1000)

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_task_goes_through_its_life() {
-    let mut table = TaskTable::new(Origin { shard: 3, ..ORIGIN }, LIMITS);
+    let mut table = TaskTable::new(Origin { partition: 3, ..ORIGIN }, LIMITS);
     let key = new(table.submit(0, submission(7, b"payload")));
     assert_eq!((view(&table, 7), table.next(0)), (None, None), "not accepted yet");
     table.accepted(key, 0, None);
@@ -19,7 +19,7 @@ fn a_task_goes_through_its_life() {
     assert_eq!(view(&table, 7).unwrap().status, TaskStatus::Running, "its end is not committed");
     assert_eq!(
         table.end_of(key),
-        (TaskId { shard: 3, random: 7 }, TaskStatus::Done, &b"result"[..])
+        (TaskId { partition: 3, random: 7 }, TaskStatus::Done, &b"result"[..])
     );
     table.ended(key);
     let seen = view(&table, 7).unwrap();
@@ -42,7 +42,7 @@ fn a_late_attempt_changes_nothing() {
     assert_eq!(table.complete(second, b"again"), Err(Stale));
     table.ended(key);
     assert_eq!(table.end_of(key).2, b"good");
-    let nowhere = Lease { key: 99, token: 1 };
+    let nowhere = Lease { partition: 0, key: 99, token: 1 };
     assert_eq!(table.complete(nowhere, b""), Err(Stale));
 }
 

@@ -106,7 +106,7 @@ fn a_second_submission_with_a_key_is_the_first_until_the_key_expires() {
     let mut table = TaskTable::new(ORIGIN, LIMITS);
     let with = |random, key| Submission { key, ..submission(random, b"") };
     let first = new(table.submit(100, with(1, key(b"k", 7))));
-    let same = Ok(Submitted::Existing(TaskId { shard: 0, random: 1 }));
+    let same = Ok(Submitted::Existing(TaskId { partition: 0, random: 1 }));
     assert_eq!(table.submit(100, with(2, key(b"k", 7))), same, "not yet accepted");
     table.accepted(first, 100, None);
     let lease = table.start(first, 100);

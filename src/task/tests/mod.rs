@@ -17,7 +17,8 @@ use crate::{
     },
 };
 
-const ORIGIN: Origin = Origin { shard: 0, first_token: 1, durable: false, zero_unix_ms: 1_000_000 };
+const ORIGIN: Origin =
+    Origin { partition: 0, first_token: 1, durable: false, zero_unix_ms: 1_000_000 };
 
 const LIMITS: TableLimits = TableLimits {
     queue_primary: 6,

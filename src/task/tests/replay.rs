@@ -143,7 +143,7 @@ fn keys_stand_for_their_tasks_again_until_they_expire() {
         let key = Some(Key { bytes, body_hash: 7 });
         table.submit(now_ms, Submission { key, ..submission(random, b"") })
     };
-    let existing = |random| Ok(Submitted::Existing(TaskId { shard: 0, random }));
+    let existing = |random| Ok(Submitted::Existing(TaskId { partition: 0, random }));
     new(submit(100, b"old", 12));
     assert_eq!(submit(1_999, b"moved", 11), existing(3));
     new(submit(2_000, b"moved", 13));

@@ -216,7 +216,7 @@ impl World {
             let known = self.keys.get(name).filter(|known| known.expires_ms > self.now_ms);
             match known {
                 Some(known) if known.body_hash == body_hash => {
-                    let id = TaskId { shard: 0, random: known.random };
+                    let id = TaskId { partition: 0, random: known.random };
                     return assert_eq!(result, Ok(Submitted::Existing(id)));
                 }
                 Some(_) => return assert!(matches!(result, Err(Error::Conflict(_)))),

@@ -1,0 +1,123 @@
+//! Takes submissions in: a task is accepted when its record is committed.
+
+use super::{
+    core::Shard,
+    ledger::{Ledger, Logged},
+    news::{refusal, tell},
+};
+use crate::{
+    consensus::Record,
+    task::{Fingerprint, Key, Submission, Submitted, Watcher},
+    wire::{
+        api::{Error, Priority},
+        batch::Parcel,
+        id::TaskId,
+        letter::{self, ArchivedSubmission},
+    },
+};
+
+impl Shard {
+    /// Takes a submission in, or tells why not.
+    pub(super) fn accept_submission(&mut self, parcel: Parcel<'_>) {
+        let letter = parcel.open::<ArchivedSubmission<'_>>();
+        let submitter =
+            Watcher { target: parcel.header.source, correlation: parcel.header.correlation };
+        let priority = Priority::ALL[letter.priority as usize];
+        let type_index = letter.type_index.to_native();
+        let (timeout_ms, delay_ms) = (letter.timeout_ms.to_native(), letter.delay_ms.to_native());
+        let max_attempts = letter.max_attempts.to_native();
+        let key = (!letter.key.is_empty()).then(|| {
+            let agent_type = &self.kernel.types.get(type_index).name;
+            let payload = &letter.payload;
+            let fingerprint =
+                Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
+            Key { bytes: &letter.key, body_hash: fingerprint.hash() }
+        });
+        let submission = Submission {
+            random: letter.random.to_native(),
+            type_index,
+            priority,
+            payload: &letter.payload,
+            timeout_ms,
+            max_attempts,
+            delay_ms,
+            key,
+            transient: letter.transient,
+            reserved: letter.reserved,
+            watcher: letter.watched.then_some(submitter),
+        };
+        let (index, place) = (letter.partition.to_native(), letter.place.to_native());
+        let now_ms = self.kernel.now_ms();
+        let partition = self.tasks.of(index);
+        let submitted = partition
+            .has_room_for(submission.transient, submission.reserved)
+            .and_then(|()| partition.table.submit(now_ms, submission));
+        match submitted {
+            Ok(Submitted::New(key)) => {
+                let then = Logged::Submitted { key, submitter, place };
+                let agent_type = &self.kernel.types.get(type_index).name;
+                let id = TaskId { partition: index, random: submission.random };
+                log_submission(&mut partition.ledger, now_ms, id, agent_type, &submission, then);
+            }
+            Ok(Submitted::Existing(id)) => {
+                let watched = submission.watcher.is_some();
+                let then = Logged::Existing { id, submitter, place, watched };
+                partition.ledger.after_all(then);
+            }
+            Err(error) => {
+                let id = TaskId { partition: index, random: submission.random };
+                self.refuse(submitter, id, place, &error);
+            }
+        }
+        self.tasks.of(index).end_evicted();
+    }
+
+    /// Tells who asked for something that it was refused.
+    #[cold]
+    pub(super) fn refuse(&mut self, asker: Watcher, id: TaskId, place: u32, error: &Error) {
+        let text = error.to_string();
+        let (what, retry_after_ms) = refusal(error);
+        let news = letter::TaskNews {
+            random: id.random,
+            partition: id.partition,
+            place,
+            what,
+            attempts: 0,
+            retry_after_ms,
+            body: text.as_bytes(),
+        };
+        tell(&mut self.kernel, asker, &news);
+    }
+}
+
+/// Writes a new task to the log.
+#[inline]
+fn log_submission(
+    ledger: &mut Ledger,
+    now_ms: u64,
+    id: TaskId,
+    agent_type: &str,
+    submission: &Submission<'_>,
+    then: Logged,
+) {
+    if submission.transient {
+        return ledger.at_once(then);
+    }
+    let submitted_unix_ms = ledger.unix_ms(now_ms);
+    let record = Record::Submitted {
+        id,
+        agent_type,
+        priority: submission.priority,
+        submitted_unix_ms,
+        due_unix_ms: match submission.delay_ms {
+            0 => 0,
+            delay_ms => submitted_unix_ms.saturating_add(delay_ms),
+        },
+        timeout_ms: submission.timeout_ms,
+        max_attempts: submission.max_attempts,
+        attempts: 0,
+        key: submission.key.map(|key| key.bytes),
+        payload: submission.payload,
+    };
+    ledger.append(record, then);
+}
