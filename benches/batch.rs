@@ -69,7 +69,7 @@ fn bench_batches(criterion: &mut Criterion) {
     bench_batch(criterion, "bytes_64", || black_box(&small[..]), |parcel| ends(parcel.payload));
     let news = TaskNews {
         random: 1 << 77,
-        shard: 0,
+        partition: 0,
         place: 0,
         what: NewsKind::Done,
         attempts: 1,
