@@ -7,7 +7,7 @@
 use coreflow::{
     consensus::{
         lane::LaneLog,
-        log::{Committed, Position},
+        log::{Committed, News, Position},
         open::{OpenLog, Settings, open},
         record::Record,
     },
@@ -210,7 +210,7 @@ impl Shard {
                     waits.push(start.elapsed());
                     turns.pop_front();
                 }
-                next = self.lane.next_committed();
+                next = next_committed(&mut self.lane);
             }
             now = Instant::now();
         }
@@ -227,16 +227,25 @@ impl Shard {
 
     /// What is committed next, after at most `idle`.
     fn next_committed(&mut self, idle: Duration) -> Option<Committed> {
-        let mut committed = self.lane.next_committed();
+        let mut committed = next_committed(&mut self.lane);
         if committed.is_none() && !idle.is_zero() {
             self.bell.parking().prepare();
-            committed = self.lane.next_committed();
+            committed = next_committed(&mut self.lane);
             if committed.is_none() {
                 self.bell.wait(Some(idle)).expect("the bell works");
             }
             self.bell.parking().awake();
         }
-        committed.or_else(|| self.lane.next_committed())
+        committed.or_else(|| next_committed(&mut self.lane))
+    }
+}
+
+/// The next block of a lane that is committed; nobody else writes the log.
+fn next_committed(lane: &mut LaneLog) -> Option<Committed> {
+    loop {
+        if let News::Committed(committed) = lane.next_news()? {
+            return Some(committed);
+        }
     }
 }
 

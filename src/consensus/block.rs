@@ -14,6 +14,9 @@ pub struct Block {
     last: Position,
     /// Its shard has nothing alive any more in generations below this; 0 when it does not say.
     pub moved_before: u64,
+    /// The reign that it was written in: what it says follows from what was committed before that
+    /// began, and from the other blocks of it.
+    pub reign: u64,
     /// Where it was written: the generation.
     pub generation: u64,
     /// Where it was written: the offset in its segment.
@@ -26,7 +29,7 @@ impl Block {
         let mut bytes = Vec::with_capacity(capacity_bytes + BLOCK_HEAD_BYTES);
         bytes.resize(BLOCK_HEAD_BYTES, 0);
         let last = Position::default();
-        Self { bytes, records: 0, last, moved_before: 0, generation: 0, offset: 0 }
+        Self { bytes, records: 0, last, moved_before: 0, reign: 0, generation: 0, offset: 0 }
     }
 
     /// Appends a record; the answer is its offset in the block.
@@ -57,7 +60,7 @@ impl Block {
         }
         self.bytes.truncate(BLOCK_HEAD_BYTES);
         (self.records, self.last) = (0, Position::default());
-        (self.moved_before, self.generation, self.offset) = (0, 0, 0);
+        (self.moved_before, self.reign, self.generation, self.offset) = (0, 0, 0, 0);
     }
 
     /// Its bytes, as they are written.

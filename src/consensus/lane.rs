@@ -3,13 +3,13 @@
 //! Invariants worth naming
 //! - A record is encoded once, into the block that carries it; blocks go round and are not
 //!   allocated again.
-//! - At most [`BLOCKS_UNDER_WAY`] blocks are out, so the ring back never fills up and the log
-//!   thread never waits for a shard.
-//! - A block comes back only after it was written.
+//! - At most [`BLOCKS_UNDER_WAY`] blocks are out, and the log thread never waits for a shard: what
+//!   the ring back has no room for waits at its own end.
+//! - A block comes back after it was committed, or as lost when its reign is over.
 
 use super::{
     block::Block,
-    log::{Committed, Place, Position},
+    log::{Committed, Foreign, News, Place, Position},
     record::Record,
 };
 use crate::runtime::{
@@ -28,6 +28,9 @@ use std::{
 /// Blocks of one shard that may be out at the same time.
 pub const BLOCKS_UNDER_WAY: usize = 8;
 
+/// What the log thread may have told a shard that has not heard it.
+const TOLD_UNDER_WAY: usize = 64;
+
 /// What the log thread tells all shards.
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -35,12 +38,65 @@ pub(super) struct Signals {
     pub move_before: AtomicU64,
 }
 
+/// What the log thread tells a shard.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// A block is committed.
+    Committed(Block),
+    /// A block of a reign that is over: what becomes of it is told as [`Told::Foreign`], if
+    /// anything does.
+    Lost(Block),
+    /// A block of somebody else is committed.
+    Foreign(Foreign),
+    /// The partition leads, in a reign that no other has the number of.
+    Lead {
+        /// The number.
+        reign: u64,
+        /// The first fencing token.
+        first_token: u64,
+    },
+    /// The partition follows.
+    Follow,
+}
+
 /// The log thread's end of a lane.
 pub(super) struct LaneEnd {
     pub incoming: Consumer<Block>,
-    pub give_back: Producer<Block>,
+    outgoing: Producer<Told>,
+    /// What the ring had no room for, oldest first.
+    waiting: VecDeque<Told>,
     /// Wakes the shard.
-    pub bell: Doorbell,
+    bell: Doorbell,
+}
+
+impl LaneEnd {
+    /// Tells the shard something, as soon as the ring has room.
+    pub fn tell(&mut self, told: Told) {
+        self.waiting.push_back(told);
+    }
+
+    /// Sends what the ring has room for, and wakes the shard for it.
+    pub fn flush(&mut self) {
+        while let Some(told) = self.waiting.pop_front() {
+            if let Err(told) = self.outgoing.push(told) {
+                self.waiting.push_front(told);
+                break;
+            }
+        }
+        if !self.outgoing.is_drained() {
+            self.bell.ring_if_parked();
+        }
+    }
+
+    /// Whether something waits for room in the ring.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Wakes the shard.
+    pub fn wake(&self) {
+        self.bell.ring_if_parked();
+    }
 }
 
 /// The shard's end of a lane.
@@ -56,7 +112,8 @@ pub struct LaneLog {
     spare: Vec<Block>,
     under_way: usize,
     outgoing: Producer<Block>,
-    returned: Consumer<Block>,
+    returned: Consumer<Told>,
+    reign: u64,
     /// Wakes the log thread.
     bell: Doorbell,
     signals: Arc<Signals>,
@@ -87,7 +144,7 @@ pub(super) fn lane(
     shard_bell: Doorbell,
 ) -> (LaneLog, LaneEnd) {
     let (outgoing, incoming) = ring(BLOCKS_UNDER_WAY);
-    let (give_back, returned) = ring(BLOCKS_UNDER_WAY);
+    let (told, returned) = ring(TOLD_UNDER_WAY);
     let LaneSettings { block_bytes, record_bytes_max, bell, signals } = settings.clone();
     let log = LaneLog {
         shard,
@@ -99,12 +156,14 @@ pub(super) fn lane(
         under_way: 0,
         outgoing,
         returned,
+        reign: 0,
         bell,
         signals,
         last: Position::default(),
         moved: 0,
     };
-    (log, LaneEnd { incoming, give_back, bell: shard_bell })
+    let waiting = VecDeque::new();
+    (log, LaneEnd { incoming, outgoing: told, waiting, bell: shard_bell })
 }
 
 impl LaneLog {
@@ -145,6 +204,7 @@ impl LaneLog {
         let next = self.spare.pop().unwrap_or_else(|| Block::new(0));
         let mut block = std::mem::replace(&mut self.filling, next);
         block.close(self.shard);
+        block.reign = self.reign;
         self.waiting.push_back(block);
     }
 
@@ -164,28 +224,52 @@ impl LaneLog {
         }
     }
 
-    /// As [`TaskLog::next_committed`](super::log::TaskLog::next_committed).
+    /// As [`TaskLog::next_news`](super::log::TaskLog::next_news).
     #[inline]
-    pub fn next_committed(&mut self) -> Option<Committed> {
-        while let Some(mut block) = self.returned.pop() {
-            self.under_way -= 1;
-            let place = Place { generation: block.generation, offset: block.offset };
-            let committed = Committed { upto: block.last(), block: place };
-            let holds_records = !block.is_empty();
-            block.clear(self.block_bytes);
-            if self.spare.len() < BLOCKS_UNDER_WAY {
-                self.spare.push(block);
-            }
-            if holds_records {
-                return Some(committed);
+    pub fn next_news(&mut self) -> Option<News> {
+        loop {
+            match self.returned.pop()? {
+                Told::Committed(block) => {
+                    let place = Place { generation: block.generation, offset: block.offset };
+                    let committed = Committed { upto: block.last(), block: place };
+                    let holds_records = !block.is_empty();
+                    self.take_back(block);
+                    if holds_records {
+                        return Some(News::Committed(committed));
+                    }
+                }
+                Told::Lost(block) => self.take_back(block),
+                Told::Foreign(foreign) => return Some(News::Foreign(foreign)),
+                Told::Lead { reign, first_token } => {
+                    self.reign = reign;
+                    return Some(News::Lead { first_token });
+                }
+                Told::Follow => {
+                    self.forget();
+                    return Some(News::Follow);
+                }
             }
         }
-        None
     }
 
-    /// As [`TaskLog::has_committed`](super::log::TaskLog::has_committed).
+    fn take_back(&mut self, mut block: Block) {
+        self.under_way -= 1;
+        block.clear(self.block_bytes);
+        if self.spare.len() < BLOCKS_UNDER_WAY {
+            self.spare.push(block);
+        }
+    }
+
+    /// Forgets what did not leave yet: its reign is over.
+    fn forget(&mut self) {
+        self.reign = 0;
+        self.filling.clear(self.block_bytes);
+        self.waiting.clear();
+    }
+
+    /// As [`TaskLog::has_news`](super::log::TaskLog::has_news).
     #[inline]
-    pub fn has_committed(&self) -> bool {
+    pub fn has_news(&self) -> bool {
         !self.returned.is_empty()
     }
 

@@ -1,6 +1,7 @@
 //! What a shard writes down before it says that something happened.
 
-use super::{lane::LaneLog, record::Record};
+use super::{damage::Damage, format::BLOCK_HEAD_BYTES, lane::LaneLog, record::Record};
+use bytes::Bytes;
 
 /// A record's place in its shard's log, from 1; it begins anew with every open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +32,56 @@ impl Committed {
     }
 }
 
+/// A block that another node proposed, or this one in an earlier reign; it is committed.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    /// The block, its head first.
+    pub bytes: Bytes,
+    pub(super) block: Place,
+}
+
+impl Foreign {
+    /// A block that lies at a place of this node's disk.
+    pub fn new(bytes: Bytes, block: Place) -> Self {
+        Self { bytes, block }
+    }
+
+    /// Calls `visit` with each record and where it lies; the bytes were checked when they arrived.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes, when they were not.
+    pub fn records(&self, mut visit: impl FnMut(Place, Record<'_>)) -> Result<(), Damage> {
+        let mut at = BLOCK_HEAD_BYTES;
+        while at < self.bytes.len() {
+            let (record, bytes) = Record::decode_checked(&self.bytes[at..])?;
+            let Place { generation, offset } = self.block;
+            visit(Place { generation, offset: offset + at as u32 }, record);
+            at += bytes;
+        }
+        Ok(())
+    }
+}
+
+/// What a partition hears from its log, in this order.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Records that it appended are committed.
+    Committed(Committed),
+    /// Records that somebody else appended are committed. Comes only while it follows.
+    Foreign(Foreign),
+    /// It leads: everything that was committed before was told, and it may append.
+    Lead {
+        /// The first fencing token that it may give: higher than all that were ever given.
+        first_token: u64,
+    },
+    /// It follows: what it appended and was not told of may be committed or not. It begins again
+    /// with an empty table, and everything that was ever committed and lives is told once more.
+    Follow,
+}
+
 /// A shard's log. Records are committed in the order in which they were appended.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each partition, and it stays")]
 pub enum TaskLog {
     /// Keeps nothing.
     Memory(MemoryLog),
@@ -59,21 +108,21 @@ impl TaskLog {
         }
     }
 
-    /// The next block that is committed.
+    /// What happened next.
     #[inline]
-    pub fn next_committed(&mut self) -> Option<Committed> {
+    pub fn next_news(&mut self) -> Option<News> {
         match self {
-            Self::Memory(log) => log.next_committed(),
-            Self::Durable(log) => log.next_committed(),
+            Self::Memory(log) => log.next_committed().map(News::Committed),
+            Self::Durable(log) => log.next_news(),
         }
     }
 
-    /// Whether [`TaskLog::next_committed`] would tell of something.
+    /// Whether [`TaskLog::next_news`] would tell of something.
     #[inline]
-    pub fn has_committed(&self) -> bool {
+    pub fn has_news(&self) -> bool {
         match self {
             Self::Memory(log) => log.told < log.last,
-            Self::Durable(log) => log.has_committed(),
+            Self::Durable(log) => log.has_news(),
         }
     }
 
@@ -150,12 +199,13 @@ mod tests {
     #[test]
     fn the_memory_log_commits_at_once_and_tells_it_once() {
         let mut log = TaskLog::Memory(MemoryLog::default());
-        assert_eq!(log.next_committed(), None);
+        assert!(log.next_news().is_none());
         let record = Record::Requeued { id: TaskId { partition: 0, random: 7 } };
         log.append(record);
         let (last, _) = log.append(record);
-        assert_eq!(log.next_committed().map(|committed| committed.upto), Some(last));
-        assert_eq!(log.next_committed(), None);
+        let Some(News::Committed(committed)) = log.next_news() else { panic!("it is committed") };
+        assert_eq!(committed.upto, last);
+        assert!(log.next_news().is_none());
         assert!(log.has_room() && !log.has_departures() && !log.is_durable());
     }
 }

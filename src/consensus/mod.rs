@@ -42,6 +42,6 @@ mod tests;
 pub mod thread;
 pub mod writer;
 
-pub use log::{Committed, MemoryLog, Place, Position, TaskLog};
+pub use log::{Committed, Foreign, MemoryLog, News, Place, Position, TaskLog};
 pub use pending::Pending;
 pub use record::Record;

@@ -23,6 +23,11 @@ impl<E> Pending<E> {
         self.events.push_back((position, event));
     }
 
+    /// All events that wait.
+    pub fn into_events(self) -> impl Iterator<Item = (Position, E)> {
+        self.events.into_iter()
+    }
+
     /// Events that wait.
     pub fn len(&self) -> usize {
         self.events.len()

@@ -6,7 +6,7 @@
 use super::{
     block::Block,
     disk::Disk,
-    lane::{LaneEnd, Signals},
+    lane::{LaneEnd, Signals, Told},
     writer::{Fatal, Job, Writer},
 };
 use crate::runtime::{
@@ -24,10 +24,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Bits of a fencing token that count the leases of one run; the bits above, up to the 53 that
+/// JSON clients can carry, count the runs.
+const TOKEN_BITS: u32 = 36;
+const RUN_BITS: u32 = 53 - TOKEN_BITS;
 /// The exit code of a process whose log cannot be written any more.
 pub const EXIT_LOG_FAILED: i32 = 70;
 /// After this long without a write the last group is sealed.
 const SEAL_AFTER: Duration = Duration::from_millis(100);
+/// How soon it looks again whether a shard has taken what it was told.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(1);
 /// How long after a segment could not be made it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -105,6 +111,8 @@ pub(super) struct Driver<D> {
     signals: Arc<Signals>,
     jobs: Sender<Job>,
     results: Receiver<io::Result<()>>,
+    /// The first fencing token that may be given.
+    first_token: u64,
     wrote_at: Instant,
     retry_at: Option<Instant>,
 }
@@ -129,7 +137,9 @@ impl<D: Disk + Clone> Driver<D> {
             results: results_end,
             bell: bell.clone(),
         };
+        let first_token = (writer.epoch() % (1 << RUN_BITS)) << TOKEN_BITS | 1;
         let driver = Self {
+            first_token,
             writer,
             lanes,
             carried: None,
@@ -165,16 +175,21 @@ impl<D: Disk + Clone> Driver<D> {
     }
 
     fn serve(&mut self) -> Result<(), Fatal> {
+        for lane in &mut self.lanes {
+            lane.tell(Told::Lead { reign: 1, first_token: self.first_token });
+        }
         loop {
             self.take_results();
             self.give_out_work();
             self.tell_shards();
+            self.lanes.iter_mut().for_each(LaneEnd::flush);
             let is_last = self.stop.load(Ordering::Acquire);
             self.gather()?;
             if self.writer.has_gathered() {
                 self.writer.write()?;
                 self.wrote_at = Instant::now();
                 self.hand_back();
+                self.lanes.iter_mut().for_each(LaneEnd::flush);
             } else if self.writer.needs_announcement() {
                 self.writer.announce()?;
             } else if is_last {
@@ -204,14 +219,7 @@ impl<D: Disk + Clone> Driver<D> {
 
     fn hand_back(&mut self) {
         for (lane, block) in self.writer.committed() {
-            if self.lanes[lane].give_back.push(block).is_err() {
-                unreachable!("a lane has no more blocks under way than its ring holds");
-            }
-        }
-        for lane in &self.lanes {
-            if !lane.give_back.is_drained() {
-                lane.bell.ring_if_parked();
-            }
+            self.lanes[lane].tell(Told::Committed(block));
         }
     }
 
@@ -219,9 +227,7 @@ impl<D: Disk + Clone> Driver<D> {
         self.signals.has_room.store(self.writer.has_room(), Ordering::Relaxed);
         let move_before = self.writer.move_before();
         if self.signals.move_before.swap(move_before, Ordering::AcqRel) < move_before {
-            for lane in &self.lanes {
-                lane.bell.ring_if_parked();
-            }
+            self.lanes.iter().for_each(LaneEnd::wake);
         }
     }
 
@@ -262,7 +268,9 @@ impl<D: Disk + Clone> Driver<D> {
             return self.writer.seal();
         }
         let retry_in = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let limit = [seal_in.filter(|_| self.carried.is_none()), retry_in].into_iter().flatten();
+        let room_in = self.lanes.iter().any(LaneEnd::is_waiting).then_some(LOOK_FOR_ROOM);
+        let seal_in = seal_in.filter(|_| self.carried.is_none());
+        let limit = [seal_in, retry_in, room_in].into_iter().flatten();
         self.bell.parking().prepare();
         if !self.has_work() {
             // A bell that cannot be heard is noticed at the next look.

@@ -26,7 +26,7 @@ use std::{
     io,
     rc::Rc,
     sync::{Arc, mpsc},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// What is run on each core when it starts, in the order of the cores: for doors to open.
@@ -225,6 +225,13 @@ impl NodeBuilder {
             let bell = port.bells[index].clone();
             let mut shard = Shard::new(port, types, &config, start);
             shard.read_clock();
+            // A log that nobody shares says at once that this node leads.
+            let leads = || shard.turn_until_it_leads();
+            if !executor::spin_until(LEAD_LIMIT, leads) {
+                let late = io::Error::other("the log does not say that it can be written");
+                let _ = ready.send(Err(late));
+                return;
+            }
             shard.start_pools();
             let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
             let gateway = LocalGateway::new(core.clone(), shared);
@@ -326,6 +333,9 @@ impl NodeBuilder {
         })
     }
 }
+
+/// How long a core waits at its start until the log says that it can be written.
+const LEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// The time of the wall's clock, milliseconds since 1970.
 fn unix_ms_now() -> u64 {

@@ -3,22 +3,20 @@
 use crate::{
     config::{Config, Realtime},
     consensus::{
-        self, MemoryLog, Record, TaskLog,
+        MemoryLog, TaskLog,
         open::{self, OpenError, Settings},
         reader::SegmentReader,
         thread::LogThread,
     },
-    registry::TypeIndex,
     runtime::{doorbell::Doorbell, topology::Topology},
-    shard::{backlog::recorded, core::Partitions, partition::Beginning, types::Types},
-    task::{Key, Origin, Place, TableLimits, TaskTable},
+    shard::{
+        core::Partitions,
+        partition::{Beginning, replay},
+        types::Types,
+    },
+    task::{Origin, TableLimits, TaskTable},
     wire::id::{CoreIndex, PartitionIndex},
 };
-
-/// Bits of a fencing token that count the leases of one run; the bits above, up to the 53 that
-/// JSON clients can carry, count the runs.
-const TOKEN_BITS: u32 = 36;
-const RUN_BITS: u32 = 53 - TOKEN_BITS;
 
 /// What the cores of a node begin with.
 pub(super) struct Recovered {
@@ -79,16 +77,10 @@ pub(super) fn from_log(
         let partition = usize::from(partition);
         grow_to(&mut tables, partition + 1);
         let type_of = |name: &str| types.find_or_add(name, cores);
-        replay(&mut tables[partition], type_of, place, &record);
+        replay(&mut tables[partition], type_of, place, &record, 0);
     })?;
     grow_to(&mut tables, opened.lanes.len());
-    let first_token = (opened.epoch % (1 << RUN_BITS)) << TOKEN_BITS | 1;
-    let mut recovered = 0;
-    for table in &mut tables {
-        table.replay_over(0);
-        table.set_first_token(first_token);
-        recovered += table.counters().recovered;
-    }
+    let recovered: usize = tables.iter().map(TaskTable::unended).sum();
     if recovered > 0 {
         tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");
     }
@@ -100,30 +92,4 @@ pub(super) fn from_log(
         partitions,
         durable: Some((opened.thread, opened.reader)),
     })
-}
-
-fn replay(
-    table: &mut TaskTable,
-    mut type_of: impl FnMut(&str) -> TypeIndex,
-    place: consensus::Place,
-    record: &Record<'_>,
-) {
-    let place = Place { generation: place.generation, offset: place.offset };
-    match *record {
-        Record::Submitted { agent_type, .. } => {
-            let type_index = type_of(agent_type);
-            if let Some(task) = recorded(record, type_index) {
-                table.replay_submitted(place, &task, 0);
-            }
-        }
-        Record::Ended { id, status, attempts, ended_unix_ms, body } => {
-            table.replay_ended(id.random, status, attempts, ended_unix_ms, body);
-        }
-        Record::Requeued { id } => table.replay_requeued(id.random),
-        Record::Key { key, id, body_hash, expires_unix_ms } => {
-            let key = Key { bytes: key, body_hash };
-            table.replay_key(place, key, id.random, expires_unix_ms, 0);
-        }
-        Record::Forgotten { id } => table.replay_forgotten(id.random),
-    }
 }

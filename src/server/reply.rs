@@ -121,13 +121,17 @@ pub fn submitted(out: &mut Vec<u8>, id: TaskId) {
 /// Appends an error: `{code, message, retry_after_ms?}`.
 pub fn error(out: &mut Vec<u8>, error: &Error) {
     let retry_after_ms = error.retry_after_ms();
-    write::map(out, if retry_after_ms.is_some() { 3 } else { 2 });
+    let leader = if let Error::NotLeader(leader) = error { leader.as_deref() } else { None };
+    write::map(out, 2 + usize::from(retry_after_ms.is_some()) + usize::from(leader.is_some()));
     field(out, "code", error.code());
     write::str(out, "message");
     text(out, error);
     if let Some(retry_after_ms) = retry_after_ms {
         write::str(out, "retry_after_ms");
         write::uint(out, retry_after_ms);
+    }
+    if let Some(leader) = leader {
+        field(out, "leader", leader);
     }
 }
 

@@ -72,6 +72,11 @@ impl Backlog {
     pub(super) fn new(reader: Option<CoreReader>) -> Self {
         Self { reader, walk: None }
     }
+
+    /// Forgets what was to be moved.
+    pub(super) fn forget(&mut self) {
+        self.walk = None;
+    }
 }
 
 /// What a submission's record says; `None` for another record.

@@ -255,7 +255,10 @@ impl Shard {
     }
 
     /// A task's view as a response.
-    pub(super) fn view_task(&self, id: TaskId) -> Response {
+    pub(super) fn view_task(&mut self, id: TaskId) -> Response {
+        if let Err(error) = self.tasks.of(id.partition).check_leading() {
+            return Response::Failed(error);
+        }
         match self.tasks.view(id, &self.kernel.types) {
             Some(view) => Response::Task(view),
             None => Response::Failed(Error::NotFound(

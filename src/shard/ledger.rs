@@ -1,7 +1,7 @@
 //! What a partition writes to its log, and what waits until the log has committed it.
 
 use crate::{
-    consensus::{self, Committed, Pending, Position, Record, TaskLog},
+    consensus::{self, Committed, Foreign, News, Pending, Position, Record, TaskLog},
     task::{Moving, Place, Watcher},
     wire::id::{CoreIndex, TaskId},
 };
@@ -58,6 +58,21 @@ pub(super) enum Logged {
     Noted,
 }
 
+/// What a partition does next.
+pub(super) enum Next {
+    /// A record is committed: what waited for it, and where the log has it.
+    Logged(Logged, Place),
+    /// Records of somebody else are committed.
+    Foreign(Foreign),
+    /// It leads, and gives fencing tokens from this one on.
+    Lead {
+        /// The token.
+        first_token: u64,
+    },
+    /// It follows.
+    Follow,
+}
+
 /// The place of what the log does not have.
 const NOWHERE: Place = Place { generation: 0, offset: 0 };
 
@@ -110,11 +125,11 @@ impl Ledger {
         self.ready.push_back(then);
     }
 
-    /// What happens next, and where the log has the record that it waited for.
+    /// What happens next.
     #[inline]
-    pub(super) fn next(&mut self) -> Option<(Logged, Place)> {
+    pub(super) fn next(&mut self) -> Option<Next> {
         if let Some(logged) = self.ready.pop_front() {
-            return Some((logged, NOWHERE));
+            return Some(Next::Logged(logged, NOWHERE));
         }
         loop {
             let upto = self.committed.map_or(Position::default(), |block| block.upto);
@@ -123,10 +138,21 @@ impl Ledger {
                     let consensus::Place { generation, offset } = block.place(offset);
                     Place { generation, offset }
                 });
-                return Some((logged, place));
+                return Some(Next::Logged(logged, place));
             }
-            self.committed = Some(self.log.next_committed()?);
+            match self.log.next_news()? {
+                News::Committed(committed) => self.committed = Some(committed),
+                News::Foreign(foreign) => return Some(Next::Foreign(foreign)),
+                News::Lead { first_token } => return Some(Next::Lead { first_token }),
+                News::Follow => return Some(Next::Follow),
+            }
         }
+    }
+
+    /// What waited for the log and will never hear of it.
+    pub(super) fn abandon(&mut self) -> impl Iterator<Item = Logged> + use<> {
+        let (pending, ready) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.ready));
+        ready.into_iter().chain(pending.into_events().map(|(_, (_, logged))| logged))
     }
 
     /// What waits for the log.
@@ -154,7 +180,7 @@ impl Ledger {
     /// Whether [`Ledger::next`] would find something new.
     #[inline]
     pub(super) fn has_news(&self) -> bool {
-        !self.ready.is_empty() || self.log.has_committed()
+        !self.ready.is_empty() || self.log.has_news()
     }
 
     /// Whether something that was written could not leave yet.
@@ -190,13 +216,13 @@ mod tests {
         ledger.at_once(Logged::Ended { key: 0 });
         assert!(ledger.has_news());
         let mut order = Vec::new();
-        while let Some((Logged::Ended { key }, _)) = ledger.next() {
+        while let Some(Next::Logged(Logged::Ended { key }, _)) = ledger.next() {
             order.push(key);
         }
         assert_eq!(order, [0, 1, 2, 3]);
         assert!(!ledger.has_news());
         ledger.after_all(Logged::Ended { key: 4 });
-        assert!(matches!(ledger.next(), Some((Logged::Ended { key: 4 }, _))));
+        assert!(matches!(ledger.next(), Some(Next::Logged(Logged::Ended { key: 4 }, _))));
         assert_eq!(ledger.unix_ms(5), 1_005);
     }
 }

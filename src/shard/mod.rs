@@ -26,6 +26,7 @@ pub mod doors;
 pub mod exec;
 pub mod handle;
 mod kernel;
+mod leadership;
 mod ledger;
 mod links;
 mod news;

@@ -35,6 +35,7 @@ pub(super) fn refusal(error: &Error) -> (NewsKind, u64) {
         Error::TooLarge(_) => (NewsKind::TooLarge, 0),
         Error::Conflict(_) => (NewsKind::Conflict, 0),
         Error::StaleLease(_) => (NewsKind::Stale, 0),
+        Error::NotLeader(_) => (NewsKind::NotLeader, 0),
         _ => (NewsKind::Invalid, 0),
     }
 }
@@ -48,6 +49,7 @@ fn refused(what: NewsKind, letter: &ArchivedTaskNews<'_>) -> Option<Error> {
         NewsKind::Conflict => Some(Error::Conflict(text())),
         NewsKind::Stale => Some(Error::StaleLease(text())),
         NewsKind::Invalid => Some(Error::Invalid(text())),
+        NewsKind::NotLeader => Some(Error::NotLeader(None)),
         NewsKind::Accepted
         | NewsKind::Ended
         | NewsKind::Done

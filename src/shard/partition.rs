@@ -2,12 +2,14 @@
 //! that.
 
 use super::{
-    backlog::Backlog,
+    backlog::{Backlog, recorded},
     ledger::{Ledger, Logged},
+    types::Types,
 };
 use crate::{
-    consensus::{Record, TaskLog, reader::CoreReader},
-    task::{Failed, Key, Lease, TaskTable, Watcher},
+    consensus::{self, Foreign, Record, TaskLog, reader::CoreReader},
+    registry::TypeIndex,
+    task::{Failed, Key, Lease, Place, TaskTable, Watcher},
     wire::api::{Error, Priority},
 };
 
@@ -22,8 +24,18 @@ pub struct Beginning {
     pub table: TaskTable,
 }
 
+/// Whether a partition's tasks are run here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// They are: the table is alive.
+    Leading,
+    /// They are not: the table follows the log, ready to come alive.
+    Following,
+}
+
 /// A partition.
 pub(super) struct Partition {
+    pub role: Role,
     pub table: TaskTable,
     pub ledger: Ledger,
     /// What is read back of the log.
@@ -34,7 +46,32 @@ impl Partition {
     /// A partition of a node that started at that Unix time, milliseconds.
     pub(super) fn new(begin: Beginning, reader: Option<CoreReader>, unix_ms: u64) -> Self {
         let ledger = Ledger::new(begin.log, unix_ms);
-        Self { table: begin.table, ledger, backlog: Backlog::new(reader) }
+        let role = if ledger.is_durable() { Role::Following } else { Role::Leading };
+        Self { role, table: begin.table, ledger, backlog: Backlog::new(reader) }
+    }
+
+    /// Follows what somebody else wrote.
+    pub(super) fn follow(&mut self, foreign: &Foreign, types: &Types, now_ms: u64) {
+        let type_of = |name: &str| types.find_or_unknown(name);
+        let table = &mut self.table;
+        let followed = foreign.records(|place, record| {
+            replay(table, type_of, place, &record, now_ms);
+        });
+        followed.expect("a block that is committed was checked when it arrived");
+    }
+
+    /// Comes alive: what is unended waits for agents.
+    pub(super) fn lead(&mut self, first_token: u64, now_ms: u64) {
+        self.role = Role::Leading;
+        self.table.set_first_token(first_token);
+        self.table.replay_over(now_ms);
+    }
+
+    /// Begins again with an empty table, as one that follows.
+    pub(super) fn step_down(&mut self) {
+        self.role = Role::Following;
+        self.table = self.table.anew();
+        self.backlog.forget();
     }
 
     pub(super) fn reserve(
@@ -44,6 +81,7 @@ impl Partition {
         priority: Priority,
         keys: &[(String, u64)],
     ) -> Result<(), Error> {
+        self.check_leading()?;
         if !self.ledger.has_room() {
             return Err(Error::Backpressure(LOG_RETRY_MS));
         }
@@ -56,9 +94,19 @@ impl Partition {
         self.table.reserve(now_ms, count as usize, priority)
     }
 
+    /// Whether tasks may be changed here.
+    #[inline]
+    pub(super) fn check_leading(&self) -> Result<(), Error> {
+        match self.role {
+            Role::Leading => Ok(()),
+            Role::Following => Err(Error::NotLeader(None)),
+        }
+    }
+
     /// Whether the log takes what must go there.
     #[inline]
     pub(super) fn has_room_for(&mut self, transient: bool, reserved: bool) -> Result<(), Error> {
+        self.check_leading()?;
         if transient || self.ledger.has_room() {
             return Ok(());
         }
@@ -119,6 +167,34 @@ impl Partition {
         while let Some(key) = self.table.next_evicted() {
             self.ledger.at_once(Logged::Ended { key });
         }
+    }
+}
+
+/// Brings a table that follows its log further by one record.
+pub fn replay(
+    table: &mut TaskTable,
+    mut type_of: impl FnMut(&str) -> TypeIndex,
+    place: consensus::Place,
+    record: &Record<'_>,
+    now_ms: u64,
+) {
+    let place = Place { generation: place.generation, offset: place.offset };
+    match *record {
+        Record::Submitted { agent_type, .. } => {
+            let type_index = type_of(agent_type);
+            if let Some(task) = recorded(record, type_index) {
+                table.replay_submitted(place, &task, now_ms);
+            }
+        }
+        Record::Ended { id, status, attempts, ended_unix_ms, body } => {
+            table.replay_ended(id.random, status, attempts, ended_unix_ms, body);
+        }
+        Record::Requeued { id } => table.replay_requeued(id.random),
+        Record::Key { key, id, body_hash, expires_unix_ms } => {
+            let key = Key { bytes: key, body_hash };
+            table.replay_key(place, key, id.random, expires_unix_ms, now_ms);
+        }
+        Record::Forgotten { id } => table.replay_forgotten(id.random),
     }
 }
 

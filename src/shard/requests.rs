@@ -76,7 +76,7 @@ impl Shard {
     /// Lets an asker wait for a task's end; false when there is nothing to wait for.
     fn watch_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId, wait_ms: u64) -> bool {
         let watcher = crate::task::Watcher { target: watcher_of(asker).to_bits(), correlation };
-        if !self.tasks.watch(id, watcher) {
+        if self.tasks.of(id.partition).check_leading().is_err() || !self.tasks.watch(id, watcher) {
             return false;
         }
         let timer = Timer::Watch(asker, correlation, id);

@@ -8,7 +8,7 @@ use super::{
     core::{Shard, call},
     handle::{Failure, Lease},
     kernel::{Timer, watcher_of},
-    ledger::Logged,
+    ledger::{Logged, Next},
     news::tell,
     partition::Partition,
     remote::Remote,
@@ -223,9 +223,12 @@ impl Shard {
         loop {
             let mut went_on = false;
             for place in 0..self.tasks.partitions.len() {
-                while let Some((logged, at)) = self.tasks.partitions[place].ledger.next() {
+                while let Some(next) = self.tasks.partitions[place].ledger.next() {
                     went_on = true;
-                    self.committed(place, logged, at);
+                    match next {
+                        Next::Logged(logged, at) => self.committed(place, logged, at),
+                        next => self.follow_log(place, next),
+                    }
                 }
             }
             if std::mem::take(&mut self.tasks.assignable) && !self.tasks.winding_down {
@@ -502,6 +505,9 @@ impl Shard {
         cursor: u64,
         max: u32,
     ) -> Response {
+        if let Err(error) = self.tasks.of(partition).check_leading() {
+            return Response::Failed(error);
+        }
         let types = &self.kernel.types;
         let type_index = match &filter.agent_type {
             None => None,
@@ -521,7 +527,8 @@ impl Shard {
     pub(super) fn requeue_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId) {
         let now_ms = self.kernel.now_ms();
         let partition = self.tasks.of(id.partition);
-        if let Err(error) = partition.table.requeue(id.random, now_ms) {
+        let requeued = partition.check_leading();
+        if let Err(error) = requeued.and_then(|()| partition.table.requeue(id.random, now_ms)) {
             return self.kernel.answer(asker, correlation, &Response::Failed(error));
         }
         let then = Logged::Requeued { asker, correlation };
@@ -534,6 +541,7 @@ impl Shard {
     pub(super) fn cancel_task(&mut self, id: TaskId) -> Result<bool, Error> {
         let now_ms = self.kernel.now_ms();
         let partition = self.tasks.of(id.partition);
+        partition.check_leading()?;
         let Some(key) = partition.table.cancel(id.random)? else { return Ok(false) };
         partition.log_end(key, now_ms);
         if let Some(lease) = partition.table.last_lease(key)

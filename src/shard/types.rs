@@ -51,16 +51,19 @@ impl TypeSpec {
 }
 
 /// All agent types of a node.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Types {
     list: Vec<TypeSpec>,
+    /// What stands for a type that is not in the list.
+    unknown: TypeSpec,
     by_name: HashMap<String, TypeIndex, RandomState>,
 }
 
 impl Types {
     /// The types in this order; a later one replaces an earlier one of its name.
     pub fn new(specs: Vec<TypeSpec>) -> Self {
-        let mut types = Self::default();
+        let mut types =
+            Self { list: Vec::new(), unknown: remote("unknown", 1), by_name: HashMap::default() };
         for spec in specs {
             match types.by_name.get(&spec.name) {
                 Some(&index) => types.list[index as usize] = spec,
@@ -90,23 +93,19 @@ impl Types {
         );
         let index = self.list.len() as TypeIndex;
         self.by_name.insert(name.to_owned(), index);
-        self.list.push(TypeSpec {
-            name: name.to_owned(),
-            kind: AgentKind::Remote,
-            max_tasks: 1,
-            min: 0,
-            max: WORKERS_OF_UNKNOWN_MAX,
-            warmup_delay_ms: 0,
-            idle_timeout_ms: 0,
-            hosts: (0..cores).collect(),
-            factory: Arc::new(|| Box::new(Seat)),
-        });
+        self.list.push(remote(name, cores));
         index
     }
 
     /// The type at a place that [`Types::find`] gave.
     pub fn get(&self, index: TypeIndex) -> &TypeSpec {
-        &self.list[index as usize]
+        self.list.get(index as usize).unwrap_or(&self.unknown)
+    }
+
+    /// The type of that name; for one that this node has never heard of, though others have, the
+    /// place behind all others: its tasks wait.
+    pub fn find_or_unknown(&self, name: &str) -> TypeIndex {
+        self.find(name).unwrap_or(self.list.len() as TypeIndex)
     }
 
     /// The type at a place that came from elsewhere.
@@ -127,5 +126,20 @@ impl Types {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+}
+
+/// A type of workers that may still come.
+fn remote(name: &str, cores: CoreIndex) -> TypeSpec {
+    TypeSpec {
+        name: name.to_owned(),
+        kind: AgentKind::Remote,
+        max_tasks: 1,
+        min: 0,
+        max: WORKERS_OF_UNKNOWN_MAX,
+        warmup_delay_ms: 0,
+        idle_timeout_ms: 0,
+        hosts: (0..cores).collect(),
+        factory: Arc::new(|| Box::new(Seat)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     delays::{Beds, Sleeper},
-    entry::{BARE, Entry, State, Watcher},
+    entry::{BARE, Entry, State, WATCHED, Watcher},
     table::{Lease, Stale, TaskTable},
 };
 use crate::registry::TypeIndex;
@@ -208,6 +208,19 @@ impl TaskTable {
             Some(key) => self.entries[key as usize].unwatch(watcher),
             None => self.unwatch_cold(random, watcher),
         }
+    }
+
+    /// Everybody who is to be told of the end of any task, with its random bits.
+    pub fn take_all_watchers(&mut self) -> Vec<(u128, Watcher)> {
+        let mut all = Vec::new();
+        for entry in self.entries.iter_mut().filter(|entry| entry.is(WATCHED)) {
+            let random = entry.random;
+            all.extend(entry.take_watchers().map(|watcher| (random, watcher)));
+        }
+        for (random, watchers) in self.cold.watchers.drain() {
+            all.extend(watchers.into_iter().map(|watcher| (random, watcher)));
+        }
+        all
     }
 
     /// Everybody who is to be told of a task's end, once.

@@ -293,6 +293,34 @@ impl TaskTable {
         }
     }
 
+    /// An empty table in its place, which counts on.
+    pub fn anew(&self) -> Self {
+        let origin = Origin {
+            partition: self.partition,
+            first_token: self.next_token,
+            durable: self.durable,
+            zero_unix_ms: self.zero_unix_ms,
+        };
+        let Counters { accepted, recovered, repeated, refused, done, dead, cancelled, .. } =
+            self.counters;
+        let Counters { evicted, attempts_failed, requeued, purged, .. } = self.counters;
+        let counters = Counters {
+            accepted,
+            recovered,
+            repeated,
+            refused,
+            done,
+            dead,
+            cancelled,
+            evicted,
+            attempts_failed,
+            requeued,
+            purged,
+            ..Counters::default()
+        };
+        Self { counters, ..Self::new(origin, self.limits) }
+    }
+
     /// Lets the tokens of leases begin there; for a table that gave none yet.
     pub fn set_first_token(&mut self, first_token: u64) {
         assert!(first_token < 1 << 53, "JSON clients cannot carry a larger token");
@@ -368,8 +396,8 @@ impl TaskTable {
 
     /// Gives back room that was reserved and will not be used.
     pub fn release(&mut self, count: usize) {
-        assert!(count <= self.reserved, "more is given back than was reserved");
-        self.reserved -= count;
+        // What was reserved in a table before this one is gone.
+        self.reserved = self.reserved.saturating_sub(count);
     }
 
     /// Takes a submission in; it becomes a task when the log has it ([`TaskTable::accepted`]).

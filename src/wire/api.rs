@@ -382,6 +382,10 @@ pub enum Error {
     /// The node drains, or the agent did not answer in time.
     #[error("{0}")]
     Unavailable(String),
+    /// Another node leads the task's partition: the one that is named, where it is known. What was
+    /// asked may have been done, when the leader changed meanwhile.
+    #[error("this node does not lead the task's partition{}", .0.as_ref().map(|leader| format!(", {leader} does")).unwrap_or_default())]
+    NotLeader(Option<String>),
 }
 
 impl Error {
@@ -395,6 +399,7 @@ impl Error {
             Self::StaleLease(_) => "stale_lease",
             Self::TooLarge(_) => "too_large",
             Self::Unavailable(_) => "unavailable",
+            Self::NotLeader(_) => "not_leader",
         }
     }
 

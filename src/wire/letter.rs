@@ -172,6 +172,8 @@ pub enum NewsKind {
     Invalid,
     /// It is larger than what is taken.
     TooLarge,
+    /// The partition is led elsewhere; the text says where, if that is known.
+    NotLeader,
     /// It ended well.
     Done,
     /// It ended after its last attempt failed.
@@ -202,6 +204,7 @@ impl From<ArchivedNewsKind> for NewsKind {
             ArchivedNewsKind::Backpressure => Self::Backpressure,
             ArchivedNewsKind::Invalid => Self::Invalid,
             ArchivedNewsKind::TooLarge => Self::TooLarge,
+            ArchivedNewsKind::NotLeader => Self::NotLeader,
             ArchivedNewsKind::Done => Self::Done,
             ArchivedNewsKind::Dead => Self::Dead,
             ArchivedNewsKind::Cancelled => Self::Cancelled,

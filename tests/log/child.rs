@@ -1,6 +1,6 @@
 //! The process that is killed: appends for ever and prints what was committed.
 
-use super::{Node, body, ended, settings};
+use super::{Node, body, ended, next_committed, settings};
 use coreflow::consensus::log::Position;
 use std::{
     io::{self, BufRead, BufReader, Lines, Write},
@@ -42,7 +42,7 @@ fn child() {
                 assert_eq!(node.lane(lane).append(ended(lane, number, &body)).0, next);
             }
             node.lane(lane).flush();
-            while let Some(committed) = node.lane(lane).next_committed() {
+            while let Some(committed) = next_committed(node.lane(lane)) {
                 print(epoch, lane, told.0 + 1, committed.upto.0);
                 *told = committed.upto;
             }

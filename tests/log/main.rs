@@ -8,6 +8,7 @@ mod thread;
 
 use coreflow::{
     consensus::{
+        Committed, News,
         lane::LaneLog,
         log::{Place, Position},
         open::{OpenError, OpenLog, Settings, open},
@@ -96,7 +97,7 @@ impl Node {
         let deadline = Instant::now() + DEADLINE;
         loop {
             self.lane(lane).flush();
-            while let Some(committed) = self.lane(lane).next_committed() {
+            while let Some(committed) = next_committed(self.lane(lane)) {
                 let waiting = offsets[places.len()..].iter();
                 let told = waiting.take_while(|(position, _)| *position <= committed.upto);
                 let told: Vec<_> = told.map(|(_, offset)| committed.place(*offset)).collect();
@@ -116,6 +117,17 @@ impl Node {
         while !holds(self.lane(0)) {
             assert!(Instant::now() < deadline, "in vain: {what}");
             self.park();
+        }
+    }
+}
+
+/// The next block of a lane that is committed.
+fn next_committed(lane: &mut LaneLog) -> Option<Committed> {
+    loop {
+        match lane.next_news()? {
+            News::Committed(committed) => return Some(committed),
+            News::Lead { .. } => {}
+            news => panic!("nobody else writes this log: {news:?}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The log thread in this process: rooms that fill up, cleaning, stopping, reading back.
 
-use super::{MIB, Node, Scratch, body, ended, settings};
+use super::{MIB, Node, Scratch, body, ended, next_committed, settings};
 use coreflow::{
     consensus::{
         files::SegmentFolder,
@@ -24,11 +24,11 @@ fn what_was_sent_before_a_stop_is_there_after_it() {
             let lane = number as usize % 2;
             node.lane(lane).append(ended(lane, number, &body(number, 500)));
             node.lane(lane).flush();
-            while node.lane(lane).next_committed().is_some() {}
+            while next_committed(node.lane(lane)).is_some() {}
         }
         node.wait("all blocks leave", |lane| {
             lane.flush();
-            while lane.next_committed().is_some() {}
+            while next_committed(lane).is_some() {}
             !lane.has_departures()
         });
         let last = node.log.lanes[1].append_position();

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    consensus::lane::{BLOCKS_UNDER_WAY, LaneEnd, LaneLog, LaneSettings, Signals, lane},
+    consensus::{
+        Committed, Foreign, News,
+        lane::{BLOCKS_UNDER_WAY, LaneEnd, LaneLog, LaneSettings, Signals, Told, lane},
+    },
     runtime::doorbell::Doorbell,
 };
 use std::{
@@ -31,7 +34,16 @@ fn ends() -> (LaneLog, LaneEnd, Arc<Signals>) {
 /// Hands a block back as written at `offset` of generation 1.
 fn give_back(end: &mut LaneEnd, mut block: Block, offset: u32) {
     (block.generation, block.offset) = (1, offset);
-    end.give_back.push(block).expect("the ring back never fills up");
+    end.tell(Told::Committed(block));
+    end.flush();
+    assert!(!end.is_waiting(), "the ring has room for all blocks");
+}
+
+fn next_committed(log: &mut LaneLog) -> Option<Committed> {
+    match log.next_news()? {
+        News::Committed(committed) => Some(committed),
+        news => panic!("{news:?}"),
+    }
 }
 
 #[test]
@@ -46,13 +58,13 @@ fn what_is_appended_leaves_at_the_end_of_a_turn_and_comes_back_with_its_place() 
     let bytes = block.bytes().to_vec();
     assert!(bytes[first_offset as usize..].starts_with(&encoded(ended(1, b"one"))));
     assert!(bytes[second_offset as usize..].starts_with(&encoded(ended(2, b"two"))));
-    assert_eq!(log.next_committed(), None, "nobody has written it");
+    assert_eq!(next_committed(&mut log), None, "nobody has written it");
     give_back(&mut end, block, 8192);
-    let committed = log.next_committed().expect("it is committed");
+    let committed = next_committed(&mut log).expect("it is committed");
     assert_eq!((first, committed.upto), (Position(1), second));
     let place = committed.place(second_offset);
     assert_eq!(place, Place { generation: 1, offset: 8192 + second_offset });
-    assert_eq!(log.next_committed(), None);
+    assert_eq!(next_committed(&mut log), None);
 }
 
 #[test]
@@ -79,7 +91,7 @@ fn a_lane_whose_blocks_do_not_come_back_refuses_submissions_and_takes_ends() {
             give_back(&mut end, block, offset);
             offset += 4096;
         }
-        while let Some(news) = log.next_committed() {
+        while let Some(news) = next_committed(&mut log) {
             assert!(news.upto > committed, "in the order in which they were appended");
             committed = news.upto;
         }
@@ -109,7 +121,7 @@ fn a_record_larger_than_a_block_has_one_of_its_own_and_blocks_are_used_again() {
             give_back(&mut end, block, 0);
         }
         assert_eq!(records, 3);
-        while log.next_committed().is_some() {}
+        while next_committed(&mut log).is_some() {}
     }
     assert!(buffers.len() < 30, "{} buffers for 1002 blocks", buffers.len());
 }
@@ -127,7 +139,7 @@ fn a_shard_is_asked_once_to_move_and_its_answer_travels_behind_what_it_moved() {
     let block = end.incoming.pop().expect("it was sent");
     assert_eq!((block.last(), block.moved_before), (Position(1), 5));
     give_back(&mut end, block, 0);
-    assert!(log.next_committed().is_some());
+    assert!(next_committed(&mut log).is_some());
 
     // With nothing to move the answer travels alone, and is no news to the shard.
     signals.move_before.store(6, Ordering::Release);
@@ -137,8 +149,63 @@ fn a_shard_is_asked_once_to_move_and_its_answer_travels_behind_what_it_moved() {
     let block = end.incoming.pop().expect("it was sent");
     assert!(block.is_empty() && block.moved_before == 6);
     give_back(&mut end, block, 0);
-    assert_eq!(log.next_committed(), None);
+    assert_eq!(next_committed(&mut log), None);
     log.append(ended(2, b"later"));
     log.flush();
     assert_eq!(end.incoming.pop().expect("it was sent").moved_before, 0);
+}
+
+#[test]
+fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
+    let (mut log, mut end, _) = ends();
+    end.tell(Told::Lead { reign: 7, first_token: 70 });
+    end.flush();
+    assert!(matches!(log.next_news(), Some(News::Lead { first_token: 70 })));
+    let sent = log.append(ended(1, b"sent")).0;
+    log.flush();
+    log.append(ended(2, b"not sent"));
+    let block = end.incoming.pop().expect("it was sent");
+    assert_eq!((block.reign, block.last()), (7, sent));
+    end.tell(Told::Lost(block));
+    end.tell(Told::Follow);
+    let foreign = {
+        let mut block = Block::new(0);
+        block.push(Position(1), ended(3, b"foreign"));
+        block.close(3);
+        Foreign::new(block.bytes().to_vec().into(), Place { generation: 2, offset: 4096 })
+    };
+    end.tell(Told::Foreign(foreign));
+    end.tell(Told::Lead { reign: 9, first_token: 90 });
+    end.flush();
+    assert!(matches!(log.next_news(), Some(News::Follow)));
+    assert!(!log.has_departures(), "what did not leave is forgotten");
+    let Some(News::Foreign(foreign)) = log.next_news() else { panic!("a foreign block comes") };
+    let mut seen = Vec::new();
+    foreign.records(|place, record| seen.push((place, record.id().random))).unwrap();
+    assert_eq!(seen, [(Place { generation: 2, offset: 4096 + 24 }, 3)]);
+    assert!(matches!(log.next_news(), Some(News::Lead { first_token: 90 })));
+    let again = log.append(ended(4, b"again")).0;
+    assert!(again > sent, "positions go on");
+    log.flush();
+    let block = end.incoming.pop().expect("it was sent");
+    assert_eq!(block.reign, 9);
+    give_back(&mut end, block, 8192);
+    assert_eq!(next_committed(&mut log).map(|committed| committed.upto), Some(again));
+    assert!(log.next_news().is_none());
+}
+
+#[test]
+fn what_the_ring_has_no_room_for_waits_in_its_order() {
+    let (mut log, mut end, _) = ends();
+    for token in 0..1000 {
+        end.tell(Told::Lead { reign: 1, first_token: token });
+        end.flush();
+    }
+    assert!(end.is_waiting());
+    for token in 0..1000 {
+        let Some(News::Lead { first_token }) = log.next_news() else { panic!("{token} is lost") };
+        assert_eq!(first_token, token);
+        end.flush();
+    }
+    assert!(log.next_news().is_none() && !end.is_waiting());
 }

@@ -1,0 +1,98 @@
+//! Partitions come to lead and cease to: what their tables do, and whom that concerns.
+
+use super::{
+    core::Shard,
+    ledger::{Logged, Next},
+};
+use crate::{
+    task::Watcher,
+    wire::{
+        api::Error,
+        id::{AgentId, TaskId},
+        letter::Response,
+    },
+};
+
+use super::kernel::watcher_of;
+
+impl Shard {
+    /// Takes a turn; whether every partition of this core leads.
+    pub fn turn_until_it_leads(&mut self) -> bool {
+        self.read_clock();
+        self.turn();
+        self.tasks.partitions.iter().all(|partition| partition.check_leading().is_ok())
+    }
+
+    /// Does what a partition's log says beside what waits for it.
+    #[cold]
+    pub(super) fn follow_log(&mut self, place: usize, next: Next) {
+        let now_ms = self.kernel.now_ms();
+        let partition = &mut self.tasks.partitions[place];
+        match next {
+            Next::Logged(..) => unreachable!("what waits for the log is not for here"),
+            Next::Foreign(foreign) => partition.follow(&foreign, &self.kernel.types, now_ms),
+            Next::Lead { first_token } => {
+                partition.lead(first_token, now_ms);
+                self.tasks.look_again();
+            }
+            Next::Follow => self.step_down(place),
+        }
+    }
+
+    /// A partition leads no more: whoever waits for something of it is told, and what runs for it
+    /// is given up. The tasks go on where it is led now.
+    fn step_down(&mut self, place: usize) {
+        let partition = &mut self.tasks.partitions[place];
+        let index = partition.table.partition();
+        let abandoned: Vec<_> = partition.ledger.abandon().collect();
+        let watchers = partition.table.take_all_watchers();
+        partition.step_down();
+        for logged in abandoned {
+            self.tell_abandoned(index, logged);
+        }
+        for (random, watcher) in watchers {
+            self.tell_led_elsewhere(TaskId { partition: index, random }, watcher, 0);
+        }
+        let of_partition = self.tasks.attempts.values().map(|attempt| attempt.lease);
+        let leases: Vec<_> = of_partition.filter(|lease| lease.partition == index).collect();
+        for lease in leases {
+            if let Some(attempt) = self.take_attempt(lease) {
+                self.with_agent(attempt.agent, |agent, context| agent.on_abandoned(lease, context));
+            }
+        }
+    }
+
+    /// Tells who waits for a record that may be committed, or not.
+    fn tell_abandoned(&mut self, partition: u16, logged: Logged) {
+        let id = |random| TaskId { partition, random };
+        match logged {
+            // The task's name is of no use to anybody: the submitter does not know it yet.
+            Logged::Submitted { submitter, place, .. } => {
+                self.tell_led_elsewhere(id(0), submitter, place);
+            }
+            Logged::Existing { id, submitter, place, .. } => {
+                self.tell_led_elsewhere(id, submitter, place);
+            }
+            Logged::Told { random, asker, place } => {
+                self.tell_led_elsewhere(id(random), asker, place);
+            }
+            Logged::Requeued { asker, correlation } => {
+                let error = Response::Failed(Error::NotLeader(None));
+                self.kernel.answer(asker, correlation, &error);
+            }
+            Logged::Ended { .. } | Logged::Moved(_) | Logged::Walked | Logged::Noted => {}
+        }
+    }
+
+    fn tell_led_elsewhere(&mut self, id: TaskId, watcher: Watcher, place: u32) {
+        let target = AgentId::from_bits(watcher.target);
+        if target != watcher_of(target.core()) {
+            return self.refuse(watcher, id, place, &Error::NotLeader(None));
+        }
+        if let Some(timer) = self.tasks.watches.remove(&(target.core(), watcher.correlation)) {
+            self.kernel.wheel.cancel(timer);
+        }
+        let error = Response::Failed(Error::NotLeader(None));
+        self.kernel.answer(target.core(), watcher.correlation, &error);
+    }
+}
