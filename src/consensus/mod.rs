@@ -32,6 +32,7 @@ pub mod lane;
 pub mod log;
 pub mod open;
 mod pending;
+pub mod raft;
 pub mod reader;
 pub mod record;
 pub mod simulated;
