@@ -1,7 +1,7 @@
 //! The records that one shard wrote in a row, on their way to the disk and back.
 
 use super::{
-    format::{BLOCK_HEAD_BYTES, BlockHead},
+    format::BLOCK_HEAD_BYTES,
     log::Position,
     record::Record,
 };
@@ -26,44 +26,32 @@ pub struct Block {
 impl Block {
     /// A block with room for `capacity_bytes` of records before its buffer grows.
     pub fn new(capacity_bytes: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity_bytes + BLOCK_HEAD_BYTES);
-        bytes.resize(BLOCK_HEAD_BYTES, 0);
+        let bytes = Vec::with_capacity(capacity_bytes);
         let last = Position::default();
         Self { bytes, records: 0, last, moved_before: 0, reign: 0, generation: 0, offset: 0 }
     }
 
-    /// Appends a record; the answer is its offset in the block.
+    /// Appends a record; the answer is its offset in the block as it is written, behind a head.
     #[inline]
     pub fn push(&mut self, position: Position, record: Record<'_>) -> u32 {
-        let offset = self.bytes.len() as u32;
+        let offset = (BLOCK_HEAD_BYTES + self.bytes.len()) as u32;
         record.encode(&mut self.bytes);
         self.records += 1;
         self.last = position;
         offset
     }
 
-    /// Writes the head; nothing may be appended after this.
-    pub fn close(&mut self, shard: u16) {
-        let head = BlockHead {
-            bytes: u32::try_from(self.bytes.len()).expect("a block is below 4 GiB"),
-            records: self.records,
-            first_position: (self.last.0 + 1).saturating_sub(self.records.into()),
-            shard,
-        };
-        head.encode(&mut self.bytes);
-    }
-
     /// Makes it as good as new; a buffer that grew far beyond `capacity_bytes` is given up.
     pub fn clear(&mut self, capacity_bytes: usize) {
-        if self.bytes.capacity() > 2 * (capacity_bytes + BLOCK_HEAD_BYTES) {
+        if self.bytes.capacity() > 2 * capacity_bytes {
             *self = Self::new(0);
         }
-        self.bytes.truncate(BLOCK_HEAD_BYTES);
+        self.bytes.clear();
         (self.records, self.last) = (0, Position::default());
         (self.moved_before, self.reign, self.generation, self.offset) = (0, 0, 0, 0);
     }
 
-    /// Its bytes, as they are written.
+    /// Its records, as they are written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,5 +1,7 @@
 //! What can be wrong with bytes that were read back from the log.
 
+use super::raft::restore::Broken;
+use crate::wire::id::PartitionIndex;
 use std::fmt;
 
 /// What is wrong with a part of the log; where it is wrong is told by a [`Finding`].
@@ -20,15 +22,16 @@ pub enum Damage {
     /// The head of a block does not match its checksum, or its lengths do not fit its group.
     #[error("the head of a block is damaged")]
     BlockHead,
-    /// A shard's records do not follow each other.
-    #[error("records of shard {shard} are missing: expected position {expected}, found {found}")]
-    PositionGap {
-        /// The shard whose records they are.
-        shard: u16,
-        /// The position after the last one that was read.
-        expected: u64,
-        /// The position that the block begins with.
-        found: u64,
+    /// What a block holds beside records does not match its checksum, or cannot be read.
+    #[error("the body of a block is damaged")]
+    BlockBody,
+    /// The entries of a partition do not follow each other.
+    #[error("the log of partition {partition} is not whole: {broken}")]
+    Entries {
+        /// The partition.
+        partition: PartitionIndex,
+        /// What is wrong.
+        broken: Broken,
     },
     /// There is no head of a group where one must be.
     #[error("the head of a group is damaged or missing")]

@@ -1,8 +1,8 @@
 //! The heads of segments, groups and blocks, as bytes; little endian.
 //!
 //! A segment file is a page with its head, then groups. A group is what one write carried: its
-//! head, blocks, zeros up to the next page. A block is what one shard wrote in a row: its head and
-//! records.
+//! head, blocks, zeros up to the next page. A block is one thing that a partition's log must not
+//! forget: its head, and an entry (what a shard wrote in a row) or what goes with entries.
 //!
 //! Invariants worth naming
 //! - Every byte of a group is covered by a checksum, or must be zero.
@@ -23,7 +23,7 @@ const SEGMENT_HEAD_BYTES: usize = 76;
 /// Bytes of a group's head.
 pub const GROUP_HEAD_BYTES: usize = 64;
 /// Bytes of a block's head.
-pub const BLOCK_HEAD_BYTES: usize = 24;
+pub const BLOCK_HEAD_BYTES: usize = 32;
 
 /// The name of a segment's file.
 pub fn segment_name(number: u32) -> String {
@@ -180,28 +180,70 @@ impl GroupHead {
     }
 }
 
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockKind {
+    /// An entry of a partition's log: records, each with its own checksum.
+    Records,
+    /// An entry that changes the membership.
+    Change,
+    /// A hard state.
+    HardState,
+    /// The point that a partition's log begins behind from now on.
+    Compacted,
+    /// The point that replaces a partition's log.
+    Installed,
+}
+
+impl BlockKind {
+    const ALL: [Self; 5] =
+        [Self::Records, Self::Change, Self::HardState, Self::Compacted, Self::Installed];
+}
+
 /// What the head of a block says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHead {
     /// Bytes of the block, its head among them.
     pub bytes: u32,
-    /// Its records.
-    pub records: u32,
-    /// The position of its first record in the log of its shard.
-    pub first_position: u64,
-    /// The shard that wrote it.
-    pub shard: u16,
+    /// What it holds.
+    pub kind: BlockKind,
+    /// Whose it is.
+    pub partition: PartitionIndex,
+    /// The term of an entry.
+    pub term: u64,
+    /// The index of an entry.
+    pub index: u64,
+    /// The checksum of what follows; 0 where records have their own.
+    pub checksum: u32,
 }
 
 impl BlockHead {
+    /// The head of a block that holds `body`.
+    ///
+    /// # Panics
+    /// When that is longer than its length can tell; blocks are bounded far below.
+    pub fn new(
+        kind: BlockKind,
+        partition: PartitionIndex,
+        term: u64,
+        index: u64,
+        body: &[u8],
+    ) -> Self {
+        let bytes = u32::try_from(BLOCK_HEAD_BYTES + body.len()).expect("a block is below 4 GiB");
+        let checksum = if kind == BlockKind::Records { 0 } else { crc32fast::hash(body) };
+        Self { bytes, kind, partition, term, index, checksum }
+    }
+
     /// Fills the head's bytes.
     pub fn encode(&self, head: &mut [u8]) {
         let head = &mut head[..BLOCK_HEAD_BYTES];
-        head.fill(0);
         head[..4].copy_from_slice(&self.bytes.to_le_bytes());
-        head[4..8].copy_from_slice(&self.records.to_le_bytes());
-        head[8..16].copy_from_slice(&self.first_position.to_le_bytes());
-        head[16..18].copy_from_slice(&self.shard.to_le_bytes());
+        head[4] = self.kind as u8 + 1;
+        head[5] = 0;
+        head[6..8].copy_from_slice(&self.partition.to_le_bytes());
+        head[8..16].copy_from_slice(&self.term.to_le_bytes());
+        head[16..24].copy_from_slice(&self.index.to_le_bytes());
+        head[24..28].copy_from_slice(&self.checksum.to_le_bytes());
         let checksum = crc32fast::hash(&head[..BLOCK_HEAD_BYTES - 4]);
         head[BLOCK_HEAD_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -212,14 +254,18 @@ impl BlockHead {
     /// When it is damaged, or longer than `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         let head = bytes.get(..BLOCK_HEAD_BYTES).ok_or(Damage::BlockHead)?;
+        let kind = BlockKind::ALL.get(usize::from(head[4].wrapping_sub(1)));
         let block = Self {
             bytes: u32_at(head, 0),
-            records: u32_at(head, 4),
-            first_position: u64_at(head, 8),
-            shard: u16::from_le_bytes([head[16], head[17]]),
+            kind: *kind.ok_or(Damage::BlockHead)?,
+            partition: u16::from_le_bytes([head[6], head[7]]),
+            term: u64_at(head, 8),
+            index: u64_at(head, 16),
+            checksum: u32_at(head, 24),
         };
-        let intact = crc32fast::hash(&head[..BLOCK_HEAD_BYTES - 4])
-            == u32_at(head, BLOCK_HEAD_BYTES - 4)
+        let intact = head[5] == 0
+            && crc32fast::hash(&head[..BLOCK_HEAD_BYTES - 4])
+                == u32_at(head, BLOCK_HEAD_BYTES - 4)
             && (BLOCK_HEAD_BYTES..=bytes.len()).contains(&(block.bytes as usize));
         if intact { Ok(block) } else { Err(Damage::BlockHead) }
     }

@@ -3,7 +3,7 @@
 use super::{
     damage::Damage,
     format::{
-        BLOCK_HEAD_BYTES, BlockHead, GROUP_HEAD_BYTES, GroupHead, PAGE_BYTES, is_zero, padded,
+        BLOCK_HEAD_BYTES, BlockHead, BlockKind, GROUP_HEAD_BYTES, GroupHead, PAGE_BYTES, is_zero, padded,
     },
     record::Record,
 };
@@ -36,12 +36,14 @@ impl Group {
         self.blocks == 0
     }
 
-    /// Copies a closed block in; the answer is its offset in the group.
-    pub fn add(&mut self, block: &[u8]) -> usize {
+    /// Copies a block in; the answer is its offset in the group.
+    pub fn add(&mut self, head: &BlockHead, body: &[u8]) -> usize {
         let offset = self.used;
-        self.used += block.len();
+        let begin = offset + BLOCK_HEAD_BYTES;
+        self.used = begin + body.len();
         self.buffer.grow(padded(self.used), offset);
-        self.buffer[offset..self.used].copy_from_slice(block);
+        head.encode(&mut self.buffer[offset..begin]);
+        self.buffer[begin..self.used].copy_from_slice(body);
         self.blocks += 1;
         offset
     }
@@ -75,27 +77,33 @@ pub struct StoredBlock<'a> {
 }
 
 impl<'a> StoredBlock<'a> {
-    /// Calls `visit` with each record and its offset in the group; the group was checked before.
-    ///
-    /// # Errors
-    /// Never, when the group was checked.
-    pub fn records(&self, mut visit: impl FnMut(usize, Record<'a>)) -> Result<(), Damage> {
-        let mut at = BLOCK_HEAD_BYTES;
-        while at < self.bytes.len() {
-            let (record, bytes) = Record::decode_checked(&self.bytes[at..])?;
-            visit(self.offset + at, record);
-            at += bytes;
+    /// What follows the head.
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[BLOCK_HEAD_BYTES..]
+    }
+
+    /// How many records it holds.
+    pub fn records(&self) -> u64 {
+        let (mut at, mut records) = (0, 0);
+        let body = if self.head.kind == BlockKind::Records { self.body() } else { &[] };
+        while let Some(length) = body.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+            at += u32::from_le_bytes(*length) as usize;
+            records += 1;
         }
-        Ok(())
+        records
     }
 
     fn check(&self) -> Result<(), Damage> {
-        let (mut at, mut records) = (BLOCK_HEAD_BYTES, 0);
-        while at < self.bytes.len() {
-            at += Record::decode(&self.bytes[at..])?.1;
-            records += 1;
+        let body = self.body();
+        if self.head.kind != BlockKind::Records {
+            let intact = crc32fast::hash(body) == self.head.checksum;
+            return if intact { Ok(()) } else { Err(Damage::BlockBody) };
         }
-        if records == self.head.records { Ok(()) } else { Err(Damage::BlockHead) }
+        let mut at = 0;
+        while at < body.len() {
+            at += Record::decode(&body[at..])?.1;
+        }
+        Ok(())
     }
 }
 

@@ -52,8 +52,6 @@ pub(super) enum Told {
     Lead {
         /// The number.
         reign: u64,
-        /// The first fencing token.
-        first_token: u64,
     },
     /// The partition follows.
     Follow,
@@ -203,7 +201,6 @@ impl LaneLog {
     fn close(&mut self) {
         let next = self.spare.pop().unwrap_or_else(|| Block::new(0));
         let mut block = std::mem::replace(&mut self.filling, next);
-        block.close(self.shard);
         block.reign = self.reign;
         self.waiting.push_back(block);
     }
@@ -240,9 +237,9 @@ impl LaneLog {
                 }
                 Told::Lost(block) => self.take_back(block),
                 Told::Foreign(foreign) => return Some(News::Foreign(foreign)),
-                Told::Lead { reign, first_token } => {
+                Told::Lead { reign } => {
                     self.reign = reign;
-                    return Some(News::Lead { first_token });
+                    return Some(News::Lead);
                 }
                 Told::Follow => {
                     self.forget();

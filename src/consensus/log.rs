@@ -35,15 +35,14 @@ impl Committed {
 /// A block that another node proposed, or this one in an earlier reign; it is committed.
 #[derive(Clone, Debug)]
 pub struct Foreign {
-    /// The block, its head first.
-    pub bytes: Bytes,
-    pub(super) block: Place,
+    records: Bytes,
+    block: Place,
 }
 
 impl Foreign {
-    /// A block that lies at a place of this node's disk.
-    pub fn new(bytes: Bytes, block: Place) -> Self {
-        Self { bytes, block }
+    /// The records of a block that lies at a place of this node's disk.
+    pub fn new(records: Bytes, block: Place) -> Self {
+        Self { records, block }
     }
 
     /// Calls `visit` with each record and where it lies; the bytes were checked when they arrived.
@@ -51,11 +50,12 @@ impl Foreign {
     /// # Errors
     /// What is wrong with the bytes, when they were not.
     pub fn records(&self, mut visit: impl FnMut(Place, Record<'_>)) -> Result<(), Damage> {
-        let mut at = BLOCK_HEAD_BYTES;
-        while at < self.bytes.len() {
-            let (record, bytes) = Record::decode_checked(&self.bytes[at..])?;
-            let Place { generation, offset } = self.block;
-            visit(Place { generation, offset: offset + at as u32 }, record);
+        let Place { generation, offset } = self.block;
+        let mut at = 0;
+        while at < self.records.len() {
+            let (record, bytes) = Record::decode_checked(&self.records[at..])?;
+            let offset = offset + (BLOCK_HEAD_BYTES + at) as u32;
+            visit(Place { generation, offset }, record);
             at += bytes;
         }
         Ok(())
@@ -70,10 +70,7 @@ pub enum News {
     /// Records that somebody else appended are committed. Comes only while it follows.
     Foreign(Foreign),
     /// It leads: everything that was committed before was told, and it may append.
-    Lead {
-        /// The first fencing token that it may give: higher than all that were ever given.
-        first_token: u64,
-    },
+    Lead,
     /// It follows: what it appended and was not told of may be committed or not. It begins again
     /// with an empty table, and everything that was ever committed and lives is told once more.
     Follow,

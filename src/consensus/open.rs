@@ -4,12 +4,13 @@ use super::{
     damage::Finding,
     files::SegmentFolder,
     format::{PAGE_BYTES, segment_name},
-    lane::{LaneLog, LaneSettings, Signals, lane},
-    log::Place,
+    lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
+    keeper::{Keeper, Parts},
     reader::SegmentReader,
-    record::Record,
     survey::{Survey, survey},
-    thread::{Driver, EXIT_LOG_FAILED, LogThread},
+    raft::{self, Restore},
+    recovery::{Replayed, Recovery},
+    thread::{EXIT_LOG_FAILED, Helper, LogThread},
     writer::{Fatal, Geometry, Writer},
 };
 use crate::{
@@ -25,8 +26,18 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
+        mpsc::channel,
     },
 };
+
+/// The number of a node that is alone.
+const NODE: u64 = 1;
+/// Milliseconds of a tick of the groups' clock.
+const TICK_MS: u64 = 100;
+/// Bytes of entries that stay in memory for followers.
+const CACHE_BYTES: usize = 64 << 20;
+/// Bytes that a partition may have proposed.
+const PROPOSAL_BYTES: usize = 64 << 20;
 
 /// How a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +132,7 @@ fn more(findings: &[Finding]) -> String {
 pub fn open(
     settings: Settings,
     core_bells: &[Doorbell],
-    replay: &mut dyn FnMut(Place, PartitionIndex, Record<'_>),
+    replay: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<OpenLog, OpenError> {
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
     make_folder(&settings.folder).map_err(io)?;
@@ -130,18 +141,18 @@ pub fn open(
         holder => OpenError::Locked { folder: settings.folder.clone(), holder },
     })?;
     let mut disk = folder(&settings.folder).map_err(io)?;
-    let mut partitions = core_bells.len() as PartitionIndex;
-    let survey = survey(&mut disk, &mut |place, partition, record| {
-        partitions = partitions.max(partition.saturating_add(1));
-        replay(place, partition, record);
-    });
+    let mut recovery = Recovery::new(&[NODE], replay);
+    let survey = survey(&mut disk, &mut |place, block| recovery.take(place, block));
     let survey = survey.map_err(io)?;
     if !survey.findings.is_empty() {
         let (folder, findings) = (settings.folder, survey.findings);
         return Err(OpenError::Damaged { folder, findings });
     }
     tell_torn(&survey);
-    start(&settings, partitions, core_bells, disk, &survey, lock)
+    let first_partitions =
+        survey.end.map_or(core_bells.len() as PartitionIndex, |end| end.partitions);
+    let groups = recovery.finish(first_partitions.max(core_bells.len() as PartitionIndex));
+    start(&settings, first_partitions, groups, core_bells, disk, &survey, lock)
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record
@@ -151,14 +162,16 @@ pub fn open(
 /// A node has the log, or its folder cannot be read.
 pub fn inspect(
     folder: &Path,
-    visit: &mut dyn FnMut(Place, u16, Record<'_>),
+    visit: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<Survey, OpenError> {
     let io = |source| OpenError::Io { folder: folder.to_owned(), source };
     let _lock = FolderLock::share(folder).map_err(|error| match error {
         LockError::Io(source) => io(source),
         holder => OpenError::Locked { folder: folder.to_owned(), holder },
     })?;
-    survey(&mut SegmentFolder::new(folder, false), visit).map_err(io)
+    let mut recovery = Recovery::new(&[NODE], visit);
+    let mut disk = SegmentFolder::new(folder, false);
+    survey(&mut disk, &mut |place, block| recovery.take(place, block)).map_err(io)
 }
 
 fn folder(path: &Path) -> io::Result<SegmentFolder> {
@@ -186,7 +199,8 @@ fn tell_torn(survey: &Survey) {
 
 fn start(
     settings: &Settings,
-    partitions: PartitionIndex,
+    first_partitions: PartitionIndex,
+    groups: Vec<Restore>,
     core_bells: &[Doorbell],
     disk: SegmentFolder,
     survey: &Survey,
@@ -194,13 +208,10 @@ fn start(
 ) -> Result<OpenLog, OpenError> {
     let page = PAGE_BYTES as u64;
     let segment_bytes = settings.segment_bytes / page * page;
-    let first_partitions =
-        survey.end.map_or(core_bells.len() as PartitionIndex, |end| end.partitions);
-    let partitions = partitions.max(first_partitions);
+    let partitions = groups.len() as PartitionIndex;
     let geometry = Geometry {
         segment_bytes,
         keep_bytes: settings.keep_bytes,
-        lanes: partitions.into(),
         partitions: first_partitions,
     };
     let record_bytes_max = geometry.record_bytes_max();
@@ -227,8 +238,32 @@ fn start(
         .unzip();
     let stop = Arc::new(AtomicBool::new(false));
     let reader = SegmentReader::new(disk.clone(), directory);
-    let (driver, helper) =
-        Driver::new(writer, disk, segment_bytes, ends, bell.clone(), stop.clone(), signals);
+    let told = groups.iter().map(Restore::told_upto).collect();
+    let raft = raft::Driver::new(raft_settings(groups.len()), groups).map_err(|unfit| {
+        io(io::Error::new(io::ErrorKind::InvalidData, unfit.to_string()))
+    })?;
+    let (jobs, jobs_end) = channel();
+    let (results_end, results) = channel();
+    let helper = Helper {
+        disk: disk.clone(),
+        segment_bytes,
+        jobs: jobs_end,
+        results: results_end,
+        bell: bell.clone(),
+    };
+    let (bell_of_thread, stop_of_thread) = (bell.clone(), stop.clone());
+    let keeper = Keeper::new(Parts {
+        writer,
+        disk,
+        raft,
+        lanes: ends,
+        told,
+        bell: bell_of_thread,
+        stop: stop_of_thread,
+        signals,
+        jobs,
+        results,
+    });
     let helper = spawn_blocking_thread(
         "log-helper",
         Placement { cpu: None, realtime: false },
@@ -237,8 +272,24 @@ fn start(
     );
     let placement = Placement { cpu: settings.cpu, realtime: settings.realtime };
     let thread =
-        spawn_blocking_thread("log", placement, EXIT_LOG_FAILED, move |placed| driver.run(placed));
+        spawn_blocking_thread("log", placement, EXIT_LOG_FAILED, move |placed| keeper.run(placed));
     let threads = vec![thread.map_err(io)?, helper.map_err(io)?];
     let thread = LogThread::new(stop, bell, threads, lock);
     Ok(OpenLog { lanes, first_partitions, thread, epoch, reader })
+}
+
+/// What all groups of a node that is alone are given.
+fn raft_settings(partitions: usize) -> raft::Settings {
+    raft::Settings {
+        node: NODE,
+        seed: fastrand::u64(..),
+        tick_ms: TICK_MS,
+        limits: raft::Limits {
+            cache_bytes: CACHE_BYTES,
+            // A lane has no more under way than that, and a compaction.
+            proposals: partitions * (BLOCKS_UNDER_WAY + 1),
+            proposal_bytes: partitions * PROPOSAL_BYTES,
+        },
+        balance: false,
+    }
 }

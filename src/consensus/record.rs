@@ -7,7 +7,7 @@
 use super::damage::Damage;
 use crate::wire::{
     api::{Priority, TaskStatus},
-    id::TaskId,
+    id::{PartitionIndex, TaskId},
 };
 
 /// Bytes before a record's body.
@@ -77,10 +77,26 @@ pub enum Record<'a> {
         /// Its name.
         id: TaskId,
     },
+    /// Everything that lives in entries up to an index was appended again: those entries are not
+    /// needed. Stands alone in its entry.
+    Compacted {
+        /// The partition.
+        partition: PartitionIndex,
+        /// The index.
+        index: u64,
+    },
+    /// Fencing tokens below a number may be given; whoever leads next begins with it.
+    Tokens {
+        /// The partition.
+        partition: PartitionIndex,
+        /// The number.
+        below: u64,
+    },
 }
 
 /// The names of the kinds of records, in the order of [`Record::kind`].
-pub const KIND_NAMES: [&str; 5] = ["submitted", "ended", "requeued", "key", "forgotten"];
+pub const KIND_NAMES: [&str; 7] =
+    ["submitted", "ended", "requeued", "key", "forgotten", "compacted", "tokens"];
 
 impl<'a> Record<'a> {
     /// Which kind it is: an index into [`KIND_NAMES`].
@@ -91,10 +107,12 @@ impl<'a> Record<'a> {
             Self::Requeued { .. } => 2,
             Self::Key { .. } => 3,
             Self::Forgotten { .. } => 4,
+            Self::Compacted { .. } => 5,
+            Self::Tokens { .. } => 6,
         }
     }
 
-    /// The task it is about.
+    /// The task it is about; one without a name for what is about none.
     pub const fn id(&self) -> TaskId {
         match self {
             Self::Submitted { id, .. }
@@ -102,6 +120,9 @@ impl<'a> Record<'a> {
             | Self::Requeued { id }
             | Self::Key { id, .. }
             | Self::Forgotten { id } => *id,
+            Self::Compacted { partition, .. } | Self::Tokens { partition, .. } => {
+                TaskId { partition: *partition, random: 0 }
+            }
         }
     }
 
@@ -113,6 +134,7 @@ impl<'a> Record<'a> {
             }
             Self::Ended { body, .. } => 13 + body.len(),
             Self::Requeued { .. } | Self::Forgotten { .. } => 0,
+            Self::Compacted { .. } | Self::Tokens { .. } => 8,
             Self::Key { key, .. } => 16 + key.len(),
         };
         HEAD_BYTES + ID_BYTES + body
@@ -174,6 +196,9 @@ impl<'a> Record<'a> {
                 out.extend_from_slice(body);
             }
             Self::Requeued { .. } | Self::Forgotten { .. } => {}
+            Self::Compacted { index: number, .. } | Self::Tokens { below: number, .. } => {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
             Self::Key { key, id: _, body_hash, expires_unix_ms } => {
                 out.extend_from_slice(&body_hash.to_le_bytes());
                 out.extend_from_slice(&expires_unix_ms.to_le_bytes());
@@ -218,6 +243,8 @@ impl<'a> Record<'a> {
                 key: fields.0,
             },
             5 => Self::Forgotten { id },
+            6 => Self::Compacted { partition: id.partition, index: fields.u64("index")? },
+            7 => Self::Tokens { partition: id.partition, below: fields.u64("below")? },
             kind => return Err(Damage::RecordKind(kind)),
         };
         Ok((record, length))

@@ -6,7 +6,7 @@
 //! told of: the tail is torn, and cut.
 //!
 //! Segments follow each other without a gap in their generations, groups without a gap in their
-//! sequences, and the records of a shard, within one epoch, without a gap in their positions.
+//! sequences. Whether the entries of each partition do, whoever takes the blocks finds out.
 
 use super::{
     damage::{Damage, Finding},
@@ -14,11 +14,10 @@ use super::{
     format::{GROUP_HEAD_BYTES, GroupHead, PAGE_BYTES, SegmentHead, is_zero, segment_name},
     group::{self, StoredBlock},
     log::Place,
-    record::Record,
 };
 use crate::wire::id::PartitionIndex;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
 };
 
@@ -109,14 +108,14 @@ pub struct Survey {
     pub end: Option<End>,
 }
 
-/// Reads every segment that is in use, oldest first, and calls `visit` with each intact record and
-/// the shard that wrote it.
+/// Reads every segment that is in use, oldest first, and calls `visit` with each intact block and
+/// where it lies; what `visit` finds wrong with one is a finding as well.
 ///
 /// # Errors
 /// The disk cannot be read; what it holds may still be well.
 pub fn survey(
     disk: &mut dyn Disk,
-    visit: &mut dyn FnMut(Place, u16, Record<'_>),
+    visit: &mut Visit<'_>,
 ) -> io::Result<Survey> {
     let files = disk.segments()?;
     let mut reading = Reading { disk, visit, survey: Survey::default(), group: Vec::new() };
@@ -139,12 +138,15 @@ pub fn survey(
     Ok(reading.survey)
 }
 
+/// Is called with a block and its place.
+pub type Visit<'a> = dyn FnMut(Place, &StoredBlock<'_>) -> Result<(), Damage> + 'a;
+
 /// Segments with an intact head by their generation.
 type Heads = BTreeMap<u64, (SegmentFile, SegmentHead)>;
 
 struct Reading<'a> {
     disk: &'a mut dyn Disk,
-    visit: &'a mut dyn FnMut(Place, u16, Record<'_>),
+    visit: &'a mut Visit<'a>,
     survey: Survey,
     /// The group that is being checked.
     group: Vec<u8>,
@@ -155,9 +157,6 @@ struct Walk {
     node: u128,
     /// The sequence of the next group.
     sequence: u64,
-    /// The epoch of the last group, and the next position of each shard in it.
-    epoch: u64,
-    positions: HashMap<u16, u64>,
 }
 
 impl Reading<'_> {
@@ -306,7 +305,7 @@ impl Reading<'_> {
     fn read_groups(&mut self, end: &End, heads: &Heads) -> io::Result<u64> {
         let mut in_use = heads.range(end.first_generation..).peekable();
         let sequence = in_use.peek().map_or(end.sequence, |(_, (_, head))| head.first_sequence);
-        let mut walk = Walk { node: end.node, sequence, epoch: 0, positions: HashMap::new() };
+        let mut walk = Walk { node: end.node, sequence };
         while let Some((_, (file, head))) = in_use.next() {
             self.entry(file.number).state = SegmentState::InUse;
             if file.bytes < head.bytes {
@@ -316,7 +315,6 @@ impl Reading<'_> {
             if walk.sequence != head.first_sequence {
                 // The generation between them is missing, and was named.
                 walk.sequence = head.first_sequence;
-                walk.positions.clear();
             }
             let until = in_use.peek().map(|(_, (_, next))| next);
             let until = until.filter(|next| next.generation == head.generation + 1);
@@ -370,7 +368,6 @@ impl Reading<'_> {
                     return self.judge_tail(walk, file, head, offset);
                 }
             }
-            walk.positions.clear();
         }
         self.entry(file.number).end = offset;
         Ok(())
@@ -431,11 +428,7 @@ impl Reading<'_> {
         }
         bytes.resize(padded_bytes as usize, 0);
         self.disk.read(file.number, offset + FIRST_GROUP, &mut bytes[PAGE_BYTES..])?;
-        let checked = group::check(&group, &bytes).and_then(|blocks| {
-            walk.follow(&group, &blocks)?;
-            Ok(blocks)
-        });
-        let result = match checked {
+        let result = match group::check(&group, &bytes) {
             Ok(blocks) => self.hand_on(file, &group, offset, &blocks).map(|()| padded_bytes),
             Err(damage) => Err(damage),
         };
@@ -452,15 +445,9 @@ impl Reading<'_> {
     ) -> Result<(), Damage> {
         let mut records = 0;
         for block in blocks {
-            records += u64::from(block.head.records);
-            block.records(|at, record| {
-                let offset = (offset + at as u64) as u32;
-                (self.visit)(
-                    Place { generation: group.generation, offset },
-                    block.head.shard,
-                    record,
-                );
-            })?;
+            let offset = (offset + block.offset as u64) as u32;
+            (self.visit)(Place { generation: group.generation, offset }, block)?;
+            records += block.records();
         }
         let entry = self.entry(file.number);
         entry.groups += 1;
@@ -473,27 +460,6 @@ impl Reading<'_> {
 /// file.
 fn is_next(group: &GroupHead, walk: &Walk, head: &SegmentHead) -> bool {
     group.generation == head.generation && group.sequence == walk.sequence
-}
-
-impl Walk {
-    /// Checks that no shard's records are missing between the last group and this one.
-    fn follow(&mut self, group: &GroupHead, blocks: &[StoredBlock<'_>]) -> Result<(), Damage> {
-        if group.epoch != self.epoch {
-            self.epoch = group.epoch;
-            self.positions.clear();
-        }
-        for block in blocks {
-            let next = block.head.first_position + u64::from(block.head.records);
-            let expected = self.positions.insert(block.head.shard, next);
-            if let Some(expected) =
-                expected.filter(|expected| *expected != block.head.first_position)
-            {
-                let (shard, found) = (block.head.shard, block.head.first_position);
-                return Err(Damage::PositionGap { shard, expected, found });
-            }
-        }
-        Ok(())
-    }
 }
 
 const _: () = assert!(GROUP_HEAD_BYTES <= PAGE_BYTES);

@@ -1,7 +1,7 @@
 //! What the records of a log come to: how many of each kind, and which tasks live.
 
 use super::record::{KIND_NAMES, Record};
-use crate::wire::{api::TaskStatus, id::TaskId};
+use crate::wire::{api::TaskStatus, id::{PartitionIndex, TaskId}};
 use std::collections::HashSet;
 
 /// Counts records in the order in which they were committed.
@@ -32,8 +32,14 @@ impl Tally {
             Record::Forgotten { .. } => {
                 self.dead.remove(&id);
             }
-            Record::Key { .. } => {}
+            Record::Key { .. } | Record::Compacted { .. } | Record::Tokens { .. } => {}
         }
+    }
+
+    /// A partition begins anew.
+    pub fn forget(&mut self, partition: PartitionIndex) {
+        self.living.retain(|id| id.partition != partition);
+        self.dead.retain(|id| id.partition != partition);
     }
 
     /// Tasks that were submitted and have not ended: they run again after a start.

@@ -2,8 +2,8 @@
 //! segments.
 //!
 //! Invariants worth naming
-//! - One group is written at a time; its blocks are handed back only after the disk took it.
-//! - After a write that failed, nothing is written or handed back any more.
+//! - One group is written at a time.
+//! - After a write that failed, nothing is written any more.
 //! - A segment is used again only after a group is on the disk that says it is not needed.
 //! - What is on the disk is bounded: beyond a limit the oldest segments are cleaned, and beyond
 //!   twice that submissions are refused. The limit is what the configuration keeps, or an eighth
@@ -11,10 +11,10 @@
 //!   everything lives would free nothing, for ever.
 
 use super::{
-    block::Block,
     disk::Disk,
-    format::{GroupHead, PAGE_BYTES, SegmentHead},
+    format::{BlockHead, GroupHead, PAGE_BYTES, SegmentHead},
     group::{GROUP_BYTES_MAX, Group},
+    log::Place,
     survey::{End, SegmentState, Survey},
 };
 use crate::wire::id::PartitionIndex;
@@ -38,8 +38,6 @@ pub struct Geometry {
     pub segment_bytes: u64,
     /// Bytes of segments in use beyond which the oldest are cleaned.
     pub keep_bytes: u64,
-    /// Partitions that are written.
-    pub lanes: usize,
     /// What a new log says of how many partitions there were when it began.
     pub partitions: PartitionIndex,
 }
@@ -58,6 +56,12 @@ impl Geometry {
 pub struct Fatal {
     what: String,
     source: io::Error,
+}
+
+impl Fatal {
+    pub(super) fn new(what: &str, source: io::Error) -> Self {
+        Self { what: what.to_owned(), source }
+    }
 }
 
 /// Which file holds a generation; shared with those who read.
@@ -130,12 +134,8 @@ pub struct Writer<D> {
     announced: u64,
     /// The generation that the shards move everything out from below; 0 for none.
     moving: u64,
-    /// What each shard has moved out of, as far as it is committed.
-    moved: Vec<u64>,
     limit_bytes: u64,
     group: Group,
-    gathered: Vec<(usize, Block)>,
-    committed: Vec<(usize, Block)>,
     /// Whether the last group is a seal.
     is_sealed: bool,
     has_failed: bool,
@@ -174,11 +174,8 @@ impl<D: Disk> Writer<D> {
             first_generation: end.first_generation,
             announced: end.first_generation,
             moving: 0,
-            moved: vec![0; geometry.lanes],
             limit_bytes: geometry.keep_bytes,
             group: Group::default(),
-            gathered: Vec::new(),
-            committed: Vec::new(),
             is_sealed: false,
             has_failed: false,
             directory: Directory::default(),
@@ -225,60 +222,53 @@ impl<D: Disk> Writer<D> {
         })
     }
 
-    /// Takes a closed block into the next group, or hands it back: it belongs to the group after
-    /// that, or must wait for a segment. Blocks of one lane must come in their order.
+    /// Takes a block into the next group and tells where it will lie; `None` when it belongs to
+    /// the group after that, or must wait for a segment.
     ///
     /// # Errors
     /// A segment could not be begun.
-    pub fn offer(&mut self, lane: usize, mut block: Block) -> Result<Option<Block>, Fatal> {
+    pub fn offer(&mut self, head: &BlockHead, body: &[u8]) -> Result<Option<Place>, Fatal> {
         assert!(!self.has_failed, "a log that failed is not written");
-        if !block.is_empty() {
-            let bytes = self.group.padded_bytes_with(block.bytes().len());
-            if !self.group.is_empty() && bytes > GROUP_BYTES_MAX {
-                return Ok(Some(block));
-            }
-            if bytes as u64 + RESERVED > self.room() {
-                if !self.group.is_empty() || self.free.is_empty() {
-                    return Ok(Some(block));
-                }
-                self.begin_segment()?;
-            }
-            block.offset = self.group.add(block.bytes()) as u32;
+        let bytes = self.group.padded_bytes_with(head.bytes as usize);
+        if !self.group.is_empty() && bytes > GROUP_BYTES_MAX {
+            return Ok(None);
         }
-        self.gathered.push((lane, block));
-        Ok(None)
+        if bytes as u64 + RESERVED > self.room() {
+            if !self.group.is_empty() || self.free.is_empty() {
+                return Ok(None);
+            }
+            self.begin_segment()?;
+        }
+        let offset = (self.offset as usize + self.group.add(head, body)) as u32;
+        Ok(Some(Place { generation: self.current().generation, offset }))
     }
 
     /// Whether there is something to write.
     pub fn has_gathered(&self) -> bool {
-        !self.gathered.is_empty()
+        !self.group.is_empty()
     }
 
-    /// Writes what was gathered; then [`Writer::committed`] has it.
+    /// Writes what was gathered.
     ///
     /// # Errors
     /// The disk did not take it: the node must end.
     pub fn write(&mut self) -> Result<(), Fatal> {
-        if !self.group.is_empty() {
-            let offset = self.write_group()?;
+        if self.has_gathered() {
+            self.write_group()?;
             self.is_sealed = false;
-            let generation = self.current().generation;
-            for (_, block) in &mut self.gathered {
-                block.generation = generation;
-                block.offset += offset as u32;
-            }
         }
-        for (lane, block) in &self.gathered {
-            self.moved[*lane] = self.moved[*lane].max(block.moved_before);
-        }
-        self.committed.append(&mut self.gathered);
         self.settle();
         Ok(())
     }
 
-    /// Blocks that are on the disk, with the lane that each came from, in their order.
-    pub fn committed(&mut self) -> std::vec::Drain<'_, (usize, Block)> {
-        self.committed.drain(..)
+    /// Segments below a generation hold nothing that lives.
+    pub fn release(&mut self, generation: u64) {
+        assert!(generation <= self.current().generation, "the segment that is written is in use");
+        self.first_generation = self.first_generation.max(generation);
+        if self.moving <= generation {
+            self.moving = 0;
+        }
+        self.settle();
     }
 
     /// Writes a group without blocks behind the last one, so that damage to that one is told from
@@ -318,7 +308,7 @@ impl<D: Disk> Writer<D> {
     }
 
     fn write_empty(&mut self) -> Result<(), Fatal> {
-        assert!(self.gathered.is_empty(), "what was gathered is written first");
+        assert!(!self.has_gathered(), "what was gathered is written first");
         if self.room() < PAGE {
             self.begin_segment()?;
         }
@@ -335,7 +325,12 @@ impl<D: Disk> Writer<D> {
         is_ahead && self.in_use_bytes() <= 2 * self.limit_bytes
     }
 
-    /// 0, or the generation below which no shard may keep anything that lives.
+    /// The generation that is written.
+    pub fn generation(&self) -> u64 {
+        self.current().generation
+    }
+
+    /// 0, or the generation below which no partition may keep anything that lives.
     pub fn move_before(&self) -> u64 {
         self.moving
     }
@@ -425,8 +420,7 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Writes the group; the answer is its offset in the segment.
-    fn write_group(&mut self) -> Result<u64, Fatal> {
+    fn write_group(&mut self) -> Result<(), Fatal> {
         assert!(!self.has_failed, "a log that failed is not written");
         let (current, offset) = (self.current(), self.offset);
         let head = GroupHead {
@@ -446,15 +440,11 @@ impl<D: Disk> Writer<D> {
         self.offset += length;
         self.sequence += 1;
         self.announced = self.first_generation;
-        Ok(offset)
+        Ok(())
     }
 
     /// Frees what the last group lets free, and decides what is to be freed next.
     fn settle(&mut self) {
-        if self.moving > 0 && self.moved.iter().all(|moved| *moved >= self.moving) {
-            self.first_generation = self.moving;
-            self.moving = 0;
-        }
         if !self.is_announced() {
             return;
         }

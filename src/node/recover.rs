@@ -6,6 +6,7 @@ use crate::{
         MemoryLog, TaskLog,
         open::{self, OpenError, Settings},
         reader::SegmentReader,
+        recovery::Replayed,
         thread::LogThread,
     },
     runtime::{doorbell::Doorbell, topology::Topology},
@@ -73,11 +74,18 @@ pub(super) fn from_log(
             tables.push(TaskTable::new(origin, TableLimits::from(&config.tasks)));
         }
     };
-    let opened = open::open(settings, bells, &mut |place, partition, record| {
-        let partition = usize::from(partition);
-        grow_to(&mut tables, partition + 1);
-        let type_of = |name: &str| types.find_or_add(name, cores);
-        replay(&mut tables[partition], type_of, place, &record, 0);
+    let opened = open::open(settings, bells, &mut |recovered| match recovered {
+        Replayed::Record(place, partition, record) => {
+            let partition = usize::from(partition);
+            grow_to(&mut tables, partition + 1);
+            let type_of = |name: &str| types.find_or_add(name, cores);
+            replay(&mut tables[partition], type_of, place, &record, 0);
+        }
+        Replayed::Anew(partition) => {
+            grow_to(&mut tables, usize::from(partition) + 1);
+            let table = &mut tables[usize::from(partition)];
+            *table = table.anew();
+        }
     })?;
     grow_to(&mut tables, opened.lanes.len());
     let recovered: usize = tables.iter().map(TaskTable::unended).sum();

@@ -121,7 +121,7 @@ impl Shard {
     #[inline]
     pub(super) fn read_back(&mut self, place: usize) {
         let partition = &mut self.tasks.partitions[place];
-        if partition.ledger.move_before() > 0 {
+        if partition.ledger.move_before() > 0 && partition.check_leading().is_ok() {
             partition.walk_log(&self.kernel.types);
         }
         if partition.backlog.reader.is_none() {
@@ -202,6 +202,11 @@ impl Partition {
             return;
         }
         let Some(cursor) = walk.cursor else { return };
+        if cursor == Cursor::default() {
+            // What was reserved stays reserved.
+            let (partition, below) = (self.table.partition(), self.table.tokens_below());
+            self.ledger.append(Record::Tokens { partition, below }, Logged::Noted);
+        }
         let (ledger, partition) = (&mut self.ledger, self.table.partition());
         let to_read = &mut walk.to_read;
         walk.cursor = self.table.live_before(

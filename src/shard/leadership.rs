@@ -31,10 +31,7 @@ impl Shard {
         match next {
             Next::Logged(..) => unreachable!("what waits for the log is not for here"),
             Next::Foreign(foreign) => partition.follow(&foreign, &self.kernel.types, now_ms),
-            Next::Lead { first_token } => {
-                partition.lead(first_token, now_ms);
-                self.tasks.look_again();
-            }
+            Next::Lead => partition.reserve_tokens(),
             Next::Follow => self.step_down(place),
         }
     }
@@ -80,7 +77,11 @@ impl Shard {
                 let error = Response::Failed(Error::NotLeader(None));
                 self.kernel.answer(asker, correlation, &error);
             }
-            Logged::Ended { .. } | Logged::Moved(_) | Logged::Walked | Logged::Noted => {}
+            Logged::Ended { .. }
+            | Logged::Moved(_)
+            | Logged::Walked
+            | Logged::Tokens { .. }
+            | Logged::Noted => {}
         }
     }
 

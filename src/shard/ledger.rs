@@ -54,6 +54,11 @@ pub(super) enum Logged {
     Moved(Moving),
     /// A walk over the log's oldest part has written again all that it found.
     Walked,
+    /// Fencing tokens below this number may be given.
+    Tokens {
+        /// The number.
+        below: u64,
+    },
     /// Nothing.
     Noted,
 }
@@ -64,11 +69,8 @@ pub(super) enum Next {
     Logged(Logged, Place),
     /// Records of somebody else are committed.
     Foreign(Foreign),
-    /// It leads, and gives fencing tokens from this one on.
-    Lead {
-        /// The token.
-        first_token: u64,
-    },
+    /// It leads.
+    Lead,
     /// It follows.
     Follow,
 }
@@ -143,7 +145,7 @@ impl Ledger {
             match self.log.next_news()? {
                 News::Committed(committed) => self.committed = Some(committed),
                 News::Foreign(foreign) => return Some(Next::Foreign(foreign)),
-                News::Lead { first_token } => return Some(Next::Lead { first_token }),
+                News::Lead => return Some(Next::Lead),
                 News::Follow => return Some(Next::Follow),
             }
         }

@@ -13,6 +13,9 @@ use crate::{
     wire::api::{Error, Priority},
 };
 
+/// Fencing tokens that are reserved at a time: no write takes so long that half of them are given
+/// meanwhile.
+const TOKENS_TOGETHER: u64 = 1 << 24;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
 
@@ -36,6 +39,8 @@ pub(super) enum Role {
 /// A partition.
 pub(super) struct Partition {
     pub role: Role,
+    /// Tokens are being reserved.
+    reserving: bool,
     pub table: TaskTable,
     pub ledger: Ledger,
     /// What is read back of the log.
@@ -47,7 +52,13 @@ impl Partition {
     pub(super) fn new(begin: Beginning, reader: Option<CoreReader>, unix_ms: u64) -> Self {
         let ledger = Ledger::new(begin.log, unix_ms);
         let role = if ledger.is_durable() { Role::Following } else { Role::Leading };
-        Self { role, table: begin.table, ledger, backlog: Backlog::new(reader) }
+        Self {
+            role,
+            reserving: false,
+            table: begin.table,
+            ledger,
+            backlog: Backlog::new(reader),
+        }
     }
 
     /// Follows what somebody else wrote.
@@ -60,16 +71,38 @@ impl Partition {
         followed.expect("a block that is committed was checked when it arrived");
     }
 
-    /// Comes alive: what is unended waits for agents.
-    pub(super) fn lead(&mut self, first_token: u64, now_ms: u64) {
-        self.role = Role::Leading;
-        self.table.set_first_token(first_token);
-        self.table.replay_over(now_ms);
+    /// Writes down that fencing tokens will be given: whoever leads next gives higher ones.
+    pub(super) fn reserve_tokens(&mut self) {
+        let below = self.table.next_token() + TOKENS_TOGETHER;
+        let partition = self.table.partition();
+        self.reserving = true;
+        self.ledger.append(Record::Tokens { partition, below }, Logged::Tokens { below });
+    }
+
+    /// Tokens below a number may be given. The first time the table comes alive: what is unended
+    /// waits for agents.
+    pub(super) fn may_give_tokens(&mut self, below: u64, now_ms: u64) {
+        self.reserving = false;
+        self.table.may_give_tokens(below);
+        if self.role == Role::Following {
+            self.role = Role::Leading;
+            self.table.replay_over(now_ms);
+        }
+    }
+
+    /// Reserves further tokens in good time.
+    #[inline]
+    pub(super) fn renew_tokens(&mut self) {
+        let is_low = self.table.tokens_left() < TOKENS_TOGETHER / 2;
+        if is_low && !self.reserving && self.role == Role::Leading {
+            self.reserve_tokens();
+        }
     }
 
     /// Begins again with an empty table, as one that follows.
     pub(super) fn step_down(&mut self) {
         self.role = Role::Following;
+        self.reserving = false;
         self.table = self.table.anew();
         self.backlog.forget();
     }
@@ -195,6 +228,8 @@ pub fn replay(
             table.replay_key(place, key, id.random, expires_unix_ms, now_ms);
         }
         Record::Forgotten { id } => table.replay_forgotten(id.random),
+        Record::Tokens { below, .. } => table.replay_tokens(below),
+        Record::Compacted { .. } => {}
     }
 }
 

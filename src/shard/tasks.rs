@@ -238,7 +238,10 @@ impl Shard {
                 went_on |= self.serve_waiting();
             }
             if !went_on {
-                (0..self.tasks.partitions.len()).for_each(|place| self.read_back(place));
+                for place in 0..self.tasks.partitions.len() {
+                    self.tasks.partitions[place].renew_tokens();
+                    self.read_back(place);
+                }
                 return worked;
             }
             worked = true;
@@ -290,6 +293,10 @@ impl Shard {
             }
             Logged::Moved(what) => table.moved(what, at),
             Logged::Walked => self.tasks.partitions[partition].walked(),
+            Logged::Tokens { below } => {
+                self.tasks.partitions[partition].may_give_tokens(below, self.kernel.now_ms());
+                self.tasks.assignable = true;
+            }
             Logged::Noted => {}
         }
     }

@@ -43,6 +43,7 @@ impl TaskTable {
     pub fn start(&mut self, key: u32, now_ms: u64) -> Lease {
         self.stop_waiting(key);
         let token = self.next_token;
+        assert!(token < self.tokens_below, "tokens are reserved in good time");
         self.next_token += 1;
         let entry = &mut self.entries[key as usize];
         entry.state = State::Running;

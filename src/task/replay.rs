@@ -126,6 +126,11 @@ impl TaskTable {
         key
     }
 
+    /// Fencing tokens below a number were reserved.
+    pub fn replay_tokens(&mut self, below: u64) {
+        self.next_token = self.next_token.max(below);
+    }
+
     /// A dead letter was queued again.
     pub fn replay_requeued(&mut self, random: u128) {
         let Some(key) = self.letter(random) else { return };

@@ -257,6 +257,7 @@ pub struct TaskTable {
     reserved: usize,
     pub(super) accepting: usize,
     pub(super) next_token: u64,
+    pub(super) tokens_below: u64,
     pub(super) counters: Counters,
     pace: Pace,
 }
@@ -288,6 +289,7 @@ impl TaskTable {
             reserved: 0,
             accepting: 0,
             next_token: origin.first_token,
+            tokens_below: 1 << 53,
             counters: Counters::default(),
             pace: Pace::default(),
         }
@@ -321,10 +323,26 @@ impl TaskTable {
         Self { counters, ..Self::new(origin, self.limits) }
     }
 
-    /// Lets the tokens of leases begin there; for a table that gave none yet.
-    pub fn set_first_token(&mut self, first_token: u64) {
-        assert!(first_token < 1 << 53, "JSON clients cannot carry a larger token");
-        self.next_token = first_token;
+    /// The token that the next lease gets.
+    pub fn next_token(&self) -> u64 {
+        self.next_token
+    }
+
+    /// Tokens below that number may be given: no table after this one gives them again.
+    pub fn may_give_tokens(&mut self, below: u64) {
+        assert!(below < 1 << 53, "JSON clients cannot carry a larger token");
+        self.tokens_below = below;
+    }
+
+    /// Tokens below this were reserved.
+    pub fn tokens_below(&self) -> u64 {
+        self.tokens_below
+    }
+
+    /// Tokens that may be given.
+    #[inline]
+    pub fn tokens_left(&self) -> u64 {
+        self.tokens_below - self.next_token
     }
 
     /// Which partition it is of.

@@ -11,6 +11,7 @@ use crate::cli::common::printed;
 use crate::consensus::format::segment_name;
 use crate::consensus::open::{OpenError, inspect};
 use crate::consensus::record::KIND_NAMES;
+use crate::consensus::recovery::Replayed;
 use crate::consensus::survey::{SegmentSurvey, Survey};
 use crate::consensus::tally::Tally;
 
@@ -103,7 +104,10 @@ impl Serialize for ByKind {
 impl Report {
     fn new(folder: &Path) -> Result<Self, OpenError> {
         let mut tally = Tally::default();
-        let survey = inspect(folder, &mut |_, _, record| tally.add(&record))?;
+        let survey = inspect(folder, &mut |recovered| match recovered {
+            Replayed::Record(_, _, record) => tally.add(&record),
+            Replayed::Anew(partition) => tally.forget(partition),
+        })?;
         let Survey { segments, findings, torn, end } = survey;
         let damage = findings.iter().map(|finding| Damage {
             file: finding.file.clone(),

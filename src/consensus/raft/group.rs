@@ -487,6 +487,11 @@ impl Group {
         self.raft.store().members()
     }
 
+    /// What an entry carries, and where it lies on the disk.
+    pub fn stored(&self, index: u64) -> Option<(Kind, super::Stored)> {
+        self.raft.store().stored(index)
+    }
+
     /// The point that its log begins behind.
     pub fn point(&self) -> Point {
         self.raft.store().point()

@@ -41,7 +41,7 @@ mod tests;
 mod wire;
 
 pub use driver::{Driver, Settings};
-pub use group::Refused;
+pub use group::{Limits, Refused};
 pub use membership::{Change, ChangeRefused, Members};
 pub use outputs::{Event, Fetch, HardState, Kind, Outputs, Point, Role, Stored, Write};
 pub use raft::eraftpb::Message;

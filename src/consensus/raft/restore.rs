@@ -151,6 +151,11 @@ impl Restore {
         self.told = index;
     }
 
+    /// What [`Restore::told`] said.
+    pub fn told_upto(&self) -> u64 {
+        self.told
+    }
+
     /// The last hard state.
     pub fn state(&self) -> HardState {
         self.entries.hard_state()

@@ -1,0 +1,202 @@
+//! Builds the partitions' logs again from the blocks of a survey, and hands on what is committed.
+//!
+//! Invariants worth naming
+//! - Only committed entries are handed on, each partition's in their order, once.
+//! - What one replica alone holds is committed when it is on the disk.
+
+use super::{
+    damage::Damage,
+    format::{BLOCK_HEAD_BYTES, BlockKind},
+    group::StoredBlock,
+    log::Place,
+    raft::{
+        HardState, Members, Point, Restore, Stored,
+        message::{decode_point, encode_point},
+        restore::Broken,
+    },
+    record::Record,
+};
+use crate::wire::id::PartitionIndex;
+use std::collections::VecDeque;
+
+/// Partitions that a log may have.
+const PARTITIONS_MAX: PartitionIndex = 64;
+/// Bytes of a hard state.
+const HARD_STATE_BYTES: usize = 24;
+
+/// What a log says of its partitions, in the order in which it was committed.
+pub enum Replayed<'a> {
+    /// A record of a partition, and where it lies.
+    Record(Place, PartitionIndex, Record<'a>),
+    /// What was said of a partition is to be forgotten: its log was replaced.
+    Anew(PartitionIndex),
+}
+
+/// Takes the blocks of a survey.
+pub struct Recovery<'a> {
+    voters: Vec<u64>,
+    partitions: Vec<Partition>,
+    hand_on: &'a mut dyn FnMut(Replayed<'_>),
+}
+
+struct Partition {
+    index: PartitionIndex,
+    restore: Restore,
+    members: Members,
+    /// Entries that are not known to be committed, in a row.
+    waiting: VecDeque<Waiting>,
+    /// Committed entries up to this index were handed on.
+    told: u64,
+}
+
+struct Waiting {
+    index: u64,
+    place: Place,
+    body: Vec<u8>,
+    is_records: bool,
+}
+
+impl<'a> Recovery<'a> {
+    /// A recovery of partitions that begin their life with these voters.
+    pub fn new(voters: &[u64], hand_on: &'a mut dyn FnMut(Replayed<'_>)) -> Self {
+        Self { voters: voters.to_vec(), partitions: Vec::new(), hand_on }
+    }
+
+    /// Takes a block.
+    ///
+    /// # Errors
+    /// When it cannot follow the blocks before.
+    pub fn take(&mut self, place: Place, block: &StoredBlock<'_>) -> Result<(), Damage> {
+        let index = block.head.partition;
+        if index >= PARTITIONS_MAX {
+            return Err(Damage::BlockHead);
+        }
+        while self.partitions.len() <= usize::from(index) {
+            self.partitions.push(Partition::new(self.partitions.len() as u16, &self.voters));
+        }
+        let partition = &mut self.partitions[usize::from(index)];
+        let broken = |broken| Damage::Entries { partition: index, broken };
+        let body = block.body();
+        match block.head.kind {
+            BlockKind::Records | BlockKind::Change => {
+                let is_records = block.head.kind == BlockKind::Records;
+                partition.entry(place, block, is_records).map_err(broken)?;
+                if partition.members.is_single() {
+                    partition.commit(block.head.index, self.hand_on)?;
+                }
+            }
+            BlockKind::HardState => {
+                let state = decode_hard_state(body).ok_or(Damage::BlockBody)?;
+                partition.restore.hard_state(state);
+                partition.commit(state.commit, self.hand_on)?;
+            }
+            BlockKind::Compacted | BlockKind::Installed => {
+                let point = decode_point(body).map_err(|_| Damage::BlockBody)?;
+                let is_new = block.head.kind == BlockKind::Installed;
+                partition.point(point, is_new, self.hand_on).map_err(broken)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups of at least `partitions` partitions, to go on with.
+    pub fn finish(mut self, partitions: PartitionIndex) -> Vec<Restore> {
+        while self.partitions.len() < usize::from(partitions) {
+            self.partitions.push(Partition::new(self.partitions.len() as u16, &self.voters));
+        }
+        let finish = |mut partition: Partition| {
+            partition.restore.told(partition.told);
+            partition.restore
+        };
+        self.partitions.into_iter().map(finish).collect()
+    }
+}
+
+impl Partition {
+    fn new(index: PartitionIndex, voters: &[u64]) -> Self {
+        let (restore, members) = match voters {
+            [] => (Restore::empty(index), Members::default()),
+            voters => (Restore::with_voters(index, voters), Members::of_voters(voters)),
+        };
+        Self { index, restore, members, waiting: VecDeque::new(), told: 0 }
+    }
+
+    fn entry(
+        &mut self,
+        place: Place,
+        block: &StoredBlock<'_>,
+        is_records: bool,
+    ) -> Result<(), Broken> {
+        let (index, body) = (block.head.index, block.body());
+        let stored = Stored { place, bytes: body.len() as u32 };
+        self.restore.entry(index, block.head.term, stored, (!is_records).then_some(body))?;
+        while self.waiting.back().is_some_and(|last| last.index >= index) {
+            self.waiting.pop_back();
+        }
+        self.waiting.push_back(Waiting { index, place, body: body.to_vec(), is_records });
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        upto: u64,
+        hand_on: &mut dyn FnMut(Replayed<'_>),
+    ) -> Result<(), Damage> {
+        while self.waiting.front().is_some_and(|first| first.index <= upto) {
+            let Waiting { index, place, body, is_records } =
+                self.waiting.pop_front().expect("it was seen");
+            self.told = index;
+            let mut at = 0;
+            while is_records && at < body.len() {
+                let (record, bytes) = Record::decode_checked(&body[at..])?;
+                let offset = place.offset + (BLOCK_HEAD_BYTES + at) as u32;
+                hand_on(Replayed::Record(Place { offset, ..place }, self.index, record));
+                at += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    fn point(
+        &mut self,
+        point: Point,
+        is_new: bool,
+        hand_on: &mut dyn FnMut(Replayed<'_>),
+    ) -> Result<(), Broken> {
+        self.members = point.members.clone();
+        if is_new {
+            self.waiting.clear();
+            self.told = point.index;
+            hand_on(Replayed::Anew(self.index));
+            self.restore.installed(point);
+            return Ok(());
+        }
+        self.told = self.told.max(point.index);
+        self.restore.compacted(point)
+    }
+}
+
+/// A hard state as bytes.
+pub fn encode_hard_state(state: HardState) -> [u8; HARD_STATE_BYTES] {
+    let mut bytes = [0; HARD_STATE_BYTES];
+    for (place, number) in bytes.chunks_exact_mut(8).zip([state.term, state.vote, state.commit]) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+fn decode_hard_state(bytes: &[u8]) -> Option<HardState> {
+    let bytes: &[u8; HARD_STATE_BYTES] = bytes.try_into().ok()?;
+    let number = |at: usize| {
+        let part = bytes[at..at + 8].try_into().expect("eight bytes");
+        u64::from_le_bytes(part)
+    };
+    Some(HardState { term: number(0), vote: number(8), commit: number(16) })
+}
+
+/// A point as bytes.
+pub fn point_bytes(point: &Point) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_point(point, &mut bytes);
+    bytes
+}
