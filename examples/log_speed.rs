@@ -98,8 +98,7 @@ fn throughput(
     let bells: Vec<_> = (0..LANES).map(|_| Doorbell::new()).collect::<Result<_, _>>()?;
     let opening = Instant::now();
     let mut records = 0_u64;
-    let OpenLog { lanes, thread, .. } =
-        open(settings(folder), &bells, &mut |_, _, _| records += 1)?;
+    let OpenLog { lanes, thread, .. } = open(settings(folder), &bells, &mut |_| records += 1)?;
     println!("opened in {} ms: {records} records read", opening.elapsed().as_millis());
     let records_a_second = |rate| rate as f64 / f64::from(LANES);
     let pause = rate.map(|rate| RECORDS_A_TURN as f64 / records_a_second(rate));
@@ -131,7 +130,7 @@ fn throughput(
 /// One record after the other, with a pause after each.
 fn latency(folder: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     let bell = Doorbell::new()?;
-    let mut log = open(settings(folder), std::slice::from_ref(&bell), &mut |_, _, _| {})?;
+    let mut log = open(settings(folder), std::slice::from_ref(&bell), &mut |_| {})?;
     let lane = log.lanes.pop().ok_or("there is one lane")?;
     let mut shard = Shard::new(0, lane, bell);
     let mut times = Vec::new();

@@ -264,8 +264,7 @@ impl BlockHead {
             checksum: u32_at(head, 24),
         };
         let intact = head[5] == 0
-            && crc32fast::hash(&head[..BLOCK_HEAD_BYTES - 4])
-                == u32_at(head, BLOCK_HEAD_BYTES - 4)
+            && crc32fast::hash(&head[..BLOCK_HEAD_BYTES - 4]) == u32_at(head, BLOCK_HEAD_BYTES - 4)
             && (BLOCK_HEAD_BYTES..=bytes.len()).contains(&(block.bytes as usize));
         if intact { Ok(block) } else { Err(Damage::BlockHead) }
     }

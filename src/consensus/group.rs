@@ -3,7 +3,8 @@
 use super::{
     damage::Damage,
     format::{
-        BLOCK_HEAD_BYTES, BlockHead, BlockKind, GROUP_HEAD_BYTES, GroupHead, PAGE_BYTES, is_zero, padded,
+        BLOCK_HEAD_BYTES, BlockHead, BlockKind, GROUP_HEAD_BYTES, GroupHead, PAGE_BYTES, is_zero,
+        padded,
     },
     record::Record,
 };

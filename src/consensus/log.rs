@@ -45,6 +45,11 @@ impl Foreign {
         Self { records, block }
     }
 
+    /// Where the block lies.
+    pub fn block(&self) -> Place {
+        self.block
+    }
+
     /// Calls `visit` with each record and where it lies; the bytes were checked when they arrived.
     ///
     /// # Errors

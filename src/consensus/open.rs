@@ -4,12 +4,12 @@ use super::{
     damage::Finding,
     files::SegmentFolder,
     format::{PAGE_BYTES, segment_name},
-    lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
     keeper::{Keeper, Parts},
-    reader::SegmentReader,
-    survey::{Survey, survey},
+    lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
     raft::{self, Restore},
-    recovery::{Replayed, Recovery},
+    reader::SegmentReader,
+    recovery::{Recovery, Replayed},
+    survey::{Survey, survey},
     thread::{EXIT_LOG_FAILED, Helper, LogThread},
     writer::{Fatal, Geometry, Writer},
 };
@@ -160,10 +160,7 @@ pub fn open(
 ///
 /// # Errors
 /// A node has the log, or its folder cannot be read.
-pub fn inspect(
-    folder: &Path,
-    visit: &mut dyn FnMut(Replayed<'_>),
-) -> Result<Survey, OpenError> {
+pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Survey, OpenError> {
     let io = |source| OpenError::Io { folder: folder.to_owned(), source };
     let _lock = FolderLock::share(folder).map_err(|error| match error {
         LockError::Io(source) => io(source),
@@ -209,11 +206,8 @@ fn start(
     let page = PAGE_BYTES as u64;
     let segment_bytes = settings.segment_bytes / page * page;
     let partitions = groups.len() as PartitionIndex;
-    let geometry = Geometry {
-        segment_bytes,
-        keep_bytes: settings.keep_bytes,
-        partitions: first_partitions,
-    };
+    let geometry =
+        Geometry { segment_bytes, keep_bytes: settings.keep_bytes, partitions: first_partitions };
     let record_bytes_max = geometry.record_bytes_max();
     assert!(settings.block_bytes <= record_bytes_max, "a block fits into a segment");
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
@@ -239,9 +233,8 @@ fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let reader = SegmentReader::new(disk.clone(), directory);
     let told = groups.iter().map(Restore::told_upto).collect();
-    let raft = raft::Driver::new(raft_settings(groups.len()), groups).map_err(|unfit| {
-        io(io::Error::new(io::ErrorKind::InvalidData, unfit.to_string()))
-    })?;
+    let raft = raft::Driver::new(raft_settings(groups.len()), groups)
+        .map_err(|unfit| io(io::Error::new(io::ErrorKind::InvalidData, unfit.to_string())))?;
     let (jobs, jobs_end) = channel();
     let (results_end, results) = channel();
     let helper = Helper {

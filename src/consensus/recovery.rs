@@ -137,11 +137,7 @@ impl Partition {
         Ok(())
     }
 
-    fn commit(
-        &mut self,
-        upto: u64,
-        hand_on: &mut dyn FnMut(Replayed<'_>),
-    ) -> Result<(), Damage> {
+    fn commit(&mut self, upto: u64, hand_on: &mut dyn FnMut(Replayed<'_>)) -> Result<(), Damage> {
         while self.waiting.front().is_some_and(|first| first.index <= upto) {
             let Waiting { index, place, body, is_records } =
                 self.waiting.pop_front().expect("it was seen");

@@ -16,10 +16,7 @@ use super::{
     log::Place,
 };
 use crate::wire::id::PartitionIndex;
-use std::{
-    collections::BTreeMap,
-    io,
-};
+use std::{collections::BTreeMap, io};
 
 /// Bytes that are read at a time where heads are searched.
 const SEARCH_BYTES: usize = 1 << 20;
@@ -113,10 +110,7 @@ pub struct Survey {
 ///
 /// # Errors
 /// The disk cannot be read; what it holds may still be well.
-pub fn survey(
-    disk: &mut dyn Disk,
-    visit: &mut Visit<'_>,
-) -> io::Result<Survey> {
+pub fn survey(disk: &mut dyn Disk, visit: &mut Visit<'_>) -> io::Result<Survey> {
     let files = disk.segments()?;
     let mut reading = Reading { disk, visit, survey: Survey::default(), group: Vec::new() };
     let heads = reading.read_heads(&files)?;

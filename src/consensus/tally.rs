@@ -1,7 +1,10 @@
 //! What the records of a log come to: how many of each kind, and which tasks live.
 
 use super::record::{KIND_NAMES, Record};
-use crate::wire::{api::TaskStatus, id::{PartitionIndex, TaskId}};
+use crate::wire::{
+    api::TaskStatus,
+    id::{PartitionIndex, TaskId},
+};
 use std::collections::HashSet;
 
 /// Counts records in the order in which they were committed.
@@ -94,6 +97,6 @@ mod tests {
         tally.add(&submitted(4));
         tally.add(&ended(4, TaskStatus::Dead));
         assert_eq!((tally.live_tasks(), tally.dead_letters()), (2, 1));
-        assert_eq!(tally.records, [7, 6, 1, 0, 1]);
+        assert_eq!(tally.records, [7, 6, 1, 0, 1, 0, 0]);
     }
 }

@@ -52,13 +52,7 @@ impl Partition {
     pub(super) fn new(begin: Beginning, reader: Option<CoreReader>, unix_ms: u64) -> Self {
         let ledger = Ledger::new(begin.log, unix_ms);
         let role = if ledger.is_durable() { Role::Following } else { Role::Leading };
-        Self {
-            role,
-            reserving: false,
-            table: begin.table,
-            ledger,
-            backlog: Backlog::new(reader),
-        }
+        Self { role, reserving: false, table: begin.table, ledger, backlog: Backlog::new(reader) }
     }
 
     /// Follows what somebody else wrote.

@@ -13,6 +13,7 @@ use coreflow::{
         log::{Place, Position},
         open::{OpenError, OpenLog, Settings, open},
         record::Record,
+        recovery,
     },
     runtime::doorbell::Doorbell,
     wire::{api::TaskStatus, id::TaskId},
@@ -72,12 +73,24 @@ impl Node {
     fn open(settings: Settings) -> Result<(Self, Replayed), OpenError> {
         let bell = Doorbell::new().expect("there are descriptors");
         let mut replayed = Replayed::new();
-        let log = open(settings, &vec![bell.clone(); 2], &mut |place, shard, record| {
-            let Record::Ended { id, body, .. } = record else { panic!("{record:?} was written") };
-            assert_eq!(id.partition, shard);
-            replayed.insert(id.random, (body.to_vec(), place));
+        let log = open(settings, &vec![bell.clone(); 2], &mut |recovered| {
+            let recovery::Replayed::Record(place, shard, record) = recovered else {
+                panic!("nobody replaced the log")
+            };
+            match record {
+                Record::Ended { id, body, .. } => {
+                    assert_eq!(id.partition, shard);
+                    replayed.insert(id.random, (body.to_vec(), place));
+                }
+                Record::Compacted { .. } => {}
+                record => panic!("{record:?} was written"),
+            }
         })?;
-        Ok((Self { log, bell }, replayed))
+        let mut node = Self { log, bell };
+        for lane in 0..2 {
+            node.wait_for(lane, "it leads", |lane| matches!(lane.next_news(), Some(News::Lead)));
+        }
+        Ok((node, replayed))
     }
 
     fn lane(&mut self, lane: usize) -> &mut LaneLog {
@@ -112,9 +125,13 @@ impl Node {
     }
 
     /// Waits for a condition of a lane.
-    fn wait(&mut self, what: &str, mut holds: impl FnMut(&mut LaneLog) -> bool) {
+    fn wait(&mut self, what: &str, holds: impl FnMut(&mut LaneLog) -> bool) {
+        self.wait_for(0, what, holds);
+    }
+
+    fn wait_for(&mut self, lane: usize, what: &str, mut holds: impl FnMut(&mut LaneLog) -> bool) {
         let deadline = Instant::now() + DEADLINE;
-        while !holds(self.lane(0)) {
+        while !holds(self.lane(lane)) {
             assert!(Instant::now() < deadline, "in vain: {what}");
             self.park();
         }
@@ -126,7 +143,7 @@ fn next_committed(lane: &mut LaneLog) -> Option<Committed> {
     loop {
         match lane.next_news()? {
             News::Committed(committed) => return Some(committed),
-            News::Lead { .. } => {}
+            News::Lead => {}
             news => panic!("nobody else writes this log: {news:?}"),
         }
     }

@@ -55,7 +55,7 @@ fn what_is_appended_leaves_at_the_end_of_a_turn_and_comes_back_with_its_place() 
     log.flush();
     assert!(!log.has_departures());
     let block = end.incoming.pop().expect("it was sent");
-    let bytes = block.bytes().to_vec();
+    let bytes = [&[0; BLOCK_HEAD_BYTES], block.bytes()].concat();
     assert!(bytes[first_offset as usize..].starts_with(&encoded(ended(1, b"one"))));
     assert!(bytes[second_offset as usize..].starts_with(&encoded(ended(2, b"two"))));
     assert_eq!(next_committed(&mut log), None, "nobody has written it");
@@ -158,9 +158,9 @@ fn a_shard_is_asked_once_to_move_and_its_answer_travels_behind_what_it_moved() {
 #[test]
 fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
     let (mut log, mut end, _) = ends();
-    end.tell(Told::Lead { reign: 7, first_token: 70 });
+    end.tell(Told::Lead { reign: 7 });
     end.flush();
-    assert!(matches!(log.next_news(), Some(News::Lead { first_token: 70 })));
+    assert!(matches!(log.next_news(), Some(News::Lead)));
     let sent = log.append(ended(1, b"sent")).0;
     log.flush();
     log.append(ended(2, b"not sent"));
@@ -171,19 +171,18 @@ fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
     let foreign = {
         let mut block = Block::new(0);
         block.push(Position(1), ended(3, b"foreign"));
-        block.close(3);
         Foreign::new(block.bytes().to_vec().into(), Place { generation: 2, offset: 4096 })
     };
     end.tell(Told::Foreign(foreign));
-    end.tell(Told::Lead { reign: 9, first_token: 90 });
+    end.tell(Told::Lead { reign: 9 });
     end.flush();
     assert!(matches!(log.next_news(), Some(News::Follow)));
     assert!(!log.has_departures(), "what did not leave is forgotten");
     let Some(News::Foreign(foreign)) = log.next_news() else { panic!("a foreign block comes") };
     let mut seen = Vec::new();
     foreign.records(|place, record| seen.push((place, record.id().random))).unwrap();
-    assert_eq!(seen, [(Place { generation: 2, offset: 4096 + 24 }, 3)]);
-    assert!(matches!(log.next_news(), Some(News::Lead { first_token: 90 })));
+    assert_eq!(seen, [(Place { generation: 2, offset: 4096 + 32 }, 3)]);
+    assert!(matches!(log.next_news(), Some(News::Lead)));
     let again = log.append(ended(4, b"again")).0;
     assert!(again > sent, "positions go on");
     log.flush();
@@ -197,14 +196,16 @@ fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
 #[test]
 fn what_the_ring_has_no_room_for_waits_in_its_order() {
     let (mut log, mut end, _) = ends();
-    for token in 0..1000 {
-        end.tell(Told::Lead { reign: 1, first_token: token });
+    let foreign =
+        |offset| Told::Foreign(Foreign::new(Vec::new().into(), Place { generation: 1, offset }));
+    for offset in 0..1000 {
+        end.tell(foreign(offset));
         end.flush();
     }
     assert!(end.is_waiting());
-    for token in 0..1000 {
-        let Some(News::Lead { first_token }) = log.next_news() else { panic!("{token} is lost") };
-        assert_eq!(first_token, token);
+    for offset in 0..1000 {
+        let Some(News::Foreign(foreign)) = log.next_news() else { panic!("{offset} is lost") };
+        assert_eq!(foreign.block().offset, offset);
         end.flush();
     }
     assert!(log.next_news().is_none() && !end.is_waiting());

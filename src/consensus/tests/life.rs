@@ -102,11 +102,12 @@ impl World {
 
     /// A shard hears what is committed, and tells the world.
     fn hear(&mut self, lane: usize, block: &Block) {
-        let mut at = 24;
+        let mut at = 0;
         while at < block.bytes().len() {
             let (record, bytes) = Record::decode(&block.bytes()[at..]).expect("intact");
             let number = record.id().random;
-            let place = Place { generation: block.generation, offset: block.offset + at as u32 };
+            let offset = block.offset + (BLOCK_HEAD_BYTES + at) as u32;
+            let place = Place { generation: block.generation, offset };
             self.told.unknown.remove(&number);
             match record {
                 Record::Submitted { .. } => {
@@ -124,7 +125,7 @@ impl World {
     /// Comes back with what is on the disk, and checks it against what was told.
     fn restart(&mut self, seed: u64) {
         // Whatever the log handed back before the power was lost was told to the world.
-        for (lane, block) in self.log.writer.committed().collect::<Vec<_>>() {
+        for (lane, block) in std::mem::take(&mut self.log.written) {
             self.hear(lane, &block);
         }
         self.disk = self.disk.restarted();

@@ -9,6 +9,8 @@ mod space;
 use super::{
     block::Block,
     disk::Disk,
+    format::{BLOCK_HEAD_BYTES, BlockHead, BlockKind},
+    group::StoredBlock,
     log::{Place, Position},
     record::Record,
     simulated::SimulatedDisk,
@@ -19,12 +21,8 @@ use crate::wire::{api::TaskStatus, id::TaskId};
 
 /// Small enough that a few groups fill a segment.
 const SEGMENT_BYTES: u64 = 64 << 10;
-const GEOMETRY: Geometry = Geometry {
-    segment_bytes: SEGMENT_BYTES,
-    keep_bytes: 4 * SEGMENT_BYTES,
-    lanes: 2,
-    partitions: 2,
-};
+const GEOMETRY: Geometry =
+    Geometry { segment_bytes: SEGMENT_BYTES, keep_bytes: 4 * SEGMENT_BYTES, partitions: 2 };
 
 /// A record that was read back: where, from which shard, and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +53,20 @@ fn encoded(record: Record<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Reads a log as an open would.
+/// Reads a log block by block.
 fn read(disk: &SimulatedDisk) -> (Survey, Vec<Replayed>) {
     let mut replayed = Vec::new();
-    let mut visit = |place, shard, record: Record<'_>| {
-        replayed.push(Replayed { place, shard, bytes: encoded(record) });
+    let mut visit = |place: Place, block: &StoredBlock<'_>| {
+        let (shard, body) = (block.head.partition, block.body());
+        let mut at = 0;
+        while at < body.len() {
+            let (record, bytes) = Record::decode(&body[at..])?;
+            let offset = place.offset + (BLOCK_HEAD_BYTES + at) as u32;
+            let place = Place { offset, ..place };
+            replayed.push(Replayed { place, shard, bytes: encoded(record) });
+            at += bytes;
+        }
+        Ok(())
     };
     let survey = survey(&mut disk.clone(), &mut visit).expect("the disk can be read");
     (survey, replayed)
@@ -70,6 +77,12 @@ struct Log {
     disk: SimulatedDisk,
     writer: Writer<SimulatedDisk>,
     positions: [u64; 2],
+    /// What is written next, by lane.
+    gathered: Vec<(usize, Block)>,
+    /// What is on the disk and was not taken.
+    written: Vec<(usize, Block)>,
+    /// What each lane has moved out of.
+    moved: [u64; 2],
 }
 
 impl Log {
@@ -78,7 +91,15 @@ impl Log {
         let (survey, replayed) = read(disk);
         assert_eq!(survey.findings, [], "nothing is damaged");
         let writer = Writer::resume(disk.clone(), GEOMETRY, &survey, 7).expect("the disk works");
-        (Self { disk: disk.clone(), writer, positions: [0; 2] }, replayed)
+        let log = Self {
+            disk: disk.clone(),
+            writer,
+            positions: [0; 2],
+            gathered: Vec::new(),
+            written: Vec::new(),
+            moved: [0; 2],
+        };
+        (log, replayed)
     }
 
     /// Does the helper's work.
@@ -99,31 +120,48 @@ impl Log {
             self.positions[lane] += 1;
             block.push(Position(self.positions[lane]), *record);
         }
-        block.close(lane as u16);
         block
     }
 
-    /// Writes blocks as one group, or as several when they do not fit; hands back what is
-    /// committed.
+    /// Takes a block into the next group, or hands it back.
+    fn offer(&mut self, lane: usize, mut block: Block) -> Result<Option<Block>, Fatal> {
+        if !block.is_empty() {
+            let head = BlockHead::new(BlockKind::Records, lane as u16, 1, 1, block.bytes());
+            let Some(place) = self.writer.offer(&head, block.bytes())? else {
+                return Ok(Some(block));
+            };
+            (block.generation, block.offset) = (place.generation, place.offset);
+        }
+        self.gathered.push((lane, block));
+        Ok(None)
+    }
+
+    /// Writes blocks as one group, or as several when they do not fit; hands back what is written.
     fn write(&mut self, blocks: Vec<(usize, Block)>) -> Result<Vec<(usize, Block)>, Fatal> {
-        let mut committed = Vec::new();
         for (lane, block) in blocks {
             let mut block = Some(block);
             while let Some(waiting) = block.take() {
-                block = self.writer.offer(lane, waiting)?;
+                block = self.offer(lane, waiting)?;
                 if block.is_some() {
                     assert!(self.writer.has_gathered(), "there is room for a block");
-                    self.commit(&mut committed)?;
+                    self.commit()?;
                 }
             }
         }
-        self.commit(&mut committed)?;
-        Ok(committed)
+        self.commit()?;
+        Ok(std::mem::take(&mut self.written))
     }
 
-    fn commit(&mut self, committed: &mut Vec<(usize, Block)>) -> Result<(), Fatal> {
+    fn commit(&mut self) -> Result<(), Fatal> {
         self.writer.write()?;
-        committed.extend(self.writer.committed());
+        for (lane, block) in self.gathered.drain(..) {
+            self.moved[lane] = self.moved[lane].max(block.moved_before);
+            self.written.push((lane, block));
+        }
+        let target = self.writer.move_before();
+        if target > 0 && self.moved.iter().all(|moved| *moved >= target) {
+            self.writer.release(target);
+        }
         self.help();
         Ok(())
     }

@@ -3,7 +3,9 @@
 use super::*;
 use crate::{
     consensus::{
-        format::{BlockHead, GroupHead, PAGE_BYTES, SegmentHead, segment_name, segment_number},
+        format::{
+            BlockHead, BlockKind, GroupHead, PAGE_BYTES, SegmentHead, segment_name, segment_number,
+        },
         simulated::SimulatedDisk,
     },
     wire::api::Priority,
@@ -132,12 +134,19 @@ proptest! {
         page[place.index(64)] ^= 1 << bit;
         prop_assert!(GroupHead::decode(node, &page).is_err());
 
-        let length = 24 + counts[0] % 100;
-        let block = BlockHead { bytes: length, records: blocks, first_position: epoch, shard: 3 };
+        let length = 32 + counts[0] % 100;
+        let block = BlockHead {
+            bytes: length,
+            kind: BlockKind::Change,
+            partition: 3,
+            term: epoch,
+            index: generation,
+            checksum: blocks,
+        };
         let mut page = vec![1; length as usize];
         block.encode(&mut page);
         prop_assert_eq!(BlockHead::decode(&page), Ok(block));
-        page[place.index(24)] ^= 1 << bit;
+        page[place.index(32)] ^= 1 << bit;
         prop_assert!(BlockHead::decode(&page).is_err());
     }
 
@@ -159,11 +168,11 @@ proptest! {
                 blocks.push((*lane, log.block(*lane, &records)));
             }
             for (lane, block) in log.write(blocks).expect("the disk works") {
-                let mut at = 24;
+                let mut at = 0;
                 while at < block.bytes().len() {
                     let (record, bytes) = Record::decode(&block.bytes()[at..]).expect("intact");
-                    let place =
-                        Place { generation: block.generation, offset: block.offset + at as u32 };
+                    let offset = block.offset + (BLOCK_HEAD_BYTES + at) as u32;
+                    let place = Place { generation: block.generation, offset };
                     expected.push(Replayed { place, shard: lane as u16, bytes: encoded(record) });
                     at += bytes;
                 }

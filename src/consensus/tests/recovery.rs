@@ -53,7 +53,7 @@ fn a_write_that_was_cut_off_at_any_sector_takes_only_itself_away() {
         disk.tear_next_write(tear);
         let block = log.block(0, &[ended(3, &body)]);
         log.write(vec![(0, block)]).expect_err("the power is lost");
-        assert_eq!(log.writer.committed().count(), 0, "{tear:?}: nothing is acknowledged");
+        assert_eq!(log.written.len(), 0, "{tear:?}: nothing is acknowledged");
 
         let disk = disk.restarted();
         let (mut log, replayed) = Log::open(&disk);
@@ -194,8 +194,8 @@ fn a_group_of_another_generation_or_node_is_no_part_of_the_log() {
         let mut group = Group::default();
         let mut block = Block::new(0);
         block.push(Position(21), ended(99, b"stale"));
-        block.close(0);
-        group.add(block.bytes());
+        let head = BlockHead::new(BlockKind::Records, 0, 1, 1, block.bytes());
+        group.add(&head, block.bytes());
         let sequence = end.sequence;
         let head = GroupHead {
             generation,
