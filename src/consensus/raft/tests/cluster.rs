@@ -230,7 +230,8 @@ impl Cluster {
     /// Does what a node asks for.
     pub fn pump(&mut self, id: u64) {
         let mut outputs = Outputs::default();
-        loop {
+        for round in 0.. {
+            assert!(round < 1000, "node {id} is never done: {outputs:?}");
             let Some(driver) = &mut self.node(id).driver else { return };
             driver.take_ready(&mut outputs);
             if outputs.is_empty() {
@@ -359,16 +360,20 @@ impl Cluster {
         Some(ticket)
     }
 
-    /// Proposes at the leader until so many are committed.
+    /// Proposes at whoever leads until so many are committed.
     pub fn commit(&mut self, partition: u16, count: usize, bytes: usize) {
-        let leader = self.until_leader(partition);
-        for _ in 0..count {
-            while self.propose(leader, partition, bytes).is_none() {
-                self.step();
-            }
-        }
+        let mut left = count;
+        let mut under_way = Vec::new();
         self.until("proposals are committed", |cluster| {
-            cluster.node(leader).replicas[usize::from(partition)].outstanding.is_empty()
+            under_way.retain(|ticket| !cluster.checkers[usize::from(partition)].has(*ticket));
+            while left > 0
+                && let Some(leader) = cluster.leader(partition)
+                && let Some(ticket) = cluster.propose(leader, partition, bytes)
+            {
+                left -= 1;
+                under_way.push(ticket);
+            }
+            left == 0 && under_way.is_empty()
         });
     }
 
