@@ -365,7 +365,14 @@ impl Cluster {
         let mut left = count;
         let mut under_way = Vec::new();
         self.until("proposals are committed", |cluster| {
-            under_way.retain(|ticket| !cluster.checkers[usize::from(partition)].has(*ticket));
+            let is_lost = |ticket: &u64| {
+                let of = |node: &Node| node.replicas[usize::from(partition)].lost.contains(ticket);
+                cluster.nodes.iter().any(of)
+            };
+            left += under_way.iter().filter(|ticket| is_lost(ticket)).count();
+            under_way.retain(|ticket| {
+                !is_lost(ticket) && !cluster.checkers[usize::from(partition)].has(*ticket)
+            });
             while left > 0
                 && let Some(leader) = cluster.leader(partition)
                 && let Some(ticket) = cluster.propose(leader, partition, bytes)
@@ -393,6 +400,14 @@ impl Cluster {
     pub fn isolate(&mut self, id: u64) {
         for other in 1..=self.nodes.len() as u64 {
             self.cut.extend([(id, other), (other, id)]);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} fails at step {}", self.seed, self.steps);
         }
     }
 }
