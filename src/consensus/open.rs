@@ -1,15 +1,16 @@
 //! Opens a log: reads what is there, and starts the thread that goes on with it.
 
 use super::{
-    damage::Finding,
+    damage::{Damage, Finding},
     files::SegmentFolder,
     format::{PAGE_BYTES, segment_name},
     keeper::{Keeper, Parts},
     lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
+    log::Place,
     raft::{self, Restore},
     reader::SegmentReader,
-    recovery::{Recovery, Replayed},
-    survey::{Survey, survey},
+    recovery::{Recovery, Replayed, replayed},
+    survey::{SegmentSurvey, Survey, survey},
     thread::{EXIT_LOG_FAILED, Helper, LogThread},
     writer::{Fatal, Geometry, Writer},
 };
@@ -142,8 +143,15 @@ pub fn open(
     })?;
     let mut disk = folder(&settings.folder).map_err(io)?;
     let mut recovery = Recovery::new(&[NODE], replay);
-    let survey = survey(&mut disk, &mut |place, block| recovery.take(place, block));
-    let survey = survey.map_err(io)?;
+    let mut broken = None;
+    let survey = survey(&mut disk, &mut |place, block| {
+        if broken.is_none() {
+            broken = recovery.take(place, block).err().map(|damage| (place, damage));
+        }
+        Ok(())
+    });
+    let mut survey = survey.map_err(io)?;
+    name_broken(&mut survey, broken);
     if !survey.findings.is_empty() {
         let (folder, findings) = (settings.folder, survey.findings);
         return Err(OpenError::Damaged { folder, findings });
@@ -156,7 +164,7 @@ pub fn open(
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record
-/// that can be read; damage is in the survey.
+/// that can be read, committed or not; damage is in the survey.
 ///
 /// # Errors
 /// A node has the log, or its folder cannot be read.
@@ -166,9 +174,29 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
         LockError::Io(source) => io(source),
         holder => OpenError::Locked { folder: folder.to_owned(), holder },
     })?;
-    let mut recovery = Recovery::new(&[NODE], visit);
+    let mut nothing = |_: Replayed<'_>| {};
+    let mut recovery = Recovery::new(&[NODE], &mut nothing);
+    let mut broken = None;
     let mut disk = SegmentFolder::new(folder, false);
-    survey(&mut disk, &mut |place, block| recovery.take(place, block)).map_err(io)
+    let survey = survey(&mut disk, &mut |place, block| {
+        if broken.is_none() {
+            broken = recovery.take(place, block).err().map(|damage| (place, damage));
+        }
+        replayed(place, block, visit)
+    });
+    let mut survey = survey.map_err(io)?;
+    name_broken(&mut survey, broken);
+    Ok(survey)
+}
+
+/// Names what does not follow from the blocks before it, unless something else is wrong, which
+/// explains it.
+fn name_broken(survey: &mut Survey, broken: Option<(Place, Damage)>) {
+    let Some((place, damage)) = broken.filter(|_| survey.findings.is_empty()) else { return };
+    let of_generation = |found: &&SegmentSurvey| found.generation == place.generation;
+    let segment = survey.segments.iter().find(of_generation).map_or(0, |found| found.number);
+    let (file, offset) = (segment_name(segment), place.offset.into());
+    survey.findings.push(Finding { file, offset, damage });
 }
 
 fn folder(path: &Path) -> io::Result<SegmentFolder> {

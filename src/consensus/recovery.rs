@@ -142,12 +142,8 @@ impl Partition {
             let Waiting { index, place, body, is_records } =
                 self.waiting.pop_front().expect("it was seen");
             self.told = index;
-            let mut at = 0;
-            while is_records && at < body.len() {
-                let (record, bytes) = Record::decode_checked(&body[at..])?;
-                let offset = place.offset + (BLOCK_HEAD_BYTES + at) as u32;
-                hand_on(Replayed::Record(Place { offset, ..place }, self.index, record));
-                at += bytes;
+            if is_records {
+                hand_on_records(place, self.index, &body, hand_on)?;
             }
         }
         Ok(())
@@ -170,6 +166,42 @@ impl Partition {
         self.told = self.told.max(point.index);
         self.restore.compacted(point)
     }
+}
+
+/// Hands on what a block says, whether it is committed or not.
+///
+/// # Errors
+/// When its records cannot be read, though their checksums are right.
+pub fn replayed(
+    place: Place,
+    block: &StoredBlock<'_>,
+    hand_on: &mut dyn FnMut(Replayed<'_>),
+) -> Result<(), Damage> {
+    let partition = block.head.partition;
+    match block.head.kind {
+        BlockKind::Records => hand_on_records(place, partition, block.body(), hand_on),
+        BlockKind::Installed => {
+            hand_on(Replayed::Anew(partition));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hand_on_records(
+    place: Place,
+    partition: PartitionIndex,
+    body: &[u8],
+    hand_on: &mut dyn FnMut(Replayed<'_>),
+) -> Result<(), Damage> {
+    let mut at = 0;
+    while at < body.len() {
+        let (record, bytes) = Record::decode_checked(&body[at..])?;
+        let offset = place.offset + (BLOCK_HEAD_BYTES + at) as u32;
+        hand_on(Replayed::Record(Place { offset, ..place }, partition, record));
+        at += bytes;
+    }
+    Ok(())
 }
 
 /// A hard state as bytes.

@@ -287,6 +287,10 @@ impl Group {
 
     /// Writes the commit index when it is ahead of what was written.
     pub fn write_commit(&mut self, outputs: &mut Outputs) {
+        // What one replica alone holds is committed: the commit index tells nothing more.
+        if self.members().is_single() {
+            return;
+        }
         let state = self.raft.store().hard_state();
         // A term or a vote that waits for its round is written with that.
         if state != self.written {
