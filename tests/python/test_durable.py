@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import subprocess
 import tempfile
 
@@ -117,14 +118,72 @@ async def leases_and_dead_letters_survive(folder):
         assert (await client.call("task.status", {"id": ids[0]}))["status"] == "queued"
 
 
+def run_to_its_end(command, folder, *settings):
+    """A command with the tests' configuration; what it said, and its exit code."""
+    words = [PROGRAM, *command, "--config", CONFIG]
+    for setting in (f"log.folder={folder}", *settings):
+        words += ["--set", setting]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+
 async def a_second_node_is_refused(folder):
     with serving(config=CONFIG, folder=folder) as server:
-        words = [PROGRAM, "serve", "--config", CONFIG, "--set", f"log.folder={folder}"]
-        words += ["--set", "server.rpc_address=127.0.0.1:0"]
-        words += ["--set", "server.http_address=127.0.0.1:0"]
-        second = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        anywhere = ("server.rpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0")
+        second = run_to_its_end(["serve"], folder, *anywhere)
         assert second.returncode == 1, second
         assert str(server.process.pid) in second.stderr, second.stderr
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+async def a_node_serves_on_the_ports_of_one_that_was_killed(folder):
+    rpc, http = free_port(), free_port()
+    addresses = (f"server.rpc_address=127.0.0.1:{rpc}", f"server.http_address=127.0.0.1:{http}")
+    for _ in range(2):
+        server = Server(*addresses, config=CONFIG, folder=folder)
+        clients = [socket.create_connection(address) for address in (server.rpc, server.http)]
+        client, _ = await connect(server)
+        await client.call("node.health", {})
+        # The node closes its ends first, which the kernel remembers for a minute.
+        kill(server)
+        for client in clients:
+            client.settimeout(30)
+            try:
+                assert client.recv(1) == b""
+            except ConnectionResetError:
+                pass
+            client.close()
+    with serving(*addresses, config=CONFIG, folder=folder) as server:
+        assert (server.rpc[1], server.http[1]) == (rpc, http)
+        client, writer = await connect(server)
+        assert (await client.call("node.health", {}))["ready"]
+        writer.close()
+        with tempfile.TemporaryDirectory(prefix="coreflow-") as other_folder:
+            second = run_to_its_end(["serve"], other_folder, *addresses)
+        assert second.returncode == 1 and "rpc_address" in second.stderr, second
+
+
+async def a_start_that_fails_for_its_port_leaves_the_log_alone(folder):
+    def opened():
+        said = run_to_its_end(["doctor", "--log"], folder)
+        assert said.returncode == 0, said
+        return said.stdout.splitlines()[-1]
+
+    with serving(config=CONFIG, folder=folder):
+        pass
+    before = opened()
+    assert "opened 1 times" in before, before
+    for key, other in (("rpc_address", "http_address"), ("http_address", "rpc_address")):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"server.{key}=127.0.0.1:{taken.getsockname()[1]}"
+            refused = run_to_its_end(
+                ["serve"], folder, address, f"server.{other}=127.0.0.1:{free_port()}"
+            )
+        assert refused.returncode == 1 and key in refused.stderr, refused
+    assert opened() == before, "nobody opened it"
 
 
 async def main():
@@ -133,6 +192,8 @@ async def main():
         every_acknowledged_task_ends_through_kills,
         leases_and_dead_letters_survive,
         a_second_node_is_refused,
+        a_node_serves_on_the_ports_of_one_that_was_killed,
+        a_start_that_fails_for_its_port_leaves_the_log_alone,
     ):
         with tempfile.TemporaryDirectory(prefix="coreflow-") as folder:
             await asyncio.wait_for(test(folder), 120)
