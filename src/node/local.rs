@@ -74,9 +74,12 @@ impl LocalGateway {
         self.core.add_door(door);
     }
 
-    /// Closes this core's doors; tells whether nothing is inside any more.
+    /// Closes this core's doors; tells whether nothing is inside any more. What is inside and waits
+    /// for a task is answered with what there is now, since nothing will come of waiting longer.
     pub(crate) fn close_doors(&self) -> bool {
-        self.core.close_doors()
+        let closed = self.core.close_doors();
+        self.core.with_shard(|shard| shard.end_waits());
+        closed
     }
 
     fn check_accepting(&self) -> Result<(), Error> {

@@ -205,11 +205,7 @@ impl Shard {
                 Timer::Fetch(core, correlation) => self.fetch_timed_out(core, correlation),
                 Timer::Watch(core, correlation, id) => {
                     self.tasks.watches.remove(&(core, correlation));
-                    let response = match self.tasks.stop_watching(id, core, correlation) {
-                        Some(()) => self.view_task(id),
-                        None => continue,
-                    };
-                    self.kernel.answer(core, correlation, &response);
+                    self.end_watch(core, correlation, id);
                 }
                 Timer::Pool(type_index) => self.look_at_pool(type_index),
             }

@@ -153,6 +153,11 @@ impl Shard {
         self.answer_waiting(|fetch| fetch.worker == *worker);
     }
 
+    /// Ends the waits of all workers.
+    pub(super) fn stop_fetches(&mut self) {
+        self.answer_waiting(|_| true);
+    }
+
     /// Answers the waits that fit with no tasks.
     fn answer_waiting(&mut self, fits: impl Fn(&Fetch) -> bool) {
         let waiting = std::mem::take(&mut self.tasks.remote.waiting);

@@ -81,8 +81,25 @@ impl Shard {
         }
         let timer = Timer::Watch(asker, correlation, id);
         let timer = self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
-        self.tasks.watches.insert((asker, correlation), timer);
+        self.tasks.watches.insert((asker, correlation), (timer, id));
         true
+    }
+
+    /// A wait for a task's end is over: it is answered with what is known of the task.
+    pub(super) fn end_watch(&mut self, asker: CoreIndex, correlation: u64, id: TaskId) {
+        if self.tasks.stop_watching(id, asker, correlation).is_some() {
+            let response = self.view_task(id);
+            self.kernel.answer(asker, correlation, &response);
+        }
+    }
+
+    /// Ends all waits for tasks and for ends of tasks: each is answered with what there is now.
+    pub fn end_waits(&mut self) {
+        self.stop_fetches();
+        for ((asker, correlation), (timer, id)) in std::mem::take(&mut self.tasks.watches) {
+            self.kernel.wheel.cancel(timer);
+            self.end_watch(asker, correlation, id);
+        }
     }
 }
 

@@ -62,8 +62,9 @@ pub(super) struct Tasks {
     pub attempts: HashMap<(PartitionIndex, u64), Attempt, RandomState>,
     /// Workers that fetch.
     pub remote: Remote,
-    /// What ends waits for a task's end, by the core that asked and its correlation.
-    pub watches: HashMap<(CoreIndex, u64), TimerKey>,
+    /// Waits for a task's end, by the core that asked and its correlation: what ends each, and the
+    /// task.
+    pub watches: HashMap<(CoreIndex, u64), (TimerKey, TaskId)>,
     /// Whether a task could perhaps be given to an agent.
     assignable: bool,
     /// The node ends: no attempt begins any more.
@@ -327,7 +328,7 @@ impl Shard {
             let target = AgentId::from_bits(watcher.target);
             if target == watcher_of(target.core()) {
                 let watch = (target.core(), watcher.correlation);
-                if let Some(timer) = self.tasks.watches.remove(&watch) {
+                if let Some((timer, _)) = self.tasks.watches.remove(&watch) {
                     self.kernel.wheel.cancel(timer);
                 }
                 let response = self.view_task(id);
