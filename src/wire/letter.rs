@@ -106,7 +106,8 @@ pub struct Submission<'a> {
     pub place: u32,
     /// How long it waits before it may run, milliseconds.
     pub delay_ms: u64,
-    /// Makes it idempotent; empty for none.
+    /// Makes it idempotent: what its submitter chose, in the scope of the agent type; empty for
+    /// none.
     #[rkyv(with = InlineAsBox)]
     pub key: &'a [u8],
     /// One MessagePack value.

@@ -118,6 +118,30 @@ async def leases_and_dead_letters_survive(folder):
         assert (await client.call("task.status", {"id": ids[0]}))["status"] == "queued"
 
 
+async def each_type_has_keys_of_its_own(folder):
+    def order(agent_type, number, payload="an order"):
+        return dict(type=agent_type, payload=payload, key=f"order-{number}")
+
+    first, batch = {}, [order(kind, 2) for kind in ("errand", "parcel")]
+    for _ in range(2):
+        with serving(config=CONFIG, folder=folder) as server:
+            client, _ = await connect(server)
+            for kind in ("errand", "parcel"):
+                submitted = (await client.call("task.submit", order(kind, 1)))["id"]
+                assert first.setdefault(kind, submitted) == submitted
+            in_batch = (await client.call("task.submit_batch", {"tasks": batch}))["ids"]
+            assert first.setdefault("batch", in_batch) == in_batch
+            assert len({first["errand"], first["parcel"], *in_batch}) == 4, (first, in_batch)
+            for task in (order("errand", 1, "another"), order("parcel", 2, "another")):
+                for method, asked in (("submit", task), ("submit_batch", {"tasks": [task]})):
+                    try:
+                        await client.call(f"task.{method}", asked)
+                        raise AssertionError("a key of one type stands for one task")
+                    except Exception as error:
+                        assert "conflict" in str(error), error
+            kill(server)
+
+
 def run_to_its_end(command, folder, *settings):
     """A command with the tests' configuration; what it said, and its exit code."""
     words = [PROGRAM, *command, "--config", CONFIG]
@@ -143,12 +167,12 @@ async def a_node_serves_on_the_ports_of_one_that_was_killed(folder):
     rpc, http = free_port(), free_port()
     addresses = (f"server.rpc_address=127.0.0.1:{rpc}", f"server.http_address=127.0.0.1:{http}")
     for _ in range(2):
-        server = Server(*addresses, config=CONFIG, folder=folder)
-        clients = [socket.create_connection(address) for address in (server.rpc, server.http)]
-        client, _ = await connect(server)
-        await client.call("node.health", {})
-        # The node closes its ends first, which the kernel remembers for a minute.
-        kill(server)
+        with serving(*addresses, config=CONFIG, folder=folder) as server:
+            clients = [socket.create_connection(address) for address in (server.rpc, server.http)]
+            client, _ = await connect(server)
+            await client.call("node.health", {})
+            # The node closes its ends first, which the kernel remembers for a minute.
+            kill(server)
         for client in clients:
             client.settimeout(30)
             try:
@@ -191,6 +215,7 @@ async def main():
     for test in (
         every_acknowledged_task_ends_through_kills,
         leases_and_dead_letters_survive,
+        each_type_has_keys_of_its_own,
         a_second_node_is_refused,
         a_node_serves_on_the_ports_of_one_that_was_killed,
         a_start_that_fails_for_its_port_leaves_the_log_alone,
