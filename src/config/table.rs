@@ -139,11 +139,11 @@ tuning_table! {
         queue_primary = "queue_primary", number(1, 10_000_000, "tasks"), Int(1000),
             "Tasks that wait on one shard before it counts as loaded.",
             "Longer evens out bursts less between the shards; each waiting task costs its payload \
-             and its bookkeeping.";
+             and its bookkeeping, with a durable log about 40 bytes beyond `queue_bytes`.";
         queue_overflow = "queue_overflow", number(0, 10_000_000, "tasks"), Int(10_000),
             "Tasks that wait beyond `queue_primary` before submissions are refused.",
-            "Each waiting task costs its payload and its bookkeeping, and the last one waits for \
-             all before it.";
+            "Each waiting task costs its payload and its bookkeeping, with a durable log about 40 \
+             bytes beyond `queue_bytes`; the last one waits for all before it.";
         queue_bytes = "queue_bytes", number(64 * KIB, 64 * GIB, "bytes"), Int(6_291_456),
             "Bytes of waiting tasks that a shard keeps in memory when the log has them as well, \
              payloads and about 200 bytes of each; those behind keep about 40 bytes each, and are \
