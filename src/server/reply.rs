@@ -182,7 +182,7 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 19] = [
+const FIGURES: [Figure; 28] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
@@ -191,12 +191,21 @@ const FIGURES: [Figure; 19] = [
     ("batch_buffers", |core| core.batch_buffers),
     ("tasks_accepted", |core| core.tasks_accepted),
     ("tasks_refused", |core| core.tasks_refused),
+    ("tasks_repeated", |core| core.tasks_repeated),
+    ("tasks_recovered", |core| core.tasks_recovered),
     ("tasks_queued", |core| core.tasks_queued),
+    ("tasks_delayed", |core| core.tasks_delayed),
+    ("tasks_cold", |core| core.tasks_cold),
     ("tasks_running", |core| core.tasks_running),
     ("tasks_done", |core| core.tasks_done),
     ("tasks_dead", |core| core.tasks_dead),
     ("tasks_cancelled", |core| core.tasks_cancelled),
+    ("tasks_evicted", |core| core.tasks_evicted),
     ("attempts_failed", |core| core.attempts_failed),
+    ("dead_letters", |core| core.dead_letters),
+    ("dead_letters_requeued", |core| core.dead_letters_requeued),
+    ("dead_letters_purged", |core| core.dead_letters_purged),
+    ("keys", |core| core.keys),
     ("agents_started", |core| core.agents_started),
     ("agents_restarted", |core| core.agents_restarted),
     ("agents_stopped_idle", |core| core.agents_stopped_idle),

@@ -45,6 +45,7 @@ impl Partition {
         keys: &[(String, u64)],
     ) -> Result<(), Error> {
         if !self.ledger.has_room() {
+            self.table.count_refused(count as usize);
             return Err(Error::Backpressure(LOG_RETRY_MS));
         }
         for (key, body_hash) in keys {
@@ -65,6 +66,7 @@ impl Partition {
         if reserved {
             self.table.release(1);
         }
+        self.table.count_refused(1);
         Err(Error::Backpressure(LOG_RETRY_MS))
     }
 

@@ -150,12 +150,21 @@ impl Tasks {
             let counts = partition.table.counters();
             stats.tasks_accepted += counts.accepted;
             stats.tasks_refused += counts.refused;
+            stats.tasks_repeated += counts.repeated;
+            stats.tasks_recovered += counts.recovered;
             stats.tasks_queued += counts.queued;
+            stats.tasks_delayed += counts.delayed;
+            stats.tasks_cold += counts.cold;
             stats.tasks_running += counts.running;
             stats.tasks_done += counts.done;
             stats.tasks_dead += counts.dead;
             stats.tasks_cancelled += counts.cancelled;
+            stats.tasks_evicted += counts.evicted;
             stats.attempts_failed += counts.attempts_failed;
+            stats.dead_letters += counts.dead_letters;
+            stats.dead_letters_requeued += counts.requeued;
+            stats.dead_letters_purged += counts.purged;
+            stats.keys += counts.keys;
         }
     }
 

@@ -511,6 +511,11 @@ impl TaskTable {
         self.vacant.push(key);
     }
 
+    /// Counts submissions that were refused before they came here, because the log has no room.
+    pub fn count_refused(&mut self, count: usize) {
+        self.counters.refused += count as u64;
+    }
+
     pub(super) fn backpressure(&mut self, now_ms: u64) -> Error {
         let Counters { done, dead, cancelled, queued, delayed, .. } = self.counters;
         let ended = done + dead + cancelled;

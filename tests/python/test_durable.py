@@ -142,6 +142,70 @@ async def each_type_has_keys_of_its_own(folder):
             kill(server)
 
 
+async def until_totals(client, **expected):
+    """Waits until the node's figures say so: they are some milliseconds old."""
+    for _ in range(2000):
+        totals = (await client.call("node.stats", {}))["totals"]
+        found = {name: totals[name] for name in expected}
+        if found == expected:
+            return totals
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"expected {expected}, found {found}")
+
+
+async def the_figures_tell_what_is_kept(folder):
+    settings = ("tasks.dead_max=1", "tasks.queue_bytes=65536")
+    with serving(*settings, config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        for number in range(3):
+            task = dict(type="parcel", payload=number, delay_ms=3600000, key=f"later-{number}")
+            first, again = [await client.call("task.submit", task) for _ in range(2)]
+            assert first == again
+        await until_totals(client, tasks_delayed=3, tasks_repeated=3, keys=3)
+        await client.call("worker.register", {"types": ["errand"], "capacity": 100})
+        for number in range(4):
+            await client.call("task.submit", dict(type="errand", payload=number, max_attempts=1))
+        failed = 0
+        while failed < 4:
+            for task in (await client.call("worker.fetch", {"max": 4, "wait_ms": 5000}))["tasks"]:
+                end = {"id": task["id"], "lease": task["lease"], "retry": False}
+                await client.call("worker.fail", end)
+                failed += 1
+        totals = await until_totals(client, tasks_dead=4)
+        # One is kept on each shard that has any.
+        letters, purged = totals["dead_letters"], totals["dead_letters_purged"]
+        assert 1 <= letters <= 2 and letters + purged == 4, totals
+        (letter, *_) = (await client.call("dead.list", {}))["tasks"]
+        await client.call("dead.requeue", {"id": letter["id"]})
+        await until_totals(client, dead_letters_requeued=1, dead_letters=letters - 1)
+        payload = "x" * 1000
+        many = [dict(type="parcel", payload=payload) for _ in range(500)]
+        await client.call("task.submit_batch", {"tasks": many})
+        totals = await until_totals(client, tasks_queued=501, tasks_recovered=0)
+        assert 200 < totals["tasks_cold"] < 501, totals
+        kill(server)
+    with serving(*settings, config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        totals = await until_totals(client, tasks_recovered=504, tasks_delayed=3, keys=3)
+        assert totals["dead_letters"] == letters - 1 and totals["tasks_cold"] > 200, totals
+
+
+async def refusals_for_want_of_room_in_the_log_are_counted(folder):
+    settings = ("log.block_kib=4", "log.segment_mib=8", "log.keep_mib=32", "tasks.queue_primary=100000")
+    with serving(*settings, config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        task = dict(type="parcel", payload="x" * 3000)
+        refused = 0
+        while not refused:
+            burst = [client.call("task.submit", task) for _ in range(500)]
+            for answer in await asyncio.gather(*burst, return_exceptions=True):
+                if isinstance(answer, Exception):
+                    assert "'retry_after_ms': 20" in str(answer), answer
+                    refused += 1
+        print(f"   {refused} refused")
+        await until_totals(client, tasks_refused=refused)
+
+
 def run_to_its_end(command, folder, *settings):
     """A command with the tests' configuration; what it said, and its exit code."""
     words = [PROGRAM, *command, "--config", CONFIG]
@@ -216,6 +280,8 @@ async def main():
         every_acknowledged_task_ends_through_kills,
         leases_and_dead_letters_survive,
         each_type_has_keys_of_its_own,
+        the_figures_tell_what_is_kept,
+        refusals_for_want_of_room_in_the_log_are_counted,
         a_second_node_is_refused,
         a_node_serves_on_the_ports_of_one_that_was_killed,
         a_start_that_fails_for_its_port_leaves_the_log_alone,

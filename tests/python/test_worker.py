@@ -334,6 +334,12 @@ async def a_full_queue_evicts_what_is_not_durable(server):
     for task in durable:
         assert (await client.status(task))["status"] == "queued", "a durable one never goes"
 
+    async def counted():
+        totals = (await client.call("node.stats"))["totals"]
+        return (totals["tasks_evicted"], totals["tasks_dead"]) == (10, 10)
+
+    await until(counted, "the figures tell of them")
+
 
 async def main():
     tests = (
