@@ -242,8 +242,10 @@ tuning_table! {
             "Memory of each waiting request; beyond them the connection is not read until one is \
              answered.";
         write_buffer_bytes = "write_buffer_bytes", number(4 * KIB, GIB, "bytes"), Int(8_388_608),
-            "Answers that may wait for a client that does not read before it is disconnected.",
-            "Every connection to a slow client may hold that much memory.";
+            "Bytes of answers that wait for a client which does not read; beyond them the connection is \
+             not read.",
+            "Every connection to a slow client may hold about three times that: what waits for it, \
+             and small and large results on their way. Less reads fewer large results at a time.";
         stall_timeout_ms = "stall_timeout_ms", number(10, 600_000, "milliseconds"), Int(10_000),
             "How long a client may make no progress inside a frame, or a write be blocked, before \
              it is disconnected.",

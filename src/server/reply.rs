@@ -1,5 +1,6 @@
 //! The answers that every door gives, as MessagePack maps.
 
+use super::large::Turn;
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
@@ -20,6 +21,8 @@ pub enum Reply {
         view: TaskView,
         /// Whether a result is part of the answer.
         with_result: bool,
+        /// What a large result holds.
+        _turn: Option<Turn>,
     },
     /// `{tasks, cursor?}`
     Tasks(TaskPage),
@@ -64,7 +67,7 @@ impl Reply {
                 write::array(out, ids.len());
                 ids.iter().for_each(|id| task_id(out, *id));
             }
-            Self::Task { view, with_result } => task(out, view, *with_result),
+            Self::Task { view, with_result, .. } => task(out, view, *with_result),
             Self::Tasks(page) => {
                 write::map(out, 1 + usize::from(page.cursor.is_some()));
                 write::str(out, "tasks");

@@ -203,9 +203,10 @@ impl Shard {
                 }
                 Timer::Attempt(lease) => self.attempt_timed_out(lease),
                 Timer::Fetch(core, correlation) => self.fetch_timed_out(core, correlation),
-                Timer::Watch(core, correlation, id) => {
-                    self.tasks.watches.remove(&(core, correlation));
-                    self.end_watch(core, correlation, id);
+                Timer::Watch(core, correlation) => {
+                    if let Some(watch) = self.tasks.watches.remove(&(core, correlation)) {
+                        self.end_watch(core, correlation, &watch);
+                    }
                 }
                 Timer::Pool(type_index) => self.look_at_pool(type_index),
             }
@@ -250,9 +251,9 @@ impl Shard {
         }
     }
 
-    /// A task's view as a response.
-    pub(super) fn view_task(&self, id: TaskId) -> Response {
-        match self.tasks.view(id, &self.kernel.types) {
+    /// A task's view as a response; a result of more bytes is left out.
+    pub(super) fn view_task(&self, id: TaskId, result_bytes: usize) -> Response {
+        match self.tasks.view(id, result_bytes, &self.kernel.types) {
             Some(view) => Response::Task(view),
             None => Response::Failed(Error::NotFound(
                 "no such task: never accepted, or ended so long ago that it is forgotten".into(),

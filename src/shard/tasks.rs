@@ -49,6 +49,15 @@ pub(super) struct Attempt {
     pub timer: TimerKey,
 }
 
+/// A wait for a task's end.
+pub(super) struct Watch {
+    /// What ends it before.
+    pub timer: TimerKey,
+    pub id: TaskId,
+    /// The longest result that is part of its answer, bytes.
+    pub result_bytes: usize,
+}
+
 /// A core's tasks and the agents' loads.
 pub(super) struct Tasks {
     /// The partitions that this core keeps: every one whose number leaves the core's own when it
@@ -62,9 +71,8 @@ pub(super) struct Tasks {
     pub attempts: HashMap<(PartitionIndex, u64), Attempt, RandomState>,
     /// Workers that fetch.
     pub remote: Remote,
-    /// Waits for a task's end, by the core that asked and its correlation: what ends each, and the
-    /// task.
-    pub watches: HashMap<(CoreIndex, u64), (TimerKey, TaskId)>,
+    /// Waits for a task's end, by the core that asked and its correlation.
+    pub watches: HashMap<(CoreIndex, u64), Watch>,
     /// Whether a task could perhaps be given to an agent.
     assignable: bool,
     /// The node ends: no attempt begins any more.
@@ -193,9 +201,10 @@ impl Tasks {
         self.assignable = true;
     }
 
-    pub(super) fn view(&self, id: TaskId, types: &Types) -> Option<TaskView> {
+    /// What is known of a task; a longer result is left out.
+    pub(super) fn view(&self, id: TaskId, result_bytes: usize, types: &Types) -> Option<TaskView> {
         let name = |type_index| types.get(type_index).name.clone();
-        self.table(id.partition).view(id.random, name)
+        self.table(id.partition).view(id.random, result_bytes, name)
     }
 
     pub(super) fn watch(&mut self, id: TaskId, watcher: Watcher) -> bool {
@@ -337,11 +346,11 @@ impl Shard {
             let target = AgentId::from_bits(watcher.target);
             if target == watcher_of(target.core()) {
                 let watch = (target.core(), watcher.correlation);
-                if let Some((timer, _)) = self.tasks.watches.remove(&watch) {
+                if let Some(Watch { timer, result_bytes, .. }) = self.tasks.watches.remove(&watch) {
                     self.kernel.wheel.cancel(timer);
+                    let response = self.view_task(id, result_bytes);
+                    self.kernel.answer(target.core(), watcher.correlation, &response);
                 }
-                let response = self.view_task(id);
-                self.kernel.answer(target.core(), watcher.correlation, &response);
                 continue;
             }
             self.tell_end(partition, key, watcher);

@@ -76,7 +76,7 @@ impl TaskTable {
         let shown = filter.status.is_none_or(|wanted| wanted == status)
             && filter.type_index.is_none_or(|wanted| wanted == entry.type_index)
             && (!filter.letters || entry.is(LETTER));
-        if shown { self.view_hot(key, false, name) } else { None }
+        if shown { self.view_hot(key, None, name) } else { None }
     }
 
     fn list_cold(
