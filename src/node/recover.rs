@@ -67,6 +67,7 @@ pub(super) fn from_log(
         realtime: config.log.realtime == Realtime::Auto,
     };
     let cores = bells.len() as CoreIndex;
+    let configured = types.len();
     let mut tables: Vec<TaskTable> = Vec::new();
     let grow_to = |tables: &mut Vec<TaskTable>, count: usize| {
         while tables.len() < count {
@@ -88,6 +89,16 @@ pub(super) fn from_log(
         table.replay_over(0);
         table.set_first_token(first_token);
         recovered += table.counters().recovered;
+    }
+    for (type_index, added) in types.iter().skip(configured) {
+        let waiting: usize = tables.iter().map(|table| table.count_cold(type_index)).sum();
+        if waiting > 0 {
+            tracing::warn!(
+                agent_type = added.name,
+                waiting,
+                "tasks in the log are of a type that is not configured; they wait for workers of it"
+            );
+        }
     }
     if recovered > 0 {
         tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");

@@ -142,6 +142,30 @@ async def each_type_has_keys_of_its_own(folder):
             kill(server)
 
 
+async def tasks_of_an_unconfigured_type_are_told_of_while_they_wait(folder):
+    async def warnings(ids):
+        """What a start without the type says; then those tasks are cancelled."""
+        with tempfile.TemporaryFile("w+") as said:
+            with serving(config="examples/exec.toml", folder=folder, stderr=said) as server:
+                client, _ = await connect(server)
+                for task in ids:
+                    assert (await client.call("task.cancel", {"id": task}))["cancelled"]
+            said.seek(0)
+            return [line for line in said if "not configured" in line]
+
+    with serving(config=CONFIG, folder=folder) as server:
+        client, _ = await connect(server)
+        ids = []
+        for delay_ms in (0, 0, 3600000):
+            task = dict(type="errand", payload=1, delay_ms=delay_ms)
+            ids.append((await client.call("task.submit", task))["id"])
+        gone = await client.call("task.submit", dict(type="parcel", payload=1))
+        await client.call("task.cancel", gone)
+    (warning,) = await warnings(ids)
+    assert "errand" in warning and "waiting=3" in warning.replace("\x1b[3m", ""), warning
+    assert await warnings([]) == [], "all of them have ended"
+
+
 async def until_totals(client, **expected):
     """Waits until the node's figures say so: they are some milliseconds old."""
     for _ in range(2000):
@@ -191,8 +215,8 @@ async def the_figures_tell_what_is_kept(folder):
 
 
 async def refusals_for_want_of_room_in_the_log_are_counted(folder):
-    settings = ("log.block_kib=4", "log.segment_mib=8", "log.keep_mib=32", "tasks.queue_primary=100000")
-    with serving(*settings, config=CONFIG, folder=folder) as server:
+    small = ("log.block_kib=4", "log.segment_mib=8", "log.keep_mib=32")
+    with serving(*small, "tasks.queue_primary=100000", config=CONFIG, folder=folder) as server:
         client, _ = await connect(server)
         task = dict(type="parcel", payload="x" * 3000)
         refused = 0
@@ -280,6 +304,7 @@ async def main():
         every_acknowledged_task_ends_through_kills,
         leases_and_dead_letters_survive,
         each_type_has_keys_of_its_own,
+        tasks_of_an_unconfigured_type_are_told_of_while_they_wait,
         the_figures_tell_what_is_kept,
         refusals_for_want_of_room_in_the_log_are_counted,
         a_second_node_is_refused,
