@@ -53,6 +53,8 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let drain = Duration::from_millis(config.server.drain_ms);
     let listeners = Listeners::new(listen(&config));
+    // A start that fails here leaves the log as it was.
+    listeners.check()?;
     let opened = listeners.clone();
     let node =
         NodeBuilder::new(config).durable().on_core(move |gateway| opened.open(&gateway)).start();

@@ -10,7 +10,7 @@ use super::model::{CoreSet, DropPolicy, Realtime, Spin};
 /// 1,024 processors.
 const CORE_NUMBER_MAX: i128 = 1023;
 /// Longest agent type name, bytes.
-const AGENT_NAME_BYTES_MAX: usize = 64;
+pub const AGENT_NAME_BYTES_MAX: usize = 64;
 /// Longest path that the kernel takes, bytes.
 const PATH_BYTES_MAX: usize = 4095;
 /// Most words of a command, and most bytes of one word: far below the kernel's limit for `execve`.

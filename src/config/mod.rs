@@ -32,6 +32,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use key::AGENT_NAME_BYTES_MAX;
 pub use model::*;
 
 /// Largest tuning file, bytes: far above any that a person writes, far below what would hurt.

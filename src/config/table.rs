@@ -139,11 +139,11 @@ tuning_table! {
         queue_primary = "queue_primary", number(1, 10_000_000, "tasks"), Int(1000),
             "Tasks that wait on one shard before it counts as loaded.",
             "Longer evens out bursts less between the shards; each waiting task costs its payload \
-             and its bookkeeping.";
+             and its bookkeeping, with a durable log about 40 bytes beyond `queue_bytes`.";
         queue_overflow = "queue_overflow", number(0, 10_000_000, "tasks"), Int(10_000),
             "Tasks that wait beyond `queue_primary` before submissions are refused.",
-            "Each waiting task costs its payload and its bookkeeping, and the last one waits for \
-             all before it.";
+            "Each waiting task costs its payload and its bookkeeping, with a durable log about 40 \
+             bytes beyond `queue_bytes`; the last one waits for all before it.";
         queue_bytes = "queue_bytes", number(64 * KIB, 64 * GIB, "bytes"), Int(6_291_456),
             "Bytes of waiting tasks that a shard keeps in memory when the log has them as well, \
              payloads and about 200 bytes of each; those behind keep about 40 bytes each, and are \
@@ -242,8 +242,10 @@ tuning_table! {
             "Memory of each waiting request; beyond them the connection is not read until one is \
              answered.";
         write_buffer_bytes = "write_buffer_bytes", number(4 * KIB, GIB, "bytes"), Int(8_388_608),
-            "Answers that may wait for a client that does not read before it is disconnected.",
-            "Every connection to a slow client may hold that much memory.";
+            "Bytes of answers that wait for a client which does not read; beyond them the connection is \
+             not read.",
+            "Every connection to a slow client may hold about three times that: what waits for it, \
+             and small and large results on their way. Less reads fewer large results at a time.";
         stall_timeout_ms = "stall_timeout_ms", number(10, 600_000, "milliseconds"), Int(10_000),
             "How long a client may make no progress inside a frame, or a write be blocked, before \
              it is disconnected.",

@@ -9,7 +9,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 18] = [
+const CORE_FIGURES: [CoreFigure; 27] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -26,12 +26,42 @@ const CORE_FIGURES: [CoreFigure; 18] = [
     }),
     ("tasks_accepted", COUNTER, "Tasks accepted.", |core| core.tasks_accepted),
     ("tasks_refused", COUNTER, "Submissions refused with backpressure.", |core| core.tasks_refused),
-    ("tasks_queued", GAUGE, "Tasks waiting.", |core| core.tasks_queued),
+    (
+        "tasks_repeated",
+        COUNTER,
+        "Submissions that were the same as an earlier one, by their key.",
+        |core| core.tasks_repeated,
+    ),
+    (
+        "tasks_recovered",
+        COUNTER,
+        "Unended tasks that were found in the log at the start.",
+        |core| core.tasks_recovered,
+    ),
+    ("tasks_queued", GAUGE, "Tasks waiting for an agent.", |core| core.tasks_queued),
+    ("tasks_delayed", GAUGE, "Tasks waiting for their time.", |core| core.tasks_delayed),
+    ("tasks_cold", GAUGE, "Tasks waiting whose payload is in the log alone.", |core| {
+        core.tasks_cold
+    }),
     ("tasks_running", GAUGE, "Tasks running.", |core| core.tasks_running),
     ("tasks_done", COUNTER, "Tasks that ended well.", |core| core.tasks_done),
     ("tasks_dead", COUNTER, "Tasks that died.", |core| core.tasks_dead),
     ("tasks_cancelled", COUNTER, "Tasks that were cancelled.", |core| core.tasks_cancelled),
+    ("tasks_evicted", COUNTER, "Tasks that died because a full queue gave them up.", |core| {
+        core.tasks_evicted
+    }),
     ("attempts_failed", COUNTER, "Attempts that failed.", |core| core.attempts_failed),
+    ("dead_letters", GAUGE, "Dead letters kept.", |core| core.dead_letters),
+    ("dead_letters_requeued", COUNTER, "Dead letters that were queued again.", |core| {
+        core.dead_letters_requeued
+    }),
+    (
+        "dead_letters_purged",
+        COUNTER,
+        "Dead letters forgotten because there were too many.",
+        |core| core.dead_letters_purged,
+    ),
+    ("keys", GAUGE, "Keys remembered.", |core| core.keys),
     ("agents_started", COUNTER, "Agents started.", |core| core.agents_started),
     ("agents_restarted", COUNTER, "Agents started in the place of one that crashed.", |core| {
         core.agents_restarted

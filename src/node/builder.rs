@@ -2,7 +2,7 @@
 
 use super::{Node, Shared, local::LocalGateway, recover};
 use crate::{
-    config::{self, Config},
+    config::{self, AGENT_NAME_BYTES_MAX, Config},
     consensus::open::OpenError,
     runtime::{
         executor::{self, CoreThread, Settings},
@@ -257,6 +257,13 @@ impl NodeBuilder {
         let configured = self.config.agent.iter().map(|agent| self.configured(agent, cores));
         let mut specs = configured.collect::<Result<Vec<_>, _>>()?;
         for (name, options, factory) in &self.types {
+            // Names are part of keys, up to a zero byte.
+            if !(1..=AGENT_NAME_BYTES_MAX).contains(&name.len()) || name.contains('\0') {
+                return Err(StartError::AgentType {
+                    agent_type: name.clone(),
+                    reason: format!("a name has 1 to {AGENT_NAME_BYTES_MAX} bytes, none of them 0"),
+                });
+            }
             let all = || (0..cores).collect();
             let hosts = if options.cores.is_empty() { all() } else { options.cores.clone() };
             if let Some(core) = hosts.iter().find(|core| **core >= cores) {

@@ -28,7 +28,21 @@ pub trait Gateway: 'static {
     ) -> Result<Vec<Result<TaskId, Error>>, Error>;
 
     /// What is known of a task; with `wait_ms` above 0, waits that long for it to end.
-    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error>;
+    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error>
+    where
+        Self: Sized,
+    {
+        self.task_within(id, wait_ms, usize::MAX).await
+    }
+
+    /// The same, but a result longer than `result_bytes` is left out: a task that is done and shows
+    /// none has a longer one.
+    async fn task_within(
+        self: Rc<Self>,
+        id: TaskId,
+        wait_ms: u64,
+        result_bytes: usize,
+    ) -> Result<TaskView, Error>;
 
     /// Ends a task that has not ended; what an agent still does for it is ignored.
     /// `Ok(false)` when it had ended before.

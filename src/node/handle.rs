@@ -22,8 +22,13 @@ impl Gateway for NodeHandle {
         self.run(move |core| core.submit_each(specs)).await
     }
 
-    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
-        self.run(move |core| core.task(id, wait_ms)).await
+    async fn task_within(
+        self: Rc<Self>,
+        id: TaskId,
+        wait_ms: u64,
+        result_bytes: usize,
+    ) -> Result<TaskView, Error> {
+        self.run(move |core| core.task_within(id, wait_ms, result_bytes)).await
     }
 
     async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {

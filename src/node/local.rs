@@ -74,9 +74,12 @@ impl LocalGateway {
         self.core.add_door(door);
     }
 
-    /// Closes this core's doors; tells whether nothing is inside any more.
+    /// Closes this core's doors; tells whether nothing is inside any more. What is inside and waits
+    /// for a task is answered with what there is now, since nothing will come of waiting longer.
     pub(crate) fn close_doors(&self) -> bool {
-        self.core.close_doors()
+        let closed = self.core.close_doors();
+        self.core.with_shard(|shard| shard.end_waits());
+        closed
     }
 
     fn check_accepting(&self) -> Result<(), Error> {
@@ -215,10 +218,16 @@ impl Gateway for LocalGateway {
         self.request(|shard, answer| shard.submit_each(&specs, answer)).await
     }
 
-    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
+    async fn task_within(
+        self: Rc<Self>,
+        id: TaskId,
+        wait_ms: u64,
+        result_bytes: usize,
+    ) -> Result<TaskView, Error> {
         let core = self.core_of_task(id)?;
         let wait_ms = wait_ms.min(WAIT_MS_MAX);
-        match self.ask(core, &Request::Task(id, wait_ms), wait_ms + ANSWER_MS).await? {
+        let request = Request::Task(id, wait_ms, result_bytes as u64);
+        match self.ask(core, &request, wait_ms + ANSWER_MS).await? {
             Response::Task(view) => Ok(view),
             other => unreachable!("a question for a task was answered with {other:?}"),
         }

@@ -66,6 +66,7 @@ pub(super) fn from_log(
         realtime: config.log.realtime == Realtime::Auto,
     };
     let cores = bells.len() as CoreIndex;
+    let configured = types.len();
     let mut tables: Vec<TaskTable> = Vec::new();
     let grow_to = |tables: &mut Vec<TaskTable>, count: usize| {
         while tables.len() < count {
@@ -89,6 +90,16 @@ pub(super) fn from_log(
     })?;
     grow_to(&mut tables, opened.lanes.len());
     let recovered: usize = tables.iter().map(TaskTable::unended).sum();
+    for (type_index, added) in types.iter().skip(configured) {
+        let waiting: usize = tables.iter().map(|table| table.count_cold(type_index)).sum();
+        if waiting > 0 {
+            tracing::warn!(
+                agent_type = added.name,
+                waiting,
+                "tasks in the log are of a type that is not configured; they wait for workers of it"
+            );
+        }
+    }
     if recovered > 0 {
         tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");
     }

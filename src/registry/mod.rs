@@ -134,6 +134,11 @@ impl Directory {
         place.map_or(0, |place| homes[place].agents)
     }
 
+    /// How many agents of a type all cores own.
+    pub fn agents_of(&self, type_index: TypeIndex) -> usize {
+        self.homes_of(type_index).iter().map(|home| home.agents).sum()
+    }
+
     /// The agent of that id.
     pub fn get(&self, id: AgentId) -> Option<&Entry> {
         self.agents.get(&id).map(|known| &known.entry)
@@ -185,6 +190,7 @@ mod tests {
         directory.insert(first, Entry { type_index: 2, name: Some("clerk".into()) });
         assert_eq!(directory.homes_of(2), [home(0, 0), home(1, 1)], "nothing new");
         assert_eq!((directory.agents_on(2, 0), directory.agents_on(2, 7)), (1, 0));
+        assert_eq!((directory.agents_of(2), directory.agents_of(1)), (2, 0));
         directory.remove(first);
         directory.remove(first);
         assert_eq!(directory.homes_of(2), [home(1, 1)]);

@@ -2,7 +2,11 @@
 
 use super::sys;
 pub use glommio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{io, net::SocketAddr, os::fd::OwnedFd};
+
+/// Connections that the kernel keeps for a listener until they are accepted.
+const BACKLOG: libc::c_int = 1024;
 
 /// A connection on its way from the core that accepted it to another.
 #[derive(Debug)]
@@ -25,8 +29,16 @@ pub struct Listener(glommio::net::TcpListener);
 
 impl Listener {
     /// Listens on `address`; several cores may listen on the same one.
+    ///
+    /// The engine would let the kernel refuse an address for as long as it remembers connections
+    /// that a process before this one closed, about a minute: such an address may be used again.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        glommio::net::TcpListener::bind(address).map(Self).map_err(io::Error::from)
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self(sys::engine_listener(socket.into())))
     }
 
     /// Where it listens: tells the port when the system chose it.

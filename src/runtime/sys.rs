@@ -134,6 +134,12 @@ pub fn engine_stream(socket: OwnedFd) -> glommio::net::TcpStream {
     unsafe { glommio::net::TcpStream::from_raw_fd(socket.into_raw_fd()) }
 }
 
+/// An engine's listener over a socket that listens.
+pub fn engine_listener(socket: std::net::TcpListener) -> glommio::net::TcpListener {
+    // SAFETY: the descriptor is owned and handed over; the engine's listener closes it.
+    unsafe { glommio::net::TcpListener::from_raw_fd(socket.into_raw_fd()) }
+}
+
 /// A socket option that is an integer.
 pub fn set_socket_option(
     socket: &impl AsRawFd,

@@ -88,6 +88,12 @@ impl Output {
         self.bytes.len() - self.written
     }
 
+    /// Bytes that the buffer holds: those that wait, and written ones that did not leave it yet, which
+    /// are no more.
+    pub const fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The end of the buffer, to append to.
     pub const fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes

@@ -77,6 +77,15 @@ impl Listeners {
         *self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Finds out whether the addresses can be listened on, before anything else is begun.
+    ///
+    /// # Errors
+    /// As [`Listeners::open`].
+    pub fn check(&self) -> io::Result<()> {
+        check_free("server.rpc_address", self.listen.rpc)?;
+        check_free("server.http_address", self.listen.http)
+    }
+
     /// Opens the listeners of a core and serves what connects.
     ///
     /// # Errors
@@ -86,9 +95,9 @@ impl Listeners {
         let wanted = match *chosen {
             Some(addresses) => addresses,
             None => {
+                // Another process may have come since the first look.
+                self.check()?;
                 let Listen { rpc, http, .. } = self.listen;
-                check_free("server.rpc_address", rpc)?;
-                check_free("server.http_address", http)?;
                 Addresses { rpc, http }
             }
         };

@@ -17,6 +17,7 @@
 mod buffers;
 mod drain;
 pub mod http;
+mod large;
 pub mod listen;
 pub mod mcp;
 mod params;

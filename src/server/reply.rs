@@ -1,5 +1,6 @@
 //! The answers that every door gives, as MessagePack maps.
 
+use super::large::Turn;
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
@@ -20,6 +21,8 @@ pub enum Reply {
         view: TaskView,
         /// Whether a result is part of the answer.
         with_result: bool,
+        /// What a large result holds.
+        _turn: Option<Turn>,
     },
     /// `{tasks, cursor?}`
     Tasks(TaskPage),
@@ -64,7 +67,7 @@ impl Reply {
                 write::array(out, ids.len());
                 ids.iter().for_each(|id| task_id(out, *id));
             }
-            Self::Task { view, with_result } => task(out, view, *with_result),
+            Self::Task { view, with_result, .. } => task(out, view, *with_result),
             Self::Tasks(page) => {
                 write::map(out, 1 + usize::from(page.cursor.is_some()));
                 write::str(out, "tasks");
@@ -186,7 +189,7 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 19] = [
+const FIGURES: [Figure; 28] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
@@ -195,12 +198,21 @@ const FIGURES: [Figure; 19] = [
     ("batch_buffers", |core| core.batch_buffers),
     ("tasks_accepted", |core| core.tasks_accepted),
     ("tasks_refused", |core| core.tasks_refused),
+    ("tasks_repeated", |core| core.tasks_repeated),
+    ("tasks_recovered", |core| core.tasks_recovered),
     ("tasks_queued", |core| core.tasks_queued),
+    ("tasks_delayed", |core| core.tasks_delayed),
+    ("tasks_cold", |core| core.tasks_cold),
     ("tasks_running", |core| core.tasks_running),
     ("tasks_done", |core| core.tasks_done),
     ("tasks_dead", |core| core.tasks_dead),
     ("tasks_cancelled", |core| core.tasks_cancelled),
+    ("tasks_evicted", |core| core.tasks_evicted),
     ("attempts_failed", |core| core.attempts_failed),
+    ("dead_letters", |core| core.dead_letters),
+    ("dead_letters_requeued", |core| core.dead_letters_requeued),
+    ("dead_letters_purged", |core| core.dead_letters_purged),
+    ("keys", |core| core.keys),
     ("agents_started", |core| core.agents_started),
     ("agents_restarted", |core| core.agents_restarted),
     ("agents_stopped_idle", |core| core.agents_stopped_idle),

@@ -2,6 +2,7 @@
 
 use super::{
     Limits,
+    large::LargeResults,
     params::{Fields, agent_id, required, task_id, task_spec},
     reply::Reply,
     worker::{self, WorkerRequest, WorkerSession},
@@ -133,10 +134,11 @@ impl Request {
             }
             Self::SubmitBatch(specs) => Reply::SubmittedBatch(gateway.submit(specs).await?),
             Self::TaskStatus(id) => {
-                Reply::Task { view: gateway.task(id, 0).await?, with_result: false }
+                let view = gateway.task_within(id, 0, 0).await?;
+                Reply::Task { view, with_result: false, _turn: None }
             }
             Self::TaskResult { id, wait_ms } => {
-                Reply::Task { view: gateway.task(id, wait_ms).await?, with_result: true }
+                result(gateway, id, wait_ms, &session.large_results).await?
             }
             Self::Tasks { filter, cursor } => {
                 Reply::Tasks(gateway.tasks(filter, cursor, PAGE_TASKS).await?)
@@ -162,6 +164,23 @@ impl Request {
             Self::Health => Reply::Health { ready: gateway.ready(), stats: gateway.stats() },
         })
     }
+}
+
+/// Waits for a task's end; a large result is read when it is its turn.
+async fn result<G: Gateway>(
+    gateway: Rc<G>,
+    id: TaskId,
+    wait_ms: u64,
+    large_results: &LargeResults,
+) -> Result<Reply, Error> {
+    let small_bytes = large_results.small_bytes();
+    let mut view = gateway.clone().task_within(id, wait_ms, small_bytes).await?;
+    let mut turn = None;
+    if view.status == TaskStatus::Done && view.result.is_none() {
+        turn = Some(large_results.turn().await);
+        view = gateway.task(id, 0).await?;
+    }
+    Ok(Reply::Task { view, with_result: true, _turn: turn })
 }
 
 /// The id of the one task that was submitted.

@@ -188,7 +188,12 @@ impl Gateway for TestNode {
         self.left.set(self.left.get() + 1);
     }
 
-    async fn task(self: Rc<Self>, id: TaskId, wait_ms: u64) -> Result<TaskView, Error> {
+    async fn task_within(
+        self: Rc<Self>,
+        id: TaskId,
+        wait_ms: u64,
+        result_bytes: usize,
+    ) -> Result<TaskView, Error> {
         let view = self.tasks.borrow().get(&id).cloned();
         let mut view = view.ok_or_else(|| Error::NotFound(format!("no task {id}")))?;
         if !view.status.is_ended() && wait_ms > 0 {
@@ -200,7 +205,8 @@ impl Gateway for TestNode {
                 view.status = TaskStatus::Done;
             }
         }
-        view.result = view.result.filter(|_| view.status == TaskStatus::Done);
+        let done = view.status == TaskStatus::Done;
+        view.result = view.result.filter(|result| done && result.len() <= result_bytes);
         Ok(view)
     }
 

@@ -3,6 +3,8 @@
 //! A worker belongs to its connection: when that ends, what the worker holds goes to others.
 
 use super::{
+    Limits,
+    large::LargeResults,
     params::{Fields, registration, required},
     reply::Reply,
 };
@@ -25,6 +27,8 @@ const EXTEND_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 #[derive(Default)]
 pub struct WorkerSession {
     registered: RefCell<Option<Registered>>,
+    /// What bounds the results that are on their way to it.
+    pub large_results: LargeResults,
 }
 
 /// A worker, and the agent types that it named.
@@ -35,6 +39,11 @@ struct Registered {
 }
 
 impl WorkerSession {
+    /// A session of a connection on which many requests may wait.
+    pub fn new(limits: &Limits) -> Self {
+        Self { registered: RefCell::default(), large_results: LargeResults::new(limits) }
+    }
+
     /// The worker that registered here, to be told goodbye.
     pub fn take(&self) -> Option<Worker> {
         self.registered.borrow_mut().take().map(|registered| registered.worker)

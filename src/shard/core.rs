@@ -203,13 +203,10 @@ impl Shard {
                 }
                 Timer::Attempt(lease) => self.attempt_timed_out(lease),
                 Timer::Fetch(core, correlation) => self.fetch_timed_out(core, correlation),
-                Timer::Watch(core, correlation, id) => {
-                    self.tasks.watches.remove(&(core, correlation));
-                    let response = match self.tasks.stop_watching(id, core, correlation) {
-                        Some(()) => self.view_task(id),
-                        None => continue,
-                    };
-                    self.kernel.answer(core, correlation, &response);
+                Timer::Watch(core, correlation) => {
+                    if let Some(watch) = self.tasks.watches.remove(&(core, correlation)) {
+                        self.end_watch(core, correlation, &watch);
+                    }
                 }
                 Timer::Pool(type_index) => self.look_at_pool(type_index),
             }
@@ -254,12 +251,12 @@ impl Shard {
         }
     }
 
-    /// A task's view as a response.
-    pub(super) fn view_task(&mut self, id: TaskId) -> Response {
+    /// A task's view as a response; a result of more bytes is left out.
+    pub(super) fn view_task(&mut self, id: TaskId, result_bytes: usize) -> Response {
         if let Err(error) = self.tasks.of(id.partition).check_leading() {
             return Response::Failed(error);
         }
-        match self.tasks.view(id, &self.kernel.types) {
+        match self.tasks.view(id, result_bytes, &self.kernel.types) {
             Some(view) => Response::Task(view),
             None => Response::Failed(Error::NotFound(
                 "no such task: never accepted, or ended so long ago that it is forgotten".into(),

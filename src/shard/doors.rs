@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     registry::TypeIndex,
-    task::Fingerprint,
+    task::{CHOSEN_KEY_BYTES_MAX, Fingerprint},
     wire::{
         api::{Completion, Error, TaskSpec, TaskStatus, TaskView},
         batch::{Header, Kind, Value},
@@ -65,15 +65,30 @@ pub fn parts(specs: &[TaskSpec], placed: &[Placed]) -> Result<Vec<Part>, Error> 
             parts.len() - 1
         });
         parts[place].count += 1;
-        if let Some(key) = &spec.key {
+        if let Some(key) = scoped_key(spec) {
             let hash = fingerprint(spec).hash();
-            if *keys.entry((&spec.agent_type, key)).or_insert(hash) != hash {
+            if *keys.entry(key.clone()).or_insert(hash) != hash {
                 return Err(key_conflict());
             }
-            parts[place].keys.push((key.clone(), hash));
+            parts[place].keys.push((key, hash));
         }
     }
     Ok(parts)
+}
+
+/// A task's key as tables and the log know it: each agent type has keys of its own, and no type has
+/// a zero byte in its name.
+fn scoped_key(spec: &TaskSpec) -> Option<String> {
+    spec.key.as_ref().map(|key| format!("{}\0{key}", spec.agent_type))
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    match key.len() {
+        1..=CHOSEN_KEY_BYTES_MAX => Ok(()),
+        len => Err(Error::Invalid(format!(
+            "key: it has {len} bytes; allowed: 1 to {CHOSEN_KEY_BYTES_MAX}"
+        ))),
+    }
 }
 
 fn fingerprint(spec: &TaskSpec) -> Fingerprint<'_> {
@@ -103,12 +118,16 @@ impl Shard {
     /// Chooses a partition and an id for a task.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown agent type; nothing was done.
+    /// [`Error::NotFound`] for an unknown agent type, [`Error::Invalid`] for a key that is none;
+    /// nothing was done.
     pub fn place(&mut self, spec: &TaskSpec) -> Result<Placed, Error> {
         let type_index = self.find_type(&spec.agent_type)?;
         let partition = match &spec.key {
             // One partition knows all tasks of a key.
-            Some(key) => self.kernel.partition_of_key(type_index, key),
+            Some(key) => {
+                check_key(key)?;
+                self.kernel.partition_of_key(type_index, key)
+            }
             None => {
                 let core = self.kernel.choose_home(type_index);
                 self.kernel.partition_on(core)
@@ -215,8 +234,8 @@ impl Shard {
     /// Submits a task; the answer comes when it has ended.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown agent type, [`Error::Backpressure`] when too many
-    /// requests wait on this core; nothing was submitted.
+    /// As [`Shard::place`], and [`Error::Backpressure`] when too many requests wait on this core;
+    /// nothing was submitted.
     pub fn execute(
         &mut self,
         spec: TaskSpec,
@@ -240,6 +259,7 @@ impl Shard {
     }
 
     fn send_submission(&mut self, key: CallKey, spec: &TaskSpec, placed: Placed, asked: Asked) {
+        let scoped_key = scoped_key(spec).unwrap_or_default();
         let submission = Submission {
             random: placed.id.random,
             partition: placed.id.partition,
@@ -252,7 +272,7 @@ impl Shard {
             transient: spec.transient,
             place: asked.place,
             delay_ms: spec.delay_ms,
-            key: spec.key.as_deref().unwrap_or_default().as_bytes(),
+            key: scoped_key.as_bytes(),
             payload: &spec.payload,
         };
         let source = door_of(self.kernel.index).to_bits();

@@ -65,8 +65,8 @@ pub enum Timer {
     Attempt(Lease),
     /// A fetch has waited long enough: asker's core, correlation.
     Fetch(CoreIndex, u64),
-    /// Somebody has waited long enough for a task's end: asker's core, correlation, task.
-    Watch(CoreIndex, u64, TaskId),
+    /// Somebody has waited long enough for a task's end: asker's core, correlation.
+    Watch(CoreIndex, u64),
     /// A pool of agents may have to change.
     Pool(TypeIndex),
 }

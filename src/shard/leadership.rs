@@ -90,8 +90,8 @@ impl Shard {
         if target != watcher_of(target.core()) {
             return self.refuse(watcher, id, place, &Error::NotLeader(None));
         }
-        if let Some(timer) = self.tasks.watches.remove(&(target.core(), watcher.correlation)) {
-            self.kernel.wheel.cancel(timer);
+        if let Some(watch) = self.tasks.watches.remove(&(target.core(), watcher.correlation)) {
+            self.kernel.wheel.cancel(watch.timer);
         }
         let error = Response::Failed(Error::NotLeader(None));
         self.kernel.answer(target.core(), watcher.correlation, &error);

@@ -110,6 +110,7 @@ impl Partition {
     ) -> Result<(), Error> {
         self.check_leading()?;
         if !self.ledger.has_room() {
+            self.table.count_refused(count as usize);
             return Err(Error::Backpressure(LOG_RETRY_MS));
         }
         for (key, body_hash) in keys {
@@ -140,6 +141,7 @@ impl Partition {
         if reserved {
             self.table.release(1);
         }
+        self.table.count_refused(1);
         Err(Error::Backpressure(LOG_RETRY_MS))
     }
 

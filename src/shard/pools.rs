@@ -34,11 +34,12 @@ impl Pools {
     /// A pool a type, without agents.
     pub(super) fn new(core: CoreIndex, types: &Types, limits: &crate::config::Agents) -> Self {
         let watched = |(_, spec): (TypeIndex, &super::types::TypeSpec)| {
-            // Workers come by themselves: `grow_pool` starts none.
+            // Workers come by themselves, to any core: `grow_pool` starts none, and `seat_worker`
+            // counts those of all cores.
             let remote = spec.kind == AgentKind::Remote;
             let limits = PoolLimits {
                 min: spec.share(core, spec.min),
-                max: spec.share(core, spec.max),
+                max: if remote { spec.max } else { spec.share(core, spec.max) },
                 warmup_delay_ms: spec.warmup_delay_ms,
                 idle_timeout_ms: spec.idle_timeout_ms,
                 max_restarts: limits.max_restarts,

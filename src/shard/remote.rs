@@ -92,6 +92,16 @@ impl Shard {
                 "agents of type {name} are not workers: its kind is not \"remote\""
             )));
         }
+        let is_full = |type_index: &&TypeIndex| {
+            let workers = self.kernel.directory.agents_of(**type_index);
+            workers >= self.kernel.types.get(**type_index).max
+        };
+        if let Some(type_index) = types.iter().find(is_full) {
+            let name = &self.kernel.types.get(*type_index).name;
+            return Err(Error::Conflict(format!(
+                "the node has as many workers of type {name} as `max` allows"
+            )));
+        }
         let mut seats = Vec::new();
         for &type_index in types {
             match self.spawn_agent(type_index, None) {
@@ -151,6 +161,11 @@ impl Shard {
     /// Ends a worker's wait.
     pub(super) fn stop_fetch(&mut self, worker: &Worker) {
         self.answer_waiting(|fetch| fetch.worker == *worker);
+    }
+
+    /// Ends the waits of all workers.
+    pub(super) fn stop_fetches(&mut self) {
+        self.answer_waiting(|_| true);
     }
 
     /// Answers the waits that fit with no tasks.

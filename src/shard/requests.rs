@@ -4,6 +4,7 @@ use super::{
     core::Shard,
     kernel::{Timer, watcher_of},
     remote::Fetch,
+    tasks::Watch,
 };
 use crate::{
     task::pool::Input,
@@ -18,11 +19,12 @@ impl Shard {
     /// Does what a core asks and answers it, at once or when a task has ended.
     pub(super) fn handle_request(&mut self, asker: CoreIndex, correlation: u64, request: Request) {
         let response = match request {
-            Request::Task(id, wait_ms) => {
-                if wait_ms > 0 && self.watch_task(asker, correlation, id, wait_ms) {
+            Request::Task(id, wait_ms, result_bytes) => {
+                let result_bytes = usize::try_from(result_bytes).unwrap_or(usize::MAX);
+                if wait_ms > 0 && self.watch_task(asker, correlation, id, wait_ms, result_bytes) {
                     return;
                 }
-                self.view_task(id)
+                self.view_task(id, result_bytes)
             }
             Request::Tasks(partition, filter, from, max) => {
                 self.list_tasks(partition, &filter, from, max)
@@ -74,15 +76,40 @@ impl Shard {
     }
 
     /// Lets an asker wait for a task's end; false when there is nothing to wait for.
-    fn watch_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId, wait_ms: u64) -> bool {
+    fn watch_task(
+        &mut self,
+        asker: CoreIndex,
+        correlation: u64,
+        id: TaskId,
+        wait_ms: u64,
+        result_bytes: usize,
+    ) -> bool {
         let watcher = crate::task::Watcher { target: watcher_of(asker).to_bits(), correlation };
         if self.tasks.of(id.partition).check_leading().is_err() || !self.tasks.watch(id, watcher) {
             return false;
         }
-        let timer = Timer::Watch(asker, correlation, id);
+        let timer = Timer::Watch(asker, correlation);
         let timer = self.kernel.wheel.insert(self.kernel.now_ms() + wait_ms, timer);
-        self.tasks.watches.insert((asker, correlation), timer);
+        self.tasks.watches.insert((asker, correlation), Watch { timer, id, result_bytes });
         true
+    }
+
+    /// A wait for a task's end is over: it is answered with what is known of the task.
+    pub(super) fn end_watch(&mut self, asker: CoreIndex, correlation: u64, watch: &Watch) {
+        let Watch { id, result_bytes, .. } = *watch;
+        if self.tasks.stop_watching(id, asker, correlation).is_some() {
+            let response = self.view_task(id, result_bytes);
+            self.kernel.answer(asker, correlation, &response);
+        }
+    }
+
+    /// Ends all waits for tasks and for ends of tasks: each is answered with what there is now.
+    pub fn end_waits(&mut self) {
+        self.stop_fetches();
+        for ((asker, correlation), watch) in std::mem::take(&mut self.tasks.watches) {
+            self.kernel.wheel.cancel(watch.timer);
+            self.end_watch(asker, correlation, &watch);
+        }
     }
 }
 

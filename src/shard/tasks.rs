@@ -49,6 +49,15 @@ pub(super) struct Attempt {
     pub timer: TimerKey,
 }
 
+/// A wait for a task's end.
+pub(super) struct Watch {
+    /// What ends it before.
+    pub timer: TimerKey,
+    pub id: TaskId,
+    /// The longest result that is part of its answer, bytes.
+    pub result_bytes: usize,
+}
+
 /// A core's tasks and the agents' loads.
 pub(super) struct Tasks {
     /// The partitions that this core keeps: every one whose number leaves the core's own when it
@@ -62,8 +71,8 @@ pub(super) struct Tasks {
     pub attempts: HashMap<(PartitionIndex, u64), Attempt, RandomState>,
     /// Workers that fetch.
     pub remote: Remote,
-    /// What ends waits for a task's end, by the core that asked and its correlation.
-    pub watches: HashMap<(CoreIndex, u64), TimerKey>,
+    /// Waits for a task's end, by the core that asked and its correlation.
+    pub watches: HashMap<(CoreIndex, u64), Watch>,
     /// Whether a task could perhaps be given to an agent.
     assignable: bool,
     /// The node ends: no attempt begins any more.
@@ -149,12 +158,21 @@ impl Tasks {
             let counts = partition.table.counters();
             stats.tasks_accepted += counts.accepted;
             stats.tasks_refused += counts.refused;
+            stats.tasks_repeated += counts.repeated;
+            stats.tasks_recovered += counts.recovered;
             stats.tasks_queued += counts.queued;
+            stats.tasks_delayed += counts.delayed;
+            stats.tasks_cold += counts.cold;
             stats.tasks_running += counts.running;
             stats.tasks_done += counts.done;
             stats.tasks_dead += counts.dead;
             stats.tasks_cancelled += counts.cancelled;
+            stats.tasks_evicted += counts.evicted;
             stats.attempts_failed += counts.attempts_failed;
+            stats.dead_letters += counts.dead_letters;
+            stats.dead_letters_requeued += counts.requeued;
+            stats.dead_letters_purged += counts.purged;
+            stats.keys += counts.keys;
         }
     }
 
@@ -183,9 +201,10 @@ impl Tasks {
         self.assignable = true;
     }
 
-    pub(super) fn view(&self, id: TaskId, types: &Types) -> Option<TaskView> {
+    /// What is known of a task; a longer result is left out.
+    pub(super) fn view(&self, id: TaskId, result_bytes: usize, types: &Types) -> Option<TaskView> {
         let name = |type_index| types.get(type_index).name.clone();
-        self.table(id.partition).view(id.random, name)
+        self.table(id.partition).view(id.random, result_bytes, name)
     }
 
     pub(super) fn watch(&mut self, id: TaskId, watcher: Watcher) -> bool {
@@ -337,11 +356,11 @@ impl Shard {
             let target = AgentId::from_bits(watcher.target);
             if target == watcher_of(target.core()) {
                 let watch = (target.core(), watcher.correlation);
-                if let Some(timer) = self.tasks.watches.remove(&watch) {
+                if let Some(Watch { timer, result_bytes, .. }) = self.tasks.watches.remove(&watch) {
                     self.kernel.wheel.cancel(timer);
+                    let response = self.view_task(id, result_bytes);
+                    self.kernel.answer(target.core(), watcher.correlation, &response);
                 }
-                let response = self.view_task(id);
-                self.kernel.answer(target.core(), watcher.correlation, &response);
                 continue;
             }
             self.tell_end(partition, key, watcher);

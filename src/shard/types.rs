@@ -87,10 +87,6 @@ impl Types {
         if let Some(index) = self.find(name) {
             return index;
         }
-        tracing::warn!(
-            agent_type = name,
-            "tasks in the log are of a type that is not configured; they wait for workers of it"
-        );
         let index = self.list.len() as TypeIndex;
         self.by_name.insert(name.to_owned(), index);
         self.list.push(remote(name, cores));

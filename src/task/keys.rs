@@ -7,19 +7,23 @@ use super::{
     place::Spot,
     slab::Slab,
 };
-use crate::wire::api::Priority;
+use crate::{config::AGENT_NAME_BYTES_MAX, wire::api::Priority};
 use std::hash::{BuildHasher, RandomState};
 
 /// A key expires at a multiple of this, so that many do at a time, milliseconds.
 const EXPIRY_STEP_MS: u64 = 1_000;
 
-/// Longest key, bytes.
-pub const KEY_BYTES_MAX: usize = 256;
+/// Longest key that a submitter may choose, bytes.
+pub const CHOSEN_KEY_BYTES_MAX: usize = 256;
+
+/// Longest key, bytes: its scope, which is the name of an agent type, a zero byte, and what the
+/// submitter chose.
+pub const KEY_BYTES_MAX: usize = AGENT_NAME_BYTES_MAX + 1 + CHOSEN_KEY_BYTES_MAX;
 
 /// A key as it comes with a submission.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
-    /// What the submitter chose.
+    /// What the submitter chose, in its scope.
     pub bytes: &'a [u8],
     /// Tells whether a second submission is the same as the first: the [`Fingerprint::hash`].
     pub body_hash: u64,

@@ -43,7 +43,7 @@ mod tests;
 pub use attempts::Failed;
 pub use backlog::ColdKey;
 pub use entry::Watcher;
-pub use keys::{Fingerprint, KEY_BYTES_MAX, Key};
+pub use keys::{CHOSEN_KEY_BYTES_MAX, Fingerprint, KEY_BYTES_MAX, Key};
 pub use load::LoadIndex;
 pub use moving::{Cursor, Death, Live, Moving};
 pub use page::ListFilter;

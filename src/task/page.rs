@@ -65,6 +65,13 @@ impl TaskTable {
         self.list(filter, cursor, max, name)
     }
 
+    /// Tasks of a type that are cold; when the log was just replayed, all that have not ended.
+    pub fn count_cold(&self, type_index: TypeIndex) -> usize {
+        let slab = &self.cold.slab;
+        let of_type = |slot: &u32| slab[*slot].is_task() && slab[*slot].type_index == type_index;
+        (0..slab.slots()).filter(of_type).count()
+    }
+
     fn list_hot(
         &self,
         filter: ListFilter,
@@ -76,7 +83,7 @@ impl TaskTable {
         let shown = filter.status.is_none_or(|wanted| wanted == status)
             && filter.type_index.is_none_or(|wanted| wanted == entry.type_index)
             && (!filter.letters || entry.is(LETTER));
-        if shown { self.view_hot(key, false, name) } else { None }
+        if shown { self.view_hot(key, None, name) } else { None }
     }
 
     fn list_cold(

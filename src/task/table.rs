@@ -557,6 +557,11 @@ impl TaskTable {
         self.vacant.push(key);
     }
 
+    /// Counts submissions that were refused before they came here, because the log has no room.
+    pub fn count_refused(&mut self, count: usize) {
+        self.counters.refused += count as u64;
+    }
+
     pub(super) fn backpressure(&mut self, now_ms: u64) -> Error {
         let Counters { done, dead, cancelled, queued, delayed, .. } = self.counters;
         let ended = done + dead + cancelled;
@@ -804,23 +809,30 @@ impl TaskTable {
         (self.id(key), status, body)
     }
 
-    /// What is known of a task; `None` when it was not accepted yet, never, or is forgotten.
-    pub fn view(&self, random: u128, name: impl Fn(TypeIndex) -> String) -> Option<TaskView> {
+    /// What is known of a task, without a result of more than so many bytes; `None` when it was not
+    /// accepted yet, never, or is forgotten.
+    pub fn view(
+        &self,
+        random: u128,
+        result_bytes: usize,
+        name: impl Fn(TypeIndex) -> String,
+    ) -> Option<TaskView> {
         if let Some(slot) = self.cold.find(random) {
             return Some(self.view_cold(slot, name));
         }
-        self.view_hot(self.key(random)?, true, name)
+        self.view_hot(self.key(random)?, Some(result_bytes), name)
     }
 
     pub(super) fn view_hot(
         &self,
         key: u32,
-        with_result: bool,
+        result_bytes: Option<usize>,
         name: impl Fn(TypeIndex) -> String,
     ) -> Option<TaskView> {
         let entry = &self.entries[key as usize];
         let status = entry.state.status()?;
-        let has_result = with_result && status == TaskStatus::Done;
+        let fits = result_bytes.is_some_and(|most| entry.body.as_bytes().len() <= most);
+        let has_result = fits && status == TaskStatus::Done;
         Some(TaskView {
             id: self.id(key),
             agent_type: name(entry.type_index),

@@ -319,8 +319,16 @@ pub struct CoreStats {
     pub tasks_accepted: u64,
     /// Submissions refused with `backpressure`.
     pub tasks_refused: u64,
-    /// Tasks waiting now.
+    /// Submissions that were the same as an earlier one, by their key.
+    pub tasks_repeated: u64,
+    /// Unended tasks that were found in the log at the start.
+    pub tasks_recovered: u64,
+    /// Tasks waiting for an agent now, in memory or in the log alone.
     pub tasks_queued: u64,
+    /// Tasks waiting for their time.
+    pub tasks_delayed: u64,
+    /// Tasks waiting whose payload is in the log alone.
+    pub tasks_cold: u64,
     /// Tasks running now.
     pub tasks_running: u64,
     /// Tasks that ended well.
@@ -329,8 +337,18 @@ pub struct CoreStats {
     pub tasks_dead: u64,
     /// Tasks that were cancelled.
     pub tasks_cancelled: u64,
+    /// Tasks that died because a full queue gave them up.
+    pub tasks_evicted: u64,
     /// Attempts that failed.
     pub attempts_failed: u64,
+    /// Dead letters kept.
+    pub dead_letters: u64,
+    /// Dead letters that were queued again.
+    pub dead_letters_requeued: u64,
+    /// Dead letters forgotten because there were too many.
+    pub dead_letters_purged: u64,
+    /// Keys remembered.
+    pub keys: u64,
     /// Agents started, for whatever reason.
     pub agents_started: u64,
     /// Those of them that followed one which had crashed.

@@ -9,8 +9,9 @@ use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
 /// A question to a core.
 #[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub enum Request {
-    /// What is known of a task; answered when it ended or `wait_ms` passed.
-    Task(TaskId, u64),
+    /// What is known of a task; answered when it ended or `wait_ms` passed. A result longer than so
+    /// many bytes is left out.
+    Task(TaskId, u64, u64),
     /// A part of a partition's tasks: which, from where, and how many at most.
     Tasks(u16, TaskFilter, u64, u32),
     /// Ends a task.
@@ -106,7 +107,8 @@ pub struct Submission<'a> {
     pub place: u32,
     /// How long it waits before it may run, milliseconds.
     pub delay_ms: u64,
-    /// Makes it idempotent; empty for none.
+    /// Makes it idempotent: what its submitter chose, in the scope of the agent type; empty for
+    /// none.
     #[rkyv(with = InlineAsBox)]
     pub key: &'a [u8],
     /// One MessagePack value.

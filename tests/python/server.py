@@ -14,7 +14,7 @@ WAIT_S = 30
 
 
 class Server:
-    def __init__(self, *settings, config="examples/exec.toml", folder=None):
+    def __init__(self, *settings, config="examples/exec.toml", folder=None, stderr=None):
         words = [PROGRAM, "serve", "--json", "--config", config]
         # Without a folder that outlives it, what the node keeps goes with the test.
         self.own_folder = None if folder else tempfile.TemporaryDirectory(prefix="coreflow-")
@@ -22,7 +22,9 @@ class Server:
         chosen = ("server.rpc_address=127.0.0.1:0", "server.http_address=127.0.0.1:0")
         for setting in (*chosen, *settings):
             words += ["--set", setting]
-        self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
         line = self.process.stdout.readline()
         assert line, "the server did not start"
         said = json.loads(line)

@@ -198,6 +198,28 @@ def a_client_that_never_reads(server):
             pass
 
 
+def many_large_results_at_once(server):
+    """Half a gigabyte is asked for at once; all of it comes, a little at a time."""
+    payload, count = "x" * 500_000, 1000
+    submitter = Client(server)
+    task = submitter.call("task.submit", type="sleep", payload={"ms": 200})["id"]
+    done = submitter.call("task.submit", type="echo", payload=payload)["id"]
+    client = Client(server)
+    # Some of them wait first, and a small one is not held up by the large ones.
+    for asked in (done, task):
+        params = [{"id": asked, "wait_ms": 20000}]
+        requests = (msgpack.packb([0, number, "task.result", params]) for number in range(count))
+        client.connection.sendall(b"".join(requests))
+        answered = set()
+        while len(answered) < count:
+            for _, number, error, ended in client.unpacker:
+                assert error is None and ended["status"] == "done", (error, ended)
+                assert ended["result"] == (payload if asked == done else {"slept_ms": 200})
+                answered.add(number)
+            if len(answered) < count:
+                client.unpacker.feed(client.connection.recv(1 << 20))
+
+
 def a_client_that_dies_mid_frame(server):
     for number in range(100):
         for address, part in ((server.rpc, msgpack.packb(STATS)[:7]),
@@ -209,7 +231,8 @@ def a_client_that_dies_mid_frame(server):
 
 
 TESTS = (oversized_frame, truncated_frame, random_bytes, almost_right_frames, invalid_utf8,
-         deep_json, a_client_that_never_reads, a_client_that_dies_mid_frame)
+         deep_json, a_client_that_never_reads, many_large_results_at_once,
+         a_client_that_dies_mid_frame)
 
 
 def main():
@@ -223,7 +246,9 @@ def main():
             with neighbours:
                 test(server)
             grown = server.memory_bytes("VmHWM") - before
-            assert grown < GROWTH_BYTES, f"{test.__name__}: memory grew by {grown} bytes"
+            # Results pass through a batch, a view and the buffer of answers, each of a few at a time.
+            most = GROWTH_BYTES * 2 if test is many_large_results_at_once else GROWTH_BYTES
+            assert grown < most, f"{test.__name__}: memory grew by {grown} bytes"
             figures = {"peak_grown_kib": grown // 1024, "neighbours_served": neighbours.served}
             print("ok", test.__name__, json.dumps(figures))
 

@@ -71,6 +71,36 @@ def a_second_signal_exits_at_once():
         assert server.wait() == 1
 
 
+def waits_for_what_will_not_come_are_answered():
+    with serving("server.drain_ms=600000", config="tests/python/worker.toml") as server:
+        worker, client = Client(server), Client(server)
+        worker.call("worker.register", types=["errand"], capacity=1)
+        fetching = worker.ask("worker.fetch", wait_ms=600000)
+        task = client.call("task.submit", type="parcel", payload=1)["id"]
+        waiting = client.ask("task.result", id=task, wait_ms=600000)
+        begun = time.monotonic()
+        server.signal()
+        assert worker.answer(fetching) == (None, {"tasks": []})
+        error, known = client.answer(waiting)
+        assert error is None and (known["id"], known["status"]) == (task, "queued"), (error, known)
+        assert server.wait() == 0
+        took = time.monotonic() - begun
+        print(f"   stopped after {took:.2f} s of a drain of 600 s")
+        assert took < 20
+
+
+def a_wait_for_a_task_that_outlasts_the_drain_is_answered():
+    with serving("server.drain_ms=500") as server:
+        client = Client(server)
+        task = client.call("task.submit", type="sleep", payload={"ms": 60000})["id"]
+        client.until_running(task)
+        waiting = client.ask("task.result", id=task, wait_ms=600000)
+        server.signal()
+        error, known = client.answer(waiting)
+        assert error is None and known["status"] == "running", (error, known)
+        assert server.wait() == 0
+
+
 def agent_that(does):
     """The type "words", as a shell that does something for each task that it reads."""
     command = ["bash", "-c", "while read -r line; do " + does + "; done"]
@@ -123,6 +153,8 @@ def two_signals_at_the_same_moment_are_one():
 
 
 for test in (running_tasks_end_within_the_drain, nothing_new_is_accepted, a_drain_has_an_end,
+             waits_for_what_will_not_come_are_answered,
+             a_wait_for_a_task_that_outlasts_the_drain_is_answered,
              a_second_signal_exits_at_once, a_busy_child_ends_its_task_within_the_drain,
              two_signals_at_the_same_moment_are_one):
     test()

@@ -276,6 +276,32 @@ async def bad_requests_are_explained(server):
     await refused("invalid", client.call("worker.complete", id="what", lease=1))
 
 
+async def all_cores_together_have_as_many_workers_as_max_allows(server):
+    # One worker may be there, whichever core its connection lives on.
+    hands = [await Connection.open(server) for _ in range(4)]
+
+    def register(hand):
+        return hand.call("worker.register", types=["errand"], capacity=1)
+
+    async def registers(hand):
+        try:
+            await register(hand)
+            return True
+        except Exception as error:
+            assert "conflict" in str(error), error
+            return False
+
+    while hands:
+        hand = hands.pop()
+        # The core may not know yet that the one before has gone.
+        await until(lambda: registers(hand), "a place for a worker", limit_s=5)
+        listed = (await hand.call("agent.list", type="errand"))["agents"]
+        assert len(listed) == 1, listed
+        for other in hands:
+            await refused("conflict", register(other))
+        hand.hang_up()
+
+
 async def a_full_queue_refuses_before_it_accepts(server):
     client = await Connection.open(server)
     ids = []
@@ -308,6 +334,12 @@ async def a_full_queue_evicts_what_is_not_durable(server):
     for task in durable:
         assert (await client.status(task))["status"] == "queued", "a durable one never goes"
 
+    async def counted():
+        totals = (await client.call("node.stats"))["totals"]
+        return (totals["tasks_evicted"], totals["tasks_dead"]) == (10, 10)
+
+    await until(counted, "the figures tell of them")
+
 
 async def main():
     tests = (
@@ -328,6 +360,10 @@ async def main():
         for test in tests:
             await asyncio.wait_for(test(server), 60)
             print("ok", test.__name__)
+    with serving("agent.errand.max=1", config=CONFIG) as server:
+        test = all_cores_together_have_as_many_workers_as_max_allows
+        await asyncio.wait_for(test(server), 60)
+        print("ok", test.__name__)
     room = ("tasks.queue_primary=10", "tasks.queue_overflow=0")
     for policy, test in (
         ("reject", a_full_queue_refuses_before_it_accepts),

@@ -1,6 +1,10 @@
 //! The protocol without a transport, and over a pipe.
 
-use super::{Headers, Response, Transport, handle, stdio::serve_stdio, tools::TOOLS};
+use super::{
+    Headers, Response, Transport, handle,
+    stdio::serve_stdio,
+    tools::{self, TOOLS},
+};
 use crate::{
     server::testing::{LIMITS, Socket, TestEngine, TestNode, listen},
     wire::json::{Document, Json},
@@ -87,6 +91,30 @@ fn tools_are_listed_with_schemas_that_are_json() {
             assert!(!tool.get("description").unwrap().as_str().unwrap().contains("  "));
         }
     }
+}
+
+#[test]
+fn a_task_can_be_created_with_every_field_that_its_schema_has_and_no_other() {
+    let fields = [
+        r#""type":"echo""#,
+        r#""payload":null"#,
+        r#""priority":"high""#,
+        r#""timeout_ms":5"#,
+        r#""max_attempts":2"#,
+        r#""key":"k""#,
+        r#""delay_ms":7"#,
+        r#""durable":false"#,
+    ];
+    let mut schema = format!("{{{}}}", tools::find("task_create").unwrap().properties).into_bytes();
+    let schema = Document::parse(&mut schema, 1 << 20).unwrap();
+    for field in fields {
+        let name = field.split('"').nth(1).unwrap();
+        assert!(schema.root().get(name).is_some(), "{name} is not in the schema");
+    }
+    assert_eq!(schema.root().fields().count(), fields.len());
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"task_create","#;
+    let (_, created) = legacy(&format!(r#"{call}"arguments":{{{}}}}}}}"#, fields.join(",")));
+    assert!(created.contains(r#""isError":false"#), "{created}");
 }
 
 #[test]

@@ -193,7 +193,10 @@ where
     }
 
     fn collect_answers(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(answer)) = Pin::new(&mut self.in_flight).poll_next(cx) {
+        // What is not collected keeps its turn, so that no more large results come.
+        while self.output.held() < self.limits.write_buffer_bytes
+            && let Poll::Ready(Some(answer)) = Pin::new(&mut self.in_flight).poll_next(cx)
+        {
             self.calls_in_flight -= answer.calls;
             self.bytes_in_flight -= answer.bytes;
             answer.write(self.output.end());

@@ -33,7 +33,7 @@ pub async fn serve_rpc<S, G, E>(
     G: Gateway,
     E: Engine,
 {
-    let session = Rc::new(WorkerSession::default());
+    let session = Rc::new(WorkerSession::new(&limits));
     let start = |work| work::run(gateway.clone(), session.clone(), work);
     let mut connection = Connection::new(stream, limits, engine.clone(), start);
     let mut draining = pin!(drain.begun());

@@ -69,7 +69,7 @@ fn accepted(table: &mut TaskTable, random: u128) -> u32 {
 }
 
 fn view(table: &TaskTable, random: u128) -> Option<TaskView> {
-    table.view(random, |type_index| format!("type {type_index}"))
+    table.view(random, usize::MAX, |type_index| format!("type {type_index}"))
 }
 
 fn status(table: &TaskTable, random: u128) -> Option<TaskStatus> {
