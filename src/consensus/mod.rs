@@ -31,6 +31,7 @@ pub mod group;
 pub mod lane;
 pub mod log;
 pub mod open;
+pub mod peers;
 mod pending;
 pub mod reader;
 pub mod record;

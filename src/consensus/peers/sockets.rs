@@ -1,0 +1,482 @@
+//! Drives all links of a node from one thread that also has other things to do.
+//!
+//! The thread's loop: [`Sockets::receive`] what is there, [`Sockets::send`] what follows from it,
+//! [`Sockets::flush`], do something else (while the kernel takes and delivers bytes), and
+//! [`Sockets::wait`] when there is nothing to do.
+
+use super::{
+    Limits, Lost, Message, NodeId, Timing,
+    counters::{DoorCounters, LinkCounters},
+    door::{self, Arrival, Door},
+    frame::{Decoder, Received},
+    hello::{Identity, Refusal},
+    link::{Link, SendError, Taken},
+    seldom::Seldom,
+};
+use crate::runtime::{
+    doorbell::Doorbell,
+    nonblocking::{self, Listener},
+    poll::{self, Ready},
+};
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+/// Bytes that are read from one peer at a time, so that none holds the thread.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// Pieces of a vectored write.
+const PIECES_MAX: usize = 64;
+
+/// A node's side of all links.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The number that the cluster was made with.
+    pub cluster: u128,
+    /// This node.
+    pub node: NodeId,
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Random, another one at each start of the process.
+    pub seed: u64,
+    /// What a link may hold.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// What happened on a link.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Messages flow.
+    Connected(NodeId),
+    /// They do not any more.
+    Lost(NodeId, Lost),
+    /// A message came.
+    Message(NodeId, Received<'a>),
+}
+
+/// See the file.
+#[derive(Debug)]
+pub struct Sockets {
+    me: Identity,
+    limits: Limits,
+    timing: Timing,
+    random: fastrand::Rng,
+    began: Instant,
+    door: Door,
+    peers: BTreeMap<NodeId, Peer>,
+    /// What the last wait found.
+    ready: Option<Vec<(Place, Ready)>>,
+    /// Links that were lost, or removed, outside of [`Sockets::receive`]; one of them for each
+    /// connection that was in use.
+    untold: Vec<(NodeId, Lost)>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    link: Link,
+    addresses: Vec<SocketAddr>,
+    next_address: usize,
+    connection: Option<Connection>,
+    /// Lines about it in the log of messages.
+    losses: Seldom,
+    failures: Seldom,
+    connects: Seldom,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    decoder: Decoder,
+    /// The kernel took no more; a look tells when it does.
+    is_blocked: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Door(door::Place),
+    Peer(NodeId),
+}
+
+impl Sockets {
+    /// Listens; there are no peers yet.
+    ///
+    /// # Errors
+    /// The address is taken, or not of this machine.
+    pub fn new(config: Config, now: Instant) -> io::Result<Self> {
+        let Config { cluster, node, listen, seed, limits, timing } = config;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let listener = Listener::bind(listen)?;
+        Ok(Self {
+            me: Identity { cluster, node, instance: random.u64(..) },
+            limits,
+            timing,
+            random,
+            began: now,
+            door: Door::new(listener, timing.handshake_ms),
+            peers: BTreeMap::new(),
+            ready: None,
+            untold: Vec::new(),
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The kernel does not say, which it does for a socket that is bound.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.door.address()
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_millis().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Makes a node a peer, or tells that it has other addresses, of which one after the other is
+    /// tried. A connection in use stays: the handshake told who is behind it. A node is no peer of
+    /// itself: then this does nothing.
+    pub fn set_peer(&mut self, now: Instant, node: NodeId, addresses: Vec<SocketAddr>) {
+        let now_ms = self.ms(now);
+        if node == self.me.node {
+            return;
+        }
+        let seed = self.random.u64(..);
+        let (me, timing, limits) = (self.me, self.timing, self.limits);
+        let peer = self.peers.entry(node).or_insert_with(|| Peer {
+            link: Link::new(me, node, timing, limits, seed, now_ms),
+            addresses: Vec::new(),
+            next_address: 0,
+            connection: None,
+            losses: Seldom::default(),
+            failures: Seldom::default(),
+            connects: Seldom::default(),
+        });
+        if peer.addresses != addresses {
+            (peer.addresses, peer.next_address) = (addresses, 0);
+            if !peer.link.is_in_use() {
+                peer.connection = None;
+                peer.link.lost(now_ms, Lost::Replaced);
+                peer.link.hurry(now_ms);
+            }
+        }
+    }
+
+    /// Forgets a peer, its connection and what waits for it.
+    pub fn remove_peer(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.remove(&node)
+            && peer.link.is_in_use()
+        {
+            self.untold.push((node, Lost::Removed));
+        }
+    }
+
+    /// Queues a message, also while there is no connection.
+    ///
+    /// # Errors
+    /// It can never be sent. That a queue is full is none: its oldest messages go.
+    pub fn send(&mut self, node: NodeId, message: Message) -> Result<(), SendError> {
+        let peer = self.peers.get_mut(&node).ok_or(SendError::NoPeer(node))?;
+        peer.link.send(message)
+    }
+
+    /// Messages that wait for a peer, and their bytes, those that are being written apart.
+    pub fn queued(&self, node: NodeId) -> (usize, usize) {
+        self.peers.get(&node).map_or((0, 0), |peer| peer.link.queued())
+    }
+
+    /// Whether messages flow.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.link.is_in_use())
+    }
+
+    /// What each link counted.
+    pub fn counters(&self) -> impl Iterator<Item = (NodeId, &LinkCounters)> {
+        self.peers.iter().map(|(node, peer)| (*node, peer.link.counters()))
+    }
+
+    /// What the listener counted.
+    pub fn door_counters(&self) -> &DoorCounters {
+        self.door.counters()
+    }
+
+    /// Writes what the kernel takes now.
+    pub fn flush(&mut self, now: Instant) {
+        let now_ms = self.ms(now);
+        for (node, peer) in &mut self.peers {
+            if let Err(why) = peer.write(now_ms)
+                && peer.lose(*node, now_ms, why)
+            {
+                self.untold.push((*node, why));
+            }
+        }
+    }
+
+    /// Reads what is there, a bounded amount of each peer, and tells it; lets in who connects and
+    /// dials who is due.
+    pub fn receive(&mut self, now: Instant, mut tell: impl FnMut(Event<'_>)) {
+        let now_ms = self.ms(now);
+        for (node, why) in self.untold.drain(..) {
+            tell(Event::Lost(node, why));
+        }
+        let ready = match self.ready.take() {
+            Some(ready) => ready,
+            // A look that fails finds nothing; there will be another.
+            None => self.look(now_ms, Some(Duration::ZERO), None).unwrap_or_default().0,
+        };
+        let mut arrivals = Vec::new();
+        for (place, ready) in ready {
+            match place {
+                Place::Door(place) => self.door.receive(place, now_ms, &mut arrivals),
+                Place::Peer(node) => {
+                    if let Some(peer) = self.peers.get_mut(&node) {
+                        peer.serve(node, ready, now_ms, &mut tell);
+                    }
+                }
+            }
+        }
+        for arrival in arrivals {
+            self.let_in(arrival, now_ms, &mut tell);
+        }
+        self.door.turn(now_ms);
+        for (node, peer) in &mut self.peers {
+            peer.turn(*node, now_ms, self.timing, &mut tell);
+        }
+    }
+
+    fn let_in(&mut self, arrival: Arrival, now_ms: u64, tell: &mut impl FnMut(Event<'_>)) {
+        let Arrival { stream, from, hello } = arrival;
+        let peer = self.peers.get_mut(&hello.from);
+        let judged = hello.judge(&self.me, peer.is_some());
+        let refused = match (judged, peer) {
+            (Ok(()), Some(peer)) if peer.link.is_stale(hello.nonce) => {
+                peer.link.refused();
+                Refusal::Stale
+            }
+            (Ok(()), Some(peer)) => {
+                if peer.lose(hello.from, now_ms, Lost::Replaced) {
+                    tell(Event::Lost(hello.from, Lost::Replaced));
+                }
+                // It works untuned as well.
+                let _ = nonblocking::tune(&stream, Duration::from_millis(self.timing.silence_ms));
+                let decoder = Decoder::new(self.limits.frame_bytes);
+                peer.connection = Some(Connection { stream, decoder, is_blocked: false });
+                peer.link.accepted(now_ms, hello.nonce);
+                peer.say_connected(hello.from, now_ms);
+                tell(Event::Connected(hello.from));
+                return;
+            }
+            (Ok(()), None) => Refusal::Unknown,
+            (Err(why), peer) => {
+                if let Some(peer) = peer {
+                    peer.link.refused();
+                }
+                why
+            }
+        };
+        self.door.refuse(stream, from, refused, now_ms);
+    }
+
+    /// Sleeps until a link has something to read, or room for what was not written, or something to
+    /// do at a certain time; until `bell` rings, of which every ring is taken; or until `limit` has
+    /// passed.
+    ///
+    /// # Errors
+    /// The kernel has no memory for the call.
+    pub fn wait(
+        &mut self,
+        now: Instant,
+        limit: Option<Duration>,
+        bell: &Doorbell,
+    ) -> io::Result<()> {
+        let now_ms = self.ms(now);
+        let links = self.peers.values().filter_map(|peer| peer.link.next_ms());
+        let own = links.chain(self.door.next_ms(now_ms)).min();
+        let own = own.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)));
+        let untold = (!self.untold.is_empty()).then_some(Duration::ZERO);
+        let limit = [limit, own, untold].into_iter().flatten().min();
+        let (ready, rang) = self.look(now_ms, limit, Some(bell.as_fd()))?;
+        self.ready = Some(ready);
+        if rang { bell.take_rings() } else { Ok(()) }
+    }
+
+    /// Asks the kernel what is ready, and whether `bell` is.
+    fn look(
+        &self,
+        now_ms: u64,
+        limit: Option<Duration>,
+        bell: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(Vec<(Place, Ready)>, bool)> {
+        let peers = self.peers.iter().filter_map(|(node, peer)| {
+            let fd = peer.connection.as_ref()?.stream.as_fd();
+            Some((Place::Peer(*node), fd, peer.wanted()))
+        });
+        let door = self.door.wanted(now_ms);
+        let door = door.map(|(place, fd, ready)| (Place::Door(place), fd, ready));
+        let (places, mut wanted): (Vec<_>, Vec<_>) =
+            peers.chain(door).map(|(place, fd, ready)| (place, (fd, ready))).unzip();
+        wanted.extend(bell.map(|bell| (bell, Ready::READABLE)));
+        let ready = poll::poll(&wanted, limit)?;
+        let rang = bell.is_some() && ready.last().is_some_and(|bell| bell.any());
+        let found = places.into_iter().zip(ready).filter(|(_, ready)| ready.any()).collect();
+        Ok((found, rang))
+    }
+}
+
+impl Peer {
+    fn wanted(&self) -> Ready {
+        if self.link.is_connecting() {
+            return Ready::WRITABLE;
+        }
+        Ready { readable: true, writable: self.link.has_unwritten() }
+    }
+
+    fn serve(&mut self, node: NodeId, ready: Ready, now_ms: u64, tell: &mut impl FnMut(Event<'_>)) {
+        let Some(connection) = &mut self.connection else { return };
+        if ready.writable {
+            connection.is_blocked = false;
+        }
+        let served = if self.link.is_connecting() {
+            let connected = nonblocking::connected(&connection.stream);
+            connected.map(|()| self.link.opened()).map_err(Lost::from)
+        } else if ready.readable {
+            self.read(node, now_ms, tell)
+        } else {
+            Ok(())
+        };
+        if let Err(why) = served
+            && self.lose(node, now_ms, why)
+        {
+            tell(Event::Lost(node, why));
+        }
+    }
+
+    fn read(
+        &mut self,
+        node: NodeId,
+        now_ms: u64,
+        tell: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), Lost> {
+        let mut left = READ_BYTES_MAX;
+        while left > 0
+            && let Some(Connection { stream, decoder, .. }) = &mut self.connection
+        {
+            let space = decoder.space();
+            let room = space.len().min(left);
+            let bytes = match stream.read(&mut space[..room]) {
+                Ok(0) => return Err(Lost::Closed),
+                Ok(bytes) => bytes,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::Interrupted => continue,
+                    kind => return Err(Lost::Failed(kind)),
+                },
+            };
+            decoder.filled(bytes);
+            self.link.read(now_ms, bytes);
+            let was_in_use = self.link.is_in_use();
+            while let Some(frame) = decoder.next_frame()? {
+                match self.link.take(now_ms, frame)? {
+                    Taken::Nothing => {}
+                    Taken::Connected => {
+                        decoder.set_body_bytes_max(self.link.limits().frame_bytes);
+                        tell(Event::Connected(node));
+                    }
+                    Taken::Messages(mut messages) => {
+                        while let Some(message) = messages.next_message()? {
+                            self.link.told();
+                            tell(Event::Message(node, message));
+                        }
+                    }
+                }
+            }
+            if self.link.is_in_use() && !was_in_use {
+                self.say_connected(node, now_ms);
+            }
+            // Fewer bytes than there was room for: the kernel has no more.
+            if bytes < room {
+                return Ok(());
+            }
+            left -= bytes;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, now_ms: u64) -> Result<(), Lost> {
+        if self.link.is_connecting() {
+            return Ok(());
+        }
+        while let Some(Connection { stream, is_blocked: is_blocked @ false, .. }) =
+            &mut self.connection
+            && self.link.has_unwritten()
+        {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let filled = self.link.unwritten(&mut pieces);
+            match stream.write_vectored(&pieces[..filled]) {
+                Ok(0) => return Err(Lost::Failed(io::ErrorKind::WriteZero)),
+                Ok(bytes) => self.link.written(now_ms, bytes),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => *is_blocked = true,
+                    io::ErrorKind::Interrupted => {}
+                    kind => return Err(Lost::Failed(kind)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(
+        &mut self,
+        node: NodeId,
+        now_ms: u64,
+        timing: Timing,
+        tell: &mut impl FnMut(Event<'_>),
+    ) {
+        if let Err(why) = self.link.turn(now_ms)
+            && self.lose(node, now_ms, why)
+        {
+            tell(Event::Lost(node, why));
+        }
+        if self.link.dial(now_ms)
+            && let Err(error) = self.dial(timing)
+        {
+            self.lose(node, now_ms, error.into());
+        }
+    }
+
+    fn dial(&mut self, timing: Timing) -> io::Result<()> {
+        let address = self.addresses.get(self.next_address % self.addresses.len().max(1));
+        let address = *address.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        self.next_address += 1;
+        let stream = nonblocking::connect(address)?;
+        nonblocking::tune(&stream, Duration::from_millis(timing.silence_ms))?;
+        let decoder = Decoder::of_hello();
+        self.connection = Some(Connection { stream, decoder, is_blocked: false });
+        Ok(())
+    }
+
+    /// Closes the connection; tells whether messages could flow on it.
+    fn lose(&mut self, node: NodeId, now_ms: u64, why: Lost) -> bool {
+        self.connection = None;
+        let was_in_use = self.link.lost(now_ms, why);
+        if was_in_use {
+            if let Some(unsaid) = self.losses.say(now_ms) {
+                tracing::warn!(node, unsaid, "the link to a node is lost: {why}");
+            }
+        } else if why != Lost::Replaced
+            && let Some(unsaid) = self.failures.say(now_ms)
+        {
+            tracing::warn!(node, unsaid, "a node cannot be reached: {why}");
+        }
+        was_in_use
+    }
+
+    fn say_connected(&mut self, node: NodeId, now_ms: u64) {
+        if let Some(unsaid) = self.connects.say(now_ms) {
+            tracing::info!(node, unsaid, "the link to a node is there");
+        }
+    }
+}
