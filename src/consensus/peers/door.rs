@@ -38,6 +38,8 @@ pub struct Arrival {
     pub stream: TcpStream,
     pub from: SocketAddr,
     pub hello: Hello,
+    /// With what came behind the hello, if anything did.
+    pub decoder: Decoder,
 }
 
 #[derive(Debug)]
@@ -163,8 +165,8 @@ impl Door {
             Heard::Gone => self.counters.gone += 1,
             Heard::Refused(why) => self.refuse(guest.stream, guest.from, why, now_ms),
             Heard::Hello(hello) => {
-                let Guest { stream, from, .. } = guest;
-                arrivals.push(Arrival { stream, from, hello });
+                let Guest { stream, from, decoder, .. } = guest;
+                arrivals.push(Arrival { stream, from, hello, decoder });
             }
         }
     }
@@ -203,17 +205,12 @@ impl Guest {
                     _ => return Heard::Gone,
                 },
             }
-            let heard = match self.decoder.next_frame() {
-                Ok(None) => continue,
-                Ok(Some(Frame::Hello(hello))) => Heard::Hello(hello),
-                Ok(Some(_)) => Heard::Refused(Refusal::NoHello),
-                Err(error) => Heard::Refused(error.into()),
-            };
-            // A node says nothing more before it is answered.
-            return match heard {
-                Heard::Hello(_) if !self.decoder.is_empty() => Heard::Refused(Refusal::NoHello),
-                heard => heard,
-            };
+            match self.decoder.next_frame() {
+                Ok(None) => {}
+                Ok(Some(Frame::Hello(hello))) => return Heard::Hello(hello),
+                Ok(Some(_)) => return Heard::Refused(Refusal::NoHello),
+                Err(error) => return Heard::Refused(error.into()),
+            }
         }
     }
 }

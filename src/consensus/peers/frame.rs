@@ -140,6 +140,11 @@ impl Decoder {
         self.body_bytes_max = body_bytes_max;
     }
 
+    /// Bytes of memory that it holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.buffer.capacity() + self.unpacked.plain.capacity()
+    }
+
     /// Room for bytes that arrive, never empty after [`Decoder::next_frame`] had no more frames.
     pub fn space(&mut self) -> &mut [u8] {
         let room = ROOM_BYTES.min(HEAD_BYTES + self.body_bytes_max);

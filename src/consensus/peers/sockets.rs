@@ -248,7 +248,7 @@ impl Sockets {
     }
 
     fn let_in(&mut self, arrival: Arrival, now_ms: u64, tell: &mut impl FnMut(Event<'_>)) {
-        let Arrival { stream, from, hello } = arrival;
+        let Arrival { stream, from, hello, mut decoder } = arrival;
         let peer = self.peers.get_mut(&hello.from);
         let judged = hello.judge(&self.me, peer.is_some());
         let refused = match (judged, peer) {
@@ -262,7 +262,7 @@ impl Sockets {
                 }
                 // It works untuned as well.
                 let _ = nonblocking::tune(&stream, Duration::from_millis(self.timing.silence_ms));
-                let decoder = Decoder::new(self.limits.frame_bytes);
+                decoder.set_body_bytes_max(self.limits.frame_bytes);
                 peer.connection = Some(Connection { stream, decoder, is_blocked: false });
                 peer.link.accepted(now_ms, hello.nonce);
                 peer.say_connected(hello.from, now_ms);
@@ -282,7 +282,7 @@ impl Sockets {
 
     /// Sleeps until a link has something to read, or room for what was not written, or something to
     /// do at a certain time; until `bell` rings, of which every ring is taken; or until `limit` has
-    /// passed.
+    /// passed. Tells whether a link is ready for something.
     ///
     /// # Errors
     /// The kernel has no memory for the call.
@@ -291,7 +291,7 @@ impl Sockets {
         now: Instant,
         limit: Option<Duration>,
         bell: &Doorbell,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let now_ms = self.ms(now);
         let links = self.peers.values().filter_map(|peer| peer.link.next_ms());
         let own = links.chain(self.door.next_ms(now_ms)).min();
@@ -299,8 +299,12 @@ impl Sockets {
         let untold = (!self.untold.is_empty()).then_some(Duration::ZERO);
         let limit = [limit, own, untold].into_iter().flatten().min();
         let (ready, rang) = self.look(now_ms, limit, Some(bell.as_fd()))?;
+        if rang {
+            bell.take_rings()?;
+        }
+        let is_ready = !ready.is_empty();
         self.ready = Some(ready);
-        if rang { bell.take_rings() } else { Ok(()) }
+        Ok(is_ready)
     }
 
     /// Asks the kernel what is ready, and whether `bell` is.
