@@ -439,7 +439,13 @@ impl Peer {
         timing: Timing,
         tell: &mut impl FnMut(Event<'_>),
     ) {
-        if let Err(why) = self.link.turn(now_ms)
+        let mut turned = self.link.turn(now_ms);
+        if turned == Err(Lost::Silent) {
+            // What the last look found may be old: this thread may have been away ever since.
+            let read = self.read(node, now_ms, tell);
+            turned = read.and_then(|()| self.link.turn(now_ms));
+        }
+        if let Err(why) = turned
             && self.lose(node, now_ms, why)
         {
             tell(Event::Lost(node, why));

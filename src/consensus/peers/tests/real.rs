@@ -241,3 +241,25 @@ fn a_link_at_rest_stays_and_costs_keepalives() {
     assert_eq!((low.counters(2).losses, high.counters(1).losses), (0, 0));
     assert!(low.counters(2).bytes_out < 1000);
 }
+
+#[test]
+fn a_node_that_was_away_reads_before_it_calls_its_peer_silent() {
+    let (mut low, mut high) = pair();
+    let Node { sockets, bell, .. } = &mut low;
+    assert!(!sockets.wait(Instant::now(), Some(Duration::ZERO), bell).unwrap());
+    high.sockets.send(1, numbered(1)).unwrap();
+    high.sockets.flush(Instant::now());
+    let later = |ms| Instant::now() + Duration::from_millis(TIMING.silence_ms + ms);
+    let mut events = Vec::new();
+    sockets.receive(later(0), |event| {
+        events.push(matches!(event, Event::Message(2, _)));
+    });
+    assert_eq!(events, [true]);
+    // Now there is nothing to read.
+    let mut lost = Vec::new();
+    sockets.receive(later(TIMING.silence_ms + 1000), |event| match event {
+        Event::Lost(node, why) => lost.push((node, why)),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(lost, [(2, Lost::Silent)]);
+}
