@@ -18,23 +18,26 @@
 //! node behind an address), it does not prove who somebody is, and nothing is encrypted.
 //!
 //! The files: `frame.rs` is the bytes, `hello.rs` the handshake, `message.rs` what is sent,
-//! `outgoing.rs` what waits, `link.rs` the life of a link, all pure; `door.rs` receives whoever
-//! connects, `sockets.rs` drives everything; `counters.rs` are the figures, `seldom.rs` keeps the
-//! log of messages short.
+//! `outgoing.rs` what waits, `limits.rs` what it may cost, `link.rs` the life of a link, all pure;
+//! `door.rs` receives whoever connects, `peer.rs` moves the bytes of a link, `sockets.rs` drives
+//! everything; `counters.rs` are the figures, `seldom.rs` keeps the log of messages short.
 
 pub mod counters;
 mod door;
 pub mod frame;
 pub mod hello;
+pub mod limits;
 pub mod link;
 pub mod message;
 mod outgoing;
+mod peer;
 mod seldom;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
 
-pub use link::{Limits, Lost, Timing};
+pub use limits::{Limits, Timing};
+pub use link::Lost;
 pub use message::{Message, Shared};
 pub use sockets::{Config, Event, Sockets};
 
