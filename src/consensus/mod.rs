@@ -20,7 +20,7 @@
 //! what a shard sends and what a write carries; `disk.rs` what is asked of a disk, `files.rs` the
 //! real one, `simulated.rs` the one that fails; `survey.rs` reads a log, `writer.rs` writes it,
 //! both pure; `lane.rs`, `thread.rs` and `open.rs` run them; `reader.rs` reads single records;
-//! `tally.rs` counts what is in a log.
+//! `tally.rs` counts what is in a log. `peers/` are the links to the other nodes of a cluster.
 
 pub mod block;
 pub mod damage;
@@ -32,6 +32,7 @@ mod keeper;
 pub mod lane;
 pub mod log;
 pub mod open;
+pub mod peers;
 mod pending;
 pub mod raft;
 pub mod reader;

@@ -4,7 +4,7 @@ use super::{fs::Pipe, parking::Parking, sys};
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -51,11 +51,15 @@ impl Doorbell {
     /// # Errors
     /// The kernel refuses to wait, which it does not do to a descriptor that is open.
     pub fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
-        if sys::wait_readable(&self.0.event, limit)? {
-            // One read takes every ring so far.
-            (&self.0.event).read_exact(&mut [0; size_of::<u64>()])?;
-        }
-        Ok(())
+        if sys::wait_readable(&self.0.event, limit)? { self.take_rings() } else { Ok(()) }
+    }
+
+    /// Takes every ring so far, after its descriptor was found readable; otherwise it waits for one.
+    ///
+    /// # Errors
+    /// The kernel refuses to read, which it does not do to a descriptor that is open.
+    pub fn take_rings(&self) -> io::Result<()> {
+        (&self.0.event).read_exact(&mut [0; size_of::<u64>()])
     }
 
     /// Runs on the bell's own core for the core's whole life: calls `woken` after each ring, until
@@ -68,5 +72,12 @@ impl Doorbell {
                 return Ok(());
             }
         }
+    }
+}
+
+impl AsFd for Doorbell {
+    /// For a thread that waits for other descriptors too.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
     }
 }

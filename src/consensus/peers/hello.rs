@@ -1,0 +1,209 @@
+//! The handshake: what two nodes say before anything else, and why one refuses the other.
+
+use super::{NodeId, frame::FrameError};
+
+const MAGIC: [u8; 8] = *b"coreflow";
+/// Bytes of a hello's body.
+pub const HELLO_BYTES: usize = 72;
+
+/// A name for one connection, never given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nonce {
+    /// Random, chosen when the process started.
+    pub instance: u64,
+    /// Grows with each connection of a link in the life of the process.
+    pub attempt: u64,
+}
+
+/// Who a node is, as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The number that the cluster was made with.
+    pub cluster: u128,
+    /// This node.
+    pub node: NodeId,
+    /// Random, chosen when the process started.
+    pub instance: u64,
+}
+
+/// The first frame of each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The cluster of the one who says it.
+    pub cluster: u128,
+    /// Who says it.
+    pub from: NodeId,
+    /// To whom it believes to talk.
+    pub to: NodeId,
+    /// Its name for the connection.
+    pub nonce: Nonce,
+    /// The other side's name for it; zeros in the hello of the one who dialled.
+    pub answers: Nonce,
+}
+
+impl Hello {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; HELLO_BYTES] {
+        let mut body = [0; HELLO_BYTES];
+        body[..8].copy_from_slice(&MAGIC);
+        body[8..24].copy_from_slice(&self.cluster.to_le_bytes());
+        let Self { from, to, nonce, answers, .. } = self;
+        let numbers =
+            [*from, *to, nonce.instance, nonce.attempt, answers.instance, answers.attempt];
+        for (place, number) in body[24..].chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        body
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// It is no hello.
+    pub fn decode(body: &[u8]) -> Result<Self, FrameError> {
+        let body: &[u8; HELLO_BYTES] = body.try_into().map_err(|_| FrameError::Hello)?;
+        if body[..8] != MAGIC {
+            return Err(FrameError::Hello);
+        }
+        let number = |index: usize| {
+            let start = 24 + 8 * index;
+            u64::from_le_bytes(body[start..start + 8].try_into().expect("eight bytes"))
+        };
+        Ok(Self {
+            cluster: u128::from_le_bytes(body[8..24].try_into().expect("sixteen bytes")),
+            from: number(0),
+            to: number(1),
+            nonce: Nonce { instance: number(2), attempt: number(3) },
+            answers: Nonce { instance: number(4), attempt: number(5) },
+        })
+    }
+
+    /// Whether the one who dialled with this hello is let in.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn judge(&self, me: &Identity, is_peer: bool) -> Result<(), Refusal> {
+        if self.cluster != me.cluster {
+            Err(Refusal::Cluster)
+        } else if self.from == me.node {
+            Err(Refusal::Itself)
+        } else if self.to != me.node {
+            Err(Refusal::Node)
+        } else if !is_peer {
+            Err(Refusal::Unknown)
+        } else if self.from > me.node {
+            Err(Refusal::Direction)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether this is the answer of `peer` to the hello with that nonce.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge_answer(&self, me: &Identity, peer: NodeId, nonce: Nonce) -> Result<(), Refusal> {
+        if self.cluster != me.cluster {
+            Err(Refusal::Cluster)
+        } else if self.from == me.node {
+            Err(Refusal::Itself)
+        } else if self.from != peer || self.to != me.node {
+            Err(Refusal::Node)
+        } else if self.answers != nonce {
+            Err(Refusal::Stale)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Why a connection is not used. Each is said to the other side, which sees the reason from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[repr(u8)]
+pub enum Refusal {
+    /// The first bytes are no hello.
+    #[error("what connected is no node of coreflow")]
+    NoHello = 1,
+    /// The frames are of another version.
+    #[error("the two nodes speak different versions of the protocol")]
+    Version,
+    /// The numbers of the clusters differ.
+    #[error("the two nodes belong to different clusters")]
+    Cluster,
+    /// An address leads to another node than it should.
+    #[error("another node than expected is behind the address")]
+    Node,
+    /// Both sides have the same id.
+    #[error("a node reached itself, or two nodes have the same id")]
+    Itself,
+    /// The dialling node is not among the peers.
+    #[error("the node is not among the peers of the one that it dialled")]
+    Unknown,
+    /// The dialling node has the higher id.
+    #[error("the node with the higher id dialled, which only the lower one does")]
+    Direction,
+    /// A connection that was given up before, or an answer to another one.
+    #[error("the connection is older than the one in use")]
+    Stale,
+    /// No hello within the time for it.
+    #[error("no handshake came in time")]
+    Late,
+    /// Others connected, and there was no room for more that had said nothing yet.
+    #[error("too many connections without a handshake")]
+    Crowded,
+}
+
+impl Refusal {
+    /// Every reason, in the order of their codes.
+    pub const ALL: [Self; 10] = [
+        Self::NoHello,
+        Self::Version,
+        Self::Cluster,
+        Self::Node,
+        Self::Itself,
+        Self::Unknown,
+        Self::Direction,
+        Self::Stale,
+        Self::Late,
+        Self::Crowded,
+    ];
+
+    /// Its place in [`Refusal::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize - 1
+    }
+
+    /// What it is called in a label of a metric.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoHello => "no_hello",
+            Self::Version => "version",
+            Self::Cluster => "cluster",
+            Self::Node => "node",
+            Self::Itself => "itself",
+            Self::Unknown => "unknown",
+            Self::Direction => "direction",
+            Self::Stale => "stale",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+        }
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// It is no refusal.
+    pub fn decode(body: &[u8]) -> Result<Self, FrameError> {
+        match body {
+            &[code @ 1..=10] => Ok(Self::ALL[usize::from(code) - 1]),
+            _ => Err(FrameError::Refusal),
+        }
+    }
+}
+
+impl From<FrameError> for Refusal {
+    /// Why a connection whose first bytes were not understood is refused.
+    fn from(error: FrameError) -> Self {
+        if matches!(error, FrameError::Version(_)) { Self::Version } else { Self::NoHello }
+    }
+}

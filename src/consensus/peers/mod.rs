@@ -1,0 +1,45 @@
+//! The links between the nodes of a cluster: messages, in order, over one connection a pair.
+//!
+//! ```text
+//! log thread: send ──► queue (bounded) ──► frame ──► socket ═══► socket ──► decoder ──► Event
+//!                      one for each peer    what waited is one frame        checked before it is told
+//! ```
+//!
+//! Invariants worth naming
+//! - What is told was sent by that peer, whole and unchanged, in the order in which it was sent,
+//!   and is told at most once. It may be missing: when a queue is full its oldest messages are
+//!   dropped, and a connection that is lost takes with it what was under way. Raft repeats.
+//! - Of a pair of nodes the one with the lower id dials, so that there are never two connections
+//!   in use; one that comes later replaces the one before, and never the other way round.
+//! - What a stranger can cost is bounded: connections without a handshake, their bytes, their time.
+//! - Nothing here waits but [`sockets::Sockets::wait`].
+//!
+//! Nodes trust each other and their network: the handshake finds mistakes (another cluster, another
+//! node behind an address), it does not prove who somebody is, and nothing is encrypted.
+//!
+//! The files: `frame.rs` is the bytes, `hello.rs` the handshake, `message.rs` what is sent,
+//! `outgoing.rs` what waits, `limits.rs` what it may cost, `link.rs` the life of a link, all pure;
+//! `door.rs` receives whoever connects, `peer.rs` moves the bytes of a link, `sockets.rs` drives
+//! everything; `counters.rs` are the figures, `seldom.rs` keeps the log of messages short.
+
+pub mod counters;
+mod door;
+pub mod frame;
+pub mod hello;
+pub mod limits;
+pub mod link;
+pub mod message;
+mod outgoing;
+mod peer;
+mod seldom;
+pub mod sockets;
+#[cfg(test)]
+mod tests;
+
+pub use limits::{Limits, Timing};
+pub use link::Lost;
+pub use message::{Message, Shared};
+pub use sockets::{Config, Event, Sockets};
+
+/// A node of the cluster, as raft numbers it; 0 is no node.
+pub type NodeId = u64;
