@@ -160,6 +160,29 @@ fn lines_with_one_key_are_one_task() {
 }
 
 #[test]
+fn a_line_that_asks_for_another_task_with_a_key_that_is_taken_is_a_conflict() {
+    let line = |agent_type: &str, payload: &str, more: &str| {
+        format!("{{\"type\":\"{agent_type}\",\"payload\":{payload},\"key\":\"k\"{more}}}\n")
+    };
+    let input = [
+        line("sleep", "{\"ms\":100}", ""),
+        line("sleep", "{\"ms\":101}", ""),
+        line("sleep", "{ \"ms\": 100 }", ",\"priority\":\"normal\""),
+        line("sleep", "{\"ms\":100}", ",\"max_attempts\":9"),
+        line("echo", "7", ""),
+    ];
+    let outcome = run(&["-"], &input.concat());
+    assert_eq!(outcome.code, 1, "{}", outcome.err);
+    let status = |line| outcome.of(line)["status"].clone();
+    let statuses: Vec<_> = (1..=5).map(status).collect();
+    assert_eq!(statuses, ["done", "conflict", "done", "conflict", "done"], "{:?}", outcome.lines);
+    assert_eq!(outcome.of(1)["id"], outcome.of(3)["id"], "the same task, written otherwise");
+    assert_eq!((&outcome.of(2)["id"], &outcome.of(5)["result"]), (&().into(), &7.into()));
+    let error = outcome.of(2)["error"].as_str().expect("it says why");
+    assert!(error.starts_with("key:"), "{error}");
+}
+
+#[test]
 fn many_more_tasks_than_the_queues_hold_all_end() {
     const TASKS: u64 = 20_000;
     let task = |n: u64| format!("{{\"type\":\"echo\",\"payload\":{n}}}\n");

@@ -21,7 +21,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lines::{Line, Lines};
 use record::{Invalid, Job, Record};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
     io::{self, Write},
     path::PathBuf,
     pin::pin,
@@ -40,7 +41,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A line is {"type","payload"?,"priority"?,"key"?,"timeout_ms"?,"max_attempts"?}; "type" names
 /// an agent type of the tuning file. For each line one result line goes to standard output, in
 /// the order in which tasks end: {"line","id","status","result"|"error","attempts"}. Lines with
-/// the same key are one task, which runs once. A line that is no task gets the status "invalid".
+/// the same type and key are one task, which runs once; one that differs in anything else from the
+/// first of them gets the status "conflict". A line that is no task gets the status "invalid".
 /// Exit code 1 when a line did not end as "done".
 ///
 /// SIGINT or SIGTERM stops reading; what was accepted has server.drain_ms to end, and the lines
@@ -91,6 +93,7 @@ fn run_all(
         progress: progress.clone(),
         all_done: true,
         keys: HashMap::new(),
+        hasher: RandomState::new(),
         unended: Unended::default(),
         patience: Patience::WithoutEnd(interrupt, drain),
     };
@@ -124,7 +127,17 @@ fn show_progress(lines: Option<u64>) -> ProgressBar {
     progress.with_style(ProgressStyle::with_template(template).expect("the template is valid"))
 }
 
+/// An agent type and a key of it.
+type TypedKey = (String, String);
+
 /// Lines that share a key.
+struct Keyed {
+    /// The hash of what the first of them asks.
+    spec_hash: u64,
+    shared: Shared,
+}
+
+/// What became of the task of lines that share a key.
 enum Shared {
     /// The task goes on; these lines wait for it.
     Waiting(Vec<u64>),
@@ -137,7 +150,9 @@ struct Run<'a> {
     out: io::BufWriter<&'a mut dyn Write>,
     progress: ProgressBar,
     all_done: bool,
-    keys: HashMap<String, Shared>,
+    keys: HashMap<TypedKey, Keyed>,
+    /// One for the whole run, so that equal tasks have equal hashes.
+    hasher: RandomState,
     unended: Unended,
     patience: Patience,
 }
@@ -161,7 +176,7 @@ impl Patience {
 }
 
 /// What a future of the run ends with: a line, its key and how its task ended.
-type Ended = (u64, Option<String>, Result<TaskView, Error>);
+type Ended = (u64, Option<TypedKey>, Result<TaskView, Error>);
 
 /// What happens next.
 enum Next {
@@ -262,25 +277,32 @@ impl Run<'_> {
                 return Ok(None);
             }
         };
-        let Some(key) = &job.key else { return Ok(Some((number, job))) };
-        match self.keys.get_mut(key) {
+        let Some(key) = typed_key(&job) else { return Ok(Some((number, job))) };
+        let spec_hash = self.hasher.hash_one(&job.spec);
+        let ended = match self.keys.get_mut(&key) {
             None => {
-                self.keys.insert(key.clone(), Shared::Waiting(Vec::new()));
+                let shared = Shared::Waiting(Vec::new());
+                self.keys.insert(key, Keyed { spec_hash, shared });
                 return Ok(Some((number, job)));
             }
-            Some(Shared::Waiting(numbers)) => numbers.push(number),
-            Some(Shared::Ended(ended)) => {
-                let ended = ended.clone();
-                self.write(&Record::ended(number, &ended))?;
+            Some(first) if first.spec_hash != spec_hash => {
+                let text = "key: a line before has it and asks for another task";
+                Err(Error::Conflict(text.into()))
             }
-        }
+            Some(Keyed { shared: Shared::Ended(ended), .. }) => ended.clone(),
+            Some(Keyed { shared: Shared::Waiting(numbers), .. }) => {
+                numbers.push(number);
+                return Ok(None);
+            }
+        };
+        self.write(&Record::ended(number, &ended))?;
         Ok(None)
     }
 
     fn ended(
         &mut self,
         number: u64,
-        key: Option<String>,
+        key: Option<TypedKey>,
         ended: Result<TaskView, Error>,
     ) -> io::Result<()> {
         if matches!((&ended, &self.patience), (Err(Error::Unavailable(_)), Patience::Until(_))) {
@@ -288,13 +310,13 @@ impl Run<'_> {
             return Ok(());
         }
         self.write(&Record::ended(number, &ended))?;
-        let Some(key) = key else { return Ok(()) };
-        if let Some(Shared::Waiting(numbers)) = self.keys.remove(&key) {
+        let Some(keyed) = key.and_then(|key| self.keys.get_mut(&key)) else { return Ok(()) };
+        let before = std::mem::replace(&mut keyed.shared, Shared::Ended(ended.clone()));
+        if let Shared::Waiting(numbers) = before {
             for number in numbers {
                 self.write(&Record::ended(number, &ended))?;
             }
         }
-        self.keys.insert(key, Shared::Ended(ended));
         Ok(())
     }
 
@@ -311,7 +333,12 @@ impl Run<'_> {
     }
 }
 
+fn typed_key(job: &Job) -> Option<TypedKey> {
+    job.key.as_ref().map(|key| (job.spec.agent_type.clone(), key.clone()))
+}
+
 async fn execute(handle: NodeHandle, number: u64, job: Job) -> Ended {
+    let key = typed_key(&job);
     let spec = job.spec;
     let ended = loop {
         let attempt = spec.clone();
@@ -322,5 +349,5 @@ async fn execute(handle: NodeHandle, number: u64, job: Job) -> Ended {
             ended => break ended,
         }
     };
-    (number, job.key, ended)
+    (number, key, ended)
 }

@@ -7,7 +7,18 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 /// How urgent a task is.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 pub enum Priority {
     /// After everything else.
@@ -42,7 +53,7 @@ impl Priority {
 }
 
 /// A task as its submitter describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// The agent type that runs it.
     pub agent_type: String,

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub spec: TaskSpec,
-    /// Lines with the same key are one task.
+    /// Lines of one type with the same key are one task.
     pub key: Option<String>,
 }
 
@@ -110,6 +110,7 @@ impl<'a> Record<'a> {
             Err(error @ (Error::Invalid(_) | Error::NotFound(_) | Error::TooLarge(_))) => {
                 Outcome::Refused("invalid", error.to_string())
             }
+            Err(error @ Error::Conflict(_)) => Outcome::Refused("conflict", error.to_string()),
             Err(error) => Outcome::Refused("refused", error.to_string()),
         };
         Self { line, outcome }
