@@ -121,7 +121,7 @@ pub struct Group {
     pub(super) writes: Vec<Write>,
     /// When each peer was heard of, ticks.
     heard: Vec<(u64, u64)>,
-    now: u64,
+    pub(super) now: u64,
 }
 
 impl Group {
@@ -281,6 +281,7 @@ impl Group {
     /// A tick of the clock passes.
     pub fn tick(&mut self, now: u64) {
         self.now = now;
+        self.raft.mut_store().fetching.get_mut().now = now;
         let raft = &mut self.raft.raft;
         let is_leader = raft.state == StateRole::Leader;
         // Who has not even heard of what is committed does not stand for election.

@@ -11,7 +11,7 @@
 
 use super::{
     HardState, Members,
-    group::Group,
+    group::{ELECTION_TICKS, Group},
     message,
     outputs::{Event, Fetch, Kind, Outputs, Role, Write},
 };
@@ -84,7 +84,7 @@ impl Group {
                 .fetching
                 .borrow()
                 .unasked()
-                .any(|at| self.may_ask(at) != Some(false))
+                .any(|(first, since)| self.may_ask(first, since) != Some(false))
     }
 
     fn take_round(&mut self, outputs: &mut Outputs) -> Option<u64> {
@@ -296,12 +296,14 @@ impl Group {
     }
 
     /// Whether entries from an index on are to be fetched now: `None` when no follower is there
-    /// any more.
-    fn may_ask(&self, first: u64) -> Option<bool> {
+    /// any more. A follower with much under way is fed when it has answered. One that does not
+    /// answer has lost it, and only finds that out when it gets something that does not fit.
+    fn may_ask(&self, first: u64, since: u64) -> Option<bool> {
         let followers = self.raft.raft.prs().iter().map(|(_, progress)| progress);
+        let is_stuck = self.now >= since + ELECTION_TICKS as u64;
         followers
             .filter(|progress| progress.next_idx == first)
-            .map(|progress| progress.ins.count() < FED_MESSAGES)
+            .map(|progress| is_stuck || progress.ins.count() < FED_MESSAGES)
             .reduce(|one, other| one || other)
     }
 
@@ -311,7 +313,7 @@ impl Group {
             return;
         }
         let mut fetching = std::mem::take(self.raft.mut_store().fetching.get_mut());
-        let asked = fetching.ask(|first| self.may_ask(first));
+        let asked = fetching.ask(|first, since| self.may_ask(first, since));
         *self.raft.mut_store().fetching.get_mut() = fetching;
         for (id, first) in asked {
             let entries = self.raft.store().places(first, FETCH_BYTES, FETCH_ENTRIES);

@@ -6,6 +6,12 @@ use super::*;
 const SEEDS: u64 = 40;
 const STEPS: u64 = 4_000;
 
+/// With little memory on every other seed, so that followers are fed from the disk.
+fn forgetful(node: u64, seed: u64) -> Settings {
+    let limits = Limits { cache_bytes: 500, proposals: 64, proposal_bytes: 64 << 10 };
+    if seed % 2 == 0 { settings(node, seed) } else { Settings { limits, ..settings(node, seed) } }
+}
+
 /// Runs a seed; the answer is what happened, as a number.
 fn run(seed: u64, with_changes: bool) -> (u32, Cluster) {
     let mut dice = fastrand::Rng::with_seed(!seed);
@@ -18,7 +24,7 @@ fn run(seed: u64, with_changes: bool) -> (u32, Cluster) {
         reorders: dice.bool(),
         write_ms: dice.u64(0..20),
     };
-    let mut cluster = Cluster::new(seed, nodes, founders, 2, faults);
+    let mut cluster = Cluster::with_settings(seed, nodes, founders, 2, faults, forgetful);
     for _ in 0..STEPS {
         trouble(&mut cluster, &mut dice, with_changes);
         cluster.step();
