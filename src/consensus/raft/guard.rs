@@ -107,7 +107,7 @@ fn check_entries(message: &Message) -> Result<(), Dropped> {
 }
 
 fn check_point(message: &Message, me: u64) -> Result<(), Dropped> {
-    let point = message::point_of(message);
+    let point = message::point_of(message.get_snapshot());
     if !(1..NUMBER_MAX).contains(&point.index) || !(1..=message.term).contains(&point.term) {
         return Err(Dropped::Number);
     }

@@ -13,7 +13,7 @@ use super::{
     HardState, Members,
     group::{ELECTION_TICKS, Group},
     message,
-    outputs::{Event, Fetch, Kind, Outputs, Role, Write},
+    outputs::{Event, Fetch, Kind, Outputs, Point, Role, Write},
 };
 use raft::{
     INVALID_ID, SnapshotStatus, StateRole,
@@ -94,7 +94,7 @@ impl Group {
         let (number, must_sync) = (ready.number(), ready.must_sync());
         let is_installed = !ready.snapshot().is_empty();
         if is_installed {
-            self.install(ready.snapshot(), &mut told, outputs);
+            self.install(message::point_of(ready.snapshot()), &mut told, outputs);
         }
         let entries = ready.take_entries();
         self.raft.mut_store().append(&entries);
@@ -139,15 +139,7 @@ impl Group {
         needs_disk.then_some(number)
     }
 
-    fn install(
-        &mut self,
-        snapshot: &raft::eraftpb::Snapshot,
-        told: &mut Told,
-        outputs: &mut Outputs,
-    ) {
-        let mut message = Message::default();
-        message.set_snapshot(snapshot.clone());
-        let point = message::point_of(&message);
+    fn install(&mut self, point: Point, told: &mut Told, outputs: &mut Outputs) {
         self.told = point.index;
         told.applied = Some(point.index);
         told.events.push(Event::Installed { index: point.index });

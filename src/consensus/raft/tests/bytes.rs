@@ -96,7 +96,7 @@ proptest! {
     #[test]
     fn a_message_comes_back_as_it_was(partition: u16, message in messages(1 << 40)) {
         let decoded = decode(&encoded(partition, &message));
-        let point = message::point_of(&message);
+        let point = message::point_of(message.get_snapshot());
         let is_possible = !message.has_snapshot() || point.members.is_valid();
         if is_local(message.get_msg_type()) {
             prop_assert_eq!(decoded, Err(Malformed::Kind(message.get_msg_type() as u8)));

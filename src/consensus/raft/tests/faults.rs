@@ -9,7 +9,11 @@ const STEPS: u64 = 4_000;
 /// With little memory on every other seed, so that followers are fed from the disk.
 fn forgetful(node: u64, seed: u64) -> Settings {
     let limits = Limits { cache_bytes: 500, proposals: 64, proposal_bytes: 64 << 10 };
-    if seed % 2 == 0 { settings(node, seed) } else { Settings { limits, ..settings(node, seed) } }
+    if seed.is_multiple_of(2) {
+        settings(node, seed)
+    } else {
+        Settings { limits, ..settings(node, seed) }
+    }
 }
 
 /// Runs a seed; the answer is what happened, as a number.
