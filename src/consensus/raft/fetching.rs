@@ -13,6 +13,8 @@ const CONTEXTS_MAX: usize = 16;
 struct Wanted {
     id: u64,
     first: u64,
+    /// The tick at which it was wanted first.
+    since: u64,
     is_asked: bool,
     /// Who is told when they are there. What a context holds is private to raft, so equal ones
     /// are told by how they print.
@@ -25,6 +27,8 @@ struct Wanted {
 pub(super) struct Fetching {
     wanted: Vec<Wanted>,
     last_id: u64,
+    /// The last tick.
+    pub now: u64,
 }
 
 impl Fetching {
@@ -40,18 +44,21 @@ impl Fetching {
         } else if self.wanted.len() < WANTED_MAX {
             self.last_id += 1;
             let (id, contexts) = (self.last_id, vec![(name, context)]);
-            self.wanted.push(Wanted { id, first, is_asked: false, contexts, data: Vec::new() });
+            let since = self.now;
+            let (is_asked, data) = (false, Vec::new());
+            self.wanted.push(Wanted { id, first, since, is_asked, contexts, data });
         }
     }
 
-    /// Decides which of the runs are asked for now: `None` gives a run up.
-    pub fn ask(&mut self, mut decide: impl FnMut(u64) -> Option<bool>) -> Vec<(u64, u64)> {
+    /// Decides by a run's first index, and since when it is wanted, whether it is asked for now:
+    /// `None` gives it up.
+    pub fn ask(&mut self, mut decide: impl FnMut(u64, u64) -> Option<bool>) -> Vec<(u64, u64)> {
         let mut asked = Vec::new();
         self.wanted.retain_mut(|wanted| {
             if wanted.is_asked {
                 return true;
             }
-            let Some(now) = decide(wanted.first) else { return false };
+            let Some(now) = decide(wanted.first, wanted.since) else { return false };
             if now {
                 wanted.is_asked = true;
                 asked.push((wanted.id, wanted.first));
@@ -61,9 +68,10 @@ impl Fetching {
         asked
     }
 
-    /// The first indexes of runs that were not asked for yet.
-    pub fn unasked(&self) -> impl Iterator<Item = u64> {
-        self.wanted.iter().filter(|wanted| !wanted.is_asked).map(|wanted| wanted.first)
+    /// The first indexes of runs that were not asked for yet, and since when they are wanted.
+    pub fn unasked(&self) -> impl Iterator<Item = (u64, u64)> {
+        let unasked = self.wanted.iter().filter(|wanted| !wanted.is_asked);
+        unasked.map(|wanted| (wanted.first, wanted.since))
     }
 
     /// The first index of a run that was asked for.

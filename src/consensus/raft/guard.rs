@@ -89,10 +89,15 @@ pub(super) fn check<T: Storage>(
 }
 
 fn check_entries(message: &Message) -> Result<(), Dropped> {
+    // Raft finds the term 0 behind the end of its log, and would take that for a match.
+    if (message.index == 0) != (message.log_term == 0) {
+        return Err(Dropped::Entries);
+    }
     let mut before = (message.index, message.log_term);
     for entry in &message.entries {
         let (index, term) = before;
-        let is_next = entry.index == index + 1 && entry.term >= term && entry.term <= message.term;
+        let is_next =
+            entry.index == index + 1 && (term.max(1)..=message.term).contains(&entry.term);
         if !is_next || entry.index >= NUMBER_MAX {
             return Err(Dropped::Entries);
         }
@@ -102,7 +107,7 @@ fn check_entries(message: &Message) -> Result<(), Dropped> {
 }
 
 fn check_point(message: &Message, me: u64) -> Result<(), Dropped> {
-    let point = message::point_of(message);
+    let point = message::point_of(message.get_snapshot());
     if !(1..NUMBER_MAX).contains(&point.index) || !(1..=message.term).contains(&point.term) {
         return Err(Dropped::Number);
     }

@@ -18,7 +18,7 @@ use super::{
     wire::{Reader, put_list},
 };
 use bytes::Bytes;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 96;
@@ -116,7 +116,7 @@ pub fn encode(partition: u16, message: &Message, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&message.context);
     if message.has_snapshot() {
-        encode_point(&point_of(message), out);
+        encode_point(&point_of(message.get_snapshot()), out);
     }
     for entry in &message.entries {
         out.extend_from_slice(&entry.term.to_le_bytes());
@@ -200,9 +200,9 @@ fn read_entry(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Entry, Malformed
     Ok(entry)
 }
 
-/// The point that a snapshot message carries.
-pub(super) fn point_of(message: &Message) -> Point {
-    let metadata = message.get_snapshot().get_metadata();
+/// The point that a snapshot is.
+pub(super) fn point_of(snapshot: &Snapshot) -> Point {
+    let metadata = snapshot.get_metadata();
     let members = Members::from_conf_state(metadata.get_conf_state());
     Point { index: metadata.index, term: metadata.term, members }
 }

@@ -22,10 +22,12 @@
 //! The files: `outputs.rs` is what comes out; `entries.rs` and `fetching.rs` are a group's log as
 //! raft sees it; `restore.rs` builds it from what was read back; `group.rs` is one group,
 //! `ready.rs` its cycle of ready and persisted, `guard.rs` what it refuses of peers;
-//! `membership.rs` the rules of changes; `driver.rs` all groups and their clock; `balance.rs`
+//! `membership.rs` the rules of changes
+//! and `changes.rs` the changes; `driver.rs` all groups and their clock; `balance.rs`
 //! spreads leaders; `message.rs` and `wire.rs` are messages as bytes.
 
 pub mod balance;
+mod changes;
 pub mod driver;
 pub mod entries;
 mod fetching;

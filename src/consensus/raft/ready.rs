@@ -11,9 +11,9 @@
 
 use super::{
     HardState, Members,
-    group::Group,
+    group::{ELECTION_TICKS, Group},
     message,
-    outputs::{Event, Fetch, Kind, Outputs, Role, Write},
+    outputs::{Event, Fetch, Kind, Outputs, Point, Role, Write},
 };
 use raft::{
     INVALID_ID, SnapshotStatus, StateRole,
@@ -84,7 +84,7 @@ impl Group {
                 .fetching
                 .borrow()
                 .unasked()
-                .any(|at| self.may_ask(at) != Some(false))
+                .any(|(first, since)| self.may_ask(first, since) != Some(false))
     }
 
     fn take_round(&mut self, outputs: &mut Outputs) -> Option<u64> {
@@ -94,7 +94,7 @@ impl Group {
         let (number, must_sync) = (ready.number(), ready.must_sync());
         let is_installed = !ready.snapshot().is_empty();
         if is_installed {
-            self.install(ready.snapshot(), &mut told, outputs);
+            self.install(message::point_of(ready.snapshot()), &mut told, outputs);
         }
         let entries = ready.take_entries();
         self.raft.mut_store().append(&entries);
@@ -139,15 +139,7 @@ impl Group {
         needs_disk.then_some(number)
     }
 
-    fn install(
-        &mut self,
-        snapshot: &raft::eraftpb::Snapshot,
-        told: &mut Told,
-        outputs: &mut Outputs,
-    ) {
-        let mut message = Message::default();
-        message.set_snapshot(snapshot.clone());
-        let point = message::point_of(&message);
+    fn install(&mut self, point: Point, told: &mut Told, outputs: &mut Outputs) {
         self.told = point.index;
         told.applied = Some(point.index);
         told.events.push(Event::Installed { index: point.index });
@@ -300,12 +292,14 @@ impl Group {
     }
 
     /// Whether entries from an index on are to be fetched now: `None` when no follower is there
-    /// any more.
-    fn may_ask(&self, first: u64) -> Option<bool> {
+    /// any more. A follower with much under way is fed when it has answered. One that does not
+    /// answer has lost it, and only finds that out when it gets something that does not fit.
+    fn may_ask(&self, first: u64, since: u64) -> Option<bool> {
         let followers = self.raft.raft.prs().iter().map(|(_, progress)| progress);
+        let is_stuck = self.now >= since + ELECTION_TICKS as u64;
         followers
             .filter(|progress| progress.next_idx == first)
-            .map(|progress| progress.ins.count() < FED_MESSAGES)
+            .map(|progress| is_stuck || progress.ins.count() < FED_MESSAGES)
             .reduce(|one, other| one || other)
     }
 
@@ -315,7 +309,7 @@ impl Group {
             return;
         }
         let mut fetching = std::mem::take(self.raft.mut_store().fetching.get_mut());
-        let asked = fetching.ask(|first| self.may_ask(first));
+        let asked = fetching.ask(|first, since| self.may_ask(first, since));
         *self.raft.mut_store().fetching.get_mut() = fetching;
         for (id, first) in asked {
             let entries = self.raft.store().places(first, FETCH_BYTES, FETCH_ENTRIES);

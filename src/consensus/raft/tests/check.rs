@@ -32,6 +32,8 @@ pub struct Replica {
     pub won: BTreeSet<u64>,
     /// Reads that were confirmed.
     pub reads: Vec<u64>,
+    /// The last change of the members that was told as committed.
+    pub change: u64,
     /// The last members that were told.
     pub members: Members,
 }
@@ -95,6 +97,9 @@ impl Replica {
             Event::Committed { index, term, kind, ticket, .. } => {
                 assert_eq!(*index, self.applied + 1, "entries are told in their order");
                 self.applied = *index;
+                if *kind == Kind::Change {
+                    self.change = *index;
+                }
                 checker.applied(*index, *term, *kind, data);
                 if let Some(ticket) = ticket {
                     assert_eq!(ticket_of(data), *ticket, "a proposal got another's entry");

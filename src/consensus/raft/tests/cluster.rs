@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::consensus::{log::Place, raft::message};
+use raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeSet, VecDeque};
 
 /// How badly things go.
@@ -272,6 +273,7 @@ impl Cluster {
         for (partition, message) in &outputs.messages {
             self.messages += 1;
             let (from, to) = (message.from, message.to);
+            self.nodes[from as usize - 1].has_promised(*partition, message);
             let mut bytes = Vec::new();
             message::encode(*partition, message, &mut bytes);
             assert_eq!(bytes.len(), message::encoded_bytes(message));
@@ -312,7 +314,13 @@ impl Cluster {
             _ => Bytes::new(),
         };
         let checker = &mut self.checkers[usize::from(partition)];
-        node.replicas[usize::from(partition)].told(event, &data, checker);
+        let replica = &mut node.replicas[usize::from(partition)];
+        replica.told(event, &data, checker);
+        if let Event::Membership(_) = event {
+            // Who forgot that would count quorums by members that others have left behind.
+            let change = replica.change;
+            assert!(change <= node.commit_on_disk(partition), "change {change} may be forgotten");
+        }
     }
 
     fn check(&mut self) {
@@ -416,6 +424,48 @@ impl Node {
     pub fn log(&self, partition: u16) -> &crate::consensus::raft::entries::Entries {
         let driver = self.driver.as_ref().expect("it runs");
         driver.group(partition).expect("it exists").raft.store()
+    }
+
+    /// The commit index that it would start with.
+    fn commit_on_disk(&self, partition: u16) -> u64 {
+        let of = self.disk.iter().rev().filter(|(of, _)| *of == partition);
+        let commits = of.filter_map(|(_, write)| match write {
+            Write::HardState(state) => Some(state.commit),
+            Write::Compacted(point) | Write::Installed(point) => Some(point.index),
+            Write::Entry { .. } => None,
+        });
+        commits.max().unwrap_or(0)
+    }
+
+    /// A vote and an acknowledged entry are on the disk before anybody hears of them.
+    fn has_promised(&self, partition: u16, message: &Message) {
+        let vote = match message.get_msg_type() {
+            MessageType::MsgRequestVote => self.id,
+            MessageType::MsgRequestVoteResponse if !message.reject => message.to,
+            MessageType::MsgAppendResponse if !message.reject && message.index > 1 => 0,
+            _ => return,
+        };
+        let is_kept = |(of, write): &(u16, Write)| {
+            *of == partition
+                && match write {
+                    // In a later term nothing can be said in this one any more.
+                    Write::HardState(state) => {
+                        let is_vote = (state.term, state.vote) == (message.term, vote);
+                        vote != 0 && (is_vote || state.term > message.term)
+                    }
+                    Write::Entry { index, .. } => vote == 0 && *index == message.index,
+                    Write::Compacted(point) | Write::Installed(point) => {
+                        vote == 0 && point.index >= message.index
+                    }
+                }
+        };
+        let is_kept = self.disk.iter().rev().any(is_kept);
+        assert!(is_kept, "node {} may forget what it says: {message:?}", self.id);
+    }
+
+    /// Whether it has writes under way.
+    pub fn is_writing(&self) -> bool {
+        !self.unwritten.is_empty()
     }
 
     fn read(&self, place: Place) -> Bytes {

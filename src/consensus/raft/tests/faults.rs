@@ -6,6 +6,16 @@ use super::*;
 const SEEDS: u64 = 40;
 const STEPS: u64 = 4_000;
 
+/// With little memory on every other seed, so that followers are fed from the disk.
+fn forgetful(node: u64, seed: u64) -> Settings {
+    let limits = Limits { cache_bytes: 500, proposals: 64, proposal_bytes: 64 << 10 };
+    if seed.is_multiple_of(2) {
+        settings(node, seed)
+    } else {
+        Settings { limits, ..settings(node, seed) }
+    }
+}
+
 /// Runs a seed; the answer is what happened, as a number.
 fn run(seed: u64, with_changes: bool) -> (u32, Cluster) {
     let mut dice = fastrand::Rng::with_seed(!seed);
@@ -18,8 +28,16 @@ fn run(seed: u64, with_changes: bool) -> (u32, Cluster) {
         reorders: dice.bool(),
         write_ms: dice.u64(0..20),
     };
-    let mut cluster = Cluster::new(seed, nodes, founders, 2, faults);
+    let mut cluster = Cluster::with_settings(seed, nodes, founders, 2, faults, forgetful);
+    // On some seeds leadership is contested, and nodes forget what they were about to write.
+    let is_contested = seed % 3 == 1;
+    if is_contested {
+        cluster.faults.write_ms = 60;
+    }
     for _ in 0..STEPS {
+        if is_contested {
+            contest(&mut cluster, &mut dice);
+        }
         trouble(&mut cluster, &mut dice, with_changes);
         cluster.step();
     }
@@ -37,6 +55,29 @@ fn run(seed: u64, with_changes: bool) -> (u32, Cluster) {
         cluster.until("all replicas agree", |cluster| cluster.is_settled(partition));
     }
     (cluster.trace.clone().finalize(), cluster)
+}
+
+/// Stirs up elections: they are won by transfers, which nobody asks about before, and those who
+/// voted forget it if they may.
+fn contest(cluster: &mut Cluster, dice: &mut fastrand::Rng) {
+    let nodes = cluster.nodes.len() as u64;
+    let (id, other) = (dice.u64(1..=nodes), dice.u64(1..=nodes));
+    let (is_running, is_writing) =
+        (cluster.node(id).driver.is_some(), cluster.node(id).is_writing());
+    match dice.u8(0..100) {
+        0..4 if is_running => {
+            // Two are told to take over, and stand in the same term.
+            let partition = dice.u16(0..2);
+            for heir in [other, 1 + other % nodes] {
+                let _ = cluster.driver(id).transfer(partition, heir);
+            }
+        }
+        4..9 if is_writing => {
+            cluster.crash(id);
+            cluster.start(id);
+        }
+        _ => {}
+    }
 }
 
 /// Something that happens, or nothing.
@@ -107,7 +148,7 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn faults_are_survived_with_work_done() {
-    let (_, cluster) = run(1, false);
+    let (_, cluster) = run(3, false);
     let committed: usize = cluster.checkers.iter().map(|checker| checker.committed.len()).sum();
     assert!(committed > 100, "{committed} entries were committed");
 }

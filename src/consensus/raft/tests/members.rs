@@ -1,1 +1,122 @@
-//! Later.
+//! Changes of the membership.
+
+use super::*;
+
+fn grown(nodes: u64) -> Cluster {
+    let faults = Faults { delay_ms: 2, write_ms: 1, ..Faults::default() };
+    let settings = |node, seed| Settings { balance: true, ..settings(node, seed) };
+    Cluster::with_settings(11, nodes, 3, 1, faults, settings)
+}
+
+fn voters(cluster: &mut Cluster) -> Vec<u64> {
+    let leader = cluster.until_leader(0);
+    let members = &cluster.node(leader).replicas[0].members;
+    if members.is_joint() { Vec::new() } else { members.voters.clone() }
+}
+
+/// Asks the leader until the change is done.
+fn change(cluster: &mut Cluster, change: &Change) {
+    cluster.until("the change is taken", |cluster| {
+        let Some(leader) = cluster.leader(0) else { return false };
+        let answer = cluster.driver(leader).change(0, change);
+        cluster.pump(leader);
+        answer.is_ok()
+    });
+}
+
+#[test]
+fn a_learner_that_caught_up_is_promoted() {
+    let mut cluster = grown(4);
+    cluster.commit(0, 300, 500);
+    let leader = cluster.until_leader(0);
+    cluster.driver(leader).compact(0, 100);
+    change(&mut cluster, &Change::AddLearners(vec![4]));
+    cluster.until("it has a vote", |cluster| voters(cluster) == [1, 2, 3, 4]);
+    cluster.until("all agree", |cluster| cluster.is_settled(0));
+    assert_eq!(cluster.node(4).log(0).first(), 101, "it was told the point");
+    assert!(!cluster.checkers[0].committed.is_empty());
+}
+
+#[test]
+fn a_learner_that_did_not_catch_up_gets_no_vote() {
+    let mut cluster = grown(4);
+    cluster.commit(0, 300, 50);
+    cluster.crash(4);
+    change(&mut cluster, &Change::AddLearners(vec![4]));
+    cluster.run(2000);
+    let leader = cluster.until_leader(0);
+    let refused = cluster.driver(leader).change(0, &Change::Promote(vec![4]));
+    assert!(matches!(refused, Err(ChangeRefused::NotCaughtUp { node: 4, .. })), "{refused:?}");
+    assert_eq!(voters(&mut cluster), [1, 2, 3]);
+}
+
+#[test]
+fn three_nodes_become_five_and_three_others_again() {
+    let mut cluster = grown(5);
+    cluster.commit(0, 50, 100);
+    change(&mut cluster, &Change::AddLearners(vec![4, 5]));
+    cluster.until("five vote", |cluster| voters(cluster) == [1, 2, 3, 4, 5]);
+    cluster.commit(0, 50, 100);
+    // Two of five fail, and work goes on.
+    cluster.crash(1);
+    cluster.crash(2);
+    cluster.commit(0, 50, 100);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.until("all agree", |cluster| cluster.is_settled(0));
+    change(&mut cluster, &Change::Remove(vec![1, 2]));
+    cluster.until("three vote", |cluster| voters(cluster) == [3, 4, 5]);
+    cluster.crash(1);
+    cluster.crash(2);
+    cluster.crash(3);
+    cluster.commit(0, 50, 100);
+    cluster.start(3);
+    cluster.until("all agree", |cluster| cluster.is_settled(0));
+}
+
+#[test]
+fn a_leader_that_is_to_leave_hands_over_first() {
+    let mut cluster = grown(3);
+    let leader = cluster.until_leader(0);
+    cluster.commit(0, 10, 100);
+    cluster.run(100);
+    let refused = cluster.driver(leader).change(0, &Change::Remove(vec![leader]));
+    let Err(ChangeRefused::HandingOver { to }) = refused else { panic!("{refused:?}") };
+    cluster.pump(leader);
+    cluster.until("the other leads", |cluster| cluster.leader(0) == Some(to));
+    change(&mut cluster, &Change::Remove(vec![leader]));
+    cluster.until("it has left", |cluster| !voters(cluster).contains(&leader));
+    cluster.commit(0, 10, 100);
+    assert!(!cluster.node(leader).replicas[0].is_leader());
+}
+
+#[test]
+fn a_change_that_leaves_no_reachable_majority_is_refused() {
+    let mut cluster = grown(3);
+    let leader = cluster.until_leader(0);
+    cluster.run(100);
+    let (gone, other) = (1 + leader % 3, 1 + (leader + 1) % 3);
+    cluster.crash(gone);
+    cluster.run(TICK_MS * 15);
+    let refused = cluster.driver(leader).change(0, &Change::Remove(vec![other]));
+    assert_eq!(refused, Err(ChangeRefused::NoQuorum { reachable: 1, voters: 2 }));
+    // The one that is gone may be removed.
+    assert_eq!(cluster.driver(leader).change(0, &Change::Remove(vec![gone])), Ok(()));
+}
+
+#[test]
+fn changes_that_make_no_sense_are_refused_with_the_reason() {
+    let mut cluster = grown(3);
+    let leader = cluster.until_leader(0);
+    cluster.run(100);
+    let mut ask = |change: Change| cluster.driver(leader).change(0, &change);
+    assert_eq!(ask(Change::AddLearners(vec![])), Err(ChangeRefused::Malformed));
+    assert_eq!(ask(Change::AddLearners(vec![0])), Err(ChangeRefused::Malformed));
+    assert_eq!(ask(Change::AddLearners(vec![9, 9])), Err(ChangeRefused::Malformed));
+    assert_eq!(ask(Change::AddLearners(vec![1])), Err(ChangeRefused::AlreadyMember(1)));
+    assert_eq!(ask(Change::Promote(vec![1])), Err(ChangeRefused::NotLearner(1)));
+    assert_eq!(ask(Change::Remove(vec![9])), Err(ChangeRefused::NotMember(9)));
+    assert_eq!(ask(Change::AddLearners((10..30).collect())), Err(ChangeRefused::TooMany));
+    assert_eq!(ask(Change::AddLearners(vec![9])), Ok(()));
+    assert_eq!(ask(Change::AddLearners(vec![8])), Err(ChangeRefused::Pending));
+}
