@@ -124,7 +124,11 @@ impl Restore {
             return Ok(());
         }
         let kept = self.after(&point);
+        // Where segments before were freed, it may be a point of which all entries are gone as
+        // well, and a later one follows.
+        let is_untouched = self.is_untouched && kept.is_empty();
         self.installed(point);
+        self.is_untouched = is_untouched;
         for (index, term, stored, change) in kept {
             self.entries.append_stored(index, term, stored, change);
         }

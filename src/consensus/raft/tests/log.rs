@@ -92,9 +92,29 @@ fn what_cannot_be_a_log_is_refused_with_the_reason() {
     assert_eq!(gap.finish(0).err(), Some(Broken::Short { commit: 9, last: 2 }));
     let mut floating = fresh();
     floating.entry(50, 1, stored(), None).expect("what was before may follow");
-    let point = Point { index: 40, term: 1, members: Members::of_voters(&[1]) };
-    assert_eq!(floating.compacted(point), Err(Broken::Gap { expected: 41, found: 50 }));
+    floating.compacted(point(40)).expect("it was told when there were entries behind it");
     assert_eq!(floating.finish(0).err(), Some(Broken::NoPoint(50)));
+}
+
+fn point(index: u64) -> Point {
+    Point { index, term: 1, members: Members::of_voters(&[1]) }
+}
+
+#[test]
+fn a_log_whose_oldest_segments_were_freed_may_begin_with_points_that_are_older_than_its_entries() {
+    let mut restore = Restore::with_voters(0, &[1]);
+    restore.compacted(point(40)).expect("it may be the first that is left");
+    restore.entry(50, 1, stored(), None).expect("those between were freed");
+    restore.compacted(point(45)).expect("it was told when there were entries behind it");
+    restore.entry(51, 1, stored(), None).expect("it follows");
+    restore.compacted(point(49)).expect("this one is right before the first");
+    let (log, _) = restore.finish(0).expect("it is whole");
+    assert_eq!((log.first(), log.last()), (50, 51));
+
+    let mut gap = Restore::with_voters(0, &[1]);
+    gap.compacted(point(40)).expect("it may be the first that is left");
+    gap.entry(41, 1, stored(), None).expect("it follows");
+    assert_eq!(gap.entry(43, 1, stored(), None), Err(Broken::Gap { expected: 42, found: 43 }));
 }
 
 #[test]
