@@ -148,7 +148,6 @@ pub fn open(
         if broken.is_none() {
             broken = recovery.take(place, block).err().map(|damage| (place, damage));
         }
-        Ok(())
     });
     let mut survey = survey.map_err(io)?;
     name_broken(&mut survey, broken);
@@ -182,7 +181,9 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
         if broken.is_none() {
             broken = recovery.take(place, block).err().map(|damage| (place, damage));
         }
-        replayed(place, block, visit)
+        if let Err(damage) = replayed(place, block, visit) {
+            broken.get_or_insert((place, damage));
+        }
     });
     let mut survey = survey.map_err(io)?;
     name_broken(&mut survey, broken);

@@ -81,8 +81,14 @@ impl<'a> Recovery<'a> {
             BlockKind::Records | BlockKind::Change => {
                 let is_records = block.head.kind == BlockKind::Records;
                 partition.entry(place, block, is_records).map_err(broken)?;
-                if partition.members.is_single() {
-                    partition.commit(block.head.index, self.hand_on)?;
+                if !partition.members.is_single() {
+                    partition.wait_for_commit(place, block, is_records);
+                    return Ok(());
+                }
+                partition.commit(block.head.index, self.hand_on)?;
+                partition.told = block.head.index;
+                if is_records {
+                    hand_on_records(place, index, body, self.hand_on)?;
                 }
             }
             BlockKind::HardState => {
@@ -133,8 +139,13 @@ impl Partition {
         while self.waiting.back().is_some_and(|last| last.index >= index) {
             self.waiting.pop_back();
         }
-        self.waiting.push_back(Waiting { index, place, body: body.to_vec(), is_records });
         Ok(())
+    }
+
+    /// Keeps an entry until it is known to be committed.
+    fn wait_for_commit(&mut self, place: Place, block: &StoredBlock<'_>, is_records: bool) {
+        let (index, body) = (block.head.index, block.body().to_vec());
+        self.waiting.push_back(Waiting { index, place, body, is_records });
     }
 
     fn commit(&mut self, upto: u64, hand_on: &mut dyn FnMut(Replayed<'_>)) -> Result<(), Damage> {

@@ -106,7 +106,7 @@ pub struct Survey {
 }
 
 /// Reads every segment that is in use, oldest first, and calls `visit` with each intact block and
-/// where it lies; what `visit` finds wrong with one is a finding as well.
+/// where it lies.
 ///
 /// # Errors
 /// The disk cannot be read; what it holds may still be well.
@@ -133,7 +133,7 @@ pub fn survey(disk: &mut dyn Disk, visit: &mut Visit<'_>) -> io::Result<Survey> 
 }
 
 /// Is called with a block and its place.
-pub type Visit<'a> = dyn FnMut(Place, &StoredBlock<'_>) -> Result<(), Damage> + 'a;
+pub type Visit<'a> = dyn FnMut(Place, &StoredBlock<'_>) + 'a;
 
 /// Segments with an intact head by their generation.
 type Heads = BTreeMap<u64, (SegmentFile, SegmentHead)>;
@@ -423,7 +423,10 @@ impl Reading<'_> {
         bytes.resize(padded_bytes as usize, 0);
         self.disk.read(file.number, offset + FIRST_GROUP, &mut bytes[PAGE_BYTES..])?;
         let result = match group::check(&group, &bytes) {
-            Ok(blocks) => self.hand_on(file, &group, offset, &blocks).map(|()| padded_bytes),
+            Ok(blocks) => {
+                self.hand_on(file, &group, offset, &blocks);
+                Ok(padded_bytes)
+            }
             Err(damage) => Err(damage),
         };
         self.group = bytes;
@@ -436,17 +439,16 @@ impl Reading<'_> {
         group: &GroupHead,
         offset: u64,
         blocks: &[StoredBlock<'_>],
-    ) -> Result<(), Damage> {
+    ) {
         let mut records = 0;
         for block in blocks {
             let offset = (offset + block.offset as u64) as u32;
-            (self.visit)(Place { generation: group.generation, offset }, block)?;
+            (self.visit)(Place { generation: group.generation, offset }, block);
             records += block.records();
         }
         let entry = self.entry(file.number);
         entry.groups += 1;
         entry.records += records;
-        Ok(())
     }
 }
 

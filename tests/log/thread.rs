@@ -77,7 +77,7 @@ fn a_log_without_work_is_sealed_and_one_over_the_page_cache_is_the_same() {
     let folder = Scratch::new("seal");
     let groups = |folder: &Path| {
         let mut disk = SegmentFolder::new(folder, false);
-        let found = survey(&mut disk, &mut |_, _| Ok(())).expect("it can be read");
+        let found = survey(&mut disk, &mut |_, _| {}).expect("it can be read");
         assert_eq!(found.findings, []);
         found.segments.iter().map(|segment| segment.groups).sum::<u64>()
     };
@@ -90,7 +90,7 @@ fn a_log_without_work_is_sealed_and_one_over_the_page_cache_is_the_same() {
 
     // The same log, written on by a folder that cannot be written past the page cache.
     let mut disk = SegmentFolder::new(&folder.0, false);
-    let found = survey(&mut disk, &mut |_, _| Ok(())).expect("it can be read");
+    let found = survey(&mut disk, &mut |_, _| {}).expect("it can be read");
     let geometry = Geometry { segment_bytes: MIB, keep_bytes: 4 * MIB, partitions: 1 };
     let mut writer = Writer::resume(disk, geometry, &found, 0).expect("it can be written");
     writer.seal().expect("it can be written");
