@@ -7,8 +7,9 @@
 use coreflow::{
     consensus::{
         lane::LaneLog,
-        log::{Committed, News, Position},
+        news::{Committed, News},
         open::{OpenLog, Settings, open},
+        place::Position,
         record::Record,
     },
     runtime::{

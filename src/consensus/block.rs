@@ -1,6 +1,6 @@
 //! The records that one shard wrote in a row, on their way to the disk and back.
 
-use super::{format::BLOCK_HEAD_BYTES, log::Position, record::Record};
+use super::{format::BLOCK_HEAD_BYTES, place::Position, record::Record};
 
 /// A block; its buffer goes round between a shard and the log for ever.
 #[derive(Debug)]

@@ -9,7 +9,8 @@
 
 use super::{
     block::Block,
-    log::{Committed, Foreign, News, Place, Position},
+    news::{Committed, Foreign, News},
+    place::{Place, Position},
     record::Record,
 };
 use crate::runtime::{

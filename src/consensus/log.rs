@@ -1,85 +1,11 @@
-//! What a shard writes down before it says that something happened.
+//! What a partition writes down before it says that something happened.
 
-use super::{damage::Damage, format::BLOCK_HEAD_BYTES, lane::LaneLog, record::Record};
-use bytes::Bytes;
-
-/// A record's place in its shard's log, from 1; it begins anew with every open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position(pub u64);
-
-/// Where a committed record lies on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The generation of its segment.
-    pub generation: u64,
-    /// Its offset in the segment, bytes.
-    pub offset: u32,
-}
-
-/// A block of records that will not be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// The last of the records; the first is the one after the block before.
-    pub upto: Position,
-    pub(super) block: Place,
-}
-
-impl Committed {
-    /// Where a record of this block lies, from the offset that [`TaskLog::append`] told.
-    pub fn place(&self, offset_in_block: u32) -> Place {
-        let Place { generation, offset } = self.block;
-        Place { generation, offset: offset + offset_in_block }
-    }
-}
-
-/// A block that another node proposed, or this one in an earlier reign; it is committed.
-#[derive(Clone, Debug)]
-pub struct Foreign {
-    records: Bytes,
-    block: Place,
-}
-
-impl Foreign {
-    /// The records of a block that lies at a place of this node's disk.
-    pub fn new(records: Bytes, block: Place) -> Self {
-        Self { records, block }
-    }
-
-    /// Where the block lies.
-    pub fn block(&self) -> Place {
-        self.block
-    }
-
-    /// Calls `visit` with each record and where it lies; the bytes were checked when they arrived.
-    ///
-    /// # Errors
-    /// What is wrong with the bytes, when they were not.
-    pub fn records(&self, mut visit: impl FnMut(Place, Record<'_>)) -> Result<(), Damage> {
-        let Place { generation, offset } = self.block;
-        let mut at = 0;
-        while at < self.records.len() {
-            let (record, bytes) = Record::decode_checked(&self.records[at..])?;
-            let offset = offset + (BLOCK_HEAD_BYTES + at) as u32;
-            visit(Place { generation, offset }, record);
-            at += bytes;
-        }
-        Ok(())
-    }
-}
-
-/// What a partition hears from its log, in this order.
-#[derive(Clone, Debug)]
-pub enum News {
-    /// Records that it appended are committed.
-    Committed(Committed),
-    /// Records that somebody else appended are committed. Comes only while it follows.
-    Foreign(Foreign),
-    /// It leads: everything that was committed before was told, and it may append.
-    Lead,
-    /// It follows: what it appended and was not told of may be committed or not. It begins again
-    /// with an empty table, and everything that was ever committed and lives is told once more.
-    Follow,
-}
+use super::{
+    lane::LaneLog,
+    news::{Committed, News},
+    place::{Place, Position},
+    record::Record,
+};
 
 /// A shard's log. Records are committed in the order in which they were appended.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use super::{
     format::{PAGE_BYTES, segment_name},
     keeper::{Keeper, Parts},
     lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
-    log::Place,
+    place::Place,
     raft::{self, Restore},
     reader::SegmentReader,
     recovery::{Recovery, Replayed, replayed},

@@ -1,6 +1,6 @@
 //! What waits until the log has committed a record.
 
-use super::log::Position;
+use super::place::Position;
 use std::collections::VecDeque;
 
 /// What is to be done once the log has committed the record that stands for it.

@@ -1,6 +1,8 @@
 //! Reads records back that a shard keeps only the place of.
 
-use super::{damage::Damage, files::SegmentFolder, log::Place, record::Record, writer::Directory};
+use super::{
+    damage::Damage, files::SegmentFolder, place::Place, record::Record, writer::Directory,
+};
 use crate::runtime::fs::ReadFile;
 use std::{collections::VecDeque, io};
 

@@ -8,7 +8,7 @@ use super::{
     damage::Damage,
     format::{BLOCK_HEAD_BYTES, BlockKind},
     group::StoredBlock,
-    log::Place,
+    place::Place,
     raft::{
         HardState, Members, Point, Restore, Stored,
         message::{decode_point, encode_point},

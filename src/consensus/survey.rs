@@ -13,7 +13,7 @@ use super::{
     disk::{Disk, SegmentFile},
     format::{GROUP_HEAD_BYTES, GroupHead, PAGE_BYTES, SegmentHead, is_zero, segment_name},
     group::{self, StoredBlock},
-    log::Place,
+    place::Place,
 };
 use crate::wire::id::PartitionIndex;
 use std::{collections::BTreeMap, io};

@@ -14,7 +14,7 @@ use super::{
     disk::Disk,
     format::{BlockHead, GroupHead, PAGE_BYTES, SegmentHead},
     group::{GROUP_BYTES_MAX, Group},
-    log::Place,
+    place::Place,
     survey::{End, SegmentState, Survey},
 };
 use crate::wire::id::PartitionIndex;

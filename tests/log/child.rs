@@ -1,7 +1,7 @@
 //! The process that is killed: appends for ever and prints what was committed.
 
 use super::{Node, body, ended, next_committed, settings};
-use coreflow::consensus::log::Position;
+use coreflow::consensus::place::Position;
 use std::{
     io::{self, BufRead, BufReader, Lines, Write},
     path::Path,

@@ -1,7 +1,7 @@
 //! `coreflow doctor --log` as a user meets it.
 
 use super::{Node, Scratch, body, child::Appender, ended, settings};
-use coreflow::consensus::log::Place;
+use coreflow::consensus::place::Place;
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::FileExt,

@@ -10,8 +10,8 @@ use coreflow::{
     consensus::{
         Committed, News,
         lane::LaneLog,
-        log::{Place, Position},
         open::{OpenError, OpenLog, Settings, open},
+        place::{Place, Position},
         record::Record,
         recovery,
     },

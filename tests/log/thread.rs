@@ -4,7 +4,7 @@ use super::{MIB, Node, Scratch, body, ended, next_committed, settings};
 use coreflow::{
     consensus::{
         files::SegmentFolder,
-        log::Position,
+        place::Position,
         reader::ReadError,
         record::Record,
         survey::survey,

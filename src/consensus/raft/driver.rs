@@ -8,7 +8,7 @@ use super::{
     outputs::Outputs,
     restore::{Broken, Restore},
 };
-use crate::consensus::log::Place;
+use crate::consensus::place::Place;
 use bytes::Bytes;
 use raft::eraftpb::Message;
 use std::collections::VecDeque;

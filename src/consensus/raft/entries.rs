@@ -13,7 +13,7 @@ use super::{
     membership::{Members, change_of},
     outputs::{HardState, Kind, Point, Stored},
 };
-use crate::consensus::log::Place;
+use crate::consensus::place::Place;
 use bytes::Bytes;
 use raft::{
     Error, GetEntriesContext, RaftState, Result, Storage, StorageError,

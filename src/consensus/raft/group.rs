@@ -13,7 +13,7 @@ use super::{
     ready::Held,
     restore::{Broken, Restore},
 };
-use crate::consensus::log::Place;
+use crate::consensus::place::Place;
 use bytes::Bytes;
 use raft::{
     Config, INVALID_ID, RawNode, StateRole,

@@ -1,7 +1,7 @@
 //! What a driver asks its caller to do, and tells it.
 
 use super::membership::Members;
-use crate::consensus::log::Place;
+use crate::consensus::place::Place;
 use bytes::Bytes;
 use raft::eraftpb::{EntryType, Message};
 

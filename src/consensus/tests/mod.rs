@@ -12,7 +12,7 @@ use super::{
     disk::Disk,
     format::{BLOCK_HEAD_BYTES, BlockHead, BlockKind},
     group::StoredBlock,
-    log::{Place, Position},
+    place::{Place, Position},
     record::Record,
     simulated::SimulatedDisk,
     survey::{Survey, survey},

@@ -4,7 +4,7 @@ use super::{
     check::{Checker, Replica},
     *,
 };
-use crate::consensus::{log::Place, raft::message};
+use crate::consensus::{place::Place, raft::message};
 use raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeSet, VecDeque};
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::consensus::{
-    log::Place,
+    place::Place,
     raft::{entries::Entries, restore::Broken},
 };
 use raft::eraftpb::Entry;
