@@ -100,7 +100,7 @@ impl LaneEnd {
 
 /// The shard's end of a lane.
 pub struct LaneLog {
-    shard: u16,
+    partition: u16,
     /// A block is sent before a record would make it longer than this.
     block_bytes: usize,
     /// No record may be longer than this.
@@ -122,8 +122,11 @@ pub struct LaneLog {
 
 impl fmt::Debug for LaneLog {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shard, last, under_way, .. } = self;
-        write!(formatter, "LaneLog {{ shard {shard}, last {last:?}, {under_way} under way }}")
+        let Self { partition, last, under_way, .. } = self;
+        write!(
+            formatter,
+            "LaneLog {{ partition {partition}, last {last:?}, {under_way} under way }}"
+        )
     }
 }
 
@@ -146,7 +149,7 @@ pub(super) fn lane(
     let (told, returned) = ring(TOLD_UNDER_WAY);
     let LaneSettings { block_bytes, record_bytes_max, bell, signals } = settings.clone();
     let log = LaneLog {
-        shard,
+        partition: shard,
         block_bytes,
         record_bytes_max,
         filling: Block::new(0),
@@ -260,7 +263,7 @@ impl LaneLog {
 
     /// Forgets what did not leave yet: its reign is over.
     fn forget(&mut self) {
-        self.reign = 0;
+        (self.reign, self.moved) = (0, 0);
         self.filling.clear(self.block_bytes);
         self.waiting.clear();
     }

@@ -7,7 +7,7 @@ use super::{
     record::Record,
 };
 
-/// A shard's log. Records are committed in the order in which they were appended.
+/// A partition's log. Records are committed in the order in which they were appended.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one for each partition, and it stays")]
 pub enum TaskLog {

@@ -4,6 +4,7 @@ use super::{
     damage::{Damage, Finding},
     files::SegmentFolder,
     format::{PAGE_BYTES, segment_name},
+    group::StoredBlock,
     keeper::{Keeper, Parts},
     lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
     place::Place,
@@ -67,7 +68,7 @@ pub struct OpenLog {
     pub first_partitions: PartitionIndex,
     /// The threads that write it.
     pub thread: LogThread,
-    /// Grows by one with every open; fencing tokens start from it.
+    /// Grows by one with every open.
     pub epoch: u64,
     /// Reads records back.
     pub reader: SegmentReader,
@@ -145,9 +146,7 @@ pub fn open(
     let mut recovery = Recovery::new(&[NODE], replay);
     let mut broken = None;
     let survey = survey(&mut disk, &mut |place, block| {
-        if broken.is_none() {
-            broken = recovery.take(place, block).err().map(|damage| (place, damage));
-        }
+        take(&mut recovery, &mut broken, place, block);
     });
     let mut survey = survey.map_err(io)?;
     name_broken(&mut survey, broken);
@@ -178,9 +177,7 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
     let mut broken = None;
     let mut disk = SegmentFolder::new(folder, false);
     let survey = survey(&mut disk, &mut |place, block| {
-        if broken.is_none() {
-            broken = recovery.take(place, block).err().map(|damage| (place, damage));
-        }
+        take(&mut recovery, &mut broken, place, block);
         if let Err(damage) = replayed(place, block, visit) {
             broken.get_or_insert((place, damage));
         }
@@ -188,6 +185,18 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
     let mut survey = survey.map_err(io)?;
     name_broken(&mut survey, broken);
     Ok(survey)
+}
+
+/// Lets a recovery take a block, unless one before did not fit.
+fn take(
+    recovery: &mut Recovery<'_>,
+    broken: &mut Option<(Place, Damage)>,
+    place: Place,
+    block: &StoredBlock<'_>,
+) {
+    if broken.is_none() {
+        *broken = recovery.take(place, block).err().map(|damage| (place, damage));
+    }
 }
 
 /// Names what does not follow from the blocks before it, unless something else is wrong, which

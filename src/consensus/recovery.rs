@@ -11,6 +11,7 @@ use super::{
     place::Place,
     raft::{
         HardState, Members, Point, Restore, Stored,
+        driver::PARTITIONS_MAX,
         message::{decode_point, encode_point},
         restore::Broken,
     },
@@ -19,8 +20,6 @@ use super::{
 use crate::wire::id::PartitionIndex;
 use std::collections::VecDeque;
 
-/// Partitions that a log may have.
-const PARTITIONS_MAX: PartitionIndex = 64;
 /// Bytes of a hard state.
 const HARD_STATE_BYTES: usize = 24;
 
@@ -68,7 +67,7 @@ impl<'a> Recovery<'a> {
     /// When it cannot follow the blocks before.
     pub fn take(&mut self, place: Place, block: &StoredBlock<'_>) -> Result<(), Damage> {
         let index = block.head.partition;
-        if index >= PARTITIONS_MAX {
+        if usize::from(index) >= PARTITIONS_MAX {
             return Err(Damage::BlockHead);
         }
         while self.partitions.len() <= usize::from(index) {

@@ -2,6 +2,7 @@
 
 use super::{
     core::Shard,
+    kernel::watcher_of,
     ledger::{Logged, Next},
 };
 use crate::{
@@ -12,8 +13,6 @@ use crate::{
         letter::Response,
     },
 };
-
-use super::kernel::watcher_of;
 
 impl Shard {
     /// Takes a turn; whether every partition of this core leads.

@@ -125,8 +125,8 @@ impl TableLimits {
 pub struct Origin {
     /// Its partition.
     pub partition: PartitionIndex,
-    /// The first token of a lease: higher than every one of an earlier run, and so far below 2^53
-    /// that JSON clients can carry all that follow.
+    /// The first token of a lease, below 2^53 so that JSON clients can carry it; what the log has
+    /// reserved raises it.
     pub first_token: u64,
     /// Whether the log keeps what it is told.
     pub durable: bool,
@@ -303,23 +303,8 @@ impl TaskTable {
             durable: self.durable,
             zero_unix_ms: self.zero_unix_ms,
         };
-        let Counters { accepted, recovered, repeated, refused, done, dead, cancelled, .. } =
-            self.counters;
-        let Counters { evicted, attempts_failed, requeued, purged, .. } = self.counters;
-        let counters = Counters {
-            accepted,
-            recovered,
-            repeated,
-            refused,
-            done,
-            dead,
-            cancelled,
-            evicted,
-            attempts_failed,
-            requeued,
-            purged,
-            ..Counters::default()
-        };
+        let counters =
+            Counters { queued: 0, delayed: 0, running: 0, dead_letters: 0, ..self.counters };
         Self { counters, ..Self::new(origin, self.limits) }
     }
 

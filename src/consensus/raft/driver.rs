@@ -13,8 +13,8 @@ use bytes::Bytes;
 use raft::eraftpb::Message;
 use std::collections::VecDeque;
 
-/// Partitions of a cluster at most.
-pub const PARTITIONS_MAX: usize = 64;
+/// Partitions at most: a node that is alone has one for each worker core.
+pub const PARTITIONS_MAX: usize = 1024;
 /// Ticks that count when the caller comes late: what arrived meanwhile is to be looked at before
 /// anybody concludes that a leader is gone.
 const TICKS_AT_ONCE: u64 = 2;

@@ -157,7 +157,10 @@ fn a_shard_is_asked_once_to_move_and_its_answer_travels_behind_what_it_moved() {
 
 #[test]
 fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
-    let (mut log, mut end, _) = ends();
+    let (mut log, mut end, signals) = ends();
+    signals.move_before.store(5, Ordering::Release);
+    log.moved_before(5);
+    assert_eq!(log.move_before(), 0);
     end.tell(Told::Lead { reign: 7 });
     end.flush();
     assert!(matches!(log.next_news(), Some(News::Lead)));
@@ -178,6 +181,7 @@ fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
     end.flush();
     assert!(matches!(log.next_news(), Some(News::Follow)));
     assert!(!log.has_departures(), "what did not leave is forgotten");
+    assert_eq!(log.move_before(), 5, "a table that begins again has moved out of nothing");
     let Some(News::Foreign(foreign)) = log.next_news() else { panic!("a foreign block comes") };
     let mut seen = Vec::new();
     foreign.records(|place, record| seen.push((place, record.id().random))).unwrap();

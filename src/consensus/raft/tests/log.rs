@@ -123,5 +123,6 @@ fn partitions_that_are_not_all_there_are_refused() {
     assert!(Driver::new(settings(1, 0), vec![of(0), of(2)]).is_err());
     assert!(Driver::new(settings(1, 0), vec![]).is_err());
     assert!(Driver::new(settings(0, 0), vec![of(0)]).is_err());
-    assert!(Driver::new(settings(1, 0), vec![of(0), of(1)]).is_ok());
+    // A machine with many cores has many partitions.
+    assert!(Driver::new(settings(1, 0), (0..200).map(of).collect()).is_ok());
 }
