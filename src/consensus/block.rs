@@ -13,6 +13,8 @@ pub struct Block {
     /// The reign that it was written in: what it says follows from what was committed before that
     /// began, and from the other blocks of it.
     pub reign: u64,
+    /// A read that its shard asks for; 0 for none.
+    pub read: u64,
     /// Where it was written: the generation.
     pub generation: u64,
     /// Where it was written: the offset in its segment.
@@ -24,7 +26,16 @@ impl Block {
     pub fn new(capacity_bytes: usize) -> Self {
         let bytes = Vec::with_capacity(capacity_bytes);
         let last = Position::default();
-        Self { bytes, records: 0, last, moved_before: 0, reign: 0, generation: 0, offset: 0 }
+        Self {
+            bytes,
+            records: 0,
+            last,
+            moved_before: 0,
+            reign: 0,
+            read: 0,
+            generation: 0,
+            offset: 0,
+        }
     }
 
     /// Appends a record; the answer is its offset in the block as it is written, behind a head.
@@ -44,7 +55,8 @@ impl Block {
         }
         self.bytes.clear();
         (self.records, self.last) = (0, Position::default());
-        (self.moved_before, self.reign, self.generation, self.offset) = (0, 0, 0, 0);
+        (self.moved_before, self.reign, self.read) = (0, 0, 0);
+        (self.generation, self.offset) = (0, 0);
     }
 
     /// Its records, as they are written.

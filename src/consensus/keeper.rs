@@ -12,6 +12,7 @@
 
 use super::{
     block::Block,
+    cluster::{Asked, Cluster},
     disk::Disk,
     format::{BLOCK_HEAD_BYTES, BlockHead, BlockKind},
     lane::{LaneEnd, Signals, Told},
@@ -79,6 +80,8 @@ enum Proposed {
 
 /// What the log thread is made of.
 pub(super) struct Parts<D> {
+    pub cluster: Arc<Cluster>,
+    pub asked: Receiver<Asked>,
     pub writer: Writer<D>,
     /// Reads what was written.
     pub disk: D,
@@ -95,6 +98,8 @@ pub(super) struct Parts<D> {
 
 /// The log thread's state.
 pub(super) struct Keeper<D> {
+    cluster: Arc<Cluster>,
+    asked: Receiver<Asked>,
     writer: Writer<D>,
     disk: D,
     raft: raft::Driver,
@@ -114,7 +119,8 @@ pub(super) struct Keeper<D> {
 impl<D: Disk> Keeper<D> {
     /// A keeper of these parts.
     pub fn new(parts: Parts<D>) -> Self {
-        let Parts { writer, disk, raft, lanes, told, bell, stop, signals, jobs, results } = parts;
+        let Parts { cluster, asked, writer, disk, raft, lanes, told, .. } = parts;
+        let Parts { bell, stop, signals, jobs, results, .. } = parts;
         let lane = |(partition, (end, told)): (PartitionIndex, (LaneEnd, u64))| {
             let point = raft.group(partition).map_or(0, |group| group.point().index);
             let fed = told.max(point);
@@ -131,6 +137,8 @@ impl<D: Disk> Keeper<D> {
         };
         let lanes = (0..).zip(lanes.into_iter().zip(told)).map(lane).collect();
         Self {
+            cluster,
+            asked,
             writer,
             disk,
             raft,
@@ -333,13 +341,15 @@ impl<D: Disk> Keeper<D> {
             },
             Event::Role(Role::Leader { term }) => {
                 lane.reign = term;
+                self.cluster.leaders.set(partition, Some(self.cluster.leaders.me()));
                 // Everything before was committed before, and the shard hears of it first.
                 while self.lanes[usize::from(partition)].is_behind() {
                     self.feed_next(partition)?;
                 }
                 self.lanes[usize::from(partition)].end.tell(Told::Lead { reign: term });
             }
-            Event::Role(Role::Follower { .. }) => {
+            Event::Role(Role::Follower { leader }) => {
+                self.cluster.leaders.set(partition, leader);
                 if lane.reign > 0 {
                     let point = self.raft.group(partition).map_or(0, |group| group.point().index);
                     lane.begin_again(point);

@@ -54,6 +54,8 @@ pub(super) enum Told {
         /// The number.
         reign: u64,
     },
+    /// A read that the shard asked for, as [`News::Read`].
+    Read(u64),
     /// The partition follows.
     Follow,
 }
@@ -191,10 +193,22 @@ impl LaneLog {
         self.last
     }
 
+    /// As [`TaskLog::read`](super::log::TaskLog::read); of several numbers that leave together only
+    /// the last is told.
+    pub fn read(&mut self, number: u64) {
+        self.filling.read = number;
+    }
+
+    /// Whether the block that is being filled says anything.
+    fn says_something(&self) -> bool {
+        let Block { moved_before, read, .. } = self.filling;
+        !self.filling.is_empty() || moved_before > 0 || read > 0
+    }
+
     /// As [`TaskLog::flush`](super::log::TaskLog::flush).
     #[inline]
     pub fn flush(&mut self) {
-        let has_something = !self.filling.is_empty() || self.filling.moved_before > 0;
+        let has_something = self.says_something();
         if has_something && self.waiting.len() + self.under_way < BLOCKS_UNDER_WAY {
             self.close();
         }
@@ -241,6 +255,7 @@ impl LaneLog {
                 }
                 Told::Lost(block) => self.take_back(block),
                 Told::Foreign(foreign) => return Some(News::Foreign(foreign)),
+                Told::Read(number) => return Some(News::Read(number)),
                 Told::Lead { reign } => {
                     self.reign = reign;
                     return Some(News::Lead);
@@ -296,6 +311,6 @@ impl LaneLog {
     /// As [`TaskLog::has_departures`](super::log::TaskLog::has_departures).
     #[inline]
     pub fn has_departures(&self) -> bool {
-        !self.waiting.is_empty() || !self.filling.is_empty() || self.filling.moved_before > 0
+        !self.waiting.is_empty() || self.says_something()
     }
 }

@@ -6,6 +6,7 @@ use super::{
     place::{Place, Position},
     record::Record,
 };
+use std::collections::VecDeque;
 
 /// A partition's log. Records are committed in the order in which they were appended.
 #[derive(Debug)]
@@ -40,8 +41,17 @@ impl TaskLog {
     #[inline]
     pub fn next_news(&mut self) -> Option<News> {
         match self {
-            Self::Memory(log) => log.next_committed().map(News::Committed),
+            Self::Memory(log) => log.next_news(),
             Self::Durable(log) => log.next_news(),
+        }
+    }
+
+    /// Asks for [`News::Read`] with a number: what is read after that is as new as anything that
+    /// was told to anybody before this.
+    pub fn read(&mut self, number: u64) {
+        match self {
+            Self::Memory(log) => log.reads.push_back(number),
+            Self::Durable(log) => log.read(number),
         }
     }
 
@@ -49,7 +59,7 @@ impl TaskLog {
     #[inline]
     pub fn has_news(&self) -> bool {
         match self {
-            Self::Memory(log) => log.told < log.last,
+            Self::Memory(log) => log.told < log.last || !log.reads.is_empty(),
             Self::Durable(log) => log.has_news(),
         }
     }
@@ -102,6 +112,7 @@ impl TaskLog {
 pub struct MemoryLog {
     last: Position,
     told: Position,
+    reads: VecDeque<u64>,
 }
 
 impl MemoryLog {
@@ -112,10 +123,13 @@ impl MemoryLog {
     }
 
     #[inline]
-    fn next_committed(&mut self) -> Option<Committed> {
-        let is_news = self.told < self.last;
-        self.told = self.last;
-        is_news.then_some(Committed { upto: self.last, block: Place::default() })
+    fn next_news(&mut self) -> Option<News> {
+        if self.told < self.last {
+            self.told = self.last;
+            let committed = Committed { upto: self.last, block: Place::default() };
+            return Some(News::Committed(committed));
+        }
+        self.reads.pop_front().map(News::Read)
     }
 }
 

@@ -27,6 +27,7 @@
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
 pub mod block;
+pub mod cluster;
 pub mod damage;
 pub mod disk;
 pub mod files;

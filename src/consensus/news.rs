@@ -68,6 +68,9 @@ pub enum News {
     Foreign(Foreign),
     /// It leads: everything that was committed before was told, and it may append.
     Lead,
+    /// Everything that was committed when this read was asked for was told, and this partition led
+    /// at a moment after that. A read whose reign ends is not answered: [`News::Follow`] is told.
+    Read(u64),
     /// It follows: what it appended and was not told of may be committed or not. It begins again
     /// with an empty table, and everything that was ever committed and lives is told once more.
     Follow,

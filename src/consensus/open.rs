@@ -1,6 +1,7 @@
 //! Opens a log: reads what is there, and starts the thread that goes on with it.
 
 use super::{
+    cluster::{Cluster, Leaders},
     damage::{Damage, Finding},
     files::SegmentFolder,
     format::{PAGE_BYTES, segment_name},
@@ -72,6 +73,8 @@ pub struct OpenLog {
     pub epoch: u64,
     /// Reads records back.
     pub reader: SegmentReader,
+    /// Who leads what.
+    pub cluster: Arc<Cluster>,
 }
 
 /// Why a log could not be opened. What was acknowledged is as it was.
@@ -283,7 +286,10 @@ fn start(
         bell: bell.clone(),
     };
     let (bell_of_thread, stop_of_thread) = (bell.clone(), stop.clone());
+    let (cluster, asked) = Cluster::new(Leaders::new(NODE, partitions), bell.clone());
     let keeper = Keeper::new(Parts {
+        cluster: cluster.clone(),
+        asked,
         writer,
         disk,
         raft,
@@ -306,7 +312,7 @@ fn start(
         spawn_blocking_thread("log", placement, EXIT_LOG_FAILED, move |placed| keeper.run(placed));
     let threads = vec![thread.map_err(io)?, helper.map_err(io)?];
     let thread = LogThread::new(stop, bell, threads, lock);
-    Ok(OpenLog { lanes, first_partitions, thread, epoch, reader })
+    Ok(OpenLog { lanes, first_partitions, thread, epoch, reader, cluster })
 }
 
 /// What all groups of a node that is alone are given.

@@ -179,7 +179,8 @@ impl NodeBuilder {
         for (partition, table) in recovered.tables.into_iter().enumerate() {
             tables[partition % bells.len()].push(table);
         }
-        let shared = Arc::new(Shared::new(at, &topology.workers, partitions.all));
+        let shared =
+            Arc::new(Shared::new(at, &topology.workers, partitions.all, recovered.cluster));
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });

@@ -18,7 +18,7 @@ mod recover;
 pub use builder::{AgentOptions, NodeBuilder, StartError};
 
 use crate::{
-    consensus::thread::LogThread,
+    consensus::{cluster::Cluster, thread::LogThread},
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
     shard::run::Job,
     wire::{
@@ -52,10 +52,16 @@ pub struct Shared {
     stats: Vec<Arc<Mutex<CoreStats>>>,
     workers: Vec<usize>,
     partitions: PartitionIndex,
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Shared {
-    fn new(started: Instant, workers: &[usize], partitions: PartitionIndex) -> Self {
+    fn new(
+        started: Instant,
+        workers: &[usize],
+        partitions: PartitionIndex,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
         let stats = workers
             .iter()
             .map(|&cpu| Arc::new(Mutex::new(CoreStats { cpu, ..CoreStats::default() })));
@@ -65,7 +71,13 @@ impl Shared {
             stats: stats.collect(),
             workers: workers.to_vec(),
             partitions,
+            cluster,
         }
+    }
+
+    /// Who leads what; `None` when tasks are kept in memory.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
     }
 
     /// Whether new work is accepted.

@@ -4,6 +4,7 @@ use crate::{
     config::{Config, Realtime},
     consensus::{
         MemoryLog, TaskLog,
+        cluster::Cluster,
         open::{self, OpenError, Settings},
         reader::SegmentReader,
         recovery::Replayed,
@@ -18,6 +19,7 @@ use crate::{
     task::{Origin, TableLimits, TaskTable},
     wire::id::{CoreIndex, PartitionIndex},
 };
+use std::sync::Arc;
 
 /// What the cores of a node begin with.
 pub(super) struct Recovered {
@@ -27,6 +29,8 @@ pub(super) struct Recovered {
     pub partitions: Partitions,
     /// What writes the logs and what reads them; `None` in memory.
     pub durable: Option<(LogThread, SegmentReader)>,
+    /// Who leads what; `None` in memory.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// Partitions that keep nothing, one for each core.
@@ -42,6 +46,7 @@ pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Reco
         tables: (0..cores).map(beginning).collect(),
         partitions: Partitions { keyed: cores, all: cores },
         durable: None,
+        cluster: None,
     }
 }
 
@@ -110,5 +115,6 @@ pub(super) fn from_log(
         tables: logs.zip(tables).map(|(log, table)| Beginning { log, table }).collect(),
         partitions,
         durable: Some((opened.thread, opened.reader)),
+        cluster: Some(opened.cluster),
     })
 }

@@ -31,6 +31,7 @@ impl Shard {
             Next::Logged(..) => unreachable!("what waits for the log is not for here"),
             Next::Foreign(foreign) => partition.follow(&foreign, &self.kernel.types, now_ms),
             Next::Lead => partition.reserve_tokens(),
+            Next::Read(_) => {}
             Next::Follow => self.step_down(place),
         }
     }

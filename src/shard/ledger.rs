@@ -71,6 +71,8 @@ pub(super) enum Next {
     Foreign(Foreign),
     /// It leads.
     Lead,
+    /// A read that was asked for may be done.
+    Read(u64),
     /// It follows.
     Follow,
 }
@@ -146,6 +148,7 @@ impl Ledger {
                 News::Committed(committed) => self.committed = Some(committed),
                 News::Foreign(foreign) => return Some(Next::Foreign(foreign)),
                 News::Lead => return Some(Next::Lead),
+                News::Read(number) => return Some(Next::Read(number)),
                 News::Follow => return Some(Next::Follow),
             }
         }
