@@ -8,7 +8,7 @@ use coreflow::{
     consensus::{
         lane::LaneLog,
         news::{Committed, News},
-        open::{OpenLog, Settings, open},
+        open::{OpenLog, Seat, Settings, open},
         place::Position,
         record::Record,
     },
@@ -99,7 +99,8 @@ fn throughput(
     let bells: Vec<_> = (0..LANES).map(|_| Doorbell::new()).collect::<Result<_, _>>()?;
     let opening = Instant::now();
     let mut records = 0_u64;
-    let OpenLog { lanes, thread, .. } = open(settings(folder), &bells, &mut |_| records += 1)?;
+    let OpenLog { lanes, thread, .. } =
+        open(settings(folder), &Seat::alone(), &bells, &mut |_| records += 1)?;
     println!("opened in {} ms: {records} records read", opening.elapsed().as_millis());
     let records_a_second = |rate| rate as f64 / f64::from(LANES);
     let pause = rate.map(|rate| RECORDS_A_TURN as f64 / records_a_second(rate));
@@ -131,7 +132,7 @@ fn throughput(
 /// One record after the other, with a pause after each.
 fn latency(folder: &Path, count: u64) -> Result<(), Box<dyn Error>> {
     let bell = Doorbell::new()?;
-    let mut log = open(settings(folder), std::slice::from_ref(&bell), &mut |_| {})?;
+    let mut log = open(settings(folder), &Seat::alone(), std::slice::from_ref(&bell), &mut |_| {})?;
     let lane = log.lanes.pop().ok_or("there is one lane")?;
     let mut shard = Shard::new(0, lane, bell);
     let mut times = Vec::new();

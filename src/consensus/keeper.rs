@@ -10,16 +10,20 @@
 //! - A segment is freed only after every partition's log begins behind it, and what goes with
 //!   entries was written again.
 
+mod control;
+mod telling;
+
 use super::{
     block::Block,
+    book::Book,
     cluster::{Asked, Cluster},
     disk::Disk,
-    format::{BLOCK_HEAD_BYTES, BlockHead, BlockKind},
+    format::{BlockHead, BlockKind},
     lane::{LaneEnd, Signals, Told},
-    news::Foreign,
+    links::{Heard, Links},
+    peers::NodeId,
     place::Place,
-    raft::{self, Event, Fetch, Kind, Outputs, Role, Stored, Write},
-    record::Record,
+    raft::{self, Kind, Outputs, Write},
     recovery::{encode_hard_state, point_bytes},
     writer::{Fatal, Job, Writer},
 };
@@ -32,8 +36,9 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,12 +59,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A partition's lane, and what of it is under way.
 struct Lane {
     end: LaneEnd,
-    /// The term that it leads in; 0 while it follows.
+    /// The term that its shard leads in; 0 while it follows.
     reign: u64,
+    /// The term that it leads in, until its shard was told everything that was committed before.
+    crowned: Option<u64>,
     /// What was proposed and is neither committed nor lost, by ticket.
     under_way: VecDeque<(u64, Proposed)>,
     /// A block that could not be proposed yet.
     carried: Option<Block>,
+    /// A read that could not be asked for yet; 0 for none.
+    read: u64,
     /// Entries up to this index were told to the shard.
     fed: u64,
     /// Entries up to this index are committed.
@@ -79,9 +88,13 @@ enum Proposed {
 }
 
 /// What the log thread is made of.
-pub(super) struct Parts<D> {
+pub(super) struct Parts<D, L> {
     pub cluster: Arc<Cluster>,
     pub asked: Receiver<Asked>,
+    pub links: L,
+    pub book: Book,
+    /// Where the book is kept.
+    pub book_file: Option<PathBuf>,
     pub writer: Writer<D>,
     /// Reads what was written.
     pub disk: D,
@@ -94,12 +107,20 @@ pub(super) struct Parts<D> {
     pub signals: Arc<Signals>,
     pub jobs: Sender<Job>,
     pub results: Receiver<io::Result<()>>,
+    /// The time of its beginning.
+    pub now: Instant,
 }
 
 /// The log thread's state.
-pub(super) struct Keeper<D> {
+pub(super) struct Keeper<D, L> {
     cluster: Arc<Cluster>,
     asked: Receiver<Asked>,
+    links: L,
+    book: Book,
+    book_file: Option<PathBuf>,
+    /// Nodes that are members of any partition.
+    members: BTreeSet<NodeId>,
+    status_at: Option<Instant>,
     writer: Writer<D>,
     disk: D,
     raft: raft::Driver,
@@ -112,23 +133,38 @@ pub(super) struct Keeper<D> {
     jobs: Sender<Job>,
     results: Receiver<io::Result<()>>,
     began: Instant,
+    /// The time of this turn.
+    now: Instant,
     wrote_at: Instant,
     retry_at: Option<Instant>,
 }
 
-impl<D: Disk> Keeper<D> {
+/// What comes after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Another one, at once.
+    Turn,
+    /// Another one when something arrives, or so long after this one.
+    Rest(Option<Duration>),
+    /// None: the log is sealed.
+    End,
+}
+
+impl<D: Disk, L: Links> Keeper<D, L> {
     /// A keeper of these parts.
-    pub fn new(parts: Parts<D>) -> Self {
-        let Parts { cluster, asked, writer, disk, raft, lanes, told, .. } = parts;
-        let Parts { bell, stop, signals, jobs, results, .. } = parts;
+    pub fn new(parts: Parts<D, L>) -> Self {
+        let Parts { cluster, asked, links, book, book_file, writer, disk, .. } = parts;
+        let Parts { raft, lanes, told, bell, stop, signals, jobs, results, now, .. } = parts;
         let lane = |(partition, (end, told)): (PartitionIndex, (LaneEnd, u64))| {
             let point = raft.group(partition).map_or(0, |group| group.point().index);
             let fed = told.max(point);
             Lane {
                 end,
                 reign: 0,
+                crowned: None,
                 under_way: VecDeque::new(),
                 carried: None,
+                read: 0,
                 fed,
                 committed: fed,
                 moved: 0,
@@ -136,9 +172,14 @@ impl<D: Disk> Keeper<D> {
             }
         };
         let lanes = (0..).zip(lanes.into_iter().zip(told)).map(lane).collect();
-        Self {
+        let mut keeper = Self {
             cluster,
             asked,
+            links,
+            book,
+            book_file,
+            members: BTreeSet::new(),
+            status_at: None,
             writer,
             disk,
             raft,
@@ -150,10 +191,16 @@ impl<D: Disk> Keeper<D> {
             signals,
             jobs,
             results,
-            began: Instant::now(),
-            wrote_at: Instant::now(),
+            began: now,
+            now,
+            wrote_at: now,
             retry_at: None,
-        }
+        };
+        // What goes with entries is in the newest segment before anything is told.
+        keeper.raft.restate();
+        keeper.meet_all();
+        keeper.meet_members();
+        keeper
     }
 
     /// Runs until it is told to stop; a log that fails ends the process.
@@ -176,29 +223,75 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn serve(&mut self) -> Result<(), Fatal> {
-        // What goes with entries is in the newest segment before anything is told.
-        self.raft.restate();
         loop {
-            self.take_results();
-            self.give_out_work();
-            self.tell_shards();
-            let is_last = self.stop.load(Ordering::Acquire);
-            self.raft.advance(self.began.elapsed().as_millis() as u64);
-            self.take_blocks();
-            let went_on = self.round()?;
-            self.feed()?;
-            self.clean()?;
-            self.lanes.iter_mut().for_each(|lane| lane.end.flush());
-            if went_on {
-                continue;
+            match self.turn(Instant::now())? {
+                After::Turn => {}
+                After::Rest(limit) => self.rest(limit),
+                After::End => return Ok(()),
             }
-            if self.writer.needs_announcement() {
-                self.writer.announce()?;
-            } else if is_last && self.lanes.iter().all(Lane::is_quiet) {
-                return if self.writer.needs_seal() { self.writer.seal() } else { Ok(()) };
-            } else {
-                self.rest()?;
+        }
+    }
+
+    /// Does what there is to do at a time.
+    ///
+    /// # Errors
+    /// The log cannot be written or read any more: nothing may be told after that.
+    pub fn turn(&mut self, now: Instant) -> Result<After, Fatal> {
+        self.now = now;
+        self.take_results();
+        self.give_out_work();
+        self.tell_shards();
+        self.hear();
+        self.do_what_is_asked();
+        let is_last = self.stop.load(Ordering::Acquire);
+        self.raft.advance(now.saturating_duration_since(self.began).as_millis() as u64);
+        self.take_blocks();
+        let mut went_on = self.round()?;
+        went_on |= self.feed()?;
+        self.clean()?;
+        self.tell_status();
+        self.lanes.iter_mut().for_each(|lane| lane.end.flush());
+        if went_on {
+            return Ok(After::Turn);
+        }
+        if self.writer.needs_announcement() {
+            self.writer.announce()?;
+            return Ok(After::Turn);
+        }
+        let is_due = self.seal_in().is_some_and(|wait| wait.is_zero());
+        if is_last && self.lanes.iter().all(Lane::is_quiet) {
+            if self.writer.needs_seal() {
+                self.writer.seal()?;
             }
+            return Ok(After::End);
+        }
+        if is_due {
+            self.writer.seal()?;
+            return Ok(After::Turn);
+        }
+        Ok(After::Rest(self.limit()))
+    }
+
+    /// Takes what other nodes sent.
+    fn hear(&mut self) {
+        let Self { links, raft, .. } = self;
+        let (mut connected, mut books) = (Vec::new(), Vec::new());
+        links.receive(self.now, &mut |heard| match heard {
+            Heard::Message(partition, message) => {
+                let from = message.from;
+                if let Err(why) = raft.step(partition, message) {
+                    tracing::debug!(partition, from, %why, "a message is dropped");
+                }
+            }
+            Heard::Book(book) => books.push(book),
+            Heard::Connected(node) => connected.push(node),
+            Heard::Lost(node) => raft.unreachable(node),
+        });
+        for node in connected {
+            self.links.send_book(node, &self.book);
+        }
+        for book in books {
+            self.merge_book(&book);
         }
     }
 
@@ -211,6 +304,7 @@ impl<D: Disk> Keeper<D> {
                     continue;
                 }
                 lane.moved = lane.moved.max(block.moved_before);
+                lane.read = lane.read.max(block.read);
                 if block.is_empty() {
                     lane.end.tell(Told::Committed(block));
                     continue;
@@ -229,6 +323,11 @@ impl<D: Disk> Keeper<D> {
                     Err(raft::Refused::NotLeader { .. }) => lane.end.tell(Told::Lost(block)),
                 }
             }
+            // One that is refused because others wait is asked for again; one whose reign is over
+            // ends with it.
+            if lane.read > 0 && self.raft.read(partition, lane.read).is_ok() {
+                lane.read = 0;
+            }
         }
     }
 
@@ -239,6 +338,11 @@ impl<D: Disk> Keeper<D> {
         }
         let mut outputs = std::mem::take(&mut self.outputs);
         self.raft.take_ready(&mut outputs);
+        for (partition, message) in outputs.messages.drain(..) {
+            self.links.send(partition, &message);
+        }
+        // On its way while this node writes.
+        self.links.flush(self.now);
         for fetch in outputs.fetches.drain(..) {
             self.fetch(&fetch);
         }
@@ -282,7 +386,7 @@ impl<D: Disk> Keeper<D> {
             }
         }
         self.writer.write()?;
-        self.wrote_at = Instant::now();
+        self.wrote_at = self.now;
         Ok(())
     }
 
@@ -311,178 +415,6 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    fn act(&mut self, partition: PartitionIndex, event: Event) -> Result<(), Fatal> {
-        let lane = &mut self.lanes[usize::from(partition)];
-        match event {
-            Event::Committed { index, ticket: Some(ticket), place, .. } => {
-                (lane.fed, lane.committed) = (index, index);
-                match lane.proposed(ticket) {
-                    Proposed::Block(mut block) => {
-                        (block.generation, block.offset) = (place.generation, place.offset);
-                        lane.end.tell(Told::Committed(block));
-                    }
-                    Proposed::Compaction => {
-                        lane.is_compacting = false;
-                        let body = self.read(partition, index)?;
-                        self.compact(partition, &body);
-                    }
-                }
-            }
-            Event::Committed { index, data, .. } => {
-                lane.committed = index;
-                let is_next = lane.fed + 1 == index && !lane.end.is_waiting();
-                if let Some(data) = data.filter(|_| is_next) {
-                    self.feed_one(partition, index, data);
-                }
-            }
-            Event::Lost { ticket } => match lane.proposed(ticket) {
-                Proposed::Block(block) => lane.end.tell(Told::Lost(block)),
-                Proposed::Compaction => lane.is_compacting = false,
-            },
-            Event::Role(Role::Leader { term }) => {
-                lane.reign = term;
-                self.cluster.leaders.set(partition, Some(self.cluster.leaders.me()));
-                // Everything before was committed before, and the shard hears of it first.
-                while self.lanes[usize::from(partition)].is_behind() {
-                    self.feed_next(partition)?;
-                }
-                self.lanes[usize::from(partition)].end.tell(Told::Lead { reign: term });
-            }
-            Event::Role(Role::Follower { leader }) => {
-                self.cluster.leaders.set(partition, leader);
-                if lane.reign > 0 {
-                    let point = self.raft.group(partition).map_or(0, |group| group.point().index);
-                    lane.begin_again(point);
-                }
-            }
-            Event::Installed { index } => {
-                lane.committed = index;
-                lane.begin_again(index);
-            }
-            Event::Membership(_) | Event::Read { .. } | Event::ReadLost { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// Tells shards of committed entries that they were not told of, as fast as they take them.
-    fn feed(&mut self) -> Result<(), Fatal> {
-        for partition in 0..self.lanes.len() {
-            while self.lanes[partition].is_behind() && !self.lanes[partition].end.is_waiting() {
-                self.feed_next(partition as PartitionIndex)?;
-                self.lanes[partition].end.flush();
-            }
-        }
-        Ok(())
-    }
-
-    fn feed_next(&mut self, partition: PartitionIndex) -> Result<(), Fatal> {
-        let index = self.lanes[usize::from(partition)].fed + 1;
-        let body = self.read(partition, index)?;
-        self.feed_one(partition, index, body);
-        Ok(())
-    }
-
-    fn feed_one(&mut self, partition: PartitionIndex, index: u64, body: Bytes) {
-        let (kind, stored) = self.stored(partition, index);
-        self.lanes[usize::from(partition)].fed = index;
-        if kind == Kind::Normal && !body.is_empty() && !self.compact(partition, &body) {
-            let foreign = Foreign::new(body, stored.place);
-            self.lanes[usize::from(partition)].end.tell(Told::Foreign(foreign));
-        }
-    }
-
-    /// What is known of an entry that is committed and not compacted.
-    fn stored(&self, partition: PartitionIndex, index: u64) -> (Kind, Stored) {
-        let stored = self.raft.group(partition).and_then(|group| group.stored(index));
-        stored.expect("what is committed and not compacted is stored")
-    }
-
-    /// Forgets the entries that a committed record says are not needed; whether it is one.
-    fn compact(&mut self, partition: PartitionIndex, body: &[u8]) -> bool {
-        match Record::decode(body) {
-            Ok((Record::Compacted { index, .. }, _)) => {
-                self.raft.compact(partition, index);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The body of an entry, from the disk.
-    fn read(&mut self, partition: PartitionIndex, index: u64) -> Result<Bytes, Fatal> {
-        let (_, stored) = self.stored(partition, index);
-        let body = self.read_stored(stored.place, stored.bytes);
-        body.map_err(|source| Fatal::new("an entry of the log cannot be read", source))
-    }
-
-    fn read_stored(&mut self, place: Place, bytes: u32) -> io::Result<Bytes> {
-        let segment = self.writer.directory().segment(place.generation);
-        let segment = segment.ok_or(io::ErrorKind::NotFound)?;
-        let mut body = vec![0; bytes as usize];
-        let offset = u64::from(place.offset) + BLOCK_HEAD_BYTES as u64;
-        self.disk.read(segment, offset, &mut body)?;
-        Ok(body.into())
-    }
-
-    fn fetch(&mut self, fetch: &Fetch) {
-        let data = fetch.entries.iter().map(|entry| self.read_stored(entry.place, entry.bytes));
-        let data: io::Result<Vec<Bytes>> = data.collect();
-        if let Err(error) = &data {
-            tracing::error!(%error, "entries for a follower cannot be read");
-        }
-        self.raft.fetched(fetch.partition, fetch.id, data.ok());
-    }
-
-    /// Compacts the partitions' logs and frees segments, when the writer asks for it.
-    fn clean(&mut self) -> Result<(), Fatal> {
-        let target = self.writer.move_before();
-        if target == 0 {
-            return Ok(());
-        }
-        for partition in 0..self.lanes.len() {
-            self.propose_compaction(partition as PartitionIndex, target);
-        }
-        let begins_behind = |partition: usize| {
-            let group = self.raft.group(partition as PartitionIndex);
-            let first = group.and_then(|group| group.stored(group.point().index + 1));
-            first.is_none_or(|(_, stored)| stored.place.generation >= target)
-        };
-        if (0..self.lanes.len()).all(begins_behind) {
-            // Points and hard states must not lie in what is freed.
-            self.raft.restate();
-            self.round()?;
-            self.writer.release(target);
-        }
-        Ok(())
-    }
-
-    fn propose_compaction(&mut self, partition: PartitionIndex, target: u64) {
-        let lane = &mut self.lanes[usize::from(partition)];
-        if lane.reign == 0 || lane.is_compacting || lane.moved < target {
-            return;
-        }
-        let Some(group) = self.raft.group(partition) else { return };
-        let begin = group.point().index;
-        let is_old = |index: u64| {
-            group.stored(index).is_some_and(|(_, stored)| stored.place.generation < target)
-        };
-        let mut index = begin;
-        while index < lane.fed && is_old(index + 1) {
-            index += 1;
-        }
-        if index == begin {
-            return;
-        }
-        let mut data = Vec::new();
-        Record::Compacted { partition, index }.encode(&mut data);
-        let ticket = self.last_ticket + 1;
-        if self.raft.propose(partition, data.into(), ticket).is_ok() {
-            self.last_ticket = ticket;
-            lane.is_compacting = true;
-            lane.under_way.push_back((ticket, Proposed::Compaction));
-        }
-    }
-
     fn tell_shards(&self) {
         self.signals.has_room.store(self.writer.has_room(), Ordering::Relaxed);
         let move_before = self.writer.move_before();
@@ -503,7 +435,7 @@ impl<D: Disk> Keeper<D> {
                          refused when the log is full, and it is tried again each second"
                     );
                 }
-                self.retry_at = Some(Instant::now() + RETRY_AFTER);
+                self.retry_at = Some(self.now + RETRY_AFTER);
             } else if self.retry_at.take().is_some() {
                 tracing::info!("the log has room again");
             }
@@ -513,34 +445,36 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn give_out_work(&mut self) {
-        let is_due = self.retry_at.is_none_or(|at| at <= Instant::now());
+        let is_due = self.retry_at.is_none_or(|at| at <= self.now);
         if is_due && let Some(job) = self.writer.next_job() {
             // The helper ends only after this thread.
             let _ = self.jobs.send(job);
         }
     }
 
-    /// Sleeps until there is work, or seals the log after a while without any.
-    fn rest(&mut self) -> Result<(), Fatal> {
-        let seal_in =
-            self.writer.needs_seal().then(|| SEAL_AFTER.saturating_sub(self.wrote_at.elapsed()));
-        if seal_in == Some(Duration::ZERO) {
-            return self.writer.seal();
-        }
-        let retry_in = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+    /// When the log is to be sealed.
+    fn seal_in(&self) -> Option<Duration> {
+        let rested = self.now.saturating_duration_since(self.wrote_at);
+        self.writer.needs_seal().then(|| SEAL_AFTER.saturating_sub(rested))
+    }
+
+    /// How long after this turn there is something to do, if nothing arrives.
+    fn limit(&self) -> Option<Duration> {
+        let until = |at: Instant| at.saturating_duration_since(self.now);
         let is_waiting = self.lanes.iter().any(|lane| lane.end.is_waiting());
         let room_in = is_waiting.then_some(LOOK_FOR_ROOM);
-        let tick_in = self.raft.next_tick_ms().map(|at| {
-            (self.began + Duration::from_millis(at)).saturating_duration_since(Instant::now())
-        });
-        let limit = [seal_in, retry_in, room_in, tick_in].into_iter().flatten().min();
+        let tick_in =
+            self.raft.next_tick_ms().map(|at| until(self.began + Duration::from_millis(at)));
+        [self.seal_in(), self.retry_at.map(until), room_in, tick_in].into_iter().flatten().min()
+    }
+
+    /// Sleeps until there is work.
+    fn rest(&mut self, limit: Option<Duration>) {
         self.bell.parking().prepare();
         if !self.has_work() {
-            // A bell that cannot be heard is noticed at the next look.
-            let _ = self.bell.wait(limit);
+            self.links.wait(self.now, limit, &self.bell);
         }
         self.bell.parking().awake();
-        Ok(())
     }
 
     /// The last look before sleeping.
@@ -549,6 +483,7 @@ impl<D: Disk> Keeper<D> {
         self.take_results()
             || self.stop.load(Ordering::Acquire)
             || self.lanes.iter().any(blocks_wait)
+            || self.take_ask()
     }
 }
 
@@ -567,7 +502,7 @@ impl Lane {
 
     /// Its shard begins again behind an entry.
     fn begin_again(&mut self, index: u64) {
-        self.reign = 0;
+        (self.reign, self.crowned, self.read) = (0, None, 0);
         self.moved = 0;
         self.fed = index;
         self.end.tell(Told::Follow);

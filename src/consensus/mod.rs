@@ -27,6 +27,7 @@
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
 pub mod block;
+pub mod book;
 pub mod cluster;
 pub mod damage;
 pub mod disk;
@@ -35,6 +36,7 @@ pub mod format;
 pub mod group;
 mod keeper;
 pub mod lane;
+pub mod links;
 pub mod log;
 pub mod news;
 pub mod open;
@@ -46,6 +48,7 @@ pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod simulated;
+mod start;
 pub mod survey;
 pub mod tally;
 #[cfg(test)]

@@ -1,46 +1,39 @@
 //! Opens a log: reads what is there, and starts the thread that goes on with it.
 
 use super::{
-    cluster::{Cluster, Leaders},
+    cluster::{Address, Cluster},
     damage::{Damage, Finding},
     files::SegmentFolder,
-    format::{PAGE_BYTES, segment_name},
+    format::segment_name,
     group::StoredBlock,
-    keeper::{Keeper, Parts},
-    lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
+    lane::LaneLog,
+    peers::{self, NodeId},
     place::Place,
-    raft::{self, Restore},
     reader::SegmentReader,
     recovery::{Recovery, Replayed, replayed},
+    start::start,
     survey::{SegmentSurvey, Survey, survey},
-    thread::{EXIT_LOG_FAILED, Helper, LogThread},
-    writer::{Fatal, Geometry, Writer},
+    thread::LogThread,
+    writer::Fatal,
 };
 use crate::{
     runtime::{
-        disk::{FolderLock, LockError, Placement, is_direct, make_folder, spawn_blocking_thread},
+        disk::{FolderLock, LockError, is_direct, make_folder},
         doorbell::Doorbell,
     },
     wire::id::PartitionIndex,
 };
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-        mpsc::channel,
-    },
+    sync::Arc,
 };
 
 /// The number of a node that is alone.
-const NODE: u64 = 1;
-/// Milliseconds of a tick of the groups' clock.
+const NODE: NodeId = 1;
+/// Milliseconds of a tick of the groups' clock on a node that is alone: it waits for nobody.
 const TICK_MS: u64 = 100;
-/// Bytes of entries that stay in memory for followers.
-const CACHE_BYTES: usize = 64 << 20;
-/// Bytes that a partition may have proposed.
-const PROPOSAL_BYTES: usize = 64 << 20;
 
 /// How a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +50,39 @@ pub struct Settings {
     pub cpu: Option<usize>,
     /// Whether the log thread asks for a real-time priority.
     pub realtime: bool,
+}
+
+/// A node's place among others.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its number; not 0.
+    pub node: NodeId,
+    /// Who votes when a log begins its life; nobody on a node that joins others and waits to be
+    /// told.
+    pub voters: Vec<NodeId>,
+    /// How many partitions a log is begun with; `None` for one for each core, and more when there
+    /// are more cores later.
+    pub partitions: Option<PartitionIndex>,
+    /// Milliseconds of a tick of the groups' clock.
+    pub tick_ms: u64,
+    /// Where nodes can be reached, this one among them, by what is configured.
+    pub nodes: Vec<(NodeId, Address)>,
+    /// The links to other nodes; `None` on a node that is alone.
+    pub links: Option<peers::Config>,
+}
+
+impl Seat {
+    /// That of a node that is alone.
+    pub fn alone() -> Self {
+        Self {
+            node: NODE,
+            voters: vec![NODE],
+            partitions: None,
+            tick_ms: TICK_MS,
+            nodes: Vec::new(),
+            links: None,
+        }
+    }
 }
 
 /// A log that was opened.
@@ -107,6 +133,26 @@ pub enum OpenError {
         /// What is wrong; never empty.
         findings: Vec<Finding>,
     },
+    /// Other nodes cannot be listened to.
+    #[error("cannot listen to other nodes on {address}: {source}")]
+    Peers {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A core would keep no partition.
+    #[error(
+        "the log has {partitions} partitions and the node {cores} worker cores, some of which would \
+         have nothing to do; set cores.workers to {partitions} cores at most (or begin a new \
+         cluster with a larger cluster.partitions)"
+    )]
+    Cores {
+        /// Partitions of the log.
+        partitions: usize,
+        /// Worker cores.
+        cores: usize,
+    },
     /// The log cannot be written.
     #[error("the log in {} cannot be written: {source}", .folder.display())]
     Unwritable {
@@ -126,8 +172,8 @@ fn more(findings: &[Finding]) -> String {
 
 /// Opens the log for as many cores as there are bells, calls `replay` with every record that was
 /// committed, oldest first, and the partition that wrote it, and starts the log thread. There are
-/// as many partitions as when the log began; more when there are more cores, so that each core has
-/// one, or when partitions that were added so have records.
+/// as many partitions as when the log began; on a node that is alone more when there are more cores,
+/// so that each core has one, or when partitions that were added so have records.
 ///
 /// # Errors
 /// See [`OpenError`]; what `replay` was told must be thrown away then.
@@ -136,6 +182,7 @@ fn more(findings: &[Finding]) -> String {
 /// When a block does not fit into a segment: a configuration that says so is refused.
 pub fn open(
     settings: Settings,
+    seat: &Seat,
     core_bells: &[Doorbell],
     replay: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<OpenLog, OpenError> {
@@ -146,7 +193,7 @@ pub fn open(
         holder => OpenError::Locked { folder: settings.folder.clone(), holder },
     })?;
     let mut disk = folder(&settings.folder).map_err(io)?;
-    let mut recovery = Recovery::new(&[NODE], replay);
+    let mut recovery = Recovery::new(&seat.voters, replay);
     let mut broken = None;
     let survey = survey(&mut disk, &mut |place, block| {
         take(&mut recovery, &mut broken, place, block);
@@ -158,10 +205,17 @@ pub fn open(
         return Err(OpenError::Damaged { folder, findings });
     }
     tell_torn(&survey);
-    let first_partitions =
-        survey.end.map_or(core_bells.len() as PartitionIndex, |end| end.partitions);
-    let groups = recovery.finish(first_partitions.max(core_bells.len() as PartitionIndex));
-    start(&settings, first_partitions, groups, core_bells, disk, &survey, lock)
+    let cores = core_bells.len();
+    let at_first = seat.partitions.unwrap_or(cores as PartitionIndex);
+    let first_partitions = survey.end.map_or(at_first, |end| end.partitions);
+    let groups = match seat.partitions {
+        Some(_) => recovery.finish(first_partitions),
+        None => recovery.finish(first_partitions.max(cores as PartitionIndex)),
+    };
+    if groups.len() < cores {
+        return Err(OpenError::Cores { partitions: groups.len(), cores });
+    }
+    start(&settings, seat, first_partitions, groups, core_bells, disk, &survey, lock)
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record
@@ -232,101 +286,5 @@ fn tell_torn(survey: &Survey) {
             segment_name(torn.segment),
             torn.offset
         );
-    }
-}
-
-fn start(
-    settings: &Settings,
-    first_partitions: PartitionIndex,
-    groups: Vec<Restore>,
-    core_bells: &[Doorbell],
-    disk: SegmentFolder,
-    survey: &Survey,
-    lock: FolderLock,
-) -> Result<OpenLog, OpenError> {
-    let page = PAGE_BYTES as u64;
-    let segment_bytes = settings.segment_bytes / page * page;
-    let partitions = groups.len() as PartitionIndex;
-    let geometry =
-        Geometry { segment_bytes, keep_bytes: settings.keep_bytes, partitions: first_partitions };
-    let record_bytes_max = geometry.record_bytes_max();
-    assert!(settings.block_bytes <= record_bytes_max, "a block fits into a segment");
-    let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
-    let writer = Writer::resume(disk.clone(), geometry, survey, fastrand::u128(..));
-    let writer = writer
-        .map_err(|source| OpenError::Unwritable { folder: settings.folder.clone(), source })?;
-    let (epoch, directory) = (writer.epoch(), writer.directory());
-    let bell = Doorbell::new().map_err(io)?;
-    let signals = Arc::new(Signals {
-        has_room: AtomicBool::new(writer.has_room()),
-        move_before: AtomicU64::new(0),
-    });
-    let lane_settings = LaneSettings {
-        block_bytes: settings.block_bytes,
-        record_bytes_max,
-        bell: bell.clone(),
-        signals: signals.clone(),
-    };
-    let (lanes, ends) = (0..partitions)
-        .zip(core_bells.iter().cycle())
-        .map(|(partition, core_bell)| lane(partition, &lane_settings, core_bell.clone()))
-        .unzip();
-    let stop = Arc::new(AtomicBool::new(false));
-    let reader = SegmentReader::new(disk.clone(), directory);
-    let told = groups.iter().map(Restore::told_upto).collect();
-    let raft = raft::Driver::new(raft_settings(groups.len()), groups)
-        .map_err(|unfit| io(io::Error::new(io::ErrorKind::InvalidData, unfit.to_string())))?;
-    let (jobs, jobs_end) = channel();
-    let (results_end, results) = channel();
-    let helper = Helper {
-        disk: disk.clone(),
-        segment_bytes,
-        jobs: jobs_end,
-        results: results_end,
-        bell: bell.clone(),
-    };
-    let (bell_of_thread, stop_of_thread) = (bell.clone(), stop.clone());
-    let (cluster, asked) = Cluster::new(Leaders::new(NODE, partitions), bell.clone());
-    let keeper = Keeper::new(Parts {
-        cluster: cluster.clone(),
-        asked,
-        writer,
-        disk,
-        raft,
-        lanes: ends,
-        told,
-        bell: bell_of_thread,
-        stop: stop_of_thread,
-        signals,
-        jobs,
-        results,
-    });
-    let helper = spawn_blocking_thread(
-        "log-helper",
-        Placement { cpu: None, realtime: false },
-        EXIT_LOG_FAILED,
-        move |_| helper.run(),
-    );
-    let placement = Placement { cpu: settings.cpu, realtime: settings.realtime };
-    let thread =
-        spawn_blocking_thread("log", placement, EXIT_LOG_FAILED, move |placed| keeper.run(placed));
-    let threads = vec![thread.map_err(io)?, helper.map_err(io)?];
-    let thread = LogThread::new(stop, bell, threads, lock);
-    Ok(OpenLog { lanes, first_partitions, thread, epoch, reader, cluster })
-}
-
-/// What all groups of a node that is alone are given.
-fn raft_settings(partitions: usize) -> raft::Settings {
-    raft::Settings {
-        node: NODE,
-        seed: fastrand::u64(..),
-        tick_ms: TICK_MS,
-        limits: raft::Limits {
-            cache_bytes: CACHE_BYTES,
-            // A lane has no more under way than that, and a compaction.
-            proposals: partitions * (BLOCKS_UNDER_WAY + 1),
-            proposal_bytes: partitions * PROPOSAL_BYTES,
-        },
-        balance: false,
     }
 }

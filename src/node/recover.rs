@@ -5,7 +5,7 @@ use crate::{
     consensus::{
         MemoryLog, TaskLog,
         cluster::Cluster,
-        open::{self, OpenError, Settings},
+        open::{self, OpenError, Seat, Settings},
         reader::SegmentReader,
         recovery::Replayed,
         thread::LogThread,
@@ -80,7 +80,7 @@ pub(super) fn from_log(
             tables.push(TaskTable::new(origin, TableLimits::from(&config.tasks)));
         }
     };
-    let opened = open::open(settings, bells, &mut |recovered| match recovered {
+    let opened = open::open(settings, &Seat::alone(), bells, &mut |recovered| match recovered {
         Replayed::Record(place, partition, record) => {
             let partition = usize::from(partition);
             grow_to(&mut tables, partition + 1);

@@ -150,6 +150,20 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Replaces what a small file says: whoever reads it, also after a loss of power, finds either what
+/// it said before or all of `bytes`.
+///
+/// # Errors
+/// The file cannot be written; what it said before is still there.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 /// Makes a folder, and its parents where they are not there, that outlasts a loss of power.
 ///
 /// # Errors

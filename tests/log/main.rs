@@ -4,13 +4,14 @@
 mod child;
 mod doctor;
 mod process;
+mod replication;
 mod thread;
 
 use coreflow::{
     consensus::{
         Committed, News,
         lane::LaneLog,
-        open::{OpenError, OpenLog, Settings, open},
+        open::{OpenError, OpenLog, Seat, Settings, open},
         place::{Place, Position},
         record::Record,
         recovery,
@@ -73,7 +74,7 @@ impl Node {
     fn open(settings: Settings) -> Result<(Self, Replayed), OpenError> {
         let bell = Doorbell::new().expect("there are descriptors");
         let mut replayed = Replayed::new();
-        let log = open(settings, &vec![bell.clone(); 2], &mut |recovered| {
+        let log = open(settings, &Seat::alone(), &vec![bell.clone(); 2], &mut |recovered| {
             let recovery::Replayed::Record(place, shard, record) = recovered else {
                 panic!("nobody replaced the log")
             };

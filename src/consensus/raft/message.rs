@@ -5,8 +5,11 @@
 //! to · from · term · log_term · index · commit · commit_term · reject_hint · request_snapshot
 //! · priority (u64 each)
 //! context · point (flag 2): index u64, term u64, members · entries
-//! entry: term u64 · index u64 · data u32 · context u16 · type u8 · zero u8 · context · data
+//! entry: term u64 · index u64 · data u32 · context u16 · type u8 · apart u8 · context · data
 //! ```
+//!
+//! The data of an entry may travel apart, so that messages to several peers share them: then they
+//! are the next of the message's parts, and not in its bytes.
 //!
 //! A message is read from bytes that somebody else checked to be what a peer sent; whatever they
 //! are, reading ends with a message or an error and allocates no more than they account for. The
@@ -45,6 +48,9 @@ pub enum Malformed {
     /// Bits that have no meaning.
     #[error("a message has unknown flags")]
     Flags,
+    /// Parts that its entries do not name, or too few of them.
+    #[error("a message has other parts than its entries name")]
+    Parts,
     /// A membership that cannot be.
     #[error("a message has an impossible membership")]
     Members,
@@ -88,10 +94,28 @@ pub fn encoded_bytes(message: &Message) -> usize {
     HEAD_BYTES + message.context.len() + point + entries
 }
 
-/// Appends a message of a partition. The data of entries are copied once, to where they are sent
-/// from. Snapshots carry no data, and messages of raft nothing else that is left out here.
+/// Shorter data than this do not travel apart.
+const APART_FROM_BYTES: usize = 512;
+
+/// Appends a message of a partition. Snapshots carry no data, and messages of raft nothing else that
+/// is left out here.
 pub fn encode(partition: u16, message: &Message, out: &mut Vec<u8>) {
     out.reserve(encoded_bytes(message));
+    encode_to(partition, message, out, None);
+}
+
+/// Appends a message of a partition but for the data of entries that are worth sharing, which are
+/// appended to `parts` without a copy.
+pub fn encode_apart(partition: u16, message: &Message, out: &mut Vec<u8>, parts: &mut Vec<Bytes>) {
+    encode_to(partition, message, out, Some(parts));
+}
+
+fn encode_to(
+    partition: u16,
+    message: &Message,
+    out: &mut Vec<u8>,
+    mut parts: Option<&mut Vec<Bytes>>,
+) {
     let flags = if message.reject { REJECT } else { 0 };
     let flags = flags | if message.has_snapshot() { POINT } else { 0 };
     out.extend_from_slice(&[message.get_msg_type() as u8, flags]);
@@ -123,9 +147,14 @@ pub fn encode(partition: u16, message: &Message, out: &mut Vec<u8>) {
         out.extend_from_slice(&entry.index.to_le_bytes());
         out.extend_from_slice(&(entry.data.len() as u32).to_le_bytes());
         out.extend_from_slice(&(entry.context.len() as u16).to_le_bytes());
-        out.extend_from_slice(&[entry.get_entry_type() as u8, 0]);
+        let is_long = entry.data.len() >= APART_FROM_BYTES;
+        let parts = parts.as_mut().filter(|_| is_long);
+        out.extend_from_slice(&[entry.get_entry_type() as u8, u8::from(parts.is_some())]);
         out.extend_from_slice(&entry.context);
-        out.extend_from_slice(&entry.data);
+        match parts {
+            Some(parts) => parts.push(entry.data.clone()),
+            None => out.extend_from_slice(&entry.data),
+        }
     }
 }
 
@@ -134,6 +163,17 @@ pub fn encode(partition: u16, message: &Message, out: &mut Vec<u8>) {
 /// # Errors
 /// When they are not one.
 pub fn decode(bytes: &Bytes) -> Result<(u16, Message), Malformed> {
+    decode_apart(bytes, std::iter::empty())
+}
+
+/// Reads the partition and the message that `bytes` and these parts are.
+///
+/// # Errors
+/// When they are not one.
+pub fn decode_apart(
+    bytes: &Bytes,
+    mut parts: impl Iterator<Item = Bytes>,
+) -> Result<(u16, Message), Malformed> {
     let mut reader = Reader::new(bytes);
     let mut message = Message::default();
     let kind = reader.u8()?;
@@ -176,13 +216,21 @@ pub fn decode(bytes: &Bytes) -> Result<(u16, Message), Malformed> {
     if entries > reader.left() / ENTRY_HEAD_BYTES {
         return Err(Malformed::Short);
     }
-    let entries: Result<Vec<_>, _> = (0..entries).map(|_| read_entry(bytes, &mut reader)).collect();
+    let entries: Result<Vec<_>, _> =
+        (0..entries).map(|_| read_entry(bytes, &mut reader, &mut parts)).collect();
     message.set_entries(entries?.into());
     reader.end()?;
-    Ok((partition, message))
+    match parts.next() {
+        None => Ok((partition, message)),
+        Some(_) => Err(Malformed::Parts),
+    }
 }
 
-fn read_entry(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Entry, Malformed> {
+fn read_entry(
+    bytes: &Bytes,
+    reader: &mut Reader<'_>,
+    parts: &mut impl Iterator<Item = Bytes>,
+) -> Result<Entry, Malformed> {
     let mut entry = Entry { term: reader.u64()?, index: reader.u64()?, ..Entry::default() };
     let data_bytes = reader.u32()? as usize;
     let context_bytes = usize::from(reader.u16()?);
@@ -192,11 +240,16 @@ fn read_entry(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Entry, Malformed
         2 => EntryType::EntryConfChangeV2,
         other => return Err(Malformed::EntryType(other)),
     });
-    if reader.u8()? != 0 {
-        return Err(Malformed::Flags);
-    }
+    let is_apart = match reader.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(Malformed::Flags),
+    };
     entry.context = bytes.slice(reader.range(context_bytes)?);
-    entry.data = bytes.slice(reader.range(data_bytes)?);
+    entry.data = match is_apart {
+        true => parts.next().filter(|part| part.len() == data_bytes).ok_or(Malformed::Parts)?,
+        false => bytes.slice(reader.range(data_bytes)?),
+    };
     Ok(entry)
 }
 

@@ -1,0 +1,152 @@
+//! What the log thread is asked for, and what it says of itself and of the other nodes.
+
+use super::{
+    super::{
+        book::Book,
+        cluster::{Answer, Ask, Asked, NodeStatus, PartitionStatus, Status},
+        disk::Disk,
+        links::Links,
+        peers::NodeId,
+        raft::{Change, ChangeRefused, Refused},
+    },
+    Keeper,
+};
+use crate::{runtime::disk::replace_file, wire::id::PartitionIndex};
+use std::{sync::mpsc::TryRecvError, time::Duration};
+
+/// How often the status is written down again.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+impl<D: Disk, L: Links> Keeper<D, L> {
+    /// Does what cores and doors asked for.
+    pub(super) fn do_what_is_asked(&mut self) {
+        while self.take_ask() {}
+    }
+
+    /// Does the next thing that was asked for; whether there was one.
+    pub(super) fn take_ask(&mut self) -> bool {
+        let (ask, answer): Asked = match self.asked.try_recv() {
+            Ok(asked) => asked,
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
+        };
+        let answered = match ask {
+            Ask::Know(node, address) => {
+                if self.book.learn(node, address) {
+                    self.book_changed(&[node]);
+                }
+                Answer::Done
+            }
+            Ask::Change(change) => Answer::Changes(self.change(&change)),
+            Ask::Transfer { partition, to } => match self.raft.transfer(partition, to) {
+                Err(Refused::NotLeader { leader }) => Answer::NotLeader { leader },
+                Ok(()) | Err(Refused::Busy) => Answer::Done,
+            },
+        };
+        // Whoever asked may have gone away.
+        let _ = answer.send(answered);
+        true
+    }
+
+    fn change(&mut self, change: &Change) -> Vec<(PartitionIndex, Result<(), ChangeRefused>)> {
+        let me = self.cluster.leaders.me();
+        let led = (0..self.lanes.len() as PartitionIndex)
+            .filter(|partition| self.cluster.leaders.of(*partition) == Some(me));
+        led.map(|partition| (partition, self.raft.change(partition, change))).collect()
+    }
+
+    /// Takes what another node knows of the nodes.
+    pub(super) fn merge_book(&mut self, book: &Book) {
+        let changed = self.book.merge(book);
+        if !changed.is_empty() {
+            self.book_changed(&changed);
+        }
+    }
+
+    /// Keeps the book, tells it to everybody, and meets nodes at their new addresses.
+    fn book_changed(&mut self, nodes: &[NodeId]) {
+        if let Some(file) = &self.book_file
+            && let Err(error) = replace_file(file, self.book.to_text().as_bytes())
+        {
+            tracing::error!(file = %file.display(), %error, "the list of nodes cannot be kept");
+        }
+        nodes.iter().for_each(|node| self.meet(*node));
+        for (node, _) in self.book.nodes() {
+            if self.links.status(node).is_connected {
+                self.links.send_book(node, &self.book);
+            }
+        }
+        self.status_at = None;
+    }
+
+    /// Makes all nodes that are known peers.
+    pub(super) fn meet_all(&mut self) {
+        let nodes: Vec<_> = self.book.nodes().map(|(node, _)| node).collect();
+        nodes.into_iter().for_each(|node| self.meet(node));
+    }
+
+    fn meet(&mut self, node: NodeId) {
+        if let Some(address) = self.book.address(node) {
+            self.links.set_peer(self.now, node, address.peers);
+        }
+    }
+
+    /// The members of a partition changed: a node that was one and is none any more has left.
+    pub(super) fn meet_members(&mut self) {
+        let is_member = |node: NodeId| {
+            (0..self.lanes.len() as PartitionIndex)
+                .filter_map(|partition| self.raft.group(partition))
+                .any(|group| group.members().is_member(node))
+        };
+        let nodes: Vec<_> = self.book.nodes().map(|(node, _)| (node, is_member(node))).collect();
+        for (node, is_member) in nodes {
+            match (is_member, self.members.contains(&node)) {
+                (true, false) => {
+                    self.members.insert(node);
+                    self.meet(node);
+                }
+                (false, true) => {
+                    self.members.remove(&node);
+                    self.links.remove_peer(node);
+                }
+                _ => {}
+            }
+        }
+        self.status_at = None;
+    }
+
+    /// Writes down how everything does, from time to time and when something important changed.
+    pub(super) fn tell_status(&mut self) {
+        if self.status_at.is_some_and(|at| self.now < at + STATUS_EVERY) {
+            return;
+        }
+        self.status_at = Some(self.now);
+        let me = self.cluster.leaders.me();
+        let node = |(id, address)| {
+            let link = self.links.status(id);
+            NodeStatus {
+                id,
+                address: Some(address),
+                is_connected: id == me || link.is_connected,
+                messages: link.messages,
+                bytes: link.bytes,
+                dropped: link.dropped,
+            }
+        };
+        let partition = |partition: PartitionIndex| {
+            let group = self.raft.group(partition)?;
+            let status = group.status();
+            Some(PartitionStatus {
+                partition,
+                leader: self.cluster.leaders.of(partition),
+                term: status.term,
+                first: status.first,
+                last: status.last,
+                committed: status.commit,
+                members: group.members().clone(),
+            })
+        };
+        let partitions = (0..self.lanes.len() as PartitionIndex).filter_map(partition).collect();
+        let nodes = self.book.nodes().map(node).collect();
+        self.cluster.tell(Status { me, nodes, partitions });
+    }
+}

@@ -1,0 +1,212 @@
+//! What the log thread does with what is committed: blocks go back, entries of others are told,
+//! what nobody needs is forgotten.
+
+use super::{
+    super::{
+        disk::Disk,
+        format::BLOCK_HEAD_BYTES,
+        lane::Told,
+        links::Links,
+        news::Foreign,
+        place::Place,
+        raft::{Event, Fetch, Kind, Role, Stored},
+        record::Record,
+        writer::Fatal,
+    },
+    Keeper, Proposed,
+};
+use crate::wire::id::PartitionIndex;
+use bytes::Bytes;
+use std::io;
+
+/// Entries that a partition is told in one turn: they are read from the disk, and other nodes wait
+/// meanwhile.
+const FED_A_TURN: usize = 32;
+
+impl<D: Disk, L: Links> Keeper<D, L> {
+    pub(super) fn act(&mut self, partition: PartitionIndex, event: Event) -> Result<(), Fatal> {
+        let lane = &mut self.lanes[usize::from(partition)];
+        match event {
+            Event::Committed { index, ticket: Some(ticket), place, .. } => {
+                (lane.fed, lane.committed) = (index, index);
+                match lane.proposed(ticket) {
+                    Proposed::Block(mut block) => {
+                        (block.generation, block.offset) = (place.generation, place.offset);
+                        lane.end.tell(Told::Committed(block));
+                    }
+                    Proposed::Compaction => {
+                        lane.is_compacting = false;
+                        let body = self.read(partition, index)?;
+                        self.compact(partition, &body);
+                    }
+                }
+            }
+            Event::Committed { index, data, .. } => {
+                lane.committed = index;
+                let is_next = lane.fed + 1 == index && !lane.end.is_waiting();
+                if let Some(data) = data.filter(|_| is_next) {
+                    self.feed_one(partition, index, data);
+                }
+            }
+            Event::Lost { ticket } => match lane.proposed(ticket) {
+                Proposed::Block(block) => lane.end.tell(Told::Lost(block)),
+                Proposed::Compaction => lane.is_compacting = false,
+            },
+            Event::Role(Role::Leader { term }) => {
+                lane.crowned = Some(term);
+                self.cluster.leaders.set(partition, Some(self.cluster.leaders.me()));
+                self.status_at = None;
+            }
+            Event::Role(Role::Follower { leader }) => {
+                lane.crowned = None;
+                self.cluster.leaders.set(partition, leader);
+                self.status_at = None;
+                if lane.reign > 0 {
+                    let point = self.raft.group(partition).map_or(0, |group| group.point().index);
+                    lane.begin_again(point);
+                }
+            }
+            Event::Installed { index } => {
+                lane.committed = index;
+                lane.begin_again(index);
+            }
+            Event::Membership(_) => self.meet_members(),
+            Event::Read { context } => lane.end.tell(Told::Read(context)),
+            // The shard follows now, or soon: it is told that.
+            Event::ReadLost { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Tells shards of committed entries that they were not told of, as fast as they take them, and
+    /// that they lead when they were told all; whether there was anything.
+    pub(super) fn feed(&mut self) -> Result<bool, Fatal> {
+        let mut fed = false;
+        for partition in 0..self.lanes.len() {
+            for _ in 0..FED_A_TURN {
+                let lane = &self.lanes[partition];
+                if !lane.is_behind() || lane.end.is_waiting() {
+                    break;
+                }
+                self.feed_next(partition as PartitionIndex)?;
+                self.lanes[partition].end.flush();
+                fed = true;
+            }
+            let lane = &mut self.lanes[partition];
+            if let Some(reign) = lane.crowned.filter(|_| !lane.is_behind()) {
+                // Everything before was committed before, and the shard has heard of it.
+                (lane.crowned, lane.reign) = (None, reign);
+                lane.end.tell(Told::Lead { reign });
+            }
+        }
+        Ok(fed)
+    }
+
+    fn feed_next(&mut self, partition: PartitionIndex) -> Result<(), Fatal> {
+        let index = self.lanes[usize::from(partition)].fed + 1;
+        let body = self.read(partition, index)?;
+        self.feed_one(partition, index, body);
+        Ok(())
+    }
+
+    fn feed_one(&mut self, partition: PartitionIndex, index: u64, body: Bytes) {
+        let (kind, stored) = self.stored(partition, index);
+        self.lanes[usize::from(partition)].fed = index;
+        if kind == Kind::Normal && !body.is_empty() && !self.compact(partition, &body) {
+            let foreign = Foreign::new(body, stored.place);
+            self.lanes[usize::from(partition)].end.tell(Told::Foreign(foreign));
+        }
+    }
+
+    /// What is known of an entry that is committed and not compacted.
+    fn stored(&self, partition: PartitionIndex, index: u64) -> (Kind, Stored) {
+        let stored = self.raft.group(partition).and_then(|group| group.stored(index));
+        stored.expect("what is committed and not compacted is stored")
+    }
+
+    /// Forgets the entries that a committed record says are not needed; whether it is one.
+    fn compact(&mut self, partition: PartitionIndex, body: &[u8]) -> bool {
+        match Record::decode(body) {
+            Ok((Record::Compacted { index, .. }, _)) => {
+                self.raft.compact(partition, index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The body of an entry, from the disk.
+    fn read(&mut self, partition: PartitionIndex, index: u64) -> Result<Bytes, Fatal> {
+        let (_, stored) = self.stored(partition, index);
+        let body = self.read_stored(stored.place, stored.bytes);
+        body.map_err(|source| Fatal::new("an entry of the log cannot be read", source))
+    }
+
+    fn read_stored(&mut self, place: Place, bytes: u32) -> io::Result<Bytes> {
+        let segment = self.writer.directory().segment(place.generation);
+        let segment = segment.ok_or(io::ErrorKind::NotFound)?;
+        let mut body = vec![0; bytes as usize];
+        let offset = u64::from(place.offset) + BLOCK_HEAD_BYTES as u64;
+        self.disk.read(segment, offset, &mut body)?;
+        Ok(body.into())
+    }
+
+    pub(super) fn fetch(&mut self, fetch: &Fetch) {
+        let data = fetch.entries.iter().map(|entry| self.read_stored(entry.place, entry.bytes));
+        let data: io::Result<Vec<Bytes>> = data.collect();
+        if let Err(error) = &data {
+            tracing::error!(%error, "entries for a follower cannot be read");
+        }
+        self.raft.fetched(fetch.partition, fetch.id, data.ok());
+    }
+
+    /// Compacts the partitions' logs and frees segments, when the writer asks for it.
+    pub(super) fn clean(&mut self) -> Result<(), Fatal> {
+        let target = self.writer.move_before();
+        if target == 0 {
+            return Ok(());
+        }
+        for partition in 0..self.lanes.len() {
+            self.propose_compaction(partition as PartitionIndex, target);
+        }
+        let begins_behind = |partition: usize| {
+            let group = self.raft.group(partition as PartitionIndex);
+            let first = group.and_then(|group| group.stored(group.point().index + 1));
+            first.is_none_or(|(_, stored)| stored.place.generation >= target)
+        };
+        if (0..self.lanes.len()).all(begins_behind) {
+            // Points and hard states must not lie in what is freed.
+            self.raft.restate();
+            self.round()?;
+            self.writer.release(target);
+        }
+        Ok(())
+    }
+
+    fn propose_compaction(&mut self, partition: PartitionIndex, target: u64) {
+        let lane = &mut self.lanes[usize::from(partition)];
+        if lane.reign == 0 || lane.is_compacting || lane.moved < target {
+            return;
+        }
+        let Some(group) = self.raft.group(partition) else { return };
+        let begin = group.point().index;
+        let is_old = |index: u64| {
+            group.stored(index).is_some_and(|(_, stored)| stored.place.generation < target)
+        };
+        let mut index = begin;
+        while index < lane.fed && is_old(index + 1) {
+            index += 1;
+        }
+        if index == begin {
+            return;
+        }
+        let mut data = Vec::new();
+        Record::Compacted { partition, index }.encode(&mut data);
+        let ticket = self.last_ticket + 1;
+        if self.raft.propose(partition, data.into(), ticket).is_ok() {
+            self.last_ticket = ticket;
+            lane.is_compacting = true;
+            lane.under_way.push_back((ticket, Proposed::Compaction));
+        }
+    }
+}

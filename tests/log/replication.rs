@@ -1,0 +1,195 @@
+//! Three nodes' logs, linked over real sockets, on real disks.
+
+use super::{DEADLINE, Scratch, settings};
+use coreflow::{
+    consensus::{
+        News, Record,
+        cluster::{Address, Answer, Ask},
+        lane::LaneLog,
+        open::{OpenLog, Seat, open},
+        peers::{Config, Limits, NodeId, Timing},
+    },
+    runtime::doorbell::Doorbell,
+    wire::id::TaskId,
+};
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::{Duration, Instant},
+};
+
+const PARTITIONS: u16 = 4;
+
+struct Replica {
+    id: NodeId,
+    log: OpenLog,
+    /// What each partition heard, by the numbers of the tasks.
+    heard: Vec<BTreeSet<u128>>,
+    leads: Vec<bool>,
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
+    listener.local_addr().expect("it is bound")
+}
+
+fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Address)]) -> Replica {
+    let listen = nodes.iter().find(|(node, _)| *node == id).expect("it is listed").1.peers;
+    let seat = Seat {
+        node: id,
+        voters: voters.to_vec(),
+        partitions: Some(PARTITIONS),
+        tick_ms: 20,
+        nodes: nodes.to_vec(),
+        links: Some(Config {
+            cluster: 7,
+            node: id,
+            listen,
+            seed: id,
+            limits: Limits::default(),
+            timing: Timing::default(),
+        }),
+    };
+    let bell = Doorbell::new().expect("there are descriptors");
+    let mut heard = vec![BTreeSet::new(); usize::from(PARTITIONS)];
+    let folder = scratch.0.join(id.to_string());
+    let log = open(settings(&folder, 4, 16), &seat, &[bell], &mut |replayed| match replayed {
+        coreflow::consensus::recovery::Replayed::Record(_, partition, record) => {
+            take(&mut heard[usize::from(partition)], &record);
+        }
+        coreflow::consensus::recovery::Replayed::Anew(partition) => {
+            heard[usize::from(partition)].clear();
+        }
+    });
+    Replica { id, log: log.expect("it opens"), heard, leads: vec![false; 4] }
+}
+
+fn take(heard: &mut BTreeSet<u128>, record: &Record<'_>) {
+    if let Record::Requeued { id } = record {
+        heard.insert(id.random);
+    }
+}
+
+impl Replica {
+    fn lane(&mut self, partition: usize) -> &mut LaneLog {
+        &mut self.log.lanes[partition]
+    }
+
+    /// Takes all news.
+    fn turn(&mut self) {
+        for partition in 0..self.log.lanes.len() {
+            self.lane(partition).flush();
+            while let Some(news) = self.lane(partition).next_news() {
+                match news {
+                    News::Foreign(foreign) => {
+                        let heard = &mut self.heard[partition];
+                        foreign.records(|_, record| take(heard, &record)).expect("it is whole");
+                    }
+                    News::Lead => self.leads[partition] = true,
+                    News::Follow => {
+                        self.leads[partition] = false;
+                        self.heard[partition].clear();
+                    }
+                    News::Committed(_) | News::Read(_) => {}
+                }
+            }
+        }
+    }
+}
+
+fn wait_until(replicas: &mut [Replica], what: &str, mut holds: impl FnMut(&mut [Replica]) -> bool) {
+    let late = Instant::now() + DEADLINE;
+    loop {
+        replicas.iter_mut().for_each(Replica::turn);
+        if holds(replicas) {
+            return;
+        }
+        assert!(Instant::now() < late, "in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Who leads a partition, if anybody does.
+fn leader(replicas: &[Replica], partition: usize) -> Option<usize> {
+    replicas.iter().position(|replica| replica.leads[partition])
+}
+
+fn all_led(replicas: &mut [Replica]) -> bool {
+    (0..usize::from(PARTITIONS)).all(|partition| leader(replicas, partition).is_some())
+}
+
+/// Appends a record in each partition at its leader.
+fn append(replicas: &mut [Replica], random: u128) {
+    for partition in 0..usize::from(PARTITIONS) {
+        let at = leader(replicas, partition).expect("it is led");
+        let id = TaskId { partition: partition as u16, random };
+        replicas[at].lane(partition).append(Record::Requeued { id });
+        // What a leader appends it need not be told.
+        replicas[at].heard[partition].insert(random);
+    }
+}
+
+fn all_heard(replicas: &[Replica], numbers: &BTreeSet<u128>) -> bool {
+    replicas.iter().all(|replica| replica.heard.iter().all(|heard| heard == numbers))
+}
+
+#[test]
+fn three_logs_say_the_same_also_after_a_leader_is_gone_and_one_joins() {
+    let scratch = Scratch::new("replication");
+    let address = |_| Address { peers: free_address(), rpc: free_address() };
+    let nodes: Vec<_> = (1..=4).map(|id| (id, address(id))).collect();
+    let (three, fourth) = (&nodes[..3], nodes[3]);
+    let mut replicas: Vec<_> = (1..=3).map(|id| start(&scratch, id, &[1, 2, 3], three)).collect();
+    wait_until(&mut replicas, "all partitions are led", all_led);
+
+    let mut numbers: BTreeSet<u128> = (1..=50).collect();
+    for number in &numbers {
+        append(&mut replicas, *number);
+    }
+    wait_until(&mut replicas, "all hear of all", |it| all_heard(it, &numbers));
+
+    // The node that leads the first partition ends; the others go on.
+    let gone = leader(&replicas, 0).expect("it is led");
+    let gone = replicas.remove(gone);
+    let gone_id = gone.id;
+    drop(gone);
+    wait_until(&mut replicas, "all partitions are led by two", all_led);
+    append(&mut replicas, 51);
+    numbers.insert(51);
+    wait_until(&mut replicas, "both hear", |it| all_heard(it, &numbers));
+
+    // It comes back and hears what it missed; what it has from its disk it knows already.
+    replicas.push(start(&scratch, gone_id, &[1, 2, 3], three));
+    wait_until(&mut replicas, "it catches up", |it| all_heard(it, &numbers));
+    append(&mut replicas, 52);
+    numbers.insert(52);
+    wait_until(&mut replicas, "all three hear", |it| all_heard(it, &numbers));
+
+    // A fourth one that knows nothing joins.
+    replicas.push(start(&scratch, fourth.0, &[], &nodes));
+    let know = replicas[0].log.cluster.ask(Ask::Know(fourth.0, fourth.1)).expect("there is room");
+    let mut learned = 0;
+    wait_until(&mut replicas, "it is a member of all", |replicas| {
+        if learned < PARTITIONS {
+            learned = 0;
+            for replica in replicas.iter() {
+                let change = coreflow::consensus::raft::Change::AddLearners(vec![fourth.0]);
+                let _ = replica.log.cluster.ask(Ask::Change(change));
+            }
+        }
+        let status = replicas[3].log.cluster.status();
+        let is_voter = |members: &coreflow::consensus::raft::Members| members.is_voter(fourth.0);
+        learned = status.partitions.iter().filter(|it| is_voter(&it.members)).count() as u16;
+        learned == PARTITIONS
+    });
+    assert_eq!(futures_lite::future::block_on(know), Ok(Answer::Done));
+    wait_until(&mut replicas, "the fourth has all", |it| all_heard(it, &numbers));
+    append(&mut replicas, 53);
+    numbers.insert(53);
+    wait_until(&mut replicas, "all four hear", |it| all_heard(it, &numbers));
+    let status = replicas[1].log.cluster.status();
+    assert_eq!(status.nodes.len(), 4);
+    assert!(status.nodes.iter().all(|node| node.is_connected), "{status:?}");
+    assert_eq!(status.nodes[3].address, Some(fourth.1));
+}
