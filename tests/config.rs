@@ -58,7 +58,7 @@ impl Drop for Scratch {
 
 #[test]
 fn check_says_ok_for_every_tuning_file_of_the_project() {
-    for name in ["default.toml", "latency.toml", "throughput.toml"] {
+    for name in ["cluster-3.toml", "default.toml", "latency.toml", "throughput.toml"] {
         let file = tuning(name);
         let answer = config(&["check", &file]);
         assert_eq!(answer.err, "");

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Args, Clone, Debug, Default)]
 pub struct Connect {
     /// Where the node listens for MessagePack-RPC, such as 127.0.0.1:7450 [default:
-    /// server.rpc_address of the configuration]
+    /// the configured one, server.rpc_address or that of its [[node]] entry]
     #[arg(long, global = true, value_name = "ADDR")]
     connect: Option<String>,
 }
@@ -94,12 +94,12 @@ impl Remote {
     fn open(connect: &Connect, config: &Config) -> Result<Self, Trouble> {
         let address = match &connect.connect {
             Some(text) => resolve(text)?,
-            None if config.server.rpc_address.port() == 0 => {
+            None if config.listen().rpc.port() == 0 => {
                 let text = "server.rpc_address has port 0, so the system chose the node's: name \
                             it with --connect ADDR";
                 return Err(Trouble::Usage(text.into()));
             }
-            None => config.server.rpc_address,
+            None => config.listen().rpc,
         };
         match Client::connect(address, TIMEOUT) {
             Ok(client) => {

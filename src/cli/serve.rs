@@ -10,7 +10,7 @@ use crate::{
     node::{Node, NodeBuilder},
     server::{
         Limits,
-        listen::{Addresses, Listen, Listeners},
+        listen::{Addresses, Keys, Listen, Listeners},
     },
 };
 use clap::Args;
@@ -88,9 +88,11 @@ pub(super) fn stop(node: Node, limit: Duration) -> io::Result<()> {
 
 fn listen(config: &Config) -> Listen {
     let server = &config.server;
+    let at = config.listen();
     Listen {
-        rpc: server.rpc_address,
-        http: server.http_address,
+        rpc: at.rpc,
+        http: at.http,
+        keys: Keys { rpc: config.listen_key("rpc"), http: config.listen_key("http") },
         max_connections: server.max_connections,
         limits: limits(config),
         metrics: prometheus::render,

@@ -1,19 +1,27 @@
 //! `[[agent]]` entries: from the values of one entry to an [`AgentType`], and back.
 
-use super::key::{Field, Key, Preset, Value};
+use std::collections::BTreeMap;
+
+use super::entry::{Draft, List, Place, Setting, Trouble};
+use super::key::{Field, Preset, Value};
 use super::model::{AgentKind, AgentType};
 use super::table::AGENT;
 
 /// The agent types that are part of this program.
 pub(super) const BUILTINS: [&str; 3] = ["echo", "sleep", "sha256"];
 
-/// A trouble of an entry as a whole.
-pub(super) struct Trouble {
-    /// The keys that it is about; the first one that was written is blamed.
-    pub keys: &'static [&'static str],
-    /// What is wrong and what is allowed.
-    pub problem: String,
-}
+/// The list of agent types.
+pub(super) static LIST: List = List {
+    section: &AGENT,
+    id: "type",
+    id_word: "TYPE",
+    noun: "types",
+    unknown: "no agent type is called",
+    unique: &["type"],
+    once: "one entry for each type",
+    entries_max: 1024,
+    defaults: default_drafts,
+};
 
 /// The agent types of a file that lists none.
 pub(super) fn defaults() -> Vec<AgentType> {
@@ -29,45 +37,40 @@ pub(super) fn defaults() -> Vec<AgentType> {
     BUILTINS.map(builtin).into()
 }
 
-/// The row of a key of `[[agent]]`.
-pub(super) fn key(name: &str) -> Option<&'static Key> {
-    AGENT.keys.iter().find(|key| key.name == name)
+/// The default agent types as if the file had listed them, so that an override can change one.
+fn default_drafts() -> Vec<Draft> {
+    let setting =
+        |text: &str| Setting { place: Place::Line(1), value: Some(Value::Text(text.into())) };
+    let draft = |name: &str| Draft {
+        place: Place::Line(1),
+        settings: BTreeMap::from([("type", setting(name)), ("kind", setting("builtin"))]),
+    };
+    BUILTINS.map(draft).into()
 }
 
 fn default<T: Field>(name: &str) -> T {
-    let preset = key(name).map_or(Preset::Absent, |key| key.default);
+    let preset = LIST.key(name).map_or(Preset::Absent, |key| key.default);
     T::from_value(&preset.value().expect("the table has a default for this key"))
 }
 
 /// Joins the allowed values of an entry, or says what is wrong between them.
-///
-/// `value` answers what the entry holds for a key. `refused` are keys whose value was refused
-/// before: nothing is said about them again.
-pub(super) fn build<'a>(
-    value: impl Fn(&str) -> Option<&'a Value>,
-    refused: impl Fn(&str) -> bool,
-) -> Result<AgentType, Vec<Trouble>> {
-    fn read<T: Field>(value: Option<&Value>, key: &str) -> T {
-        value.map_or_else(|| default(key), T::from_value)
+pub(super) fn build(draft: &Draft) -> Result<AgentType, Vec<Trouble>> {
+    fn read<T: Field>(draft: &Draft, key: &str) -> T {
+        draft.field(key).unwrap_or_else(|| default(key))
     }
-    let mut troubles = Vec::new();
+    let given = AGENT.keys.iter().filter(|key| matches!(key.name, "type" | "kind"));
+    let mut troubles = draft.missing(given);
     let mut trouble = |keys, problem| troubles.push(Trouble { keys, problem });
-    let name: Option<String> = value("type").map(Field::from_value);
-    let word: Option<String> = value("kind").map(Field::from_value);
-    for key in AGENT.keys.iter().filter(|key| matches!(key.name, "type" | "kind")) {
-        if value(key.name).is_none() && !refused(key.name) {
-            let problem = format!("must be given; allowed: {}", key.rule.allowed());
-            trouble(std::slice::from_ref(&key.name), problem);
-        }
-    }
-    let has_command = value("command").is_some() || refused("command");
+    let name: Option<String> = draft.field("type");
+    let word: Option<String> = draft.field("kind");
+    let has_command = draft.settings.contains_key("command");
     let kind = match word.as_deref() {
         Some("exec") if !has_command => {
             let problem = "must be given for kind \"exec\"; allowed: a program and its arguments";
             trouble(&["command"], problem.to_owned());
             None
         }
-        Some("exec") => value("command").map(|list| AgentKind::Exec { command: words(list) }),
+        Some("exec") => draft.value("command").map(|list| AgentKind::Exec { command: words(list) }),
         Some(other) => {
             if has_command {
                 let problem =
@@ -86,12 +89,12 @@ pub(super) fn build<'a>(
         trouble(&["type"], problem);
     }
     let remote = kind == Some(AgentKind::Remote);
-    let min = if remote && value("min").is_none() { 0 } else { read(value("min"), "min") };
-    let max = read(value("max"), "max");
+    let min = if remote && draft.value("min").is_none() { 0 } else { read(draft, "min") };
+    let max = read(draft, "max");
     if remote && min > 0 {
         let problem = format!("kind \"remote\" cannot start {min} agents; allowed: 0");
         trouble(&["min"], problem);
-    } else if min > max && !refused("min") && !refused("max") {
+    } else if min > max && !draft.refused("min") && !draft.refused("max") {
         let problem = format!("min is {min} and max is {max}; allowed: min up to max");
         trouble(&["min", "max"], problem);
     }
@@ -101,9 +104,9 @@ pub(super) fn build<'a>(
             kind,
             min,
             max,
-            max_tasks: read(value("max_tasks"), "max_tasks"),
-            idle_timeout_ms: read(value("idle_timeout_ms"), "idle_timeout_ms"),
-            warmup_delay_ms: read(value("warmup_delay_ms"), "warmup_delay_ms"),
+            max_tasks: read(draft, "max_tasks"),
+            idle_timeout_ms: read(draft, "idle_timeout_ms"),
+            warmup_delay_ms: read(draft, "warmup_delay_ms"),
         }),
         _ => Err(troubles),
     }

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{CoreSet, DropPolicy, Realtime, Spin};
+use super::model::{ClusterStart, CoreSet, DropPolicy, Realtime, Spin};
 
 /// The highest processor number that a core list may name: the kernel's affinity calls carry
 /// 1,024 processors.
 const CORE_NUMBER_MAX: i128 = 1023;
-/// Longest agent type name, bytes.
+/// Longest name of an agent type, and of a cluster, bytes.
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 /// Longest path that the kernel takes, bytes.
 const PATH_BYTES_MAX: usize = 4095;
@@ -17,7 +17,7 @@ const PATH_BYTES_MAX: usize = 4095;
 const COMMAND_WORDS_MAX: usize = 256;
 const COMMAND_WORD_BYTES_MAX: usize = 4096;
 
-/// A part of a tuning file: `[name]`, or `[[agent]]`.
+/// A part of a tuning file: `[name]`, or the entries `[[name]]`.
 pub struct Section {
     /// The name between the brackets.
     pub name: &'static str,
@@ -50,6 +50,8 @@ pub enum Preset {
     Text(&'static str),
     /// No value: the key may be left out, or its entry's other keys say whether it must be given.
     Absent,
+    /// No value either; where an entry is shown without it, this is shown as a comment.
+    Example(&'static str),
 }
 
 impl Preset {
@@ -58,13 +60,13 @@ impl Preset {
         match self {
             Self::Integer(number) => Some(Value::Integer(number.into())),
             Self::Text(text) => Some(Value::Text(text.to_owned())),
-            Self::Absent => None,
+            Self::Absent | Self::Example(_) => None,
         }
     }
 }
 
 /// A value of a tuning file, before its rule looked at it or on its way to be printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     /// A number; wide enough for every integer that a file can hold.
     Integer(i128),
@@ -135,12 +137,16 @@ pub enum Rule {
     },
     /// `"auto"` or a list of processor numbers.
     Cores,
-    /// An IP address of this machine with a port.
+    /// An IP address of this machine with a port, 0 for a free one.
     Address,
+    /// An IP address with the port at which other machines find it too.
+    KnownAddress,
     /// A path of a file or folder.
     Path,
-    /// The name of an agent type.
-    AgentName,
+    /// A path of a file, or nothing.
+    OptionalPath,
+    /// The name of an agent type or a cluster.
+    Name,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// A program and its arguments.
@@ -163,8 +169,16 @@ impl Rule {
                 "a loopback IP address with a port, such as \"127.0.0.1:7450\" or \"[::1]:7450\""
                     .to_owned()
             }
+            Self::KnownAddress => {
+                "a loopback IP address with a port from 1, such as \"127.0.0.1:7450\" or \
+                 \"[::1]:7450\""
+                    .to_owned()
+            }
             Self::Path => format!("a path of 1 to {PATH_BYTES_MAX} bytes"),
-            Self::AgentName => {
+            Self::OptionalPath => {
+                format!("a path of up to {PATH_BYTES_MAX} bytes, or \"\" for none")
+            }
+            Self::Name => {
                 format!("1 to {AGENT_NAME_BYTES_MAX} letters, digits, \"-\" and \"_\"")
             }
             Self::OneOf(words) => {
@@ -192,11 +206,21 @@ impl Rule {
             (Self::Cores, Value::Text(text)) => one_of(text, &["auto"]),
             (Self::Cores, Value::List(items)) => cores(items),
             (Self::Address, Value::Text(text)) => address(text),
-            (Self::Path, Value::Text(text)) => path(text),
-            (Self::AgentName, Value::Text(text)) => agent_name(text),
+            (Self::KnownAddress, Value::Text(text)) => known_address(text),
+            (Self::OptionalPath, Value::Text(text)) if text.is_empty() => Ok(()),
+            (Self::Path | Self::OptionalPath, Value::Text(text)) => path(text),
+            (Self::Name, Value::Text(text)) => name(text),
             (Self::OneOf(words), Value::Text(text)) => one_of(text, words),
             (Self::Command, Value::List(items)) => command(items),
             _ => Err(self.wrong_type(value.kind())),
+        }
+    }
+
+    /// The form of an allowed value that all values with its meaning share.
+    pub fn canonical(&self, value: &Value) -> Value {
+        match self {
+            Self::Address | Self::KnownAddress => SocketAddr::from_value(value).to_value(),
+            _ => value.clone(),
         }
     }
 
@@ -206,7 +230,12 @@ impl Rule {
             Self::Integer { .. } | Self::PowerOfTwo { .. } => "an integer",
             Self::Spin { .. } => "an integer or \"forever\"",
             Self::Cores => "\"auto\" or a list of integers",
-            Self::Address | Self::Path | Self::AgentName | Self::OneOf(_) => "a string",
+            Self::Address
+            | Self::KnownAddress
+            | Self::Path
+            | Self::OptionalPath
+            | Self::Name
+            | Self::OneOf(_) => "a string",
             Self::Command => "a list of strings",
         };
         format!("must be {expected}, not {found}")
@@ -269,6 +298,12 @@ fn address(text: &str) -> Result<(), String> {
     ))
 }
 
+fn known_address(text: &str) -> Result<(), String> {
+    address(text)?;
+    let port = text.parse::<SocketAddr>().map_or(0, |address| address.port());
+    if port == 0 { Err(format!("{text:?} has no port that others could know")) } else { Ok(()) }
+}
+
 fn path(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("the path is empty".to_owned());
@@ -282,7 +317,7 @@ fn path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn agent_name(text: &str) -> Result<(), String> {
+fn name(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("the name is empty".to_owned());
     }
@@ -395,6 +430,19 @@ impl Field for Realtime {
     }
 }
 
+impl Field for ClusterStart {
+    fn from_value(value: &Value) -> Self {
+        if String::from_value(value) == "join" { Self::Join } else { Self::New }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(match self {
+            Self::New => "new".to_owned(),
+            Self::Join => "join".to_owned(),
+        })
+    }
+}
+
 impl Field for DropPolicy {
     fn from_value(value: &Value) -> Self {
         let name = String::from_value(value);
@@ -417,6 +465,16 @@ impl Field for String {
 
     fn to_value(&self) -> Value {
         Value::Text(self.clone())
+    }
+}
+
+impl Field for Option<String> {
+    fn from_value(value: &Value) -> Self {
+        Some(String::from_value(value)).filter(|text| !text.is_empty())
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.clone().unwrap_or_default())
     }
 }
 

@@ -11,14 +11,17 @@
 //! - What [`Config::print_toml`] prints parses to the same configuration.
 //!
 //! The files: `model.rs` is what the other rooms read, `table.rs` the rows, `key.rs` what a row is
-//! made of, `agent.rs` the `[[agent]]` entries, `relations.rs` what holds between keys, `parse.rs`
-//! and `print.rs` the two ways, `derived.rs` what a configuration needs from the machine.
+//! made of, `entry.rs` lists of entries, `agent.rs` those of `[[agent]]` and `node.rs` those of
+//! `[[node]]`, `relations.rs` what holds between keys, `parse.rs` and `print.rs` the two ways,
+//! `derived.rs` what follows from a configuration: where it listens, what it needs of the machine.
 
 mod agent;
 mod derived;
+mod entry;
 mod error;
 mod key;
 mod model;
+mod node;
 mod parse;
 mod print;
 mod relations;
@@ -31,6 +34,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+pub use derived::Listen;
 pub use error::{ConfigError, ConfigErrors};
 pub use key::AGENT_NAME_BYTES_MAX;
 pub use model::*;
@@ -39,8 +43,8 @@ pub use model::*;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 impl Config {
-    /// Reads a tuning file and applies overrides, each `section.key=value` or
-    /// `agent.TYPE.key=value`.
+    /// Reads a tuning file and applies overrides, each `section.key=value`,
+    /// `agent.TYPE.key=value` or `node.ID.key=value`.
     ///
     /// # Errors
     /// Everything that is wrong with the file and the overrides; see [`ConfigErrors`].

@@ -19,8 +19,12 @@ pub struct Config {
     pub log: Log,
     /// Listeners and their limits.
     pub server: Server,
+    /// This node's part in a cluster.
+    pub cluster: Cluster,
     /// The agent types of this node and how many of each are started.
     pub agent: Vec<AgentType>,
+    /// The nodes of the cluster; no two have the same id or share an address.
+    pub node: Vec<NodeEntry>,
 }
 
 /// Which cores do what.
@@ -198,6 +202,45 @@ pub struct Server {
     pub stall_timeout_ms: u64,
     /// How long running tasks may take to finish after SIGTERM, milliseconds.
     pub drain_ms: u64,
+}
+
+/// This node's part in a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// This node's id in the list of nodes, which has it; 0 when it is alone.
+    pub node: u64,
+    /// What a node knows of the cluster when its log begins.
+    pub start: ClusterStart,
+    /// Partitions that the tasks of a new cluster are split into.
+    pub partitions: usize,
+    /// What the groups' timers count in, milliseconds.
+    pub tick_ms: u64,
+    /// What the nodes of one cluster, and no others, have in common.
+    pub name: String,
+    /// The file with the secret that its nodes prove to know; `None`: none is asked for.
+    pub secret_file: Option<String>,
+}
+
+/// What a node knows of the cluster when its log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterStart {
+    /// The listed nodes begin it together, each as a voter.
+    New,
+    /// Nothing: a member will ask the node to join.
+    Join,
+}
+
+/// One node of the cluster: where it listens and where the others reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Its number, from 1.
+    pub id: u64,
+    /// Where it receives other nodes.
+    pub peers: SocketAddr,
+    /// Where MessagePack-RPC listens.
+    pub rpc: SocketAddr,
+    /// Where HTTP listens: MCP, metrics, health.
+    pub http: SocketAddr,
 }
 
 /// One agent type: what runs its tasks, and how many agents of it there are.

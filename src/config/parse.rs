@@ -5,67 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::agent;
+use super::entry::{Draft, List, Place, Setting, Trouble};
 use super::error::{ConfigError, ConfigErrors};
 use super::key::{Key, Section, Value};
-use super::model::{AgentType, Config};
-use super::relations::RELATIONS;
+use super::model::Config;
+use super::relations::{CLUSTER_RELATIONS, RELATIONS, Relation};
 use super::suggest::{nearest, unknown_key, unknown_section};
-use super::table::{AGENT, SECTIONS, build};
+use super::table::{SECTIONS, build};
+use super::{agent, node};
 
-/// Most agent types that one file may list.
-const AGENT_TYPES_MAX: usize = 1024;
-
-/// Where a value was written; the order is the order in which errors are reported.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    /// A line of the file, from 1.
-    Line(usize),
-    /// The place of a `--set` among the overrides, and its key.
-    Override(usize, String),
-}
-
-/// A value that was written, or the mark that one was written and refused.
-struct Setting {
-    place: Place,
-    value: Option<Value>,
-}
-
-/// What one `[[agent]]` entry has said so far.
-struct Draft {
-    place: Place,
-    settings: BTreeMap<&'static str, Setting>,
-}
-
-impl Draft {
-    fn value(&self, key: &str) -> Option<&Value> {
-        self.settings.get(key)?.value.as_ref()
-    }
-
-    fn refused(&self, key: &str) -> bool {
-        self.settings.get(key).is_some_and(|setting| setting.value.is_none())
-    }
-
-    fn name(&self) -> Option<&str> {
-        match self.value("type") {
-            Some(Value::Text(name)) => Some(name),
-            _ => None,
-        }
-    }
-
-    /// Which of the keys is at fault: the one that an override set, else the first that was
-    /// written, else the entry itself.
-    fn blame(&self, keys: &[&'static str]) -> (&'static str, &Place) {
-        let written = || keys.iter().filter_map(|key| Some((*key, &self.settings.get(key)?.place)));
-        let newest = written().find(|(_, place)| matches!(place, Place::Override(..)));
-        newest.or_else(|| written().next()).unwrap_or((keys[0], &self.place))
-    }
-
-    /// The entry in an error: its name where it has one, else its place in the file.
-    fn path(&self, index: usize) -> String {
-        self.name().map_or_else(|| format!("agent[{index}]"), |name| format!("agent.{name}"))
-    }
-}
+/// The lists of entries that a file may hold.
+static LISTS: [&List; 2] = [&agent::LIST, &node::LIST];
 
 /// Parses a file and its overrides; `file_name` is only for the errors.
 pub(super) fn parse(
@@ -92,8 +42,8 @@ struct Reader {
     /// The offset of the first byte of each line.
     line_starts: Vec<usize>,
     settings: BTreeMap<(&'static str, &'static str), Setting>,
-    /// The agent types, `None` until a file lists some.
-    agents: Option<Vec<Draft>>,
+    /// The entries of each list that was written, by its name.
+    lists: BTreeMap<&'static str, Vec<Draft>>,
     findings: Vec<Finding>,
     /// Lines that are not TOML: what was read from them is a guess and not judged.
     broken_lines: BTreeSet<usize>,
@@ -105,7 +55,7 @@ impl Reader {
         Self {
             line_starts: std::iter::once(0).chain(after_newlines).collect(),
             settings: BTreeMap::new(),
-            agents: None,
+            lists: BTreeMap::new(),
             findings: Vec::new(),
             broken_lines: BTreeSet::new(),
         }
@@ -140,13 +90,13 @@ impl Reader {
         }
         self.broken_lines = broken_lines;
         for (name, value) in table.get_ref() {
-            match SECTIONS.iter().find(|section| section.name == name.get_ref()) {
-                Some(section) => self.read_section(section, name, value),
-                None if name.get_ref() == AGENT.name => self.read_agents(name, value),
-                None => {
-                    let name_text = name.get_ref().as_ref();
-                    self.report(self.place(name), name_text, unknown_section(name_text));
-                }
+            let word = name.get_ref().as_ref();
+            if let Some(section) = SECTIONS.iter().find(|section| section.name == word) {
+                self.read_section(section, name, value);
+            } else if let Some(list) = list_of(word) {
+                self.read_list(list, name, value);
+            } else {
+                self.report(self.place(name), word, unknown_section(word));
             }
         }
     }
@@ -168,38 +118,46 @@ impl Reader {
         }
     }
 
-    fn read_agents(&mut self, name: &Spanned<Text>, value: &Raw) {
+    fn read_list(&mut self, list: &'static List, name: &Spanned<Text>, value: &Raw) {
+        let word = list.section.name;
         let DeValue::Array(entries) = value.get_ref() else {
-            let problem = "must be a list of entries, each written [[agent]]";
-            return self.report(self.place(name), AGENT.name, problem);
+            let problem = format!("must be a list of entries, each written [[{word}]]");
+            return self.report(self.place(name), word, problem);
         };
-        if entries.len() > AGENT_TYPES_MAX {
-            let problem = format!("lists {} types; allowed: {AGENT_TYPES_MAX}", entries.len());
-            return self.report(self.place(name), AGENT.name, problem);
+        let (count, most, noun) = (entries.len(), list.entries_max, list.noun);
+        if count > most {
+            let problem = format!("lists {count} {noun}; allowed: {most}");
+            return self.report(self.place(name), word, problem);
         }
         let mut drafts = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let place = self.place(entry);
             let DeValue::Table(table) = entry.get_ref() else {
-                let path = format!("agent[{index}]");
-                self.report(place, path, "must be an entry, written [[agent]]");
+                let problem = format!("must be an entry, written [[{word}]]");
+                self.report(place, format!("{word}[{index}]"), problem);
                 continue;
             };
-            drafts.push(self.read_agent(place, index, table));
+            drafts.push(self.read_entry(list, place, index, table));
         }
-        self.agents = Some(drafts);
+        self.lists.insert(word, drafts);
     }
 
-    fn read_agent(&mut self, place: Place, index: usize, table: &DeTable<'_>) -> Draft {
+    fn read_entry(
+        &mut self,
+        list: &'static List,
+        place: Place,
+        index: usize,
+        table: &DeTable<'_>,
+    ) -> Draft {
         let mut draft = Draft { place, settings: BTreeMap::new() };
-        // The type comes first, so that the errors of the other keys can name it.
+        // The id comes first, so that the errors of the other keys can name it.
         let (named, others): (Vec<_>, Vec<_>) =
-            table.iter().partition(|(name, _)| name.get_ref() == "type");
+            table.iter().partition(|(name, _)| name.get_ref() == list.id);
         for (name, value) in named.into_iter().chain(others) {
             let place = self.place(name);
-            let path = format!("{}.{}", draft.path(index), name.get_ref());
-            let Some(key) = agent::key(name.get_ref()) else {
-                self.report(place, path, unknown_key(&AGENT, name.get_ref()));
+            let path = format!("{}.{}", draft.path(list, index), name.get_ref());
+            let Some(key) = list.key(name.get_ref()) else {
+                self.report(place, path, unknown_key(list.section, name.get_ref()));
                 continue;
             };
             let value = self.check(key, value.get_ref(), &place, &path);
@@ -235,12 +193,15 @@ impl Reader {
         let raw = DeValue::parse(text).map(Spanned::into_inner);
         let raw = raw.unwrap_or_else(|_| DeValue::String(text.into()));
         let parts: Vec<_> = path.split('.').collect();
-        match parts[..] {
-            ["agent", name, key] => self.override_agent(place, path, name, key, &raw),
-            [section, key] if section != AGENT.name => {
-                self.override_key(place, path, section, key, &raw);
+        match (parts.first().and_then(|word| list_of(word)), &parts[..]) {
+            (Some(list), [_, id, key]) => self.override_entry(list, place, path, (id, key), &raw),
+            (None, [section, key]) => self.override_key(place, path, section, key, &raw),
+            _ => {
+                let entry = |list: &&List| format!("{}.{}.key", list.section.name, list.id_word);
+                let [agent, node] = LISTS.each_ref().map(entry);
+                let problem = format!("must be section.key=value, {agent}=value or {node}=value");
+                self.report(place, path, problem);
             }
-            _ => self.report(place, path, "must be section.key=value or agent.TYPE.key=value"),
         }
     }
 
@@ -255,21 +216,28 @@ impl Reader {
         self.settings.insert((section.name, key.name), Setting { place, value });
     }
 
-    fn override_agent(&mut self, place: Place, path: &str, name: &str, key: &str, raw: &DeValue) {
-        let Some(key) = agent::key(key) else {
-            return self.report(place, path, unknown_key(&AGENT, key));
+    fn override_entry(
+        &mut self,
+        list: &'static List,
+        place: Place,
+        path: &str,
+        (id, key): (&str, &str),
+        raw: &DeValue,
+    ) {
+        let Some(key) = list.key(key) else {
+            return self.report(place, path, unknown_key(list.section, key));
         };
         let value = self.check(key, raw, &place, path);
-        let drafts = self.agents.get_or_insert_with(default_drafts);
-        if let Some(draft) = drafts.iter_mut().find(|draft| draft.name() == Some(name)) {
+        let drafts = self.lists.entry(list.section.name).or_insert_with(list.defaults);
+        if let Some(draft) = drafts.iter_mut().find(|draft| draft.id(list).as_deref() == Some(id)) {
             draft.settings.insert(key.name, Setting { place, value });
             return;
         }
-        let known: Vec<_> = drafts.iter().filter_map(Draft::name).collect();
-        let hint = nearest(name, known.iter().copied());
+        let known: Vec<_> = drafts.iter().filter_map(|draft| draft.id(list)).collect();
+        let hint = nearest(id, known.iter().map(String::as_str));
         let hint = hint.map(|word| format!(" (did you mean {word:?}?)")).unwrap_or_default();
-        let problem =
-            format!("no agent type is called {name:?}{hint}; types: {}", known.join(", "));
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let problem = format!("{} {id:?}{hint}; {}: {known}", list.unknown, list.noun);
         self.report(place, path, problem);
     }
 
@@ -281,57 +249,78 @@ impl Reader {
             let written = written.and_then(|setting| setting.value.clone());
             written.unwrap_or_else(|| preset(section, name))
         });
-        config.agent = match self.agents.take() {
-            Some(drafts) => self.join_agents(&drafts),
-            None => agent::defaults(),
-        };
-        for relation in RELATIONS {
-            let written: Vec<_> = relation
-                .keys
-                .iter()
-                .filter_map(|key| Some((key, self.settings.get(key)?)))
-                .collect();
-            if written.iter().any(|(_, setting)| setting.value.is_none()) {
-                continue;
-            }
-            let Some(problem) = (relation.broken)(&config) else { continue };
-            // The override is the newest change; a file without one is blamed at its first key.
-            let newest = written.iter().find(|(_, at)| matches!(at.place, Place::Override(..)));
-            let ((section, name), setting) =
-                newest.or(written.first()).expect("the defaults keep every relation");
-            let place = setting.place.clone();
-            self.report(place, format!("{section}.{name}"), problem);
+        config.agent = self.join_list(&agent::LIST, agent::build).unwrap_or_else(agent::defaults);
+        config.node = self.join_list(&node::LIST, node::build).unwrap_or_default();
+        RELATIONS.iter().for_each(|relation| self.judge(relation, &config));
+        // Of a list that was refused in part nobody knows what it was meant to be.
+        if !self.findings.iter().any(|finding| finding.key.starts_with(node::LIST.section.name)) {
+            CLUSTER_RELATIONS.iter().for_each(|relation| self.judge(relation, &config));
         }
         config
     }
 
-    fn join_agents(&mut self, drafts: &[Draft]) -> Vec<AgentType> {
-        let mut agents = Vec::new();
-        let mut names: BTreeMap<&str, &Place> = BTreeMap::new();
+    fn judge(&mut self, relation: &Relation, config: &Config) {
+        let keys = relation.keys.iter();
+        let written: Vec<_> = keys.filter_map(|key| Some((key, self.settings.get(key)?))).collect();
+        if written.iter().any(|(_, setting)| setting.value.is_none()) {
+            return;
+        }
+        let Some(problem) = (relation.broken)(config) else { return };
+        // The override is the newest change; a file without one is blamed at its first key.
+        let newest = written.iter().find(|(_, at)| matches!(at.place, Place::Override(..)));
+        let ((section, name), setting) =
+            newest.or(written.first()).expect("the defaults keep every relation");
+        let place = setting.place.clone();
+        self.report(place, format!("{section}.{name}"), problem);
+    }
+
+    /// The entries of a list as the model has them; `None` when neither the file nor an override
+    /// has one.
+    fn join_list<T>(
+        &mut self,
+        list: &'static List,
+        build: impl Fn(&Draft) -> Result<T, Vec<Trouble>>,
+    ) -> Option<Vec<T>> {
+        let drafts = self.lists.remove(list.section.name)?;
+        self.find_twins(list, &drafts);
+        let mut entries = Vec::new();
         for (index, draft) in drafts.iter().enumerate() {
-            if let Some(name) = draft.name() {
-                let (_, place) = draft.blame(&["type"]);
-                if let Some(first) = names.insert(name, place) {
-                    let problem = match first {
-                        Place::Line(line) => format!("{name:?} was defined before in line {line}"),
-                        Place::Override(..) => format!("{name:?} was defined before"),
-                    };
-                    let problem = format!("{problem}; allowed: one entry for each type");
-                    self.report(place.clone(), draft.path(index) + ".type", problem);
-                }
-            }
-            match agent::build(|key| draft.value(key), |key| draft.refused(key)) {
-                Ok(agent) => agents.push(agent),
+            match build(draft) {
+                Ok(entry) => entries.push(entry),
                 Err(troubles) => {
                     for trouble in troubles {
                         let (key, place) = draft.blame(trouble.keys);
-                        let path = format!("{}.{key}", draft.path(index));
+                        let path = format!("{}.{key}", draft.path(list, index));
                         self.report(place.clone(), path, trouble.problem);
                     }
                 }
             }
         }
-        agents
+        Some(entries)
+    }
+
+    /// Reports values that only one entry of a list may have, at the place that came last.
+    fn find_twins(&mut self, list: &'static List, drafts: &[Draft]) {
+        let mut first: BTreeMap<Value, (Place, String)> = BTreeMap::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            for key in list.unique.iter().filter_map(|key| list.key(key)) {
+                let Some(value) = draft.value(key.name) else { continue };
+                let (_, place) = draft.blame(std::slice::from_ref(&key.name));
+                let path = format!("{}.{}", draft.path(list, index), key.name);
+                let this = (place.clone(), path);
+                let Some(twin) = first.insert(key.rule.canonical(value), this.clone()) else {
+                    continue;
+                };
+                let (earlier, (place, path)) =
+                    if twin < this { (twin, this) } else { (this, twin) };
+                let value = value.to_toml();
+                let problem = match earlier.0 {
+                    Place::Line(line) => format!("{value} was defined before in line {line}"),
+                    Place::Override(..) => format!("{value} was defined before"),
+                };
+                self.report(place, path, format!("{problem}; allowed: {}", list.once));
+            }
+        }
     }
 
     fn errors(self, file_name: &str) -> ConfigErrors {
@@ -353,15 +342,8 @@ impl Reader {
 type Text<'a> = std::borrow::Cow<'a, str>;
 type Raw<'a> = Spanned<DeValue<'a>>;
 
-/// The default agent types as if the file had listed them, so that an override can change one.
-fn default_drafts() -> Vec<Draft> {
-    let setting =
-        |text: &str| Setting { place: Place::Line(1), value: Some(Value::Text(text.into())) };
-    let draft = |name: &str| Draft {
-        place: Place::Line(1),
-        settings: BTreeMap::from([("type", setting(name)), ("kind", setting("builtin"))]),
-    };
-    agent::BUILTINS.map(draft).into()
+fn list_of(name: &str) -> Option<&'static List> {
+    LISTS.into_iter().find(|list| list.section.name == name)
 }
 
 fn preset(section: &str, name: &str) -> Value {

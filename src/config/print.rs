@@ -5,15 +5,24 @@ use std::fmt::Write as _;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::agent;
-use super::key::{Key, Value};
-use super::model::{AgentType, Config};
-use super::table::{AGENT, SECTIONS, values};
+use super::key::{Key, Preset, Section, Value};
+use super::model::Config;
+use super::table::{AGENT, NODE, SECTIONS, values};
+use super::{agent, node};
 
 /// Comments are wrapped at this many columns.
 const COLUMNS: usize = 100;
-/// What stands in place of a value that this entry has not: shown commented out.
-const COMMAND_EXAMPLE: &str = "[\"python3\", \"agents/coder.py\"]";
+
+/// The values of one entry of a list in the order of the table; `None` where it has no such key.
+type Entry = Vec<Option<Value>>;
+
+/// The lists of entries.
+fn lists(config: &Config) -> [(&'static Section, Vec<Entry>); 2] {
+    [
+        (&AGENT, config.agent.iter().map(agent::values).collect()),
+        (&NODE, config.node.iter().map(node::values).collect()),
+    ]
+}
 
 /// TOML that parses to the same configuration; every key has its comment.
 pub(super) fn toml_text(config: &Config) -> String {
@@ -30,29 +39,38 @@ pub(super) fn toml_text(config: &Config) -> String {
             let _ = writeln!(text, "{} = {}\n", key.name, value.to_toml());
         }
     }
-    for (index, entry) in config.agent.iter().enumerate() {
-        agent_text(&mut text, entry, index == 0);
+    let [(_, agents), (_, nodes)] = lists(config);
+    for (index, entry) in agents.iter().enumerate() {
+        entry_text(&mut text, &AGENT, entry, index == 0);
+    }
+    if nodes.is_empty() {
+        example_text(&mut text, &NODE);
+    }
+    for (index, entry) in nodes.iter().enumerate() {
+        entry_text(&mut text, &NODE, entry, index == 0);
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
 }
 
-/// One `[[agent]]` entry; only the first carries the documentation.
-fn agent_text(text: &mut String, entry: &AgentType, documented: bool) {
+/// One entry of a list; only the first carries the documentation.
+fn entry_text(text: &mut String, section: &Section, entry: &Entry, documented: bool) {
     if documented {
-        comment(text, AGENT.heading);
+        comment(text, section.heading);
     }
-    text.push_str("[[agent]]\n");
-    for (key, value) in AGENT.keys.iter().zip(agent::values(entry)) {
+    let _ = writeln!(text, "[[{}]]", section.name);
+    for (key, value) in section.keys.iter().zip(entry) {
         if documented {
             document(text, key);
         }
-        let _ = match value {
-            Some(value) => writeln!(text, "{} = {}", key.name, value.to_toml()),
-            None if documented => writeln!(text, "# {} = {COMMAND_EXAMPLE}", key.name),
-            None => Ok(()),
-        };
+        match (value, key.default) {
+            (Some(value), _) => {
+                let _ = writeln!(text, "{} = {}", key.name, value.to_toml());
+            }
+            (None, Preset::Example(example)) if documented => show(text, key, example),
+            (None, _) => {}
+        }
         if documented {
             text.push('\n');
         }
@@ -60,6 +78,24 @@ fn agent_text(text: &mut String, entry: &AgentType, documented: bool) {
     if !documented {
         text.push('\n');
     }
+}
+
+/// What an entry of a list looks like that has none.
+fn example_text(text: &mut String, section: &Section) {
+    comment(text, section.heading);
+    let _ = writeln!(text, "# [[{}]]", section.name);
+    for key in section.keys {
+        document(text, key);
+        if let Preset::Example(example) = key.default {
+            show(text, key, example);
+        }
+        text.push('\n');
+    }
+}
+
+/// A key with an example of its value, commented out.
+fn show(text: &mut String, key: &Key, example: &str) {
+    let _ = writeln!(text, "# {} = {example}", key.name);
 }
 
 /// The three sentences of a key: meaning, range with default, cost.
@@ -101,10 +137,12 @@ pub(super) fn hash(config: &Config) -> String {
             line(section.name, key, value);
         }
     }
-    for (index, entry) in config.agent.iter().enumerate() {
-        for (key, value) in AGENT.keys.iter().zip(agent::values(entry)) {
-            if let Some(value) = value {
-                line(&format!("agent[{index}]"), key, &value);
+    for (section, entries) in lists(config) {
+        for (index, entry) in entries.iter().enumerate() {
+            for (key, value) in section.keys.iter().zip(entry) {
+                if let Some(value) = value {
+                    line(&format!("{}[{index}]", section.name), key, value);
+                }
             }
         }
     }
@@ -114,23 +152,24 @@ pub(super) fn hash(config: &Config) -> String {
     })
 }
 
-/// A map of sections, and `agent` as a list; the same keys and values as the file.
+/// A map of sections, and each list of entries as a list; the same keys and values as the file.
 impl Serialize for Config {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(SECTIONS.len() + 1))?;
+        let mut map = serializer.serialize_map(Some(SECTIONS.len() + 2))?;
         for (section, values) in SECTIONS.iter().zip(values(self)) {
             let pairs = section.keys.iter().map(|key| key.name).zip(values);
             map.serialize_entry(section.name, &Pairs(pairs.collect()))?;
         }
-        let entries: Vec<_> = self.agent.iter().map(agent_pairs).collect();
-        map.serialize_entry(AGENT.name, &entries)?;
+        for (section, entries) in lists(self) {
+            let entries = entries.into_iter().map(|entry| entry_pairs(section, entry));
+            map.serialize_entry(section.name, &entries.collect::<Vec<_>>())?;
+        }
         map.end()
     }
 }
 
-fn agent_pairs(entry: &AgentType) -> Pairs {
-    let names = AGENT.keys.iter().map(|key| key.name);
-    let pairs = names.zip(agent::values(entry));
+fn entry_pairs(section: &Section, entry: Entry) -> Pairs {
+    let pairs = section.keys.iter().map(|key| key.name).zip(entry);
     Pairs(pairs.filter_map(|(name, value)| Some((name, value?))).collect())
 }
 

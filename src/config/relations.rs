@@ -1,6 +1,9 @@
 //! What must hold between two tuning values, each of which is allowed by itself.
 
-use super::model::{Config, CoreSet};
+use super::model::{ClusterStart, Config, CoreSet};
+
+/// Nodes that may begin a cluster together: so many may vote.
+const FOUNDERS_MAX: usize = 7;
 
 /// Room in a frame beside a payload: method, type, key and the numbers of a request.
 const ENVELOPE_BYTES: usize = 1024;
@@ -18,7 +21,7 @@ pub(super) struct Relation {
     pub broken: fn(&Config) -> Option<String>,
 }
 
-/// Every relation between keys outside `[[agent]]`.
+/// Every relation between keys outside the lists of entries.
 pub(super) static RELATIONS: &[Relation] = &[
     Relation { keys: &[("cores", "raft"), ("cores", "workers")], broken: shared_core },
     Relation {
@@ -154,6 +157,37 @@ pub(super) static RELATIONS: &[Relation] = &[
             let (http, rpc) = (config.server.http_address, config.server.rpc_address);
             (http == rpc && http.port() != 0).then(|| {
                 format!("{http} is the address of both listeners; allowed: two different ports")
+            })
+        },
+    },
+];
+
+/// Relations between `[cluster]` and the list of nodes, when nothing in the list was refused.
+pub(super) static CLUSTER_RELATIONS: &[Relation] = &[
+    Relation {
+        keys: &[("cluster", "node")],
+        broken: |config| {
+            let own = config.cluster.node;
+            let known: Vec<_> = config.node.iter().map(|node| node.id.to_string()).collect();
+            (own > 0 && !config.node.iter().any(|node| node.id == own)).then(|| {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                format!(
+                    "no [[node]] has the id {own}; allowed: 0 for a node that is alone, or an id \
+                     of the list: {known}"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("cluster", "start"), ("cluster", "node")],
+        broken: |config| {
+            let founds = config.cluster.node > 0 && config.cluster.start == ClusterStart::New;
+            let listed = config.node.len();
+            (founds && listed > FOUNDERS_MAX).then(|| {
+                format!(
+                    "{listed} nodes cannot begin a cluster together; allowed: a list of up to \
+                     {FOUNDERS_MAX} nodes, to which others that start with \"join\" are added later"
+                )
             })
         },
     },

@@ -1,7 +1,7 @@
 //! What to say about a word that is not known: the nearest one that is.
 
 use super::key::Section;
-use super::table::{AGENT, SECTIONS};
+use super::table::{AGENT, NODE, SECTIONS};
 
 /// Longer words are not compared: nobody misspells so much, and the comparison is quadratic.
 const WORD_BYTES_MAX: usize = 64;
@@ -39,7 +39,7 @@ fn distance(left: &str, right: &str) -> usize {
 
 /// The sentence for a section that does not exist.
 pub fn unknown_section(name: &str) -> String {
-    let sections = || SECTIONS.iter().chain([&AGENT]);
+    let sections = || SECTIONS.iter().chain([&AGENT, &NODE]);
     if let Some(home) = sections().find(|section| section.keys.iter().any(|key| key.name == name)) {
         return format!("no section is called {name:?}; the key belongs to [{}]", home.name);
     }

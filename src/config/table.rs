@@ -3,12 +3,13 @@
 //! A field of the model without a row does not compile, and neither does a row without a field.
 
 use super::key::{Field, Key, Preset, Rule, Section, Value};
-use super::model::{Agents, Config, Cores, DropPolicy, Log, Mesh, Runtime, Server, Tasks};
+use super::model::{Agents, Cluster, Config, Cores, DropPolicy, Log, Mesh, Runtime, Server, Tasks};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+const NODE_ID_MAX: u64 = u32::MAX as u64;
 
 /// Builds, from the rows, the sections and the two ways between values and the model.
 macro_rules! tuning_table {
@@ -31,13 +32,14 @@ macro_rules! tuning_table {
             } ),* ],
         } ),* ];
 
-        /// The model made of the value of each `(section, key)`; no agent types yet.
+        /// The model made of the value of each `(section, key)`; no entries of lists yet.
         pub(super) fn build(mut value: impl FnMut(&'static str, &'static str) -> Value) -> Config {
             Config {
                 $( $section: $Model {
                     $( $field: Field::from_value(&value(stringify!($section), $name)) ),*
                 }, )*
                 agent: Vec::new(),
+                node: Vec::new(),
             }
         }
 
@@ -56,7 +58,7 @@ const fn power(min: u64, max: u64, unit: &'static str) -> Rule {
     Rule::PowerOfTwo { min, max, unit }
 }
 
-use Preset::{Absent, Integer as Int, Text};
+use Preset::{Absent, Example, Integer as Int, Text};
 
 tuning_table! {
     cores: Cores, "Which cores do what. \"auto\" takes the cores that this process may run on." {
@@ -254,6 +256,38 @@ tuning_table! {
             "How long running tasks may take to finish after SIGTERM.",
             "A stop takes that long at most; what has not ended runs again after the next start.";
     }
+    cluster: Cluster, "This node's part in a cluster: nodes that each have every accepted task on \
+                       their disk. Any that are more than half of them go on without the others." {
+        node = "node", number(0, NODE_ID_MAX, "(a node's number)"), Int(0),
+            "The id of this node in the list of nodes; it listens where that entry says. 0: the \
+             node is alone, and nothing else here counts.",
+            "An acknowledgement waits for a round trip to another node and that node's disk; each \
+             node has all tasks on its disk. Of two nodes neither may fail: take three or more.";
+        start = "start", Rule::OneOf(&["new", "join"]), Text("new"),
+            "What a node does whose log begins: \"new\" begins the cluster together with all \
+             that are listed, \"join\" waits until a member lets it in. A node that has a log \
+             goes on with what stands there.",
+            "A node that lost its disk must not begin with \"new\" under its old id: it would \
+             vote again on what it has forgotten. Begin it with \"join\" and a new id.";
+        partitions = "partitions", number(1, 1024, "partitions"), Int(12),
+            "Partitions that the tasks of a cluster are split into, each with a leader of its \
+             own; every node must have the same number, and it stays when the log has begun.",
+            "Memory and heartbeats of each on every node. Fewer than the worker cores of all \
+             nodes together leave cores without work.";
+        tick_ms = "tick_ms", number(5, 5000, "milliseconds"), Int(50),
+            "What the timers of the cluster count in: a leader tells every 2 ticks that it lives, \
+             and is replaced when nothing was heard of it for 10 to 20.",
+            "Longer leaves partitions longer without a leader after a death; shorter replaces \
+             leaders that are only slow. Well above the round trip between nodes and their disks' \
+             slowest write.";
+        name = "name", Rule::Name, Text("coreflow"),
+            "The name of the cluster: nodes of another one are refused.",
+            "Nothing; it stays when the log has begun.";
+        secret_file = "secret_file", Rule::OptionalPath, Text(""),
+            "The file with the secret, 16 bytes at least, that all nodes of the cluster know and \
+             prove to each other. \"\": none is asked for.",
+            "Nothing; only the node's user should be able to read the file.";
+    }
 }
 
 /// The keys of one `[[agent]]` entry, in the order in which they are printed.
@@ -264,7 +298,7 @@ pub(super) static AGENT: Section = Section {
     keys: &[
         Key {
             name: "type",
-            rule: Rule::AgentName,
+            rule: Rule::Name,
             default: Absent,
             meaning: "The name that tasks and messages use; must be given.",
             cost: "Nothing.",
@@ -321,9 +355,47 @@ pub(super) static AGENT: Section = Section {
         Key {
             name: "command",
             rule: Rule::Command,
-            default: Absent,
+            default: Example(r#"["python3", "agents/coder.py"]"#),
             meaning: "The program of an \"exec\" type and its arguments; for no other kind.",
             cost: "Nothing.",
+        },
+    ],
+};
+
+/// The keys of one `[[node]]` entry, in the order in which they are printed.
+pub(super) static NODE: Section = Section {
+    name: "node",
+    heading: "One entry for each node of the cluster, the same on all of them; a node that is \
+              alone needs none.",
+    keys: &[
+        Key {
+            name: "id",
+            rule: number(1, NODE_ID_MAX, "(a node's number)"),
+            default: Example("1"),
+            meaning: "The number of the node; must be given, and is never given to another one.",
+            cost: "Nothing.",
+        },
+        Key {
+            name: "peers",
+            rule: Rule::KnownAddress,
+            default: Example("\"127.0.0.1:7452\""),
+            meaning: "Where the node receives the others; must be given.",
+            cost: "A connection to each other node.",
+        },
+        Key {
+            name: "rpc",
+            rule: Rule::KnownAddress,
+            default: Example("\"127.0.0.1:7450\""),
+            meaning: "Where its MessagePack-RPC listens, in place of server.rpc_address; other \
+                      nodes send there what they cannot answer themselves. Must be given.",
+            cost: "A connection from each worker core of every other node.",
+        },
+        Key {
+            name: "http",
+            rule: Rule::KnownAddress,
+            default: Example("\"127.0.0.1:7451\""),
+            meaning: "Where its HTTP listens, in place of server.http_address; must be given.",
+            cost: "A socket on each worker core.",
         },
     ],
 };

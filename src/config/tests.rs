@@ -1,6 +1,7 @@
 //! What the room promises about tuning files, each promise a test.
 
 mod agents;
+mod nodes;
 mod refusals;
 
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::key::{Key, Section};
-use super::table::{AGENT, SECTIONS};
+use super::table::{AGENT, NODE, SECTIONS, values};
 use super::*;
 
-const FILES: [&str; 3] = ["default.toml", "latency.toml", "throughput.toml"];
+const FILES: [&str; 4] = ["cluster-3.toml", "default.toml", "latency.toml", "throughput.toml"];
 
 fn tuning(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(name)
@@ -48,21 +49,23 @@ fn override_refusal(overrides: &[&str]) -> String {
 }
 
 fn every_key() -> impl Iterator<Item = (&'static Section, &'static Key)> {
-    let sections = SECTIONS.iter().chain([&AGENT]);
+    let sections = SECTIONS.iter().chain([&AGENT, &NODE]);
     sections.flat_map(|section| section.keys.iter().map(move |key| (section, key)))
 }
 
 mod files {
     use super::*;
 
-    /// The comment above each first assignment (or commented-out assignment) of a key, as one line.
+    /// The comment above each first assignment of a key, as one line. Sections and assignments that
+    /// are commented out count as well.
     fn comments(text: &str) -> Vec<(String, String)> {
         let (mut section, mut block, mut found) = (String::new(), String::new(), Vec::new());
         for line in text.lines() {
             let body = line.trim_start_matches("# ");
             let key = body.split_once(" = ").map(|(key, _)| key);
             let key = key.filter(|key| every_key().any(|(_, known)| known.name == *key));
-            if let Some(name) = line.strip_prefix('[') {
+            let is_head = line.starts_with('[') || line.starts_with("# [[");
+            if let Some(name) = body.strip_prefix('[').filter(|_| is_head) {
                 section = name.trim_matches(['[', ']']).to_owned();
                 block.clear();
             } else if let Some(key) = key {
@@ -117,12 +120,9 @@ mod files {
             let text = std::fs::read_to_string(tuning(file)).expect("the file is there");
             let marked = text.matches("# Here: ").count();
             let config = valid(&text);
-            let pairs = config.print_toml();
-            let changed = pairs
-                .lines()
-                .zip(Config::default().print_toml().lines())
-                .filter(|(here, there)| here != there)
-                .count();
+            let defaults = values(&Config::default()).concat();
+            let pairs = values(&config).concat().into_iter().zip(defaults);
+            let changed = pairs.filter(|(here, there)| here != there).count();
             assert_eq!(marked, changed, "{file}: each changed value says why");
         }
     }
@@ -288,7 +288,10 @@ mod printing {
         let exec =
             "[[agent]]\ntype = \"a\"\nkind = \"exec\"\ncommand = [\"a \\\" b\", \"\\n'\\\\\"]";
         let cores = "[cores]\nworkers = [2, 0]\nraft = [1]\n[runtime]\nspin_us = \"forever\"";
-        for text in ["", "agent = []", exec, cores] {
+        let cluster = "[cluster]\nnode = 7\nstart = \"join\"\nsecret_file = \"a b\"\n\
+                       [[node]]\nid = 7\npeers = \"[::1]:1\"\nrpc = \"127.0.0.1:2\"\n\
+                       http = \"127.0.0.1:3\"";
+        for text in ["", "agent = []", exec, cores, cluster] {
             let config = valid(text);
             assert_eq!(valid(&config.print_toml()), config, "{text}");
         }
@@ -310,6 +313,7 @@ mod printing {
         assert_eq!(value["cores"]["workers"][0], 1);
         assert_eq!(value["cores"]["raft"], "auto");
         assert_eq!(value["agent"][0]["type"], "echo");
+        assert_eq!(value["node"], simd_json::json!([]));
     }
 
     #[test]
@@ -320,6 +324,9 @@ mod printing {
         assert_eq!(valid("# other words\n[server]\n[mesh]\nring_batches = 64").hash(), hash);
         assert_ne!(valid("[mesh]\nring_batches = 128").hash(), hash);
         assert_ne!(valid("agent = []").hash(), hash);
+        let node = "[[node]]\nid = 1\npeers = \"[::1]:1\"\nrpc = \"[::1]:2\"\nhttp = ";
+        let hashes = ["3", "4"].map(|port| valid(&format!("{node}\"[::1]:{port}\"")).hash());
+        assert!(hashes[0] != hash && hashes[1] != hash && hashes[0] != hashes[1]);
     }
 }
 
@@ -335,8 +342,8 @@ mod junk {
         #[test]
         fn almost_tuning_text_is_parsed_or_refused_and_never_panics(
             lines in proptest::collection::vec(
-                "(\\[{1,2}(mesh|cores|agent|server|tasks)\\]{1,2}|\
-                 (type|kind|min|max|command|workers|ring_batches|rpc_address|spin_us) = \
+                "(\\[{1,2}(mesh|cores|agent|node|cluster|server|tasks)\\]{1,2}|\
+                 (type|kind|min|max|id|peers|rpc|http|node|command|workers|ring_batches|rpc_address|spin_us) = \
                  (-?[0-9]{1,40}|\"(echo|exec|auto|[a-z:0-9.]{0,12})\"|\\[[0-9,\"a ]{0,8}\\]|\\{\\}|))",
                 0..20,
             ),

@@ -41,12 +41,23 @@ pub struct Listen {
     pub rpc: SocketAddr,
     /// HTTP.
     pub http: SocketAddr,
+    /// The keys of the configuration that say so, for errors.
+    pub keys: Keys,
     /// Connections that one core serves.
     pub max_connections: usize,
     /// What one connection may cost.
     pub limits: Limits,
     /// Writes the figures of `/metrics`.
     pub metrics: fn(&NodeStats) -> String,
+}
+
+/// Names of the keys with a node's addresses.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// That of MessagePack-RPC.
+    pub rpc: String,
+    /// That of HTTP.
+    pub http: String,
 }
 
 /// Where a node listens in fact: ports that the system chose are known here.
@@ -82,8 +93,8 @@ impl Listeners {
     /// # Errors
     /// As [`Listeners::open`].
     pub fn check(&self) -> io::Result<()> {
-        check_free("server.rpc_address", self.listen.rpc)?;
-        check_free("server.http_address", self.listen.http)
+        check_free(&self.listen.keys.rpc, self.listen.rpc)?;
+        check_free(&self.listen.keys.http, self.listen.http)
     }
 
     /// Opens the listeners of a core and serves what connects.
@@ -101,8 +112,8 @@ impl Listeners {
                 Addresses { rpc, http }
             }
         };
-        let rpc = bind("server.rpc_address", wanted.rpc)?;
-        let http = bind("server.http_address", wanted.http)?;
+        let rpc = bind(&self.listen.keys.rpc, wanted.rpc)?;
+        let http = bind(&self.listen.keys.http, wanted.http)?;
         *chosen = Some(Addresses { rpc: rpc.address()?, http: http.address()? });
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let seat = self.roster.enter(sender);

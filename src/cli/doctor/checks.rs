@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::host::{Host, Limit};
 use crate::{
-    config::{Config, CoreSet},
+    config::{Config, CoreSet, Listen},
     runtime::topology::Topology,
 };
 
@@ -264,7 +264,7 @@ fn list(cores: &BTreeSet<usize>) -> String {
 
 fn ports(host: &Host, config: &Config) -> Check {
     const NAME: &str = "ports";
-    let (rpc, http) = (config.server.rpc_address, config.server.http_address);
+    let Listen { rpc, http, .. } = config.listen();
     if host.busy.is_empty() {
         return ok(NAME, format!("{rpc} and {http} are free"));
     }

@@ -26,7 +26,7 @@ pub enum Limit {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Busy {
     /// The key of the address.
-    pub key: &'static str,
+    pub key: String,
     /// The address.
     pub address: SocketAddr,
     /// Why it cannot be bound.

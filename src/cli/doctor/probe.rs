@@ -1,6 +1,6 @@
 //! What only a try can tell: whether an io_uring can be made and the listeners bound.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::host::Busy;
@@ -31,15 +31,14 @@ pub fn io_uring() -> Option<Result<(), i32>> {
 
 /// The listener addresses of a configuration that cannot be bound now.
 pub fn busy_listeners(config: &Config) -> Vec<Busy> {
-    let listeners = [
-        ("server.rpc_address", config.server.rpc_address),
-        ("server.http_address", config.server.http_address),
-    ];
-    let busy = |(key, address)| {
+    let at = config.listen();
+    let doors = [("rpc", Some(at.rpc)), ("http", Some(at.http)), ("peers", at.peers)];
+    let busy = |(door, address): (&str, Option<SocketAddr>)| {
+        let address = address?;
         let error = TcpListener::bind(address).err()?;
-        Some(Busy { key, address, reason: error.to_string() })
+        Some(Busy { key: config.listen_key(door), address, reason: error.to_string() })
     };
-    listeners.into_iter().filter_map(busy).collect()
+    doors.into_iter().filter_map(busy).collect()
 }
 
 #[cfg(test)]
@@ -55,7 +54,7 @@ mod tests {
         let config = Config::parse("", "test", &overrides).expect("valid");
         let busy = busy_listeners(&config);
         assert_eq!(busy.len(), 1, "{busy:?}");
-        assert_eq!((busy[0].key, busy[0].address), ("server.rpc_address", address));
+        assert_eq!((&*busy[0].key, busy[0].address), ("server.rpc_address", address));
     }
 
     #[test]

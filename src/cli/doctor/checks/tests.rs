@@ -139,7 +139,7 @@ fn small_machines_share_their_cores_and_large_ones_do_not() {
 fn a_taken_port_fails_and_names_its_key() {
     let check = after("ports", &[], |host| {
         host.busy = vec![Busy {
-            key: "server.rpc_address",
+            key: "server.rpc_address".to_owned(),
             address: Config::default().server.rpc_address,
             reason: "Address already in use".to_owned(),
         }];
