@@ -190,7 +190,7 @@ impl NodeBuilder {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
             let start = Start { at, unix_ms, partitions, tables, reader };
-            let launched = self.start_core(&node, port, types.clone(), start);
+            let launched = self.start_core(&node, port, types.clone(), start, recovered.is_alone);
             match launched {
                 Ok(thread) => node.threads.push(thread),
                 Err(error) => {
@@ -210,6 +210,7 @@ impl NodeBuilder {
         port: Port<Batch>,
         types: Arc<Types>,
         start: Start,
+        is_alone: bool,
     ) -> io::Result<CoreThread<()>> {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
@@ -226,8 +227,9 @@ impl NodeBuilder {
             let bell = port.bells[index].clone();
             let mut shard = Shard::new(port, types, &config, start);
             shard.read_clock();
-            // A log that nobody shares says at once that this node leads.
-            let leads = || shard.turn_until_it_leads();
+            // A log that nobody shares says at once that this node leads; in a cluster it may lead
+            // nothing for as long as others do.
+            let leads = || !is_alone || shard.turn_until_it_leads();
             if !executor::spin_until(LEAD_LIMIT, leads) {
                 let late = io::Error::other("the log does not say that it can be written");
                 let _ = ready.send(Err(late));

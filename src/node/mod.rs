@@ -11,9 +11,11 @@
 mod builder;
 mod fetch;
 pub mod gateway;
+mod hand_over;
 mod handle;
 pub mod local;
 mod recover;
+mod seat;
 
 pub use builder::{AgentOptions, NodeBuilder, StartError};
 
@@ -42,6 +44,8 @@ use std::{
 
 /// How often a drain looks whether everything has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// How long handing over what it leads may delay a node's stop.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 /// What a core has at least to say whether it has ended its work.
 const ANSWER_AT_LEAST: Duration = Duration::from_millis(100);
 
@@ -174,12 +178,15 @@ impl Node {
         }
     }
 
-    /// Stops all cores and waits for their threads.
+    /// Hands over what it leads, stops all cores and waits for their threads.
     ///
     /// # Errors
     /// When a core's thread ended by itself before; the text says how.
     pub fn shutdown(self) -> io::Result<()> {
         self.stop_accepting();
+        if let Some(cluster) = self.shared.cluster() {
+            hand_over::hand_over(cluster, HAND_OVER_LIMIT);
+        }
         for jobs in &self.jobs {
             // A core that no longer takes jobs has ended, which joining it tells.
             let mut job: Job = Box::new(|core| core.stop());

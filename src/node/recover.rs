@@ -1,11 +1,12 @@
 //! Opens the durable log when a node starts and brings every partition to where it was.
 
+use super::seat::seat;
 use crate::{
     config::{Config, Realtime},
     consensus::{
         MemoryLog, TaskLog,
         cluster::Cluster,
-        open::{self, OpenError, Seat, Settings},
+        open::{self, OpenError, Settings},
         reader::SegmentReader,
         recovery::Replayed,
         thread::LogThread,
@@ -31,6 +32,8 @@ pub(super) struct Recovered {
     pub durable: Option<(LogThread, SegmentReader)>,
     /// Who leads what; `None` in memory.
     pub cluster: Option<Arc<Cluster>>,
+    /// Whether this node leads everything and shares it with nobody.
+    pub is_alone: bool,
 }
 
 /// Partitions that keep nothing, one for each core.
@@ -47,6 +50,7 @@ pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Reco
         partitions: Partitions { keyed: cores, all: cores },
         durable: None,
         cluster: None,
+        is_alone: true,
     }
 }
 
@@ -70,6 +74,7 @@ pub(super) fn from_log(
         cpu: topology.raft.first().copied(),
         realtime: config.log.realtime == Realtime::Auto,
     };
+    let seat = seat(config);
     let cores = bells.len() as CoreIndex;
     let configured = types.len();
     let mut tables: Vec<TaskTable> = Vec::new();
@@ -80,7 +85,7 @@ pub(super) fn from_log(
             tables.push(TaskTable::new(origin, TableLimits::from(&config.tasks)));
         }
     };
-    let opened = open::open(settings, &Seat::alone(), bells, &mut |recovered| match recovered {
+    let opened = open::open(settings, &seat, bells, &mut |recovered| match recovered {
         Replayed::Record(place, partition, record) => {
             let partition = usize::from(partition);
             grow_to(&mut tables, partition + 1);
@@ -116,5 +121,6 @@ pub(super) fn from_log(
         partitions,
         durable: Some((opened.thread, opened.reader)),
         cluster: Some(opened.cluster),
+        is_alone: seat.links.is_none(),
     })
 }

@@ -1,7 +1,9 @@
 //! Messages as bytes, and messages that no replica of this program would send.
 
 use super::*;
-use crate::consensus::raft::message::{self, Malformed, decode, encode};
+use crate::consensus::raft::message::{
+    self, Malformed, decode, decode_apart, encode, encode_apart,
+};
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
@@ -104,6 +106,34 @@ proptest! {
             prop_assert_eq!(decoded, Ok((partition, message)));
         } else if point != Point::default() {
             prop_assert!(decoded.is_err() || point.index == 0);
+        }
+    }
+
+    #[test]
+    fn long_data_travel_apart_without_a_copy(
+        partition: u16, message in messages(1 << 40), long in prop::collection::vec(500_usize..600, 4),
+        lacking: bool,
+    ) {
+        let mut message = message;
+        message.set_msg_type(MessageType::MsgAppend);
+        message.clear_snapshot();
+        for (entry, bytes) in message.mut_entries().iter_mut().zip(&long) {
+            entry.data = vec![entry.index as u8; *bytes].into();
+        }
+        let (mut head, mut parts) = (Vec::new(), Vec::new());
+        encode_apart(partition, &message, &mut head, &mut parts);
+        let head = Bytes::from(head);
+        let apart = message.entries.iter().filter(|entry| entry.data.len() >= 512);
+        let apart: Vec<_> = apart.map(|entry| entry.data.as_ptr()).collect();
+        prop_assert_eq!(parts.iter().map(|part| part.as_ptr()).collect::<Vec<_>>(), apart);
+        let decoded = decode_apart(&head, parts.clone().into_iter());
+        prop_assert_eq!(decoded, Ok((partition, message)));
+        // Other parts than the entries name.
+        if lacking && parts.pop().is_some() {
+            prop_assert_eq!(decode_apart(&head, parts.into_iter()), Err(Malformed::Parts));
+        } else {
+            parts.push(vec![0; 700].into());
+            prop_assert_eq!(decode_apart(&head, parts.into_iter()), Err(Malformed::Parts));
         }
     }
 
