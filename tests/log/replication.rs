@@ -54,7 +54,7 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
     let bell = Doorbell::new().expect("there are descriptors");
     let mut heard = vec![BTreeSet::new(); usize::from(PARTITIONS)];
     let folder = scratch.0.join(id.to_string());
-    let log = open(settings(&folder, 4, 16), &seat, &[bell], &mut |replayed| match replayed {
+    let log = open(settings(&folder, 32, 4096), &seat, &[bell], &mut |replayed| match replayed {
         coreflow::consensus::recovery::Replayed::Record(_, partition, record) => {
             take(&mut heard[usize::from(partition)], &record);
         }
@@ -192,4 +192,62 @@ fn three_logs_say_the_same_also_after_a_leader_is_gone_and_one_joins() {
     assert_eq!(status.nodes.len(), 4);
     assert!(status.nodes.iter().all(|node| node.is_connected), "{status:?}");
     assert_eq!(status.nodes[3].address, Some(fourth.1));
+}
+
+/// Records that wait for their commit in each partition.
+const WINDOW: u64 = 4096;
+
+/// What 1, 3 and 5 nodes commit in a second, each record of 256 bytes: a node is a log thread with
+/// its own disk files and sockets, and one thread plays all shards. Run it with `--release`.
+#[test]
+#[ignore = "it measures"]
+fn speed() {
+    for count in [1, 3, 5] {
+        let scratch = Scratch::new(&format!("replication-speed-{count}"));
+        let address = |_| Address { peers: free_address(), rpc: free_address() };
+        let nodes: Vec<_> = (1..=count).map(|id| (id, address(id))).collect();
+        let voters: Vec<_> = (1..=count).collect();
+        let mut replicas: Vec<_> =
+            voters.iter().map(|id| start(&scratch, *id, &voters, &nodes)).collect();
+        wait_until(&mut replicas, "all partitions are led", all_led);
+        let leaders: Vec<_> = (0..usize::from(PARTITIONS))
+            .map(|partition| leader(&replicas, partition).expect("it is led"))
+            .collect();
+        let body = [7; 200];
+        let mut under_way = [0; 4];
+        let (mut committed, began) = (0_u64, Instant::now());
+        let seconds = 3.0;
+        while began.elapsed().as_secs_f64() < seconds {
+            for (partition, leader) in leaders.iter().enumerate() {
+                let lane = replicas[*leader].lane(partition);
+                while under_way[partition] < WINDOW && lane.has_room() {
+                    let id = TaskId { partition: partition as u16, random: 1 };
+                    lane.append(Record::Ended {
+                        id,
+                        status: coreflow::wire::api::TaskStatus::Done,
+                        attempts: 1,
+                        ended_unix_ms: 1,
+                        body: &body,
+                    });
+                    under_way[partition] += 1;
+                }
+            }
+            for replica in &mut replicas {
+                for partition in 0..usize::from(PARTITIONS) {
+                    let lane = replica.lane(partition);
+                    lane.flush();
+                    while let Some(news) = lane.next_news() {
+                        if let News::Committed(upto) = news {
+                            let _ = upto;
+                            let before = lane.append_position().0 - under_way[partition];
+                            let now = upto.upto.0 - before;
+                            under_way[partition] -= now;
+                            committed += now;
+                        }
+                    }
+                }
+            }
+        }
+        println!("{count} nodes: {:.0} records/s", committed as f64 / seconds);
+    }
 }
