@@ -104,7 +104,11 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     fn feed_next(&mut self, partition: PartitionIndex) -> Result<(), Fatal> {
         let index = self.lanes[usize::from(partition)].fed + 1;
-        let body = self.read(partition, index)?;
+        let in_memory = self.raft.group(partition).and_then(|group| group.in_memory(index));
+        let body = match in_memory {
+            Some(body) => body,
+            None => self.read(partition, index)?,
+        };
         self.feed_one(partition, index, body);
         Ok(())
     }

@@ -141,6 +141,12 @@ impl Entries {
         self.recent_bytes
     }
 
+    /// The data of an entry, when they are in memory.
+    pub fn in_memory(&self, index: u64) -> Option<Bytes> {
+        let place = index.checked_sub(self.recent_first())?;
+        self.recent.get(place as usize).cloned()
+    }
+
     /// Where an entry lies, of whatever kind.
     pub fn stored(&self, index: u64) -> Option<(Kind, Stored)> {
         let meta = self.meta(index)?;

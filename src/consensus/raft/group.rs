@@ -394,6 +394,11 @@ impl Group {
         self.raft.store().members()
     }
 
+    /// The data of an entry, when they are in memory.
+    pub fn in_memory(&self, index: u64) -> Option<Bytes> {
+        self.raft.store().in_memory(index)
+    }
+
     /// What an entry carries, and where it lies on the disk.
     pub fn stored(&self, index: u64) -> Option<(Kind, super::Stored)> {
         self.raft.store().stored(index)
