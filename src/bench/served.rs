@@ -54,7 +54,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Nodes of the configuration with one agent type, with their log and all else in `folder`;
-    /// `settings` are further keys.
+    /// `settings` are further keys. Each is alone, and for this process, so that it asks for no
+    /// token.
     pub(super) fn new(
         config: &Config,
         agent: AgentType,
@@ -62,11 +63,13 @@ impl Plan {
         settings: &[String],
     ) -> io::Result<Self> {
         let tuning = folder.join("tuning.toml");
-        let config = Config { agent: vec![agent], ..config.clone() };
+        let config = Config { agent: vec![agent], node: Vec::new(), ..config.clone() };
         fs::write(&tuning, config.print_toml())?;
         let mut all = vec![
             "server.rpc_address=127.0.0.1:0".to_owned(),
             "server.http_address=127.0.0.1:0".to_owned(),
+            "server.token_file=\"\"".to_owned(),
+            "cluster.node=0".to_owned(),
             format!("log.folder={:?}", folder.join("log")),
         ];
         all.extend_from_slice(settings);

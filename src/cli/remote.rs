@@ -2,7 +2,7 @@
 
 use super::common::{Common, EXIT_WRONG_USAGE, printed};
 use crate::{
-    client::{Client, ClientError, Params, Refusal, View},
+    client::{Client, ClientError, Params, Refusal, Target, View},
     config::Config,
     wire::{
         json::{self, Document},
@@ -101,11 +101,13 @@ impl Remote {
             }
             None => config.listen().rpc,
         };
-        match Client::connect(address, TIMEOUT) {
+        let token = config.token().map_err(|error| Trouble::Usage(error.to_string()))?;
+        match Client::connect(Target { address, token }, TIMEOUT) {
             Ok(client) => {
                 let payload_bytes_max = config.server.max_frame_bytes;
                 Ok(Self { client, address, payload_bytes_max })
             }
+            Err(ClientError::Refused(refusal)) => Err(refusal.into()),
             Err(error) => Err(Trouble::Failed(format!(
                 "{error}; start a node with `coreflow serve` or `scripts/pin.sh`, or name another \
                  with --connect ADDR"

@@ -52,7 +52,8 @@ fn serve(config: Config, json: bool, out: &mut dyn Write) -> io::Result<()> {
     // Signals that come while the node starts wait until it runs.
     let mut interrupt = Interrupt::listen()?;
     let drain = Duration::from_millis(config.server.drain_ms);
-    let listeners = Listeners::new(listen(&config));
+    let listeners = Listeners::new(listen(&config)?);
+    doubt(&config);
     // A start that fails here leaves the log as it was.
     listeners.check()?;
     let opened = listeners.clone();
@@ -86,17 +87,18 @@ pub(super) fn stop(node: Node, limit: Duration) -> io::Result<()> {
     Ok(())
 }
 
-fn listen(config: &Config) -> Listen {
+fn listen(config: &Config) -> io::Result<Listen> {
     let server = &config.server;
     let at = config.listen();
-    Listen {
+    Ok(Listen {
+        token: config.token()?,
         rpc: at.rpc,
         http: at.http,
         keys: Keys { rpc: config.listen_key("rpc"), http: config.listen_key("http") },
         max_connections: server.max_connections,
         limits: limits(config),
         metrics: prometheus::render,
-    }
+    })
 }
 
 /// What one connection may cost.
@@ -108,6 +110,16 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_in_flight: server.max_in_flight,
         write_buffer_bytes: server.write_buffer_bytes,
         stall_timeout: Duration::from_millis(server.stall_timeout_ms),
+    }
+}
+
+/// Warns of what was perhaps meant otherwise.
+fn doubt(config: &Config) {
+    if config.cluster.node == 0 && !config.node.is_empty() {
+        tracing::warn!(
+            nodes = config.node.len(),
+            "the configuration lists nodes, and this one is alone: cluster.node says which it is"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! One request after the other.
 
-use super::{ClientError, Params, Refusal, View, frame, incoming::Incoming};
+use super::{ClientError, Params, Refusal, Target, View, frame, incoming::Incoming};
 use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
@@ -17,16 +17,27 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects; `timeout` is how long the connection, and later each answer, may take.
+    /// Connects and says the target's token; `timeout` is how long the connection, and later each
+    /// answer, may take.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`].
-    pub fn connect(address: SocketAddr, timeout: Duration) -> Result<Self, ClientError> {
+    /// Every variant of [`ClientError`].
+    pub fn connect(to: impl Into<Target>, timeout: Duration) -> Result<Self, ClientError> {
+        let Target { address, token } = to.into();
         let stream = open(address, timeout)?;
         let reading =
             stream.try_clone().map_err(|source| ClientError::Unreachable { address, source })?;
         let incoming = Incoming::new(reading);
-        Ok(Self { stream, incoming, request: Vec::new(), msgid: 0, timeout })
+        let mut client = Self { stream, incoming, request: Vec::new(), msgid: 0, timeout };
+        if let Some(token) = token {
+            client.call("auth", &Params::new().str("token", token.expose()))?;
+        }
+        Ok(client)
+    }
+
+    /// The two halves, when no answer is missing.
+    pub(super) fn into_parts(self) -> (TcpStream, Incoming) {
+        (self.stream, self.incoming)
     }
 
     /// Calls a method and waits for its answer, which borrows from the connection.
@@ -79,7 +90,7 @@ impl Client {
 }
 
 /// A connection whose writes do not wait to be joined, and do not block for ever.
-pub(super) fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream, ClientError> {
+fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream, ClientError> {
     let connect = || {
         let stream = TcpStream::connect_timeout(&address, timeout)?;
         stream.set_nodelay(true)?;

@@ -17,6 +17,7 @@ mod frame;
 mod incoming;
 mod params;
 mod pipeline;
+mod target;
 mod view;
 
 pub use call::Client;
@@ -24,6 +25,7 @@ pub use error::{ClientError, Refusal};
 pub use frame::Answer;
 pub use params::Params;
 pub use pipeline::{Receiver, Sender, connect};
+pub use target::Target;
 pub use view::{Fields, Items, View};
 
 #[cfg(test)]

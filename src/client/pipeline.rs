@@ -5,24 +5,24 @@
 //! many may be under way is up to the caller; a node reads no further than its
 //! `server.max_in_flight`.
 
-use super::{Answer, ClientError, call::open, frame, incoming::Incoming};
+use super::{Answer, Client, ClientError, Target, frame, incoming::Incoming};
 use std::{
     io::Write,
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, TcpStream},
     time::Duration,
 };
 
-/// Connects; `timeout` is how long the connection may take, and a write that the node does not
-/// take.
+/// Connects and says the target's token; `timeout` is how long that may take, and a write that the
+/// node does not take.
 ///
 /// # Errors
-/// [`ClientError::Unreachable`].
-pub fn connect(address: SocketAddr, timeout: Duration) -> Result<(Sender, Receiver), ClientError> {
-    let stream = open(address, timeout)?;
-    let reading =
-        stream.try_clone().map_err(|source| ClientError::Unreachable { address, source })?;
-    let sender = Sender { stream, buffer: Vec::new() };
-    Ok((sender, Receiver { incoming: Incoming::new(reading) }))
+/// Every variant of [`ClientError`].
+pub fn connect(
+    to: impl Into<Target>,
+    timeout: Duration,
+) -> Result<(Sender, Receiver), ClientError> {
+    let (stream, incoming) = Client::connect(to, timeout)?.into_parts();
+    Ok((Sender { stream, buffer: Vec::new() }, Receiver { incoming }))
 }
 
 /// The half that sends requests.

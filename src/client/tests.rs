@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs a blocking client on a thread of its own against a served node.
 fn with_node(client: impl FnOnce(SocketAddr) + Send + 'static) {
-    let serve = |stream, node, drain| serve_rpc(stream, node, LIMITS, TestEngine, drain);
+    let serve = |stream, node, drain| serve_rpc(stream, node, LIMITS, TestEngine, drain, None);
     with_server(serve, |address, _, _| async move {
         blocking::unblock(move || client(address)).await;
     });

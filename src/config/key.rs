@@ -166,11 +166,10 @@ impl Rule {
                 "\"auto\", or a list of different processor numbers from 0 to {CORE_NUMBER_MAX}"
             ),
             Self::Address => {
-                "a loopback IP address with a port, such as \"127.0.0.1:7450\" or \"[::1]:7450\""
-                    .to_owned()
+                "an IP address with a port, such as \"127.0.0.1:7450\" or \"[::1]:7450\"".to_owned()
             }
             Self::KnownAddress => {
-                "a loopback IP address with a port from 1, such as \"127.0.0.1:7450\" or \
+                "an IP address with a port from 1, such as \"127.0.0.1:7450\" or \
                  \"[::1]:7450\""
                     .to_owned()
             }
@@ -205,7 +204,7 @@ impl Rule {
             (Self::Spin { .. }, Value::Text(text)) => one_of(text, &["forever"]),
             (Self::Cores, Value::Text(text)) => one_of(text, &["auto"]),
             (Self::Cores, Value::List(items)) => cores(items),
-            (Self::Address, Value::Text(text)) => address(text),
+            (Self::Address, Value::Text(text)) => address(text).map(drop),
             (Self::KnownAddress, Value::Text(text)) => known_address(text),
             (Self::OptionalPath, Value::Text(text)) if text.is_empty() => Ok(()),
             (Self::Path | Self::OptionalPath, Value::Text(text)) => path(text),
@@ -286,22 +285,19 @@ fn cores(items: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-fn address(text: &str) -> Result<(), String> {
-    let Ok(address) = text.parse::<SocketAddr>() else {
-        return Err(format!("{text:?} is not an IP address with a port"));
-    };
-    if address.ip().is_loopback() {
-        return Ok(());
-    }
-    Err(format!(
-        "{text:?} can be reached from other machines, and authentication is not available yet"
-    ))
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address with a port"))
 }
 
 fn known_address(text: &str) -> Result<(), String> {
-    address(text)?;
-    let port = text.parse::<SocketAddr>().map_or(0, |address| address.port());
-    if port == 0 { Err(format!("{text:?} has no port that others could know")) } else { Ok(()) }
+    let address = address(text)?;
+    if address.port() == 0 {
+        return Err(format!("{text:?} has no port that others could know"));
+    }
+    if address.ip().is_unspecified() {
+        return Err(format!("{text:?} stands for every address of a machine, and others need one"));
+    }
+    Ok(())
 }
 
 fn path(text: &str) -> Result<(), String> {

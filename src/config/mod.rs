@@ -13,7 +13,8 @@
 //! The files: `model.rs` is what the other rooms read, `table.rs` the rows, `key.rs` what a row is
 //! made of, `entry.rs` lists of entries, `agent.rs` those of `[[agent]]` and `node.rs` those of
 //! `[[node]]`, `relations.rs` what holds between keys, `parse.rs` and `print.rs` the two ways,
-//! `derived.rs` what follows from a configuration: where it listens, what it needs of the machine.
+//! `derived.rs` what follows from a configuration: where it listens, what it needs of the machine;
+//! `secret.rs` the files with secrets that it names.
 
 mod agent;
 mod derived;
@@ -25,6 +26,7 @@ mod node;
 mod parse;
 mod print;
 mod relations;
+mod secret;
 mod suggest;
 mod table;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub use derived::Listen;
 pub use error::{ConfigError, ConfigErrors};
 pub use key::AGENT_NAME_BYTES_MAX;
 pub use model::*;
+pub use secret::SecretError;
 
 /// Largest tuning file, bytes: far above any that a person writes, far below what would hurt.
 const FILE_BYTES_MAX: u64 = 1 << 20;

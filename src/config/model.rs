@@ -189,6 +189,8 @@ pub struct Server {
     pub rpc_address: SocketAddr,
     /// Where HTTP listens: MCP, metrics, health.
     pub http_address: SocketAddr,
+    /// The file with the token that clients must know; `None`: none is asked for.
+    pub token_file: Option<String>,
     /// Largest request, bytes; a larger one is answered `too_large` and the connection closed.
     pub max_frame_bytes: usize,
     /// Connections that one core serves.

@@ -3,6 +3,7 @@
 use super::entry::{Draft, List, Trouble};
 use super::key::{Field, Value};
 use super::model::NodeEntry;
+use super::relations::exposed;
 use super::table::NODE;
 
 /// The list of the cluster's nodes.
@@ -18,9 +19,28 @@ pub(super) static LIST: List = List {
     defaults: Vec::new,
 };
 
-/// Joins the allowed values of an entry, or says which are missing; nothing when a value was
-/// refused before.
-pub(super) fn build(draft: &Draft) -> Result<NodeEntry, Vec<Trouble>> {
+/// Which proofs the configuration asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// Clients must know a token.
+    pub token: bool,
+    /// Nodes must know a secret.
+    pub secret: bool,
+}
+
+/// Joins the allowed values of an entry, or says which are missing and which addresses must not be
+/// reachable; nothing more about a value that was refused before.
+pub(super) fn build(draft: &Draft, asked: Asked) -> Result<NodeEntry, Vec<Trouble>> {
+    let mut troubles = draft.missing(NODE.keys.iter());
+    let guards = [
+        (&["peers"], "cluster.secret_file", asked.secret),
+        (&["rpc"], "server.token_file", asked.token),
+        (&["http"], "server.token_file", asked.token),
+    ];
+    for (keys, guard, _) in guards.into_iter().filter(|(_, _, is_asked)| !is_asked) {
+        let problem = draft.field(keys[0]).and_then(|address| exposed(address, guard));
+        troubles.extend(problem.map(|problem| Trouble { keys, problem }));
+    }
     let entry = || {
         Some(NodeEntry {
             id: draft.field("id")?,
@@ -29,7 +49,7 @@ pub(super) fn build(draft: &Draft) -> Result<NodeEntry, Vec<Trouble>> {
             http: draft.field("http")?,
         })
     };
-    entry().ok_or_else(|| draft.missing(NODE.keys.iter()))
+    entry().filter(|_| troubles.is_empty()).ok_or(troubles)
 }
 
 /// The values of an entry in the order of the table.

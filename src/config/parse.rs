@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::agent;
 use super::entry::{Draft, List, Place, Setting, Trouble};
 use super::error::{ConfigError, ConfigErrors};
 use super::key::{Key, Section, Value};
 use super::model::Config;
+use super::node::{self, Asked};
 use super::relations::{CLUSTER_RELATIONS, RELATIONS, Relation};
 use super::suggest::{nearest, unknown_key, unknown_section};
 use super::table::{SECTIONS, build};
-use super::{agent, node};
 
 /// The lists of entries that a file may hold.
 static LISTS: [&List; 2] = [&agent::LIST, &node::LIST];
@@ -249,8 +250,16 @@ impl Reader {
             let written = written.and_then(|setting| setting.value.clone());
             written.unwrap_or_else(|| preset(section, name))
         });
+        // A path that was refused was meant to be one.
+        let names = |section, key| {
+            let written = self.settings.get(&(section, key)).map(|setting| &setting.value);
+            written.is_some_and(|value| *value != Some(Value::Text(String::new())))
+        };
+        let asked =
+            Asked { token: names("server", "token_file"), secret: names("cluster", "secret_file") };
         config.agent = self.join_list(&agent::LIST, agent::build).unwrap_or_else(agent::defaults);
-        config.node = self.join_list(&node::LIST, node::build).unwrap_or_default();
+        config.node =
+            self.join_list(&node::LIST, |draft| node::build(draft, asked)).unwrap_or_default();
         RELATIONS.iter().for_each(|relation| self.judge(relation, &config));
         // Of a list that was refused in part nobody knows what it was meant to be.
         if !self.findings.iter().any(|finding| finding.key.starts_with(node::LIST.section.name)) {

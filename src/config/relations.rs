@@ -1,5 +1,7 @@
 //! What must hold between two tuning values, each of which is allowed by itself.
 
+use std::net::SocketAddr;
+
 use super::model::{ClusterStart, Config, CoreSet};
 
 /// Nodes that may begin a cluster together: so many may vote.
@@ -152,6 +154,14 @@ pub(super) static RELATIONS: &[Relation] = &[
         },
     },
     Relation {
+        keys: &[("server", "rpc_address"), ("server", "token_file")],
+        broken: |config| guarded(config, config.server.rpc_address),
+    },
+    Relation {
+        keys: &[("server", "http_address"), ("server", "token_file")],
+        broken: |config| guarded(config, config.server.http_address),
+    },
+    Relation {
         keys: &[("server", "http_address"), ("server", "rpc_address")],
         broken: |config| {
             let (http, rpc) = (config.server.http_address, config.server.rpc_address);
@@ -192,6 +202,22 @@ pub(super) static CLUSTER_RELATIONS: &[Relation] = &[
         },
     },
 ];
+
+/// Whether clients prove who they are where others can reach the node.
+fn guarded(config: &Config, address: SocketAddr) -> Option<String> {
+    let is_asked = config.server.token_file.is_some();
+    if is_asked { None } else { exposed(address, "server.token_file") }
+}
+
+/// The sentence for an address that others can reach though nobody has to prove who he is.
+pub(super) fn exposed(address: SocketAddr, guard: &str) -> Option<String> {
+    (!address.ip().is_loopback()).then(|| {
+        format!(
+            "{address} can be reached from other machines; allowed: a loopback address, or any \
+             together with {guard}"
+        )
+    })
+}
 
 fn shared_core(config: &Config) -> Option<String> {
     let (CoreSet::List(workers), CoreSet::List(raft)) = (&config.cores.workers, &config.cores.raft)

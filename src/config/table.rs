@@ -227,11 +227,18 @@ tuning_table! {
     }
     server: Server, "Listeners and their limits." {
         rpc_address = "rpc_address", Rule::Address, Text("127.0.0.1:7450"),
-            "Where MessagePack-RPC listens: clients and workers. Port 0 takes a free one.",
+            "Where MessagePack-RPC listens: clients and workers. Port 0 takes a free one. Beyond the \
+             loopback only with `token_file`.",
             "A socket on each worker core.";
         http_address = "http_address", Rule::Address, Text("127.0.0.1:7451"),
-            "Where HTTP listens: MCP, metrics, health. Port 0 takes a free one.",
+            "Where HTTP listens: MCP, metrics, health. Port 0 takes a free one. Beyond the loopback \
+             only with `token_file`.",
             "A socket on each worker core.";
+        token_file = "token_file", Rule::OptionalPath, Text(""),
+            "The file with the token, 16 bytes at least, that clients must know: they call `auth` \
+             first, or send `Authorization: Bearer TOKEN`. \"\": none is asked for.",
+            "Nothing. Neither the token nor what follows it is encrypted: between machines use a \
+             network that is.";
         max_frame_bytes = "max_frame_bytes", number(4 * KIB, 256 * MIB, "bytes"), Int(4_194_304),
             "The largest request; a larger one is answered `too_large` and its connection closed.",
             "Every connection may hold a buffer of this size while a request arrives.";
@@ -286,7 +293,8 @@ tuning_table! {
         secret_file = "secret_file", Rule::OptionalPath, Text(""),
             "The file with the secret, 16 bytes at least, that all nodes of the cluster know and \
              prove to each other. \"\": none is asked for.",
-            "Nothing; only the node's user should be able to read the file.";
+            "Nothing. What nodes send each other is not encrypted: between machines use a network \
+             that is.";
     }
 }
 
@@ -379,7 +387,8 @@ pub(super) static NODE: Section = Section {
             name: "peers",
             rule: Rule::KnownAddress,
             default: Example("\"127.0.0.1:7452\""),
-            meaning: "Where the node receives the others; must be given.",
+            meaning: "Where the node receives the others; beyond the loopback only with \
+                      cluster.secret_file. Must be given.",
             cost: "A connection to each other node.",
         },
         Key {
@@ -387,14 +396,16 @@ pub(super) static NODE: Section = Section {
             rule: Rule::KnownAddress,
             default: Example("\"127.0.0.1:7450\""),
             meaning: "Where its MessagePack-RPC listens, in place of server.rpc_address; other \
-                      nodes send there what they cannot answer themselves. Must be given.",
+                      nodes send there what they cannot answer themselves. Beyond the loopback only \
+                      with server.token_file. Must be given.",
             cost: "A connection from each worker core of every other node.",
         },
         Key {
             name: "http",
             rule: Rule::KnownAddress,
             default: Example("\"127.0.0.1:7451\""),
-            meaning: "Where its HTTP listens, in place of server.http_address; must be given.",
+            meaning: "Where its HTTP listens, in place of server.http_address; beyond the loopback \
+                      only with server.token_file. Must be given.",
             cost: "A socket on each worker core.",
         },
     ],

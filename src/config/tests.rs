@@ -3,6 +3,7 @@
 mod agents;
 mod nodes;
 mod refusals;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 

@@ -12,7 +12,7 @@ use crate::{
         net::{Listener, Moving, TcpStream},
     },
     shard::run::Door,
-    wire::api::NodeStats,
+    wire::{api::NodeStats, secret::Secret},
 };
 use futures_channel::mpsc;
 use futures_util::StreamExt;
@@ -43,6 +43,8 @@ pub struct Listen {
     pub http: SocketAddr,
     /// The keys of the configuration that say so, for errors.
     pub keys: Keys,
+    /// What a client must say first.
+    pub token: Option<Secret>,
     /// Connections that one core serves.
     pub max_connections: usize,
     /// What one connection may cost.
@@ -215,12 +217,15 @@ impl Doors {
         let guest = Guest::new(self);
         let counted = Counted(self.seat.clone());
         let (gateway, drain) = (self.gateway.clone(), self.drain.clone());
-        let Listen { limits, metrics, http, .. } = self.listen;
+        let Listen { limits, metrics, http, ref token, .. } = self.listen;
+        let token = token.clone();
         executor::spawn(async move {
             match protocol {
-                Protocol::Rpc => rpc::serve_rpc(stream, gateway, limits, CoreTime, drain).await,
+                Protocol::Rpc => {
+                    rpc::serve_rpc(stream, gateway, limits, CoreTime, drain, token).await;
+                }
                 Protocol::Http => {
-                    let site = Site { loopback: http.ip().is_loopback(), metrics };
+                    let site = Site { loopback: http.ip().is_loopback(), token, metrics };
                     http::serve_http(stream, gateway, limits, CoreTime, drain, site).await;
                 }
             }

@@ -14,6 +14,7 @@
 //!
 //! [`Gateway`]: crate::node::gateway::Gateway
 
+mod auth;
 mod buffers;
 mod drain;
 pub mod http;

@@ -405,6 +405,9 @@ pub enum Error {
     /// The lease is not the task's current one: the task went on without that attempt.
     #[error("{0}")]
     StaleLease(String),
+    /// The connection did not say the token that the node asks for.
+    #[error("{0}")]
+    Unauthorized(String),
     /// Larger than the limit that the text names.
     #[error("{0}")]
     TooLarge(String),
@@ -426,6 +429,7 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::Backpressure(_) => "backpressure",
             Self::StaleLease(_) => "stale_lease",
+            Self::Unauthorized(_) => "unauthorized",
             Self::TooLarge(_) => "too_large",
             Self::Unavailable(_) => "unavailable",
             Self::NotLeader(_) => "not_leader",

@@ -6,3 +6,4 @@ pub mod id;
 pub mod json;
 pub mod letter;
 pub mod msgpack;
+pub mod secret;

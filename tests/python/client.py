@@ -9,10 +9,12 @@ WAIT_S = 30
 
 
 class Client:
-    def __init__(self, server):
+    def __init__(self, server, token=None):
         self.connection = socket.create_connection(server.rpc, timeout=WAIT_S)
         self.unpacker = msgpack.Unpacker()
         self.number = 0
+        if token is not None:
+            self.call("auth", token=token)
 
     def ask(self, method, **params):
         self.number += 1

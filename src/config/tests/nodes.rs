@@ -83,6 +83,27 @@ fn seven_nodes_at_most_begin_a_cluster() {
 }
 
 #[test]
+fn addresses_that_others_can_reach_need_proofs() {
+    let far =
+        "[[node]]\nid = 1\npeers = \"10.0.0.1:1\"\nrpc = \"10.0.0.1:2\"\nhttp = \"[::1]:3\"\n";
+    let all = refusals(far);
+    assert!(all[0].starts_with("t.toml:3: node.1.peers: 10.0.0.1:1 can be reached"), "{all:?}");
+    assert!(all[0].ends_with("or any together with cluster.secret_file"), "{all:?}");
+    assert!(all[1].starts_with("t.toml:4: node.1.rpc: 10.0.0.1:2 can be reached"), "{all:?}");
+    assert!(all[1].ends_with("or any together with server.token_file"), "{all:?}");
+    assert_eq!(all.len(), 2, "{all:?}");
+    let guarded = |text: &str| {
+        overridden(&(far.to_owned() + text), &["cluster.secret_file=s", "server.token_file=t"])
+    };
+    assert!(guarded("").is_ok());
+    let error = guarded("[server]\nrpc_address = \"0.0.0.0:1\"").map(|config| config.listen().rpc);
+    assert_eq!(error.map(|rpc| rpc.to_string()), Ok("0.0.0.0:1".to_owned()));
+    // One that listens on every address is no place to go to.
+    let error = refusal(&entry(1).replace("127.0.0.1:11", "0.0.0.0:11"));
+    assert!(error.contains("node.1.rpc: \"0.0.0.0:11\" stands for every address"), "{error}");
+}
+
+#[test]
 fn every_key_of_an_entry_must_be_given() {
     let all = refusals("\n[[node]]\nrpc = \"127.0.0.1:1\"");
     let starts = ["node[0].id: must be", "node[0].peers: must be", "node[0].http: must be"];

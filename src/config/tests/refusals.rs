@@ -90,13 +90,22 @@ fn a_core_in_both_groups_is_refused() {
 }
 
 #[test]
-fn an_address_that_others_can_reach_is_refused_until_there_is_authentication() {
+fn an_address_that_others_can_reach_needs_a_token() {
     let problem = |value: &str| refusal(&format!("[server]\nrpc_address = {value}"));
-    assert!(problem("\"0.0.0.0:7450\"").contains("authentication is not available yet"));
-    assert!(problem("\"[::]:7450\"").contains("authentication is not available yet"));
+    assert_eq!(
+        problem("\"0.0.0.0:7450\""),
+        "t.toml:2: server.rpc_address: 0.0.0.0:7450 can be reached from other machines; allowed: a \
+         loopback address, or any together with server.token_file"
+    );
+    assert!(problem("\"[::]:7450\"").contains("together with server.token_file"));
+    assert!(refusal("[server]\nhttp_address = \"10.0.0.1:1\"").contains("server.token_file"));
     assert!(problem("\"localhost:7450\"").contains("is not an IP address with a port"));
     assert!(problem("\"127.0.0.1\"").contains("is not an IP address with a port"));
     assert!(problem("7450").contains("must be a string"));
+    let open = "[server]\ntoken_file = \"t\"\nrpc_address = \"0.0.0.0:7450\"";
+    assert_eq!(valid(open).server.token_file.as_deref(), Some("t"));
+    let error = overridden(open, &["server.token_file="]).expect_err("refused").to_string();
+    assert!(error.starts_with("--set server.token_file: 0.0.0.0:7450 can be reached"), "{error}");
 }
 
 #[test]

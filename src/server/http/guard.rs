@@ -1,11 +1,14 @@
-//! Refuses requests that a web page made through a name of its own (DNS rebinding).
+//! Refuses requests without the node's token, and those that a web page made through a name of its
+//! own (DNS rebinding).
 //!
 //! A browser that was tricked into resolving `evil.example` to 127.0.0.1 still says
-//! `Host: evil.example` and `Origin: http://evil.example`: those two tell.
+//! `Host: evil.example` and `Origin: http://evil.example`: those two tell. A node that listens beyond
+//! the loopback has names that it does not know; there the token protects it, which no page has.
 
+use crate::wire::secret::Secret;
 use hyper::{
     HeaderMap,
-    header::{HOST, HeaderName, ORIGIN},
+    header::{AUTHORIZATION, HOST, HeaderName, ORIGIN},
 };
 use std::net::IpAddr;
 
@@ -26,6 +29,16 @@ pub fn refusal(headers: &HeaderMap, loopback: bool) -> Option<&'static str> {
         return Some("a web page of another site must not talk to this node: Origin is refused");
     }
     None
+}
+
+/// Whether the request carries the token, once.
+pub fn says(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Some((scheme, said)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case("Bearer") && token.is(said.trim_ascii().as_bytes())
 }
 
 /// Every value of a header; one that is no text becomes an empty one, which passes for nothing.

@@ -9,6 +9,9 @@
 //! | `/stats.json` | the answer of `node.stats` |
 //! | `/` | a page that shows it |
 //!
+//! Where the node asks for a token, every path but `/healthz` and `/readyz` wants it, as
+//! `Authorization: Bearer TOKEN`.
+//!
 //! hyper parses and frames; time is kept here: a request's head must be whole within the stall
 //! timeout of its first byte, a body and the reading of answers must not pause for longer.
 
@@ -17,7 +20,10 @@ mod io;
 mod routes;
 
 use super::{Drain, Engine, Limits, stall};
-use crate::{node::gateway::Gateway, wire::api::NodeStats};
+use crate::{
+    node::gateway::Gateway,
+    wire::{api::NodeStats, secret::Secret},
+};
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::{server::conn::http1, service::service_fn};
 use io::{Activity, Io};
@@ -29,11 +35,13 @@ use std::{
 };
 
 /// What differs between the HTTP doors of different nodes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Site {
     /// Whether the listener is bound to the loopback: then only requests that name a loopback
     /// host are served, so that no web page can reach the node through a name of its own.
     pub loopback: bool,
+    /// What a client must send.
+    pub token: Option<Secret>,
     /// Writes the figures in Prometheus' text format.
     pub metrics: fn(&NodeStats) -> String,
 }
@@ -58,6 +66,7 @@ pub async fn serve_http<S, G, E>(
     let io = Io::new(stream, engine.clone(), activity.clone(), limits.stall_timeout);
     let service = service_fn(|request| {
         let (gateway, engine, activity) = (gateway.clone(), engine.clone(), activity.clone());
+        let site = &site;
         // On the heap because hyper leaves the stream open for a polite close only then.
         Box::pin(async move {
             activity.begin_request();

@@ -14,7 +14,7 @@ use hyper::{
     body::{Body, Incoming},
     header::{
         ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
-        HeaderValue, X_CONTENT_TYPE_OPTIONS,
+        HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use std::rc::Rc;
@@ -34,13 +34,20 @@ pub async fn answer<G: Gateway, E: Engine>(
     gateway: Rc<G>,
     limits: &Limits,
     engine: &E,
-    site: Site,
+    site: &Site,
 ) -> Answer {
     if let Some(reason) = guard::refusal(request.headers(), site.loopback) {
         return refusal(StatusCode::FORBIDDEN, "forbidden", reason);
     }
+    let path = request.uri().path();
+    if let Some(token) = &site.token
+        && !matches!(path, "/healthz" | "/readyz")
+        && !guard::says(request.headers(), token)
+    {
+        return unauthorized();
+    }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    match request.uri().path() {
+    match path {
         "/mcp" if request.method() == Method::POST => {
             post_mcp(request, gateway, limits, engine).await
         }
@@ -191,6 +198,14 @@ fn not_allowed(allowed: &'static str) -> Answer {
     let text = format!("this path takes {allowed}");
     let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "invalid", &text);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn unauthorized() -> Answer {
+    let text = "this node asks for a token: send Authorization: Bearer TOKEN, with what its \
+                server.token_file holds";
+    let mut answer = refusal(StatusCode::UNAUTHORIZED, "unauthorized", text);
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer
 }
 

@@ -5,17 +5,20 @@ use crate::server::{
     Drain,
     testing::{LIMITS, Socket, TestEngine, TestNode, with_server},
 };
+use crate::wire::secret::Secret;
 use async_io::Timer;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-const SITE: Site =
-    Site { loopback: true, metrics: |stats| format!("cores {}\n", stats.cores.len()) };
+fn site(token: Option<Secret>) -> Site {
+    Site { loopback: true, token, metrics: |stats| format!("cores {}\n", stats.cores.len()) }
+}
 
 fn with_http<C: Future<Output = ()>>(
     client: impl FnOnce(SocketAddr, Rc<TestNode>, Rc<Drain>) -> C,
 ) {
-    let serve = |stream, node, drain| serve_http(stream, node, LIMITS, TestEngine, drain, SITE);
+    let serve =
+        |stream, node, drain| serve_http(stream, node, LIMITS, TestEngine, drain, site(None));
     with_server(serve, client);
 }
 
@@ -163,5 +166,44 @@ fn a_drain_closes_idle_connections_and_finishes_requests() {
         assert_eq!(idle.read_to_string(&mut rest).await.unwrap(), 0);
         busy.read_to_string(&mut rest).await.unwrap();
         assert!(rest.contains(r#"\"status\":\"done\""#), "{rest}");
+    });
+}
+
+#[test]
+fn a_node_with_a_token_tells_strangers_only_that_it_lives() {
+    let token = Secret::parse(b"0123456789abcdef").unwrap();
+    let serve = move |stream, node, drain| {
+        serve_http(stream, node, LIMITS, TestEngine, drain, site(Some(token.clone())))
+    };
+    with_server(serve, |address, _, _| async move {
+        let get = |path: &'static str, headers: &'static str| async move {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+            exchange(address, format!("{head}{headers}\r\n").as_bytes()).await
+        };
+        for path in ["/healthz", "/readyz"] {
+            assert!(get(path, "").await.starts_with("HTTP/1.1 200"), "{path}");
+        }
+        for path in ["/", "/stats.json", "/metrics", "/mcp", "/nothing"] {
+            let answer = get(path, "").await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
+            assert!(answer.contains("www-authenticate: Bearer\r\n"), "{answer}");
+            assert!(answer.contains(r#"{"error":{"code":"unauthorized""#), "{answer}");
+        }
+        for wrong in [
+            "Authorization: Bearer 0123456789abcdeF\r\n",
+            "Authorization: Basic 0123456789abcdef\r\n",
+            "Authorization: 0123456789abcdef\r\n",
+            "Authorization: Bearer\r\n",
+            "Authorization: Bearer 0123456789abcdef\r\nAuthorization: Bearer x\r\n",
+        ] {
+            assert!(get("/metrics", wrong).await.starts_with("HTTP/1.1 401"), "{wrong}");
+        }
+        for right in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef "] {
+            let header = format!("Authorization: {right}\r\n").leak();
+            assert!(get("/metrics", header).await.starts_with("HTTP/1.1 200"), "{right}");
+        }
+        // The token does not make up for a page of another site.
+        let page = "Authorization: Bearer 0123456789abcdef\r\nOrigin: http://evil.example\r\n";
+        assert!(get("/metrics", page).await.starts_with("HTTP/1.1 403"));
     });
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     server::{
         Engine, Limits,
+        auth::{self, Gate, Said},
         buffers::{Input, Output},
         request::Request,
         stall::Stall,
@@ -48,6 +49,7 @@ enum Intake {
 pub struct Connection<S, E, M, F> {
     stream: S,
     limits: Limits,
+    gate: Gate,
     start: M,
     input: Input,
     scanner: Scanner,
@@ -59,6 +61,8 @@ pub struct Connection<S, E, M, F> {
     bytes_in_flight: usize,
     intake: Intake,
     stall: Stall<E>,
+    /// Since when the client owes the token.
+    owes_token_since: Option<Instant>,
     /// Since when the client owes the rest of a frame.
     owes_bytes_since: Option<Instant>,
     /// Since when the client takes no answers.
@@ -72,13 +76,16 @@ where
     M: Fn(Work) -> F,
     F: Future<Output = Answer>,
 {
-    pub fn new(stream: S, limits: Limits, engine: E, start: M) -> Self {
+    pub fn new(stream: S, limits: Limits, engine: E, gate: Gate, start: M) -> Self {
+        let is_open = gate.is_open();
+        let most = if is_open { usize::MAX } else { auth::STRANGER_BYTES_MAX };
         Self {
             stream,
             limits,
+            gate,
             start,
             input: Input::new(),
-            scanner: Scanner::new(limits.max_frame_bytes),
+            scanner: Scanner::new(limits.max_frame_bytes.min(most)),
             scanned_out: true,
             output: Output::default(),
             in_flight: FuturesUnordered::new(),
@@ -86,6 +93,7 @@ where
             bytes_in_flight: 0,
             intake: Intake::Open,
             stall: Stall::new(engine),
+            owes_token_since: (!is_open).then(Instant::now),
             owes_bytes_since: None,
             blocked_since: None,
         }
@@ -147,6 +155,11 @@ where
                     self.refuse_client(None, &Error::Invalid(reason.into()));
                     break;
                 }
+                Scan::TooLarge if !self.gate.is_open() => {
+                    let msgid = frame::msgid_of_part(self.input.unread());
+                    self.refuse_client(msgid, &Gate::refusal());
+                    break;
+                }
                 Scan::TooLarge => {
                     let msgid = frame::msgid_of_part(self.input.unread());
                     let limit = self.limits.max_frame_bytes;
@@ -161,6 +174,17 @@ where
                 break;
             };
             let msgid = call.msgid;
+            if call.method == auth::METHOD || !self.gate.is_open() {
+                let said = match call.method {
+                    auth::METHOD => match call.fields() {
+                        Ok(params) => self.gate.hear(params),
+                        Err(error) => Said::Wrong(error),
+                    },
+                    _ => Said::Wrong(Gate::refusal()),
+                };
+                self.answer_stranger(msgid, said);
+                continue;
+            }
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
             match request {
@@ -178,6 +202,22 @@ where
         }
         if let Some(work) = groups.take() {
             self.begin(work);
+        }
+    }
+
+    /// Answers what was said about the token, or instead of it.
+    fn answer_stranger(&mut self, msgid: Option<u32>, said: Said) {
+        match (said, msgid) {
+            (Said::Right, msgid) => {
+                self.owes_token_since = None;
+                self.scanner = Scanner::new(self.limits.max_frame_bytes);
+                if let Some(msgid) = msgid {
+                    frame::done(self.output.end(), msgid);
+                }
+            }
+            (Said::Wrong(error), Some(_)) => frame::refuse(self.output.end(), msgid, &error),
+            (Said::Wrong(_), None) => {}
+            (Said::WrongAtLast(error), _) => self.refuse_client(msgid, &error),
         }
     }
 
@@ -252,7 +292,8 @@ where
     /// Ready when the client has made none of the progress it owes for too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let closed_since = if let Intake::Closed(since) = self.intake { Some(since) } else { None };
-        let waits = [self.owes_bytes_since, self.blocked_since, closed_since];
+        let waits =
+            [self.owes_token_since, self.owes_bytes_since, self.blocked_since, closed_since];
         match waits.into_iter().flatten().min() {
             Some(since) => self.stall.poll(cx, since, self.limits.stall_timeout),
             None => Poll::Pending,

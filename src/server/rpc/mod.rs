@@ -4,30 +4,35 @@
 //! the node answers each request with `[1, msgid, error, result]`. `params` is an array with one
 //! map, or the map itself; `result` is a map; an error is `{code, message, retry_after_ms?}`.
 //!
+//! Where the node asks for a token, a connection says it first: `auth {token}`. Until then everything
+//! else is answered `unauthorized`, a request may only be short, and the stall timeout runs.
+//!
 //! Requests of one connection run side by side and are answered as they end, so answers may come
 //! in another order: a long wait holds up nothing behind it.
 //!
 //! What ends a connection: bytes that are no MessagePack-RPC message (answered `invalid` with a
-//! nil msgid), a frame beyond the limit (answered `too_large`), a client that stalls in the middle
+//! nil msgid), the token wrong five times, a frame beyond the limit (answered `too_large`), a client that stalls in the middle
 //! of a frame or does not read its answers for the stall timeout, and a drain.
 
 mod connection;
 pub(crate) mod frame;
 mod work;
 
-use super::{Drain, Engine, Limits, stall, worker::WorkerSession};
-use crate::node::gateway::Gateway;
+use super::{Drain, Engine, Limits, auth::Gate, stall, worker::WorkerSession};
+use crate::{node::gateway::Gateway, wire::secret::Secret};
 use connection::Connection;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{future::poll_fn, pin::pin, rc::Rc};
 
-/// Serves one connection until it ends; what its client still waits for is withdrawn then.
+/// Serves one connection until it ends; what its client still waits for is withdrawn then. `token` is
+/// what the client must say first.
 pub async fn serve_rpc<S, G, E>(
     stream: S,
     gateway: Rc<G>,
     limits: Limits,
     engine: E,
     drain: Rc<Drain>,
+    token: Option<Secret>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     G: Gateway,
@@ -35,7 +40,7 @@ pub async fn serve_rpc<S, G, E>(
 {
     let session = Rc::new(WorkerSession::new(&limits));
     let start = |work| work::run(gateway.clone(), session.clone(), work);
-    let mut connection = Connection::new(stream, limits, engine.clone(), start);
+    let mut connection = Connection::new(stream, limits, engine.clone(), Gate::new(token), start);
     let mut draining = pin!(drain.begun());
     let polite = poll_fn(|cx| {
         if !connection.is_ending() && draining.as_mut().poll(cx).is_ready() {
