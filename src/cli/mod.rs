@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bench_agent;
+pub mod cluster;
 pub mod common;
 pub mod compare;
 pub mod completions;
@@ -40,6 +41,7 @@ enum Command {
     Task(task::TaskArgs),
     Dead(dead::DeadArgs),
     Agent(agent::AgentArgs),
+    Cluster(cluster::ClusterArgs),
     Bench(bench::BenchArgs),
     BenchAgent(bench_agent::BenchAgentArgs),
     Mcp(mcp::McpArgs),
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Task(args) => task::run(args, &common, &mut out, &mut err),
         Command::Dead(args) => dead::run(args, &common, &mut out, &mut err),
         Command::Agent(args) => agent::run(args, &common, &mut out, &mut err),
+        Command::Cluster(args) => cluster::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
         Command::BenchAgent(args) => bench_agent::run(args),
         Command::Mcp(args) => mcp::run(args, &common, &mut err),

@@ -73,11 +73,22 @@ pub(super) fn run(
     err: &mut dyn Write,
     work: impl FnOnce(&mut Remote) -> Result<bool, Trouble>,
 ) -> ExitCode {
+    run_telling(connect, common, err, |remote, _, _| work(remote))
+}
+
+/// The same, with the configuration, for work that tells how far it is.
+pub(super) fn run_telling(
+    connect: &Connect,
+    common: &Common,
+    err: &mut dyn Write,
+    work: impl FnOnce(&mut Remote, &Config, &mut dyn Write) -> Result<bool, Trouble>,
+) -> ExitCode {
     let config = match common.load_or_explain(err) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let outcome = Remote::open(connect, &config).and_then(|mut remote| work(&mut remote));
+    let opened = Remote::open(connect, &config);
+    let outcome = opened.and_then(|mut remote| work(&mut remote, &config, err));
     let (code, text) = match outcome {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => return ExitCode::FAILURE,
@@ -113,6 +124,11 @@ impl Remote {
                  with --connect ADDR"
             ))),
         }
+    }
+
+    /// Where the node is.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Calls a method; its answer borrows from the connection.
@@ -212,6 +228,12 @@ impl Table {
             },
         };
         self.rows.push(fields.iter().map(text).collect());
+    }
+
+    /// Adds a line.
+    pub(super) fn row<const COLUMNS: usize>(&mut self, cells: [String; COLUMNS]) {
+        assert_eq!(COLUMNS, self.rows[0].len(), "a line has a cell for each heading");
+        self.rows.push(cells.into());
     }
 
     /// Writes the lines.

@@ -9,7 +9,7 @@ const RESPONSE: u64 = 1;
 
 /// Appends a request; `params` appends its one map.
 #[inline]
-pub(super) fn request(
+pub(crate) fn request(
     out: &mut Vec<u8>,
     msgid: u32,
     method: &str,
@@ -35,7 +35,7 @@ pub struct Answer<'a> {
 impl<'a> Answer<'a> {
     /// Takes apart a frame that was scanned; `None` when it is no answer.
     #[inline]
-    pub(super) fn parse(frame: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(frame);
         if reader.array() != Ok(4) || reader.uint() != Ok(RESPONSE) {
             return None;

@@ -23,6 +23,7 @@ mod view;
 pub use call::Client;
 pub use error::{ClientError, Refusal};
 pub use frame::Answer;
+pub(crate) use frame::request;
 pub use params::Params;
 pub use pipeline::{Receiver, Sender, connect};
 pub use target::Target;

@@ -67,7 +67,7 @@ impl Leaders {
         self.of(partition) == Some(self.me)
     }
 
-    pub(super) fn set(&self, partition: PartitionIndex, leader: Option<NodeId>) {
+    pub(crate) fn set(&self, partition: PartitionIndex, leader: Option<NodeId>) {
         self.of[usize::from(partition)].store(leader.unwrap_or(0), Ordering::Relaxed);
     }
 }
@@ -119,6 +119,13 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
 }
 
+impl Status {
+    /// How many partitions a node leads.
+    pub fn led_by(&self, node: NodeId) -> usize {
+        self.partitions.iter().filter(|partition| partition.leader == Some(node)).count()
+    }
+}
+
 /// What a node is asked to do in the groups that it leads, or with what it knows of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -164,7 +171,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// A view, and the log thread's end of what is asked; `bell` wakes that thread.
-    pub(super) fn new(leaders: Leaders, bell: Doorbell) -> (Arc<Self>, Receiver<Asked>) {
+    pub(crate) fn new(leaders: Leaders, bell: Doorbell) -> (Arc<Self>, Receiver<Asked>) {
         let (asks, asked) = sync_channel(ASKS_MAX);
         let status = Mutex::default();
         (Arc::new(Self { leaders, status, asks, bell }), asked)

@@ -409,7 +409,8 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             self.tell_shards();
             self.bell.parking().prepare();
             if !self.take_results() {
-                let _ = self.bell.wait(Some(LOOK_FOR_ROOM));
+                // A segment that could not be made is tried again after a time, so time goes on.
+                self.now = self.links.pause(LOOK_FOR_ROOM, &self.bell);
             }
             self.bell.parking().awake();
         }

@@ -70,6 +70,10 @@ pub trait Links {
 
     /// Sleeps until something can be received, the bell rings, or that long.
     fn wait(&mut self, now: Instant, limit: Option<Duration>, bell: &Doorbell);
+
+    /// Sleeps until the bell rings, or that long, whatever can be received; tells the time after
+    /// that.
+    fn pause(&mut self, limit: Duration, bell: &Doorbell) -> Instant;
 }
 
 /// The links of a node: none when it is alone.
@@ -178,6 +182,11 @@ impl Links for PeerLinks {
             Some(sockets) => sockets.wait(now, limit, bell).map(drop),
             None => bell.wait(limit),
         };
+    }
+
+    fn pause(&mut self, limit: Duration, bell: &Doorbell) -> Instant {
+        let _ = bell.wait(Some(limit));
+        Instant::now()
     }
 }
 

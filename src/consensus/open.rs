@@ -11,7 +11,7 @@ use super::{
     place::Place,
     reader::SegmentReader,
     recovery::{Recovery, Replayed, replayed},
-    start::start,
+    start::{Found, start},
     survey::{SegmentSurvey, Survey, survey},
     thread::LogThread,
     writer::Fatal,
@@ -215,7 +215,8 @@ pub fn open(
     if groups.len() < cores {
         return Err(OpenError::Cores { partitions: groups.len(), cores });
     }
-    start(&settings, seat, first_partitions, groups, core_bells, disk, &survey, lock)
+    let found = Found { first_partitions, groups, disk, survey, lock };
+    start(&settings, seat, core_bells, found)
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record

@@ -40,16 +40,28 @@ const PROPOSAL_BYTES: usize = 64 << 20;
 /// What the book is called in the log's folder.
 const BOOK_NAME: &str = "nodes";
 
+/// What was found in a log's folder.
+pub(super) struct Found {
+    /// The partitions that the log began with.
+    pub first_partitions: PartitionIndex,
+    /// The groups as they were when the log ended.
+    pub groups: Vec<Restore>,
+    pub disk: SegmentFolder,
+    pub survey: Survey,
+    pub lock: FolderLock,
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// The log cannot be written, or the address for other nodes cannot be had.
 pub(super) fn start(
     settings: &Settings,
     seat: &Seat,
-    first_partitions: PartitionIndex,
-    groups: Vec<Restore>,
     core_bells: &[Doorbell],
-    disk: SegmentFolder,
-    survey: &Survey,
-    lock: FolderLock,
+    found: Found,
 ) -> Result<OpenLog, OpenError> {
+    let Found { first_partitions, groups, disk, survey, lock } = found;
     let page = PAGE_BYTES as u64;
     let segment_bytes = settings.segment_bytes / page * page;
     let partitions = groups.len() as PartitionIndex;
@@ -58,7 +70,7 @@ pub(super) fn start(
     let record_bytes_max = geometry.record_bytes_max();
     assert!(settings.block_bytes <= record_bytes_max, "a block fits into a segment");
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
-    let writer = Writer::resume(disk.clone(), geometry, survey, fastrand::u128(..));
+    let writer = Writer::resume(disk.clone(), geometry, &survey, fastrand::u128(..));
     let writer = writer
         .map_err(|source| OpenError::Unwritable { folder: settings.folder.clone(), source })?;
     let (epoch, directory) = (writer.epoch(), writer.directory());

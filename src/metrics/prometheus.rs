@@ -1,6 +1,6 @@
 //! A node's counters as Prometheus reads them.
 
-use crate::wire::api::{CoreStats, NodeStats};
+use crate::wire::api::{ClusterStats, CoreStats, LinkStats, NodeStats};
 use std::fmt::{Display, Write};
 
 /// A figure of one core: name, type, help, value.
@@ -92,7 +92,47 @@ pub fn render(stats: &NodeStats) -> String {
             line(&mut text, series, value(core));
         }
     }
+    if let Some(cluster) = &stats.cluster {
+        render_cluster(&mut text, cluster);
+    }
     text
+}
+
+/// A figure of a link: name, type, help, value.
+type LinkFigure = (&'static str, &'static str, &'static str, fn(&LinkStats) -> u64);
+
+const LINK_FIGURES: [LinkFigure; 6] = [
+    ("connected", GAUGE, "Whether messages flow.", |link| link.connected.into()),
+    ("messages_sent", COUNTER, "Messages sent to the node.", |link| link.messages_sent),
+    ("messages_received", COUNTER, "Messages from the node.", |link| link.messages_received),
+    ("bytes_sent", COUNTER, "Bytes sent to the node.", |link| link.bytes_sent),
+    ("bytes_received", COUNTER, "Bytes from the node.", |link| link.bytes_received),
+    ("messages_dropped", COUNTER, "Messages dropped because too many waited.", |link| {
+        link.messages_dropped
+    }),
+];
+
+fn render_cluster(text: &mut String, cluster: &ClusterStats) {
+    let ClusterStats { partitions, leads, leaderless, forwarded, not_leader, links } = cluster;
+    for (name, kind, help, value) in [
+        ("cluster_partitions", GAUGE, "Partitions of the cluster.", partitions),
+        ("cluster_leads", GAUGE, "Partitions that this node leads.", leads),
+        ("cluster_leaderless", GAUGE, "Partitions without a known leader.", leaderless),
+        ("cluster_forwarded_total", COUNTER, "Requests sent to other nodes.", forwarded),
+        ("cluster_not_leader_total", COUNTER, "Requests answered not_leader.", not_leader),
+    ] {
+        head(text, name, kind, help);
+        line(text, format_args!("coreflow_{name}"), *value);
+    }
+    for (name, kind, help, value) in LINK_FIGURES {
+        let total = if kind == COUNTER { "_total" } else { "" };
+        head(text, &format!("cluster_link_{name}{total}"), kind, help);
+        for link in links {
+            let node = link.node;
+            let series = format_args!("coreflow_cluster_link_{name}{total}{{node=\"{node}\"}}");
+            line(text, series, value(link));
+        }
+    }
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
@@ -125,5 +165,28 @@ mod tests {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
         assert!(text.ends_with('\n'));
+        assert!(!text.contains("cluster"), "a node that is alone has none");
+    }
+
+    #[test]
+    fn a_cluster_has_figures_of_its_own_and_nodes_are_labels() {
+        let link = |node, connected| LinkStats {
+            node,
+            connected,
+            bytes_sent: node * 10,
+            ..LinkStats::default()
+        };
+        let links = vec![link(2, true), link(3, false)];
+        let cluster = ClusterStats { partitions: 12, leads: 4, links, ..ClusterStats::default() };
+        let text = render(&NodeStats { cluster: Some(cluster), ..NodeStats::default() });
+        for expected in [
+            "# TYPE coreflow_cluster_leads gauge\ncoreflow_cluster_leads 4\n",
+            "# TYPE coreflow_cluster_forwarded_total counter\ncoreflow_cluster_forwarded_total 0\n",
+            "coreflow_cluster_link_connected{node=\"2\"} 1\ncoreflow_cluster_link_connected{node=\"3\"} 0\n",
+            "# TYPE coreflow_cluster_link_bytes_sent_total counter\n\
+             coreflow_cluster_link_bytes_sent_total{node=\"2\"} 20\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Starts a node.
 
-use super::{Node, Shared, local::LocalGateway, recover};
+use super::{Node, Shared, forward, local::LocalGateway, recover};
 use crate::{
-    config::{self, AGENT_NAME_BYTES_MAX, Config},
+    config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
     consensus::open::OpenError,
     runtime::{
         executor::{self, CoreThread, Settings},
@@ -54,6 +54,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// A file with a secret is not as it should be.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The log could not be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -66,7 +69,9 @@ pub enum StartError {
 impl From<StartError> for io::Error {
     fn from(error: StartError) -> Self {
         let kind = match &error {
-            StartError::Topology(_) | StartError::AgentType { .. } => io::ErrorKind::InvalidInput,
+            StartError::Topology(_) | StartError::AgentType { .. } | StartError::Secret(_) => {
+                io::ErrorKind::InvalidInput
+            }
             StartError::Core { error, .. } | StartError::Mesh(error) => error.kind(),
             StartError::Log(_) => io::ErrorKind::Other,
         };
@@ -179,8 +184,9 @@ impl NodeBuilder {
         for (partition, table) in recovered.tables.into_iter().enumerate() {
             tables[partition % bells.len()].push(table);
         }
-        let shared =
-            Arc::new(Shared::new(at, &topology.workers, partitions.all, recovered.cluster));
+        let forward = partitions.clustered.then(|| forward::Settings::of(&self.config));
+        let (workers, cluster) = (&topology.workers, recovered.cluster);
+        let shared = Arc::new(Shared::new(at, workers, partitions, cluster, forward.transpose()?));
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
@@ -189,7 +195,8 @@ impl NodeBuilder {
         for (port, tables) in ports.into_iter().zip(tables) {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
-            let start = Start { at, unix_ms, partitions, tables, reader };
+            let cluster = node.shared.cluster.clone();
+            let start = Start { at, unix_ms, partitions, cluster, tables, reader };
             let launched = self.start_core(&node, port, types.clone(), start, recovered.is_alone);
             match launched {
                 Ok(thread) => node.threads.push(thread),

@@ -4,14 +4,18 @@
 //! edge. Every future of a [`Gateway`] ends: with the answer, or with an [`Error`] that says what
 //! to do.
 
+pub use crate::consensus::{
+    cluster::{Address, Answer, Ask, Status as ClusterStatus},
+    raft::{Change, ChangeRefused},
+};
 use crate::wire::{
     api::{
         AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
         Worker,
     },
-    id::{AgentId, TaskId},
+    id::{AgentId, PartitionIndex, TaskId},
 };
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 /// The doors' view of a node, one instance a core: it never leaves the core it was made on.
 ///
@@ -105,6 +109,26 @@ pub trait Gateway: 'static {
     /// Counters of every core.
     fn stats(&self) -> NodeStats;
 
-    /// Whether the node is past its start and not draining.
-    fn ready(&self) -> bool;
+    /// Whether the node is past its start and not draining, and in a cluster knows a leader of every
+    /// partition; else why not, in a sentence.
+    fn readiness(&self) -> Result<(), String>;
+
+    /// The same doors, but what another node leads is refused ([`Error::NotLeader`]) and not
+    /// forwarded.
+    fn here(self: Rc<Self>) -> Rc<Self>;
+
+    /// A part of a partition's tasks from a place on, and where the next part begins.
+    async fn tasks_of(
+        self: Rc<Self>,
+        partition: PartitionIndex,
+        filter: TaskFilter,
+        from: u64,
+        max: u32,
+    ) -> Result<(Vec<TaskView>, Option<u64>), Error>;
+
+    /// How the cluster does, as this node sees it.
+    fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error>;
+
+    /// Asks something of the cluster, in the partitions that this node leads.
+    async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error>;
 }

@@ -1,14 +1,17 @@
 //! The doors' view of a node for a thread that is not one of its cores.
 
-use super::{NodeHandle, gateway::Gateway};
+use super::{
+    NodeHandle,
+    gateway::{Answer, Ask, ClusterStatus, Gateway},
+};
 use crate::wire::{
     api::{
         AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
         Worker,
     },
-    id::{AgentId, TaskId},
+    id::{AgentId, PartitionIndex, TaskId},
 };
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 impl Gateway for NodeHandle {
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
@@ -114,7 +117,29 @@ impl Gateway for NodeHandle {
         self.shared.stats()
     }
 
-    fn ready(&self) -> bool {
-        self.shared.accepting()
+    fn readiness(&self) -> Result<(), String> {
+        self.shared.readiness()
+    }
+
+    fn here(self: Rc<Self>) -> Rc<Self> {
+        Rc::new(Self { forwards: false, ..(*self).clone() })
+    }
+
+    async fn tasks_of(
+        self: Rc<Self>,
+        partition: PartitionIndex,
+        filter: TaskFilter,
+        from: u64,
+        max: u32,
+    ) -> Result<(Vec<TaskView>, Option<u64>), Error> {
+        self.run(move |core| core.tasks_of(partition, filter, from, max)).await
+    }
+
+    fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error> {
+        self.shared.cluster_status()
+    }
+
+    async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
+        self.shared.ask_cluster(ask).await
     }
 }

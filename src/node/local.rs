@@ -1,11 +1,15 @@
 //! The doors' view of a node on one core: sets a request on its way and waits for its answer.
 
-use super::{Shared, gateway::Gateway};
+use super::{
+    Shared,
+    forward::Forwarder,
+    gateway::{Answer, Ask, ClusterStatus, Gateway},
+};
 use crate::{
     runtime::executor,
     shard::{
         core::Shard,
-        doors::{self, Part},
+        doors::{self, Part, Placed},
         run::{Core, Door},
     },
     wire::{
@@ -22,19 +26,25 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// The longest wait for a task's end that one request may ask for, milliseconds.
 const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
-/// What a wait for a task's end takes on top until it counts as unanswered, milliseconds.
-const ANSWER_MS: u64 = 5000;
 
 /// A core's doors.
 pub struct LocalGateway {
-    core: Rc<Core>,
-    shared: Arc<Shared>,
+    pub(super) core: Rc<Core>,
+    pub(super) shared: Arc<Shared>,
+    /// The way to other nodes, when they may lead partitions.
+    pub(super) forwarder: Option<Rc<Forwarder>>,
+    /// Whether what another node leads goes there; if not it is refused.
+    pub(super) forwards: bool,
 }
 
 impl LocalGateway {
     /// The doors of a core.
     pub(crate) fn new(core: Rc<Core>, shared: Arc<Shared>) -> Rc<Self> {
-        Rc::new(Self { core, shared })
+        let forwarder = shared.cluster.as_ref().zip(shared.forward.as_ref());
+        let forwarder = forwarder.map(|(cluster, settings)| {
+            core.companion(|| Forwarder::new(cluster.clone(), settings.clone()))
+        });
+        Rc::new(Self { core, shared, forwarder, forwards: true })
     }
 
     /// Tasks of this core's shard that the node waits for before it ends.
@@ -48,7 +58,21 @@ impl LocalGateway {
     /// As [`Gateway::submit`].
     pub async fn execute(self: Rc<Self>, spec: TaskSpec) -> Result<TaskView, Error> {
         self.check_accepting()?;
+        if self.forwarder.is_some() {
+            return self.execute_in_cluster(spec).await;
+        }
         self.request(|shard, answer| shard.execute(spec, answer)).await
+    }
+
+    async fn execute_in_cluster(&self, spec: TaskSpec) -> Result<TaskView, Error> {
+        let ids = self.submit_at_leaders(vec![spec]).await?;
+        let [id] = ids[..] else { unreachable!("one task has one id") };
+        loop {
+            let view = self.task_at_leader(id, WAIT_MS_MAX, usize::MAX).await?;
+            if view.status.is_ended() {
+                return Ok(view);
+            }
+        }
     }
 
     /// Submits a task and waits for its end; while the node is full, tries again when it advises.
@@ -90,7 +114,7 @@ impl LocalGateway {
     }
 
     /// Sets something on its way at this core's shard and waits for the answer.
-    async fn request<T>(
+    pub(super) async fn request<T>(
         &self,
         begin: impl FnOnce(&mut Shard, Sender<Result<T, Error>>) -> Result<(), Error>,
     ) -> Result<T, Error> {
@@ -130,12 +154,37 @@ impl LocalGateway {
         partition % self.cores()
     }
 
-    /// The core that keeps a task.
-    fn core_of_task(&self, id: TaskId) -> Result<CoreIndex, Error> {
-        match id.partition < self.shared.partitions {
-            true => Ok(self.core_of(id.partition)),
+    /// Finds out whether there is the partition of a task.
+    pub(super) fn check_partition(&self, id: TaskId) -> Result<(), Error> {
+        match id.partition < self.shared.partitions.all {
+            true => Ok(()),
             false => Err(Error::NotFound(format!("task {id} does not exist"))),
         }
+    }
+
+    /// Ends attempts of partitions that this node leads.
+    pub(super) async fn end_attempts_here(
+        &self,
+        completions: &[Completion],
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let ended = self.request(|shard, answer| shard.end_attempts(completions, answer)).await?;
+        Ok(ended.into_iter().map(|outcome| outcome.map(drop)).collect())
+    }
+
+    /// Submits placed tasks, all or none: their room is reserved first.
+    pub(super) async fn submit_all_here(
+        &self,
+        specs: &[TaskSpec],
+        placed: &[Placed],
+    ) -> Result<Vec<TaskId>, Error> {
+        let least = specs.iter().map(|spec| spec.priority).min().unwrap_or_default();
+        let reserved = self.reserve(doors::parts(specs, placed)?, least).await?;
+        let begin = |shard: &mut Shard, answer| {
+            shard.submit_reserved(specs, placed, answer)?;
+            reserved.use_up();
+            Ok(())
+        };
+        self.request(begin).await?.into_iter().collect()
     }
 
     /// The core that owns an agent, which `what` names.
@@ -191,23 +240,7 @@ fn parse_cursor(text: &str) -> Result<(PartitionIndex, u64), Error> {
 impl Gateway for LocalGateway {
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
         self.check_accepting()?;
-        if let [_] = specs[..] {
-            return self.submit_each(specs).await?.into_iter().collect();
-        }
-        // One task is taken or refused as it arrives; of several all are or none, so their room
-        // is reserved first.
-        let place = |shard: &mut Shard| {
-            specs.iter().map(|spec| shard.place(spec)).collect::<Result<Vec<_>, _>>()
-        };
-        let placed = self.core.with_shard(place)?;
-        let least = specs.iter().map(|spec| spec.priority).min().unwrap_or_default();
-        let reserved = self.reserve(doors::parts(&specs, &placed)?, least).await?;
-        let begin = |shard: &mut Shard, answer| {
-            shard.submit_reserved(&specs, &placed, answer)?;
-            reserved.use_up();
-            Ok(())
-        };
-        self.request(begin).await?.into_iter().collect()
+        self.submit_at_leaders(specs).await
     }
 
     async fn submit_each(
@@ -215,6 +248,9 @@ impl Gateway for LocalGateway {
         specs: Vec<TaskSpec>,
     ) -> Result<Vec<Result<TaskId, Error>>, Error> {
         self.check_accepting()?;
+        if self.forwarder.is_some() {
+            return self.submit_each_at_leaders(specs).await;
+        }
         self.request(|shard, answer| shard.submit_each(&specs, answer)).await
     }
 
@@ -224,20 +260,13 @@ impl Gateway for LocalGateway {
         wait_ms: u64,
         result_bytes: usize,
     ) -> Result<TaskView, Error> {
-        let core = self.core_of_task(id)?;
-        let wait_ms = wait_ms.min(WAIT_MS_MAX);
-        let request = Request::Task(id, wait_ms, result_bytes as u64);
-        match self.ask(core, &request, wait_ms + ANSWER_MS).await? {
-            Response::Task(view) => Ok(view),
-            other => unreachable!("a question for a task was answered with {other:?}"),
-        }
+        self.check_partition(id)?;
+        self.task_at_leader(id, wait_ms.min(WAIT_MS_MAX), result_bytes).await
     }
 
     async fn cancel(self: Rc<Self>, id: TaskId) -> Result<bool, Error> {
-        match self.ask(self.core_of_task(id)?, &Request::Cancel(id), 0).await? {
-            Response::Cancelled(cancelled) => Ok(cancelled),
-            other => unreachable!("a cancellation was answered with {other:?}"),
-        }
+        self.check_partition(id)?;
+        self.cancel_at_leader(id).await
     }
 
     async fn tasks(
@@ -251,17 +280,13 @@ impl Gateway for LocalGateway {
         }
         let (mut partition, mut from) = cursor.as_deref().map_or(Ok((0, 0)), parse_cursor)?;
         let mut page = TaskPage::default();
-        while partition < self.shared.partitions {
+        while partition < self.shared.partitions.all {
             let left = max - page.tasks.len() as u32;
-            let request = Request::Tasks(partition, filter.clone(), from, left);
-            let (tasks, next) = match self.ask(self.core_of(partition), &request, 0).await? {
-                Response::Tasks(tasks, next) => (tasks, next),
-                other => unreachable!("a question for tasks was answered with {other:?}"),
-            };
+            let (tasks, next) = self.tasks_at_leader(partition, &filter, from, left).await?;
             page.tasks.extend(tasks);
             (partition, from) = next.map_or((partition + 1, 0), |next| (partition, next));
             if page.tasks.len() as u32 >= max {
-                let more = partition < self.shared.partitions;
+                let more = partition < self.shared.partitions.all;
                 page.cursor = more.then(|| format!("{partition}.{from}"));
                 break;
             }
@@ -271,7 +296,8 @@ impl Gateway for LocalGateway {
 
     async fn requeue(self: Rc<Self>, id: TaskId) -> Result<(), Error> {
         self.check_accepting()?;
-        self.ask(self.core_of_task(id)?, &Request::Requeue(id), 0).await.map(drop)
+        self.check_partition(id)?;
+        self.requeue_at_leader(id).await
     }
 
     async fn register(self: Rc<Self>, types: Vec<String>, capacity: u32) -> Result<Worker, Error> {
@@ -299,12 +325,12 @@ impl Gateway for LocalGateway {
         self: Rc<Self>,
         completions: Vec<Completion>,
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let ended = self.request(|shard, answer| shard.end_attempts(&completions, answer)).await?;
-        Ok(ended.into_iter().map(|outcome| outcome.map(drop)).collect())
+        self.end_attempts_at_leaders(completions).await
     }
 
     async fn extend(self: Rc<Self>, id: TaskId, lease: u64, extend_ms: u64) -> Result<(), Error> {
-        self.ask(self.core_of_task(id)?, &Request::Extend(id, lease, extend_ms), 0).await.map(drop)
+        self.check_partition(id)?;
+        self.extend_at_leader(id, lease, extend_ms).await
     }
 
     async fn leave(self: Rc<Self>, worker: Worker) {
@@ -367,7 +393,31 @@ impl Gateway for LocalGateway {
         self.shared.stats()
     }
 
-    fn ready(&self) -> bool {
-        self.shared.accepting()
+    fn readiness(&self) -> Result<(), String> {
+        self.shared.readiness()
+    }
+
+    fn here(self: Rc<Self>) -> Rc<Self> {
+        let (core, shared) = (self.core.clone(), self.shared.clone());
+        Rc::new(Self { core, shared, forwarder: self.forwarder.clone(), forwards: false })
+    }
+
+    async fn tasks_of(
+        self: Rc<Self>,
+        partition: PartitionIndex,
+        filter: TaskFilter,
+        from: u64,
+        max: u32,
+    ) -> Result<(Vec<TaskView>, Option<u64>), Error> {
+        self.check_partition(TaskId { partition, random: 0 })?;
+        self.tasks_at_leader(partition, &filter, from, max).await
+    }
+
+    fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error> {
+        self.shared.cluster_status()
+    }
+
+    async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
+        self.shared.ask_cluster(ask).await
     }
 }

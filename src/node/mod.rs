@@ -10,6 +10,7 @@
 
 mod builder;
 mod fetch;
+mod forward;
 pub mod gateway;
 mod hand_over;
 mod handle;
@@ -20,16 +21,17 @@ mod seat;
 pub use builder::{AgentOptions, NodeBuilder, StartError};
 
 use crate::{
-    consensus::{cluster::Cluster, thread::LogThread},
-    runtime::{executor::CoreThread, injector::Injector, topology::Topology},
-    shard::run::Job,
-    wire::{
-        api::{CoreStats, Error, NodeStats},
-        id::PartitionIndex,
+    consensus::{
+        cluster::{Answer, Ask, Cluster, Status},
+        thread::LogThread,
     },
+    runtime::{executor::CoreThread, injector::Injector, topology::Topology},
+    shard::{core::Partitions, run::Job},
+    wire::api::{ClusterStats, CoreStats, Error, LinkStats, NodeStats},
 };
 use futures_channel::oneshot;
 use futures_lite::future;
+use gateway::Gateway;
 use local::LocalGateway;
 use std::{
     future::Future,
@@ -37,7 +39,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -46,6 +48,8 @@ use std::{
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 /// How long handing over what it leads may delay a node's stop.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// When to come back while many requests wait for the log thread, milliseconds.
+const ASKS_RETRY_MS: u64 = 20;
 /// What a core has at least to say whether it has ended its work.
 const ANSWER_AT_LEAST: Duration = Duration::from_millis(100);
 
@@ -55,16 +59,29 @@ pub struct Shared {
     accepting: AtomicBool,
     stats: Vec<Arc<Mutex<CoreStats>>>,
     workers: Vec<usize>,
-    partitions: PartitionIndex,
+    partitions: Partitions,
     cluster: Option<Arc<Cluster>>,
+    /// What forwarding may cost; `None` when nobody else leads anything.
+    forward: Option<forward::Settings>,
+    counts: Counts,
+}
+
+/// What this node did for tasks that others lead.
+#[derive(Default)]
+struct Counts {
+    /// Requests that were sent to other nodes.
+    forwarded: AtomicU64,
+    /// Requests that were refused because no leader took them.
+    not_leader: AtomicU64,
 }
 
 impl Shared {
     fn new(
         started: Instant,
         workers: &[usize],
-        partitions: PartitionIndex,
+        partitions: Partitions,
         cluster: Option<Arc<Cluster>>,
+        forward: Option<forward::Settings>,
     ) -> Self {
         let stats = workers
             .iter()
@@ -76,12 +93,57 @@ impl Shared {
             workers: workers.to_vec(),
             partitions,
             cluster,
+            forward,
+            counts: Counts::default(),
         }
     }
 
     /// Who leads what; `None` when tasks are kept in memory.
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.cluster.as_ref()
+    }
+
+    /// As [`Gateway::readiness`].
+    fn readiness(&self) -> Result<(), String> {
+        if !self.accepting() {
+            return Err("the node stops".into());
+        }
+        let Some(cluster) = self.cluster.as_ref().filter(|_| self.partitions.clustered) else {
+            return Ok(());
+        };
+        let leaders = &cluster.leaders;
+        let all = 0..leaders.partitions();
+        let without: Vec<_> = all
+            .filter(|partition| leaders.of(*partition).is_none())
+            .map(|it| it.to_string())
+            .collect();
+        match without.len() {
+            0 => Ok(()),
+            _ => Err(format!("nobody is known to lead the partitions {}", without.join(", "))),
+        }
+    }
+
+    /// As [`Gateway::cluster_status`].
+    fn cluster_status(&self) -> Result<Arc<Status>, Error> {
+        self.cluster.as_ref().map(|cluster| cluster.status()).ok_or_else(in_memory)
+    }
+
+    /// As [`Gateway::ask_cluster`].
+    async fn ask_cluster(&self, ask: Ask) -> Result<Answer, Error> {
+        let cluster = self.cluster.as_ref().ok_or_else(in_memory)?;
+        if !self.partitions.clustered {
+            let text = "the node is alone: its configuration gives it no number (cluster.node)";
+            return Err(Error::Conflict(text.into()));
+        }
+        let answered = cluster.ask(ask).ok_or(Error::Backpressure(ASKS_RETRY_MS))?;
+        let gone = |_| Error::Uncertain("the node ended before it answered".into());
+        match answered.await.map_err(gone)? {
+            Answer::NotLeader { leader } => {
+                let address = leader.and_then(|leader| cluster.address(leader));
+                Err(Error::NotLeader(address.map(|address| address.rpc.to_string())))
+            }
+            answer => Ok(answer),
+        }
     }
 
     /// Whether new work is accepted.
@@ -102,7 +164,32 @@ impl Shared {
             accepting: self.accepting(),
             resident_bytes: crate::metrics::process::resident_bytes(),
             cores: self.stats.iter().enumerate().map(core).collect(),
+            cluster: self.cluster_stats(),
         }
+    }
+
+    fn cluster_stats(&self) -> Option<ClusterStats> {
+        let cluster = self.cluster.as_ref().filter(|_| self.partitions.clustered)?;
+        let (leaders, status) = (&cluster.leaders, cluster.status());
+        let all = || 0..leaders.partitions();
+        let links = status.nodes.iter().filter(|node| node.id != leaders.me());
+        let links = links.map(|node| LinkStats {
+            node: node.id,
+            connected: node.is_connected,
+            messages_sent: node.messages.0,
+            messages_received: node.messages.1,
+            bytes_sent: node.bytes.0,
+            bytes_received: node.bytes.1,
+            messages_dropped: node.dropped,
+        });
+        Some(ClusterStats {
+            partitions: leaders.partitions().into(),
+            leads: all().filter(|partition| leaders.is_here(*partition)).count() as u64,
+            leaderless: all().filter(|partition| leaders.of(*partition).is_none()).count() as u64,
+            forwarded: self.counts.forwarded.load(Ordering::Relaxed),
+            not_leader: self.counts.not_leader.load(Ordering::Relaxed),
+            links: links.collect(),
+        })
     }
 }
 
@@ -123,7 +210,7 @@ impl Node {
     /// turns.
     pub fn handle(&self) -> NodeHandle {
         let core = self.handles.fetch_add(1, Ordering::Relaxed) % self.jobs.len();
-        NodeHandle { jobs: self.jobs[core].clone(), shared: self.shared.clone() }
+        NodeHandle { jobs: self.jobs[core].clone(), shared: self.shared.clone(), forwards: true }
     }
 
     /// Which processor does what.
@@ -215,6 +302,8 @@ impl Node {
 pub struct NodeHandle {
     jobs: Injector<Job>,
     shared: Arc<Shared>,
+    /// Whether what another node leads goes there.
+    forwards: bool,
 }
 
 impl NodeHandle {
@@ -230,6 +319,9 @@ impl NodeHandle {
         F: FnOnce(Rc<LocalGateway>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Error>> + 'static,
     {
+        let forwards = self.forwards;
+        let request =
+            move |core: Rc<LocalGateway>| request(if forwards { core } else { core.here() });
         start_on(&self.jobs, &self.shared, request)?.await.unwrap_or_else(|_| Err(stopped()))
     }
 
@@ -245,6 +337,10 @@ impl NodeHandle {
     {
         future::block_on(self.run(request))
     }
+}
+
+fn in_memory() -> Error {
+    Error::Conflict("the node keeps its tasks in memory and belongs to no cluster".into())
 }
 
 fn stopped() -> Error {

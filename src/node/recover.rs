@@ -47,7 +47,7 @@ pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Reco
     };
     Recovered {
         tables: (0..cores).map(beginning).collect(),
-        partitions: Partitions { keyed: cores, all: cores },
+        partitions: Partitions { keyed: cores, all: cores, clustered: false },
         durable: None,
         cluster: None,
         is_alone: true,
@@ -114,8 +114,11 @@ pub(super) fn from_log(
         tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");
     }
     let logs = opened.lanes.into_iter().map(TaskLog::Durable);
-    let partitions =
-        Partitions { keyed: opened.first_partitions, all: tables.len() as PartitionIndex };
+    let partitions = Partitions {
+        keyed: opened.first_partitions,
+        all: tables.len() as PartitionIndex,
+        clustered: seat.links.is_some(),
+    };
     Ok(Recovered {
         tables: logs.zip(tables).map(|(log, table)| Beginning { log, table }).collect(),
         partitions,

@@ -24,6 +24,13 @@ impl Moving {
     }
 }
 
+/// Connects to an address, with small writes sent at once.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
+    sys::set_socket_option(&stream, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    Ok(stream)
+}
+
 /// A listener that every core opens for itself; the kernel spreads connections over them.
 pub struct Listener(glommio::net::TcpListener);
 

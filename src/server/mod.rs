@@ -16,7 +16,9 @@
 
 mod auth;
 mod buffers;
+mod cluster;
 mod drain;
+mod here;
 pub mod http;
 mod large;
 pub mod listen;

@@ -1,6 +1,6 @@
 //! The answers that every door gives, as MessagePack maps.
 
-use super::large::Turn;
+use super::{cluster::ClusterReply, large::Turn};
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
@@ -26,6 +26,15 @@ pub enum Reply {
     },
     /// `{tasks, cursor?}`
     Tasks(TaskPage),
+    /// `{tasks, next?}`
+    Part {
+        /// Tasks of a partition.
+        tasks: Vec<TaskView>,
+        /// Where the next part begins.
+        next: Option<u64>,
+    },
+    /// What is answered about the cluster.
+    Cluster(ClusterReply),
     /// `{tasks}`, each with its lease
     Leased {
         /// The tasks.
@@ -77,6 +86,16 @@ impl Reply {
                     field(out, "cursor", cursor);
                 }
             }
+            Self::Part { tasks, next } => {
+                write::map(out, 1 + usize::from(next.is_some()));
+                write::str(out, "tasks");
+                write::array(out, tasks.len());
+                tasks.iter().for_each(|view| task(out, view, false));
+                if let Some(next) = next {
+                    number(out, "next", *next);
+                }
+            }
+            Self::Cluster(reply) => reply.write(out),
             Self::Leased { leased, types } => {
                 write::map(out, 1);
                 write::str(out, "tasks");
@@ -121,11 +140,13 @@ pub fn submitted(out: &mut Vec<u8>, id: TaskId) {
     task_id(out, id);
 }
 
-/// Appends an error: `{code, message, retry_after_ms?}`.
+/// Appends an error: `{code, message, retry_after_ms?, leader?, uncertain?}`.
 pub fn error(out: &mut Vec<u8>, error: &Error) {
     let retry_after_ms = error.retry_after_ms();
     let leader = if let Error::NotLeader(leader) = error { leader.as_deref() } else { None };
-    write::map(out, 2 + usize::from(retry_after_ms.is_some()) + usize::from(leader.is_some()));
+    let is_uncertain = matches!(error, Error::Uncertain(_));
+    let more = [retry_after_ms.is_some(), leader.is_some(), is_uncertain];
+    write::map(out, 2 + more.into_iter().filter(|there| *there).count());
     field(out, "code", error.code());
     write::str(out, "message");
     text(out, error);
@@ -135,6 +156,10 @@ pub fn error(out: &mut Vec<u8>, error: &Error) {
     }
     if let Some(leader) = leader {
         field(out, "leader", leader);
+    }
+    if is_uncertain {
+        write::str(out, "uncertain");
+        write::bool(out, true);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::{
     Limits,
+    cluster::{self, ClusterRequest},
+    here::{self, HereRequest},
     large::LargeResults,
     params::{Fields, agent_id, required, task_id, task_spec},
     reply::Reply,
@@ -85,6 +87,10 @@ pub enum Request {
     Stats,
     /// `node.health`
     Health,
+    /// What is asked of a cluster.
+    Cluster(ClusterRequest),
+    /// What another node asks: it is not forwarded.
+    Here(HereRequest),
 }
 
 impl Request {
@@ -114,11 +120,23 @@ impl Request {
             }
             "node.stats" => no_fields(params, Self::Stats)?,
             "node.health" => no_fields(params, Self::Health)?,
-            _ => match worker::parse(method, params, payload_bytes_max)? {
-                Some(request) => Self::Worker(request),
-                None => return Err(Error::NotFound(format!("there is no method {method:.40}"))),
-            },
+            _ => return Self::parse_other(method, params, limits),
         })
+    }
+
+    /// The methods of workers, of clusters and of other nodes.
+    fn parse_other(method: &str, params: &[u8], limits: &Limits) -> Result<Self, Error> {
+        if let Some(request) = worker::parse(method, params, limits.max_payload_bytes)? {
+            return Ok(Self::Worker(request));
+        }
+        if let Some(request) = cluster::parse(method, params)? {
+            return Ok(Self::Cluster(request));
+        }
+        let here = method.strip_prefix("here.").map(|method| here::parse(method, params, limits));
+        match here.transpose()?.flatten() {
+            Some(request) => Ok(Self::Here(request)),
+            None => Err(Error::NotFound(format!("there is no method {method:.40}"))),
+        }
     }
 
     /// Does what is asked on a connection whose worker, if it has one, is in `session`.
@@ -138,8 +156,10 @@ impl Request {
                 Reply::Task { view, with_result: false, _turn: None }
             }
             Self::TaskResult { id, wait_ms } => {
-                result(gateway, id, wait_ms, &session.large_results).await?
+                result(gateway, id, wait_ms, usize::MAX, &session.large_results).await?
             }
+            Self::Cluster(request) => Reply::Cluster(request.run(gateway).await?),
+            Self::Here(request) => run_here(request, gateway.here(), session).await?,
             Self::Tasks { filter, cursor } => {
                 Reply::Tasks(gateway.tasks(filter, cursor, PAGE_TASKS).await?)
             }
@@ -161,24 +181,48 @@ impl Request {
                 Reply::Answer(gateway.call(id, payload, timeout_ms).await?)
             }
             Self::Stats => Reply::Stats(gateway.stats()),
-            Self::Health => Reply::Health { ready: gateway.ready(), stats: gateway.stats() },
+            Self::Health => {
+                Reply::Health { ready: gateway.readiness().is_ok(), stats: gateway.stats() }
+            }
         })
     }
 }
 
-/// Waits for a task's end; a large result is read when it is its turn.
+/// Does what another node asks.
+async fn run_here<G: Gateway>(
+    request: HereRequest,
+    gateway: Rc<G>,
+    session: &WorkerSession,
+) -> Result<Reply, Error> {
+    match request {
+        HereRequest::Same(request) => Box::pin(request.run(gateway, session)).await,
+        HereRequest::Task { id, wait_ms, result_bytes } => {
+            result(gateway, id, wait_ms, result_bytes, &session.large_results).await
+        }
+        HereRequest::Tasks { partition, filter, from, max } => {
+            let max = max.min(PAGE_TASKS);
+            let (tasks, next) = gateway.tasks_of(partition, filter, from, max).await?;
+            Ok(Reply::Part { tasks, next })
+        }
+    }
+}
+
+/// Waits for a task's end; a large result is read when it is its turn, and one of more than
+/// `result_bytes` is left out.
 async fn result<G: Gateway>(
     gateway: Rc<G>,
     id: TaskId,
     wait_ms: u64,
+    result_bytes: usize,
     large_results: &LargeResults,
 ) -> Result<Reply, Error> {
     let small_bytes = large_results.small_bytes();
-    let mut view = gateway.clone().task_within(id, wait_ms, small_bytes).await?;
+    let first_bytes = small_bytes.min(result_bytes);
+    let mut view = gateway.clone().task_within(id, wait_ms, first_bytes).await?;
     let mut turn = None;
-    if view.status == TaskStatus::Done && view.result.is_none() {
+    if view.status == TaskStatus::Done && view.result.is_none() && result_bytes > small_bytes {
         turn = Some(large_results.turn().await);
-        view = gateway.task(id, 0).await?;
+        view = gateway.task_within(id, 0, result_bytes).await?;
     }
     Ok(Reply::Task { view, with_result: true, _turn: turn })
 }
@@ -218,11 +262,7 @@ fn tasks(params: &[u8], status: Option<TaskStatus>) -> Result<Request, Error> {
     while let Some(field) = fields.next()? {
         match field.name {
             "status" if status.is_none() => {
-                let unknown = "status must be queued, delayed, running, done, dead or cancelled";
-                let named = |name| {
-                    TaskStatus::from_name(name).ok_or_else(|| Error::Invalid(unknown.into()))
-                };
-                filter.status = field.text()?.map(named).transpose()?;
+                filter.status = field.text()?.map(here::status).transpose()?;
             }
             "type" => filter.agent_type = field.text()?.map(str::to_owned),
             "cursor" => cursor = field.text()?.map(str::to_owned),

@@ -2,13 +2,17 @@
 
 use super::{Drain, Engine, Limits};
 use crate::{
-    node::gateway::Gateway,
+    consensus::{
+        cluster::{NodeStatus, PartitionStatus},
+        raft::Members,
+    },
+    node::gateway::{Address, Answer, Ask, Change, ChangeRefused, ClusterStatus, Gateway},
     wire::{
         api::{
             AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Leased, LeasedTask,
             NodeStats, TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
         },
-        id::{AgentId, TaskId},
+        id::{AgentId, PartitionIndex, TaskId},
     },
 };
 use async_executor::LocalExecutor;
@@ -18,6 +22,7 @@ use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener, TcpStream},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -60,6 +65,41 @@ pub struct TestNode {
     pub endings: Cell<usize>,
     /// Workers that left.
     pub left: Cell<usize>,
+    /// How often something was asked of this node alone.
+    pub asked_here: Cell<usize>,
+    /// Whether nobody is known to lead.
+    pub leaderless: Cell<bool>,
+}
+
+/// A cluster of two nodes, of which the second is not connected.
+fn status() -> ClusterStatus {
+    let address = |port| Address {
+        peers: ([127, 0, 0, 1], port).into(),
+        rpc: ([127, 0, 0, 1], port + 1).into(),
+    };
+    let node = |id, address, is_connected| NodeStatus {
+        id,
+        address,
+        is_connected,
+        messages: (3, 4),
+        bytes: (5, 6),
+        dropped: 7,
+    };
+    let members = Members { learners: vec![3], ..Members::of_voters(&[1, 2]) };
+    let partition = |partition, leader| PartitionStatus {
+        partition,
+        leader,
+        term: 2,
+        first: 1,
+        last: 9,
+        committed: 8,
+        members: members.clone(),
+    };
+    ClusterStatus {
+        me: 1,
+        nodes: vec![node(1, Some(address(7452)), true), node(2, None, false)],
+        partitions: vec![partition(0, Some(1)), partition(1, None)],
+    }
 }
 
 pub const AGENT: AgentId = AgentId::new(0, 1, 1);
@@ -258,8 +298,47 @@ impl Gateway for TestNode {
         NodeStats { version: "0.0.0", accepting: true, cores, ..NodeStats::default() }
     }
 
-    fn ready(&self) -> bool {
-        true
+    fn readiness(&self) -> Result<(), String> {
+        match self.leaderless.get() {
+            false => Ok(()),
+            true => Err("nobody is known to lead the partitions 0".into()),
+        }
+    }
+
+    fn here(self: Rc<Self>) -> Rc<Self> {
+        self.asked_here.set(self.asked_here.get() + 1);
+        self
+    }
+
+    async fn tasks_of(
+        self: Rc<Self>,
+        _: PartitionIndex,
+        filter: TaskFilter,
+        from: u64,
+        max: u32,
+    ) -> Result<(Vec<TaskView>, Option<u64>), Error> {
+        let page = self.tasks(filter, Some(from.to_string()), max).await?;
+        Ok((page.tasks, page.cursor.and_then(|cursor| cursor.parse().ok())))
+    }
+
+    fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error> {
+        Ok(Arc::new(status()))
+    }
+
+    async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
+        match ask {
+            Ask::Know(..) => Ok(Answer::Done),
+            Ask::Change(Change::AddLearners(nodes)) => Ok(Answer::Changes(vec![
+                (0, Ok(())),
+                (1, Err(ChangeRefused::AlreadyMember(nodes[0]))),
+            ])),
+            Ask::Change(_) => {
+                let refused = ChangeRefused::NoQuorum { reachable: 1, voters: 2 };
+                Ok(Answer::Changes(vec![(0, Err(refused))]))
+            }
+            Ask::Transfer { partition: 0, .. } => Ok(Answer::Done),
+            Ask::Transfer { .. } => Err(Error::NotLeader(Some("127.0.0.1:7450".into()))),
+        }
     }
 }
 

@@ -30,6 +30,10 @@ pub enum SendError {
     /// As many questions wait for their answer as may.
     #[error("too many calls wait for their answer")]
     TooManyCalls,
+    /// Other nodes of the cluster lead all partitions that take tasks of the type, and agents submit
+    /// to their own node alone: try in a later turn, or let a client submit it.
+    #[error("other nodes lead everything that takes tasks of the type")]
+    LedElsewhere,
 }
 
 impl From<Full> for SendError {
@@ -275,6 +279,7 @@ impl From<SendError> for Error {
             SendError::Full => Self::Backpressure(1),
             SendError::NoReceiver => Self::NotFound(error.to_string()),
             SendError::TooManyCalls => Self::Backpressure(10),
+            SendError::LedElsewhere => Self::NotLeader(None),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    consensus::reader::SegmentReader,
+    consensus::{cluster::Cluster, reader::SegmentReader},
     runtime::mesh::Port,
     wire::{
         api::{CoreStats, Error},
@@ -43,6 +43,8 @@ pub struct Start {
     pub unix_ms: u64,
     /// How many partitions there are.
     pub partitions: Partitions,
+    /// Who leads what; `None` when tasks are kept in memory.
+    pub cluster: Option<Arc<Cluster>>,
     /// Those of this core, in their order.
     pub tables: Vec<Beginning>,
     /// What reads the log back, when there is one.
@@ -80,7 +82,8 @@ impl Shard {
         let partitions = tables.map(|begin| Partition::new(begin, reader(), start.unix_ms));
         let tasks = Tasks::new(types.len(), links.cores(), partitions.collect());
         let pools = Pools::new(index, &types, &config.agents);
-        let kernel = Kernel::new(index, types, links, start.partitions, &config.agents);
+        let kernel =
+            Kernel::new(index, types, links, start.partitions, start.cluster, &config.agents);
         Self {
             kernel,
             agents: Agents::new(index, config.agents.max_per_core),
@@ -195,7 +198,7 @@ impl Shard {
         for timer in due {
             match timer {
                 Timer::Call(call) => {
-                    let late = Error::Unavailable("no answer came in time".into());
+                    let late = Error::Uncertain("no answer came in time".into());
                     self.call_failed(call, late);
                 }
                 Timer::Agent(agent, token) => {

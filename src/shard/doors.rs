@@ -5,8 +5,10 @@ use super::{
     core::Shard,
     kernel::{Waiter, door_of},
     partition::key_conflict,
+    placing::Home,
 };
 use crate::{
+    consensus::peers::NodeId,
     registry::TypeIndex,
     task::{CHOSEN_KEY_BYTES_MAX, Fingerprint},
     wire::{
@@ -39,6 +41,28 @@ pub struct Placed {
     pub id: TaskId,
     /// Its agent type.
     type_index: TypeIndex,
+}
+
+/// Where a task is accepted.
+#[derive(Clone, Copy, Debug)]
+pub enum Destination {
+    /// At this node.
+    Here(Placed),
+    /// At another one, if one is known to lead what takes it.
+    Elsewhere(Option<NodeId>),
+}
+
+impl Destination {
+    /// The place at this node.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`] when it is at another one.
+    pub fn here(self) -> Result<Placed, Error> {
+        match self {
+            Self::Here(placed) => Ok(placed),
+            Self::Elsewhere(_) => Err(Error::NotLeader(None)),
+        }
+    }
 }
 
 /// What a partition is asked before it gets its part of a batch.
@@ -120,20 +144,17 @@ impl Shard {
     /// # Errors
     /// [`Error::NotFound`] for an unknown agent type, [`Error::Invalid`] for a key that is none;
     /// nothing was done.
-    pub fn place(&mut self, spec: &TaskSpec) -> Result<Placed, Error> {
+    pub fn place(&mut self, spec: &TaskSpec) -> Result<Destination, Error> {
         let type_index = self.find_type(&spec.agent_type)?;
-        let partition = match &spec.key {
-            // One partition knows all tasks of a key.
-            Some(key) => {
-                check_key(key)?;
-                self.kernel.partition_of_key(type_index, key)
+        let key = spec.key.as_deref();
+        key.map_or(Ok(()), check_key)?;
+        Ok(match self.kernel.home_of(type_index, key) {
+            Home::Here(partition) => {
+                let id = TaskId { partition, random: self.kernel.random_bits() };
+                Destination::Here(Placed { id, type_index })
             }
-            None => {
-                let core = self.kernel.choose_home(type_index);
-                self.kernel.partition_on(core)
-            }
-        };
-        Ok(Placed { id: TaskId { partition, random: self.kernel.random_bits() }, type_index })
+            Home::Elsewhere(leader) => Destination::Elsewhere(leader),
+        })
     }
 
     /// Submits tasks whose room was reserved; the answer comes when all are settled.
@@ -150,7 +171,8 @@ impl Shard {
         self.submit_placed(specs, placed, true, answer)
     }
 
-    /// Submits tasks, each by itself; the answer comes when all are settled.
+    /// Submits tasks, each by itself; the answer comes when all are settled. One whose place is at
+    /// another node is refused.
     ///
     /// # Errors
     /// [`Error::Backpressure`] when too many requests wait on this core; nothing was submitted.
@@ -159,7 +181,21 @@ impl Shard {
         specs: &[TaskSpec],
         answer: Sender<Outcomes>,
     ) -> Result<(), Error> {
-        let placed = specs.iter().map(|spec| self.place(spec)).collect();
+        let placed = specs.iter().map(|spec| self.place(spec)?.here()).collect();
+        self.submit_placed(specs, placed, false, answer)
+    }
+
+    /// Submits tasks that have a place, or were refused one, each by itself; the answer comes when
+    /// all are settled.
+    ///
+    /// # Errors
+    /// [`Error::Backpressure`] when too many requests wait on this core; nothing was submitted.
+    pub fn submit_each_placed(
+        &mut self,
+        specs: &[TaskSpec],
+        placed: Vec<Result<Placed, Error>>,
+        answer: Sender<Outcomes>,
+    ) -> Result<(), Error> {
         self.submit_placed(specs, placed, false, answer)
     }
 
@@ -242,7 +278,7 @@ impl Shard {
         answer: Sender<Result<TaskView, Error>>,
     ) -> Result<(), Error> {
         self.check_room()?;
-        let placed = self.place(&spec)?;
+        let placed = self.place(&spec)?.here()?;
         let view = Box::new(TaskView {
             id: placed.id,
             agent_type: spec.agent_type.clone(),

@@ -6,11 +6,13 @@ use super::{
     doors::Outcomes,
     handle::{Failure, Inbox, Lease},
     links::Links,
+    placing::Home,
     types::Types,
     wheel::Wheel,
 };
 use crate::{
     config,
+    consensus::cluster::Cluster,
     registry::{Directory, TypeIndex},
     wire::{
         api::{CoreStats, Error, TaskView},
@@ -100,6 +102,8 @@ pub struct Partitions {
     pub keyed: PartitionIndex,
     /// All of them; every core keeps at least one.
     pub all: PartitionIndex,
+    /// Whether other nodes may lead some.
+    pub clustered: bool,
 }
 
 /// The part of a shard that agents' methods may touch.
@@ -131,9 +135,11 @@ pub struct Kernel {
     /// How long a question waits when the asker names no time, milliseconds.
     pub call_timeout_ms: u64,
     partitions: Partitions,
+    /// Who leads what, when other nodes may lead some.
+    pub(super) cluster: Option<Arc<Cluster>>,
     random: fastrand::Rng,
     next_host: usize,
-    next_partition: PartitionIndex,
+    pub(super) next_partition: PartitionIndex,
 }
 
 impl Kernel {
@@ -143,6 +149,7 @@ impl Kernel {
         types: Arc<Types>,
         links: Links,
         partitions: Partitions,
+        cluster: Option<Arc<Cluster>>,
         agents: &config::Agents,
     ) -> Self {
         let cores = links.cores();
@@ -161,6 +168,7 @@ impl Kernel {
             now_us: 0,
             call_timeout_ms: agents.call_timeout_ms,
             partitions,
+            cluster: cluster.filter(|_| partitions.clustered),
             random: fastrand::Rng::new(),
             next_host: index as usize,
             next_partition: 0,
@@ -380,7 +388,7 @@ impl Kernel {
         let hosts = &self.types.get(type_index).hosts;
         let is_host = |partition: &PartitionIndex| hosts.contains(&self.core_of(*partition));
         let hash = crate::registry::hash_of(key.as_bytes()) as usize;
-        let Partitions { keyed, all } = self.partitions;
+        let Partitions { keyed, all, .. } = self.partitions;
         [keyed, all]
             .into_iter()
             .find_map(|upto| {
@@ -402,7 +410,7 @@ impl Kernel {
         self.random.u128(..)
     }
 
-    /// Puts an agent's task on its way to the core of its partition.
+    /// Puts an agent's task on its way to the core of its partition, which this node leads.
     #[inline]
     pub(super) fn submit_for_agent(
         &mut self,
@@ -410,8 +418,10 @@ impl Kernel {
         task: NewTask<'_>,
     ) -> Result<TaskId, SendError> {
         let type_index = self.types.find(task.agent_type).ok_or(SendError::NoReceiver)?;
-        let core = self.choose_home(type_index);
-        let partition = self.partition_on(core);
+        let Home::Here(partition) = self.home_of(type_index, None) else {
+            return Err(SendError::LedElsewhere);
+        };
+        let core = self.core_of(partition);
         let random = self.random_bits();
         let submission = Submission {
             random,

@@ -4,6 +4,7 @@ use super::{
     core::Shard,
     kernel::watcher_of,
     ledger::{Logged, Next},
+    reads::Read,
 };
 use crate::{
     task::Watcher,
@@ -31,7 +32,7 @@ impl Shard {
             Next::Logged(..) => unreachable!("what waits for the log is not for here"),
             Next::Foreign(foreign) => partition.follow(&foreign, &self.kernel.types, now_ms),
             Next::Lead => partition.reserve_tokens(),
-            Next::Read(_) => {}
+            Next::Read(number) => self.may_read(place, number),
             Next::Follow => self.step_down(place),
         }
     }
@@ -43,9 +44,14 @@ impl Shard {
         let index = partition.table.partition();
         let abandoned: Vec<_> = partition.ledger.abandon().collect();
         let watchers = partition.table.take_all_watchers();
+        let reads = partition.reads.abandon();
         partition.step_down();
         for logged in abandoned {
             self.tell_abandoned(index, logged);
+        }
+        for Read { asker, correlation, .. } in reads {
+            let error = Response::Failed(Error::NotLeader(None));
+            self.kernel.answer(asker, correlation, &error);
         }
         for (random, watcher) in watchers {
             self.tell_led_elsewhere(TaskId { partition: index, random }, watcher, 0);
@@ -65,17 +71,16 @@ impl Shard {
         match logged {
             // The task's name is of no use to anybody: the submitter does not know it yet.
             Logged::Submitted { submitter, place, .. } => {
-                self.tell_led_elsewhere(id(0), submitter, place);
+                self.refuse(submitter, id(0), place, &uncertain());
             }
             Logged::Existing { id, submitter, place, .. } => {
-                self.tell_led_elsewhere(id, submitter, place);
+                self.refuse(submitter, id, place, &uncertain());
             }
             Logged::Told { random, asker, place } => {
-                self.tell_led_elsewhere(id(random), asker, place);
+                self.refuse(asker, id(random), place, &uncertain());
             }
             Logged::Requeued { asker, correlation } => {
-                let error = Response::Failed(Error::NotLeader(None));
-                self.kernel.answer(asker, correlation, &error);
+                self.kernel.answer(asker, correlation, &Response::Failed(uncertain()));
             }
             Logged::Ended { .. }
             | Logged::Moved(_)
@@ -96,4 +101,11 @@ impl Shard {
         let error = Response::Failed(Error::NotLeader(None));
         self.kernel.answer(target.core(), watcher.correlation, &error);
     }
+}
+
+/// What somebody is told whose records are committed by whoever leads next, or by nobody.
+fn uncertain() -> Error {
+    Error::Uncertain(
+        "the leader of the task's partition changed meanwhile: it was done or not".into(),
+    )
 }

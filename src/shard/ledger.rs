@@ -171,6 +171,11 @@ impl Ledger {
         self.log.flush();
     }
 
+    /// Asks for [`Next::Read`] with a number, which rises from one question to the next.
+    pub(super) fn read(&mut self, number: u64) {
+        self.log.read(number);
+    }
+
     /// Whether submissions may be written.
     #[inline]
     pub(super) fn has_room(&self) -> bool {

@@ -36,6 +36,7 @@ pub(super) fn refusal(error: &Error) -> (NewsKind, u64) {
         Error::Conflict(_) => (NewsKind::Conflict, 0),
         Error::StaleLease(_) => (NewsKind::Stale, 0),
         Error::NotLeader(_) => (NewsKind::NotLeader, 0),
+        Error::Uncertain(_) => (NewsKind::Uncertain, 0),
         _ => (NewsKind::Invalid, 0),
     }
 }
@@ -50,6 +51,7 @@ fn refused(what: NewsKind, letter: &ArchivedTaskNews<'_>) -> Option<Error> {
         NewsKind::Stale => Some(Error::StaleLease(text())),
         NewsKind::Invalid => Some(Error::Invalid(text())),
         NewsKind::NotLeader => Some(Error::NotLeader(None)),
+        NewsKind::Uncertain => Some(Error::Uncertain(text())),
         NewsKind::Accepted
         | NewsKind::Ended
         | NewsKind::Done

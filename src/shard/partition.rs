@@ -4,6 +4,7 @@
 use super::{
     backlog::{Backlog, recorded},
     ledger::{Ledger, Logged},
+    reads::Reads,
     types::Types,
 };
 use crate::{
@@ -45,6 +46,8 @@ pub(super) struct Partition {
     pub ledger: Ledger,
     /// What is read back of the log.
     pub backlog: Backlog,
+    /// Questions that wait until this node is known to lead still.
+    pub reads: Reads,
 }
 
 impl Partition {
@@ -52,7 +55,14 @@ impl Partition {
     pub(super) fn new(begin: Beginning, reader: Option<CoreReader>, unix_ms: u64) -> Self {
         let ledger = Ledger::new(begin.log, unix_ms);
         let role = if ledger.is_durable() { Role::Following } else { Role::Leading };
-        Self { role, reserving: false, table: begin.table, ledger, backlog: Backlog::new(reader) }
+        Self {
+            role,
+            reserving: false,
+            table: begin.table,
+            ledger,
+            backlog: Backlog::new(reader),
+            reads: Reads::default(),
+        }
     }
 
     /// Follows what somebody else wrote.

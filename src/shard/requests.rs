@@ -3,6 +3,7 @@
 use super::{
     core::Shard,
     kernel::{Timer, watcher_of},
+    reads::{Question, Read},
     remote::Fetch,
     tasks::Watch,
 };
@@ -24,10 +25,12 @@ impl Shard {
                 if wait_ms > 0 && self.watch_task(asker, correlation, id, wait_ms, result_bytes) {
                     return;
                 }
-                self.view_task(id, result_bytes)
+                let question = Question::Task(id, result_bytes);
+                return self.read(Read { asker, correlation, question });
             }
             Request::Tasks(partition, filter, from, max) => {
-                self.list_tasks(partition, &filter, from, max)
+                let question = Question::Tasks(partition, filter, from, max);
+                return self.read(Read { asker, correlation, question });
             }
             Request::Requeue(id) => return self.requeue_task(asker, correlation, id),
             Request::Seat(types, capacity) => match self.seat_worker(&types, capacity) {
@@ -98,8 +101,8 @@ impl Shard {
     pub(super) fn end_watch(&mut self, asker: CoreIndex, correlation: u64, watch: &Watch) {
         let Watch { id, result_bytes, .. } = *watch;
         if self.tasks.stop_watching(id, asker, correlation).is_some() {
-            let response = self.view_task(id, result_bytes);
-            self.kernel.answer(asker, correlation, &response);
+            let question = Question::Task(id, result_bytes);
+            self.read(Read { asker, correlation, question });
         }
     }
 

@@ -6,7 +6,8 @@ use crate::{
     runtime::{doorbell::Doorbell, executor, injector::Injector},
 };
 use std::{
-    cell::{Cell, RefCell},
+    any::Any,
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -44,6 +45,7 @@ pub struct Core {
     bell: Doorbell,
     stopping: Cell<bool>,
     doors: RefCell<Vec<Rc<dyn Door>>>,
+    companion: OnceCell<Rc<dyn Any>>,
 }
 
 impl Core {
@@ -61,7 +63,17 @@ impl Core {
             bell,
             stopping: Cell::new(false),
             doors: RefCell::default(),
+            companion: OnceCell::new(),
         })
+    }
+
+    /// What the node keeps on this core beside the shard, made when it is first asked for.
+    ///
+    /// # Panics
+    /// When it is asked for as something else than what was made: a core has one companion.
+    pub fn companion<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
+        let companion = self.companion.get_or_init(|| Rc::new(make())).clone();
+        companion.downcast().expect("a core has one companion")
     }
 
     /// Adds a door, to be closed before the core stops.

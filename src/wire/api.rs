@@ -385,6 +385,44 @@ pub struct NodeStats {
     pub resident_bytes: u64,
     /// One entry a worker core.
     pub cores: Vec<CoreStats>,
+    /// The node's part in its cluster; `None` for one that is alone.
+    pub cluster: Option<ClusterStats>,
+}
+
+/// A node's part in its cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterStats {
+    /// Partitions that there are.
+    pub partitions: u64,
+    /// Those that this node leads.
+    pub leads: u64,
+    /// Those of which this node knows no leader.
+    pub leaderless: u64,
+    /// Requests that were sent to other nodes.
+    pub forwarded: u64,
+    /// Requests that were answered `not_leader`.
+    pub not_leader: u64,
+    /// The links to the other nodes.
+    pub links: Vec<LinkStats>,
+}
+
+/// A link to another node, over which partitions are replicated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LinkStats {
+    /// The node.
+    pub node: u64,
+    /// Whether messages flow.
+    pub connected: bool,
+    /// Messages that were sent.
+    pub messages_sent: u64,
+    /// Messages that came.
+    pub messages_received: u64,
+    /// Bytes that were sent.
+    pub bytes_sent: u64,
+    /// Bytes that came.
+    pub bytes_received: u64,
+    /// Messages that were dropped because too many waited.
+    pub messages_dropped: u64,
 }
 
 /// Why a request did not do what it asked; the variant says what the caller should do.
@@ -411,11 +449,15 @@ pub enum Error {
     /// Larger than the limit that the text names.
     #[error("{0}")]
     TooLarge(String),
-    /// The node drains, or the agent did not answer in time.
+    /// The node drains, or nobody can do it now: nothing was done.
     #[error("{0}")]
     Unavailable(String),
-    /// Another node leads the task's partition: the one that is named, where it is known. What was
-    /// asked may have been done, when the leader changed meanwhile.
+    /// Whoever was asked did not answer, or ceased to lead the task's partition meanwhile: it was
+    /// done or not.
+    #[error("{0}")]
+    Uncertain(String),
+    /// Another node leads the task's partition: the one that is named by its address for clients,
+    /// where it is known. Nothing was done.
     #[error("this node does not lead the task's partition{}", .0.as_ref().map(|leader| format!(", {leader} does")).unwrap_or_default())]
     NotLeader(Option<String>),
 }
@@ -431,7 +473,7 @@ impl Error {
             Self::StaleLease(_) => "stale_lease",
             Self::Unauthorized(_) => "unauthorized",
             Self::TooLarge(_) => "too_large",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unavailable(_) | Self::Uncertain(_) => "unavailable",
             Self::NotLeader(_) => "not_leader",
         }
     }

@@ -174,8 +174,10 @@ pub enum NewsKind {
     Invalid,
     /// It is larger than what is taken.
     TooLarge,
-    /// The partition is led elsewhere; the text says where, if that is known.
+    /// The partition is led elsewhere; nothing was done.
     NotLeader,
+    /// The partition ceased to be led here meanwhile: it was done or not.
+    Uncertain,
     /// It ended well.
     Done,
     /// It ended after its last attempt failed.
@@ -207,6 +209,7 @@ impl From<ArchivedNewsKind> for NewsKind {
             ArchivedNewsKind::Invalid => Self::Invalid,
             ArchivedNewsKind::TooLarge => Self::TooLarge,
             ArchivedNewsKind::NotLeader => Self::NotLeader,
+            ArchivedNewsKind::Uncertain => Self::Uncertain,
             ArchivedNewsKind::Done => Self::Done,
             ArchivedNewsKind::Dead => Self::Dead,
             ArchivedNewsKind::Cancelled => Self::Cancelled,

@@ -233,15 +233,14 @@ fn speed() {
                 }
             }
             for replica in &mut replicas {
-                for partition in 0..usize::from(PARTITIONS) {
+                for (partition, under_way) in under_way.iter_mut().enumerate() {
                     let lane = replica.lane(partition);
                     lane.flush();
                     while let Some(news) = lane.next_news() {
-                        if let News::Committed(upto) = news {
-                            let _ = upto;
-                            let before = lane.append_position().0 - under_way[partition];
-                            let now = upto.upto.0 - before;
-                            under_way[partition] -= now;
+                        if let News::Committed(committed_now) = news {
+                            let before = lane.append_position().0 - *under_way;
+                            let now = committed_now.upto.0 - before;
+                            *under_way -= now;
                             committed += now;
                         }
                     }

@@ -150,7 +150,7 @@ fn calls_are_bounded_and_an_answer_that_comes_too_late_is_nobodys() {
         let asked = receive(&questions);
         assert!((15..=20).contains(&asked), "{asked} calls, where 20 may wait");
         for _ in 0..asked {
-            assert!(matches!(receive(&answers), Err(Error::Unavailable(_))));
+            assert!(matches!(receive(&answers), Err(Error::Uncertain(_))));
         }
         let late = node.handle().wait(move |gateway| gateway.call(oracle, b"now".to_vec(), 0));
         assert_eq!(usize::from(late.unwrap()[0]), asked);

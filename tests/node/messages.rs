@@ -193,7 +193,7 @@ fn a_call_is_answered_or_ends_with_an_error() {
         receive(&answers)
     };
     assert_eq!(ask(oracle, b"ab").unwrap(), b"abab");
-    assert!(matches!(ask(oracle, b"silence"), Err(Error::Unavailable(_))));
+    assert!(matches!(ask(oracle, b"silence"), Err(Error::Uncertain(_))));
     node.handle().wait(move |gateway| gateway.stop(oracle)).unwrap();
     assert!(matches!(ask(oracle, b"ab"), Err(Error::NotFound(_))));
     // A door asks too.

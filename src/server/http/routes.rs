@@ -67,8 +67,15 @@ pub async fn answer<G: Gateway, E: Engine>(
             respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         "/healthz" => respond(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
-        "/readyz" if gateway.ready() => respond(StatusCode::OK, JSON, r#"{"status":"ready"}"#),
-        "/readyz" => respond(StatusCode::SERVICE_UNAVAILABLE, JSON, r#"{"status":"not ready"}"#),
+        "/readyz" => match gateway.readiness() {
+            Ok(()) => respond(StatusCode::OK, JSON, r#"{"status":"ready"}"#),
+            Err(why) => {
+                let mut body = br#"{"status":"not ready","reason":"#.to_vec();
+                json::string(&mut body, &why);
+                body.push(b'}');
+                respond(StatusCode::SERVICE_UNAVAILABLE, JSON, body)
+            }
+        },
         _ => refusal(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
     }
 }

@@ -68,6 +68,17 @@ fn every_path_answers() {
 }
 
 #[test]
+fn a_node_that_knows_no_leader_is_not_ready_and_says_why() {
+    with_http(|address, node, _| async move {
+        node.leaderless.set(true);
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        let reason = r#"{"status":"not ready","reason":"nobody is known to lead"#;
+        assert!(answer.contains(reason), "{answer}");
+    });
+}
+
+#[test]
 fn a_tool_is_called_over_http() {
     with_http(|address, _, _| async move {
         let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"task_create","arguments":{"type":"echo","payload":1}}}"#;

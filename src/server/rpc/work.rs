@@ -4,6 +4,7 @@ use super::frame;
 use crate::{
     node::gateway::Gateway,
     server::{
+        here,
         reply::Reply,
         request::Request,
         worker::{WorkerRequest, WorkerSession},
@@ -21,6 +22,8 @@ pub struct Work {
     pub kind: Kind,
     /// Bytes of the frames.
     pub bytes: usize,
+    /// Whether neighbours that become one are done by this node or not at all.
+    pub here: bool,
 }
 
 /// One call, or neighbours of one sort that become one.
@@ -73,12 +76,12 @@ impl<T> Group<T> {
     }
 
     /// The work of a group with members, which is empty afterwards.
-    fn take(&mut self, kind: impl FnOnce(Self) -> Kind) -> Option<Work> {
+    fn take(&mut self, kind: impl FnOnce(Self) -> Kind, here: bool) -> Option<Work> {
         if self.items.is_empty() {
             return None;
         }
         let group = std::mem::take(self);
-        Some(Work { bytes: group.bytes, kind: kind(group) })
+        Some(Work { bytes: group.bytes, kind: kind(group), here })
     }
 }
 
@@ -87,6 +90,8 @@ impl<T> Group<T> {
 pub struct Groups {
     submissions: Group<TaskSpec>,
     completions: Group<Completion>,
+    /// Whether they come from another node, which wants them done here or not at all.
+    here: bool,
 }
 
 impl Groups {
@@ -99,32 +104,37 @@ impl Groups {
         bytes: usize,
         mut begin: impl FnMut(Work),
     ) {
+        let (request, here) = here::unwrap(request);
+        if here != self.here {
+            self.take().map(&mut begin);
+            self.here = here;
+        }
         match request {
             Request::Submit(spec) => {
-                self.completions.take(Kind::Completions).map(&mut begin);
+                self.completions.take(Kind::Completions, here).map(&mut begin);
                 self.submissions.add(msgid, spec, bytes);
                 if self.submissions.items.len() >= GROUP_MAX {
-                    self.submissions.take(Kind::Submissions).map(begin);
+                    self.submissions.take(Kind::Submissions, here).map(begin);
                 }
             }
             Request::Worker(WorkerRequest::End(completion)) => {
-                self.submissions.take(Kind::Submissions).map(&mut begin);
+                self.submissions.take(Kind::Submissions, here).map(&mut begin);
                 self.completions.add(msgid, completion, bytes);
                 if self.completions.items.len() >= GROUP_MAX {
-                    self.completions.take(Kind::Completions).map(begin);
+                    self.completions.take(Kind::Completions, here).map(begin);
                 }
             }
             request => {
                 self.take().map(&mut begin);
-                begin(Work { kind: Kind::Call { msgid, request }, bytes });
+                begin(Work { kind: Kind::Call { msgid, request }, bytes, here: false });
             }
         }
     }
 
     /// What has not begun: one of the two sorts at most.
     pub fn take(&mut self) -> Option<Work> {
-        let submissions = self.submissions.take(Kind::Submissions);
-        submissions.or_else(|| self.completions.take(Kind::Completions))
+        let submissions = self.submissions.take(Kind::Submissions, self.here);
+        submissions.or_else(|| self.completions.take(Kind::Completions, self.here))
     }
 }
 
@@ -160,6 +170,7 @@ impl Work {
 /// Does the work.
 pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: Work) -> Answer {
     let (calls, bytes) = (work.calls(), work.bytes);
+    let gateway = if work.here { gateway.here() } else { gateway };
     let outcome = match work.kind {
         Kind::Call { msgid, request } => {
             Outcome::Call { msgid, result: request.run(gateway, &session).await }

@@ -1,0 +1,158 @@
+//! `coreflow cluster status|join|leave|transfer`.
+
+mod aim;
+mod reach;
+mod seen;
+
+use super::{
+    common::Common,
+    remote::{self, Connect, Remote, Table, Trouble},
+};
+use crate::client::Params;
+use aim::Aim;
+use clap::{Args, Subcommand};
+use seen::Seen;
+use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
+
+/// Show the cluster of a running node, and change who belongs to it and who leads
+///
+/// Any node of the cluster may be named; the others are found through it.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    coreflow cluster status\n  \
+    coreflow cluster join 4 --peers 127.0.0.1:7482 --rpc 127.0.0.1:7480\n  \
+    coreflow cluster leave 2\n  \
+    coreflow cluster transfer 0 3")]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Show nodes and partitions, as the node sees them that is asked
+    Status,
+    /// Let a node in that runs with cluster.start = "join", and wait until it has a vote in every
+    /// partition
+    Join {
+        /// Its number: one that no node of the cluster ever had
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        /// Where the other nodes reach it
+        #[arg(long, value_name = "ADDR")]
+        peers: SocketAddr,
+        /// Where clients reach it
+        #[arg(long, value_name = "ADDR")]
+        rpc: SocketAddr,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Take a node out, and wait until it belongs to no partition; stop it afterwards
+    Leave {
+        /// Its number
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Let a node lead a partition, and wait until it does
+    ///
+    /// Leaders are spread over the nodes by themselves: after a while the partition goes back to
+    /// the node whose turn it is.
+    Transfer {
+        /// The partition
+        partition: u16,
+        /// The number of the node
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+struct Wait {
+    /// How long to wait until it is so; what has begun goes on after that
+    #[arg(long, default_value_t = 60, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+impl Action {
+    /// What is to be reached, and within which time; `None` for a question.
+    fn aim(&self) -> Option<(Aim, Duration)> {
+        let (aim, wait) = match *self {
+            Self::Status => return None,
+            Self::Join { node, peers, rpc, wait } => (Aim::Member { node, peers, rpc }, wait),
+            Self::Leave { node, wait } => (Aim::Gone { node }, wait),
+            Self::Transfer { partition, node, wait } => (Aim::Leads { partition, node }, wait),
+        };
+        Some((aim, Duration::from_secs(wait.timeout)))
+    }
+}
+
+/// Runs the subcommand; results go to `out`, progress and errors to `err`.
+pub fn run(
+    args: &ClusterArgs,
+    common: &Common,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    remote::run_telling(&args.connect, common, err, |node, config, err| {
+        let Some((aim, limit)) = args.action.aim() else {
+            return status(node, common.json, out).map(|()| true);
+        };
+        let mut tell = |progress: &str| {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(err, "{progress}");
+        };
+        reach::reach(&aim, node, config, limit, &mut tell)?;
+        match common.json {
+            true => writeln!(out, "{{\"done\":\"{aim}\"}}")?,
+            false => writeln!(out, "{aim}")?,
+        }
+        Ok(true)
+    })
+}
+
+fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trouble> {
+    let answer = node.call("cluster.status", &Params::new())?;
+    if json {
+        return remote::print_json(out, answer);
+    }
+    let seen = Seen::of(answer).ok_or_else(|| Trouble::Failed(Seen::STRANGE.into()))?;
+    writeln!(out, "as node {} sees it:\n", seen.node)?;
+    let mut nodes = Table::new(&["NODE", "PEERS", "RPC", "CONNECTED", "LEADS"]);
+    for node in &seen.nodes {
+        let text = |address: &Option<SocketAddr>| {
+            address.map_or_else(|| "-".to_owned(), |address| address.to_string())
+        };
+        let connected = if node.connected { "yes" } else { "no" };
+        let [peers, rpc] = [&node.peers, &node.rpc].map(text);
+        nodes.row([node.id.to_string(), peers, rpc, connected.into(), node.leads.to_string()]);
+    }
+    nodes.write(out)?;
+    writeln!(out)?;
+    let mut partitions =
+        Table::new(&["PARTITION", "LEADER", "TERM", "COMMITTED", "VOTERS", "LEARNERS"]);
+    for it in &seen.partitions {
+        let leader = it.leader.map_or_else(|| "-".to_owned(), |leader| leader.to_string());
+        let list = |ids: &[u64]| match ids {
+            [] => "-".to_owned(),
+            ids => ids.iter().map(u64::to_string).collect::<Vec<_>>().join(","),
+        };
+        let voters = match &it.outgoing[..] {
+            [] => list(&it.voters),
+            outgoing => format!("{} (from {})", list(&it.voters), list(outgoing)),
+        };
+        let (term, committed) = (it.term.to_string(), it.committed.to_string());
+        let learners = list(&it.learners);
+        partitions.row([it.partition.to_string(), leader, term, committed, voters, learners]);
+    }
+    Ok(partitions.write(out)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! What a node answered to `cluster.status`.
+
+use crate::client::View;
+use std::net::SocketAddr;
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    pub id: u64,
+    pub peers: Option<SocketAddr>,
+    pub rpc: Option<SocketAddr>,
+    pub connected: bool,
+    /// Partitions that it leads.
+    pub leads: u64,
+}
+
+/// A partition, and the members of its group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionSeen {
+    pub partition: u16,
+    pub leader: Option<u64>,
+    pub term: u64,
+    pub committed: u64,
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+    /// Voters before a change that is under way.
+    pub outgoing: Vec<u64>,
+}
+
+impl PartitionSeen {
+    /// Whether a node belongs to it in any way.
+    pub fn has(&self, node: u64) -> bool {
+        [&self.voters, &self.learners, &self.outgoing].iter().any(|list| list.contains(&node))
+    }
+}
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// That node.
+    pub node: u64,
+    pub nodes: Vec<NodeSeen>,
+    pub partitions: Vec<PartitionSeen>,
+}
+
+impl Seen {
+    /// What is said of an answer that is none.
+    pub const STRANGE: &'static str =
+        "the node answered something else than the state of a cluster: is it of this version?";
+
+    /// Reads an answer; `None` when it is none.
+    pub fn of(answer: View<'_>) -> Option<Self> {
+        Some(Self {
+            node: answer.get("node")?.uint()?,
+            nodes: answer.get("nodes")?.items().map(node).collect::<Option<_>>()?,
+            partitions: answer.get("partitions")?.items().map(partition).collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn node(view: View<'_>) -> Option<NodeSeen> {
+    let address = |name| view.get(name).and_then(View::str).and_then(|text| text.parse().ok());
+    Some(NodeSeen {
+        id: view.get("id")?.uint()?,
+        peers: address("peers"),
+        rpc: address("rpc"),
+        connected: view.get("connected")?.bool()?,
+        leads: view.get("leads")?.uint()?,
+    })
+}
+
+fn partition(view: View<'_>) -> Option<PartitionSeen> {
+    let ids = |name| Some(view.get(name)?.items().filter_map(View::uint).collect());
+    Some(PartitionSeen {
+        partition: view.get("partition")?.uint()?.try_into().ok()?,
+        leader: view.get("leader").and_then(View::uint),
+        term: view.get("term")?.uint()?,
+        committed: view.get("committed")?.uint()?,
+        voters: ids("voters")?,
+        learners: ids("learners")?,
+        outgoing: ids("outgoing")?,
+    })
+}

@@ -1,0 +1,92 @@
+//! How far a change is, by what nodes say.
+
+use super::{
+    aim::{Aim, Said},
+    seen::{PartitionSeen, Seen},
+};
+use std::net::SocketAddr;
+
+const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7);
+const JOIN: Aim = Aim::Member { node: 4, peers: HERE, rpc: HERE };
+
+fn partition(partition: u16, leader: u64, voters: &[u64], learners: &[u64]) -> PartitionSeen {
+    let (voters, learners) = (voters.to_vec(), learners.to_vec());
+    PartitionSeen {
+        partition,
+        leader: Some(leader),
+        term: 1,
+        voters,
+        learners,
+        ..Default::default()
+    }
+}
+
+fn seen(node: u64, partitions: &[PartitionSeen]) -> Seen {
+    Seen { node, partitions: partitions.to_vec(), ..Seen::default() }
+}
+
+#[test]
+fn a_node_has_joined_when_it_votes_everywhere_by_what_leaders_say() {
+    let voters = [1, 2, 3];
+    let begin = [partition(0, 1, &voters, &[]), partition(1, 2, &voters, &[])];
+    let progress = JOIN.progress(&[seen(1, &begin), seen(2, &begin)]);
+    assert_eq!((progress.is_reached, progress.ask), (false, vec![1, 2]));
+    // One catches up: that goes on by itself.
+    let half = [partition(0, 1, &voters, &[4]), partition(1, 2, &voters, &[])];
+    let progress = JOIN.progress(&[seen(1, &half), seen(2, &half)]);
+    assert_eq!((progress.is_reached, progress.ask), (false, vec![2]));
+    assert_eq!(progress.text, "node 4 has a vote in 0 of 2 partitions, catches up in 1");
+    let all = [partition(0, 1, &[1, 2, 3, 4], &[]), partition(1, 2, &[1, 2, 3, 4], &[])];
+    let progress = JOIN.progress(&[seen(1, &all), seen(2, &all)]);
+    assert!(progress.is_reached && progress.ask.is_empty());
+    // A follower's view counts for nothing: its leader may be far ahead.
+    let progress = JOIN.progress(&[seen(1, &all)]);
+    assert!(!progress.is_reached);
+    assert!(progress.text.ends_with("1 have no leader that answers"), "{}", progress.text);
+    assert!(!JOIN.progress(&[]).is_reached);
+}
+
+#[test]
+fn a_joint_change_is_not_over() {
+    let mut joint = partition(0, 1, &[1, 2, 3, 4], &[]);
+    joint.outgoing = vec![1, 2, 3];
+    assert!(!JOIN.progress(&[seen(1, &[joint.clone()])]).is_reached);
+    joint.voters = vec![1, 3];
+    let leave = Aim::Gone { node: 2 };
+    assert!(!leave.progress(&[seen(1, &[joint])]).is_reached);
+    assert!(leave.progress(&[seen(1, &[partition(0, 1, &[1, 3], &[])])]).is_reached);
+    assert!(!leave.progress(&[seen(1, &[partition(0, 1, &[1, 3], &[2])])]).is_reached);
+}
+
+#[test]
+fn of_two_that_say_they_lead_the_later_term_counts() {
+    let old = partition(0, 1, &[1, 2, 3], &[]);
+    let new = PartitionSeen { term: 2, ..partition(0, 2, &[2, 3], &[]) };
+    let leave = Aim::Gone { node: 1 };
+    let (old, new) = (seen(1, &[old]), seen(2, &[new]));
+    for seen in [[&old, &new], [&new, &old]] {
+        assert!(leave.progress(&seen.map(Clone::clone)).is_reached);
+    }
+}
+
+#[test]
+fn a_transfer_asks_the_leader_of_its_partition_alone() {
+    let both = [partition(0, 1, &[1, 2], &[]), partition(1, 2, &[1, 2], &[])];
+    let nodes = [seen(1, &both), seen(2, &both)];
+    let progress = Aim::Leads { partition: 1, node: 1 }.progress(&nodes);
+    assert_eq!((progress.is_reached, progress.ask), (false, vec![2]));
+    assert_eq!(progress.text, "node 2 leads partition 1");
+    assert!(Aim::Leads { partition: 1, node: 2 }.progress(&nodes).is_reached);
+    assert!(!Aim::Leads { partition: 7, node: 2 }.progress(&nodes).is_reached);
+}
+
+#[test]
+fn only_what_can_never_be_ends_at_once() {
+    assert_eq!(Said::of("too_many"), Said::Never);
+    assert_eq!(Said::of("no_quorum"), Said::NotNow);
+    for outcome in
+        ["begun", "pending", "already_member", "not_member", "handing_over", "not_leader"]
+    {
+        assert_eq!(Said::of(outcome), Said::GoesOn, "{outcome}");
+    }
+}

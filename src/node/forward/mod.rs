@@ -1,0 +1,143 @@
+//! Requests about tasks that other nodes of the cluster lead: they go there and the answers come
+//! back, so that a client may ask any node.
+//!
+//! ```text
+//! client ──► core ──► led here? shard ──► answer
+//!                 └─► led elsewhere: link ═══ MessagePack-RPC ═══► `here.…` at the leader ──► answer
+//! ```
+//!
+//! Each core has two connections of its own to each other node, one for requests that wait for the
+//! end of a task and one for everything else, so that waits hold up nothing.
+//!
+//! Invariants worth naming:
+//! - Nothing is forwarded twice: what travels asks the other node itself.
+//! - A submission without a key is sent again only when the one before was surely not done.
+//! - Everything is bounded: requests and bytes under way, the time until an answer, the time in
+//!   which something is tried again.
+//!
+//! The files: `channel.rs` is a connection's requests and `tries.rs` when to try again, both pure;
+//! `encode.rs` what travels; `link.rs` moves the bytes; `route.rs` decides which request goes where,
+//! `submit.rs` does so for submissions.
+
+mod channel;
+mod encode;
+mod link;
+mod route;
+mod submit;
+mod tries;
+
+use crate::{
+    client::Params,
+    config::{Config, SecretError},
+    consensus::{cluster::Cluster, peers::NodeId, raft::group::ELECTION_TICKS},
+    wire::{api::Error, id::PartitionIndex, secret::Secret},
+};
+use channel::{Answered, Bounds, Request};
+use link::{Link, Target};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long an answer may take on top of what the request itself waits for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The longest wait at another node: longer ones are made of several, so that a client that has gone
+/// away is not waited for.
+const WAIT_SLICE: Duration = Duration::from_secs(2);
+
+/// What forwarding may cost.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    bounds: Bounds,
+    /// What other nodes ask of their clients, and of this one.
+    token: Option<Secret>,
+    /// How long something is tried again that nobody takes.
+    patience: Duration,
+}
+
+impl Settings {
+    /// Those of a configuration: nodes have the same limits for each other as for their clients.
+    ///
+    /// # Errors
+    /// What is wrong with the file of the token.
+    pub fn of(config: &Config) -> Result<Self, SecretError> {
+        let server = &config.server;
+        let bounds = Bounds {
+            in_flight: server.max_in_flight,
+            waiting_bytes: server.write_buffer_bytes,
+            frame_bytes: server.max_frame_bytes,
+        };
+        // An election takes one to two times this long, and a second one may be needed.
+        let election = Duration::from_millis(config.cluster.tick_ms) * ELECTION_TICKS as u32;
+        let patience = 4 * election + Duration::from_secs(1);
+        Ok(Self { bounds, token: config.token()?, patience })
+    }
+}
+
+/// Which connection a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lane {
+    /// That of requests which are answered at once.
+    Work,
+    /// That of requests which wait for the end of a task.
+    Waits,
+}
+
+/// A request that another node should do itself.
+struct Call<'a> {
+    lane: Lane,
+    method: &'a str,
+    params: Params,
+    /// How long the other node waits before it answers.
+    wait: Duration,
+    /// Set when the request may be repeated: it is given up when another node leads the partition.
+    as_long_as_led: Option<PartitionIndex>,
+}
+
+impl<'a> Call<'a> {
+    /// A request that is answered at once and may not be repeated.
+    fn once(method: &'a str, params: Params) -> Self {
+        Self { lane: Lane::Work, method, params, wait: Duration::ZERO, as_long_as_led: None }
+    }
+}
+
+/// A core's connections to the other nodes.
+pub struct Forwarder {
+    cluster: Arc<Cluster>,
+    settings: Settings,
+    links: RefCell<HashMap<(NodeId, Lane), Rc<Link>>>,
+}
+
+impl Forwarder {
+    /// No connection yet.
+    pub fn new(cluster: Arc<Cluster>, settings: Settings) -> Self {
+        Self { cluster, settings, links: RefCell::default() }
+    }
+
+    /// Asks another node.
+    async fn call(&self, node: NodeId, call: Call<'_>) -> Answered {
+        let Call { lane, method, params, wait, as_long_as_led } = call;
+        let link = self.link(node, lane)?;
+        let deadline = Instant::now() + wait + ANSWER_LIMIT;
+        link.call(&Request { method, params: &params, deadline, as_long_as_led }).await
+    }
+
+    fn link(&self, node: NodeId, lane: Lane) -> Result<Rc<Link>, Error> {
+        let Some(address) = self.cluster.address(node) else {
+            let text = format!("nobody has said where node {node} takes requests");
+            return Err(Error::Unavailable(text));
+        };
+        let target = Target { node, address: address.rpc };
+        let Settings { bounds, token, .. } = &self.settings;
+        let dial = || Link::new(target, *bounds, token.clone(), self.cluster.clone());
+        let mut links = self.links.borrow_mut();
+        let link = links.entry((node, lane)).or_insert_with(dial);
+        if link.target() != target {
+            *link = dial();
+        }
+        Ok(link.clone())
+    }
+}

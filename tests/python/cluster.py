@@ -1,0 +1,167 @@
+"""A real cluster for a test: `coreflow serve` processes on ports that the system chooses."""
+
+import contextlib
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+from client import Client
+from server import PROGRAM, ROOT, WAIT_S, split
+
+CONFIG = ROOT / "tests/python/worker.toml"
+PARTITIONS = 6
+
+
+def free_addresses(count):
+    """Addresses of the loopback that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class Node:
+    """A place in a cluster; its process may end and begin again."""
+
+    def __init__(self, folder, number, addresses):
+        self.number = number
+        self.peers, self.rpc_text, self.http = addresses
+        self.rpc = split(self.rpc_text)
+        self.folder = folder / f"node-{number}"
+        self.log = folder / f"node-{number}.txt"
+        self.process = None
+
+    def entry(self):
+        return (
+            f'\n[[node]]\nid = {self.number}\npeers = "{self.peers}"\n'
+            f'rpc = "{self.rpc_text}"\nhttp = "{self.http}"\n'
+        )
+
+    def start(self, config, start="new"):
+        settings = (
+            f"cluster.node={self.number}",
+            f"cluster.start={start}",
+            f"log.folder={self.folder}",
+        )
+        words = [PROGRAM, "serve", "--json", "--config", str(config)]
+        for setting in settings:
+            words += ["--set", setting]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                words, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        line = self.process.stdout.readline()
+        assert line, f"node {self.number} did not start: {self.log.read_text()}"
+        assert json.loads(line)["rpc"] == self.rpc_text
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(WAIT_S)
+
+    def stop(self):
+        self.signal(signal.SIGTERM)
+        assert self.process.wait(WAIT_S) == 0, self.log.read_text()
+
+    def get(self, path):
+        """Status and text of a page."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=WAIT_S) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def is_ready(self):
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def client(self):
+        return Client(self)
+
+    def call(self, method, **params):
+        return self.client().call(method, **params)
+
+
+class Cluster:
+    def __init__(self, folder, count, spare=0):
+        self.folder = pathlib.Path(folder)
+        addresses = free_addresses(3 * (count + spare))
+        places = [tuple(addresses[3 * each : 3 * each + 3]) for each in range(count + spare)]
+        nodes = [Node(self.folder, number + 1, place) for number, place in enumerate(places)]
+        self.nodes, self.spare = nodes[:count], nodes[count:]
+        self.config = self.write_config("cluster.toml", self.nodes)
+
+    def write_config(self, name, nodes):
+        text = CONFIG.read_text().replace(
+            "[tasks]", f"[log]\nsegment_mib = 8\n\n[cluster]\npartitions = {PARTITIONS}\n\n[tasks]"
+        )
+        path = self.folder / name
+        path.write_text(text + "".join(node.entry() for node in nodes))
+        return path
+
+    def living(self):
+        everyone = self.nodes + self.spare
+        return [node for node in everyone if node.process and node.process.poll() is None]
+
+    def until_ready(self):
+        until(lambda: all(node.is_ready() for node in self.living()), "every node is ready")
+
+    def leaders(self):
+        """The node that leads each partition, as one of them sees it."""
+        status = self.living()[0].call("cluster.status")
+        by_number = {node.number: node for node in self.nodes + self.spare}
+        return [by_number.get(each.get("leader")) for each in status["partitions"]]
+
+    def cli(self, *words, ok=True, node=None):
+        connect = (node or self.living()[0]).rpc_text
+        command = [PROGRAM, "cluster", *words, "--connect", connect]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert (done.returncode == 0) == ok, (words, done)
+        return done
+
+
+def until(condition, what, limit_s=WAIT_S):
+    """Waits until a condition holds, and returns what it gave."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        held = condition()
+        if held:
+            return held
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def cluster_of(count, spare=0):
+    """A cluster that ends with the test, whatever happens; what its nodes said is shown when the
+    test failed."""
+    with tempfile.TemporaryDirectory(prefix="coreflow-cluster-") as folder:
+        cluster = Cluster(folder, count, spare)
+        try:
+            for node in cluster.nodes:
+                node.start(cluster.config)
+            cluster.until_ready()
+            yield cluster
+        except BaseException:
+            for node in cluster.nodes + cluster.spare:
+                if node.log.exists():
+                    print(f"-- node {node.number}\n{node.log.read_text()[-8000:]}")
+            raise
+        finally:
+            for node in cluster.living():
+                node.signal(signal.SIGCONT)
+                node.kill()
