@@ -112,7 +112,7 @@ pub(super) struct Parts<D, L> {
 }
 
 /// The log thread's state.
-pub(super) struct Keeper<D, L> {
+pub struct Keeper<D, L> {
     cluster: Arc<Cluster>,
     asked: Receiver<Asked>,
     links: L,
@@ -141,7 +141,7 @@ pub(super) struct Keeper<D, L> {
 
 /// What comes after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub enum After {
     /// Another one, at once.
     Turn,
     /// Another one when something arrives, or so long after this one.
@@ -152,7 +152,7 @@ pub(super) enum After {
 
 impl<D: Disk, L: Links> Keeper<D, L> {
     /// A keeper of these parts.
-    pub fn new(parts: Parts<D, L>) -> Self {
+    pub(super) fn new(parts: Parts<D, L>) -> Self {
         let Parts { cluster, asked, links, book, book_file, writer, disk, .. } = parts;
         let Parts { raft, lanes, told, bell, stop, signals, jobs, results, now, .. } = parts;
         let lane = |(partition, (end, told)): (PartitionIndex, (LaneEnd, u64))| {
@@ -201,6 +201,11 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         keeper.meet_all();
         keeper.meet_members();
         keeper
+    }
+
+    /// The group of a partition.
+    pub fn group(&self, partition: PartitionIndex) -> Option<&raft::group::Group> {
+        self.raft.group(partition)
     }
 
     /// Runs until it is told to stop; a log that fails ends the process.

@@ -23,9 +23,10 @@
 //! hears; `disk.rs` what is asked of a disk, `files.rs` the real one, `simulated.rs` the one that
 //! fails; `survey.rs` reads a log, `recovery.rs` tells what of it is committed, `writer.rs` writes
 //! it, all pure; `raft/` are the groups, pure as well; `keeper.rs` is the log thread's loop,
-//! `lane.rs`, `thread.rs` and `open.rs` run it; `reader.rs` reads single records; `tally.rs` counts
+//! `assemble.rs` puts it together, `lane.rs`, `thread.rs` and `open.rs` run it; `reader.rs` reads single records; `tally.rs` counts
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
+pub mod assemble;
 pub mod block;
 pub mod book;
 pub mod cluster;

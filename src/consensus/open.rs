@@ -1,18 +1,17 @@
 //! Opens a log: reads what is there, and starts the thread that goes on with it.
 
 use super::{
+    assemble::{Unreadable, name_broken, read, take},
     cluster::{Address, Cluster},
-    damage::{Damage, Finding},
+    damage::Finding,
     files::SegmentFolder,
     format::segment_name,
-    group::StoredBlock,
     lane::LaneLog,
     peers::{self, NodeId},
-    place::Place,
     reader::SegmentReader,
     recovery::{Recovery, Replayed, replayed},
-    start::{Found, start},
-    survey::{SegmentSurvey, Survey, survey},
+    start::start,
+    survey::{Survey, survey},
     thread::LogThread,
     writer::Fatal,
 };
@@ -193,30 +192,16 @@ pub fn open(
         holder => OpenError::Locked { folder: settings.folder.clone(), holder },
     })?;
     let mut disk = folder(&settings.folder).map_err(io)?;
-    let mut recovery = Recovery::new(&seat.voters, replay);
-    let mut broken = None;
-    let survey = survey(&mut disk, &mut |place, block| {
-        take(&mut recovery, &mut broken, place, block);
-    });
-    let mut survey = survey.map_err(io)?;
-    name_broken(&mut survey, broken);
-    if !survey.findings.is_empty() {
-        let (folder, findings) = (settings.folder, survey.findings);
-        return Err(OpenError::Damaged { folder, findings });
-    }
-    tell_torn(&survey);
     let cores = core_bells.len();
-    let at_first = seat.partitions.unwrap_or(cores as PartitionIndex);
-    let first_partitions = survey.end.map_or(at_first, |end| end.partitions);
-    let groups = match seat.partitions {
-        Some(_) => recovery.finish(first_partitions),
-        None => recovery.finish(first_partitions.max(cores as PartitionIndex)),
-    };
-    if groups.len() < cores {
-        return Err(OpenError::Cores { partitions: groups.len(), cores });
-    }
-    let found = Found { first_partitions, groups, disk, survey, lock };
-    start(&settings, seat, core_bells, found)
+    let found = read(&mut disk, seat, cores, replay).map_err(|unreadable| match unreadable {
+        Unreadable::Io(source) => io(source),
+        Unreadable::Damaged(findings) => {
+            OpenError::Damaged { folder: settings.folder.clone(), findings }
+        }
+        Unreadable::Cores(partitions) => OpenError::Cores { partitions, cores },
+    })?;
+    tell_torn(&found.survey);
+    start(&settings, seat, core_bells, found, disk, lock)
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record
@@ -243,28 +228,6 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
     let mut survey = survey.map_err(io)?;
     name_broken(&mut survey, broken);
     Ok(survey)
-}
-
-/// Lets a recovery take a block, unless one before did not fit.
-fn take(
-    recovery: &mut Recovery<'_>,
-    broken: &mut Option<(Place, Damage)>,
-    place: Place,
-    block: &StoredBlock<'_>,
-) {
-    if broken.is_none() {
-        *broken = recovery.take(place, block).err().map(|damage| (place, damage));
-    }
-}
-
-/// Names what does not follow from the blocks before it, unless something else is wrong, which
-/// explains it.
-fn name_broken(survey: &mut Survey, broken: Option<(Place, Damage)>) {
-    let Some((place, damage)) = broken.filter(|_| survey.findings.is_empty()) else { return };
-    let of_generation = |found: &&SegmentSurvey| found.generation == place.generation;
-    let segment = survey.segments.iter().find(of_generation).map_or(0, |found| found.number);
-    let (file, offset) = (segment_name(segment), place.offset.into());
-    survey.findings.push(Finding { file, offset, damage });
 }
 
 fn folder(path: &Path) -> io::Result<SegmentFolder> {

@@ -1,7 +1,8 @@
 //! Reads records back that a shard keeps only the place of.
 
 use super::{
-    damage::Damage, files::SegmentFolder, place::Place, record::Record, writer::Directory,
+    damage::Damage, files::SegmentFolder, place::Place, record::Record, simulated::SimulatedDisk,
+    writer::Directory,
 };
 use crate::runtime::fs::ReadFile;
 use std::{collections::VecDeque, io};
@@ -36,13 +37,42 @@ pub enum ReadError {
 /// Reads records of a log; each core takes its own with [`SegmentReader::on_core`].
 #[derive(Clone, Debug)]
 pub struct SegmentReader {
-    folder: SegmentFolder,
+    source: Source,
     directory: Directory,
+}
+
+/// Where segments are read.
+#[derive(Clone, Debug)]
+enum Source {
+    Folder(SegmentFolder),
+    Simulated(SimulatedDisk),
+}
+
+/// A segment that is open for reading.
+enum Opened {
+    File(ReadFile),
+    Simulated(SimulatedDisk, u32),
+}
+
+impl Opened {
+    async fn read_at(&self, position: u64, limit: usize) -> io::Result<Vec<u8>> {
+        match self {
+            Self::File(file) => {
+                file.read_at(position, limit).await.map(|read| read.as_ref().to_vec())
+            }
+            Self::Simulated(disk, segment) => disk.read_upto(*segment, position, limit),
+        }
+    }
 }
 
 impl SegmentReader {
     pub(super) fn new(folder: SegmentFolder, directory: Directory) -> Self {
-        Self { folder, directory }
+        Self { source: Source::Folder(folder), directory }
+    }
+
+    /// A reader of a simulated disk; it needs no executor.
+    pub fn simulated(disk: SimulatedDisk, directory: Directory) -> Self {
+        Self { source: Source::Simulated(disk), directory }
     }
 
     /// A reader with open files, which stays on the core whose executor it reads with.
@@ -60,7 +90,7 @@ impl SegmentReader {
 pub struct CoreReader {
     reader: SegmentReader,
     /// By generation, the least recently opened first.
-    files: VecDeque<(u64, ReadFile)>,
+    files: VecDeque<(u64, Opened)>,
     /// What was read last, from `begin` on.
     window: Vec<u8>,
     begin: Place,
@@ -105,10 +135,7 @@ impl CoreReader {
 
     async fn read(&mut self, place: Place, bytes: usize) -> Result<(), ReadError> {
         let index = self.open(place.generation).await?;
-        let window = {
-            let read = self.files[index].1.read_at(place.offset.into(), bytes).await?;
-            read.as_ref().to_vec()
-        };
+        let window = self.files[index].1.read_at(place.offset.into(), bytes).await?;
         // The file may have been given to another generation meanwhile.
         if self.reader.directory.segment(place.generation).is_none() {
             return Err(ReadError::Gone(place.generation));
@@ -124,9 +151,12 @@ impl CoreReader {
         }
         let segment = self.reader.directory.segment(generation);
         let segment = segment.ok_or(ReadError::Gone(generation))?;
-        let file = ReadFile::open(&self.reader.folder.path(segment)).await?;
+        let file = match &self.reader.source {
+            Source::Folder(folder) => Opened::File(ReadFile::open(&folder.path(segment)).await?),
+            Source::Simulated(disk) => Opened::Simulated(disk.clone(), segment),
+        };
         if self.files.len() == FILES_MAX
-            && let Some((_, oldest)) = self.files.pop_front()
+            && let Some((_, Opened::File(oldest))) = self.files.pop_front()
         {
             oldest.close().await?;
         }

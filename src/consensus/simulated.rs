@@ -83,6 +83,17 @@ impl SimulatedDisk {
         self.state().segments.get_mut(&segment).expect("the segment exists").truncate(bytes);
     }
 
+    /// Up to so many bytes of a segment, as far as it goes.
+    ///
+    /// # Errors
+    /// There is no such segment.
+    pub fn read_upto(&self, segment: u32, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        let content = state.segments.get(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let from = content.get(offset as usize..).unwrap_or_default();
+        Ok(from[..limit.min(from.len())].to_vec())
+    }
+
     /// The bytes of a segment.
     pub fn content(&self, segment: u32) -> Vec<u8> {
         self.state().segments[&segment].clone()

@@ -54,24 +54,35 @@ impl Drop for LogThread {
 }
 
 /// The helper's end: does one piece of work after the other.
-pub(super) struct Helper<D> {
-    pub disk: D,
-    pub segment_bytes: u64,
-    pub jobs: Receiver<Job>,
-    pub results: Sender<io::Result<()>>,
+pub struct Helper<D> {
+    pub(super) disk: D,
+    pub(super) segment_bytes: u64,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) results: Sender<io::Result<()>>,
     /// Wakes the log thread.
-    pub bell: Doorbell,
+    pub(super) bell: Doorbell,
 }
 
 impl<D: Disk> Helper<D> {
     /// Works until the log thread is gone.
     pub fn run(mut self) {
         while let Ok(job) = self.jobs.recv() {
-            let result = job.run(&mut self.disk, self.segment_bytes);
-            if self.results.send(result).is_err() {
+            if !self.work(job) {
                 return;
             }
-            self.bell.ring_if_parked();
         }
+    }
+
+    /// Does the next piece of work, if there is one; whether there was.
+    pub fn step(&mut self) -> bool {
+        self.jobs.try_recv().is_ok_and(|job| self.work(job))
+    }
+
+    /// Does a piece of work; whether anybody hears of it.
+    fn work(&mut self, job: Job) -> bool {
+        let result = job.run(&mut self.disk, self.segment_bytes);
+        let is_heard = self.results.send(result).is_ok();
+        self.bell.ring_if_parked();
+        is_heard
     }
 }

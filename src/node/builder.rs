@@ -196,7 +196,8 @@ impl NodeBuilder {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
             let cluster = node.shared.cluster.clone();
-            let start = Start { at, unix_ms, partitions, cluster, tables, reader };
+            let seed = fastrand::u64(..);
+            let start = Start { at, unix_ms, partitions, cluster, tables, reader, seed };
             let launched = self.start_core(&node, port, types.clone(), start, recovered.is_alone);
             match launched {
                 Ok(thread) => node.threads.push(thread),

@@ -8,15 +8,10 @@ use crate::{
         cluster::Cluster,
         open::{self, OpenError, Settings},
         reader::SegmentReader,
-        recovery::Replayed,
         thread::LogThread,
     },
     runtime::{doorbell::Doorbell, topology::Topology},
-    shard::{
-        core::Partitions,
-        partition::{Beginning, replay},
-        types::Types,
-    },
+    shard::{core::Partitions, partition::Beginning, recovering::Recovering, types::Types},
     task::{Origin, TableLimits, TaskTable},
     wire::id::{CoreIndex, PartitionIndex},
 };
@@ -77,31 +72,14 @@ pub(super) fn from_log(
     let seat = seat(config);
     let cores = bells.len() as CoreIndex;
     let configured = types.len();
-    let mut tables: Vec<TaskTable> = Vec::new();
-    let grow_to = |tables: &mut Vec<TaskTable>, count: usize| {
-        while tables.len() < count {
-            let partition = tables.len() as PartitionIndex;
-            let origin = Origin { partition, first_token: 1, durable: true, zero_unix_ms: unix_ms };
-            tables.push(TaskTable::new(origin, TableLimits::from(&config.tasks)));
-        }
-    };
-    let opened = open::open(settings, &seat, bells, &mut |recovered| match recovered {
-        Replayed::Record(place, partition, record) => {
-            let partition = usize::from(partition);
-            grow_to(&mut tables, partition + 1);
-            let type_of = |name: &str| types.find_or_add(name, cores);
-            replay(&mut tables[partition], type_of, place, &record, 0);
-        }
-        Replayed::Anew(partition) => {
-            grow_to(&mut tables, usize::from(partition) + 1);
-            let table = &mut tables[usize::from(partition)];
-            *table = table.anew();
-        }
-    })?;
-    grow_to(&mut tables, opened.lanes.len());
-    let recovered: usize = tables.iter().map(TaskTable::unended).sum();
+    let limits = TableLimits::from(&config.tasks);
+    let mut recovering = Recovering::new(types, cores, unix_ms, limits);
+    let opened = open::open(settings, &seat, bells, &mut |replayed| recovering.take(replayed))?;
+    let beginnings = recovering.finish(opened.lanes);
+    let tables = || beginnings.iter().map(|beginning| &beginning.table);
+    let recovered: usize = tables().map(TaskTable::unended).sum();
     for (type_index, added) in types.iter().skip(configured) {
-        let waiting: usize = tables.iter().map(|table| table.count_cold(type_index)).sum();
+        let waiting: usize = tables().map(|table| table.count_cold(type_index)).sum();
         if waiting > 0 {
             tracing::warn!(
                 agent_type = added.name,
@@ -113,14 +91,13 @@ pub(super) fn from_log(
     if recovered > 0 {
         tracing::info!(tasks = recovered, "unended tasks were found in the log and go on");
     }
-    let logs = opened.lanes.into_iter().map(TaskLog::Durable);
     let partitions = Partitions {
         keyed: opened.first_partitions,
-        all: tables.len() as PartitionIndex,
+        all: beginnings.len() as PartitionIndex,
         clustered: seat.links.is_some(),
     };
     Ok(Recovered {
-        tables: logs.zip(tables).map(|(log, table)| Beginning { log, table }).collect(),
+        tables: beginnings,
         partitions,
         durable: Some((opened.thread, opened.reader)),
         cluster: Some(opened.cluster),

@@ -18,7 +18,7 @@ use crate::{
         reader::{CoreReader, ReadError},
     },
     registry::TypeIndex,
-    runtime::{executor, process},
+    runtime::process,
     task::{ColdKey, Cursor, Death, Fingerprint, Key, Live, Moving, Place, Recorded},
     wire::{api::TaskStatus, id::TaskId},
 };
@@ -138,10 +138,10 @@ impl Shard {
         }
         let Some(reader) = partition.backlog.reader.take() else { return };
         let inbox = self.kernel.inbox.clone();
-        executor::spawn(async move {
+        self.futures.push(Box::pin(async move {
             let read = read_records(place, reader, to_read).await;
             inbox.push(Ask::ReadBack(Box::new(read)));
-        });
+        }));
     }
 
     /// Uses what was read.

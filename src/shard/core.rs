@@ -24,6 +24,7 @@ use crate::{
         letter::Response,
     },
 };
+use futures_util::future::LocalBoxFuture;
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -49,6 +50,8 @@ pub struct Start {
     pub tables: Vec<Beginning>,
     /// What reads the log back, when there is one.
     pub reader: Option<SegmentReader>,
+    /// What the ids of tasks follow from.
+    pub seed: u64,
 }
 
 /// What one worker core owns.
@@ -64,6 +67,8 @@ pub struct Shard {
     started: Instant,
     /// Whether answers were given to futures of this core, which want to run.
     pub(super) woke_futures: bool,
+    /// Futures that the core is to run.
+    pub(super) futures: Vec<LocalBoxFuture<'static, ()>>,
 }
 
 impl Shard {
@@ -82,8 +87,9 @@ impl Shard {
         let partitions = tables.map(|begin| Partition::new(begin, reader(), start.unix_ms));
         let tasks = Tasks::new(types.len(), links.cores(), partitions.collect());
         let pools = Pools::new(index, &types, &config.agents);
-        let kernel =
+        let mut kernel =
             Kernel::new(index, types, links, start.partitions, start.cluster, &config.agents);
+        kernel.random = fastrand::Rng::with_seed(start.seed);
         Self {
             kernel,
             agents: Agents::new(index, config.agents.max_per_core),
@@ -93,6 +99,7 @@ impl Shard {
             current: None,
             started: start.at,
             woke_futures: false,
+            futures: Vec::new(),
         }
     }
 
@@ -105,6 +112,18 @@ impl Shard {
     #[inline]
     pub fn read_clock(&mut self) {
         self.kernel.now_us = self.started.elapsed().as_micros() as u64;
+    }
+
+    /// Sets the clock for everything that happens until it is set or read again: microseconds since
+    /// the node started, never less than before.
+    pub fn set_clock(&mut self, now_us: u64) {
+        self.kernel.now_us = now_us;
+    }
+
+    /// Futures that the core is to run from now on, beside its turns: they read the log.
+    #[inline]
+    pub fn take_futures(&mut self) -> Vec<LocalBoxFuture<'static, ()>> {
+        std::mem::take(&mut self.futures)
     }
 
     /// Counters as they are now.

@@ -137,7 +137,7 @@ pub struct Kernel {
     partitions: Partitions,
     /// Who leads what, when other nodes may lead some.
     pub(super) cluster: Option<Arc<Cluster>>,
-    random: fastrand::Rng,
+    pub(super) random: fastrand::Rng,
     next_host: usize,
     pub(super) next_partition: PartitionIndex,
 }

@@ -34,6 +34,7 @@ pub mod partition;
 mod placing;
 mod pools;
 mod reads;
+pub mod recovering;
 pub mod remote;
 mod requests;
 pub mod run;

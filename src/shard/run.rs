@@ -183,6 +183,7 @@ impl Core {
         let mut shard = self.shard.borrow_mut();
         shard.read_clock();
         let worked = shard.turn();
+        shard.take_futures().into_iter().for_each(executor::spawn);
         let woke_futures = std::mem::take(&mut shard.woke_futures);
         Turn {
             worked: worked || jobs > 0,

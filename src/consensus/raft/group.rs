@@ -404,6 +404,11 @@ impl Group {
         self.raft.store().stored(index)
     }
 
+    /// The term of an entry that its log holds, or of the point.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        self.raft.store().term_at(index)
+    }
+
     /// The point that its log begins behind.
     pub fn point(&self) -> Point {
         self.raft.store().point()

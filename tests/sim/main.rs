@@ -1,0 +1,160 @@
+//! The simulator: the log threads and shards of a cluster, their disks, the network and clients, in
+//! one thread, moved by a seed.
+//!
+//! `cargo test --test sim -- --seed N` replays one seed, `--trace` prints what happens,
+//! `--seeds A..B` runs many. What it says of a seed that fails replays it.
+
+mod check;
+mod clients;
+mod faults;
+mod network;
+mod node;
+mod oracle;
+mod trace;
+mod world;
+
+use std::{
+    cell::RefCell,
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+use world::{Options, STEPS, Summary, World};
+
+/// Seeds that run when none are named.
+const SEEDS: u64 = 300;
+/// Steps of the phase in which things fail, when nobody says.
+const STEPS_A_SEED: u64 = 4_000;
+/// Seeds that failed once.
+const REGRESSIONS: [u64; 0] = [];
+
+const HELP: &str = "\
+Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--trace] [--twice]
+
+  --seed N      runs one seed
+  --seeds A..B  runs the seeds from A up to B
+  --steps N     steps in which things fail (4000)
+  --trace       prints what happens
+  --twice       runs each seed twice and compares the hashes of what happened";
+
+thread_local! {
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+struct Arguments {
+    seeds: Vec<u64>,
+    steps: u64,
+    prints: bool,
+    twice: bool,
+}
+
+fn arguments() -> Result<Option<Arguments>, String> {
+    let mut arguments = Arguments {
+        seeds: REGRESSIONS.into_iter().chain(0..SEEDS).collect(),
+        steps: STEPS_A_SEED,
+        prints: false,
+        twice: false,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let text = words.next().ok_or(format!("{word} wants a value"))?;
+            Ok::<_, String>(text.replace('_', ""))
+        };
+        let parse = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+        match &*word {
+            "--seed" => arguments.seeds = vec![parse(&number()?)?],
+            "--seeds" => {
+                let text = number()?;
+                let (from, to) = text.split_once("..").ok_or("--seeds wants A..B")?;
+                arguments.seeds = (parse(from)?..parse(to)?).collect();
+            }
+            "--steps" => arguments.steps = parse(&number()?)?,
+            "--trace" => arguments.prints = true,
+            "--twice" => arguments.twice = true,
+            "--help" => return Err(HELP.to_owned()),
+            // What cargo tells the harness of unit tests.
+            word if word.starts_with("--") => {}
+            // A filter of tests.
+            word if !"sim".contains(word) => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(Some(arguments))
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    let begun = Instant::now();
+    let next = AtomicU64::new(0);
+    let (total, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(arguments.seeds.len());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let place = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some(&seed) = arguments.seeds.get(place) else { return };
+                    match run(&arguments, seed) {
+                        Ok(summary) => total.lock().expect("no panic").push((place, summary)),
+                        Err(text) => {
+                            println!("{text}");
+                            failed.lock().expect("no panic").push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut runs = total.into_inner().expect("no panic");
+    runs.sort_by_key(|(place, _)| *place);
+    let mut all = Summary::default();
+    runs.iter().for_each(|(_, summary)| all.add(summary));
+    println!("{} seeds in {:.1} s: {all:?}", arguments.seeds.len(), begun.elapsed().as_secs_f64());
+    let mut failed = failed.into_inner().expect("no panic");
+    failed.sort_unstable();
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("{} seeds failed: {failed:?}", failed.len());
+    ExitCode::FAILURE
+}
+
+/// Runs a seed; an error says how to see it again.
+fn run(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
+    let options = Options { seed, steps: arguments.steps, prints: arguments.prints };
+    let run = || {
+        panic::catch_unwind(AssertUnwindSafe(|| World::new(options).run())).map_err(|_| {
+            let (steps, why) = (STEPS.get(), PANIC.take());
+            let steps_asked = match arguments.steps {
+                STEPS_A_SEED => String::new(),
+                steps => format!(" --steps {steps}"),
+            };
+            format!(
+                "seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
+                 --seed {seed}{steps_asked} --trace"
+            )
+        })
+    };
+    let summary = run()?;
+    if arguments.twice {
+        let again = run()?;
+        if again != summary {
+            return Err(format!("seed {seed} is not the same twice: {summary:?}, {again:?}"));
+        }
+    }
+    Ok(summary)
+}

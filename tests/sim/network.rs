@@ -1,0 +1,332 @@
+//! The network between the nodes: connections that keep the order of what they carry, and fail.
+//!
+//! What it knows of real ones: a message takes a time; a way that is clogged holds everything back,
+//! in one direction or both; a connection that breaks takes along what was under way, and both ends
+//! hear of it, not at the same time; what was sent before a connection is there may wait for it or
+//! be dropped.
+
+use crate::trace::{Trace, note};
+use bytes::Bytes;
+use coreflow::{
+    consensus::{
+        assemble::Helper,
+        book::Book,
+        links::{Heard, LinkStatus, Links},
+        peers::NodeId,
+        raft::{Message, message},
+        simulated::SimulatedDisk,
+    },
+    runtime::doorbell::Doorbell,
+    wire::id::PartitionIndex,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Messages that wait for a connection, at most.
+const WAITING_MAX: usize = 64;
+/// Messages that a node takes in one turn.
+const RECEIVED_MAX: usize = 64;
+/// Looks for a free segment after which a node whose disk stays full is ended.
+const PAUSES_MAX: u32 = 3_000;
+
+/// What travels.
+enum Parcel {
+    Message(Bytes),
+    Book(String),
+}
+
+/// One direction between two nodes.
+#[derive(Default)]
+struct Way {
+    under_way: VecDeque<(u64, Parcel)>,
+    clogged_until_us: u64,
+}
+
+/// How badly the network does.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// A message takes at least this long, microseconds.
+    pub delay_us_min: u64,
+    /// And at most this long.
+    pub delay_us_max: u64,
+    /// Of a thousand messages, how many are lost.
+    pub lost: u32,
+}
+
+struct State {
+    rng: fastrand::Rng,
+    trace: Trace,
+    now_us: u64,
+    weather: Weather,
+    ways: BTreeMap<(NodeId, NodeId), Way>,
+    /// Pairs that are connected, the lower number first.
+    connected: BTreeMap<(NodeId, NodeId), bool>,
+    /// What nodes are to hear of their connections, by who hears it.
+    notices: BTreeMap<NodeId, VecDeque<(u64, NodeId, bool)>>,
+    /// Nodes that run.
+    up: BTreeMap<NodeId, bool>,
+    delivered: u64,
+}
+
+/// A handle of the network; clones are the same one.
+#[derive(Clone)]
+pub struct Network(Rc<RefCell<State>>);
+
+fn pair(one: NodeId, other: NodeId) -> (NodeId, NodeId) {
+    (one.min(other), one.max(other))
+}
+
+impl Network {
+    /// A network of these nodes, none of which runs.
+    pub fn new(seed: u64, nodes: u64, weather: Weather, trace: Trace) -> Self {
+        let pairs = (1..=nodes).flat_map(|from| (1..=nodes).map(move |to| (from, to)));
+        let pairs = pairs.filter(|(from, to)| from != to);
+        Self(Rc::new(RefCell::new(State {
+            rng: fastrand::Rng::with_seed(seed),
+            trace,
+            now_us: 0,
+            weather,
+            ways: pairs.clone().map(|pair| (pair, Way::default())).collect(),
+            connected: pairs.filter(|(from, to)| from < to).map(|pair| (pair, false)).collect(),
+            notices: (1..=nodes).map(|node| (node, VecDeque::new())).collect(),
+            up: (1..=nodes).map(|node| (node, false)).collect(),
+            delivered: 0,
+        })))
+    }
+
+    /// How badly it does from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        self.0.borrow_mut().weather = weather;
+    }
+
+    /// Messages that arrived.
+    pub fn delivered(&self) -> u64 {
+        self.0.borrow().delivered
+    }
+
+    /// A node runs, or does not any more: its connections break.
+    pub fn set_up(&self, node: NodeId, is_up: bool) {
+        let state = &mut *self.0.borrow_mut();
+        state.up.insert(node, is_up);
+        state.notices.insert(node, VecDeque::new());
+        let others: Vec<_> = state.up.keys().copied().filter(|other| *other != node).collect();
+        others.into_iter().for_each(|other| state.cut(node, other));
+        if !is_up {
+            state.notices.insert(node, VecDeque::new());
+        }
+    }
+
+    /// The connection of two nodes breaks.
+    pub fn cut(&self, one: NodeId, other: NodeId) {
+        self.0.borrow_mut().cut(one, other);
+    }
+
+    /// Nothing gets from one node to another for a time.
+    pub fn clog(&self, from: NodeId, to: NodeId, for_us: u64) {
+        let state = &mut *self.0.borrow_mut();
+        let until_us = state.now_us + for_us;
+        let way = state.ways.get_mut(&(from, to)).expect("it exists");
+        way.clogged_until_us = way.clogged_until_us.max(until_us);
+    }
+
+    /// Nothing is clogged any more.
+    pub fn heal(&self) {
+        self.0.borrow_mut().ways.values_mut().for_each(|way| way.clogged_until_us = 0);
+    }
+
+    /// Time passes: connections are made, and break that were clogged for long.
+    pub fn advance(&self, now_us: u64) {
+        let state = &mut *self.0.borrow_mut();
+        state.now_us = now_us;
+        let pairs: Vec<_> = state.connected.iter().map(|(pair, is)| (*pair, *is)).collect();
+        for ((one, other), is_connected) in pairs {
+            let is_clogged = |way: (NodeId, NodeId)| state.ways[&way].clogged_until_us > now_us;
+            let clogged = is_clogged((one, other)) || is_clogged((other, one));
+            let both_up = state.up[&one] && state.up[&other];
+            if is_connected && clogged && state.rng.u32(..2_000) == 0 {
+                state.cut(one, other);
+            } else if !is_connected && !clogged && both_up && state.rng.u32(..20) == 0 {
+                state.connect(one, other);
+            }
+        }
+    }
+}
+
+impl State {
+    fn cut(&mut self, one: NodeId, other: NodeId) {
+        for way in [(one, other), (other, one)] {
+            self.ways.get_mut(&way).expect("it exists").under_way.clear();
+        }
+        if std::mem::replace(self.connected.get_mut(&pair(one, other)).expect("it exists"), false) {
+            note!(self.trace, "net: {one} and {other} are cut");
+            self.notify(one, other, false);
+            self.notify(other, one, false);
+        }
+    }
+
+    fn connect(&mut self, one: NodeId, other: NodeId) {
+        note!(self.trace, "net: {one} and {other} are connected");
+        self.connected.insert(pair(one, other), true);
+        self.notify(one, other, true);
+        self.notify(other, one, true);
+        let now_us = self.now_us;
+        for way in [(one, other), (other, one)] {
+            let mut due_us = now_us;
+            for (at_us, _) in &mut self.ways.get_mut(&way).expect("it exists").under_way {
+                due_us += self.rng.u64(..200);
+                *at_us = due_us;
+            }
+        }
+    }
+
+    fn notify(&mut self, node: NodeId, of: NodeId, is_connected: bool) {
+        let queue = self.notices.get_mut(&node).expect("it exists");
+        let due_us = self.now_us + self.rng.u64(..20_000);
+        let due_us = due_us.max(queue.back().map_or(0, |(last, ..)| *last));
+        queue.push_back((due_us, of, is_connected));
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, parcel: Parcel) {
+        let Some(way) = self.ways.get_mut(&(from, to)) else { return };
+        if self.rng.u32(..1_000) < self.weather.lost {
+            note!(self.trace, "net: {from} to {to} is lost");
+            return;
+        }
+        let is_connected = self.connected[&pair(from, to)];
+        if !is_connected && way.under_way.len() >= WAITING_MAX {
+            return;
+        }
+        let delay_us = self.rng.u64(self.weather.delay_us_min..=self.weather.delay_us_max);
+        // A connection keeps the order.
+        let last_us = way.under_way.back().map_or(0, |(last, _)| *last);
+        let due_us = if is_connected { last_us.max(self.now_us + delay_us) } else { u64::MAX };
+        way.under_way.push_back((due_us, parcel));
+    }
+
+    /// What comes next to a node.
+    fn next_for(&mut self, to: NodeId) -> Option<Heard> {
+        let notices = self.notices.get_mut(&to).expect("it exists");
+        if notices.front().is_some_and(|(due_us, ..)| *due_us <= self.now_us) {
+            let (_, of, is_connected) = notices.pop_front().expect("it was seen");
+            return Some(if is_connected { Heard::Connected(of) } else { Heard::Lost(of) });
+        }
+        let now_us = self.now_us;
+        let is_due = |way: &Way| {
+            way.clogged_until_us <= now_us
+                && way.under_way.front().is_some_and(|(due_us, _)| *due_us <= now_us)
+        };
+        let due: Vec<_> =
+            self.ways.iter().filter(|((_, of), way)| *of == to && is_due(way)).collect();
+        if due.is_empty() {
+            return None;
+        }
+        let from = due[self.rng.usize(..due.len())].0.0;
+        let way = self.ways.get_mut(&(from, to)).expect("it exists");
+        let (_, parcel) = way.under_way.pop_front().expect("it was seen");
+        self.delivered += 1;
+        Some(match parcel {
+            Parcel::Book(text) => Heard::Book(Book::from_text(&text).expect("a node wrote it")),
+            Parcel::Message(bytes) => {
+                let (partition, message) = message::decode(&bytes).expect("a node wrote it");
+                note!(
+                    self.trace,
+                    "{to} hears {from} in {partition}: {:?} term {} index {} entries {} commit {} {}",
+                    message.get_msg_type(),
+                    message.term,
+                    message.index,
+                    message.entries.len(),
+                    message.commit,
+                    crc32fast::hash(&bytes)
+                );
+                Heard::Message(partition, message)
+            }
+        })
+    }
+}
+
+/// A node's links.
+pub struct SimLinks {
+    me: NodeId,
+    network: Network,
+    helper: Rc<RefCell<Option<Helper<SimulatedDisk>>>>,
+    stop: Rc<RefCell<Option<Arc<AtomicBool>>>>,
+    /// What was waited for a segment beyond the time of the turn, microseconds.
+    paused_us: Rc<Cell<u64>>,
+    pauses: u32,
+    now: Instant,
+}
+
+impl SimLinks {
+    /// Links of a node whose helper and whose end are told later.
+    pub fn new(
+        me: NodeId,
+        network: Network,
+        helper: Rc<RefCell<Option<Helper<SimulatedDisk>>>>,
+        stop: Rc<RefCell<Option<Arc<AtomicBool>>>>,
+        paused_us: Rc<Cell<u64>>,
+        now: Instant,
+    ) -> Self {
+        Self { me, network, helper, stop, paused_us, pauses: 0, now }
+    }
+}
+
+impl Links for SimLinks {
+    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard)) {
+        self.now = now;
+        for _ in 0..RECEIVED_MAX {
+            let Some(heard) = self.network.0.borrow_mut().next_for(self.me) else { break };
+            hear(heard);
+        }
+    }
+
+    fn send(&mut self, partition: PartitionIndex, message: &Message) {
+        let mut bytes = Vec::new();
+        message::encode(partition, message, &mut bytes);
+        self.network.0.borrow_mut().send(self.me, message.to, Parcel::Message(bytes.into()));
+    }
+
+    fn send_book(&mut self, to: NodeId, book: &Book) {
+        self.network.0.borrow_mut().send(self.me, to, Parcel::Book(book.to_text()));
+    }
+
+    fn flush(&mut self, _: Instant) {}
+
+    fn set_peer(&mut self, _: Instant, _: NodeId, _: SocketAddr) {}
+
+    fn remove_peer(&mut self, node: NodeId) {
+        self.network.cut(self.me, node);
+    }
+
+    fn status(&self, node: NodeId) -> LinkStatus {
+        let state = self.network.0.borrow();
+        let is_connected = state.connected.get(&pair(self.me, node)).copied().unwrap_or(false);
+        LinkStatus { is_connected, ..LinkStatus::default() }
+    }
+
+    fn wait(&mut self, _: Instant, _: Option<Duration>, _: &Doorbell) {
+        unreachable!("the simulator decides when a turn comes");
+    }
+
+    fn pause(&mut self, limit: Duration, _: &Doorbell) -> Instant {
+        if let Some(helper) = &mut *self.helper.borrow_mut() {
+            helper.step();
+        }
+        self.pauses += 1;
+        if self.pauses > PAUSES_MAX
+            && let Some(stop) = &*self.stop.borrow()
+        {
+            stop.store(true, Ordering::Release);
+        }
+        self.paused_us.set(self.paused_us.get() + limit.as_micros() as u64);
+        self.now + Duration::from_micros(self.paused_us.get())
+    }
+}

@@ -1,0 +1,298 @@
+//! A node: the production parts of one, over a simulated disk and links, without threads.
+
+use crate::{
+    network::{Network, SimLinks},
+    trace::{Trace, note},
+};
+use coreflow::{
+    config::Config,
+    consensus::{
+        assemble::{
+            After, Assembled, Helper, Keeper, Sizes, Surroundings, Unfit, Unreadable, assemble,
+            read,
+        },
+        book::Book,
+        cluster::{Address, Cluster},
+        open::Seat as ClusterSeat,
+        peers::NodeId,
+        reader::SegmentReader,
+        simulated::SimulatedDisk,
+    },
+    runtime::mesh::mesh,
+    shard::{
+        core::{Partitions, Shard, Start},
+        recovering::Recovering,
+        remote::Seat,
+        types::{TypeSpec, Types},
+    },
+    task::TableLimits,
+    wire::{api::AgentKind, batch::Batch, id::PartitionIndex},
+};
+use futures_util::{future::LocalBoxFuture, task::noop_waker_ref};
+use std::{
+    cell::{Cell, RefCell},
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Context,
+    time::{Duration, Instant},
+};
+
+/// The agent type of all tasks.
+pub const TYPE: &str = "work";
+/// Unix time at which a run begins, milliseconds.
+const EPOCH_UNIX_MS: u64 = 1_700_000_000_000;
+
+/// What all nodes of a run have in common.
+pub struct Common {
+    /// Who votes at the beginning.
+    pub voters: Vec<NodeId>,
+    /// All nodes that there may be.
+    pub nodes: Vec<(NodeId, Address)>,
+    /// How many partitions there are.
+    pub partitions: PartitionIndex,
+    /// Sizes of the logs.
+    pub sizes: Sizes,
+    /// Milliseconds of a tick.
+    pub tick_ms: u64,
+    /// Leaders are spread.
+    pub balance: bool,
+    /// The tuning.
+    pub config: Config,
+    /// The time 0 of the run.
+    pub zero: Instant,
+}
+
+/// A made-up address of a node.
+pub fn address(node: NodeId) -> Address {
+    let at = |port| SocketAddr::from((Ipv4Addr::new(10, 0, 0, node as u8), port));
+    Address { peers: at(7452), rpc: at(7450) }
+}
+
+/// How a node ended, or why it could not begin.
+#[derive(Debug)]
+pub enum Down {
+    /// The disk failed.
+    Disk(String),
+    /// The log is damaged.
+    Damaged(String),
+}
+
+/// What of a node is gone when its process ends.
+pub struct Running {
+    pub keeper: Keeper<SimulatedDisk, SimLinks>,
+    helper: Rc<RefCell<Option<Helper<SimulatedDisk>>>>,
+    pub shard: Shard,
+    pub cluster: Arc<Cluster>,
+    stop: Arc<AtomicBool>,
+    paused_us: Rc<Cell<u64>>,
+    /// Reads of the log that are under way.
+    reads: Vec<LocalBoxFuture<'static, ()>>,
+    began_us: u64,
+}
+
+/// A node.
+pub struct Node {
+    pub id: NodeId,
+    pub disk: SimulatedDisk,
+    pub running: Option<Running>,
+    /// How often it was started.
+    pub boots: u64,
+    /// Its log thread is busy until then.
+    pub keeper_busy_us: u64,
+    /// Its shard's core is busy until then.
+    pub shard_busy_us: u64,
+    /// How far its clock is ahead, milliseconds.
+    pub skew_ms: u64,
+    /// It is to end in good order.
+    pub is_leaving: bool,
+}
+
+impl Node {
+    /// A node with an empty disk.
+    pub fn new(id: NodeId, skew_ms: u64) -> Self {
+        Self {
+            id,
+            disk: SimulatedDisk::default(),
+            running: None,
+            boots: 0,
+            keeper_busy_us: 0,
+            shard_busy_us: 0,
+            skew_ms,
+            is_leaving: false,
+        }
+    }
+
+    /// Starts it with what its disk has.
+    pub fn start(
+        &mut self,
+        common: &Common,
+        network: &Network,
+        seed: u64,
+        now_us: u64,
+    ) -> Result<(), Down> {
+        assert!(self.running.is_none(), "it runs");
+        self.disk = self.disk.restarted();
+        self.boots += 1;
+        let unix_ms = EPOCH_UNIX_MS + now_us / 1000 + self.skew_ms;
+        let voters =
+            if common.voters.contains(&self.id) { common.voters.clone() } else { Vec::new() };
+        let seat = ClusterSeat {
+            node: self.id,
+            voters,
+            partitions: Some(common.partitions),
+            tick_ms: common.tick_ms,
+            nodes: common.nodes.clone(),
+            links: None,
+        };
+        let mut ports = mesh::<Batch>(1, common.config.mesh.ring_batches).expect("descriptors");
+        let port = ports.pop().expect("one core has one port");
+        let mut types = Types::new(vec![work_type()]);
+        let limits = TableLimits::from(&common.config.tasks);
+        let mut recovering = Recovering::new(&mut types, 1, unix_ms, limits);
+        let found = read(&mut self.disk, &seat, 1, &mut |replayed| recovering.take(replayed));
+        let found = found.map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(findings) => Down::Damaged(findings[0].to_string()),
+            Unreadable::Io(error) => Down::Disk(error.to_string()),
+            Unreadable::Cores(_) => unreachable!("there is one core"),
+        })?;
+        let now = common.zero + Duration::from_micros(now_us);
+        let (helper, stop, paused_us) = (Rc::default(), Rc::default(), Rc::new(Cell::new(0)));
+        let links = SimLinks::new(
+            self.id,
+            network.clone(),
+            Rc::clone(&helper),
+            Rc::clone(&stop),
+            paused_us.clone(),
+            now,
+        );
+        let surroundings = Surroundings {
+            disk: self.disk.clone(),
+            links,
+            book: Book::of_configuration(&common.nodes),
+            book_file: None,
+            now,
+            name: 1 + u128::from(self.id),
+            seed,
+            balance: common.balance,
+        };
+        let assembled = assemble(common.sizes, &seat, &port.bells, found, surroundings);
+        let assembled = assembled.map_err(|unfit| match unfit {
+            Unfit::Unwritable(fatal) => Down::Disk(fatal.to_string()),
+            Unfit::Io(error) => panic!("the groups of node {} are not whole: {error}", self.id),
+        })?;
+        let Assembled { keeper, helper: works, lanes, cluster, directory, stop: ends, .. } =
+            assembled;
+        *helper.borrow_mut() = Some(works);
+        *stop.borrow_mut() = Some(ends.clone());
+        let start = Start {
+            at: now,
+            unix_ms,
+            partitions: Partitions {
+                keyed: common.partitions,
+                all: common.partitions,
+                clustered: common.nodes.len() > 1,
+            },
+            cluster: Some(cluster.clone()),
+            tables: recovering.finish(lanes),
+            reader: Some(SegmentReader::simulated(self.disk.clone(), directory)),
+            seed: seed ^ 0x5eed,
+        };
+        let mut shard = Shard::new(port, Arc::new(types), &common.config, start);
+        shard.set_clock(0);
+        shard.start_pools();
+        self.running = Some(Running {
+            keeper,
+            helper,
+            shard,
+            cluster,
+            stop: ends,
+            paused_us,
+            reads: Vec::new(),
+            began_us: now_us,
+        });
+        self.is_leaving = false;
+        Ok(())
+    }
+
+    /// The process is gone.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Makes it end in good order.
+    pub fn leave(&mut self) {
+        if let Some(running) = &self.running {
+            running.stop.store(true, Ordering::Release);
+            self.is_leaving = true;
+        }
+    }
+
+    /// A turn of its log thread; whether there is another one ever.
+    pub fn turn_keeper(
+        &mut self,
+        common: &Common,
+        now_us: u64,
+        write_us: impl FnOnce() -> u64,
+    ) -> Result<bool, Down> {
+        let Some(running) = &mut self.running else { return Ok(true) };
+        let writes = self.disk.writes();
+        running.paused_us.set(0);
+        let now = common.zero + Duration::from_micros(now_us);
+        let after = running.keeper.turn(now).map_err(|fatal| Down::Disk(fatal.to_string()))?;
+        let mut busy_us = running.paused_us.get();
+        if self.disk.writes() > writes {
+            busy_us += write_us();
+        }
+        self.keeper_busy_us = now_us + busy_us;
+        Ok(after != After::End)
+    }
+
+    /// A turn of its core.
+    pub fn turn_shard(&mut self, now_us: u64) {
+        let Some(running) = &mut self.running else { return };
+        running.shard.set_clock(now_us - running.began_us);
+        running.shard.turn();
+        running.reads.extend(running.shard.take_futures());
+    }
+
+    /// Reads of the log end, and the helper does a piece of work.
+    pub fn do_io(&mut self, trace: &Trace, rng: &mut fastrand::Rng) {
+        let Some(running) = &mut self.running else { return };
+        if !running.reads.is_empty() && rng.bool() {
+            let mut read = running.reads.swap_remove(rng.usize(..running.reads.len()));
+            let polled = read.as_mut().poll(&mut Context::from_waker(noop_waker_ref()));
+            assert!(polled.is_ready(), "a simulated disk keeps nobody waiting");
+        }
+        if rng.bool()
+            && let Some(helper) = &mut *running.helper.borrow_mut()
+            && helper.step()
+        {
+            note!(trace, "{} helper", self.id);
+        }
+    }
+
+    /// The shard at a time, for whoever asks it something.
+    pub fn shard_at(&mut self, now_us: u64) -> Option<&mut Shard> {
+        let running = self.running.as_mut()?;
+        running.shard.set_clock(now_us - running.began_us);
+        Some(&mut running.shard)
+    }
+}
+
+fn work_type() -> TypeSpec {
+    TypeSpec {
+        name: TYPE.to_owned(),
+        kind: AgentKind::Remote,
+        max_tasks: 1,
+        min: 0,
+        max: 1_000,
+        warmup_delay_ms: 0,
+        idle_timeout_ms: 0,
+        hosts: vec![0],
+        factory: Arc::new(|| Box::new(Seat)),
+    }
+}

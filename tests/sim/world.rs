@@ -1,0 +1,344 @@
+//! A run: nodes, network, clients and faults, moved by one seed.
+//!
+//! First a phase in which things fail, then one in which nothing does any more: then all that was
+//! accepted must end, and all replicas agree.
+
+use crate::{
+    check::Checker,
+    clients::{Clients, Habits},
+    faults::{Faults, crash},
+    network::{Network, Weather},
+    node::{Common, Down, Node, address},
+    trace::{Trace, note},
+};
+use coreflow::{
+    config::Config,
+    consensus::{assemble::Sizes, cluster::PartitionStatus},
+};
+use std::{cell::Cell, time::Instant};
+
+thread_local! {
+    /// Steps of the run on this thread, for whoever tells where it failed.
+    pub static STEPS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// New tasks that must be accepted and end once nothing fails any more.
+const LATE_TASKS: usize = 12;
+/// Steps in which everything must have ended once nothing fails any more.
+const LIVE_STEPS: u64 = 60_000;
+/// Steps between two looks whether it has.
+const LOOK_STEPS: u64 = 64;
+/// Fraction of a segment.
+const PAGE: u64 = 4096;
+
+/// What a run is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub seed: u64,
+    /// Steps of the phase in which things fail.
+    pub steps: u64,
+    pub prints: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub hash: u64,
+    pub events: u64,
+    pub steps: u64,
+    pub virtual_us: u64,
+    pub tasks: u64,
+    pub acknowledged: u64,
+    pub uncertain: u64,
+    pub refused: u64,
+    pub ends: u64,
+    pub reads: u64,
+    pub messages: u64,
+    pub elections: u64,
+    pub entries: u64,
+    pub boots: u64,
+}
+
+impl Summary {
+    /// Adds another run's figures; the hash is mixed.
+    pub fn add(&mut self, other: &Self) {
+        self.hash = self.hash.wrapping_mul(31).wrapping_add(other.hash);
+        self.events += other.events;
+        self.steps += other.steps;
+        self.virtual_us += other.virtual_us;
+        self.tasks += other.tasks;
+        self.acknowledged += other.acknowledged;
+        self.uncertain += other.uncertain;
+        self.refused += other.refused;
+        self.ends += other.ends;
+        self.reads += other.reads;
+        self.messages += other.messages;
+        self.elections += other.elections;
+        self.entries += other.entries;
+        self.boots += other.boots;
+    }
+}
+
+pub struct World {
+    rng: fastrand::Rng,
+    trace: Trace,
+    now_us: u64,
+    /// A step takes at most so long, microseconds.
+    step_us: u64,
+    /// A write takes at most so long, microseconds.
+    write_us: u64,
+    common: Common,
+    nodes: Vec<Node>,
+    /// When nodes that are down start.
+    start_at_us: Vec<u64>,
+    network: Network,
+    clients: Clients,
+    checker: Checker,
+    faults: Faults,
+    options: Options,
+    steps: u64,
+}
+
+impl World {
+    pub fn new(options: Options) -> Self {
+        let mut rng = fastrand::Rng::with_seed(options.seed);
+        let trace = Trace::new(options.prints);
+        let count = [1, 3, 3, 3, 5][rng.usize(..5)];
+        let partitions = rng.u16(1..=4);
+        let segment_bytes = [16, 24, 40, 64][rng.usize(..4)] * PAGE;
+        let sizes = Sizes {
+            segment_bytes,
+            keep_bytes: rng.u64(3..12) * segment_bytes,
+            block_bytes: rng.usize(1..=8) * 1024,
+            cache_bytes: [0, 8 << 10, 1 << 20][rng.usize(..3)],
+        };
+        let weather = Weather {
+            delay_us_min: rng.u64(..500),
+            delay_us_max: 500 + rng.u64(..20_000),
+            lost: [0, 0, 5, 50][rng.usize(..4)],
+        };
+        let habits = Habits {
+            tasks: rng.usize(40..400),
+            keyed: rng.u32(..50),
+            delayed: rng.u32(..30),
+            failing: rng.u32(..40),
+            forgotten: rng.u32(..20),
+            bytes: [16, 600, 6_000][rng.usize(..3)],
+        };
+        let common = Common {
+            voters: (1..=count).collect(),
+            nodes: (1..=count).map(|node| (node, address(node))).collect(),
+            partitions,
+            sizes,
+            tick_ms: 10,
+            balance: rng.bool(),
+            config: config(),
+            zero: Instant::now(),
+        };
+        let network = Network::new(rng.u64(..), count, weather, trace.clone());
+        let nodes = (1..=count).map(|node| Node::new(node, rng.u64(..100))).collect();
+        let faults = Faults::random(&mut rng);
+        note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");
+        note!(trace, "{habits:?}, {faults:?}");
+        let clients = Clients::new(rng.u64(..), count as usize, habits, trace.clone());
+        Self {
+            trace,
+            now_us: 1_000,
+            step_us: rng.u64(300..4_000),
+            write_us: [50, 500, 5_000, 60_000][rng.usize(..4)],
+            common,
+            nodes,
+            start_at_us: vec![0; count as usize],
+            network,
+            clients,
+            checker: Checker::new(partitions),
+            faults,
+            options,
+            steps: 0,
+            rng,
+        }
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Panics
+    /// When something does not hold.
+    pub fn run(mut self) -> Summary {
+        for _ in 0..self.options.steps {
+            self.step(true);
+        }
+        self.heal();
+        let deadline = self.steps + LIVE_STEPS;
+        loop {
+            for _ in 0..LOOK_STEPS {
+                self.step(false);
+            }
+            if self.is_over() {
+                break;
+            }
+            assert!(self.steps < deadline, "it does not come to an end: {}", self.left());
+        }
+        let (hash, events) = self.trace.hash();
+        let Clients { oracle, acknowledged, uncertain, refused, .. } = &self.clients;
+        Summary {
+            hash,
+            events,
+            steps: self.steps,
+            virtual_us: self.now_us,
+            tasks: oracle.tasks.len() as u64,
+            acknowledged: *acknowledged,
+            uncertain: *uncertain,
+            refused: *refused,
+            ends: oracle.ends,
+            reads: oracle.reads,
+            messages: self.network.delivered(),
+            elections: self.checker.elections,
+            entries: self.checker.committed() as u64,
+            boots: self.nodes.iter().map(|node| node.boots).sum(),
+        }
+    }
+
+    fn step(&mut self, may_fail: bool) {
+        self.steps += 1;
+        STEPS.set(self.steps);
+        self.now_us += 1 + self.rng.u64(..self.step_us);
+        self.trace.set_time(self.now_us);
+        self.network.advance(self.now_us);
+        if may_fail {
+            let Self { faults, nodes, network, rng, trace, now_us, .. } = self;
+            faults.strike(nodes, network, rng, trace, *now_us);
+        }
+        let at = self.rng.usize(..self.nodes.len());
+        if self.nodes[at].running.is_none() {
+            self.start(at, may_fail);
+        }
+        self.turn(at);
+        let Self { clients, nodes, now_us, .. } = self;
+        clients.act(nodes, *now_us);
+    }
+
+    /// A node that is down starts when its time has come.
+    fn start(&mut self, at: usize, may_fail: bool) {
+        let start_at_us = &mut self.start_at_us[at];
+        if *start_at_us == 0 && self.steps > 1 && self.nodes[at].boots > 0 {
+            let most = if may_fail { 600_000 } else { 20_000 };
+            *start_at_us = self.now_us + self.rng.u64(..most);
+        }
+        if self.now_us < *start_at_us {
+            return;
+        }
+        *start_at_us = 0;
+        let seed = self.rng.u64(..);
+        let node = &mut self.nodes[at];
+        let started = node.start(&self.common, &self.network, seed, self.now_us);
+        note!(self.trace, "{} starts", node.id);
+        match started {
+            Ok(()) => self.network.set_up(node.id, true),
+            Err(Down::Damaged(why)) => panic!("the log of node {} is damaged: {why}", node.id),
+            Err(Down::Disk(why)) => note!(self.trace, "{} cannot: {why}", node.id),
+        }
+    }
+
+    fn turn(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let (shard_first, shard, keeper) = (self.rng.bool(), self.rng.u32(..4), self.rng.u32(..4));
+        let now_us = self.now_us;
+        if shard_first && shard > 0 && node.shard_busy_us <= now_us {
+            node.turn_shard(now_us);
+        }
+        if keeper > 0 && node.keeper_busy_us <= now_us {
+            let write_us = self.rng.u64(..self.write_us);
+            let turned = node.turn_keeper(&self.common, now_us, || write_us);
+            match turned {
+                Ok(true) => self.checker.look(node),
+                Ok(false) => {
+                    note!(self.trace, "{} has ended", node.id);
+                    crash(node, &self.network);
+                }
+                Err(down) => {
+                    note!(self.trace, "{} is down: {down:?}", node.id);
+                    crash(node, &self.network);
+                }
+            }
+        }
+        if !shard_first && shard > 0 && node.shard_busy_us <= now_us {
+            node.turn_shard(now_us);
+        }
+        node.do_io(&self.trace, &mut self.rng);
+    }
+
+    /// Nothing fails any more.
+    fn heal(&mut self) {
+        note!(self.trace, "nothing fails any more");
+        self.clients.begin_to_end(LATE_TASKS);
+        self.network.heal();
+        self.network.set_weather(Weather { delay_us_min: 100, delay_us_max: 1_000, lost: 0 });
+        self.write_us = 500;
+        for node in &mut self.nodes {
+            node.disk.set_capacity(None);
+            (node.keeper_busy_us, node.shard_busy_us) = (0, 0);
+        }
+    }
+
+    /// Whether everything has ended and everybody knows.
+    fn is_over(&mut self) -> bool {
+        if !self.clients.is_idle() || self.nodes.iter().any(|node| node.running.is_none()) {
+            return false;
+        }
+        let unended: Vec<_> = (0..self.clients.oracle.tasks.len())
+            .filter(|number| {
+                let task = &self.clients.oracle.tasks[*number];
+                task.accepted_us.is_some() && !task.is_over()
+            })
+            .collect();
+        if unended.is_empty() {
+            return self.agree();
+        }
+        let Self { clients, nodes, now_us, .. } = self;
+        for number in unended.into_iter().take(8) {
+            for node in 0..nodes.len() {
+                clients.read(nodes, node, *now_us, number, 0);
+            }
+        }
+        false
+    }
+
+    /// Whether all replicas have the same log.
+    fn agree(&self) -> bool {
+        (0..self.common.partitions).all(|partition| {
+            let mut logs = self.nodes.iter().map(|node| {
+                let running = node.running.as_ref().expect("it was seen");
+                let status = running.keeper.group(partition).expect("it exists").status();
+                (status.last, status.commit)
+            });
+            let first = logs.next().expect("there are nodes");
+            first.0 == first.1 && logs.all(|log| log == first)
+        })
+    }
+
+    fn left(&self) -> String {
+        let tasks = self.clients.oracle.tasks.iter().enumerate();
+        let unended: Vec<_> = tasks
+            .filter(|(_, task)| task.accepted_us.is_some() && !task.is_over())
+            .map(|(number, task)| (number, task.id))
+            .take(5)
+            .collect();
+        let running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+        let logs: Vec<_> = running
+            .map(|(id, running)| {
+                let status = running.cluster.status();
+                let log = |it: &PartitionStatus| (it.leader, it.term, it.last, it.committed);
+                (id, status.partitions.iter().map(log).collect::<Vec<_>>())
+            })
+            .collect();
+        let waiting = self.clients.waiting();
+        format!("{waiting}; not ended: {unended:?}; nodes (leader, term, last, commit): {logs:?}")
+    }
+}
+
+fn config() -> Config {
+    let overrides =
+        ["tasks.queue_primary=1000", "tasks.retry_base_ms=20", "tasks.retry_max_ms=200"];
+    let overrides: Vec<_> = overrides.iter().map(ToString::to_string).collect();
+    Config::parse("", "sim", &overrides).expect("the tuning is right")
+}
