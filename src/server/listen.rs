@@ -18,14 +18,15 @@ use futures_channel::mpsc;
 use futures_util::StreamExt;
 use std::{
     cell::Cell,
-    io,
+    io::{self, ErrorKind::AddrInUse},
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// How long a core waits before it accepts again after the system refused it a connection.
@@ -33,6 +34,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections on their way to a core; beyond them whoever accepts one keeps it.
 const ARRIVALS_MAX: usize = 64;
+
+/// How long an address may still be taken: the kernel closes what a killed process had in its
+/// io_uring a moment after that process is gone.
+const TAKEN_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether it is free.
+const TAKEN_LOOK: Duration = Duration::from_millis(10);
 
 /// Where a node listens, and what its connections may cost.
 #[derive(Clone, Debug)]
@@ -138,7 +145,16 @@ impl Listeners {
 /// Cores share an address, and so would another process of the same user: that one is told apart
 /// by binding the address alone first.
 fn check_free(key: &str, address: SocketAddr) -> io::Result<()> {
-    TcpListener::bind(address).map(drop).map_err(|error| explain(key, address, error))
+    let deadline = Instant::now() + TAKEN_LIMIT;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == AddrInUse && Instant::now() < deadline => {
+                thread::sleep(TAKEN_LOOK);
+            }
+            Err(error) => return Err(explain(key, address, error)),
+        }
+    }
 }
 
 fn bind(key: &str, address: SocketAddr) -> io::Result<Listener> {
@@ -334,5 +350,33 @@ pub struct CoreTime;
 impl Engine for CoreTime {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         executor::sleep(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_becomes_free_in_time_is_taken() {
+        let before = TcpListener::bind("127.0.0.1:0").expect("the system has a port");
+        let address = before.local_addr().expect("it listens");
+        let leaves = thread::spawn(move || {
+            thread::sleep(5 * TAKEN_LOOK);
+            drop(before);
+        });
+        assert!(TcpListener::bind(address).is_err(), "it is taken at first");
+        check_free("server.rpc_address", address).expect("it becomes free");
+        leaves.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn an_address_that_stays_taken_is_named() {
+        let other = TcpListener::bind("127.0.0.1:0").expect("the system has a port");
+        let address = other.local_addr().expect("it listens");
+        let error = check_free("server.rpc_address", address).expect_err("it is taken");
+        assert_eq!(error.kind(), AddrInUse);
+        let text = error.to_string();
+        assert!(text.contains(&format!("{address} (server.rpc_address)")), "{text}");
     }
 }
