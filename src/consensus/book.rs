@@ -1,8 +1,13 @@
 //! Where the nodes of a cluster can be reached.
 //!
-//! A node knows the addresses of its configuration, and those that it was told since: by somebody
-//! who asked it to, or by another node. What is newer by its version replaces what is older, so that
-//! all books become the same whatever the order in which they are told.
+//! A node knows the addresses of its configuration, and those that it was told: by somebody who asked
+//! it to, or by another node.
+//!
+//! Invariants worth naming:
+//! - Where its configuration says that a node is, there it is for this node, whatever it is told: the
+//!   way to a node may be another one from each place.
+//! - Of what is told, the newer by its version replaces the older, so that all nodes have been told
+//!   the same in the end, whatever the order.
 
 use super::{cluster::Address, peers::NodeId};
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -10,10 +15,13 @@ use std::{collections::BTreeMap, net::SocketAddr};
 /// Nodes that a book may hold: far more than a cluster may have members.
 pub const NODES_MAX: usize = 256;
 
-/// The addresses of the nodes, with the version of each.
+/// The addresses of the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Book {
+    /// What all nodes tell each other, with the version of each address.
     nodes: BTreeMap<NodeId, (u64, Address)>,
+    /// What this node's configuration says; it is not told as such.
+    configured: BTreeMap<NodeId, Address>,
 }
 
 /// Bytes that are no book.
@@ -22,12 +30,16 @@ pub struct Book {
 pub struct Unreadable;
 
 impl Book {
-    /// A book of what a configuration says: older than anything that was told.
+    /// A book of what a configuration says: for other nodes it is older than anything that was told.
     pub fn of_configuration(nodes: &[(NodeId, Address)]) -> Self {
-        Self { nodes: nodes.iter().map(|(node, address)| (*node, (0, *address))).collect() }
+        Self {
+            nodes: nodes.iter().map(|(node, address)| (*node, (0, *address))).collect(),
+            configured: nodes.iter().copied().collect(),
+        }
     }
 
-    /// Takes a newer address of a node; false when the book is full, and when it has that address.
+    /// Takes a newer address of a node, to be told to all; false when the book is full, and when it
+    /// has that address.
     pub fn learn(&mut self, node: NodeId, address: Address) -> bool {
         let version = match self.nodes.get(&node) {
             Some((_, known)) if *known == address => return false,
@@ -56,17 +68,19 @@ impl Book {
         changed
     }
 
-    /// Where a node can be reached.
+    /// Where a node can be reached from here.
     pub fn address(&self, node: NodeId) -> Option<Address> {
-        self.nodes.get(&node).map(|(_, address)| *address)
+        let told = || self.nodes.get(&node).map(|(_, address)| *address);
+        self.configured.get(&node).copied().or_else(told)
     }
 
     /// All nodes, in the order of their numbers.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, Address)> {
-        self.nodes.iter().map(|(node, (_, address))| (*node, *address))
+        let here = |node| self.configured.get(node).copied();
+        self.nodes.iter().map(move |(node, (_, told))| (*node, here(node).unwrap_or(*told)))
     }
 
-    /// As a line of text for each node: its number, the version, two addresses.
+    /// What is told, as a line of text for each node: its number, the version, two addresses.
     pub fn to_text(&self) -> String {
         let line = |(node, (version, Address { peers, rpc })): (&NodeId, &(u64, Address))| {
             format!("{node} {version} {peers} {rpc}\n")
@@ -85,7 +99,7 @@ impl Book {
             nodes.insert(node, entry);
         }
         match nodes.len() {
-            0..=NODES_MAX => Ok(Self { nodes }),
+            0..=NODES_MAX => Ok(Self { nodes, configured: BTreeMap::new() }),
             _ => Err(Unreadable),
         }
     }
@@ -121,15 +135,35 @@ mod tests {
         assert_eq!(left.merge(&right), [3]);
         assert_eq!(right.merge(&before), [1]);
         assert_eq!(left, right);
-        assert_eq!(left.address(1), Some(address(40)));
         assert_eq!(left.address(3), Some(address(50)));
         assert!(left.merge(&right).is_empty());
+        let mut stranger = Book::default();
+        assert_eq!(stranger.merge(&left), [1, 2, 3]);
+        assert_eq!(stranger.address(1), Some(address(40)));
+    }
+
+    #[test]
+    fn nodes_stay_where_the_configuration_says() {
+        let mut here = Book::of_configuration(&[(1, address(10)), (2, address(20))]);
+        let mut there = Book::of_configuration(&[(1, address(60)), (2, address(70))]);
+        // By a version of its own, and by none.
+        there.learn(1, address(80));
+        here.merge(&there);
+        there.merge(&here);
+        assert_eq!(here.to_text(), there.to_text(), "they have been told the same");
+        let at = |ports: [u16; 2]| [(1, address(ports[0])), (2, address(ports[1]))];
+        assert!(here.nodes().eq(at([10, 20])) && there.nodes().eq(at([60, 70])));
+        assert!(here.nodes().all(|(node, known)| here.address(node) == Some(known)));
+        // After a restart, too: what was kept is what was told.
+        let mut again = Book::of_configuration(&at([10, 20]));
+        again.merge(&Book::from_text(&here.to_text()).expect("it is a book"));
+        assert_eq!(again, here);
     }
 
     #[test]
     fn a_book_is_what_its_text_says_and_nothing_else_is_one() {
-        let mut book = Book::of_configuration(&[(7, address(70))]);
-        book.learn(9, address(90));
+        let mut book = Book::default();
+        assert!(book.learn(7, address(70)) && book.learn(9, address(90)));
         assert_eq!(Book::from_text(&book.to_text()), Ok(book.clone()));
         for text in ["1", "0 1 127.0.0.1:1 127.0.0.1:2", "1 2 127.0.0.1:1", "1 2 a b", "1 2 "] {
             assert_eq!(Book::from_text(text), Err(Unreadable), "{text:?}");
