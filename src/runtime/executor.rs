@@ -14,6 +14,9 @@ use std::{
 /// completion that nobody waits for (a cancelled read, its own timer) comes just after it looked at
 /// its I/O; the next wake-up of any kind ends that.
 const HEARTBEAT: Duration = Duration::from_millis(50);
+/// The same may happen to the heartbeat itself, which then waits in vain for its turn: another one
+/// ends that. It fires at other times.
+const SECOND_HEARTBEAT: Duration = Duration::from_millis(333);
 /// The exit code of a process one of whose cores panicked.
 const EXIT_PANICKED: i32 = 101;
 /// Beyond any wait on a core.
@@ -61,13 +64,16 @@ where
         .ring_depth(settings.ring_depth)
         .io_memory(settings.io_memory)
         .spawn(move || async move {
+            // Before anything on this core waits for the first time.
+            for period in [HEARTBEAT, SECOND_HEARTBEAT] {
+                spawn(async move {
+                    loop {
+                        sleep(period).await;
+                    }
+                });
+            }
             // The first sleep on an executor takes tens of milliseconds: pay for it here.
             sleep(Duration::from_micros(1)).await;
-            spawn(async {
-                loop {
-                    sleep(HEARTBEAT).await;
-                }
-            });
             or_exit(make()).await
         })
         .map(CoreThread)
