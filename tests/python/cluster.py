@@ -3,9 +3,12 @@
 import contextlib
 import json
 import pathlib
+import random
+import select
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -18,13 +21,18 @@ CONFIG = ROOT / "tests/python/worker.toml"
 PARTITIONS = 6
 
 
+# An address of the loopback that no other test has: connections come from 127.0.0.1, so that none of
+# them takes the port of a node that is away for a moment.
+HOST = "127.%d.%d.%d" % tuple(random.SystemRandom().randrange(1, 255) for _ in range(3))
+
+
 def free_addresses(count):
     """Addresses of the loopback that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
+            each.bind((HOST, 0))
+        return ["%s:%d" % each.getsockname() for each in sockets]
     finally:
         for each in sockets:
             each.close()
@@ -40,6 +48,8 @@ class Node:
         self.folder = folder / f"node-{number}"
         self.log = folder / f"node-{number}.txt"
         self.process = None
+        # The arguments of the last start, for another one.
+        self.started_as = None
 
     def entry(self):
         return (
@@ -48,6 +58,7 @@ class Node:
         )
 
     def start(self, config, start="new"):
+        self.started_as = (config, start)
         settings = (
             f"cluster.node={self.number}",
             f"cluster.start={start}",
@@ -60,7 +71,8 @@ class Node:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
             )
-        line = self.process.stdout.readline()
+        said, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
+        line = said and self.process.stdout.readline()
         assert line, f"node {self.number} did not start: {self.log.read_text()}"
         assert json.loads(line)["rpc"] == self.rpc_text
 
@@ -149,6 +161,8 @@ def until(condition, what, limit_s=WAIT_S):
 def cluster_of(count, spare=0):
     """A cluster that ends with the test, whatever happens; what its nodes said is shown when the
     test failed."""
+    # Whoever ends the test gets its nodes ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("the test was ended from outside"))
     with tempfile.TemporaryDirectory(prefix="coreflow-cluster-") as folder:
         cluster = Cluster(folder, count, spare)
         try:
