@@ -259,6 +259,8 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         if went_on {
             return Ok(After::Turn);
         }
+        // Handshakes, keepalives, and what a full socket left.
+        self.links.flush(now);
         if self.writer.needs_announcement() {
             self.writer.announce()?;
             return Ok(After::Turn);

@@ -1,6 +1,6 @@
 //! Starts a node.
 
-use super::{Node, Shared, forward, local::LocalGateway, recover};
+use super::{Node, Shared, forward, local::LocalGateway, recover, seat::seat};
 use crate::{
     config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
     consensus::open::OpenError,
@@ -174,7 +174,10 @@ impl NodeBuilder {
         let bells: Vec<_> = ports.iter().map(|port| port.bells[port.index].clone()).collect();
         let (at, unix_ms) = (Instant::now(), unix_ms_now());
         let recovered = match self.durable {
-            true => recover::from_log(&self.config, &topology, &bells, &mut types, unix_ms)?,
+            true => {
+                let (config, seat) = (&self.config, seat(&self.config)?);
+                recover::from_log(config, &seat, &topology, &bells, &mut types, unix_ms)?
+            }
             false => recover::in_memory(&self.config, cores, unix_ms),
         };
         let types = Arc::new(types);

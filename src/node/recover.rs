@@ -1,12 +1,11 @@
 //! Opens the durable log when a node starts and brings every partition to where it was.
 
-use super::seat::seat;
 use crate::{
     config::{Config, Realtime},
     consensus::{
         MemoryLog, TaskLog,
         cluster::Cluster,
-        open::{self, OpenError, Settings},
+        open::{self, OpenError, Seat, Settings},
         reader::SegmentReader,
         thread::LogThread,
     },
@@ -56,6 +55,7 @@ pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Reco
 /// Those of the log; nothing was changed in its folder.
 pub(super) fn from_log(
     config: &Config,
+    seat: &Seat,
     topology: &Topology,
     bells: &[Doorbell],
     types: &mut Types,
@@ -69,12 +69,11 @@ pub(super) fn from_log(
         cpu: topology.raft.first().copied(),
         realtime: config.log.realtime == Realtime::Auto,
     };
-    let seat = seat(config);
     let cores = bells.len() as CoreIndex;
     let configured = types.len();
     let limits = TableLimits::from(&config.tasks);
     let mut recovering = Recovering::new(types, cores, unix_ms, limits);
-    let opened = open::open(settings, &seat, bells, &mut |replayed| recovering.take(replayed))?;
+    let opened = open::open(settings, seat, bells, &mut |replayed| recovering.take(replayed))?;
     let beginnings = recovering.finish(opened.lanes);
     let tables = || beginnings.iter().map(|beginning| &beginning.table);
     let recovered: usize = tables().map(TaskTable::unended).sum();

@@ -1,7 +1,7 @@
 //! A node's place among others, from its configuration.
 
 use crate::{
-    config::{ClusterStart, Config},
+    config::{ClusterStart, Config, SecretError},
     consensus::{
         cluster::Address,
         open::Seat,
@@ -14,10 +14,13 @@ use sha2::{Digest, Sha256};
 const FRAME_ENVELOPE_BYTES: usize = 1 << 20;
 
 /// The place that a configuration gives its node.
-pub(super) fn seat(config: &Config) -> Seat {
+///
+/// # Errors
+/// What is wrong with the file of the cluster's secret.
+pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
     let cluster = &config.cluster;
     let Some(me) = config.node.iter().find(|node| node.id == cluster.node) else {
-        return Seat::alone();
+        return Ok(Seat::alone());
     };
     let voters = match cluster.start {
         ClusterStart::New => config.node.iter().map(|node| node.id).collect(),
@@ -25,7 +28,7 @@ pub(super) fn seat(config: &Config) -> Seat {
     };
     let addresses =
         config.node.iter().map(|node| (node.id, Address { peers: node.peers, rpc: node.rpc }));
-    Seat {
+    Ok(Seat {
         node: me.id,
         voters,
         partitions: Some(cluster.partitions as u16),
@@ -35,11 +38,12 @@ pub(super) fn seat(config: &Config) -> Seat {
             cluster: cluster_id(&cluster.name),
             node: me.id,
             listen: me.peers,
+            secret: config.cluster_secret()?,
             seed: fastrand::u64(..),
             limits: limits(config),
             timing: Timing::default(),
         }),
-    }
+    })
 }
 
 /// The number that the nodes of a cluster have in common.

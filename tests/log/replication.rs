@@ -46,6 +46,7 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
             cluster: 7,
             node: id,
             listen,
+            secret: None,
             seed: id,
             limits: Limits::default(),
             timing: Timing::default(),

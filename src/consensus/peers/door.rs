@@ -1,13 +1,16 @@
 //! Receives whoever connects, until the handshake tells who it is.
 //!
+//! Each is told a challenge, over which the proof of its hello must be.
+//!
 //! A guest that says nothing holds a place for a bounded time. When all places are taken the one
-//! that is silent longest has to go: a peer says its hello as soon as it is connected, so that it
-//! is gone from here before thousands of strangers can push it out.
+//! that is silent longest has to go: a peer says its hello as soon as it has the challenge, so that
+//! it is gone from here before thousands of strangers can push it out.
 
 use super::{
     counters::DoorCounters,
     frame::{self, Decoder, Frame, Kind},
     hello::{Hello, Refusal},
+    proof::Challenge,
     seldom::Seldom,
 };
 use crate::runtime::{nonblocking::Listener, poll::Ready};
@@ -38,6 +41,8 @@ pub struct Arrival {
     pub stream: TcpStream,
     pub from: SocketAddr,
     pub hello: Hello,
+    /// What it was told before.
+    pub challenge: Challenge,
     /// With what came behind the hello, if anything did.
     pub decoder: Decoder,
 }
@@ -47,6 +52,7 @@ struct Guest {
     number: u64,
     stream: TcpStream,
     from: SocketAddr,
+    challenge: Challenge,
     decoder: Decoder,
     late_ms: u64,
 }
@@ -131,21 +137,19 @@ impl Door {
             let (stream, from) = match self.listener.accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return,
-                Err(error) => {
-                    self.counters.failed += 1;
-                    self.paused_until_ms = now_ms + PAUSE_MS;
-                    if let Some(unsaid) = self.failures.say(now_ms) {
-                        tracing::warn!(%error, unsaid, "no connection of a node can be accepted");
-                    }
-                    return;
-                }
+                Err(error) => return self.pause(&error, now_ms),
             };
             self.counters.accepted += 1;
+            let challenge = match challenge(&stream) {
+                Ok(challenge) => challenge,
+                Err(error) => return self.pause(&error, now_ms),
+            };
             self.next_number += 1;
             let guest = Guest {
                 number: self.next_number,
                 stream,
                 from,
+                challenge,
                 decoder: Decoder::of_hello(),
                 late_ms: now_ms + self.handshake_ms,
             };
@@ -158,6 +162,15 @@ impl Door {
         }
     }
 
+    /// Accepts nobody for a while.
+    fn pause(&mut self, error: &io::Error, now_ms: u64) {
+        self.counters.failed += 1;
+        self.paused_until_ms = now_ms + PAUSE_MS;
+        if let Some(unsaid) = self.failures.say(now_ms) {
+            tracing::warn!(%error, unsaid, "no connection of a node can be accepted");
+        }
+    }
+
     /// Hears what a guest says; one that has to say more stays at its place.
     fn hear(&mut self, mut guest: Guest, index: usize, now_ms: u64, arrivals: &mut Vec<Arrival>) {
         match guest.hear() {
@@ -165,8 +178,8 @@ impl Door {
             Heard::Gone => self.counters.gone += 1,
             Heard::Refused(why) => self.refuse(guest.stream, guest.from, why, now_ms),
             Heard::Hello(hello) => {
-                let Guest { stream, from, decoder, .. } = guest;
-                arrivals.push(Arrival { stream, from, hello, decoder });
+                let Guest { stream, from, challenge, decoder, .. } = guest;
+                arrivals.push(Arrival { stream, from, hello, challenge, decoder });
             }
         }
     }
@@ -191,6 +204,16 @@ impl Door {
             tracing::warn!(%from, unsaid, "a connection was refused: {why}");
         }
     }
+}
+
+/// Tells whoever connected a challenge. The first bytes of a connection find room in the kernel, or
+/// it is gone.
+fn challenge(mut stream: &TcpStream) -> io::Result<Challenge> {
+    let challenge = Challenge::random()?;
+    let mut frame = Vec::new();
+    frame::write_small(&mut frame, Kind::Challenge, &challenge.0);
+    let _ = stream.write(&frame);
+    Ok(challenge)
 }
 
 impl Guest {

@@ -13,6 +13,7 @@
 use super::{
     hello::{HELLO_BYTES, Hello, Refusal},
     message::{MESSAGE_HEAD_BYTES, PART_HEAD_BYTES},
+    proof::Challenge,
 };
 
 /// The version of everything that nodes say to each other.
@@ -28,7 +29,7 @@ const LZ4_RATIO_MAX: usize = 255;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// The first frame of each side.
+    /// What a node says of itself: the first frame of the one who dials, and its answer.
     Hello = 1,
     /// The last frame: why there is no handshake.
     Refusal,
@@ -36,6 +37,8 @@ pub enum Kind {
     Messages,
     /// Nothing, so that the other side hears something.
     KeepAlive,
+    /// The first frame of the one who listens.
+    Challenge,
 }
 
 /// Why bytes are no frame; the connection that they came on is of no use any more.
@@ -67,6 +70,9 @@ pub enum FrameError {
     /// The body is no refusal.
     #[error("a refusal cannot be read")]
     Refusal,
+    /// The body is no challenge.
+    #[error("a challenge cannot be read")]
+    Challenge,
     /// A keepalive has a body.
     #[error("a keepalive cannot be read")]
     KeepAlive,
@@ -100,7 +106,7 @@ pub fn write_small(out: &mut Vec<u8>, kind: Kind, body: &[u8]) {
 /// A frame that arrived whole and undamaged.
 #[derive(Debug)]
 pub enum Frame<'a> {
-    /// The first frame of each side.
+    /// What a node says of itself.
     Hello(Hello),
     /// Why there is no handshake.
     Refusal(Refusal),
@@ -108,6 +114,8 @@ pub enum Frame<'a> {
     Messages(Messages<'a>),
     /// Nothing.
     KeepAlive,
+    /// What the hello's proof is to be over.
+    Challenge(Challenge),
 }
 
 /// Takes frames out of the bytes of a connection, however they are cut.
@@ -194,6 +202,9 @@ impl Decoder {
             Kind::Refusal => Frame::Refusal(Refusal::decode(body)?),
             Kind::KeepAlive if body.is_empty() => Frame::KeepAlive,
             Kind::KeepAlive => return Err(FrameError::KeepAlive),
+            Kind::Challenge => {
+                Frame::Challenge(Challenge(body.try_into().map_err(|_| FrameError::Challenge)?))
+            }
             Kind::Messages => {
                 self.unpacked.shrink();
                 let bytes_left = self.body_bytes_max;
@@ -215,6 +226,7 @@ fn read_head(head: &[u8; HEAD_BYTES], limit: usize) -> Result<(Kind, usize, u32)
         [2, 0, 0] => Kind::Refusal,
         [3, 0, 0] => Kind::Messages,
         [4, 0, 0] => Kind::KeepAlive,
+        [5, 0, 0] => Kind::Challenge,
         _ => return Err(FrameError::Kind),
     };
     let bytes = u32_at(head, 0) as usize;

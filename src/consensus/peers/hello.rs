@@ -1,10 +1,17 @@
 //! The handshake: what two nodes say before anything else, and why one refuses the other.
 
-use super::{NodeId, frame::FrameError};
+use super::{
+    NodeId,
+    frame::FrameError,
+    proof::{self, Challenge, PROOF_BYTES, Proof, Side},
+};
+use crate::wire::secret::Secret;
 
 const MAGIC: [u8; 8] = *b"coreflow";
+/// Bytes of what a hello says.
+const SAID_BYTES: usize = 72;
 /// Bytes of a hello's body.
-pub const HELLO_BYTES: usize = 72;
+pub const HELLO_BYTES: usize = SAID_BYTES + PROOF_BYTES;
 
 /// A name for one connection, never given twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,8 +22,8 @@ pub struct Nonce {
     pub attempt: u64,
 }
 
-/// Who a node is, as it says itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who a node is, as it says itself, and what it knows.
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// The number that the cluster was made with.
     pub cluster: u128,
@@ -24,9 +31,11 @@ pub struct Identity {
     pub node: NodeId,
     /// Random, chosen when the process started.
     pub instance: u64,
+    /// The secret of the cluster, if it has one.
+    pub secret: Option<Secret>,
 }
 
-/// The first frame of each side.
+/// What each side says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The cluster of the one who says it.
@@ -39,12 +48,22 @@ pub struct Hello {
     pub nonce: Nonce,
     /// The other side's name for it; zeros in the hello of the one who dialled.
     pub answers: Nonce,
+    /// That it knows the secret of the cluster.
+    pub proof: Proof,
 }
 
 impl Hello {
     /// Its bytes.
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut body = [0; HELLO_BYTES];
+        body[..SAID_BYTES].copy_from_slice(&self.said());
+        body[SAID_BYTES..].copy_from_slice(&self.proof);
+        body
+    }
+
+    /// The bytes that its proof is over.
+    fn said(&self) -> [u8; SAID_BYTES] {
+        let mut body = [0; SAID_BYTES];
         body[..8].copy_from_slice(&MAGIC);
         body[8..24].copy_from_slice(&self.cluster.to_le_bytes());
         let Self { from, to, nonce, answers, .. } = self;
@@ -75,16 +94,35 @@ impl Hello {
             to: number(1),
             nonce: Nonce { instance: number(2), attempt: number(3) },
             answers: Nonce { instance: number(4), attempt: number(5) },
+            proof: *body.last_chunk().expect("a hello ends with its proof"),
         })
     }
 
-    /// Whether the one who dialled with this hello is let in.
+    /// The hello with the proof that a node gives for it.
+    #[must_use]
+    pub fn proven(self, me: &Identity, side: Side, challenge: &Challenge) -> Self {
+        let proof = proof::prove(me.secret.as_ref(), side, challenge, &self.said());
+        Self { proof, ..self }
+    }
+
+    fn is_proven(&self, me: &Identity, side: Side, challenge: &Challenge) -> bool {
+        proof::is_right(me.secret.as_ref(), side, challenge, &self.said(), &self.proof)
+    }
+
+    /// Whether the one who dialled with this hello, and was told that challenge, is let in.
     ///
     /// # Errors
     /// Why it is not.
-    pub fn judge(&self, me: &Identity, is_peer: bool) -> Result<(), Refusal> {
+    pub fn judge(
+        &self,
+        me: &Identity,
+        challenge: &Challenge,
+        is_peer: bool,
+    ) -> Result<(), Refusal> {
         if self.cluster != me.cluster {
             Err(Refusal::Cluster)
+        } else if !self.is_proven(me, Side::Dials, challenge) {
+            Err(Refusal::Proof)
         } else if self.from == me.node {
             Err(Refusal::Itself)
         } else if self.to != me.node {
@@ -98,13 +136,21 @@ impl Hello {
         }
     }
 
-    /// Whether this is the answer of `peer` to the hello with that nonce.
+    /// Whether this is the answer of `peer`, which gave that challenge, to the hello with that nonce.
     ///
     /// # Errors
     /// What is wrong.
-    pub fn judge_answer(&self, me: &Identity, peer: NodeId, nonce: Nonce) -> Result<(), Refusal> {
+    pub fn judge_answer(
+        &self,
+        me: &Identity,
+        challenge: &Challenge,
+        peer: NodeId,
+        nonce: Nonce,
+    ) -> Result<(), Refusal> {
         if self.cluster != me.cluster {
             Err(Refusal::Cluster)
+        } else if !self.is_proven(me, Side::Listens, challenge) {
+            Err(Refusal::Proof)
         } else if self.from == me.node {
             Err(Refusal::Itself)
         } else if self.from != peer || self.to != me.node {
@@ -151,11 +197,14 @@ pub enum Refusal {
     /// Others connected, and there was no room for more that had said nothing yet.
     #[error("too many connections without a handshake")]
     Crowded,
+    /// Its proof is not over the secret of this node.
+    #[error("the two nodes do not have the same cluster.secret_file")]
+    Proof,
 }
 
 impl Refusal {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoHello,
         Self::Version,
         Self::Cluster,
@@ -166,6 +215,7 @@ impl Refusal {
         Self::Stale,
         Self::Late,
         Self::Crowded,
+        Self::Proof,
     ];
 
     /// Its place in [`Refusal::ALL`].
@@ -186,6 +236,7 @@ impl Refusal {
             Self::Stale => "stale",
             Self::Late => "late",
             Self::Crowded => "crowded",
+            Self::Proof => "proof",
         }
     }
 
@@ -195,7 +246,7 @@ impl Refusal {
     /// It is no refusal.
     pub fn decode(body: &[u8]) -> Result<Self, FrameError> {
         match body {
-            &[code @ 1..=10] => Ok(Self::ALL[usize::from(code) - 1]),
+            &[code @ 1..=11] => Ok(Self::ALL[usize::from(code) - 1]),
             _ => Err(FrameError::Refusal),
         }
     }

@@ -2,8 +2,8 @@
 //! tells what to do.
 //!
 //! ```text
-//! lower id:   Waiting ──dial──► Connecting ──► Greeting ──hello──► InUse
-//!                ▲ backoff ──────────┴─────────────┴───────lost──────┘
+//! lower id:   Waiting ──dial──► Connecting ──► Opened ──challenge──► Greeting ──hello──► InUse
+//!                ▲ backoff ──────────┴────────────┴─────────────────────┴──────lost───────┘
 //! higher id:  Idle ──hello, judged──► InUse ──lost──► Idle
 //! ```
 
@@ -14,6 +14,7 @@ use super::{
     hello::{Hello, Identity, Nonce, Refusal},
     message::Message,
     outgoing::Outgoing,
+    proof::{Challenge, Side},
 };
 use std::io::IoSlice;
 
@@ -85,8 +86,10 @@ enum State {
     Waiting { until_ms: u64 },
     /// TCP connects.
     Connecting { late_ms: u64 },
+    /// The challenge is not here.
+    Opened { late_ms: u64 },
     /// The hello is sent, its answer is not here.
-    Greeting { late_ms: u64 },
+    Greeting { late_ms: u64, challenge: Challenge },
     /// Messages flow.
     InUse { since_ms: u64 },
 }
@@ -214,20 +217,20 @@ impl Link {
         }
     }
 
-    /// TCP is connected: the hello is under way.
+    /// TCP is connected.
     pub fn opened(&mut self) {
         if let State::Connecting { late_ms } = self.state {
-            self.state = State::Greeting { late_ms };
-            self.say_hello(Nonce::default());
+            self.state = State::Opened { late_ms };
         }
     }
 
-    /// A connection came with a hello that was judged; whatever connection was in use must have
-    /// been given up before. The answer is under way, and messages flow.
-    pub fn accepted(&mut self, now_ms: u64, nonce: Nonce) {
+    /// A connection, which was told that challenge, came with a hello that was judged; whatever
+    /// connection was in use must have been given up before. The answer is under way, and messages
+    /// flow.
+    pub fn accepted(&mut self, now_ms: u64, challenge: &Challenge, nonce: Nonce) {
         self.attempts += 1;
         self.let_in = nonce;
-        self.say_hello(nonce);
+        self.say_hello(Side::Listens, challenge, nonce);
         self.begin(now_ms);
     }
 
@@ -242,9 +245,11 @@ impl Link {
         Nonce { instance: self.me.instance, attempt: self.attempts }
     }
 
-    fn say_hello(&mut self, answers: Nonce) {
+    fn say_hello(&mut self, side: Side, challenge: &Challenge, answers: Nonce) {
         let Identity { cluster, node: from, .. } = self.me;
-        let hello = Hello { cluster, from, to: self.peer, nonce: self.nonce(), answers };
+        let (to, nonce, proof) = (self.peer, self.nonce(), Default::default());
+        let hello = Hello { cluster, from, to, nonce, answers, proof };
+        let hello = hello.proven(&self.me, side, challenge);
         self.outgoing.begin_small(Kind::Hello, &hello.encode());
     }
 
@@ -261,12 +266,20 @@ impl Link {
     pub fn take<'a>(&mut self, now_ms: u64, frame: Frame<'a>) -> Result<Taken<'a>, Lost> {
         self.counters.frames_in += 1;
         match (self.state, frame) {
-            (State::Greeting { .. }, Frame::Hello(hello)) => {
-                hello.judge_answer(&self.me, self.peer, self.nonce()).map_err(Lost::Refused)?;
+            (State::Opened { late_ms }, Frame::Challenge(challenge)) => {
+                self.state = State::Greeting { late_ms, challenge };
+                self.say_hello(Side::Dials, &challenge, Nonce::default());
+                Ok(Taken::Nothing)
+            }
+            (State::Greeting { challenge, .. }, Frame::Hello(hello)) => {
+                let (me, nonce) = (&self.me, self.nonce());
+                hello.judge_answer(me, &challenge, self.peer, nonce).map_err(Lost::Refused)?;
                 self.begin(now_ms);
                 Ok(Taken::Connected)
             }
-            (State::Greeting { .. }, Frame::Refusal(refusal)) => Err(Lost::RefusedByPeer(refusal)),
+            (State::Opened { .. } | State::Greeting { .. }, Frame::Refusal(refusal)) => {
+                Err(Lost::RefusedByPeer(refusal))
+            }
             (State::InUse { .. }, Frame::Messages(messages)) => Ok(Taken::Messages(messages)),
             (State::InUse { .. }, Frame::KeepAlive) => Ok(Taken::Nothing),
             _ => Err(Lost::Unexpected),
@@ -312,7 +325,11 @@ impl Link {
     /// The connection took too long, or nothing was heard on it.
     pub fn turn(&mut self, now_ms: u64) -> Result<(), Lost> {
         match self.state {
-            State::Connecting { late_ms } | State::Greeting { late_ms } if late_ms <= now_ms => {
+            State::Connecting { late_ms }
+            | State::Opened { late_ms }
+            | State::Greeting { late_ms, .. }
+                if late_ms <= now_ms =>
+            {
                 Err(Lost::Late)
             }
             State::InUse { .. } if self.silent_ms() <= now_ms => Err(Lost::Silent),
@@ -341,7 +358,8 @@ impl Link {
             State::Idle => None,
             State::Waiting { until_ms: at_ms }
             | State::Connecting { late_ms: at_ms }
-            | State::Greeting { late_ms: at_ms } => Some(at_ms),
+            | State::Opened { late_ms: at_ms }
+            | State::Greeting { late_ms: at_ms, .. } => Some(at_ms),
             State::InUse { .. } => {
                 let keepalive_ms = self.keepalive_ms().unwrap_or(u64::MAX);
                 Some(self.silent_ms().min(keepalive_ms))
@@ -364,7 +382,7 @@ impl Link {
                 }
                 true
             }
-            State::Connecting { .. } | State::Greeting { .. } => {
+            State::Connecting { .. } | State::Opened { .. } | State::Greeting { .. } => {
                 self.counters.failed_dials += 1;
                 false
             }

@@ -14,10 +14,12 @@
 //! - What a stranger can cost is bounded: connections without a handshake, their bytes, their time.
 //! - Nothing here waits but [`sockets::Sockets::wait`].
 //!
-//! Nodes trust each other and their network: the handshake finds mistakes (another cluster, another
-//! node behind an address), it does not prove who somebody is, and nothing is encrypted.
+//! The handshake finds mistakes (another cluster, another node behind an address) and, when the
+//! cluster has a secret, proves that both sides know it. Nothing is encrypted: nodes trust the network
+//! between them not to change what travels.
 //!
-//! The files: `frame.rs` is the bytes, `hello.rs` the handshake, `message.rs` what is sent,
+//! The files: `frame.rs` is the bytes, `hello.rs` the handshake, `proof.rs` what proves that a node
+//! belongs to the cluster, `message.rs` what is sent,
 //! `outgoing.rs` what waits, `limits.rs` what it may cost, `link.rs` the life of a link, all pure;
 //! `door.rs` receives whoever connects, `peer.rs` moves the bytes of a link, `sockets.rs` drives
 //! everything; `counters.rs` are the figures, `seldom.rs` keeps the log of messages short.
@@ -31,6 +33,7 @@ pub mod link;
 pub mod message;
 mod outgoing;
 mod peer;
+mod proof;
 mod seldom;
 pub mod sockets;
 #[cfg(test)]

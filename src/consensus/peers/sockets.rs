@@ -13,10 +13,13 @@ use super::{
     link::{Link, SendError},
     peer::{Connection, Peer},
 };
-use crate::runtime::{
-    doorbell::Doorbell,
-    nonblocking::{self, Listener},
-    poll::{self, Ready},
+use crate::{
+    runtime::{
+        doorbell::Doorbell,
+        nonblocking::{self, Listener},
+        poll::{self, Ready},
+    },
+    wire::secret::Secret,
 };
 use std::{
     collections::BTreeMap,
@@ -35,6 +38,8 @@ pub struct Config {
     pub node: NodeId,
     /// Where it listens; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// What all nodes of the cluster know and prove to each other; `None`: none proves anything.
+    pub secret: Option<Secret>,
     /// Random, another one at each start of the process.
     pub seed: u64,
     /// What a link may hold.
@@ -83,11 +88,11 @@ impl Sockets {
     /// # Errors
     /// The address is taken, or not of this machine.
     pub fn new(config: Config, now: Instant) -> io::Result<Self> {
-        let Config { cluster, node, listen, seed, limits, timing } = config;
+        let Config { cluster, node, listen, secret, seed, limits, timing } = config;
         let mut random = fastrand::Rng::with_seed(seed);
         let listener = Listener::bind(listen)?;
         Ok(Self {
-            me: Identity { cluster, node, instance: random.u64(..) },
+            me: Identity { cluster, node, instance: random.u64(..), secret },
             limits,
             timing,
             random,
@@ -120,11 +125,9 @@ impl Sockets {
             return;
         }
         let seed = self.random.u64(..);
-        let (me, timing, limits) = (self.me, self.timing, self.limits);
-        let peer = self
-            .peers
-            .entry(node)
-            .or_insert_with(|| Peer::new(Link::new(me, node, timing, limits, seed, now_ms)));
+        let (timing, limits) = (self.timing, self.limits);
+        let link = || Link::new(self.me.clone(), node, timing, limits, seed, now_ms);
+        let peer = self.peers.entry(node).or_insert_with(|| Peer::new(link()));
         peer.set_addresses(now_ms, addresses);
     }
 
@@ -211,9 +214,9 @@ impl Sockets {
     }
 
     fn let_in(&mut self, arrival: Arrival, now_ms: u64, tell: &mut impl FnMut(Event<'_>)) {
-        let Arrival { stream, from, hello, mut decoder } = arrival;
+        let Arrival { stream, from, hello, challenge, mut decoder } = arrival;
         let peer = self.peers.get_mut(&hello.from);
-        let judged = hello.judge(&self.me, peer.is_some());
+        let judged = hello.judge(&self.me, &challenge, peer.is_some());
         let refused = match (judged, peer) {
             (Ok(()), Some(peer)) if peer.link.is_stale(hello.nonce) => {
                 peer.link.refused();
@@ -227,7 +230,7 @@ impl Sockets {
                 let _ = nonblocking::tune(&stream, Duration::from_millis(self.timing.silence_ms));
                 decoder.set_body_bytes_max(self.limits.frame_bytes);
                 peer.connection = Some(Connection { stream, decoder, is_blocked: false });
-                peer.link.accepted(now_ms, hello.nonce);
+                peer.link.accepted(now_ms, &challenge, hello.nonce);
                 peer.say_connected(hello.from, now_ms);
                 tell(Event::Connected(hello.from));
                 return;

@@ -144,7 +144,14 @@ fn a_slow_network_is_no_broken_one() {
 fn silent_peer(high: &mut Node) -> TcpStream {
     let mut stream = TcpStream::connect(high.address()).unwrap();
     let nonce = Nonce { instance: 1, attempt: 1 };
-    let hello = Hello { cluster: CLUSTER, from: 1, to: 2, nonce, answers: Nonce::default() };
+    let hello = Hello {
+        cluster: CLUSTER,
+        from: 1,
+        to: 2,
+        nonce,
+        answers: Nonce::default(),
+        proof: [0; 32],
+    };
     let mut frame = Vec::new();
     write_small(&mut frame, Kind::Hello, &hello.encode());
     stream.write_all(&frame).unwrap();

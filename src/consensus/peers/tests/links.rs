@@ -5,7 +5,9 @@ use crate::consensus::peers::{
     Limits, Lost, Timing, frame,
     hello::{HELLO_BYTES, Hello, Identity, Nonce, Refusal},
     link::{Link, SendError, Taken},
+    proof::{Challenge, Side},
 };
+use crate::wire::secret::Secret;
 
 const TIMING: Timing = Timing {
     handshake_ms: 1000,
@@ -21,8 +23,10 @@ const LIMITS: Limits = Limits {
     compresses: true,
 };
 
+const CHALLENGE: Challenge = Challenge([7; 32]);
+
 fn identity(node: u64) -> Identity {
-    Identity { cluster: 77, node, instance: 1000 + node }
+    Identity { cluster: 77, node, instance: 1000 + node, secret: None }
 }
 
 fn link(node: u64, peer: u64) -> Link {
@@ -71,6 +75,21 @@ fn hello(bytes: &[u8]) -> Hello {
     }
 }
 
+/// The challenge of a listener.
+fn challenge() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::write_small(&mut bytes, frame::Kind::Challenge, &CHALLENGE.0);
+    bytes
+}
+
+/// TCP connects, and the listener gave its challenge.
+fn open(low: &mut Link, now_ms: u64) {
+    assert!(low.dial(now_ms), "it is time");
+    low.opened();
+    assert!(written(low, now_ms).is_empty(), "it waits for the challenge");
+    assert_eq!(told(low, now_ms, &challenge()), Ok(vec![]));
+}
+
 /// Two links that are in use, at time 0.
 fn pair() -> (Link, Link) {
     let (mut low, mut high) = (link(1, 2), link(2, 1));
@@ -80,12 +99,11 @@ fn pair() -> (Link, Link) {
 
 /// Tells what came behind the answer.
 fn connect(low: &mut Link, high: &mut Link, now_ms: u64) -> Vec<Owned> {
-    assert!(low.dial(now_ms), "it is time");
-    low.opened();
+    open(low, now_ms);
     let hello = hello(&written(low, now_ms));
-    assert_eq!(hello.judge(&identity(2), true), Ok(()));
+    assert_eq!(hello.judge(&identity(2), &CHALLENGE, true), Ok(()));
     assert!(!high.is_stale(hello.nonce));
-    high.accepted(now_ms, hello.nonce);
+    high.accepted(now_ms, &CHALLENGE, hello.nonce);
     let messages = told(low, now_ms, &written(high, now_ms)).unwrap();
     assert!(low.is_in_use() && high.is_in_use());
     messages
@@ -105,7 +123,7 @@ fn the_lower_id_dials_and_messages_flow_both_ways() {
     }
     assert_eq!(numbers(&connect(&mut low, &mut high, 0)), [10, 11, 12]);
     assert_eq!(numbers(&told(&mut high, 0, &written(&mut low, 0)).unwrap()), [0, 1, 2]);
-    assert_eq!(low.counters().frames_in, 2);
+    assert_eq!(low.counters().frames_in, 3);
     assert_eq!((high.queued(), high.counters().messages_out), ((0, 0), 3));
 }
 
@@ -117,9 +135,10 @@ fn each_mistake_of_one_who_dials_has_its_reason() {
         to: 2,
         nonce: Nonce { instance: 5, attempt: 1 },
         answers: Nonce::default(),
+        proof: [9; 32],
     };
     assert_eq!(Hello::decode(&right.encode()), Ok(right));
-    let judged = |hello: Hello, is_peer| hello.judge(&identity(2), is_peer);
+    let judged = |hello: Hello, is_peer| hello.judge(&identity(2), &CHALLENGE, is_peer);
     assert_eq!(judged(right, true), Ok(()));
     assert_eq!(judged(Hello { cluster: 78, ..right }, true), Err(Refusal::Cluster));
     assert_eq!(judged(Hello { to: 3, ..right }, true), Err(Refusal::Node));
@@ -136,15 +155,66 @@ fn each_mistake_of_one_who_dials_has_its_reason() {
     }
 }
 
+fn knowing(node: u64, secret: &str) -> Identity {
+    let secret = Some(Secret::parse(secret.as_bytes()).expect("a secret"));
+    Identity { secret, ..identity(node) }
+}
+
+#[test]
+fn who_does_not_know_the_secret_is_refused_on_both_sides() {
+    const SECRET: &str = "0123456789abcdef";
+    let right = Hello {
+        cluster: 77,
+        from: 1,
+        to: 2,
+        nonce: Nonce { instance: 5, attempt: 1 },
+        answers: Nonce::default(),
+        proof: [0; 32],
+    };
+    let high = knowing(2, SECRET);
+    let judged = |hello: Hello| hello.judge(&high, &CHALLENGE, true);
+    let proven = |me: &Identity, side, challenge| right.proven(me, side, challenge);
+    let low = knowing(1, SECRET);
+    assert_eq!(judged(proven(&low, Side::Dials, &CHALLENGE)), Ok(()));
+    let other = Challenge([8; 32]);
+    for wrong in [
+        right,
+        proven(&knowing(1, "0123456789abcdeF"), Side::Dials, &CHALLENGE),
+        // Seen on another connection, or from the other side of one.
+        proven(&low, Side::Dials, &other),
+        proven(&low, Side::Listens, &CHALLENGE),
+        Hello { to: 3, ..proven(&low, Side::Dials, &CHALLENGE) },
+        Hello { nonce: Nonce { instance: 5, attempt: 2 }, ..proven(&low, Side::Dials, &CHALLENGE) },
+    ] {
+        assert_eq!(judged(wrong), Err(Refusal::Proof), "{wrong:?}");
+    }
+
+    // The answer is proven as well.
+    let answered = |me: &Identity, side| {
+        let mut link = Link::new(knowing(1, SECRET), 2, TIMING, LIMITS, 1, 0);
+        open(&mut link, 0);
+        let Hello { nonce: answers, .. } = hello(&written(&mut link, 0));
+        let (nonce, proof) = (Nonce { instance: 9, attempt: 9 }, [0; 32]);
+        let answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers, proof };
+        let answer = answer.proven(me, side, &CHALLENGE);
+        let mut frame = Vec::new();
+        frame::write_small(&mut frame, frame::Kind::Hello, &answer.encode());
+        told(&mut link, 0, &frame).map(|_| link.is_in_use())
+    };
+    assert_eq!(answered(&high, Side::Listens), Ok(true));
+    let refused = Err(Lost::Refused(Refusal::Proof));
+    assert_eq!(answered(&high, Side::Dials), refused);
+    assert_eq!(answered(&identity(2), Side::Listens), refused);
+}
+
 #[test]
 fn an_answer_from_somebody_else_or_to_another_connection_is_refused() {
     let answer = |change: fn(&mut Hello)| {
         let mut low = link(1, 2);
-        assert!(low.dial(0));
-        low.opened();
+        open(&mut low, 0);
         let Hello { nonce: answers, .. } = hello(&written(&mut low, 0));
         let nonce = Nonce { instance: 9, attempt: 9 };
-        let mut answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers };
+        let mut answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers, proof: [0; 32] };
         change(&mut answer);
         let mut frame = Vec::new();
         frame::write_small(&mut frame, frame::Kind::Hello, &answer.encode());
@@ -164,8 +234,7 @@ fn messages_before_the_handshake_and_a_second_hello_are_refused() {
     low.send(numbered(1)).unwrap();
     let frame = written(&mut low, 0);
     let mut fresh = link(1, 2);
-    assert!(fresh.dial(0));
-    fresh.opened();
+    open(&mut fresh, 0);
     let hello = written(&mut fresh, 0);
     assert_eq!(told(&mut fresh, 0, &frame), Err(Lost::Unexpected));
     assert_eq!(told(&mut high, 0, &hello), Err(Lost::Unexpected));
@@ -174,14 +243,12 @@ fn messages_before_the_handshake_and_a_second_hello_are_refused() {
 #[test]
 fn an_older_connection_does_not_replace_the_one_in_use() {
     let (mut low, mut high) = (link(1, 2), link(2, 1));
-    assert!(low.dial(0));
-    low.opened();
+    open(&mut low, 0);
     let first = hello(&written(&mut low, 0)).nonce;
     assert!(!low.lost(0, Lost::Late));
-    assert!(low.dial(50));
-    low.opened();
+    open(&mut low, 50);
     let second = hello(&written(&mut low, 50)).nonce;
-    high.accepted(60, second);
+    high.accepted(60, &CHALLENGE, second);
     assert!(high.is_stale(first) && high.is_stale(second));
     assert!(!high.is_stale(Nonce { instance: 1234, attempt: 1 }), "another process is not older");
     // After a loss nothing is in use that would be replaced.

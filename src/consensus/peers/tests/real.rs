@@ -43,6 +43,7 @@ pub fn config(node: NodeId) -> Config {
         cluster: CLUSTER,
         node,
         listen: "127.0.0.1:0".parse().expect("an address"),
+        secret: None,
         seed: 1000 + node,
         limits: Limits::default(),
         timing: TIMING,

@@ -4,9 +4,13 @@ use super::{
     real::{CLUSTER, Node, Told, config, pair, until},
     *,
 };
-use crate::consensus::peers::{
-    frame::{Kind, write_small},
-    hello::{Hello, Nonce, Refusal},
+use crate::{
+    consensus::peers::{
+        Config,
+        frame::{HEAD_BYTES, Kind, write_small},
+        hello::{HELLO_BYTES, Hello, Nonce, Refusal},
+    },
+    wire::secret::Secret,
 };
 use std::{
     io::{Read, Write},
@@ -19,7 +23,14 @@ use std::{
 /// The first frame of a node 1 that dials node 2, with a mistake.
 fn hello(mistake: impl FnOnce(&mut Hello)) -> Vec<u8> {
     let nonce = Nonce { instance: 1, attempt: 1 };
-    let mut hello = Hello { cluster: CLUSTER, from: 1, to: 2, nonce, answers: Nonce::default() };
+    let mut hello = Hello {
+        cluster: CLUSTER,
+        from: 1,
+        to: 2,
+        nonce,
+        answers: Nonce::default(),
+        proof: [0; 32],
+    };
     mistake(&mut hello);
     let mut frame = Vec::new();
     write_small(&mut frame, Kind::Hello, &hello.encode());
@@ -42,8 +53,10 @@ fn refusal(node: &mut Node, stream: &mut TcpStream) -> Option<Refusal> {
                 Ok(bytes) => decoder.filled(bytes),
                 Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
             }
-            if let Ok(Some(Frame::Refusal(why))) = decoder.next_frame() {
-                refusal = Some(why);
+            while let Ok(Some(frame)) = decoder.next_frame() {
+                if let Frame::Refusal(why) = frame {
+                    refusal = Some(why);
+                }
             }
         }
     });
@@ -73,7 +86,10 @@ fn each_stranger_is_told_why_and_counted() {
         stream.write_all(&bytes).unwrap();
         let told = refusal(&mut high, &mut stream);
         // Bytes that were not read make the kernel take back what was written.
-        assert!(told == Some(why) || (bytes.len() > 88 && told.is_none()), "{told:?} for {why:?}");
+        assert!(
+            told == Some(why) || (bytes.len() > HEAD_BYTES + HELLO_BYTES && told.is_none()),
+            "{told:?} for {why:?}"
+        );
         assert_eq!(high.sockets.door_counters().refused(why), before + 1, "{why:?}");
     }
     // The lower id dials, so that one that knows node 2 as a peer does not let it dial.
@@ -91,7 +107,7 @@ fn each_stranger_is_told_why_and_counted() {
 
 #[test]
 fn a_node_of_another_cluster_learns_that_it_is_one() {
-    let mut low = Node::new(crate::consensus::peers::Config { cluster: 1, ..config(1) });
+    let mut low = Node::new(Config { cluster: 1, ..config(1) });
     let mut high = Node::new(config(2));
     low.knows(2, high.address());
     high.knows(1, low.address());
@@ -100,6 +116,37 @@ fn a_node_of_another_cluster_learns_that_it_is_one() {
     });
     assert_eq!((low.told.len(), high.told.len()), (0, 0));
     assert!(high.sockets.door_counters().refused(Refusal::Cluster) >= 3);
+}
+
+#[test]
+fn nodes_with_another_secret_or_none_do_not_come_in() {
+    let secret = |text: &str| Secret::parse(text.as_bytes()).ok();
+    let known = secret("what all nodes know".replace(' ', "-").as_str());
+    for (of_low, is_let_in) in
+        [(known.clone(), true), (secret("0123456789abcdef"), false), (None, false)]
+    {
+        let mut low = Node::new(Config { secret: of_low, ..config(1) });
+        let mut high = Node::new(Config { secret: known.clone(), ..config(2) });
+        low.knows(2, high.address());
+        high.knows(1, low.address());
+        if is_let_in {
+            low.sockets.send(2, numbered(1)).unwrap();
+            until([&mut low, &mut high], "the message", |[_, high]| high.numbers() == [1]);
+        } else {
+            until([&mut low, &mut high], "some refusals", |[low, high]| {
+                low.counters(2).refusals >= 3 && high.counters(1).refusals >= 3
+            });
+            assert_eq!((low.told.len(), high.told.len()), (0, 0));
+            assert!(high.sockets.door_counters().refused(Refusal::Proof) >= 3);
+        }
+    }
+    // A node that asks for no proof is refused by the one that does, which dials it.
+    let mut low = Node::new(Config { secret: known, ..config(1) });
+    let mut high = Node::new(config(2));
+    low.knows(2, high.address());
+    high.knows(1, low.address());
+    until([&mut low, &mut high], "some refusals", |[low, _]| low.counters(2).refusals >= 3);
+    assert_eq!(low.told.len(), 0);
 }
 
 #[test]

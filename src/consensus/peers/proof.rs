@@ -1,0 +1,78 @@
+//! How nodes prove to each other that they know the cluster's secret, without saying it.
+//!
+//! ```text
+//! who listens ──challenge──► who dials ──hello and proof──► who listens ──hello and proof──► who dials
+//! ```
+//!
+//! A proof is an HMAC with the secret over which side gives it, the challenge, and all that its hello
+//! says; the answer's hello names the one that it answers. A challenge is random and a name of a
+//! connection is never given twice, so that a proof that somebody saw is of no use on another
+//! connection, nor on the other side of the same one. What travels behind the handshake is neither
+//! encrypted nor proven: whoever can change packets on the way can change it.
+
+use crate::wire::secret::Secret;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Bytes of a challenge and of a proof.
+pub const PROOF_BYTES: usize = 32;
+
+/// A proof; zeros when the node that gives it has no secret.
+pub type Proof = [u8; PROOF_BYTES];
+
+/// Random bytes that the one who listens says to each connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Challenge(pub [u8; PROOF_BYTES]);
+
+/// Who gives a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The node that made the connection.
+    Dials,
+    /// The node that it was made to.
+    Listens,
+}
+
+impl Challenge {
+    /// Another one, which nobody can guess.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; PROOF_BYTES];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// The proof for what a hello says.
+pub fn prove(secret: Option<&Secret>, side: Side, challenge: &Challenge, said: &[u8]) -> Proof {
+    match secret {
+        Some(secret) => mac(secret, side, challenge, said).finalize().into_bytes().into(),
+        None => [0; PROOF_BYTES],
+    }
+}
+
+/// Whether a proof is right; how long the answer takes does not depend on the proof. Without a
+/// secret any is.
+pub fn is_right(
+    secret: Option<&Secret>,
+    side: Side,
+    challenge: &Challenge,
+    said: &[u8],
+    proof: &Proof,
+) -> bool {
+    secret.is_none_or(|secret| mac(secret, side, challenge, said).verify_slice(proof).is_ok())
+}
+
+fn mac(secret: &Secret, side: Side, challenge: &Challenge, said: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
+        .expect("a key of any length is allowed");
+    mac.update(match side {
+        Side::Dials => b"coreflow peer dials  ",
+        Side::Listens => b"coreflow peer listens",
+    });
+    mac.update(&challenge.0);
+    mac.update(said);
+    mac
+}
