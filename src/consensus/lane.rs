@@ -178,12 +178,31 @@ impl LaneLog {
     /// refused.
     #[inline]
     pub fn append(&mut self, record: Record<'_>) -> (Position, u32) {
-        let bytes = record.encoded_bytes();
-        assert!(bytes <= self.record_bytes_max, "a record of {bytes} bytes fits no segment");
+        self.make_room(record.encoded_bytes());
+        self.push(record)
+    }
+
+    /// As [`TaskLog::append_both`](super::log::TaskLog::append_both).
+    ///
+    /// # Panics
+    /// When both together do not fit into a segment.
+    pub fn append_both(&mut self, both: [Record<'_>; 2]) -> [(Position, u32); 2] {
+        self.make_room(both.iter().map(Record::encoded_bytes).sum());
+        both.map(|record| self.push(record))
+    }
+
+    /// Closes the block that is being filled when so many bytes more make it too long.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) {
+        assert!(bytes <= self.record_bytes_max, "{bytes} bytes of records fit no segment");
         if !self.filling.is_empty() && self.filling.bytes().len() + bytes > self.block_bytes {
             self.close();
             self.flush_closed();
         }
+    }
+
+    #[inline]
+    fn push(&mut self, record: Record<'_>) -> (Position, u32) {
         self.last.0 += 1;
         (self.last, self.filling.push(self.last, record))
     }

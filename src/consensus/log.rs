@@ -28,6 +28,15 @@ impl TaskLog {
         }
     }
 
+    /// Writes two records down that are committed together or not at all, which records that are
+    /// appended one after the other need not be; as [`TaskLog::append`] otherwise.
+    pub fn append_both(&mut self, both: [Record<'_>; 2]) -> [(Position, u32); 2] {
+        match self {
+            Self::Memory(log) => both.map(|_| log.append()),
+            Self::Durable(log) => log.append_both(both),
+        }
+    }
+
     /// Sends what was appended on its way, as far as there is room; for the end of a turn.
     #[inline]
     pub fn flush(&mut self) {

@@ -267,7 +267,8 @@ impl Partition {
     }
 }
 
-/// Writes a task again, and its end when it is a dead letter.
+/// Writes a task again, and its end when it is a dead letter: a copy of the submission alone would
+/// bring the dead task back to life, once the segment with its end is freed.
 fn append_task(
     ledger: &mut Ledger,
     moving: Moving,
@@ -290,12 +291,13 @@ fn append_task(
         key: None,
         payload: task.payload,
     };
-    ledger.append(record, Logged::Moved(moving));
-    if let Some(Death { attempts, ended_unix_ms, error }) = end {
-        let body = error.as_bytes();
-        let status = TaskStatus::Dead;
-        ledger.append(Record::Ended { id, status, attempts, ended_unix_ms, body }, Logged::Noted);
-    }
+    let moved = Logged::Moved(moving);
+    let Some(Death { attempts, ended_unix_ms, error }) = end else {
+        return ledger.append(record, moved);
+    };
+    let (status, body) = (TaskStatus::Dead, error.as_bytes());
+    let ended = Record::Ended { id, status, attempts, ended_unix_ms, body };
+    ledger.append_both([(record, moved), (ended, Logged::Noted)]);
 }
 
 async fn read_records(

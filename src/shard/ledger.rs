@@ -118,6 +118,15 @@ impl Ledger {
         self.pending.push(position, (offset, then));
     }
 
+    /// Writes two records that say nothing true without each other: both are committed or neither.
+    pub(super) fn append_both(&mut self, both: [(Record<'_>, Logged); 2]) {
+        let [(first, then_first), (second, then_second)] = both;
+        let [(one, offset_one), (other, offset_other)] = self.log.append_both([first, second]);
+        self.last = other;
+        self.pending.push(one, (offset_one, then_first));
+        self.pending.push(other, (offset_other, then_second));
+    }
+
     /// Lets something happen when everything that was written so far is committed.
     #[inline]
     pub(super) fn after_all(&mut self, then: Logged) {

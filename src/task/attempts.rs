@@ -96,8 +96,9 @@ impl TaskTable {
         retry: bool,
     ) -> Result<Failed, Stale> {
         let policy = self.limits.retry;
+        let bytes_max = self.limits.max_payload_bytes;
         let entry = self.leased(lease)?;
-        entry.rare().error = Some(error.into());
+        entry.rare().error = Some(cut(error, bytes_max).into());
         let again = retry && entry.attempts < entry.max_attempts;
         let pause_ms = policy.pause_ms(entry.random, entry.attempts);
         self.counters.running -= 1;
@@ -228,5 +229,25 @@ impl TaskTable {
     #[inline]
     pub fn take_watchers(&mut self, key: u32) -> impl Iterator<Item = Watcher> + use<> {
         self.entries[key as usize].take_watchers()
+    }
+}
+
+/// The beginning of a text, up to a number of bytes: what a task's death says goes to the log.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn a_text_is_cut_between_its_characters() {
+        assert_eq!((cut("short", 9), cut("short", 3), cut("", 0)), ("short", "sho", ""));
+        assert_eq!((cut("aäb", 2), cut("aäb", 3)), ("a", "aä"));
     }
 }

@@ -68,6 +68,29 @@ fn what_is_appended_leaves_at_the_end_of_a_turn_and_comes_back_with_its_place() 
 }
 
 #[test]
+fn two_records_that_belong_together_share_a_block_wherever_the_first_one_falls() {
+    let (first_body, second_body) = ([1; 300], [2; 400]);
+    let pair_bytes = ended(1, &first_body).encoded_bytes() + ended(2, &second_body).encoded_bytes();
+    for before in (0..BLOCK_BYTES).step_by(50) {
+        let (mut log, mut end, _) = ends();
+        let filler = vec![0; before];
+        log.append(ended(9, &filler));
+        let both = log.append_both([ended(1, &first_body), ended(2, &second_body)]);
+        assert_eq!(both.map(|(position, _)| position), [Position(2), Position(3)]);
+        log.flush();
+        let mut blocks = std::iter::from_fn(|| end.incoming.pop());
+        let block = blocks.find(|block| block.last() == Position(3)).expect("they were sent");
+        let bytes = [&[0; BLOCK_HEAD_BYTES], block.bytes()].concat();
+        for ((_, offset), record) in
+            both.into_iter().zip([ended(1, &first_body), ended(2, &second_body)])
+        {
+            assert!(bytes[offset as usize..].starts_with(&encoded(record)), "after {before}");
+        }
+        assert!(block.bytes().len() >= pair_bytes);
+    }
+}
+
+#[test]
 fn a_lane_whose_blocks_do_not_come_back_refuses_submissions_and_takes_ends() {
     let (mut log, mut end, signals) = ends();
     let body = [1; 300];
