@@ -1,4 +1,8 @@
 //! Reads records back that a shard keeps only the place of.
+//!
+//! Invariants worth naming
+//! - A record is believed only where its segment was written when it was read: segments are used
+//!   again, and behind what was written lie records of an earlier life, intact and of no worth.
 
 use super::{
     damage::Damage, files::SegmentFolder, place::Place, record::Record, simulated::SimulatedDisk,
@@ -110,7 +114,7 @@ impl CoreReader {
         if self.reader.directory.segment(place.generation).is_none() {
             return Err(ReadError::Gone(place.generation));
         }
-        // The window may have been read before the record was written, or end inside it.
+        // The window may end inside it.
         if self.in_window(place).is_none_or(|bytes| Record::decode(bytes).is_err()) {
             self.read(place, bytes_hint.max(WINDOW_BYTES)).await?;
             let head = self.window.first_chunk::<LENGTH_BYTES>();
@@ -134,6 +138,13 @@ impl CoreReader {
     }
 
     async fn read(&mut self, place: Place, bytes: usize) -> Result<(), ReadError> {
+        let written = self.reader.directory.written_bytes(place.generation);
+        let written = written.ok_or(ReadError::Gone(place.generation))?;
+        let bytes = bytes.min(written.saturating_sub(place.offset.into()) as usize);
+        if bytes == 0 {
+            (self.window, self.begin) = (Vec::new(), place);
+            return Ok(());
+        }
         let index = self.open(place.generation).await?;
         let window = self.files[index].1.read_at(place.offset.into(), bytes).await?;
         // The file may have been given to another generation meanwhile.

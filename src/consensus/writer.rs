@@ -64,17 +64,36 @@ impl Fatal {
     }
 }
 
-/// Which file holds a generation; shared with those who read.
+/// Which file holds a generation, and how far it is written; shared with those who read.
 #[derive(Clone, Debug, Default)]
-pub struct Directory(Arc<Mutex<BTreeMap<u64, u32>>>);
+pub struct Directory(Arc<Mutex<BTreeMap<u64, Written>>>);
+
+/// What of a file is of its generation.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    number: u32,
+    /// Bytes from the beginning. What is behind them is of an earlier life of the file, and looks
+    /// like records.
+    bytes: u64,
+}
 
 impl Directory {
     /// The number of the segment of a generation; `None` when it is not in use.
     pub fn segment(&self, generation: u64) -> Option<u32> {
-        self.map().get(&generation).copied()
+        self.map().get(&generation).map(|written| written.number)
     }
 
-    fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u32>> {
+    /// How many bytes of a generation's segment are written; `None` when it is not in use. Whoever
+    /// asks before a read may believe that much of it.
+    pub fn written_bytes(&self, generation: u64) -> Option<u64> {
+        self.map().get(&generation).map(|written| written.bytes)
+    }
+
+    fn set(&self, generation: u64, number: u32, bytes: u64) {
+        self.map().insert(generation, Written { number, bytes });
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Written>> {
         // Every change is one operation on the map, so a panic elsewhere leaves it whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,7 +212,7 @@ impl<D: Disk> Writer<D> {
         for found in &in_use {
             let &&super::survey::SegmentSurvey { generation, number, bytes, .. } = found;
             self.in_use.push_back(InUse { generation, number, bytes });
-            self.directory.map().insert(generation, number);
+            self.directory.set(generation, number, found.end);
             self.offset = found.end;
         }
         for found in survey.segments.iter().filter(|found| found.state != SegmentState::InUse) {
@@ -415,7 +434,7 @@ impl<D: Disk> Writer<D> {
         let written = self.disk.write(number, 0, &page);
         self.checked(written, "a segment of the log cannot be begun")?;
         self.in_use.push_back(InUse { generation, number, bytes });
-        self.directory.map().insert(generation, number);
+        self.directory.set(generation, number, PAGE);
         self.offset = PAGE;
         Ok(())
     }
@@ -438,6 +457,7 @@ impl<D: Disk> Writer<D> {
         self.checked(written, "the log cannot be written")?;
         self.group.clear();
         self.offset += length;
+        self.directory.set(current.generation, current.number, self.offset);
         self.sequence += 1;
         self.announced = self.first_generation;
         Ok(())

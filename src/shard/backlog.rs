@@ -176,9 +176,7 @@ impl Shard {
 impl Partition {
     fn warm(&mut self, key: ColdKey, bytes: &[u8], types: &Types) {
         let record = decode(bytes);
-        let Record::Submitted { agent_type, .. } = record else {
-            end_unreadable("a record that is no submission lies where one should be");
-        };
+        let agent_type = submission_of(&record, key.random());
         let type_index = types.find(agent_type);
         if let Some(task) = type_index.and_then(|type_index| recorded(&record, type_index)) {
             self.table.warm(key, &task);
@@ -251,12 +249,11 @@ impl Partition {
     fn move_record(&mut self, moving: Moving, bytes: &[u8]) {
         if let Some(Live::Record { attempts, end, .. }) = self.table.live(moving) {
             let record = decode(bytes);
-            let Record::Submitted { id, agent_type, .. } = record else {
-                end_unreadable("a record that is no submission lies where one should be");
-            };
+            let (Moving::Task(random) | Moving::Key { random, .. }) = moving;
+            let agent_type = submission_of(&record, random);
             // The type's place matters to nobody: the record carries its name.
             if let Some(task) = recorded(&record, 0) {
-                let id = TaskId { partition: self.table.partition(), ..id };
+                let id = TaskId { partition: self.table.partition(), random };
                 append_task(&mut self.ledger, moving, id, agent_type, &task, attempts, end);
             }
         }
@@ -321,6 +318,15 @@ async fn read_records(
 fn decode(bytes: &[u8]) -> Record<'_> {
     let (record, _) = Record::decode(bytes).expect("it was encoded just now");
     record
+}
+
+/// The type's name in a task's submission, which is what was read where that should be.
+fn submission_of<'a>(record: &Record<'a>, random: u128) -> &'a str {
+    match *record {
+        Record::Submitted { id, agent_type, .. } if id.random == random => agent_type,
+        Record::Submitted { .. } => end_unreadable("the record of another task lies in its place"),
+        _ => end_unreadable("a record that is no submission lies where one should be"),
+    }
 }
 
 /// An accepted task cannot be read: the node must not go on as if it were not there.

@@ -32,6 +32,13 @@ pub struct ColdKey {
     random: u128,
 }
 
+impl ColdKey {
+    /// The task's random bits.
+    pub fn random(self) -> u128 {
+        self.random
+    }
+}
+
 impl TaskTable {
     /// Tasks that wait in memory.
     #[inline]
