@@ -45,10 +45,14 @@ enum Purpose {
 pub(super) struct ReadBack {
     /// The place of its partition on this core.
     partition: usize,
+    /// The table that they were read for.
+    table: u64,
     reader: CoreReader,
-    /// Encoded records, or why one could not be read.
-    records: Vec<(Purpose, Result<Vec<u8>, ReadError>)>,
+    records: Vec<Read>,
 }
+
+/// An encoded record and what it was read for, or why it could not be read.
+type Read = (Purpose, Result<Vec<u8>, ReadError>);
 
 /// A walk over what lives in the segments below a generation.
 struct Walk {
@@ -65,17 +69,21 @@ pub(super) struct Backlog {
     /// `None` while a read is under way, and in memory.
     reader: Option<CoreReader>,
     walk: Option<Walk>,
+    /// Counts the tables that the partition had. What was read for one of before is of no use to
+    /// this one: it may follow, and nothing may be appended then.
+    table: u64,
 }
 
 impl Backlog {
     /// Reads with `reader`, when there is a log.
     pub(super) fn new(reader: Option<CoreReader>) -> Self {
-        Self { reader, walk: None }
+        Self { reader, walk: None, table: 0 }
     }
 
-    /// Forgets what was to be moved.
+    /// Forgets what was to be moved, and what is being read: another table begins.
     pub(super) fn forget(&mut self) {
         self.walk = None;
+        self.table += 1;
     }
 }
 
@@ -137,9 +145,10 @@ impl Shard {
             return;
         }
         let Some(reader) = partition.backlog.reader.take() else { return };
-        let inbox = self.kernel.inbox.clone();
+        let (inbox, table) = (self.kernel.inbox.clone(), partition.backlog.table);
         self.futures.push(Box::pin(async move {
-            let read = read_records(place, reader, to_read).await;
+            let (reader, records) = read_records(reader, to_read).await;
+            let read = ReadBack { partition: place, table, reader, records };
             inbox.push(Ask::ReadBack(Box::new(read)));
         }));
     }
@@ -148,6 +157,9 @@ impl Shard {
     pub(super) fn was_read_back(&mut self, read: ReadBack) {
         let partition = &mut self.tasks.partitions[read.partition];
         partition.backlog.reader = Some(read.reader);
+        if read.table != partition.backlog.table {
+            return;
+        }
         let mut again = Vec::new();
         for (purpose, record) in read.records {
             match (purpose, record) {
@@ -298,10 +310,9 @@ fn append_task(
 }
 
 async fn read_records(
-    partition: usize,
     mut reader: CoreReader,
     to_read: Vec<(Purpose, Place)>,
-) -> ReadBack {
+) -> (CoreReader, Vec<Read>) {
     let mut records = Vec::with_capacity(to_read.len());
     for (purpose, Place { generation, offset }) in to_read {
         let place = consensus::Place { generation, offset };
@@ -312,7 +323,7 @@ async fn read_records(
         });
         records.push((purpose, read));
     }
-    ReadBack { partition, reader, records }
+    (reader, records)
 }
 
 fn decode(bytes: &[u8]) -> Record<'_> {
