@@ -50,6 +50,15 @@ pub(super) enum Logged {
         /// What its answer carries.
         correlation: u64,
     },
+    /// A task's end is settled: whoever wanted to cancel it is told.
+    Cancelled {
+        /// The core that asked.
+        asker: CoreIndex,
+        /// What its answer carries.
+        correlation: u64,
+        /// Whether it was cancelled; otherwise it had ended before.
+        cancelled: bool,
+    },
     /// A live record was written again, so that the segment where it was can be freed.
     Moved(Moving),
     /// A walk over the log's oldest part has written again all that it found.

@@ -1,11 +1,13 @@
 //! Questions about tasks, answered so that no answer is older than what somebody was told before.
+//! So is what somebody wants to have done with a task that is not there: it may be there for the
+//! next leader.
 //!
 //! A node that leads a partition may have been replaced without knowing. So a question waits until
 //! a majority has confirmed, after it came, that this node leads still (raft's ReadIndex): many
 //! questions share one such round, and what they read then is linearizable. A node that is alone has
 //! nobody to ask and answers at once.
 
-use super::core::Shard;
+use super::{core::Shard, ledger::Logged};
 use crate::wire::{
     api::{Error, TaskFilter},
     id::{CoreIndex, PartitionIndex, TaskId},
@@ -25,12 +27,16 @@ pub(super) enum Question {
     Task(TaskId, usize),
     /// A part of a partition's tasks: which, from where, and how many at most.
     Tasks(PartitionIndex, TaskFilter, u64, u32),
+    /// A task that is to be cancelled and was not found, or had ended.
+    Cancel(TaskId),
+    /// A dead letter that is to be queued again and was not found.
+    Requeue(TaskId),
 }
 
 impl Question {
     fn partition(&self) -> PartitionIndex {
         match self {
-            Self::Task(id, _) => id.partition,
+            Self::Task(id, _) | Self::Cancel(id) | Self::Requeue(id) => id.partition,
             Self::Tasks(partition, ..) => *partition,
         }
     }
@@ -106,6 +112,19 @@ impl Shard {
             Question::Tasks(partition, filter, from, max) => {
                 self.list_tasks(partition, &filter, from, max)
             }
+            Question::Cancel(id) => match self.try_cancel(asker, correlation, id) {
+                Ok(true) => return,
+                Ok(false) => {
+                    // Its end may wait for the log.
+                    let then = Logged::Cancelled { asker, correlation, cancelled: false };
+                    return self.tasks.of(id.partition).ledger.after_all(then);
+                }
+                Err(error) => Response::Failed(error),
+            },
+            Question::Requeue(id) => match self.try_requeue(asker, correlation, id) {
+                Ok(()) => return,
+                Err(error) => Response::Failed(error),
+            },
         };
         self.kernel.answer(asker, correlation, &response);
     }

@@ -49,10 +49,7 @@ impl Shard {
                 Response::Done
             }
             Request::Extend(id, lease, extend_ms) => done(self.extend_lease(id, lease, extend_ms)),
-            Request::Cancel(id) => match self.cancel_task(id) {
-                Ok(cancelled) => Response::Cancelled(cancelled),
-                Err(error) => Response::Failed(error),
-            },
+            Request::Cancel(id) => return self.cancel_task(asker, correlation, id),
             Request::Agents(type_index) => Response::Agents(self.list_agents(type_index)),
             Request::Spawn(type_index, name) => match self.spawn_asked(type_index, name) {
                 Ok(id) => Response::Spawned(id),

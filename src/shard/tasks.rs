@@ -11,6 +11,7 @@ use super::{
     ledger::{Logged, Next},
     news::tell,
     partition::Partition,
+    reads::{Question, Read},
     remote::Remote,
     types::Types,
     wheel::TimerKey,
@@ -310,6 +311,9 @@ impl Shard {
             Logged::Requeued { asker, correlation } => {
                 self.kernel.answer(asker, correlation, &Response::Done);
             }
+            Logged::Cancelled { asker, correlation, cancelled } => {
+                self.kernel.answer(asker, correlation, &Response::Cancelled(cancelled));
+            }
             Logged::Moved(what) => table.moved(what, at),
             Logged::Walked => self.tasks.partitions[partition].walked(),
             Logged::Tokens { below } => {
@@ -549,27 +553,59 @@ impl Shard {
         Response::Tasks(tasks, next)
     }
 
-    /// Queues a dead task again; answers when the log has it.
+    /// Queues a dead task again; answers when the log has it. That there is no such dead letter is
+    /// only said when this node is known to lead still: another one may have it by now.
     pub(super) fn requeue_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId) {
+        if let Err(error) = self.try_requeue(asker, correlation, id) {
+            match error {
+                Error::NotFound(_) | Error::Conflict(_) => {
+                    self.read(Read { asker, correlation, question: Question::Requeue(id) });
+                }
+                error => self.kernel.answer(asker, correlation, &Response::Failed(error)),
+            }
+        }
+    }
+
+    /// Queues a dead task again that this table has; the error is still to be answered.
+    pub(super) fn try_requeue(
+        &mut self,
+        asker: CoreIndex,
+        correlation: u64,
+        id: TaskId,
+    ) -> Result<(), Error> {
         let now_ms = self.kernel.now_ms();
         let partition = self.tasks.of(id.partition);
-        let requeued = partition.check_leading();
-        if let Err(error) = requeued.and_then(|()| partition.table.requeue(id.random, now_ms)) {
-            return self.kernel.answer(asker, correlation, &Response::Failed(error));
-        }
+        partition.check_leading()?;
+        partition.table.requeue(id.random, now_ms)?;
         let then = Logged::Requeued { asker, correlation };
         partition.ledger.append(Record::Requeued { id }, then);
         partition.end_evicted();
         self.tasks.assignable = true;
+        Ok(())
     }
 
-    /// Cancels a task; `Ok(false)` when it had ended before.
-    pub(super) fn cancel_task(&mut self, id: TaskId) -> Result<bool, Error> {
+    /// Cancels a task; answers when the log has its end. That there is none, or that it had ended
+    /// before, is only said when this node is known to lead still.
+    pub(super) fn cancel_task(&mut self, asker: CoreIndex, correlation: u64, id: TaskId) {
+        if !matches!(self.try_cancel(asker, correlation, id), Ok(true)) {
+            self.read(Read { asker, correlation, question: Question::Cancel(id) });
+        }
+    }
+
+    /// Cancels a task that this table has; false when it had ended before, and that or the error is
+    /// still to be answered.
+    pub(super) fn try_cancel(
+        &mut self,
+        asker: CoreIndex,
+        correlation: u64,
+        id: TaskId,
+    ) -> Result<bool, Error> {
         let now_ms = self.kernel.now_ms();
         let partition = self.tasks.of(id.partition);
         partition.check_leading()?;
         let Some(key) = partition.table.cancel(id.random)? else { return Ok(false) };
         partition.log_end(key, now_ms);
+        partition.ledger.after_all(Logged::Cancelled { asker, correlation, cancelled: true });
         if let Some(lease) = partition.table.last_lease(key)
             && let Some(attempt) = self.take_attempt(lease)
         {
