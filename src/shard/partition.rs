@@ -11,7 +11,10 @@ use crate::{
     consensus::{self, Foreign, Record, TaskLog, reader::CoreReader},
     registry::TypeIndex,
     task::{Failed, Key, Lease, Place, TaskTable, Watcher},
-    wire::api::{Error, Priority},
+    wire::{
+        api::{Error, Priority},
+        id::TaskId,
+    },
 };
 
 /// Fencing tokens that are reserved at a time: no write takes so long that half of them are given
@@ -91,6 +94,19 @@ impl Partition {
         if self.role == Role::Following {
             self.role = Role::Leading;
             self.table.replay_over(now_ms);
+            // There may be more than are kept: fewer are by now, or the log of the leader before
+            // ended between a death and the purge that followed.
+            self.log_purged();
+        }
+    }
+
+    /// Writes down which dead letters were purged: without that they would come back when fewer
+    /// are left.
+    pub(super) fn log_purged(&mut self) {
+        while let Some(random) = self.table.next_purged() {
+            let id = TaskId { partition: self.table.partition(), random };
+            tracing::warn!(%id, "a dead letter was forgotten: there were more than tasks.dead_max");
+            self.ledger.append(Record::Forgotten { id }, Logged::Noted);
         }
     }
 

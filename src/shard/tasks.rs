@@ -369,13 +369,9 @@ impl Shard {
             }
             self.tell_end(partition, key, watcher);
         }
-        let Partition { table, ledger, .. } = &mut self.tasks.partitions[partition];
-        table.retain_within_limits();
-        while let Some(random) = table.next_purged() {
-            let id = TaskId { random, ..id };
-            tracing::warn!(%id, "a dead letter was forgotten: there were more than tasks.dead_max");
-            ledger.append(Record::Forgotten { id }, Logged::Noted);
-        }
+        let partition = &mut self.tasks.partitions[partition];
+        partition.table.retain_within_limits();
+        partition.log_purged();
     }
 
     /// Tells somebody how a task ended.
