@@ -8,7 +8,7 @@ use crate::runtime::disk::{self, SyncedFile};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -65,7 +65,9 @@ impl Disk for SegmentFolder {
     }
 
     fn read(&mut self, segment: u32, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        if self.read.as_ref().is_none_or(|(number, _)| *number != segment) {
+        // A number may have been removed and made again since its file was opened.
+        let is_there = |file: &File| file.metadata().is_ok_and(|found| found.nlink() > 0);
+        if !self.read.as_ref().is_some_and(|(number, file)| *number == segment && is_there(file)) {
             self.read = Some((segment, File::open(self.path(segment))?));
         }
         let (_, file) = self.read.as_ref().expect("the file was just opened");

@@ -8,7 +8,7 @@ use super::{
     },
     record::Record,
 };
-use crate::runtime::disk::AlignedBuffer;
+use crate::{runtime::disk::AlignedBuffer, wire::id::PartitionIndex};
 
 /// A group larger than this is made only for one block that is.
 pub const GROUP_BYTES_MAX: usize = 2 << 20;
@@ -106,6 +106,20 @@ impl<'a> StoredBlock<'a> {
         }
         Ok(())
     }
+}
+
+/// Checks every byte of a block that was read alone, which is to be a certain entry.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_entry(block: &[u8], partition: PartitionIndex, index: u64) -> Result<(), Damage> {
+    let head = BlockHead::decode(block)?;
+    let is_entry = matches!(head.kind, BlockKind::Records | BlockKind::Change)
+        && (head.partition, head.index, head.bytes as usize) == (partition, index, block.len());
+    if !is_entry {
+        return Err(Damage::BlockHead);
+    }
+    StoredBlock { head, offset: 0, bytes: block }.check()
 }
 
 /// The blocks of a whole group, every byte of which was checked.

@@ -351,7 +351,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         // On its way while this node writes.
         self.links.flush(self.now);
         for fetch in outputs.fetches.drain(..) {
-            self.fetch(&fetch);
+            self.fetch(&fetch)?;
         }
         if !outputs.writes.is_empty() {
             self.write(&outputs.writes)?;

@@ -3,12 +3,13 @@
 
 use super::{
     super::{
+        damage::Damage,
         disk::Disk,
-        format::BLOCK_HEAD_BYTES,
+        format::{BLOCK_HEAD_BYTES, segment_name},
+        group::check_entry,
         lane::Told,
         links::Links,
         news::Foreign,
-        place::Place,
         raft::{Event, Fetch, Kind, Role, Stored},
         record::Record,
         writer::Fatal,
@@ -142,26 +143,53 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     /// The body of an entry, from the disk.
     fn read(&mut self, partition: PartitionIndex, index: u64) -> Result<Bytes, Fatal> {
         let (_, stored) = self.stored(partition, index);
-        let body = self.read_stored(stored.place, stored.bytes);
+        let body = self.read_stored(partition, index, stored);
         body.map_err(|source| Fatal::new("an entry of the log cannot be read", source))
     }
 
-    fn read_stored(&mut self, place: Place, bytes: u32) -> io::Result<Bytes> {
+    /// Reads an entry's block, and believes nothing of it before all of it was checked.
+    fn read_stored(
+        &mut self,
+        partition: PartitionIndex,
+        index: u64,
+        stored: Stored,
+    ) -> io::Result<Bytes> {
+        let Stored { place, bytes } = stored;
         let segment = self.writer.directory().segment(place.generation);
         let segment = segment.ok_or(io::ErrorKind::NotFound)?;
-        let mut body = vec![0; bytes as usize];
-        let offset = u64::from(place.offset) + BLOCK_HEAD_BYTES as u64;
-        self.disk.read(segment, offset, &mut body)?;
-        Ok(body.into())
+        let mut block = vec![0; BLOCK_HEAD_BYTES + bytes as usize];
+        self.disk.read(segment, place.offset.into(), &mut block)?;
+        let damaged = |damage: Damage| {
+            let (file, offset) = (segment_name(segment), place.offset);
+            let text = format!("{file} at byte {offset}, entry {index} of partition {partition}");
+            io::Error::new(io::ErrorKind::InvalidData, format!("{text}: {damage}"))
+        };
+        check_entry(&block, partition, index).map_err(damaged)?;
+        Ok(Bytes::from(block).slice(BLOCK_HEAD_BYTES..))
     }
 
-    pub(super) fn fetch(&mut self, fetch: &Fetch) {
-        let data = fetch.entries.iter().map(|entry| self.read_stored(entry.place, entry.bytes));
-        let data: io::Result<Vec<Bytes>> = data.collect();
+    /// Reads entries for a follower.
+    ///
+    /// # Errors
+    /// They are damaged: what the disk does not have any more is for nobody.
+    pub(super) fn fetch(&mut self, fetch: &Fetch) -> Result<(), Fatal> {
+        let entries = (fetch.first..).zip(&fetch.entries);
+        let data: io::Result<Vec<Bytes>> = entries
+            .map(|(index, entry)| self.read_stored(fetch.partition, index, *entry))
+            .collect();
         if let Err(error) = &data {
             tracing::error!(%error, "entries for a follower cannot be read");
         }
-        self.raft.fetched(fetch.partition, fetch.id, data.ok());
+        let data = match data {
+            Ok(data) => Some(data),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Fatal::new("an entry of the log cannot be read", error));
+            }
+            // It is asked for again.
+            Err(_) => None,
+        };
+        self.raft.fetched(fetch.partition, fetch.id, data);
+        Ok(())
     }
 
     /// Compacts the partitions' logs and frees segments, when the writer asks for it.
