@@ -133,7 +133,10 @@ pub fn read(
     cores: usize,
     replay: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<Found, Unreadable> {
-    let mut recovery = Recovery::new(&seat.voters, replay);
+    let mut recovery = match seat.is_alone() {
+        true => Recovery::alone(seat.node, replay),
+        false => Recovery::new(seat.node, &seat.voters, replay),
+    };
     let mut broken = None;
     let survey = survey(disk, &mut |place, block| take(&mut recovery, &mut broken, place, block));
     let mut survey = survey.map_err(Unreadable::Io)?;

@@ -82,6 +82,11 @@ impl Seat {
             links: None,
         }
     }
+
+    /// Whether there are no other nodes, and never will be.
+    pub fn is_alone(&self) -> bool {
+        self.links.is_none() && self.voters == [self.node]
+    }
 }
 
 /// A log that was opened.
@@ -216,7 +221,7 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
         holder => OpenError::Locked { folder: folder.to_owned(), holder },
     })?;
     let mut nothing = |_: Replayed<'_>| {};
-    let mut recovery = Recovery::new(&[NODE], &mut nothing);
+    let mut recovery = Recovery::alone(NODE, &mut nothing);
     let mut broken = None;
     let mut disk = SegmentFolder::new(folder, false);
     let survey = survey(&mut disk, &mut |place, block| {

@@ -2,15 +2,18 @@
 //!
 //! Invariants worth naming
 //! - Only committed entries are handed on, each partition's in their order, once.
-//! - What one replica alone holds is committed when it is on the disk.
+//! - What one replica alone holds is committed when it is on the disk. Behind a change of the
+//!   membership, committed or not, only the commit index tells what is: the change may have given
+//!   others a vote.
 
 use super::{
     damage::Damage,
     format::{BLOCK_HEAD_BYTES, BlockKind},
     group::StoredBlock,
+    peers::NodeId,
     place::Place,
     raft::{
-        HardState, Members, Point, Restore, Stored,
+        HardState, Point, Restore, Stored,
         driver::PARTITIONS_MAX,
         message::{decode_point, encode_point},
         restore::Broken,
@@ -33,7 +36,11 @@ pub enum Replayed<'a> {
 
 /// Takes the blocks of a survey.
 pub struct Recovery<'a> {
-    voters: Vec<u64>,
+    node: NodeId,
+    /// There will never be another member: where the log's first part was freed, and the point is
+    /// not known yet, what is written is committed all the same.
+    is_alone: bool,
+    voters: Vec<NodeId>,
     partitions: Vec<Partition>,
     hand_on: &'a mut dyn FnMut(Replayed<'_>),
 }
@@ -41,7 +48,6 @@ pub struct Recovery<'a> {
 struct Partition {
     index: PartitionIndex,
     restore: Restore,
-    members: Members,
     /// Entries that are not known to be committed, in a row.
     waiting: VecDeque<Waiting>,
     /// Committed entries up to this index were handed on.
@@ -56,9 +62,15 @@ struct Waiting {
 }
 
 impl<'a> Recovery<'a> {
-    /// A recovery of partitions that begin their life with these voters.
-    pub fn new(voters: &[u64], hand_on: &'a mut dyn FnMut(Replayed<'_>)) -> Self {
-        Self { voters: voters.to_vec(), partitions: Vec::new(), hand_on }
+    /// A recovery of a node's partitions, which begin their life with these voters.
+    pub fn new(node: NodeId, voters: &[NodeId], hand_on: &'a mut dyn FnMut(Replayed<'_>)) -> Self {
+        let (is_alone, voters) = (false, voters.to_vec());
+        Self { node, is_alone, voters, partitions: Vec::new(), hand_on }
+    }
+
+    /// A recovery of a node that has no others and never will.
+    pub fn alone(node: NodeId, hand_on: &'a mut dyn FnMut(Replayed<'_>)) -> Self {
+        Self { is_alone: true, ..Self::new(node, &[node], hand_on) }
     }
 
     /// Takes a block.
@@ -80,7 +92,7 @@ impl<'a> Recovery<'a> {
             BlockKind::Records | BlockKind::Change => {
                 let is_records = block.head.kind == BlockKind::Records;
                 partition.entry(place, block, is_records).map_err(broken)?;
-                if !partition.members.is_single() {
+                if !partition.restore.is_alone(self.node).unwrap_or(self.is_alone) {
                     partition.wait_for_commit(place, block, is_records);
                     return Ok(());
                 }
@@ -119,11 +131,11 @@ impl<'a> Recovery<'a> {
 
 impl Partition {
     fn new(index: PartitionIndex, voters: &[u64]) -> Self {
-        let (restore, members) = match voters {
-            [] => (Restore::empty(index), Members::default()),
-            voters => (Restore::with_voters(index, voters), Members::of_voters(voters)),
+        let restore = match voters {
+            [] => Restore::empty(index),
+            voters => Restore::with_voters(index, voters),
         };
-        Self { index, restore, members, waiting: VecDeque::new(), told: 0 }
+        Self { index, restore, waiting: VecDeque::new(), told: 0 }
     }
 
     fn entry(
@@ -165,7 +177,6 @@ impl Partition {
         is_new: bool,
         hand_on: &mut dyn FnMut(Replayed<'_>),
     ) -> Result<(), Broken> {
-        self.members = point.members.clone();
         if is_new {
             self.waiting.clear();
             self.told = point.index;

@@ -265,7 +265,10 @@ impl Driver {
         }
         if self.commits_due || !self.outputs.writes.is_empty() {
             self.commits_due = false;
-            self.groups.iter_mut().for_each(|group| group.write_commit(&mut self.outputs));
+            let is_shared = self.balance.is_some();
+            for group in &mut self.groups {
+                group.write_commit(&mut self.outputs, is_shared);
+            }
         }
         if !self.outputs.writes.is_empty() {
             self.last_batch += 1;

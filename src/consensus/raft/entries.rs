@@ -127,6 +127,12 @@ impl Entries {
         &self.history.back().expect("the membership of the point is always there").1
     }
 
+    /// Whether the group has been one voter alone ever since the point: no change lies behind it,
+    /// applied or not.
+    pub fn is_alone(&self) -> bool {
+        self.history[0].1.is_single() && self.changes.is_empty()
+    }
+
     /// What was last set.
     pub fn hard_state(&self) -> HardState {
         self.hard_state

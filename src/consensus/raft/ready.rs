@@ -277,10 +277,13 @@ impl Group {
         }
     }
 
-    /// Writes the commit index when it is ahead of what was written.
-    pub fn write_commit(&mut self, outputs: &mut Outputs) {
-        // What one replica alone holds is committed: the commit index tells nothing more.
-        if self.members().is_single() {
+    /// Writes the commit index when it is ahead of what was written. `is_shared` tells whether there
+    /// may ever be another member.
+    pub fn write_commit(&mut self, outputs: &mut Outputs, is_shared: bool) {
+        // What one replica alone holds is committed: the commit index tells nothing more. Behind a
+        // change of the membership, and where the point is not known yet, whoever reads the log
+        // back relies on it.
+        if !is_shared && self.raft.store().is_alone() {
             return;
         }
         let state = self.raft.store().hard_state();

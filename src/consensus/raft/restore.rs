@@ -104,6 +104,13 @@ impl Restore {
         Ok(())
     }
 
+    /// Whether what is written by this node is committed with that: it has been the only voter ever
+    /// since the point. `None` while the point is not known.
+    pub fn is_alone(&self, node: u64) -> Option<bool> {
+        let is_voter = self.entries.members().is_voter(node);
+        (!self.is_floating).then(|| is_voter && self.entries.is_alone())
+    }
+
     /// A hard state.
     pub fn hard_state(&mut self, state: HardState) {
         self.entries.set_hard_state(state);

@@ -62,7 +62,7 @@ impl Replica {
                 recovery::Replayed::Anew(_) => Told::Anew,
             });
         };
-        let mut recovery = Recovery::new(voters, &mut hand_on);
+        let mut recovery = Recovery::new(1, voters, &mut hand_on);
         let mut broken = None;
         let found = survey(&mut self.disk.clone(), &mut |place, block| {
             if broken.is_none() {
