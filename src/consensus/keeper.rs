@@ -83,8 +83,11 @@ struct Lane {
 enum Proposed {
     /// A shard's block.
     Block(Block),
-    /// A record of this thread.
-    Compaction,
+    /// A record of this thread, of what is not needed.
+    Compaction {
+        /// The last entry of that.
+        upto: u64,
+    },
 }
 
 /// What the log thread is made of.

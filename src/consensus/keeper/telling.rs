@@ -10,6 +10,7 @@ use super::{
         lane::Told,
         links::Links,
         news::Foreign,
+        place::Place,
         raft::{Event, Fetch, Kind, Role, Stored},
         record::Record,
         writer::Fatal,
@@ -35,23 +36,22 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                         (block.generation, block.offset) = (place.generation, place.offset);
                         lane.end.tell(Told::Committed(block));
                     }
-                    Proposed::Compaction => {
+                    Proposed::Compaction { upto } => {
                         lane.is_compacting = false;
-                        let body = self.read(partition, index)?;
-                        self.compact(partition, &body);
+                        self.raft.compact(partition, upto);
                     }
                 }
             }
-            Event::Committed { index, data, .. } => {
+            Event::Committed { index, kind, data, place, .. } => {
                 lane.committed = index;
                 let is_next = lane.fed + 1 == index && !lane.end.is_waiting();
                 if let Some(data) = data.filter(|_| is_next) {
-                    self.feed_one(partition, index, data);
+                    self.feed_one(partition, index, kind, place, data);
                 }
             }
             Event::Lost { ticket } => match lane.proposed(ticket) {
                 Proposed::Block(block) => lane.end.tell(Told::Lost(block)),
-                Proposed::Compaction => lane.is_compacting = false,
+                Proposed::Compaction { .. } => lane.is_compacting = false,
             },
             Event::Role(Role::Leader { term }) => {
                 lane.crowned = Some(term);
@@ -89,7 +89,9 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 if !lane.is_behind() || lane.end.is_waiting() {
                     break;
                 }
-                self.feed_next(partition as PartitionIndex)?;
+                if !self.feed_next(partition as PartitionIndex)? {
+                    break;
+                }
                 self.lanes[partition].end.flush();
                 fed = true;
             }
@@ -103,22 +105,34 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         Ok(fed)
     }
 
-    fn feed_next(&mut self, partition: PartitionIndex) -> Result<(), Fatal> {
+    /// Tells a shard the next entry; false when a point has replaced the log meanwhile. That is on
+    /// its way to the disk, and the shard begins again behind it when it is there.
+    fn feed_next(&mut self, partition: PartitionIndex) -> Result<bool, Fatal> {
         let index = self.lanes[usize::from(partition)].fed + 1;
-        let in_memory = self.raft.group(partition).and_then(|group| group.in_memory(index));
-        let body = match in_memory {
+        let group = self.raft.group(partition);
+        if group.is_none_or(|group| index <= group.point().index) {
+            return Ok(false);
+        }
+        let (kind, Stored { place, .. }) = self.stored(partition, index);
+        let body = match group.and_then(|group| group.in_memory(index)) {
             Some(body) => body,
             None => self.read(partition, index)?,
         };
-        self.feed_one(partition, index, body);
-        Ok(())
+        self.feed_one(partition, index, kind, place, body);
+        Ok(true)
     }
 
-    fn feed_one(&mut self, partition: PartitionIndex, index: u64, body: Bytes) {
-        let (kind, stored) = self.stored(partition, index);
+    fn feed_one(
+        &mut self,
+        partition: PartitionIndex,
+        index: u64,
+        kind: Kind,
+        place: Place,
+        body: Bytes,
+    ) {
         self.lanes[usize::from(partition)].fed = index;
         if kind == Kind::Normal && !body.is_empty() && !self.compact(partition, &body) {
-            let foreign = Foreign::new(body, stored.place);
+            let foreign = Foreign::new(body, place);
             self.lanes[usize::from(partition)].end.tell(Told::Foreign(foreign));
         }
     }
@@ -238,7 +252,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         if self.raft.propose(partition, data.into(), ticket).is_ok() {
             self.last_ticket = ticket;
             lane.is_compacting = true;
-            lane.under_way.push_back((ticket, Proposed::Compaction));
+            lane.under_way.push_back((ticket, Proposed::Compaction { upto: index }));
         }
     }
 }
