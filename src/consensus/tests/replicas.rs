@@ -136,6 +136,58 @@ fn a_compaction_keeps_what_is_behind_it_and_tells_nothing() {
     assert_eq!((group.last(), group.told_upto()), (5, 5));
 }
 
+/// The entry that gives node 2 a vote.
+const PROMOTION: [u8; 6] = [0x12, 4, 0x08, 0, 0x10, 2];
+
+#[test]
+fn behind_a_change_of_the_membership_nothing_is_committed_by_being_written() {
+    let mut replica = Replica::new();
+    replica.entry(1, 2, 20);
+    replica.entry(1, 3, 30);
+    replica.put(BlockKind::Change, 1, 4, &PROMOTION);
+    replica.entry(1, 5, 50);
+    let (told, group) = replica.groups(&[1]);
+    assert_eq!(told, [20, 30].map(Told::Task), "two votes are needed for what follows");
+    assert_eq!((group.last(), group.told_upto()), (5, 3));
+    // The point is told again, of a time when there was one voter.
+    replica.point(BlockKind::Compacted, 2, &[1]);
+    replica.entry(1, 6, 60);
+    assert_eq!(replica.groups(&[1]).0, [20, 30].map(Told::Task));
+    // Another leader overwrites what was never committed.
+    replica.commit(2, 4);
+    replica.entry(2, 5, 51);
+    replica.commit(2, 5);
+    let (told, group) = replica.groups(&[1]);
+    assert_eq!(told, [20, 30, 51].map(Told::Task));
+    assert_eq!((group.last(), group.told_upto()), (5, 5));
+    // A point behind the change tells that it holds.
+    replica.point(BlockKind::Compacted, 5, &[1, 2]);
+    replica.entry(2, 6, 61);
+    assert_eq!(replica.groups(&[1]).0, [20, 30, 51].map(Told::Task));
+}
+
+#[test]
+fn one_voter_of_two_who_remains_goes_on_alone_behind_the_next_point() {
+    let mut replica = Replica::new();
+    replica.entry(1, 2, 20);
+    let removal = [0x12, 4, 0x08, 1, 0x10, 2];
+    replica.put(BlockKind::Change, 1, 3, &removal);
+    replica.commit(1, 3);
+    replica.entry(1, 4, 40);
+    assert_eq!(replica.groups(&[1, 2]).0, [Told::Task(20)], "the group commits it when it leads");
+    replica.commit(1, 4);
+    replica.point(BlockKind::Compacted, 3, &[1]);
+    replica.entry(1, 5, 50);
+    let (told, group) = replica.groups(&[1, 2]);
+    assert_eq!(told, [20, 40, 50].map(Told::Task));
+    assert_eq!(group.told_upto(), 5);
+    // Whom the group went on without commits nothing by writing it.
+    let mut replica = Replica::new();
+    replica.point(BlockKind::Installed, 9, &[2]);
+    replica.entry(1, 10, 100);
+    assert_eq!(replica.groups(&[1, 2]).0, [Told::Anew]);
+}
+
 #[test]
 fn what_cannot_be_is_named() {
     let mut replica = Replica::new();
