@@ -243,3 +243,48 @@ fn a_record_that_is_written_after_its_window_was_read_is_read_again() {
     drop(ask);
     core.expect("the executor starts").join().expect("nothing failed on the core");
 }
+
+#[test]
+fn a_segment_that_is_used_again_gives_back_nothing_of_its_earlier_life() {
+    let folder = Scratch::new("again");
+    let (mut node, _) = Node::open(settings(&folder.0, 1, 4)).expect("it opens");
+    let settings = executor::Settings { cpu: 0, ring_depth: 32, io_memory: 1 << 16 };
+    let (ask, asked) = std::sync::mpsc::sync_channel::<coreflow::consensus::Place>(0);
+    let (answer, answered) = std::sync::mpsc::channel();
+    let reader = node.log.reader.clone();
+    let core = spawn_pinned("reader", &settings, move || async move {
+        let mut reader = reader.on_core();
+        while let Ok(place) = asked.recv() {
+            let record = reader.record(place, 100).await.map(|record| record.id().random);
+            answer.send(record).expect("the test waits");
+        }
+    });
+    let body = vec![5; 15_000];
+    let (mut number, mut generations) = (0, Vec::new());
+    // Until some files are in their third life: records of one size lie in the same places.
+    while generations.len() < 14 {
+        let (position, offset) = node.lane(0).append(ended(0, number, &body));
+        let places = node.commit(0, position, &[(position, offset)]);
+        ask.send(places[0]).expect("the reader runs");
+        let found = answered.recv().expect("the reader runs").expect("it is there");
+        assert_eq!(found, number, "at {:?}", places[0]);
+        if generations.last() != Some(&places[0].generation) {
+            generations.push(places[0].generation);
+        }
+        number += 1;
+        // Nothing lives.
+        for lane in 0..2 {
+            let before = node.lane(lane).move_before();
+            if before > 0 {
+                node.lane(lane).moved_before(before);
+                node.lane(lane).flush();
+                while next_committed(node.lane(lane)).is_some() {}
+            }
+        }
+        assert!(number < 20_000, "{generations:?}");
+    }
+    let files = fs::read_dir(&folder.0).expect("the folder is there").count();
+    assert!(files < generations.len(), "{files} files for {} lives", generations.len());
+    drop(ask);
+    core.expect("the executor starts").join().expect("nothing failed on the core");
+}

@@ -149,3 +149,35 @@ fn keys_stand_for_their_tasks_again_until_they_expire() {
     new(submit(2_000, b"moved", 13));
     assert_eq!(submit(4_999, b"new", 10), existing(2));
 }
+
+#[test]
+fn a_key_that_had_expired_stands_for_the_later_task_whenever_the_log_is_read() {
+    let limits = TableLimits { key_ttl_ms: HOUR_MS / 2, ..LIMITS };
+    let with = |random, submitted_ms| {
+        let key = Some(Key { bytes: b"key", body_hash: random as u64 });
+        Recorded { key, ..recorded(random, submitted_ms) }
+    };
+    // Before the first one expires by this clock, between both, and after both: a clock may have
+    // gone back, and a replica reads at any time.
+    for zero_ms in [HOUR_MS / 4, HOUR_MS, 2 * HOUR_MS] {
+        let zero_unix_ms = ORIGIN.zero_unix_ms + zero_ms;
+        let origin = Origin { durable: true, zero_unix_ms, ..ORIGIN };
+        let mut table = TaskTable::new(origin, limits);
+        table.replay_submitted(at(1), &with(1, 0), 0);
+        let first = Key { bytes: b"key", body_hash: 1 };
+        let first_until = ORIGIN.zero_unix_ms + HOUR_MS / 2;
+        table.replay_key(at(2), first, 1, first_until, 0);
+        table.replay_submitted(at(3), &with(2, HOUR_MS / 2 + 1_000), 0);
+        table.replay_over(0);
+        assert_eq!(table.counters().recovered, 2, "both were accepted");
+        let key = Some(Key { bytes: b"key", body_hash: 2 });
+        let submitted = table.submit(0, Submission { key, ..submission(3, b"") });
+        match zero_ms > HOUR_MS {
+            true => drop(new(submitted)),
+            false => {
+                let id = TaskId { partition: 0, random: 2 };
+                assert_eq!(submitted, Ok(Submitted::Existing(id)));
+            }
+        }
+    }
+}
