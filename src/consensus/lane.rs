@@ -34,14 +34,14 @@ const TOLD_UNDER_WAY: usize = 64;
 
 /// What the log thread tells all shards.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     pub has_room: AtomicBool,
     pub move_before: AtomicU64,
 }
 
 /// What the log thread tells a shard.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// A block is committed.
     Committed(Block),
     /// A block of a reign that is over: what becomes of it is told as [`Told::Foreign`], if
@@ -61,7 +61,7 @@ pub(super) enum Told {
 }
 
 /// The log thread's end of a lane.
-pub(super) struct LaneEnd {
+pub(crate) struct LaneEnd {
     pub incoming: Consumer<Block>,
     outgoing: Producer<Told>,
     /// What the ring had no room for, oldest first.
@@ -134,7 +134,7 @@ impl fmt::Debug for LaneLog {
 
 /// What a lane needs to know of the log.
 #[derive(Clone)]
-pub(super) struct LaneSettings {
+pub(crate) struct LaneSettings {
     pub block_bytes: usize,
     pub record_bytes_max: usize,
     pub bell: Doorbell,
@@ -142,7 +142,7 @@ pub(super) struct LaneSettings {
 }
 
 /// The two ends of a shard's lane; `shard_bell` wakes the shard.
-pub(super) fn lane(
+pub(crate) fn lane(
     shard: u16,
     settings: &LaneSettings,
     shard_bell: Doorbell,

@@ -349,3 +349,77 @@ fn end_unreadable(why: &str) -> ! {
     process::kill_all();
     std::process::exit(EXIT_UNREADABLE);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::*, *};
+    use crate::{
+        consensus::{simulated::SimulatedDisk, writer::Directory},
+        task::Moving,
+    };
+
+    fn reader() -> CoreReader {
+        let disk = SimulatedDisk::default();
+        consensus::reader::SegmentReader::simulated(disk, Directory::default()).on_core()
+    }
+
+    #[test]
+    fn a_dead_letter_and_its_end_move_in_one_block() {
+        let mut core = Core::new(|_| {});
+        let payload = |random: u128| vec![0xc0; 37 * random as usize];
+        for random in 1..40 {
+            core.hear(random as u64, &[submitted(random, &payload(random)), dead(random)]);
+        }
+        core.lead(1);
+        let partition = &mut core.shard.tasks.partitions[0];
+        for random in 1..40 {
+            let mut bytes = Vec::new();
+            submitted(random, &payload(random)).encode(&mut bytes);
+            partition.move_record(Moving::Task(random), &bytes);
+        }
+        let blocks = core.commit_all();
+        let mut moved = 0;
+        for block in &blocks {
+            let records: Vec<_> = records_of(block);
+            for (at, record) in records.iter().enumerate() {
+                if let Record::Submitted { id, .. } = record {
+                    moved += 1;
+                    let end = records.get(at + 1);
+                    let is_end = matches!(end, Some(Record::Ended { id: of, .. }) if of == id);
+                    assert!(is_end, "{id} and its end are in two blocks");
+                }
+            }
+        }
+        assert_eq!(moved, 39);
+        assert!(blocks.len() > 5, "{} blocks", blocks.len());
+    }
+
+    #[test]
+    fn what_was_read_for_a_table_is_of_no_use_to_the_next_one() {
+        let mut core = Core::new(|_| {});
+        core.hear(1, &[submitted(1, b"payload")]);
+        core.lead(1);
+        let mut bytes = Vec::new();
+        submitted(1, b"payload").encode(&mut bytes);
+        let read = |table| {
+            let records = vec![(Purpose::Move(Moving::Task(1)), Ok(bytes.clone()))];
+            ReadBack { partition: 0, table, reader: reader(), records }
+        };
+        let table = core.shard.tasks.partitions[0].backlog.table;
+        // The partition leads no more, and its new table has heard of the task already.
+        core.tell(Told::Follow);
+        core.hear(1, &[submitted(1, b"payload")]);
+        core.shard.was_read_back(read(table));
+        let partition = &mut core.shard.tasks.partitions[0];
+        assert_eq!(partition.ledger.pending(), 0, "nothing is appended by who follows");
+        assert!(!partition.ledger.has_departures());
+        assert!(partition.backlog.reader.take().is_some(), "the reader is there for what follows");
+        // What is read for the table that there is counts.
+        core.lead(2);
+        let table = core.shard.tasks.partitions[0].backlog.table;
+        core.shard.was_read_back(read(table));
+        let partition = &mut core.shard.tasks.partitions[0];
+        assert_eq!(partition.ledger.pending(), 1);
+        partition.backlog.reader = None;
+    }
+}

@@ -41,5 +41,7 @@ pub mod run;
 mod submissions;
 mod supervise;
 mod tasks;
+#[cfg(test)]
+mod tests;
 pub mod types;
 pub mod wheel;

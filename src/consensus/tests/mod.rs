@@ -1,5 +1,6 @@
 //! What the log promises, each promise a test, over a disk that fails when it is told to.
 
+mod keeper;
 mod lanes;
 mod life;
 mod records;

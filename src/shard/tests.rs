@@ -1,0 +1,314 @@
+//! A core of a cluster with one partition, and this thread in the place of the log's.
+
+use super::{
+    core::{Partitions, Shard, Start},
+    partition::Beginning,
+    types::Types,
+};
+use crate::{
+    config::Config,
+    consensus::{
+        Foreign, Place, Record, TaskLog,
+        block::Block,
+        cluster::{Cluster, Leaders},
+        lane::{LaneEnd, LaneSettings, Signals, lane},
+    },
+    runtime::{doorbell::Doorbell, mesh::mesh},
+    task::{Origin, TableLimits, TaskTable},
+    wire::{
+        api::{Error, Priority, TaskStatus, TaskView},
+        id::TaskId,
+        letter::{Request, Response},
+    },
+};
+use futures_channel::oneshot::{Receiver, channel};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    time::Instant,
+};
+
+pub(super) use crate::consensus::lane::Told;
+
+/// When the node started, Unix milliseconds.
+const UNIX_MS: u64 = 1_700_000_000_000;
+/// Turns after which a core has surely done what there was.
+const TURNS: usize = 20;
+
+pub(super) struct Core {
+    pub shard: Shard,
+    end: LaneEnd,
+    /// The reads that left with blocks, the last one.
+    read: u64,
+    offset: u32,
+}
+
+impl Core {
+    pub fn new(tune: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        tune(&mut config);
+        let bell = Doorbell::new().expect("there are descriptors");
+        let signals =
+            Arc::new(Signals { has_room: AtomicBool::new(true), move_before: AtomicU64::new(0) });
+        let settings = LaneSettings {
+            block_bytes: 4000,
+            record_bytes_max: 60_000,
+            bell: bell.clone(),
+            signals,
+        };
+        let (log, end) = lane(0, &settings, bell.clone());
+        let origin = Origin { partition: 0, first_token: 1, durable: true, zero_unix_ms: UNIX_MS };
+        let table = TaskTable::new(origin, TableLimits::from(&config.tasks));
+        let (cluster, _) = Cluster::new(Leaders::new(1, 1), bell);
+        let start = Start {
+            at: Instant::now(),
+            unix_ms: UNIX_MS,
+            partitions: Partitions { keyed: 1, all: 1, clustered: true },
+            cluster: Some(cluster),
+            tables: vec![Beginning { log: TaskLog::Durable(log), table }],
+            reader: None,
+            seed: 1,
+        };
+        let port = mesh(1, 8).expect("there are descriptors").remove(0);
+        let shard = Shard::new(port, Arc::new(Types::new(Vec::new())), &config, start);
+        let mut core = Self { shard, end, read: 0, offset: 0 };
+        core.turn();
+        core
+    }
+
+    pub fn turn(&mut self) {
+        for _ in 0..TURNS {
+            self.shard.turn();
+        }
+    }
+
+    pub fn tell(&mut self, told: Told) {
+        self.end.tell(told);
+        self.end.flush();
+        assert!(!self.end.is_waiting(), "a shard that takes its turns takes what it is told");
+        self.turn();
+    }
+
+    /// Somebody else's block is committed, in a generation.
+    pub fn hear(&mut self, generation: u64, records: &[Record<'_>]) {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        let place = Place { generation, offset: 4096 };
+        self.tell(Told::Foreign(Foreign::new(bytes.into(), place)));
+    }
+
+    /// Comes to lead; the blocks of its beginning are committed.
+    pub fn lead(&mut self, reign: u64) -> Vec<Vec<u8>> {
+        self.tell(Told::Lead { reign });
+        self.commit_all()
+    }
+
+    fn take(&mut self) -> Option<Block> {
+        let block = self.end.incoming.pop()?;
+        self.read = self.read.max(block.read);
+        Some(block)
+    }
+
+    /// Commits what left, until nothing more does; the records of each block.
+    pub fn commit_all(&mut self) -> Vec<Vec<u8>> {
+        let mut blocks = Vec::new();
+        self.turn();
+        while let Some(mut block) = self.take() {
+            blocks.extend((!block.is_empty()).then(|| block.bytes().to_vec()));
+            self.offset += 4096;
+            (block.generation, block.offset) = (9, self.offset);
+            self.tell(Told::Committed(block));
+        }
+        blocks
+    }
+
+    /// This node is known to lead still: what was asked for up to now may be read.
+    pub fn confirm(&mut self) {
+        assert!(self.read > 0, "a read was asked for");
+        self.tell(Told::Read(self.read));
+    }
+
+    pub fn ask(&mut self, request: &Request) -> Asked {
+        let (answer, answered) = channel();
+        self.shard.ask(0, request, 0, answer).expect("there is room");
+        self.turn();
+        Asked(answered)
+    }
+
+    fn status(&mut self, random: u128) -> Asked {
+        self.ask(&Request::Task(id(random), 0, 0))
+    }
+}
+
+pub(super) struct Asked(Receiver<Result<Response, Error>>);
+
+impl Asked {
+    /// The answer; `None` while there is none.
+    fn answer(&mut self) -> Option<Result<Response, Error>> {
+        self.0.try_recv().expect("it is answered some time")
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.answer().is_none()
+    }
+
+    fn error(&mut self) -> &'static str {
+        match self.answer() {
+            Some(Err(error)) => error.code(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn id(random: u128) -> TaskId {
+    TaskId { partition: 0, random }
+}
+
+pub(super) fn submitted(random: u128, payload: &[u8]) -> Record<'_> {
+    Record::Submitted {
+        id: id(random),
+        agent_type: "nobody",
+        priority: Priority::Normal,
+        submitted_unix_ms: UNIX_MS - 1000,
+        due_unix_ms: 0,
+        timeout_ms: 0,
+        max_attempts: 0,
+        attempts: 0,
+        key: None,
+        payload,
+    }
+}
+
+pub(super) fn dead(random: u128) -> Record<'static> {
+    let (attempts, ended_unix_ms, body) = (1, UNIX_MS - 500 + random as u64, &b"why"[..]);
+    Record::Ended { id: id(random), status: TaskStatus::Dead, attempts, ended_unix_ms, body }
+}
+
+pub(super) fn records_of(block: &[u8]) -> Vec<Record<'_>> {
+    let (mut records, mut at) = (Vec::new(), 0);
+    while at < block.len() {
+        let (record, bytes) = Record::decode(&block[at..]).expect("it was encoded");
+        records.push(record);
+        at += bytes;
+    }
+    records
+}
+
+#[test]
+fn a_question_waits_until_its_node_is_known_to_lead_and_is_refused_when_it_does_not() {
+    let mut core = Core::new(|_| {});
+    core.hear(1, &[submitted(1, b"x")]);
+    assert_eq!(core.status(1).error(), "not_leader");
+    core.lead(1);
+    let mut first = core.status(1);
+    core.commit_all();
+    assert!(first.is_open());
+    core.confirm();
+    let is_queued = |view: &TaskView| view.status == TaskStatus::Queued;
+    assert!(matches!(first.answer(), Some(Ok(Response::Task(view))) if is_queued(&view)));
+
+    // One that waits when the reign ends is refused, and no confirmation of that reign counts for
+    // a question of the next one.
+    let mut second = core.status(1);
+    core.commit_all();
+    let late = core.read;
+    core.tell(Told::Follow);
+    assert_eq!(second.error(), "not_leader");
+    core.hear(1, &[submitted(1, b"x")]);
+    core.lead(2);
+    let mut third = core.status(1);
+    core.commit_all();
+    core.tell(Told::Read(late));
+    assert!(third.is_open());
+    core.confirm();
+    assert!(matches!(third.answer(), Some(Ok(Response::Task(_)))));
+}
+
+#[test]
+fn a_cancellation_is_told_when_the_log_has_it() {
+    let mut core = Core::new(|_| {});
+    core.hear(1, &[submitted(1, b"x"), submitted(2, b"x")]);
+    core.lead(1);
+    let mut cancelled = core.ask(&Request::Cancel(id(1)));
+    assert!(cancelled.is_open(), "its record is not committed");
+    core.commit_all();
+    assert!(matches!(cancelled.answer(), Some(Ok(Response::Cancelled(true)))));
+    let mut again = core.ask(&Request::Cancel(id(1)));
+    core.commit_all();
+    assert!(again.is_open(), "another leader may know better");
+    core.confirm();
+    assert!(matches!(again.answer(), Some(Ok(Response::Cancelled(false)))));
+
+    let mut uncertain = core.ask(&Request::Cancel(id(2)));
+    core.tell(Told::Follow);
+    assert!(matches!(uncertain.answer(), Some(Err(Error::Uncertain(_)))));
+}
+
+#[test]
+fn a_cancellation_of_what_is_about_to_end_waits_for_that_end() {
+    let mut core = Core::new(|_| {});
+    core.hear(1, &[submitted(1, b"x")]);
+    core.lead(1);
+    let mut first = core.ask(&Request::Cancel(id(1)));
+    let mut second = core.ask(&Request::Cancel(id(1)));
+    // The read is confirmed before the end is committed.
+    let blocks: Vec<_> = std::iter::from_fn(|| core.take()).collect();
+    core.confirm();
+    assert!(first.is_open() && second.is_open(), "the end may still be lost");
+    for block in blocks {
+        core.tell(Told::Committed(block));
+    }
+    assert!(matches!(first.answer(), Some(Ok(Response::Cancelled(true)))));
+    assert!(matches!(second.answer(), Some(Ok(Response::Cancelled(false)))));
+}
+
+#[test]
+fn that_there_is_no_such_task_is_said_by_a_leader_that_leads_still() {
+    for request in [Request::Cancel(id(9)), Request::Requeue(id(9))] {
+        let mut core = Core::new(|_| {});
+        core.lead(1);
+        let mut asked = core.ask(&request);
+        core.commit_all();
+        assert!(asked.is_open(), "another leader may have it");
+        core.confirm();
+        assert_eq!(asked.error(), "not_found");
+        let mut asked = core.ask(&request);
+        core.commit_all();
+        core.tell(Told::Follow);
+        assert_eq!(asked.error(), "not_leader", "nothing was done");
+    }
+}
+
+#[test]
+fn a_dead_letter_is_queued_again_at_once_and_another_task_is_not() {
+    let mut core = Core::new(|_| {});
+    core.hear(1, &[submitted(1, b"x"), dead(1), submitted(2, b"x")]);
+    core.lead(1);
+    let mut asked = core.ask(&Request::Requeue(id(1)));
+    assert!(asked.is_open());
+    core.commit_all();
+    assert!(matches!(asked.answer(), Some(Ok(Response::Done))));
+    let mut asked = core.ask(&Request::Requeue(id(2)));
+    core.commit_all();
+    assert!(asked.is_open(), "it may be a dead letter of another leader");
+    core.confirm();
+    assert_eq!(asked.error(), "conflict");
+}
+
+#[test]
+fn dead_letters_that_a_new_leader_purges_are_purged_in_the_log() {
+    let mut core = Core::new(|config| config.tasks.dead_max = 2);
+    for random in [3, 1, 4, 2] {
+        core.hear(1, &[submitted(random, b"x"), dead(random)]);
+    }
+    let blocks = core.lead(1);
+    let mut forgotten = Vec::new();
+    for record in blocks.iter().flat_map(|block| records_of(block)) {
+        if let Record::Forgotten { id } = record {
+            forgotten.push(id.random);
+        }
+    }
+    assert_eq!(forgotten, [1, 2], "the ones that died first");
+}
