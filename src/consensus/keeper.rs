@@ -75,6 +75,9 @@ struct Lane {
     committed: u64,
     /// Its shard has appended again what lived in generations below this.
     moved: u64,
+    /// A follower wants the log to begin behind entries that lie below this generation here; 0
+    /// for none.
+    wanted: u64,
     /// A compaction is proposed and not committed.
     is_compacting: bool,
 }
@@ -124,6 +127,8 @@ pub struct Keeper<D, L> {
     /// Nodes that are members of any partition.
     members: BTreeSet<NodeId>,
     status_at: Option<Instant>,
+    /// When leaders are told again what this node wants of them.
+    want_at: Instant,
     writer: Writer<D>,
     disk: D,
     raft: raft::Driver,
@@ -171,6 +176,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 fed,
                 committed: fed,
                 moved: 0,
+                wanted: 0,
                 is_compacting: false,
             }
         };
@@ -183,6 +189,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             book_file,
             members: BTreeSet::new(),
             status_at: None,
+            want_at: now,
             writer,
             disk,
             raft,
@@ -285,7 +292,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     /// Takes what other nodes sent.
     fn hear(&mut self) {
         let Self { links, raft, .. } = self;
-        let (mut connected, mut books) = (Vec::new(), Vec::new());
+        let (mut connected, mut books, mut wants) = (Vec::new(), Vec::new(), Vec::new());
         links.receive(self.now, &mut |heard| match heard {
             Heard::Message(partition, message) => {
                 let from = message.from;
@@ -294,6 +301,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 }
             }
             Heard::Book(book) => books.push(book),
+            Heard::Wanted(wanted) => wants.push(wanted),
             Heard::Connected(node) => connected.push(node),
             Heard::Lost(node) => raft.unreachable(node),
         });
@@ -303,6 +311,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         for book in books {
             self.merge_book(&book);
         }
+        wants.into_iter().for_each(|wanted| self.want(wanted));
     }
 
     /// Proposes what the shards sent.
@@ -428,7 +437,8 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     fn tell_shards(&self) {
         self.signals.has_room.store(self.writer.has_room(), Ordering::Relaxed);
-        let move_before = self.writer.move_before();
+        let wanted = self.lanes.iter().map(|lane| lane.wanted).max().unwrap_or(0);
+        let move_before = self.writer.move_before().max(wanted);
         if self.signals.move_before.swap(move_before, Ordering::AcqRel) < move_before {
             self.lanes.iter().for_each(|lane| lane.end.wake());
         }
@@ -514,7 +524,7 @@ impl Lane {
     /// Its shard begins again behind an entry.
     fn begin_again(&mut self, index: u64) {
         (self.reign, self.crowned, self.read) = (0, None, 0);
-        self.moved = 0;
+        (self.moved, self.wanted) = (0, 0);
         self.fed = index;
         self.end.tell(Told::Follow);
     }

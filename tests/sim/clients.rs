@@ -5,7 +5,7 @@
 
 use crate::{
     node::{Node, TYPE},
-    oracle::{End, Number, Oracle, result},
+    oracle::{End, FRESH_US, Number, Oracle, result},
     trace::{Trace, note},
 };
 use coreflow::{
@@ -91,6 +91,8 @@ pub struct Habits {
     pub delayed: u32,
     /// Of a hundred attempts, how many fail.
     pub failing: u32,
+    /// Of a hundred attempts that fail, how many do so for good.
+    pub dying: u32,
     /// Of a hundred attempts, how many are given up silently.
     pub forgotten: u32,
     /// Longest payload, bytes.
@@ -200,13 +202,13 @@ impl Clients {
             priority: Priority::ALL[number % Priority::ALL.len()],
             timeout_ms: Some(400 + number as u64 % 7 * 200),
             max_attempts: Some(100_000),
-            key: task.key.clone(),
+            key: task.key.map(|key| format!("key-{key}")),
             delay_ms: task.delay_ms,
             transient: false,
         }
     }
 
-    fn next_task(&mut self) -> Option<(Number, TaskSpec)> {
+    fn next_task(&mut self, now_us: u64) -> Option<(Number, TaskSpec)> {
         let has_enough = match self.late_most {
             Some(most) => self.late >= most,
             None => self.submitted >= self.habits.tasks,
@@ -217,17 +219,17 @@ impl Clients {
         self.submitted += 1;
         let chance = |rng: &mut fastrand::Rng, percent| rng.u32(..100) < percent;
         let key = chance(&mut self.rng, self.habits.keyed);
-        let key = key.then(|| format!("key-{}", self.rng.usize(..1 + self.habits.tasks / 10)));
+        let key = key.then(|| self.rng.usize(..1 + self.habits.tasks / 10));
         let delayed = chance(&mut self.rng, self.habits.delayed);
         let delay_ms = if delayed { self.rng.u64(1..1_500) } else { 0 };
         let more = self.rng.usize(..=self.habits.bytes);
-        let number = self.oracle.submit(key, more, delay_ms);
+        let number = self.oracle.submit(key, more, delay_ms, now_us)?;
         Some((number, self.spec(number)))
     }
 
     fn submit(&mut self, nodes: &mut [Node], node: usize, now_us: u64) {
         let count = if self.rng.u32(..4) == 0 { self.rng.usize(1..12) } else { 1 };
-        let tasks: Vec<_> = std::iter::from_fn(|| self.next_task()).take(count).collect();
+        let tasks: Vec<_> = std::iter::from_fn(|| self.next_task(now_us)).take(count).collect();
         if tasks.is_empty() {
             return;
         }
@@ -246,7 +248,7 @@ impl Clients {
         let mut batch = Vec::new();
         let mut placed = Vec::new();
         for _ in 0..count {
-            let Some((number, spec)) = self.next_task() else { break };
+            let Some((number, spec)) = self.next_task(now_us) else { break };
             let Some(shard) = nodes[node].shard_at(now_us) else { return };
             let Ok(Ok(place)) = shard.place(&spec).map(|destination| destination.here()) else {
                 return;
@@ -267,7 +269,9 @@ impl Clients {
     fn contradict(&mut self, nodes: &mut [Node], node: usize, now_us: u64) {
         let keyed = |number: &Number| {
             let task = &self.oracle.tasks[*number];
-            task.key.is_some() && task.accepted_us.is_some()
+            task.key.is_some()
+                && task.accepted_us.is_some()
+                && self.oracle.is_fresh(*number, now_us)
         };
         let keyed: Vec<_> = (0..self.oracle.tasks.len()).filter(keyed).collect();
         if keyed.is_empty() || self.is_over() {
@@ -318,7 +322,7 @@ impl Clients {
             let fails = !self.is_over() && self.rng.u32(..100) < self.habits.failing;
             let ending = match fails {
                 false => Ending::Done(result(number, task.lease)),
-                true if self.rng.u32(..4) == 0 => Ending::Dead,
+                true if self.rng.u32(..100) < self.habits.dying => Ending::Dead,
                 true => Ending::Retry,
             };
             let known = &mut self.oracle.tasks[number];
@@ -466,7 +470,7 @@ impl Clients {
             match came {
                 Came::Outcomes(outcomes) => {
                     let outcomes = outcomes.expect("members are answered one by one");
-                    self.settled(asked, outcomes, now_us);
+                    self.settled(began_us, asked, outcomes, now_us);
                 }
                 Came::Response(response) => {
                     self.answered(nodes, node, began_us, asked, response, now_us);
@@ -476,7 +480,13 @@ impl Clients {
         }
     }
 
-    fn settled(&mut self, asked: Asked, outcomes: Vec<Result<TaskId, Error>>, now_us: u64) {
+    fn settled(
+        &mut self,
+        began_us: u64,
+        asked: Asked,
+        outcomes: Vec<Result<TaskId, Error>>,
+        now_us: u64,
+    ) {
         match asked {
             Asked::Submit(numbers) => {
                 for (number, outcome) in numbers.into_iter().zip(outcomes) {
@@ -490,7 +500,7 @@ impl Clients {
                         Err(Error::Uncertain(_)) => {
                             self.uncertain += 1;
                         }
-                        Err(Error::Conflict(_)) => panic!("task {number} conflicts with itself"),
+                        Err(Error::Conflict(_)) => self.oracle.conflicts(number, now_us),
                         // Another one may have more luck.
                         Err(_) => {
                             self.refused += 1;
@@ -501,7 +511,8 @@ impl Clients {
             }
             Asked::Conflict => {
                 let is_taken = outcomes.iter().any(Result::is_ok);
-                assert!(!is_taken, "a key stands for two tasks: {outcomes:?}");
+                let is_late = now_us > began_us + FRESH_US;
+                assert!(!is_taken || is_late, "a key stands for two tasks: {outcomes:?}");
             }
             Asked::End(endings) => {
                 for ((number, ending), outcome) in endings.into_iter().zip(outcomes) {

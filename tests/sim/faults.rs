@@ -82,7 +82,8 @@ impl Faults {
             if what != 1 {
                 nodes[at].keeper_busy_us = nodes[at].keeper_busy_us.max(until_us);
             }
-            if what != 2 {
+            // Not longer than that: keys are used again for a second more.
+            if what != 2 && nodes[at].shard_busy_us < now_us {
                 nodes[at].shard_busy_us = until_us;
             }
         } else if is_it(self.cut) && id != other {

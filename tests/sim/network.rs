@@ -11,7 +11,7 @@ use coreflow::{
     consensus::{
         assemble::Helper,
         book::Book,
-        links::{Heard, LinkStatus, Links},
+        links::{Heard, LinkStatus, Links, Wanted},
         peers::NodeId,
         raft::{Message, message},
         simulated::SimulatedDisk,
@@ -42,6 +42,7 @@ const PAUSES_MAX: u32 = 3_000;
 enum Parcel {
     Message(Bytes),
     Book(String),
+    Wanted(Wanted),
 }
 
 /// One direction between two nodes.
@@ -235,6 +236,7 @@ impl State {
         self.delivered += 1;
         Some(match parcel {
             Parcel::Book(text) => Heard::Book(Book::from_text(&text).expect("a node wrote it")),
+            Parcel::Wanted(wanted) => Heard::Wanted(wanted),
             Parcel::Message(bytes) => {
                 let (partition, message) = message::decode(&bytes).expect("a node wrote it");
                 note!(
@@ -296,6 +298,10 @@ impl Links for SimLinks {
 
     fn send_book(&mut self, to: NodeId, book: &Book) {
         self.network.0.borrow_mut().send(self.me, to, Parcel::Book(book.to_text()));
+    }
+
+    fn send_wanted(&mut self, to: NodeId, wanted: Wanted) {
+        self.network.0.borrow_mut().send(self.me, to, Parcel::Wanted(wanted));
     }
 
     fn flush(&mut self, _: Instant) {}

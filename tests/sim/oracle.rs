@@ -16,6 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A task's place in the oracle's list.
 pub type Number = usize;
 
+/// A key is used again for its task for so long after that was submitted first, microseconds.
+pub const FRESH_US: u64 = 1_000_000;
+/// A key may stand for a task longer than it should: its time is rounded, it begins when the node
+/// looks at the submission, and clocks differ.
+const KEY_SLACK_US: u64 = 8_000_000;
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -33,7 +39,9 @@ pub struct Task {
     /// What it was submitted with.
     pub payload: Vec<u8>,
     /// Its key.
-    pub key: Option<String>,
+    pub key: Option<usize>,
+    /// When it was submitted first.
+    pub submitted_us: u64,
     /// How long it waits, milliseconds.
     pub delay_ms: u64,
     /// Its name, once anybody heard of it.
@@ -73,7 +81,12 @@ pub struct Oracle {
     /// Since when nobody asks to queue a dead letter again.
     pub nobody_requeues_since_us: u64,
     numbers: BTreeMap<TaskId, Number>,
-    by_key: BTreeMap<String, Number>,
+    /// The tasks that a key may stand for, the last one at the end.
+    by_key: BTreeMap<usize, Vec<Number>>,
+    /// How long a key stands for a task.
+    pub key_ttl_us: u64,
+    /// Dead letters are purged when there are many.
+    pub purges: bool,
     tokens: BTreeSet<(u16, u64)>,
     /// Reads that were checked.
     pub reads: u64,
@@ -110,6 +123,8 @@ impl Default for Oracle {
             nobody_requeues_since_us: u64::MAX,
             numbers: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            key_ttl_us: u64::MAX,
+            purges: false,
             tokens: BTreeSet::new(),
             reads: 0,
             ends: 0,
@@ -118,20 +133,33 @@ impl Default for Oracle {
 }
 
 impl Oracle {
-    /// A task that is about to be submitted; the one of that key, when there is one.
-    pub fn submit(&mut self, key: Option<String>, more: usize, delay_ms: u64) -> Number {
-        if let Some(key) = &key
-            && let Some(number) = self.by_key.get(key)
-        {
-            return *number;
+    /// A task that is about to be submitted; the one of that key, when there is one. `None` when
+    /// the key will soon stand for it no more, or perhaps does already.
+    pub fn submit(
+        &mut self,
+        key: Option<usize>,
+        more: usize,
+        delay_ms: u64,
+        now_us: u64,
+    ) -> Option<Number> {
+        let last = key.and_then(|key| self.by_key.get(&key)?.last().copied());
+        if let Some(last) = last {
+            if self.is_fresh(last, now_us) {
+                return Some(last);
+            }
+            let age_us = now_us - self.tasks[last].submitted_us;
+            if age_us < self.key_ttl_us.saturating_sub(2 * FRESH_US) {
+                return None;
+            }
         }
         let number = self.tasks.len();
-        if let Some(key) = &key {
-            self.by_key.insert(key.clone(), number);
+        if let Some(key) = key {
+            self.by_key.entry(key).or_default().push(number);
         }
         self.tasks.push(Task {
             payload: payload(number, more),
             key,
+            submitted_us: now_us,
             delay_ms,
             id: None,
             accepted_us: None,
@@ -143,7 +171,24 @@ impl Oracle {
             rests: false,
             forgotten_us: None,
         });
-        number
+        Some(number)
+    }
+
+    /// Whether a task was submitted so lately that its key stands for it, however long a node takes
+    /// to look.
+    pub fn is_fresh(&self, number: Number, now_us: u64) -> bool {
+        now_us - self.tasks[number].submitted_us < FRESH_US.min(self.key_ttl_us / 3)
+    }
+
+    /// A submission was refused because its key stands for another task.
+    pub fn conflicts(&self, number: Number, now_us: u64) {
+        let key = self.tasks[number].key.expect("only keys conflict");
+        let may_stand = |other: &&Number| {
+            let age_us = now_us.saturating_sub(self.tasks[**other].submitted_us);
+            **other != number && age_us < self.key_ttl_us.saturating_add(KEY_SLACK_US)
+        };
+        let has_another = self.by_key[&key].iter().any(|other| may_stand(&other));
+        assert!(has_another, "task {number} conflicts with itself, or with an expired key");
     }
 
     /// The task of a name.
@@ -206,7 +251,7 @@ impl Oracle {
             let is_lost = was_accepted && !task.may_have_ended();
             assert!(!is_lost, "task {number} is lost: {task:?}");
             let is_letter = ended == Some(&End::Dead) && !task.may_be_requeued;
-            assert!(!is_letter, "the dead letter {number} is lost: {task:?}");
+            assert!(!is_letter || self.purges, "the dead letter {number} is lost: {task:?}");
             if was_accepted {
                 self.tasks[number].forgotten_us.get_or_insert(now_us);
             }

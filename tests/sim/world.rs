@@ -121,10 +121,13 @@ impl World {
             tasks: rng.usize(40..400),
             keyed: rng.u32(..50),
             delayed: rng.u32(..30),
-            failing: rng.u32(..40),
+            failing: [0, 10, 40, 80][rng.usize(..4)],
+            dying: [10, 50, 90][rng.usize(..3)],
             forgotten: rng.u32(..20),
             bytes: [16, 600, 6_000][rng.usize(..3)],
         };
+        let key_ttl_ms = [86_400_000, 4_000][rng.usize(..2)];
+        let dead_max = [100_000, 100_000, 6][rng.usize(..3)];
         let common = Common {
             voters: (1..=count).collect(),
             nodes: (1..=count).map(|node| (node, address(node))).collect(),
@@ -132,7 +135,7 @@ impl World {
             sizes,
             tick_ms: 10,
             balance: rng.bool(),
-            config: config(),
+            config: config(key_ttl_ms, dead_max),
             zero: Instant::now(),
         };
         let network = Network::new(rng.u64(..), count, weather, trace.clone());
@@ -140,7 +143,9 @@ impl World {
         let faults = Faults::random(&mut rng);
         note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");
         note!(trace, "{habits:?}, {faults:?}");
-        let clients = Clients::new(rng.u64(..), count as usize, habits, trace.clone());
+        let mut clients = Clients::new(rng.u64(..), count as usize, habits, trace.clone());
+        clients.oracle.key_ttl_us = key_ttl_ms * 1_000;
+        clients.oracle.purges = dead_max < 1_000;
         Self {
             trace,
             now_us: 1_000,
@@ -336,9 +341,13 @@ impl World {
     }
 }
 
-fn config() -> Config {
-    let overrides =
-        ["tasks.queue_primary=1000", "tasks.retry_base_ms=20", "tasks.retry_max_ms=200"];
-    let overrides: Vec<_> = overrides.iter().map(ToString::to_string).collect();
+fn config(key_ttl_ms: u64, dead_max: usize) -> Config {
+    let overrides = [
+        "tasks.queue_primary=1000".to_owned(),
+        "tasks.retry_base_ms=20".to_owned(),
+        "tasks.retry_max_ms=200".to_owned(),
+        format!("tasks.key_ttl_ms={key_ttl_ms}"),
+        format!("tasks.dead_max={dead_max}"),
+    ];
     Config::parse("", "sim", &overrides).expect("the tuning is right")
 }

@@ -8,7 +8,7 @@ use super::{
         format::{BLOCK_HEAD_BYTES, segment_name},
         group::check_entry,
         lane::Told,
-        links::Links,
+        links::{Links, Wanted},
         news::Foreign,
         place::Place,
         raft::{Event, Fetch, Kind, Role, Stored},
@@ -19,11 +19,13 @@ use super::{
 };
 use crate::wire::id::PartitionIndex;
 use bytes::Bytes;
-use std::io;
+use std::{io, time::Duration};
 
 /// Entries that a partition is told in one turn: they are read from the disk, and other nodes wait
 /// meanwhile.
 const FED_A_TURN: usize = 32;
+/// How often leaders are told what this node wants of them.
+const WANT_EVERY: Duration = Duration::from_millis(100);
 
 impl<D: Disk, L: Links> Keeper<D, L> {
     pub(super) fn act(&mut self, partition: PartitionIndex, event: Event) -> Result<(), Fatal> {
@@ -209,11 +211,14 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     /// Compacts the partitions' logs and frees segments, when the writer asks for it.
     pub(super) fn clean(&mut self) -> Result<(), Fatal> {
         let target = self.writer.move_before();
+        for partition in 0..self.lanes.len() {
+            let target = target.max(self.lanes[partition].wanted);
+            if target > 0 {
+                self.propose_compaction(partition as PartitionIndex, target);
+            }
+        }
         if target == 0 {
             return Ok(());
-        }
-        for partition in 0..self.lanes.len() {
-            self.propose_compaction(partition as PartitionIndex, target);
         }
         let begins_behind = |partition: usize| {
             let group = self.raft.group(partition as PartitionIndex);
@@ -225,32 +230,65 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             self.raft.restate();
             self.round()?;
             self.writer.release(target);
+        } else if self.want_at <= self.now {
+            self.want_at = self.now + WANT_EVERY;
+            (0..self.lanes.len()).for_each(|partition| self.tell_wanted(partition as _, target));
         }
         Ok(())
     }
 
+    /// Tells who leads a partition up to where its log must be compacted before this node's old
+    /// segments can be freed. Nodes write the same entries into different segments, so a leader
+    /// that has compacted all that it needs may have to go on for others, who would be full for ever.
+    fn tell_wanted(&mut self, partition: PartitionIndex, target: u64) {
+        let leader = self.cluster.leaders.of(partition);
+        let Some(leader) = leader.filter(|leader| *leader != self.cluster.leaders.me()) else {
+            return;
+        };
+        if let Some(index) = self.last_before(partition, target) {
+            self.links.send_wanted(leader, Wanted { partition, index });
+        }
+    }
+
+    /// A follower wants a partition to be compacted: its shard is asked to move what lives there.
+    pub(super) fn want(&mut self, Wanted { partition, index }: Wanted) {
+        let Some(lane) = self.lanes.get_mut(usize::from(partition)).filter(|lane| lane.reign > 0)
+        else {
+            return;
+        };
+        let group = self.raft.group(partition);
+        let stored = group.and_then(|group| group.stored(index.min(lane.fed)));
+        // What is compacted already is not wanted any more.
+        let wanted = stored.map_or(0, |(_, stored)| stored.place.generation + 1);
+        lane.wanted = lane.wanted.max(wanted.min(self.writer.generation()));
+    }
+
+    /// The last entry of a partition, told to its shard, before which everything lies below a
+    /// generation; `None` when its log begins behind that.
+    fn last_before(&self, partition: PartitionIndex, target: u64) -> Option<u64> {
+        let group = self.raft.group(partition)?;
+        let fed = self.lanes[usize::from(partition)].fed;
+        let is_old = |index: &u64| {
+            group.stored(*index).is_some_and(|(_, stored)| stored.place.generation < target)
+        };
+        (group.point().index + 1..=fed).take_while(is_old).last()
+    }
+
     fn propose_compaction(&mut self, partition: PartitionIndex, target: u64) {
-        let lane = &mut self.lanes[usize::from(partition)];
+        let lane = &self.lanes[usize::from(partition)];
         if lane.reign == 0 || lane.is_compacting || lane.moved < target {
             return;
         }
-        let Some(group) = self.raft.group(partition) else { return };
-        let begin = group.point().index;
-        let is_old = |index: u64| {
-            group.stored(index).is_some_and(|(_, stored)| stored.place.generation < target)
-        };
-        let mut index = begin;
-        while index < lane.fed && is_old(index + 1) {
-            index += 1;
-        }
-        if index == begin {
+        let Some(index) = self.last_before(partition, target) else {
+            self.lanes[usize::from(partition)].wanted = 0;
             return;
-        }
+        };
         let mut data = Vec::new();
         Record::Compacted { partition, index }.encode(&mut data);
         let ticket = self.last_ticket + 1;
         if self.raft.propose(partition, data.into(), ticket).is_ok() {
             self.last_ticket = ticket;
+            let lane = &mut self.lanes[usize::from(partition)];
             lane.is_compacting = true;
             lane.under_way.push_back((ticket, Proposed::Compaction { upto: index }));
         }
