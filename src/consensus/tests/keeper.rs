@@ -8,7 +8,7 @@ use crate::{
         cluster::{Cluster, Leaders},
         keeper::{Keeper, Parts},
         lane::{LaneLog, LaneSettings, Signals, lane},
-        links::{Heard, LinkStatus, Links},
+        links::{Heard, LinkStatus, Links, Wanted},
         peers::NodeId,
         raft::{self, Limits, Restore, Settings},
         writer::Job,
@@ -45,6 +45,7 @@ impl Links for Wire {
 
     fn send(&mut self, _: u16, _: &raft::Message) {}
     fn send_book(&mut self, _: NodeId, _: &Book) {}
+    fn send_wanted(&mut self, _: NodeId, _: Wanted) {}
     fn flush(&mut self, _: Instant) {}
     fn set_peer(&mut self, _: Instant, _: NodeId, _: SocketAddr) {}
     fn remove_peer(&mut self, _: NodeId) {}
