@@ -129,6 +129,7 @@ pub struct Keeper<D, L> {
     status_at: Option<Instant>,
     /// When leaders are told again what this node wants of them.
     want_at: Instant,
+    changes: Vec<control::Changing>,
     writer: Writer<D>,
     disk: D,
     raft: raft::Driver,
@@ -190,6 +191,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             members: BTreeSet::new(),
             status_at: None,
             want_at: now,
+            changes: Vec::new(),
             writer,
             disk,
             raft,
@@ -257,6 +259,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         self.give_out_work();
         self.tell_shards();
         self.hear();
+        self.answer_changes();
         self.do_what_is_asked();
         let is_last = self.stop.load(Ordering::Acquire);
         self.raft.advance(now.saturating_duration_since(self.began).as_millis() as u64);

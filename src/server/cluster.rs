@@ -138,6 +138,7 @@ fn outcome_of(refused: &ChangeRefused) -> &'static str {
         ChangeRefused::NotCaughtUp { .. } => "not_caught_up",
         ChangeRefused::TooMany => "too_many",
         ChangeRefused::NoQuorum { .. } => "no_quorum",
+        ChangeRefused::Unproven => "unproven",
         ChangeRefused::HandingOver { .. } => "handing_over",
     }
 }

@@ -12,10 +12,20 @@ use super::{
     Keeper,
 };
 use crate::{runtime::disk::replace_file, wire::id::PartitionIndex};
+use futures_channel::oneshot;
 use std::{sync::mpsc::TryRecvError, time::Duration};
 
+/// Changes that may wait for their outcome; further requests wait before they are looked at.
+const CHANGES_MAX: usize = 16;
 /// How often the status is written down again.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+/// A change whose outcome is not known in all partitions.
+pub(super) struct Changing {
+    change: Change,
+    outcomes: Vec<(PartitionIndex, Result<(), ChangeRefused>)>,
+    answer: oneshot::Sender<Answer>,
+}
 
 impl<D: Disk, L: Links> Keeper<D, L> {
     /// Does what cores and doors asked for.
@@ -25,6 +35,9 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     /// Does the next thing that was asked for; whether there was one.
     pub(super) fn take_ask(&mut self) -> bool {
+        if self.changes.len() >= CHANGES_MAX {
+            return false;
+        }
         let (ask, answer): Asked = match self.asked.try_recv() {
             Ok(asked) => asked,
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
@@ -36,7 +49,12 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 }
                 Answer::Done
             }
-            Ask::Change(change) => Answer::Changes(self.change(&change)),
+            Ask::Change(change) => {
+                let outcomes = self.change(&change);
+                self.changes.push(Changing { change, outcomes, answer });
+                self.answer_changes();
+                return true;
+            }
             Ask::Transfer { partition, to } => match self.raft.transfer(partition, to) {
                 Err(Refused::NotLeader { leader }) => Answer::NotLeader { leader },
                 Ok(()) | Err(Refused::Busy) => Answer::Done,
@@ -52,6 +70,24 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         let led = (0..self.lanes.len() as PartitionIndex)
             .filter(|partition| self.cluster.leaders.of(*partition) == Some(me));
         led.map(|partition| (partition, self.raft.change(partition, change))).collect()
+    }
+
+    /// Answers those who asked for changes whose outcome is known by now. Groups know it after an
+    /// election timeout at most.
+    pub(super) fn answer_changes(&mut self) {
+        let raft = &mut self.raft;
+        let known = self.changes.extract_if(.., |Changing { change, outcomes, .. }| {
+            for (partition, outcome) in outcomes.iter_mut() {
+                if *outcome == Err(ChangeRefused::Unproven) {
+                    *outcome = raft.change(*partition, change);
+                }
+            }
+            !outcomes.iter().any(|(_, outcome)| *outcome == Err(ChangeRefused::Unproven))
+        });
+        for Changing { outcomes, answer, .. } in known {
+            // Whoever asked may have gone away.
+            let _ = answer.send(Answer::Changes(outcomes));
+        }
     }
 
     /// Takes what another node knows of the nodes.

@@ -5,12 +5,24 @@ use super::{
     membership::{Change, ChangeRefused, View},
 };
 use raft::{ProgressState, eraftpb::ConfChangeV2};
+use std::collections::BTreeSet;
+
+/// How long members that would remain may take to give a sign of life.
+const PROOF_TICKS: u64 = ELECTION_TICKS as u64;
+
+/// Who gave a sign of life since somebody wants members to leave.
+#[derive(Debug)]
+pub(super) struct Proof {
+    leaving: Vec<u64>,
+    since: u64,
+    pub heard: BTreeSet<u64>,
+}
 
 impl Group {
     /// Begins a change of the membership; [`super::Event::Membership`] tells when it holds.
     ///
     /// # Errors
-    /// When it is not allowed now, and why.
+    /// When it is not allowed now, and why; [`ChangeRefused::Unproven`] is to be asked again.
     pub fn change(&mut self, change: &Change) -> Result<(), ChangeRefused> {
         if let Err(Refused::NotLeader { leader }) = self.leads() {
             return Err(ChangeRefused::NotLeader { leader });
@@ -19,21 +31,50 @@ impl Group {
             return Err(ChangeRefused::Pending);
         }
         self.flush();
-        match self.with_view(|view| view.plan(change)) {
+        if let Change::Remove(leaving) = change {
+            self.prove(leaving);
+        }
+        let planned = self.with_view(|view| view.plan(change));
+        if let (Err(ChangeRefused::NoQuorum { .. }), Some(proof)) = (&planned, &self.proof)
+            && self.now < proof.since + PROOF_TICKS
+        {
+            return Err(ChangeRefused::Unproven);
+        }
+        let heir = || if let Change::Remove(nodes) = change { self.heir(nodes) } else { None };
+        let outcome = match planned {
+            Err(ChangeRefused::HandingOver { .. }) => match heir() {
+                Some(to) => Err(ChangeRefused::HandingOver { to }),
+                None => Err(ChangeRefused::NoQuorum {
+                    reachable: 0,
+                    voters: self.raft.store().members().voters.len() - 1,
+                }),
+            },
+            planned => planned,
+        };
+        self.proof = None;
+        match outcome {
             Ok(planned) => self
                 .raft
                 .propose_conf_change(Vec::new(), planned)
                 .map_err(|_| ChangeRefused::Pending),
-            Err(ChangeRefused::HandingOver { .. }) => {
-                let leaving = if let Change::Remove(nodes) = change { nodes } else { &Vec::new() };
-                let to = self.heir(leaving).ok_or(ChangeRefused::NoQuorum {
-                    reachable: 0,
-                    voters: self.raft.store().members().voters.len() - 1,
-                })?;
-                self.raft.transfer_leader(to);
-                Err(ChangeRefused::HandingOver { to })
+            Err(refused) => {
+                if let ChangeRefused::HandingOver { to } = refused {
+                    self.raft.transfer_leader(to);
+                }
+                Err(refused)
             }
-            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Asks all members for a sign of life before some leave: a voter that was heard of lately may
+    /// be gone by now, and nothing is committed any more when too many of those that remain are.
+    fn prove(&mut self, leaving: &[u64]) {
+        let is_fresh =
+            |proof: &Proof| proof.leaving == leaving && self.now <= proof.since + 2 * PROOF_TICKS;
+        if !self.proof.as_ref().is_some_and(is_fresh) {
+            let (leaving, heard) = (leaving.to_vec(), BTreeSet::new());
+            self.proof = Some(Proof { leaving, since: self.now, heard });
+            self.raft.ping();
         }
     }
 
@@ -48,6 +89,9 @@ impl Group {
 
     /// Learners that have caught up get a vote.
     pub(super) fn promote(&mut self) {
+        if self.proof.is_some() {
+            return;
+        }
         let learners = self.with_view(|view| view.promotable());
         if !learners.is_empty() {
             // When another change is under way, this is tried again.
@@ -65,9 +109,13 @@ impl Group {
         })
     }
 
-    /// Whether a peer was heard of within an election timeout.
-    pub(super) fn is_reachable(&self, id: u64) -> bool {
-        self.was_heard_within(id, ELECTION_TICKS as u64)
+    /// Whether a peer was heard of within an election timeout; when members are to leave, since that
+    /// was asked for.
+    fn is_reachable(&self, id: u64) -> bool {
+        match &self.proof {
+            Some(proof) => proof.heard.contains(&id),
+            None => self.was_heard_within(id, ELECTION_TICKS as u64),
+        }
     }
 
     pub(super) fn was_heard_within(&self, id: u64, ticks: u64) -> bool {

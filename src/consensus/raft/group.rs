@@ -7,6 +7,7 @@
 //! - How long a replica waits before it stands for election follows from the seed alone.
 
 use super::{
+    changes::Proof,
     entries::{ENTRY_OVERHEAD_BYTES, Entries},
     guard::{self, Dropped},
     outputs::{Event, Kind, Point, Role, Write},
@@ -120,6 +121,8 @@ pub struct Group {
     pub(super) writes: Vec<Write>,
     /// When each peer was heard of, ticks.
     pub(super) heard: Vec<(u64, u64)>,
+    /// Members are to leave, and those that remain are asked for a sign of life.
+    pub(super) proof: Option<Proof>,
     pub(super) now: u64,
 }
 
@@ -173,6 +176,7 @@ impl Group {
             told,
             writes: Vec::new(),
             heard: Vec::new(),
+            proof: None,
             now: 0,
         })
     }
@@ -267,6 +271,9 @@ impl Group {
             Some((_, at)) => *at = self.now,
             None if raft.prs().get(from).is_some() => self.heard.push((from, self.now)),
             None => {}
+        }
+        if let Some(proof) = &mut self.proof {
+            proof.heard.insert(from);
         }
         self.raft.step(message).map_err(|_| Dropped::NotMember)
     }
@@ -433,6 +440,7 @@ impl Group {
         self.pending.clear();
         self.pending_bytes = 0;
         self.proposal_bytes = 0;
+        self.proof = None;
         events
             .extend(self.proposals.drain(..).map(|Proposal { ticket, .. }| Event::Lost { ticket }));
         let reads = self.reads.drain(..).chain(self.confirmed.drain(..));

@@ -164,11 +164,15 @@ pub enum ChangeRefused {
     /// Nothing could be committed after it.
     #[error("{reachable} of {voters} voters would be reachable, which is no majority")]
     NoQuorum {
-        /// Voters after the change that were heard of lately.
+        /// Voters after the change that were heard of: lately, or since they were asked for a sign of
+        /// life.
         reachable: usize,
         /// Voters after the change.
         voters: usize,
     },
+    /// Those that would remain are asked for a sign of life, which is there in a moment or not.
+    #[error("the voters that would remain are asked for a sign of life; ask again")]
+    Unproven,
     /// The leader leaves only after another one leads; that was begun.
     #[error("the leader hands over to node {to} first; ask that one")]
     HandingOver {
@@ -183,7 +187,7 @@ pub(super) struct View<'a> {
     pub members: &'a Members,
     /// A change is in the log that was not applied.
     pub is_pending: bool,
-    /// Heard of lately.
+    /// Heard of lately, or since somebody wants members to leave.
     pub is_reachable: &'a dyn Fn(u64) -> bool,
     /// Entries that it misses.
     pub missing: &'a dyn Fn(u64) -> u64,

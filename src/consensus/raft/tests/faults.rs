@@ -119,7 +119,13 @@ fn trouble(cluster: &mut Cluster, dice: &mut fastrand::Rng, with_changes: bool) 
                 _ => Change::Remove(vec![other]),
             };
             // Refused by followers, and when the rules say so.
-            let _ = cluster.driver(id).change(partition, &change);
+            for _ in 0..TICK_MS * 15 {
+                let Some(driver) = &mut cluster.node(id).driver else { return };
+                if driver.change(partition, &change) != Err(ChangeRefused::Unproven) {
+                    return;
+                }
+                cluster.step();
+            }
         }
         _ => {}
     }

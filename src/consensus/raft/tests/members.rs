@@ -14,6 +14,19 @@ fn voters(cluster: &mut Cluster) -> Vec<u64> {
     if members.is_joint() { Vec::new() } else { members.voters.clone() }
 }
 
+/// Asks a node for a change until those that would remain gave a sign of life, or did not.
+fn outcome(cluster: &mut Cluster, id: u64, change: &Change) -> Result<(), ChangeRefused> {
+    for _ in 0..TICK_MS * 15 {
+        let answer = cluster.driver(id).change(0, change);
+        cluster.pump(id);
+        if answer != Err(ChangeRefused::Unproven) {
+            return answer;
+        }
+        cluster.step();
+    }
+    panic!("it is never known whether {change:?} may be");
+}
+
 /// Asks the leader until the change is done.
 fn change(cluster: &mut Cluster, change: &Change) {
     cluster.until("the change is taken", |cluster| {
@@ -80,9 +93,8 @@ fn a_leader_that_is_to_leave_hands_over_first() {
     let leader = cluster.until_leader(0);
     cluster.commit(0, 10, 100);
     cluster.run(100);
-    let refused = cluster.driver(leader).change(0, &Change::Remove(vec![leader]));
+    let refused = outcome(&mut cluster, leader, &Change::Remove(vec![leader]));
     let Err(ChangeRefused::HandingOver { to }) = refused else { panic!("{refused:?}") };
-    cluster.pump(leader);
     cluster.until("the other leads", |cluster| cluster.leader(0) == Some(to));
     change(&mut cluster, &Change::Remove(vec![leader]));
     cluster.until("it has left", |cluster| !voters(cluster).contains(&leader));
@@ -98,10 +110,33 @@ fn a_change_that_leaves_no_reachable_majority_is_refused() {
     let (gone, other) = (1 + leader % 3, 1 + (leader + 1) % 3);
     cluster.crash(gone);
     cluster.run(TICK_MS * 15);
-    let refused = cluster.driver(leader).change(0, &Change::Remove(vec![other]));
+    let refused = outcome(&mut cluster, leader, &Change::Remove(vec![other]));
     assert_eq!(refused, Err(ChangeRefused::NoQuorum { reachable: 1, voters: 2 }));
     // The one that is gone may be removed.
-    assert_eq!(cluster.driver(leader).change(0, &Change::Remove(vec![gone])), Ok(()));
+    assert_eq!(outcome(&mut cluster, leader, &Change::Remove(vec![gone])), Ok(()));
+}
+
+#[test]
+fn a_node_that_has_just_died_does_not_count_for_those_that_remain() {
+    // However long ago it was heard of, also before anybody could have noticed.
+    for passed_ms in [0, 1, 5, TICK_MS, 3 * TICK_MS, 8 * TICK_MS] {
+        let mut cluster = grown(3);
+        let leader = cluster.until_leader(0);
+        cluster.run(100);
+        let (gone, other) = (1 + leader % 3, 1 + (leader + 1) % 3);
+        cluster.crash(gone);
+        // What it said before is not on its way any more.
+        cluster.run(5 + passed_ms);
+        let refused = outcome(&mut cluster, leader, &Change::Remove(vec![other]));
+        let expected = Err(ChangeRefused::NoQuorum { reachable: 1, voters: 2 });
+        assert_eq!(refused, expected, "after {passed_ms} ms");
+        // An answer to an earlier question does not count for a later one.
+        cluster.start(gone);
+        cluster.run(100);
+        cluster.crash(gone);
+        cluster.run(5);
+        assert_eq!(outcome(&mut cluster, leader, &Change::Remove(vec![other])), expected);
+    }
 }
 
 #[test]
