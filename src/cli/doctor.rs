@@ -74,6 +74,7 @@ impl Report {
         host.steal_pct = host::steal_pct(Path::new("/"), STEAL_SAMPLE);
         host.io_uring = probe::io_uring();
         host.busy = probe::busy_listeners(config);
+        host.unfit_secrets = probe::unfit_secrets(config);
         let checks = checks::all(&host, config);
         let status = checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok);
         Self { status, config_hash: config.hash(), checks }
@@ -127,7 +128,7 @@ mod tests {
         run(&DoctorArgs::default(), &free_ports(false), &mut out, &mut io::sink());
         let text = String::from_utf8(out).expect("UTF-8");
         assert!(text.contains("io_uring"), "{text}");
-        assert!(text.lines().last().is_some_and(|line| line.starts_with("13 checks: ")), "{text}");
+        assert!(text.lines().last().is_some_and(|line| line.starts_with("14 checks: ")), "{text}");
     }
 
     #[test]

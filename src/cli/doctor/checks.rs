@@ -80,6 +80,7 @@ pub fn all(host: &Host, config: &Config) -> Vec<Check> {
         open_files(host, config, plan.executors()),
         cores(host, &plan),
         ports(host, config),
+        secrets(host, config),
         governor(host),
         huge_pages(host),
         swap(host),
@@ -279,6 +280,29 @@ fn ports(host: &Host, config: &Config) -> Check {
         "stop what listens there (`ss -ltnp` names it; perhaps a node already runs), or change \
          the address",
     )
+}
+
+fn secrets(host: &Host, config: &Config) -> Check {
+    const NAME: &str = "secrets";
+    if !host.unfit_secrets.is_empty() {
+        return fail(
+            NAME,
+            host.unfit_secrets.join("; "),
+            "write one with `openssl rand -hex 32 > FILE` and keep it from others with `chmod o= FILE`",
+        );
+    }
+    let asked = |file: &Option<String>, of: &str| match file {
+        Some(_) => format!("asked of {of}"),
+        None => format!("not asked of {of}, which must be on this machine"),
+    };
+    let clients = asked(&config.server.token_file, "clients");
+    match config.cluster.node {
+        0 => ok(NAME, format!("a token is {clients}")),
+        _ => {
+            let nodes = asked(&config.cluster.secret_file, "other nodes");
+            ok(NAME, format!("a token is {clients}; a secret is {nodes}"))
+        }
+    }
 }
 
 fn governor(host: &Host) -> Check {

@@ -70,6 +70,8 @@ pub struct Host {
     pub pressure_pct: Option<f64>,
     /// Listener addresses that are taken.
     pub busy: Vec<Busy>,
+    /// What is wrong with the configured files of secrets, a sentence each.
+    pub unfit_secrets: Vec<String>,
 }
 
 impl Host {
@@ -109,6 +111,7 @@ impl Host {
                 average.split_whitespace().next()?.parse().ok()
             }),
             busy: Vec::new(),
+            unfit_secrets: Vec::new(),
             kernel,
         }
     }

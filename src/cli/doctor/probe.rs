@@ -41,9 +41,25 @@ pub fn busy_listeners(config: &Config) -> Vec<Busy> {
     doors.into_iter().filter_map(busy).collect()
 }
 
+/// What is wrong with the files of secrets that a configuration names.
+pub fn unfit_secrets(config: &Config) -> Vec<String> {
+    let unfit = [config.token().err(), config.cluster_secret().err()];
+    unfit.into_iter().flatten().map(|error| error.to_string()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_cannot_be_read_is_named() {
+        let text = "[server]\ntoken_file = \"/nowhere/token\"\n";
+        let config = Config::parse(text, "test", &[]).expect("valid");
+        let unfit = unfit_secrets(&config);
+        assert_eq!(unfit.len(), 1, "{unfit:?}");
+        assert!(unfit[0].contains("server.token_file") && unfit[0].contains("/nowhere/token"));
+        assert_eq!(unfit_secrets(&Config::default()), Vec::<String>::new());
+    }
 
     #[test]
     fn a_taken_address_is_busy_and_a_free_one_is_not() {

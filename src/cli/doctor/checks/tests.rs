@@ -23,6 +23,7 @@ fn good_host() -> Host {
         steal_pct: Some(0.0),
         pressure_pct: Some(0.0),
         busy: Vec::new(),
+        unfit_secrets: Vec::new(),
     }
 }
 
@@ -49,6 +50,16 @@ fn a_machine_that_tells_nothing_fails_no_check() {
     for check in all(&Host::default(), &Config::default()) {
         assert_ne!(check.status, Status::Fail, "{check:?}");
     }
+}
+
+#[test]
+fn secrets_are_asked_for_or_not_and_must_be_fit() {
+    let check = after("secrets", &[], |_| {});
+    assert!(check.found.contains("not asked of clients"), "{check:?}");
+    let check = after("secrets", &["server.token_file=token"], |_| {});
+    assert_eq!(check.found, "a token is asked of clients");
+    let check = after("secrets", &[], |host| host.unfit_secrets = vec!["it is short".to_owned()]);
+    assert_eq!((check.status, &*check.found), (Status::Fail, "it is short"));
 }
 
 #[test]
