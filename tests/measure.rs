@@ -68,7 +68,10 @@ fn what_bench_writes_is_what_compare_reads() {
     assert_eq!(code, 0, "{err}");
     let printed = json(&out);
     for (suite, components) in [
-        ("throughput", &["message_passing", "agent_scheduling", "durable_tasks"][..]),
+        (
+            "throughput",
+            &["message_passing", "agent_scheduling", "durable_tasks", "consensus_log"][..],
+        ),
         ("latency", &["message_latency", "message_latency_open"]),
         ("reliability", &["task_loss"]),
     ] {

@@ -16,6 +16,7 @@ mod message_latency;
 mod message_passing;
 mod probe;
 mod reliability;
+mod replicated_log;
 mod served;
 mod swarm;
 mod work;
@@ -40,11 +41,12 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 7] = [
+pub const COMPONENTS: [&str; 8] = [
     "message_passing",
     "agent_scheduling",
     "load_balance",
     "durable_tasks",
+    "consensus_log",
     "message_latency",
     "task_loss",
     "agent_failover",
@@ -53,8 +55,8 @@ pub const COMPONENTS: [&str; 7] = [
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`: how much in a second,
-    /// and how evenly
+    /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`, `consensus_log`: how
+    /// much in a second, and how evenly
     Throughput,
     /// `message_latency`: how long one message takes
     Latency,
@@ -78,9 +80,13 @@ impl Suite {
     /// What it measures.
     fn components(self) -> &'static [&'static str] {
         match self {
-            Self::Throughput => {
-                &["message_passing", "agent_scheduling", "load_balance", "durable_tasks"]
-            }
+            Self::Throughput => &[
+                "message_passing",
+                "agent_scheduling",
+                "load_balance",
+                "durable_tasks",
+                "consensus_log",
+            ],
             Self::Latency => &["message_latency"],
             Self::Reliability => &["task_loss", "agent_failover"],
             Self::All => &COMPONENTS,
@@ -132,6 +138,7 @@ pub fn run(
             "agent_scheduling" => results.push(agent_scheduling::run(config, effort)?),
             "load_balance" => results.extend(load_balance::run()),
             "durable_tasks" => results.push(durable_tasks::run(config, effort, folder)?),
+            "consensus_log" => results.push(replicated_log::run(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),
             "agent_failover" => results.push(reliability::failover::run(config, effort, folder)?),
