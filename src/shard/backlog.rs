@@ -19,8 +19,8 @@ use crate::{
     },
     registry::TypeIndex,
     runtime::process,
-    task::{ColdKey, Cursor, Death, Fingerprint, Key, Live, Moving, Place, Recorded},
-    wire::{api::TaskStatus, id::TaskId},
+    task::{ColdKey, Cursor, End, Fingerprint, Key, Live, Moving, Place, Recorded},
+    wire::id::TaskId,
 };
 
 /// Records that are read for one visit.
@@ -276,8 +276,8 @@ impl Partition {
     }
 }
 
-/// Writes a task again, and its end when it is a dead letter: a copy of the submission alone would
-/// bring the dead task back to life, once the segment with its end is freed.
+/// Writes a task again, and its end when it has ended: a copy of the submission alone would bring
+/// it back to life, once the segment with its end is freed.
 fn append_task(
     ledger: &mut Ledger,
     moving: Moving,
@@ -285,7 +285,7 @@ fn append_task(
     agent_type: &str,
     task: &Recorded<'_>,
     attempts: u32,
-    end: Option<Death<'_>>,
+    end: Option<End<'_>>,
 ) {
     let record = Record::Submitted {
         id,
@@ -301,10 +301,9 @@ fn append_task(
         payload: task.payload,
     };
     let moved = Logged::Moved(moving);
-    let Some(Death { attempts, ended_unix_ms, error }) = end else {
+    let Some(End { status, attempts, ended_unix_ms, body }) = end else {
         return ledger.append(record, moved);
     };
-    let (status, body) = (TaskStatus::Dead, error.as_bytes());
     let ended = Record::Ended { id, status, attempts, ended_unix_ms, body };
     ledger.append_both([(record, moved), (ended, Logged::Noted)]);
 }
@@ -392,6 +391,39 @@ mod tests {
         }
         assert_eq!(moved, 39);
         assert!(blocks.len() > 5, "{} blocks", blocks.len());
+    }
+
+    #[test]
+    fn a_walk_takes_along_the_ended_tasks_that_are_remembered() {
+        let mut core = Core::new(|_| {});
+        for random in 1..=30 {
+            core.hear(1, &[submitted(random, b"payload"), done(random)]);
+        }
+        core.lead(1);
+        core.shard.tasks.partitions[0].backlog.reader = Some(reader());
+        core.signals.move_before.store(2, std::sync::atomic::Ordering::Release);
+        let blocks = core.commit_all();
+        let (mut moved, mut bytes) = (0, 0);
+        for block in &blocks {
+            let records = records_of(block);
+            for pair in records.windows(2) {
+                if let (Record::Submitted { id, .. }, Record::Ended { id: of, body, .. }) =
+                    (pair[0], pair[1])
+                {
+                    assert_eq!((id, body), (of, &b"result"[..]));
+                    moved += 1;
+                    bytes += pair[0].encoded_bytes() + pair[1].encoded_bytes();
+                }
+            }
+        }
+        assert_eq!(moved, 30);
+        println!(
+            "{} bytes for each ended task, {} of them its result",
+            bytes / 30,
+            b"result".len()
+        );
+        assert_eq!(core.moved_before, 2, "their segment may be freed");
+        assert!(core.shard.tasks.partitions[0].table.is_clear_before(2));
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Partition {
         if self.table.is_transient(key) {
             return self.ledger.at_once(Logged::Ended { key });
         }
+        self.table.ends_at(key, now_ms);
         let (id, status, body) = self.table.end_of(key);
         let attempts = self.table.attempts(key);
         let ended_unix_ms = self.ledger.unix_ms(now_ms);

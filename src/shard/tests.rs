@@ -40,8 +40,11 @@ const TURNS: usize = 20;
 pub(super) struct Core {
     pub shard: Shard,
     end: LaneEnd,
+    pub signals: Arc<Signals>,
     /// The reads that left with blocks, the last one.
     read: u64,
+    /// Generations below this hold nothing that lives, as the shard said.
+    pub moved_before: u64,
     offset: u32,
 }
 
@@ -56,7 +59,7 @@ impl Core {
             block_bytes: 4000,
             record_bytes_max: 60_000,
             bell: bell.clone(),
-            signals,
+            signals: signals.clone(),
         };
         let (log, end) = lane(0, &settings, bell.clone());
         let origin = Origin { partition: 0, first_token: 1, durable: true, zero_unix_ms: UNIX_MS };
@@ -73,7 +76,7 @@ impl Core {
         };
         let port = mesh(1, 8).expect("there are descriptors").remove(0);
         let shard = Shard::new(port, Arc::new(Types::new(Vec::new())), &config, start);
-        let mut core = Self { shard, end, read: 0, offset: 0 };
+        let mut core = Self { shard, end, signals, read: 0, moved_before: 0, offset: 0 };
         core.turn();
         core
     }
@@ -108,6 +111,7 @@ impl Core {
     fn take(&mut self) -> Option<Block> {
         let block = self.end.incoming.pop()?;
         self.read = self.read.max(block.read);
+        self.moved_before = self.moved_before.max(block.moved_before);
         Some(block)
     }
 
@@ -184,6 +188,11 @@ pub(super) fn submitted(random: u128, payload: &[u8]) -> Record<'_> {
 pub(super) fn dead(random: u128) -> Record<'static> {
     let (attempts, ended_unix_ms, body) = (1, UNIX_MS - 500 + random as u64, &b"why"[..]);
     Record::Ended { id: id(random), status: TaskStatus::Dead, attempts, ended_unix_ms, body }
+}
+
+pub(super) fn done(random: u128) -> Record<'static> {
+    let (attempts, ended_unix_ms, body) = (1, UNIX_MS - 500 + random as u64, &b"result"[..]);
+    Record::Ended { id: id(random), status: TaskStatus::Done, attempts, ended_unix_ms, body }
 }
 
 pub(super) fn records_of(block: &[u8]) -> Vec<Record<'_>> {

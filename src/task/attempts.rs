@@ -79,7 +79,6 @@ impl TaskTable {
         entry.state = State::EndingDone;
         entry.body.set(result);
         self.counters.running -= 1;
-        self.release_place(lease.key);
         Ok(())
     }
 

@@ -45,7 +45,7 @@ pub use backlog::ColdKey;
 pub use entry::Watcher;
 pub use keys::{CHOSEN_KEY_BYTES_MAX, Fingerprint, KEY_BYTES_MAX, Key};
 pub use load::LoadIndex;
-pub use moving::{Cursor, Death, Live, Moving};
+pub use moving::{Cursor, End, Live, Moving};
 pub use page::ListFilter;
 pub use place::Place;
 pub use replay::Recorded;

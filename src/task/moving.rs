@@ -12,6 +12,7 @@ use super::{
     replay::Recorded,
     table::TaskTable,
 };
+use crate::wire::api::TaskStatus;
 
 /// Slots that one part of a walk looks at.
 const LOOK_TOGETHER: u32 = 16 * 1024;
@@ -33,12 +34,13 @@ pub enum Moving {
 /// Something that is needed of the log, as it is to be appended again.
 #[derive(Clone, Copy, Debug)]
 pub enum Live<'a> {
-    /// A task that is in memory: its submission, and its end when it is a dead letter.
+    /// A task that is in memory: its submission, and its end when it has ended; without its payload
+    /// then, unless it is a dead letter, which may run again.
     Task {
         /// The submission.
         task: Recorded<'a>,
         /// The end.
-        end: Option<Death<'a>>,
+        end: Option<End<'a>>,
     },
     /// A task whose submission must be read from the log first, with its attempts in place of
     /// those of the record. When it has been read, ask [`TaskTable::live`] again before it is
@@ -49,7 +51,7 @@ pub enum Live<'a> {
         /// Attempts begun.
         attempts: u32,
         /// The end when it is a dead letter.
-        end: Option<Death<'a>>,
+        end: Option<End<'a>>,
     },
     /// A key.
     Key {
@@ -62,15 +64,17 @@ pub enum Live<'a> {
     },
 }
 
-/// The end of a dead letter.
+/// The end of a task that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Death<'a> {
+pub struct End<'a> {
+    /// How it ended.
+    pub status: TaskStatus,
     /// Attempts begun.
     pub attempts: u32,
-    /// When it died.
+    /// When it ended.
     pub ended_unix_ms: u64,
-    /// What the last attempt said.
-    pub error: &'a str,
+    /// Its result, or what the last attempt of a dead one said.
+    pub body: &'a [u8],
 }
 
 /// The parts of a walk, in their order: cold tasks come first, since they become hot while the
@@ -159,7 +163,7 @@ impl TaskTable {
             Moving::Key { slot, random } => self.keys.set_spot(slot, random, spot),
             Moving::Task(random) => match (self.cold.find(random), self.key(random)) {
                 (Some(slot), _) => Some(std::mem::replace(&mut self.cold.slab[slot].spot, spot)),
-                // What has ended meanwhile is no longer needed.
+                // What was forgotten meanwhile is no longer needed.
                 (None, Some(key)) if self.entries[key as usize].place().is_some() => {
                     Some(std::mem::replace(&mut self.entries[key as usize].spot, spot))
                 }
@@ -186,14 +190,17 @@ impl TaskTable {
 
     fn live_hot(&self, key: u32) -> Option<(Moving, Live<'_>)> {
         let entry = &self.entries[key as usize];
-        let end = entry.is(LETTER).then(|| Death {
-            attempts: entry.attempts,
-            ended_unix_ms: self.unix_ms(entry.when_ms),
-            error: entry.error().unwrap_or_default(),
+        let end = entry.state.is_ended().then(|| {
+            let (_, status, body) = self.end_of(key);
+            let ended_unix_ms = self.unix_ms(entry.when_ms);
+            End { status, attempts: entry.attempts, ended_unix_ms, body }
         });
         let is_needed = match entry.state {
-            State::Queued | State::Delayed | State::Running => true,
-            State::Dead => end.is_some(),
+            State::Queued | State::Delayed | State::Running | State::Done | State::Cancelled => {
+                true
+            }
+            // One that is purged is gone.
+            State::Dead => entry.is(LETTER),
             _ => false,
         };
         let place = entry.place().filter(|_| is_needed)?;
@@ -220,7 +227,7 @@ impl TaskTable {
             attempts: entry.attempts,
             // Keys live by themselves.
             key: None,
-            payload: entry.body.as_bytes(),
+            payload: if entry.state == State::Done { &[] } else { entry.body.as_bytes() },
         }
     }
 

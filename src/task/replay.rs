@@ -60,11 +60,9 @@ impl TaskTable {
         }
         if let Some(key) = self.key(task.random) {
             let entry = &mut self.entries[key as usize];
-            if entry.is(LETTER) {
-                let before = std::mem::replace(&mut entry.spot, spot);
-                self.generations.remove(before);
-                self.generations.add(spot);
-            }
+            let before = std::mem::replace(&mut entry.spot, spot);
+            self.generations.remove(before);
+            self.generations.add(spot);
             return;
         }
         let (kind, since) = match task.due_unix_ms {
@@ -112,8 +110,7 @@ impl TaskTable {
         if status == TaskStatus::Done {
             entry.body.set(body);
         }
-        self.release_place(key);
-        self.retain(key);
+        self.retain_in_order(key);
         self.retain_ended_within_limits();
     }
 

@@ -10,7 +10,7 @@
 //!   queue, the cold list, the heap of delays, or with whoever holds its lease.
 //! - A lease's token is never given twice, not even after a restart: whoever comes late with an
 //!   old one changes nothing.
-//! - A record of the log counts as needed until its task has ended, its key has expired or its
+//! - A record of the log counts as needed until its task is forgotten, its key has expired or its
 //!   dead letter is purged: only then may its segment be freed.
 
 use super::{
@@ -575,10 +575,8 @@ impl TaskTable {
         assert!(!entry.is(TRANSIENT), "a transient task is never written to the log");
         let spot = Spot::from(place);
         let (slot, random) = (entry.link.first(), entry.random);
-        if entry.state == State::Accepting {
-            entry.spot = spot;
-            self.generations.add(spot);
-        }
+        entry.spot = spot;
+        self.generations.add(spot);
         if slot != Link::NONE.first() && self.keys.set_spot(slot, random, spot).is_some() {
             self.generations.add(spot);
         }
@@ -670,11 +668,16 @@ impl TaskTable {
                 cold.ok_or_else(|| Error::NotFound("no such task".into()))?
             }
         };
-        self.release_place(key);
         let entry = &mut self.entries[key as usize];
         entry.state = State::EndingCancelled;
         entry.body.clear();
         Ok(Some(key))
+    }
+
+    /// A task's end was decided, and goes to the log.
+    #[inline]
+    pub fn ends_at(&mut self, key: u32, now_ms: u64) {
+        self.entries[key as usize].when_ms = now_ms;
     }
 
     /// The log has the task's end.
@@ -701,6 +704,20 @@ impl TaskTable {
     pub(super) fn retain(&mut self, key: u32) {
         self.ended_bytes += self.entries[key as usize].heap_bytes();
         self.ended.push_back(key);
+    }
+
+    /// Remembers a task that ended before others that are remembered, perhaps.
+    pub(super) fn retain_in_order(&mut self, key: u32) {
+        let ended_ms = |key: u32| self.entries[key as usize].when_ms as i64;
+        let at_ms = ended_ms(key);
+        let place = match self.ended.back() {
+            Some(last) if ended_ms(*last) > at_ms => {
+                self.ended.partition_point(|there| ended_ms(*there) <= at_ms)
+            }
+            _ => self.ended.len(),
+        };
+        self.ended_bytes += self.entries[key as usize].heap_bytes();
+        self.ended.insert(place, key);
     }
 
     /// Forgets the tasks that ended first once there are more than the limits allow; of many it
@@ -732,6 +749,7 @@ impl TaskTable {
         for _ in 0..count {
             let key = self.ended.pop_front().expect("no more are forgotten than there are");
             self.ended_bytes -= self.entries[key as usize].heap_bytes();
+            self.release_place(key);
             self.vacate(key);
         }
     }

@@ -181,3 +181,54 @@ fn a_key_that_had_expired_stands_for_the_later_task_whenever_the_log_is_read() {
         }
     }
 }
+
+#[test]
+fn ended_tasks_move_forward_as_long_as_they_are_remembered() {
+    let mut old = table(LIMITS);
+    let ends =
+        [(1, TaskStatus::Done, 40), (2, TaskStatus::Cancelled, 20), (3, TaskStatus::Done, 30)];
+    for (random, status, ended_ms) in ends {
+        old.replay_submitted(at(random as u32), &recorded(random, 10), 0);
+        old.replay_ended(random, status, 2, ORIGIN.zero_unix_ms + ended_ms, b"result");
+    }
+    old.replay_over(0);
+    assert!(!old.is_clear_before(9), "their segment is needed");
+    // What a walk writes again is all that there is for the next one.
+    let (mut next, mut cursor, mut bytes) = (table(LIMITS), Some(Cursor::default()), 0);
+    let mut moved = Vec::new();
+    while let Some(from) = cursor {
+        cursor = old.live_before(9, from, 9, |moving, live| {
+            let Live::Task { task, end: Some(end) } = live else { panic!("{live:?}") };
+            assert_eq!(task.payload, b"", "it will not run again");
+            let End { status, attempts, ended_unix_ms, body } = end;
+            let place = Place { generation: 9, offset: task.random as u32 };
+            next.replay_submitted(place, &task, 0);
+            next.replay_ended(task.random, status, attempts, ended_unix_ms, body);
+            moved.push((moving, place));
+            bytes += body.len();
+        });
+    }
+    assert_eq!(bytes, 12, "of a cancelled one nothing came");
+    next.replay_over(0);
+    for (moving, place) in moved {
+        old.moved(moving, place);
+    }
+    assert!(old.is_clear_before(9) && !old.is_clear_before(10));
+    for table in [&mut old, &mut next] {
+        assert_eq!(table.unended(), 0);
+        let done = view(table, 1).unwrap();
+        assert_eq!((done.status, done.attempts), (TaskStatus::Done, 2));
+        assert_eq!(done.result.as_deref(), Some(&b"result"[..]));
+        assert_eq!(status(table, 2), Some(TaskStatus::Cancelled));
+        // Others push them out in the order in which they ended.
+        let mut pushed_out = Vec::new();
+        for random in 10..18 {
+            table.replay_submitted(at(1), &recorded(random, 10), 0);
+            table.replay_ended(random, TaskStatus::Done, 1, ORIGIN.zero_unix_ms + 90, b"");
+            let gone = [1, 2, 3].into_iter().filter(|random| status(table, *random).is_none());
+            let new: Vec<u128> = gone.filter(|random| !pushed_out.contains(random)).collect();
+            pushed_out.extend(new);
+        }
+        assert_eq!(pushed_out, [2, 3, 1]);
+    }
+}

@@ -46,6 +46,8 @@ enum Event {
     Moved(Moving),
     /// The second half of a dead letter that was moved.
     Died(u128),
+    /// The second half of another ended task that was moved.
+    Kept,
     Requeued(u128),
     Forgotten(u128),
 }
@@ -326,6 +328,7 @@ impl World {
 
     /// An end was decided.
     fn ends(&mut self, key: u32, random: u128, status: TaskStatus) {
+        self.table.ends_at(key, self.now_ms);
         let (_, decided, body) = self.table.end_of(key);
         assert_eq!(decided, status);
         let body = body.to_vec();
@@ -369,6 +372,7 @@ impl World {
                         self.tasks.get_mut(&random).unwrap().record = record;
                     }
                 }
+                Event::Kept => {}
                 Event::Died(random) => self.tasks.get_mut(&random).unwrap().death = Some(record),
                 Event::Requeued(random) | Event::Forgotten(random) => {
                     self.tasks.get_mut(&random).unwrap().death = None;
@@ -569,7 +573,8 @@ impl World {
         for (moving, copies) in walk {
             for fact in copies {
                 let event = match fact {
-                    Fact::Ended { random, .. } => Event::Died(random),
+                    Fact::Ended { random, status: TaskStatus::Dead, .. } => Event::Died(random),
+                    Fact::Ended { .. } => Event::Kept,
                     _ => Event::Moved(moving),
                 };
                 self.append(fact, event);
@@ -590,6 +595,7 @@ impl World {
         self.pending.clear();
         self.wanted.clear();
         self.reserved = 0;
+        let remembered = self.remembered();
         self.table = TaskTable::new(origin(self.table.next_token + 1_000), self.limits);
         for (record, fact) in self.facts.iter().enumerate() {
             if let Some(fact) = fact {
@@ -597,7 +603,20 @@ impl World {
             }
         }
         self.table.replay_over(self.now_ms);
+        // Of those that ended at the same time, others may be remembered.
+        let first = self.remembered().into_iter().map(|(_, ended_ms)| ended_ms).min();
+        for (random, ended_ms) in remembered {
+            let is_known = self.table.key(random).is_some();
+            assert!(is_known || Some(ended_ms) <= first, "{random} ended at {ended_ms}, {first:?}");
+        }
         self.restart_model();
+    }
+
+    /// Tasks that ended, by the log, and are remembered: their names, and when they ended.
+    fn remembered(&self) -> Vec<(u128, u64)> {
+        let entries = self.table.ended.iter().map(|key| &self.table.entries[*key as usize]);
+        let logged = entries.filter(|entry| entry.place().is_some());
+        logged.map(|entry| (entry.random, entry.when_ms)).collect()
     }
 
     fn restart_model(&mut self) {
@@ -728,7 +747,10 @@ impl World {
             is_there && !task.transient
         };
         let tasks = self.tasks.iter().filter(|(_, task)| is_needed(task));
-        assert_eq!(needed, tasks.map(|(random, _)| *random).collect::<Vec<_>>());
+        let mut expected: Vec<_> = tasks.map(|(random, _)| *random).collect();
+        expected.extend(self.remembered().into_iter().map(|(random, _)| random));
+        expected.sort_unstable();
+        assert_eq!(needed, expected);
     }
 }
 
@@ -828,10 +850,10 @@ fn copies(live: &Live<'_>, facts: &[Option<Fact>]) -> Vec<Fact> {
     };
     let end = end.map(|end| Fact::Ended {
         random: id,
-        status: TaskStatus::Dead,
+        status: end.status,
         attempts: end.attempts,
         ended_unix_ms: end.ended_unix_ms,
-        body: end.error.into(),
+        body: end.body.into(),
     });
     std::iter::once(submitted).chain(end).collect()
 }
