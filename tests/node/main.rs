@@ -1,5 +1,6 @@
 //! A whole node through its public interface: real cores, real rings, real children.
 
+mod cleaning;
 mod exec;
 mod limits;
 mod messages;

@@ -15,13 +15,14 @@ use std::{
 };
 
 const CONFIG: &str = "[[agent]]\ntype = \"echo\"\nkind = \"builtin\"\nmin = 4\nmax = 8\n\
+                      [[agent]]\ntype = \"sha256\"\nkind = \"builtin\"\nmin = 4\nmax = 8\n\
                       [[agent]]\ntype = \"nobody\"\nkind = \"remote\"\n";
 
 /// A folder that goes with the test.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("coreflow-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temporary folder can be made");
         Self(path)
@@ -35,12 +36,18 @@ impl Drop for Scratch {
 }
 
 fn start(folder: &Path, workers: &str) -> Node {
-    let overrides = [
+    start_with(folder, workers, &[])
+}
+
+/// A node whose log is kept small, with further keys.
+pub(super) fn start_with(folder: &Path, workers: &str, keys: &[&str]) -> Node {
+    let mut overrides = vec![
         format!("cores.workers={workers}"),
         format!("log.folder={:?}", folder.to_str().expect("the path is text")),
         "log.segment_mib=8".to_owned(),
         "log.keep_mib=32".to_owned(),
     ];
+    overrides.extend(keys.iter().map(|key| key.to_string()));
     let config = Config::parse(CONFIG, "the test", &overrides).expect("the configuration is right");
     NodeBuilder::new(config).durable().start().expect("the node starts")
 }
