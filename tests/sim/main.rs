@@ -57,7 +57,6 @@ struct Arguments {
     prints: bool,
     twice: bool,
     planted: bool,
-    #[cfg_attr(not(feature = "planted-bugs"), expect(dead_code, reason = "there are no bugs"))]
     bug: Option<String>,
 }
 

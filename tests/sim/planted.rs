@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Seeds within which a bug must be found.
-const WITHIN_SEEDS: u64 = 600;
+const WITHIN_SEEDS: u64 = 3_000;
 
 /// Looks for all bugs; fails when one is not found.
 pub fn find_all(arguments: &Arguments) -> ExitCode {
