@@ -70,10 +70,11 @@ fn what_bench_writes_is_what_compare_reads() {
     for (suite, components) in [
         (
             "throughput",
-            &["message_passing", "agent_scheduling", "durable_tasks", "consensus_log"][..],
+            &["message_passing", "agent_scheduling", "durable_tasks", "consensus", "consensus_log"]
+                [..],
         ),
-        ("latency", &["message_latency", "message_latency_open"]),
-        ("reliability", &["task_loss"]),
+        ("latency", &["message_latency", "message_latency_open", "consensus_finality"]),
+        ("reliability", &["task_loss", "split_brain"]),
     ] {
         let report = json(&fs::read_to_string(format!("{a}/{suite}.json")).unwrap());
         assert_eq!(printed[suite], report, "what is printed is what is written");
@@ -95,6 +96,12 @@ fn what_bench_writes_is_what_compare_reads() {
     }
     for figure in ["lost_tasks", "never_run_tasks", "keys_broken", "ended_twice"] {
         assert_eq!(loss[figure], 0, "{loss}");
+    }
+    let results = printed["reliability"]["results"].as_array().unwrap();
+    let parted = results.iter().find(|result| result["component"] == "split_brain").unwrap();
+    assert!(parted["total_tasks"].as_u64().is_some_and(|tasks| tasks > 0), "{parted}");
+    for figure in ["lost_tasks", "keys_broken", "terms_with_two_leaders"] {
+        assert_eq!(parted[figure], 0, "{parted}");
     }
     let failover = fs::read_to_string(format!("{a}/agent_failover.hgrm")).unwrap();
     assert!(failover.contains("Total count    =           20"), "{failover}");

@@ -7,11 +7,12 @@
 
 use super::{
     Effort, Measured, disk,
+    paced::{self, Pace},
     served::{self, Plan, Scratch},
     work::{LIMIT, News, REMOTE_TYPE, Worker, failed, push_submit},
 };
 use crate::{
-    client::{ClientError, Receiver, Refusal, Sender, connect},
+    client::{ClientError, Receiver, Refusal, connect},
     config::{AgentKind, Config},
     metrics::Latency,
 };
@@ -19,10 +20,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -34,9 +32,7 @@ const WINDOW: u32 = 1000;
 /// Tasks of one round, at full and at quick effort.
 const TASKS: (u32, u32) = (300_000, 10_000);
 /// Submissions in a second while acknowledgements are measured.
-const PACE: f64 = 50_000.0;
-/// How long the pacer sleeps when nothing is due: short beside the latencies that are measured.
-const NAP: Duration = Duration::from_micros(50);
+const PACE: Pace = Pace { rate: 50_000.0, body_bytes: PAYLOAD_BYTES };
 /// What the seed asks of tasks in memory, tasks in a second.
 const TARGET: f64 = 100_000.0;
 /// Our own goal.
@@ -62,9 +58,9 @@ fn measure(plan: &Plan, effort: &Effort, folder: &Path) -> io::Result<Measured> 
         let elapsed = with_worker(node.rpc(), tasks, || produce(node.rpc(), tasks))?;
         Ok(f64::from(tasks) / elapsed.as_secs_f64())
     })?;
-    let paced = ((effort.seconds * PACE) as u32).max(1000);
+    let count = ((effort.seconds * PACE.rate) as u32).max(1000);
     let mut acks = Latency::new();
-    with_worker(node.rpc(), paced, || pace(node.rpc(), paced, &mut acks))?;
+    with_worker(node.rpc(), count, || paced::run(node.rpc(), count, PACE, &mut acks))?;
     drop(node);
     let after = disk::synced_writes(folder)?;
     let mut disk = before.clone();
@@ -74,7 +70,7 @@ fn measure(plan: &Plan, effort: &Effort, folder: &Path) -> io::Result<Measured> 
     Ok(Measured::throughput("durable_tasks", "throughput_tasks_per_s", rates)
         .with("payload_bytes", PAYLOAD_BYTES as u64)
         .with("window", WINDOW.into())
-        .with("ack_rate_per_s", PACE as u64)
+        .with("ack_rate_per_s", PACE.rate as u64)
         .with_exact("ack_p50_ms", acks.quantile_ms(0.5))
         .with_exact("ack_p99_ms", p99_ms)
         .with_exact("ack_p99_goal_ms", goal_ms)
@@ -202,79 +198,6 @@ fn take_answers(
     Ok(accepted)
 }
 
-/// Submits tasks at the fixed rate and records how long each waited for its acknowledgement.
-fn pace(address: SocketAddr, tasks: u32, acks: &mut Latency) -> Result<(), ClientError> {
-    let (sender, receiver) = connect(address, LIMIT)?;
-    let (again, refused) = mpsc::channel();
-    let began = Instant::now();
-    thread::scope(|scope| {
-        let sending = scope.spawn(move || submit_on_time(sender, tasks, began, &refused));
-        let received = record_acks(receiver, tasks, began, &again, acks);
-        drop(again);
-        sending.join().expect("the pacer does not panic").and(received)
-    })
-}
-
-/// When a submission should leave, after the begin.
-fn due(number: u32) -> Duration {
-    Duration::from_secs_f64(f64::from(number) / PACE)
-}
-
-/// Submits on time, and what was refused once more, until nothing can be refused any more.
-fn submit_on_time(
-    mut sender: Sender,
-    tasks: u32,
-    began: Instant,
-    refused: &mpsc::Receiver<u32>,
-) -> Result<(), ClientError> {
-    let mut next = 0;
-    loop {
-        match refused.try_recv() {
-            Ok(number) => push_submit(&mut sender, number, PAYLOAD_BYTES, None),
-            Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
-            Err(mpsc::TryRecvError::Empty) => {}
-        }
-        let now = began.elapsed();
-        while next < tasks && due(next) <= now {
-            push_submit(&mut sender, next, PAYLOAD_BYTES, None);
-            next += 1;
-        }
-        match sender.waiting_bytes() {
-            0 => thread::sleep(NAP),
-            _ => sender.flush()?,
-        }
-    }
-}
-
-fn record_acks(
-    mut receiver: Receiver,
-    tasks: u32,
-    began: Instant,
-    again: &mpsc::Sender<u32>,
-    acks: &mut Latency,
-) -> Result<(), ClientError> {
-    let mut answered = 0;
-    while answered < tasks {
-        if !receiver.fill(LIMIT)? {
-            return Err(ClientError::TimedOut(LIMIT));
-        }
-        let now = began.elapsed();
-        while let Some(answer) = receiver.buffered()? {
-            let number = answer.msgid.ok_or(ClientError::Garbled("an answer to nothing"))?;
-            match answer.outcome.map_err(Refusal::of) {
-                Ok(_) => {
-                    acks.record(now.saturating_sub(due(number)).as_nanos() as u64);
-                    answered += 1;
-                }
-                // It goes on counting from the time at which it should have left.
-                Err(refusal) if refusal.retry_after_ms.is_some() => drop(again.send(number)),
-                Err(refusal) => return Err(refusal.into()),
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,7 +215,8 @@ mod tests {
     #[test]
     fn every_paced_submission_has_its_latency() {
         let (node, mut acks) = (Node::start(), Latency::new());
-        with_worker(node.address(), 2000, || pace(node.address(), 2000, &mut acks)).unwrap();
+        with_worker(node.address(), 2000, || paced::run(node.address(), 2000, PACE, &mut acks))
+            .unwrap();
         assert_eq!(acks.count(), 2000);
     }
 }

@@ -6,6 +6,7 @@
 //! only runs whose probes agree can be compared.
 
 mod agent_scheduling;
+mod cluster;
 mod disk;
 mod durable_tasks;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod load_balance;
 mod measured;
 mod message_latency;
 mod message_passing;
+mod paced;
 mod probe;
 mod reliability;
 mod replicated_log;
@@ -41,26 +43,31 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 8] = [
+pub const COMPONENTS: [&str; 12] = [
     "message_passing",
     "agent_scheduling",
     "load_balance",
     "durable_tasks",
+    "consensus",
     "consensus_log",
     "message_latency",
+    "consensus_finality",
     "task_loss",
     "agent_failover",
+    "leader_failover",
+    "split_brain",
 ];
 
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`, `consensus_log`: how
-    /// much in a second, and how evenly
+    /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`, `consensus`,
+    /// `consensus_log`: how much in a second, and how evenly
     Throughput,
-    /// `message_latency`: how long one message takes
+    /// `message_latency`, `consensus_finality`: how long one message takes, and one commit
     Latency,
-    /// `task_loss`, `agent_failover`: what becomes of tasks when agents and nodes are killed
+    /// `task_loss`, `agent_failover`, `leader_failover`, `split_brain`: what becomes of tasks when
+    /// agents and nodes are killed and networks part
     Reliability,
     /// Every suite
     All,
@@ -85,10 +92,11 @@ impl Suite {
                 "agent_scheduling",
                 "load_balance",
                 "durable_tasks",
+                "consensus",
                 "consensus_log",
             ],
-            Self::Latency => &["message_latency"],
-            Self::Reliability => &["task_loss", "agent_failover"],
+            Self::Latency => &["message_latency", "consensus_finality"],
+            Self::Reliability => &["task_loss", "agent_failover", "leader_failover", "split_brain"],
             Self::All => &COMPONENTS,
         }
     }
@@ -138,6 +146,12 @@ pub fn run(
             "agent_scheduling" => results.push(agent_scheduling::run(config, effort)?),
             "load_balance" => results.extend(load_balance::run()),
             "durable_tasks" => results.push(durable_tasks::run(config, effort, folder)?),
+            "consensus" => results.push(cluster::consensus::run(config, effort, folder)?),
+            "consensus_finality" => {
+                results.push(cluster::finality::run(config, effort, folder)?);
+            }
+            "leader_failover" => results.push(cluster::failover::run(config, effort, folder)?),
+            "split_brain" => results.push(cluster::split_brain::run(config, effort, folder)?),
             "consensus_log" => results.push(replicated_log::run(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),

@@ -62,18 +62,34 @@ impl Plan {
         folder: &Path,
         settings: &[String],
     ) -> io::Result<Self> {
-        let tuning = folder.join("tuning.toml");
         let config = Config { agent: vec![agent], node: Vec::new(), ..config.clone() };
-        fs::write(&tuning, config.print_toml())?;
         let mut all = vec![
             "server.rpc_address=127.0.0.1:0".to_owned(),
             "server.http_address=127.0.0.1:0".to_owned(),
-            "server.token_file=\"\"".to_owned(),
             "cluster.node=0".to_owned(),
-            format!("log.folder={:?}", folder.join("log")),
         ];
         all.extend_from_slice(settings);
-        Ok(Self { folder: folder.to_owned(), tuning, settings: all })
+        Self::write(&config, folder, all)
+    }
+
+    /// A node of the cluster that the configuration lists, with one agent type and all that it keeps
+    /// in `folder`. It asks for no token.
+    pub(super) fn of_node(
+        config: &Config,
+        node: u64,
+        agent: AgentType,
+        folder: &Path,
+    ) -> io::Result<Self> {
+        let config = Config { agent: vec![agent], ..config.clone() };
+        Self::write(&config, folder, vec![format!("cluster.node={node}")])
+    }
+
+    fn write(config: &Config, folder: &Path, mut settings: Vec<String>) -> io::Result<Self> {
+        let tuning = folder.join("tuning.toml");
+        fs::write(&tuning, config.print_toml())?;
+        settings.push("server.token_file=\"\"".to_owned());
+        settings.push(format!("log.folder={:?}", folder.join("log")));
+        Ok(Self { folder: folder.to_owned(), tuning, settings })
     }
 
     /// Starts a node and waits until it listens.

@@ -15,8 +15,9 @@ const SECONDS: (f64, f64) = (5.0, 0.5);
 
 /// Measure this machine on nodes that are pinned as the tuning says
 ///
-/// The nodes of durable_tasks and of the suite reliability are processes of their own, with their
-/// logs in a folder inside DIR that is removed afterwards: DIR's disk is the one that is measured.
+/// The nodes of durable_tasks, of consensus, consensus_finality and of the suite reliability are
+/// processes of their own, with their logs in a folder inside DIR that is removed afterwards: DIR's
+/// disk is the one that is measured.
 ///
 /// Writes DIR/SUITE.json and DIR/COMPONENT.hgrm, to be compared with `coreflow compare`. The exit
 /// code tells whether the measurement went well, not whether goals were met.
@@ -34,7 +35,8 @@ pub struct BenchArgs {
     /// How long each component is measured [default: 5, with --quick 0.5]
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Option<f64>,
-    /// Open loop: messages in a second [default: 1000000]
+    /// Open loop: messages in a second [default: 1000000], submissions of consensus_finality
+    /// [default: 100000]
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<u64>,
     /// Measure only this component

@@ -20,10 +20,7 @@ use super::{
     },
     record::Record,
 };
-use crate::{
-    planted::{self, Bug},
-    wire::id::PartitionIndex,
-};
+use crate::wire::id::PartitionIndex;
 use std::collections::VecDeque;
 
 /// Bytes of a hard state.
@@ -150,9 +147,7 @@ impl Partition {
         let (index, body) = (block.head.index, block.body());
         let stored = Stored { place, bytes: body.len() as u32 };
         self.restore.entry(index, block.head.term, stored, (!is_records).then_some(body))?;
-        while self.waiting.back().is_some_and(|last| last.index >= index)
-            && !planted::has(Bug::DroppedTruncation)
-        {
+        while self.waiting.back().is_some_and(|last| last.index >= index) {
             self.waiting.pop_back();
         }
         Ok(())

@@ -14,10 +14,7 @@ use super::{
     ready::Held,
     restore::{Broken, Restore},
 };
-use crate::{
-    consensus::place::Place,
-    planted::{self, Bug},
-};
+use crate::consensus::place::Place;
 use bytes::Bytes;
 use raft::{
     Config, INVALID_ID, RawNode, StateRole,
@@ -268,10 +265,6 @@ impl Group {
         let is_order = message.get_msg_type() == MessageType::MsgTimeoutNow;
         if is_order && self.would_lead_unwritten() {
             return Ok(());
-        }
-        let mut message = message;
-        if planted::has(Bug::IgnoredTerm) {
-            message.term = message.term.max(raft.term);
         }
         let from = message.from;
         match self.heard.iter_mut().find(|(peer, _)| *peer == from) {
