@@ -9,6 +9,7 @@ Usage: scripts/test.sh [--help]
 
 Runs every test and prints what passed, failed or was skipped, and why:
   rust      unit, property and integration tests, examples and documentation
+  simulator a cluster's code under 300 seeds, and bugs planted in it that must be found
   loom      rings and parking under all interleavings (tests/loom)
   memory    the rings under valgrind, where it is installed
   python    real clients against a real server (tests/python), in virtual environments
@@ -48,6 +49,11 @@ rust() {
     cargo test --release --locked --all-targets && cargo test --release --locked --doc
 }
 
+# The 300 seeds run with the rest of `rust`; the planted bugs need a build of their own, a quick one.
+simulator() {
+    cargo test --locked --features planted-bugs --test sim -- --planted
+}
+
 loom() {
     (cd tests/loom && CARGO_TARGET_DIR=../../target/loom RUSTFLAGS="--cfg loom" \
         cargo test --release --locked)
@@ -75,6 +81,7 @@ python() {
 }
 
 part rust rust
+part simulator simulator
 part loom loom
 if command -v valgrind >/dev/null; then
     part memory memory

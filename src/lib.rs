@@ -18,6 +18,7 @@
 //! | [`metrics`] | counters, histograms, `.hgrm` and JSON output, comparison of runs |
 //! | [`wire`] | what crosses a core or a socket: envelopes, batches, MessagePack and JSON |
 //! | [`runtime`] | the only room that names the engine: executors, rings, mesh, sockets, files |
+//! | [`planted`] | bugs that a build for the simulator can be given, to show that it finds them |
 //! | [`config`] | `tuning/*.toml`: parse, validate, derived constants |
 
 pub mod bench;
@@ -27,6 +28,7 @@ pub mod config;
 pub mod consensus;
 pub mod metrics;
 pub mod node;
+pub mod planted;
 pub mod registry;
 pub mod runtime;
 pub mod server;

@@ -23,11 +23,12 @@ use super::{
     links::{Heard, Links},
     peers::NodeId,
     place::Place,
-    raft::{self, Kind, Outputs, Write},
+    raft::{self, HardState, Kind, Outputs, Write},
     recovery::{encode_hard_state, point_bytes},
     writer::{Fatal, Job, Writer},
 };
 use crate::{
+    planted::{self, Bug},
     runtime::{
         disk::{self, Placed},
         doorbell::Doorbell,
@@ -394,7 +395,8 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                     self.raft.placed(partition, *index, *term, place);
                 }
                 Write::HardState(state) => {
-                    let body = encode_hard_state(*state);
+                    let vote = if planted::has(Bug::ForgottenVote) { 0 } else { state.vote };
+                    let body = encode_hard_state(HardState { vote, ..*state });
                     self.add(&BlockHead::new(BlockKind::HardState, partition, 0, 0, &body), &body)?;
                 }
                 Write::Compacted(point) => {

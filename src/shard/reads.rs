@@ -8,10 +8,13 @@
 //! nobody to ask and answers at once.
 
 use super::{core::Shard, ledger::Logged};
-use crate::wire::{
-    api::{Error, TaskFilter},
-    id::{CoreIndex, PartitionIndex, TaskId},
-    letter::Response,
+use crate::{
+    planted::{self, Bug},
+    wire::{
+        api::{Error, TaskFilter},
+        id::{CoreIndex, PartitionIndex, TaskId},
+        letter::Response,
+    },
 };
 use std::collections::VecDeque;
 
@@ -87,7 +90,8 @@ impl Shard {
     /// Answers a question, at once where nobody else can lead.
     pub(super) fn read(&mut self, read: Read) {
         let partition = self.tasks.of(read.question.partition());
-        if self.kernel.cluster.is_none() || partition.check_leading().is_err() {
+        let is_sure = self.kernel.cluster.is_none() || planted::has(Bug::UnconfirmedRead);
+        if is_sure || partition.check_leading().is_err() {
             return self.answer_read(read);
         }
         match partition.reads.push(read) {

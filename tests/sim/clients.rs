@@ -197,7 +197,7 @@ impl Clients {
         let task = &self.oracle.tasks[number];
         TaskSpec {
             agent_type: TYPE.to_owned(),
-            payload: task.payload.clone(),
+            payload: task.payload.0.clone(),
             // What is submitted again with a key must be the same.
             priority: Priority::ALL[number % Priority::ALL.len()],
             timeout_ms: Some(400 + number as u64 % 7 * 200),
@@ -538,7 +538,10 @@ impl Clients {
             }
             (Ok(_), Ending::Dead) => {
                 self.oracle.ends += 1;
-                self.oracle.ended(number, End::Dead, now_us);
+                // The answer may come after it was queued again and has ended otherwise.
+                if !self.oracle.tasks[number].may_be_requeued {
+                    self.oracle.ended(number, End::Dead, now_us);
+                }
             }
             (Ok(_), Ending::Retry) => {}
             (Err(Error::Uncertain(_)), _) => self.uncertain += 1,

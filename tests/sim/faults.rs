@@ -14,6 +14,8 @@ pub struct Faults {
     pub crash: u32,
     /// The power is lost during a write.
     pub tear: u32,
+    /// Most nodes lose their power at about the same time.
+    pub blackout: u32,
     /// A process ends in good order.
     pub leave: u32,
     /// A process stands still, or one of its threads.
@@ -33,8 +35,9 @@ impl Faults {
     pub fn random(rng: &mut fastrand::Rng) -> Self {
         let mut often = |most: u32| if rng.u32(..3) == 0 { 0 } else { rng.u32(1..=most) };
         Self {
-            crash: often(120),
-            tear: often(120),
+            crash: often(200),
+            tear: often(400),
+            blackout: often(60),
             leave: often(60),
             pause: often(120),
             cut: often(300),
@@ -72,6 +75,21 @@ impl Faults {
             };
             note!(trace, "fault: {id} loses its power in the next write: {tear:?}");
             nodes[at].disk.tear_next_write(tear);
+        } else if is_it(self.blackout) {
+            for node in nodes {
+                match rng.u32(..4) {
+                    0 => {}
+                    1 => {
+                        note!(trace, "fault: {} crashes with others", node.id);
+                        crash(node, network);
+                    }
+                    _ => {
+                        let sectors = rng.usize(..3) * 8;
+                        note!(trace, "fault: {} loses its power: {sectors}", node.id);
+                        node.disk.tear_next_write(Tear::Prefix(sectors));
+                    }
+                }
+            }
         } else if is_it(self.leave) {
             note!(trace, "fault: {id} leaves");
             nodes[at].leave();

@@ -10,6 +10,8 @@ mod faults;
 mod network;
 mod node;
 mod oracle;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod trace;
 mod world;
 
@@ -40,7 +42,10 @@ Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--trace] 
   --seeds A..B  runs the seeds from A up to B
   --steps N     steps in which things fail (4000)
   --trace       prints what happens
-  --twice       runs each seed twice and compares the hashes of what happened";
+  --twice       runs each seed twice and compares the hashes of what happened
+  --planted     gives the nodes one bug after the other and looks for a seed that finds it
+                (with cargo's --features planted-bugs)
+  --bug NAME    only this one of them";
 
 thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
@@ -51,6 +56,8 @@ struct Arguments {
     steps: u64,
     prints: bool,
     twice: bool,
+    planted: bool,
+    bug: Option<String>,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
@@ -59,6 +66,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
         steps: STEPS_A_SEED,
         prints: false,
         twice: false,
+        planted: false,
+        bug: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -77,6 +86,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--steps" => arguments.steps = parse(&number()?)?,
             "--trace" => arguments.prints = true,
             "--twice" => arguments.twice = true,
+            "--planted" => arguments.planted = true,
+            "--bug" => arguments.bug = Some(number()?),
             "--help" => return Err(HELP.to_owned()),
             // What cargo tells the harness of unit tests.
             word if word.starts_with("--") => {}
@@ -98,6 +109,9 @@ fn main() -> ExitCode {
         }
     };
     panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    if arguments.planted {
+        return planted(&arguments);
+    }
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let (total, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -131,6 +145,17 @@ fn main() -> ExitCode {
     }
     println!("{} seeds failed: {failed:?}", failed.len());
     ExitCode::FAILURE
+}
+
+#[cfg(feature = "planted-bugs")]
+fn planted(arguments: &Arguments) -> ExitCode {
+    planted::find_all(arguments)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn planted(_: &Arguments) -> ExitCode {
+    eprintln!("no bugs are planted: cargo test --features planted-bugs --test sim -- --planted");
+    ExitCode::from(2)
 }
 
 /// Runs a seed; an error says how to see it again.

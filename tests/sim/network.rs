@@ -2,7 +2,7 @@
 //!
 //! What it knows of real ones: a message takes a time; a way that is clogged holds everything back,
 //! in one direction or both; a connection that breaks takes along what was under way, and both ends
-//! hear of it, not at the same time; what was sent before a connection is there may wait for it or
+//! hear of it, not at the same time; what a process sent just before it ended may arrive or not; what was sent before a connection is there may wait for it or
 //! be dropped.
 
 use crate::trace::{Trace, note};
@@ -19,6 +19,7 @@ use coreflow::{
     runtime::doorbell::Doorbell,
     wire::id::PartitionIndex,
 };
+use raft::eraftpb::MessageType;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
@@ -61,6 +62,8 @@ pub struct Weather {
     pub delay_us_max: u64,
     /// Of a thousand messages, how many are lost.
     pub lost: u32,
+    /// A connection is made again at one of so many looks.
+    pub reconnect: u32,
 }
 
 struct State {
@@ -75,6 +78,8 @@ struct State {
     notices: BTreeMap<NodeId, VecDeque<(u64, NodeId, bool)>>,
     /// Nodes that run.
     up: BTreeMap<NodeId, bool>,
+    /// Whom a node voted for, by itself, the partition and the term.
+    votes: BTreeMap<(NodeId, PartitionIndex, u64), NodeId>,
     delivered: u64,
 }
 
@@ -100,6 +105,7 @@ impl Network {
             connected: pairs.filter(|(from, to)| from < to).map(|pair| (pair, false)).collect(),
             notices: (1..=nodes).map(|node| (node, VecDeque::new())).collect(),
             up: (1..=nodes).map(|node| (node, false)).collect(),
+            votes: BTreeMap::new(),
             delivered: 0,
         })))
     }
@@ -120,7 +126,18 @@ impl Network {
         state.up.insert(node, is_up);
         state.notices.insert(node, VecDeque::new());
         let others: Vec<_> = state.up.keys().copied().filter(|other| *other != node).collect();
-        others.into_iter().for_each(|other| state.cut(node, other));
+        for other in others {
+            // The system may go on with what its process sent.
+            let keeps = !is_up && state.connected[&pair(node, other)] && state.rng.u32(..4) > 0;
+            let way = state.ways.get_mut(&(node, other)).expect("it exists");
+            let sent = if keeps { std::mem::take(&mut way.under_way) } else { VecDeque::new() };
+            state.cut(node, other);
+            let last_us = sent.back().map_or(0, |(due_us, _)| *due_us);
+            state.ways.get_mut(&(node, other)).expect("it exists").under_way = sent;
+            if let Some((due_us, ..)) = state.notices.get_mut(&other).and_then(VecDeque::back_mut) {
+                *due_us = last_us.max(*due_us);
+            }
+        }
         if !is_up {
             state.notices.insert(node, VecDeque::new());
         }
@@ -155,7 +172,11 @@ impl Network {
             let both_up = state.up[&one] && state.up[&other];
             if is_connected && clogged && state.rng.u32(..2_000) == 0 {
                 state.cut(one, other);
-            } else if !is_connected && !clogged && both_up && state.rng.u32(..20) == 0 {
+            } else if !is_connected
+                && !clogged
+                && both_up
+                && state.rng.u32(..state.weather.reconnect) == 0
+            {
                 state.connect(one, other);
             }
         }
@@ -291,6 +312,12 @@ impl Links for SimLinks {
     }
 
     fn send(&mut self, partition: PartitionIndex, message: &Message) {
+        if message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject {
+            let mut state = self.network.0.borrow_mut();
+            let vote = (self.me, partition, message.term);
+            let known = *state.votes.entry(vote).or_insert(message.to);
+            assert_eq!(known, message.to, "node, partition and term {vote:?}: it votes twice");
+        }
         let mut bytes = Vec::new();
         message::encode(partition, message, &mut bytes);
         self.network.0.borrow_mut().send(self.me, message.to, Parcel::Message(bytes.into()));

@@ -11,7 +11,10 @@ use coreflow::wire::{
     api::{TaskStatus, TaskView},
     id::TaskId,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// A task's place in the oracle's list.
 pub type Number = usize;
@@ -33,11 +36,21 @@ pub enum End {
     Cancelled,
 }
 
+/// What a task was submitted with.
+#[derive(PartialEq, Eq)]
+pub struct Payload(pub Vec<u8>);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes", self.0.len())
+    }
+}
+
 /// What is known of a task.
 #[derive(Debug)]
 pub struct Task {
     /// What it was submitted with.
-    pub payload: Vec<u8>,
+    pub payload: Payload,
     /// Its key.
     pub key: Option<usize>,
     /// When it was submitted first.
@@ -157,7 +170,7 @@ impl Oracle {
             self.by_key.entry(key).or_default().push(number);
         }
         self.tasks.push(Task {
-            payload: payload(number, more),
+            payload: Payload(payload(number, more)),
             key,
             submitted_us: now_us,
             delay_ms,
@@ -213,7 +226,7 @@ impl Oracle {
     /// A worker was given a task; its number.
     pub fn leased(&mut self, id: TaskId, token: u64, payload: &[u8], now_us: u64) -> Number {
         let number = number_in(payload);
-        assert_eq!(self.tasks[number].payload, payload, "task {number} has another payload");
+        assert_eq!(self.tasks[number].payload.0, payload, "task {number} has another payload");
         let is_new = self.tokens.insert((id.partition, token));
         assert!(is_new, "the token {token} of partition {} is given twice", id.partition);
         self.accepted(number, id, now_us);

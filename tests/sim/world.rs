@@ -116,6 +116,7 @@ impl World {
             delay_us_min: rng.u64(..500),
             delay_us_max: 500 + rng.u64(..20_000),
             lost: [0, 0, 5, 50][rng.usize(..4)],
+            reconnect: [2, 8, 40][rng.usize(..3)],
         };
         let habits = Habits {
             tasks: rng.usize(40..400),
@@ -226,7 +227,7 @@ impl World {
     fn start(&mut self, at: usize, may_fail: bool) {
         let start_at_us = &mut self.start_at_us[at];
         if *start_at_us == 0 && self.steps > 1 && self.nodes[at].boots > 0 {
-            let most = if may_fail { 600_000 } else { 20_000 };
+            let most = if may_fail && self.rng.u32(..3) == 0 { 600_000 } else { 20_000 };
             *start_at_us = self.now_us + self.rng.u64(..most);
         }
         if self.now_us < *start_at_us {
@@ -277,7 +278,8 @@ impl World {
         note!(self.trace, "nothing fails any more");
         self.clients.begin_to_end(LATE_TASKS);
         self.network.heal();
-        self.network.set_weather(Weather { delay_us_min: 100, delay_us_max: 1_000, lost: 0 });
+        let (delay_us_min, delay_us_max, lost, reconnect) = (100, 1_000, 0, 8);
+        self.network.set_weather(Weather { delay_us_min, delay_us_max, lost, reconnect });
         self.write_us = 500;
         for node in &mut self.nodes {
             node.disk.set_capacity(None);

@@ -14,7 +14,10 @@ use super::{
     ready::Held,
     restore::{Broken, Restore},
 };
-use crate::consensus::place::Place;
+use crate::{
+    consensus::place::Place,
+    planted::{self, Bug},
+};
 use bytes::Bytes;
 use raft::{
     Config, INVALID_ID, RawNode, StateRole,
@@ -265,6 +268,10 @@ impl Group {
         let is_order = message.get_msg_type() == MessageType::MsgTimeoutNow;
         if is_order && self.would_lead_unwritten() {
             return Ok(());
+        }
+        let mut message = message;
+        if planted::has(Bug::IgnoredTerm) {
+            message.term = message.term.max(raft.term);
         }
         let from = message.from;
         match self.heard.iter_mut().find(|(peer, _)| *peer == from) {

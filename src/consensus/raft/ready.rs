@@ -15,6 +15,7 @@ use super::{
     message,
     outputs::{Event, Fetch, Kind, Outputs, Point, Role, Write},
 };
+use crate::planted::{self, Bug};
 use raft::{
     INVALID_ID, SnapshotStatus, StateRole,
     eraftpb::{ConfChangeV2, Entry, Message, MessageType},
@@ -108,9 +109,12 @@ impl Group {
         for state in ready.take_read_states() {
             self.confirm(&state.request_ctx, state.index);
         }
-        let held_messages = ready.take_persisted_messages();
+        let mut held_messages = ready.take_persisted_messages();
         self.raft.advance_append_async(ready);
         self.send(messages, outputs);
+        if planted::has(Bug::EarlyPromise) {
+            self.send(std::mem::take(&mut held_messages), outputs);
+        }
         self.commit(committed, &mut told);
         self.tell_role(&mut told.events);
         self.tell_reads(&mut told.events);

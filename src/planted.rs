@@ -1,0 +1,66 @@
+//! Bugs that a build can be given on purpose, to show that the simulator finds them.
+//!
+//! Only the feature `planted-bugs` makes [`has`] anything but false, and only a thread that asked
+//! with `plant` for one of them has it.
+
+#[cfg(feature = "planted-bugs")]
+use std::cell::Cell;
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A replica votes and acknowledges entries before its disk has them.
+    EarlyPromise,
+    /// A replica forgets whom it voted for.
+    ForgottenVote,
+    /// A log that is read back keeps entries that were overwritten.
+    DroppedTruncation,
+    /// A replica takes messages of terms that are over for ones of its own.
+    IgnoredTerm,
+    /// A submission is acknowledged before it is committed.
+    EarlyAcknowledgement,
+    /// A leader answers questions without asking whether it leads still.
+    UnconfirmedRead,
+    /// Fencing tokens that an earlier leader reserved are given again.
+    ForgottenTokens,
+    /// A segment is freed though a partition's log begins in it.
+    EarlyRelease,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::EarlyPromise,
+        Self::ForgottenVote,
+        Self::DroppedTruncation,
+        Self::IgnoredTerm,
+        Self::EarlyAcknowledgement,
+        Self::UnconfirmedRead,
+        Self::ForgottenTokens,
+        Self::EarlyRelease,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static BUG: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Gives this thread a bug, or none.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    BUG.set(bug);
+}
+
+/// Whether this thread has a bug.
+#[cfg(feature = "planted-bugs")]
+pub fn has(bug: Bug) -> bool {
+    BUG.get() == Some(bug)
+}
+
+/// No build but for the simulator has any.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn has(_: Bug) -> bool {
+    false
+}

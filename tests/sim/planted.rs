@@ -1,0 +1,52 @@
+//! Shows that the simulator finds bugs, by giving the nodes some.
+
+use crate::{Arguments, run};
+use coreflow::planted::{Bug, plant};
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+/// Seeds within which a bug must be found.
+const WITHIN_SEEDS: u64 = 3_000;
+
+/// Looks for all bugs; fails when one is not found.
+pub fn find_all(arguments: &Arguments) -> ExitCode {
+    let is_asked =
+        |bug: &Bug| arguments.bug.as_ref().is_none_or(|name| *name == format!("{bug:?}"));
+    let bugs: Vec<_> = Bug::ALL.into_iter().filter(is_asked).collect();
+    let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    plant(Some(bug));
+                    let found = (0..WITHIN_SEEDS).find_map(|seed| run(arguments, seed).err());
+                    plant(None);
+                    match found {
+                        Some(text) => println!("found {bug:?}: {}", first_lines(&text)),
+                        None => {
+                            println!("MISSED {bug:?} in {WITHIN_SEEDS} seeds");
+                            missed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match missed.into_inner() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Which seed and step, and why, as far as a line goes.
+fn first_lines(text: &str) -> String {
+    let mut line: String = text.lines().take(2).collect::<Vec<_>>().join(" ");
+    line.truncate(
+        (0..=240.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0),
+    );
+    line
+}
