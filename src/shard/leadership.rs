@@ -79,7 +79,7 @@ impl Shard {
             Logged::Told { random, asker, place } => {
                 self.refuse(asker, id(random), place, &uncertain());
             }
-            Logged::Requeued { asker, correlation }
+            Logged::Requeued { asker, correlation, .. }
             | Logged::Cancelled { asker, correlation, .. } => {
                 self.kernel.answer(asker, correlation, &Response::Failed(uncertain()));
             }

@@ -45,6 +45,8 @@ pub(super) enum Logged {
     },
     /// A dead task is queued again: whoever asked for it is told.
     Requeued {
+        /// The task.
+        key: u32,
         /// The core that asked.
         asker: CoreIndex,
         /// What its answer carries.

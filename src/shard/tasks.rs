@@ -308,7 +308,9 @@ impl Shard {
                 let id = TaskId { partition: table.partition(), random };
                 self.tell_briefly(asker, id, NewsKind::Ended, place);
             }
-            Logged::Requeued { asker, correlation } => {
+            Logged::Requeued { key, asker, correlation } => {
+                table.requeued(key, self.kernel.now_ms());
+                self.tasks.assignable = true;
                 self.kernel.answer(asker, correlation, &Response::Done);
             }
             Logged::Cancelled { asker, correlation, cancelled } => {
@@ -572,11 +574,13 @@ impl Shard {
         let now_ms = self.kernel.now_ms();
         let partition = self.tasks.of(id.partition);
         partition.check_leading()?;
-        partition.table.requeue(id.random, now_ms)?;
-        let then = Logged::Requeued { asker, correlation };
-        partition.ledger.append(Record::Requeued { id }, then);
+        let key = partition.table.requeue(id.random, now_ms)?;
+        let then = Logged::Requeued { key, asker, correlation };
+        match partition.table.is_transient(key) {
+            true => partition.ledger.at_once(then),
+            false => partition.ledger.append(Record::Requeued { id }, then),
+        }
         partition.end_evicted();
-        self.tasks.assignable = true;
         Ok(())
     }
 

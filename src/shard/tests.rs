@@ -291,14 +291,28 @@ fn that_there_is_no_such_task_is_said_by_a_leader_that_leads_still() {
 }
 
 #[test]
-fn a_dead_letter_is_queued_again_at_once_and_another_task_is_not() {
+fn a_dead_letter_is_queued_again_when_the_log_has_it_and_another_task_is_not() {
     let mut core = Core::new(|_| {});
     core.hear(1, &[submitted(1, b"x"), dead(1), submitted(2, b"x")]);
     core.lead(1);
     let mut asked = core.ask(&Request::Requeue(id(1)));
     assert!(asked.is_open());
-    core.commit_all();
+    // What may still be lost is seen by nobody.
+    let mut seen = core.status(1);
+    let blocks: Vec<_> = std::iter::from_fn(|| core.take()).collect();
+    core.confirm();
+    let is = |status| move |view: &TaskView| view.status == status;
+    let is_dead = is(TaskStatus::Dead);
+    assert!(matches!(seen.answer(), Some(Ok(Response::Task(view))) if is_dead(&view)));
+    for block in blocks {
+        core.tell(Told::Committed(block));
+    }
     assert!(matches!(asked.answer(), Some(Ok(Response::Done))));
+    let mut seen = core.status(1);
+    core.commit_all();
+    core.confirm();
+    let is_queued = is(TaskStatus::Queued);
+    assert!(matches!(seen.answer(), Some(Ok(Response::Task(view))) if is_queued(&view)));
     let mut asked = core.ask(&Request::Requeue(id(2)));
     core.commit_all();
     assert!(asked.is_open(), "it may be a dead letter of another leader");

@@ -2,7 +2,7 @@
 
 use super::{
     cold::{Cold, Kind},
-    entry::{BARE, LETTER},
+    entry::{BARE, LETTER, State},
     table::TaskTable,
 };
 use crate::wire::api::{Error, Priority};
@@ -39,11 +39,12 @@ impl TaskTable {
         self.purged.pop_front()
     }
 
-    /// Queues a dead letter again, with no attempt counted; the log should hear of it.
+    /// Takes a dead letter out, to be queued again when the log has that ([`TaskTable::requeued`]);
+    /// its key. Until then it is dead to everybody, and its room is kept.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when the task is no dead letter; `Backpressure`.
-    pub fn requeue(&mut self, random: u128, now_ms: u64) -> Result<(), Error> {
+    pub fn requeue(&mut self, random: u128, now_ms: u64) -> Result<u32, Error> {
         let known = self.key(random);
         let Some(key) = known.filter(|key| self.entries[*key as usize].is(LETTER)) else {
             return Err(match self.is_known(random) {
@@ -56,17 +57,24 @@ impl TaskTable {
             return Err(self.backpressure(now_ms));
         }
         self.unfile_letter(key);
+        self.entries[key as usize].state = State::Reviving;
+        self.accepting += 1;
+        Ok(key)
+    }
+
+    /// The log has it that a dead letter is queued again: with no attempt counted.
+    pub fn requeued(&mut self, key: u32, now_ms: u64) {
+        self.accepting -= 1;
         self.counters.requeued += 1;
         let entry = &mut self.entries[key as usize];
+        assert_eq!(entry.state, State::Reviving, "it was taken out for that");
         entry.attempts = 0;
         if !entry.is(BARE) {
             self.begin_to_wait(key);
-            self.enqueue(key, now_ms);
-            return Ok(());
+            return self.enqueue(key, now_ms);
         }
         let slot = self.cold_from(key, Kind::Waiting);
         self.enqueue_cold(slot);
-        Ok(())
     }
 
     /// Makes a cold task of an entry that is in no list, and gives the entry up.

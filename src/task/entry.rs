@@ -35,6 +35,8 @@ pub(super) enum State {
     Done,
     Dead,
     Cancelled,
+    /// A dead letter that is queued again, which waits for the log; dead until then.
+    Reviving,
 }
 
 impl State {
@@ -53,7 +55,7 @@ impl State {
     pub(super) fn end(self) -> Option<TaskStatus> {
         match self {
             Self::EndingDone | Self::Done => Some(TaskStatus::Done),
-            Self::EndingDead | Self::Dead => Some(TaskStatus::Dead),
+            Self::EndingDead | Self::Dead | Self::Reviving => Some(TaskStatus::Dead),
             Self::EndingCancelled | Self::Cancelled => Some(TaskStatus::Cancelled),
             _ => None,
         }
@@ -61,7 +63,7 @@ impl State {
 
     #[inline]
     pub(super) fn is_ended(self) -> bool {
-        matches!(self, Self::Done | Self::Dead | Self::Cancelled)
+        matches!(self, Self::Done | Self::Dead | Self::Cancelled | Self::Reviving)
     }
 
     /// What others see; `None` when there is nothing to be seen.
@@ -74,7 +76,7 @@ impl State {
             Self::Running | Self::EndingDone | Self::EndingDead | Self::EndingCancelled => {
                 Some(TaskStatus::Running)
             }
-            Self::Done | Self::Dead | Self::Cancelled => self.end(),
+            Self::Done | Self::Dead | Self::Cancelled | Self::Reviving => self.end(),
         }
     }
 }

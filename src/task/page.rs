@@ -1,7 +1,7 @@
 //! The table's tasks, a page at a time.
 
 use super::{
-    entry::{Entry, LETTER},
+    entry::{Entry, LETTER, State},
     table::TaskTable,
 };
 use crate::{
@@ -82,7 +82,7 @@ impl TaskTable {
         let status = entry.state.status()?;
         let shown = filter.status.is_none_or(|wanted| wanted == status)
             && filter.type_index.is_none_or(|wanted| wanted == entry.type_index)
-            && (!filter.letters || entry.is(LETTER));
+            && (!filter.letters || entry.is(LETTER) || entry.state == State::Reviving);
         if shown { self.view_hot(key, None, name) } else { None }
     }
 

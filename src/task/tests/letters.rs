@@ -13,7 +13,16 @@ fn a_dead_letter_can_be_queued_again_and_starts_anew() {
     assert_eq!(table.counters().dead_letters, 1);
     assert_eq!((table.unended(), status(&table, 1)), (0, Some(TaskStatus::Dead)));
     assert_eq!(table.cancel(1), Ok(None));
-    table.requeue(1, 6).unwrap();
+    let requeued = table.requeue(1, 6).unwrap();
+    assert_eq!((requeued, status(&table, 1)), (key, Some(TaskStatus::Dead)));
+    let (letters, _) = table.dead(0, 10, |_| String::new());
+    assert_eq!((letters.len(), table.next(0)), (1, None), "the log does not have it");
+    assert!(matches!(table.requeue(1, 6), Err(Error::Conflict(_))));
+    // Whoever waits for its end has it, and is not forgotten when the task becomes cold.
+    assert!(!table.watch(1, Watcher { target: 1, correlation: 1 }));
+    assert_eq!((table.end_of(key).1, table.cancel(1)), (TaskStatus::Dead, Ok(None)));
+    table.requeued(key, 6);
+    assert!(table.watch(1, Watcher { target: 1, correlation: 1 }));
     assert_eq!((table.unended(), status(&table, 1)), (1, Some(TaskStatus::Queued)));
     let lease = table.start(key, 6);
     assert_eq!((table.attempts(key), table.payload(key)), (1, &b"payload"[..]));

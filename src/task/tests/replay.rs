@@ -103,7 +103,8 @@ fn ended_tasks_and_dead_letters_are_known_again() {
         });
     }
     assert_eq!(deaths, [(Moving::Task(10), at(10), ORIGIN.zero_unix_ms + 7, 2)]);
-    table.requeue(10, 0).unwrap();
+    let key = table.requeue(10, 0).unwrap();
+    table.requeued(key, 0);
     assert_eq!(status(&table, 10), Some(TaskStatus::Queued));
     assert_eq!(warm_all(&mut table), [11, 10]);
     assert_eq!(table.payload(table.key(10).unwrap()), b"payload");

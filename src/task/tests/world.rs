@@ -48,7 +48,7 @@ enum Event {
     Died(u128),
     /// The second half of another ended task that was moved.
     Kept,
-    Requeued(u128),
+    Requeued(u32, u128),
     Forgotten(u128),
 }
 
@@ -62,6 +62,8 @@ pub enum Stage {
     Ending(TaskStatus),
     Ended(TaskStatus),
     Letter,
+    /// It is queued again, which waits for the log.
+    Reviving,
 }
 
 pub struct Model {
@@ -158,8 +160,10 @@ impl World {
     }
 
     fn free_room(&self) -> usize {
-        let waits =
-            |stage: &Stage| matches!(stage, Stage::Accepting | Stage::Queued | Stage::Delayed(..));
+        let waits = |stage: &Stage| {
+            use Stage::{Accepting, Delayed, Queued, Reviving};
+            matches!(stage, Accepting | Queued | Delayed(..) | Reviving)
+        };
         let room = self.limits.queue_primary + self.limits.queue_overflow;
         room.saturating_sub(self.reserved + self.count(waits))
     }
@@ -374,7 +378,11 @@ impl World {
                 }
                 Event::Kept => {}
                 Event::Died(random) => self.tasks.get_mut(&random).unwrap().death = Some(record),
-                Event::Requeued(random) | Event::Forgotten(random) => {
+                Event::Requeued(key, random) => {
+                    self.tasks.get_mut(&random).unwrap().death = None;
+                    self.revive(key, random);
+                }
+                Event::Forgotten(random) => {
                     self.tasks.get_mut(&random).unwrap().death = None;
                 }
             }
@@ -485,7 +493,9 @@ impl World {
         match self.tasks[&random].stage {
             // It may be forgotten.
             Stage::Ended(_) => return assert!(!matches!(cancelled, Ok(Some(_)))),
-            Stage::Ending(_) | Stage::Letter => return assert_eq!(cancelled, Ok(None)),
+            Stage::Ending(_) | Stage::Letter | Stage::Reviving => {
+                return assert_eq!(cancelled, Ok(None));
+            }
             Stage::Running(lease) => self.over.push(lease),
             Stage::Queued => self.unqueue(random),
             Stage::Accepting | Stage::Delayed(..) => {}
@@ -525,15 +535,22 @@ impl World {
         if !has_room && !evicted {
             return assert!(matches!(result, Err(Error::Backpressure(_))));
         }
-        assert_eq!(result, Ok(()));
+        let key = result.unwrap();
         self.letters.retain(|there| *there != random);
         let task = self.tasks.get_mut(&random).unwrap();
-        (task.attempts, task.ends) = (0, 0);
-        let transient = task.transient;
-        self.waits_again(random, 0);
-        if !transient {
-            self.append(Fact::Requeued(random), Event::Requeued(random));
+        task.stage = Stage::Reviving;
+        match task.transient {
+            true => self.revive(key, random),
+            false => drop(self.append(Fact::Requeued(random), Event::Requeued(key, random))),
         }
+    }
+
+    /// A dead letter is queued again.
+    fn revive(&mut self, key: u32, random: u128) {
+        self.table.requeued(key, self.now_ms);
+        let task = self.tasks.get_mut(&random).unwrap();
+        (task.attempts, task.ends) = (0, 0);
+        self.waits_again(random, 0);
     }
 
     /// Asks for cold tasks and answers one of the questions that are open.
@@ -706,7 +723,7 @@ impl World {
                 Stage::Queued => Some(TaskStatus::Queued),
                 Stage::Delayed(..) => Some(TaskStatus::Delayed),
                 Stage::Running(_) | Stage::Ending(_) => Some(TaskStatus::Running),
-                Stage::Letter => Some(TaskStatus::Dead),
+                Stage::Letter | Stage::Reviving => Some(TaskStatus::Dead),
                 Stage::Ended(status) => {
                     let Some(seen) = &seen else { continue };
                     assert!(task.transient || seen.status == status, "{random}: {seen:?}");
