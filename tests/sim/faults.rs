@@ -5,7 +5,7 @@ use crate::{
     node::Node,
     trace::{Trace, note},
 };
-use coreflow::consensus::{cluster::Ask, simulated::Tear};
+use coreflow::consensus::{cluster::Ask, raft::Change, simulated::Tear};
 
 /// Which faults a run has, each as how many of a hundred thousand steps begin one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,11 +28,13 @@ pub struct Faults {
     pub full: u32,
     /// A partition is handed over.
     pub transfer: u32,
+    /// Somebody asks that a node joins or leaves.
+    pub change: u32,
 }
 
 impl Faults {
     /// Faults of a run: some kinds at all, and those as often as it comes.
-    pub fn random(rng: &mut fastrand::Rng) -> Self {
+    pub fn random(rng: &mut fastrand::Rng, changes: bool) -> Self {
         let mut often = |most: u32| if rng.u32(..3) == 0 { 0 } else { rng.u32(1..=most) };
         Self {
             crash: often(200),
@@ -44,6 +46,7 @@ impl Faults {
             clog: often(200),
             full: often(30),
             transfer: often(100),
+            change: if changes { often(300) } else { 0 },
         }
     }
 
@@ -130,6 +133,16 @@ impl Faults {
             {
                 note!(trace, "fault: {id} hands {partition} over to {other}");
                 drop(running.cluster.ask(Ask::Transfer { partition, to: other }));
+            }
+        } else if is_it(self.change) {
+            let change = match rng.u32(..3) {
+                0 => Change::Remove(vec![other]),
+                1 => Change::Promote(vec![other]),
+                _ => Change::AddLearners(vec![other]),
+            };
+            note!(trace, "fault: all are asked for {change:?}");
+            for running in nodes.iter().filter_map(|node| node.running.as_ref()) {
+                drop(running.cluster.ask(Ask::Change(change.clone())));
             }
         }
     }

@@ -22,7 +22,7 @@ use coreflow::{
 use raft::eraftpb::MessageType;
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     rc::Rc,
     sync::{
@@ -76,6 +76,8 @@ struct State {
     connected: BTreeMap<(NodeId, NodeId), bool>,
     /// What nodes are to hear of their connections, by who hears it.
     notices: BTreeMap<NodeId, VecDeque<(u64, NodeId, bool)>>,
+    /// Whom a node wants to be connected with.
+    peers: BTreeSet<(NodeId, NodeId)>,
     /// Nodes that run.
     up: BTreeMap<NodeId, bool>,
     /// Whom a node voted for, by itself, the partition and the term.
@@ -104,6 +106,7 @@ impl Network {
             ways: pairs.clone().map(|pair| (pair, Way::default())).collect(),
             connected: pairs.filter(|(from, to)| from < to).map(|pair| (pair, false)).collect(),
             notices: (1..=nodes).map(|node| (node, VecDeque::new())).collect(),
+            peers: BTreeSet::new(),
             up: (1..=nodes).map(|node| (node, false)).collect(),
             votes: BTreeMap::new(),
             delivered: 0,
@@ -139,6 +142,7 @@ impl Network {
             }
         }
         if !is_up {
+            state.peers.retain(|(of, _)| *of != node);
             state.notices.insert(node, VecDeque::new());
         }
     }
@@ -169,7 +173,9 @@ impl Network {
         for ((one, other), is_connected) in pairs {
             let is_clogged = |way: (NodeId, NodeId)| state.ways[&way].clogged_until_us > now_us;
             let clogged = is_clogged((one, other)) || is_clogged((other, one));
+            let is_wanted = |way: (NodeId, NodeId)| state.peers.contains(&way);
             let both_up = state.up[&one] && state.up[&other];
+            let both_up = both_up && is_wanted((one, other)) && is_wanted((other, one));
             if is_connected && clogged && state.rng.u32(..2_000) == 0 {
                 state.cut(one, other);
             } else if !is_connected
@@ -333,10 +339,16 @@ impl Links for SimLinks {
 
     fn flush(&mut self, _: Instant) {}
 
-    fn set_peer(&mut self, _: Instant, _: NodeId, _: SocketAddr) {}
+    fn set_peer(&mut self, _: Instant, node: NodeId, _: SocketAddr) {
+        self.network.0.borrow_mut().peers.insert((self.me, node));
+    }
 
     fn remove_peer(&mut self, node: NodeId) {
-        self.network.cut(self.me, node);
+        let state = &mut *self.network.0.borrow_mut();
+        state.peers.remove(&(self.me, node));
+        if node != self.me {
+            state.cut(self.me, node);
+        }
     }
 
     fn status(&self, node: NodeId) -> LinkStatus {

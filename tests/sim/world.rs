@@ -13,7 +13,11 @@ use crate::{
 };
 use coreflow::{
     config::Config,
-    consensus::{assemble::Sizes, cluster::PartitionStatus},
+    consensus::{
+        assemble::Sizes,
+        cluster::PartitionStatus,
+        raft::{Role, group::Group},
+    },
 };
 use std::{cell::Cell, time::Instant};
 
@@ -129,8 +133,11 @@ impl World {
         };
         let key_ttl_ms = [86_400_000, 4_000][rng.usize(..2)];
         let dead_max = [100_000, 100_000, 6][rng.usize(..3)];
+        // The nodes of some clusters change.
+        let changes = count > 1 && rng.u32(..3) == 0;
+        let founders = if changes { rng.u64(1..=count) } else { count };
         let common = Common {
-            voters: (1..=count).collect(),
+            voters: (1..=founders).collect(),
             nodes: (1..=count).map(|node| (node, address(node))).collect(),
             partitions,
             sizes,
@@ -141,7 +148,7 @@ impl World {
         };
         let network = Network::new(rng.u64(..), count, weather, trace.clone());
         let nodes = (1..=count).map(|node| Node::new(node, rng.u64(..100))).collect();
-        let faults = Faults::random(&mut rng);
+        let faults = Faults::random(&mut rng, changes);
         note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");
         note!(trace, "{habits:?}, {faults:?}");
         let mut clients = Clients::new(rng.u64(..), count as usize, habits, trace.clone());
@@ -310,16 +317,26 @@ impl World {
         false
     }
 
-    /// Whether all replicas have the same log.
+    /// Whether all members of each partition have the same log.
     fn agree(&self) -> bool {
         (0..self.common.partitions).all(|partition| {
-            let mut logs = self.nodes.iter().map(|node| {
+            let groups = self.nodes.iter().map(|node| {
                 let running = node.running.as_ref().expect("it was seen");
-                let status = running.keeper.group(partition).expect("it exists").status();
-                (status.last, status.commit)
+                (node.id, running.keeper.group(partition).expect("it exists"))
             });
-            let first = logs.next().expect("there are nodes");
-            first.0 == first.1 && logs.all(|log| log == first)
+            let leads = |group: &Group| matches!(group.role(), Role::Leader { .. });
+            let leader = groups.clone().filter(|(_, group)| leads(group));
+            let Some((_, leader)) = leader.max_by_key(|(_, group)| group.status().term) else {
+                return false;
+            };
+            let (log, members) = (leader.status(), leader.members());
+            let mut members_only = groups.filter(|(id, _)| members.is_member(*id));
+            log.last == log.commit
+                && !members.is_joint()
+                && members_only.all(|(_, group)| {
+                    let status = group.status();
+                    (status.last, status.commit) == (log.last, log.commit)
+                })
         })
     }
 
