@@ -5,7 +5,7 @@
 
 use crate::{
     node::{Node, TYPE},
-    oracle::{End, FRESH_US, Number, Oracle, result},
+    oracle::{End, FAR_MS, FRESH_US, Number, Oracle, result},
     trace::{Trace, note},
 };
 use coreflow::{
@@ -17,6 +17,7 @@ use coreflow::{
     },
 };
 use futures_channel::oneshot::{Receiver, channel};
+use std::collections::BTreeSet;
 
 /// Questions that wait for an answer, at most.
 const PENDING_MAX: usize = 64;
@@ -221,7 +222,11 @@ impl Clients {
         let key = chance(&mut self.rng, self.habits.keyed);
         let key = key.then(|| self.rng.usize(..1 + self.habits.tasks / 10));
         let delayed = chance(&mut self.rng, self.habits.delayed);
-        let delay_ms = if delayed { self.rng.u64(1..1_500) } else { 0 };
+        let delay_ms = match delayed {
+            false => 0,
+            true if self.rng.u32(..4) == 0 => FAR_MS,
+            true => self.rng.u64(1..1_500),
+        };
         let more = self.rng.usize(..=self.habits.bytes);
         let number = self.oracle.submit(key, more, delay_ms, now_us)?;
         Some((number, self.spec(number)))
@@ -398,6 +403,21 @@ impl Clients {
         let Some(id) = self.oracle.tasks[number].id else { return };
         let request = Request::Task(id, wait_ms, RESULT_BYTES);
         self.ask(nodes, node, now_us, &request, Asked::Read(number));
+    }
+
+    /// Reads all tasks whose names are known, and lists them.
+    pub fn read_all(&mut self, nodes: &mut [Node], node: usize, now_us: u64) {
+        let mut partitions = BTreeSet::new();
+        for number in 0..self.oracle.tasks.len() {
+            if let Some(id) = self.oracle.tasks[number].id {
+                partitions.insert(id.partition);
+                self.read(nodes, node, now_us, number, 0);
+            }
+        }
+        for partition in partitions {
+            let request = Request::Tasks(partition, TaskFilter::default(), 0, 1_000);
+            self.ask(nodes, node, now_us, &request, Asked::List(partition));
+        }
     }
 
     fn list(&mut self, nodes: &mut [Node], node: usize, now_us: u64) {

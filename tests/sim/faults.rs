@@ -46,7 +46,7 @@ impl Faults {
             clog: often(200),
             full: often(30),
             transfer: often(100),
-            change: if changes { often(300) } else { 0 },
+            change: if changes { rng.u32(50..400) } else { 0 },
         }
     }
 

@@ -25,6 +25,9 @@ pub const FRESH_US: u64 = 1_000_000;
 /// looks at the submission, and clocks differ.
 const KEY_SLACK_US: u64 = 8_000_000;
 
+/// A task that waits so long does not run within a run, milliseconds.
+pub const FAR_MS: u64 = 3_600_000;
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -80,6 +83,11 @@ pub struct Task {
 impl Task {
     fn may_have_ended(&self) -> bool {
         !self.results.is_empty() || self.may_be_cancelled || self.may_be_dead
+    }
+
+    /// Whether it must end before a run is over.
+    pub fn must_end(&self) -> bool {
+        self.accepted_us.is_some() && self.delay_ms < FAR_MS
     }
 
     /// Whether it is known to have ended for good.

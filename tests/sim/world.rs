@@ -15,7 +15,7 @@ use coreflow::{
     config::Config,
     consensus::{
         assemble::Sizes,
-        cluster::PartitionStatus,
+        cluster::{Ask, PartitionStatus},
         raft::{Role, group::Group},
     },
 };
@@ -32,6 +32,8 @@ const LATE_TASKS: usize = 12;
 const LIVE_STEPS: u64 = 60_000;
 /// Steps between two looks whether it has.
 const LOOK_STEPS: u64 = 64;
+/// Looks within which a node should lead what was handed over to it.
+const TRANSFER_LOOKS: u32 = 6;
 /// Fraction of a segment.
 const PAGE: u64 = 4096;
 
@@ -134,7 +136,7 @@ impl World {
         let key_ttl_ms = [86_400_000, 4_000][rng.usize(..2)];
         let dead_max = [100_000, 100_000, 6][rng.usize(..3)];
         // The nodes of some clusters change.
-        let changes = count > 1 && rng.u32(..3) == 0;
+        let changes = count > 1 && rng.u32(..5) < 2;
         let founders = if changes { rng.u64(1..=count) } else { count };
         let common = Common {
             voters: (1..=founders).collect(),
@@ -191,6 +193,7 @@ impl World {
             }
             assert!(self.steps < deadline, "it does not come to an end: {}", self.left());
         }
+        (0..self.nodes.len()).for_each(|at| self.let_lead(at));
         let (hash, events) = self.trace.hash();
         let Clients { oracle, acknowledged, uncertain, refused, .. } = &self.clients;
         Summary {
@@ -294,6 +297,32 @@ impl World {
         }
     }
 
+    /// Lets a node lead what it can, so that clients look at what its tables make of the log.
+    fn let_lead(&mut self, at: usize) {
+        let to = self.nodes[at].id;
+        note!(self.trace, "{to} is to lead");
+        for _ in 0..TRANSFER_LOOKS {
+            for running in self.nodes.iter().filter_map(|node| node.running.as_ref()) {
+                let leaders = &running.cluster.leaders;
+                let led =
+                    (0..self.common.partitions).filter(|partition| leaders.is_here(*partition));
+                for partition in led.filter(|_| leaders.me() != to) {
+                    drop(running.cluster.ask(Ask::Transfer { partition, to }));
+                }
+            }
+            for _ in 0..LOOK_STEPS {
+                self.step(false);
+            }
+        }
+        let Self { clients, nodes, now_us, .. } = self;
+        clients.read_all(nodes, at, *now_us);
+        let deadline = self.steps + LIVE_STEPS;
+        while !self.clients.is_idle() {
+            self.step(false);
+            assert!(self.steps < deadline, "reads are not answered: {}", self.left());
+        }
+    }
+
     /// Whether everything has ended and everybody knows.
     fn is_over(&mut self) -> bool {
         if !self.clients.is_idle() || self.nodes.iter().any(|node| node.running.is_none()) {
@@ -302,7 +331,7 @@ impl World {
         let unended: Vec<_> = (0..self.clients.oracle.tasks.len())
             .filter(|number| {
                 let task = &self.clients.oracle.tasks[*number];
-                task.accepted_us.is_some() && !task.is_over()
+                task.must_end() && !task.is_over()
             })
             .collect();
         if unended.is_empty() {
@@ -343,7 +372,7 @@ impl World {
     fn left(&self) -> String {
         let tasks = self.clients.oracle.tasks.iter().enumerate();
         let unended: Vec<_> = tasks
-            .filter(|(_, task)| task.accepted_us.is_some() && !task.is_over())
+            .filter(|(_, task)| task.must_end() && !task.is_over())
             .map(|(number, task)| (number, task.id))
             .take(5)
             .collect();
