@@ -1,7 +1,10 @@
 //! An open loop: submissions leave at a fixed rate whatever becomes of those before, and a latency
 //! counts from the time at which its submission should have left.
 
-use super::work::{LIMIT, push_submit};
+use super::{
+    cluster::load::may_be_repeated,
+    work::{LIMIT, push_submit},
+};
 use crate::{
     client::{ClientError, Receiver, Refusal, Sender, connect},
     metrics::Latency,
@@ -15,6 +18,9 @@ use std::{
 
 /// How long the pacer sleeps when nothing is due: short beside the latencies that are measured.
 const NAP: Duration = Duration::from_micros(50);
+
+/// Submissions that are sent again because nobody led their partition, at most.
+const RESENT_MAX: u64 = 1_000_000;
 
 /// How submissions leave.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +94,7 @@ fn record_acks(
     again: &mpsc::Sender<u32>,
     acks: &mut Latency,
 ) -> Result<(), ClientError> {
-    let mut answered = 0;
+    let (mut answered, mut resent) = (0, 0);
     while answered < tasks {
         if !receiver.fill(LIMIT)? {
             return Err(ClientError::TimedOut(LIMIT));
@@ -101,8 +107,13 @@ fn record_acks(
                     acks.record(now.saturating_sub(pace.due(number)).as_nanos() as u64);
                     answered += 1;
                 }
-                // It goes on counting from the time at which it should have left.
-                Err(refusal) if refusal.retry_after_ms.is_some() => drop(again.send(number)),
+                // It goes on counting from the time at which it should have left. Leaders change when
+                // they are spread over the nodes, but not for ever.
+                Err(refusal) if may_be_repeated(&refusal).is_some() && resent < RESENT_MAX => {
+                    resent += u64::from(refusal.retry_after_ms.is_none());
+                    // Who sends it ends only after all answers came.
+                    let _ = again.send(number);
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }

@@ -15,6 +15,9 @@ use std::{
 /// Connections to each node.
 const CONNECTIONS: u32 = 2;
 
+/// The pause while leaders change.
+const PAUSE_MS: u64 = 10;
+
 /// What operations look like.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -61,7 +64,7 @@ fn submit_all(
 ) -> Result<(), ClientError> {
     let (mut next, mut taken, mut under_way) = (0, 0, 0);
     let mut again = Vec::new();
-    let mut resume = Instant::now();
+    let (mut resume, mut taken_at) = (Instant::now(), Instant::now());
     while taken < requests {
         let pause = resume.saturating_duration_since(Instant::now());
         while pause.is_zero() && under_way < window {
@@ -88,17 +91,28 @@ fn submit_all(
             let number = answer.msgid.ok_or(ClientError::Garbled("an answer to nothing"))?;
             under_way -= 1;
             match answer.outcome.map_err(Refusal::of) {
-                Ok(_) => taken += 1,
-                // Nothing was done: it is sent again, a little later.
+                Ok(_) => (taken, taken_at) = (taken + 1, Instant::now()),
+                // It is sent again, a little later: what may have been committed all the same does
+                // not count.
                 Err(refusal) => {
-                    let Some(pause_ms) = refusal.retry_after_ms else { return Err(refusal.into()) };
+                    let pause_ms = may_be_repeated(&refusal);
+                    match pause_ms.filter(|_| taken_at.elapsed() < LIMIT) {
+                        Some(pause_ms) => resume = Instant::now() + Duration::from_millis(pause_ms),
+                        None => return Err(refusal.into()),
+                    }
                     again.push(number);
-                    resume = Instant::now() + Duration::from_millis(pause_ms);
                 }
             }
         }
     }
     Ok(())
+}
+
+/// How long to pause before a submission is sent again that was refused; `None` when it should not be.
+/// Leaders change when they are spread over the nodes.
+pub fn may_be_repeated(refusal: &Refusal) -> Option<u64> {
+    let leaders_change = matches!(&*refusal.code, "not_leader" | "unavailable");
+    refusal.retry_after_ms.or(leaders_change.then_some(PAUSE_MS))
 }
 
 fn push(sender: &mut Sender, number: u32, Shape { body_bytes, batch, .. }: Shape) {

@@ -11,7 +11,7 @@ pub(super) mod consensus;
 pub(super) mod failover;
 pub(super) mod finality;
 mod keys;
-mod load;
+pub(super) mod load;
 mod nodes;
 mod proxy;
 pub(super) mod split_brain;

@@ -10,7 +10,6 @@ use crate::{
     config::{AgentKind, ClusterStart, Config, NodeEntry},
 };
 use std::{
-    collections::BTreeSet,
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
@@ -22,6 +21,8 @@ use std::{
 const WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked whether it is so.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long leaders that stay are the same: several looks of those who would change them.
+const SETTLED: Duration = Duration::from_secs(2);
 /// What a node may take to answer a question about the cluster.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -123,8 +124,8 @@ impl Nodes {
         self.until("the nodes name the same leaders", || self.leaders_among(nodes))
     }
 
-    /// Waits until each node leads something, as it does after a while; at quick effort that does not
-    /// matter.
+    /// Waits until all nodes lead as many partitions, but for one, and leaders have not changed for a
+    /// while, as it comes to be by itself; at quick effort that does not matter.
     ///
     /// # Errors
     /// When that takes too long.
@@ -132,10 +133,16 @@ impl Nodes {
         if effort.quick {
             return Ok(());
         }
-        let nodes: BTreeSet<u64> = self.running().collect();
-        self.until("every node leads something", || {
-            let leaders = self.leaders_among(&nodes.iter().copied().collect::<Vec<_>>())?;
-            (leaders.into_iter().collect::<BTreeSet<_>>() == nodes).then_some(())
+        let nodes: Vec<u64> = self.running().collect();
+        let (mut known, mut since) = (Vec::new(), Instant::now());
+        self.until("leaders are spread over the nodes", || {
+            let leaders = self.leaders_among(&nodes)?;
+            let led = |node: &u64| leaders.iter().filter(|leader| *leader == node).count();
+            let (least, most) = (nodes.iter().map(led).min()?, nodes.iter().map(led).max()?);
+            if leaders != known || most > least + 1 {
+                (known, since) = (leaders, Instant::now());
+            }
+            (since.elapsed() >= SETTLED).then_some(())
         })
     }
 
