@@ -4,15 +4,20 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(beanstalkd redis-server nats-server)
+cluster_packages=(etcd-server)
 
 usage() {
     cat <<'HELP'
-Usage: scripts/peers.sh [--no-install] [--folder DIR] [--seconds N]
+Usage: scripts/peers.sh [--no-install] [--only-clusters] [--folder DIR] [--seconds N]
 
 Puts, reserves and acknowledges tasks of 256 bytes, on one pipelined connection each way with a
 window of 1,000, and prints how many in a second: coreflow, Redis streams, beanstalkd and NATS
 JetStream. Servers run on loopback, on ports that the system chooses, with their data in a folder
 that is removed afterwards.
+
+With --only-clusters it measures replicated logs instead: operations of 256 bytes in a second that
+clusters of one, three and five nodes commit, 1,000 under way over two connections to each node:
+puts into etcd, and coreflow's own benchmark "consensus".
 
   --no-install   install nothing; servers that are missing are left out
   --folder DIR   where data goes: its disk is the one that is measured [default: target]
@@ -29,6 +34,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage; exit 0 ;;
         --no-install) install=false ;;
+        --only-clusters) packages=("${cluster_packages[@]}"); words+=("$1") ;;
         --folder | --seconds) words+=("$1" "${2:?$1 needs a value}"); shift ;;
         *) usage >&2; exit 2 ;;
     esac

@@ -8,6 +8,8 @@
 //! machine meets them all.
 
 mod beanstalk;
+mod clusters;
+mod grpc;
 mod nats;
 mod ourselves;
 mod redis;
@@ -71,6 +73,8 @@ struct Arguments {
     /// Where data goes: on the disk that is to be measured.
     folder: PathBuf,
     seconds: f64,
+    /// Replicated logs instead of servers that are alone.
+    only_clusters: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -79,8 +83,13 @@ fn arguments() -> Result<Arguments, String> {
         coreflow: "target/release/coreflow".into(),
         folder: "target".into(),
         seconds: 3.0,
+        only_clusters: false,
     };
     while let Some(word) = words.next() {
+        if word == "--only-clusters" {
+            arguments.only_clusters = true;
+            continue;
+        }
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
         match &*word {
             "--coreflow" => arguments.coreflow = value.into(),
@@ -88,7 +97,11 @@ fn arguments() -> Result<Arguments, String> {
             "--seconds" => {
                 arguments.seconds = value.parse().map_err(|_| "--seconds needs a number")?;
             }
-            _ => return Err(format!("{word} is not --coreflow, --folder or --seconds")),
+            _ => {
+                return Err(format!(
+                    "{word} is not --coreflow, --folder, --seconds or --only-clusters"
+                ));
+            }
         }
     }
     Ok(arguments)
@@ -142,6 +155,10 @@ impl Row {
 
 fn run(arguments: &Arguments) -> io::Result<()> {
     let folder = server::Folder::new(&arguments.folder)?;
+    if arguments.only_clusters {
+        let program = arguments.coreflow.canonicalize()?;
+        return clusters::run(&program, &folder, arguments.seconds);
+    }
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
     peers.extend(ourselves::start(&arguments.coreflow, folder.path()));
     peers.extend(redis::start(folder.path())?);
