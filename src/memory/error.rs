@@ -1,0 +1,58 @@
+//! What is wrong with a request to the index; the index is as it was before.
+
+use thiserror::Error;
+
+/// A request that the index refuses. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Invalid {
+    /// The vector's length is not the index's.
+    #[error("the vector has {given} dimensions, the index has {expected}")]
+    Dimensions {
+        /// The vector's length.
+        given: usize,
+        /// The index's.
+        expected: usize,
+    },
+    /// A component is not a number infinite or beyond 1e17.
+    #[error("component {position} of the vector is not finite, or beyond 1e17")]
+    NotFinite {
+        /// Which one, from zero.
+        position: usize,
+    },
+    /// A vector without a direction has no cosine.
+    #[error("the vector is zero, which has no cosine")]
+    ZeroNorm,
+    /// No hits were asked for.
+    #[error("k is zero")]
+    ZeroK,
+    /// More hits or a wider search than [`EF_MAX`](super::EF_MAX) were asked for.
+    #[error("{name} is {given}, at most {max} is allowed")]
+    TooWide {
+        /// `k` or `ef`.
+        name: &'static str,
+        /// What was asked for.
+        given: usize,
+        /// What is allowed.
+        max: usize,
+    },
+    /// The float32 rows given end before a hit's.
+    #[error("the float32 rows end before slot {slot}")]
+    RowsEnd {
+        /// The hit's slot.
+        slot: u32,
+    },
+    /// All slots are taken.
+    #[error("the partition is full: it has {max} slots")]
+    Full {
+        /// `vectors_max` of the options.
+        max: u32,
+    },
+    /// An option is out of its range.
+    #[error("option {name} must be {range}")]
+    Options {
+        /// The option.
+        name: &'static str,
+        /// What is allowed.
+        range: &'static str,
+    },
+}

@@ -1,0 +1,107 @@
+//! Dot products with the widest instructions that the processor has, chosen once at the start.
+//!
+//! A code lies in whole cache lines. A stored row has each component with 128 added, as an unsigned byte; a
+//! query has it as it is, as a signed byte; that is what the processor multiplies at once (VNNI). The query
+//! is filled up with zeros, so what a row's last line is filled up with does not count.
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// What a row's components are moved by.
+pub(super) const OFFSET: i32 = 128;
+
+/// A cache line of a code.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line(pub(super) [u8; 64]);
+
+impl Line {
+    pub(super) const BYTES: usize = 64;
+    pub(super) const ZERO: Line = Line([0; 64]);
+}
+
+type DotRows = fn(&[Line], &[&[Line]], &mut [i32]);
+type Dot = fn(&[f32], &[f32]) -> f32;
+
+/// The functions for this processor.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    /// The name of the instructions behind `dot_rows`.
+    pub(super) name: &'static str,
+    /// The product of a query's signed bytes with the unsigned bytes of each row, which are as long.
+    pub(super) dot_rows: DotRows,
+    /// The product of two float32 vectors of one length.
+    pub(super) dot: Dot,
+    /// The squared distance of two float32 vectors of one length.
+    pub(super) squared_distance: Dot,
+}
+
+impl Kernels {
+    /// The widest that this processor has.
+    pub(super) fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// All that this processor has, the widest first and the portable one last.
+    pub(super) fn available() -> Vec<Self> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        all.extend(x86::available());
+        all.push(Self {
+            name: "portable",
+            dot_rows: portable::dot_rows,
+            dot: portable::dot,
+            squared_distance: portable::squared_distance,
+        });
+        all
+    }
+}
+
+/// Asks the processor for lines that will be needed soon; a hint, without effect on what is computed.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch(values);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
+/// For processors without the instructions that the others need, and what the others are tested against.
+mod portable {
+    use super::Line;
+
+    pub(super) fn dot_rows(query: &[Line], rows: &[&[Line]], products: &mut [i32]) {
+        for (row, product) in rows.iter().zip(products) {
+            let lines = query.iter().zip(row.iter());
+            *product = lines.map(|(query, row)| dot_line(query, row)).sum();
+        }
+    }
+
+    fn dot_line(query: &Line, row: &Line) -> i32 {
+        let pairs = query.0.iter().zip(&row.0);
+        pairs.map(|(&query, &row)| i32::from(query as i8) * i32::from(row)).sum()
+    }
+
+    /// Sums of every eighth product, so that the compiler may use what vector registers there are.
+    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+        fold(a, b, |a, b| a * b)
+    }
+
+    pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+        fold(a, b, |a, b| (a - b) * (a - b))
+    }
+
+    fn fold(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+        const LANES: usize = 8;
+        let mut sums = [0.0; LANES];
+        let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+        let rest: f32 = rest.map(|(&a, &b)| term(a, b)).sum();
+        for (a, b) in a_chunks.zip(b_chunks) {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                *sum += term(a[lane], b[lane]);
+            }
+        }
+        sums.iter().sum::<f32>() + rest
+    }
+}

@@ -1,0 +1,137 @@
+//! Which of many candidates a node links to: near ones in different directions.
+//!
+//! The rule of the relative neighbourhood graph, relaxed: a candidate is left out when it is nearer to a
+//! chosen neighbour, by the factor alpha, than to the node itself (Subramanya and others: *DiskANN*, NeurIPS
+//! 2019, algorithm 2). Alpha applies to distances that are not squared, so the cosine and the squared
+//! euclidean distance take its square; for the dot product it has no meaning and is 1.
+//!
+//! Equal vectors would take all places, and a search that meets them would not find out again: a node links to at
+//! most `TWINS_MAX` others at distance zero.
+
+use super::{
+    graph::Graph,
+    kernels::Line,
+    options::LINKS_BASE,
+    pool::Found,
+    quantize::{Metric, Probe, Terms},
+};
+
+/// Links to nodes with the same code.
+const TWINS_MAX: usize = 4;
+/// What float32 leaves of the distance of two equal codes, as a part of their terms.
+const TWIN_DISTANCE: f32 = 4e-7;
+/// Chosen neighbours that a candidate is compared with at a time.
+const COMPARED_AT_ONCE: usize = 4;
+
+impl Graph {
+    /// Chooses at most `links_max` of the candidates, which are in the order of their rank from the node, and
+    /// which it does not itself belong to. `terms` are the node's.
+    pub(super) fn choose(
+        &self,
+        candidates: &[Found],
+        terms: Terms,
+        alpha: f32,
+        links_max: usize,
+        other: &mut Probe,
+        chosen: &mut Vec<u32>,
+    ) {
+        chosen.clear();
+        let alpha = if self.metric == Metric::Dot { 1.0 } else { alpha * alpha };
+        let mut twins = 0;
+        for candidate in candidates {
+            if chosen.len() == links_max {
+                break;
+            }
+            let slot = candidate.slot();
+            let candidate_terms = self.terms[slot as usize];
+            let distance = candidate.rank + terms.term;
+            if is_twin(self.metric, distance, terms, candidate_terms) {
+                if twins < TWINS_MAX {
+                    twins += 1;
+                    chosen.push(slot);
+                }
+                continue;
+            }
+            other.decode(self.codes.get(slot), candidate_terms, self.metric, self.kernels);
+            if !self.is_occluded(other, distance, alpha, chosen) {
+                chosen.push(slot);
+            }
+        }
+    }
+
+    /// Whether a chosen neighbour is nearer to the candidate than the candidate is to the node.
+    fn is_occluded(&self, candidate: &Probe, distance: f32, alpha: f32, chosen: &[u32]) -> bool {
+        chosen.chunks(COMPARED_AT_ONCE).any(|chosen| {
+            let mut rows: [&[Line]; COMPARED_AT_ONCE] = [&[]; COMPARED_AT_ONCE];
+            let mut products = [0; COMPARED_AT_ONCE];
+            let count = chosen.len();
+            for (row, &slot) in rows.iter_mut().zip(chosen) {
+                *row = self.codes.get(slot);
+            }
+            (self.kernels.dot_rows)(&candidate.code, &rows[..count], &mut products[..count]);
+            chosen.iter().zip(products).any(|(&slot, product)| {
+                let rank = candidate.rank(product, self.terms[slot as usize]);
+                alpha * (rank + candidate.terms.term) < distance
+            })
+        })
+    }
+
+    /// Adds a link from `slot` to `link`; when all places are taken, chooses which ones stay.
+    pub(super) fn link(
+        &mut self,
+        slot: u32,
+        link: u32,
+        layer: usize,
+        alpha: f32,
+        other: &mut Probe,
+        work: &mut Work,
+    ) {
+        let links_max = links_max(layer);
+        let links = self.links(slot, layer);
+        let count = links.len();
+        if links.contains(&link) {
+            return;
+        }
+        if count < links_max {
+            self.links_mut(slot, layer)[count] = link;
+            return;
+        }
+        work.slots.clear();
+        work.slots.extend_from_slice(links);
+        work.slots.push(link);
+        let terms = self.terms[slot as usize];
+        other.decode(self.codes.get(slot), terms, self.metric, self.kernels);
+        self.rank_all(other, &work.slots, &mut work.found);
+        let Work { found, chosen, .. } = work;
+        self.choose(found, terms, alpha, links_max, other, chosen);
+        self.set_links(slot, layer, chosen);
+    }
+
+    /// Slots in the order of their rank.
+    pub(super) fn rank_all(&self, probe: &Probe, slots: &[u32], found: &mut Vec<Found>) {
+        found.clear();
+        let mut ranks = [0.0; LINKS_BASE];
+        for slots in slots.chunks(LINKS_BASE) {
+            self.ranks(probe, slots, &mut ranks);
+            found.extend(slots.iter().zip(&ranks).map(|(&slot, &rank)| Found::new(rank, slot)));
+        }
+        found.sort_unstable_by(|a, b| a.rank.total_cmp(&b.rank).then(a.slot().cmp(&b.slot())));
+    }
+}
+
+/// Lists that linking uses again and again.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) slots: Vec<u32>,
+    pub(super) found: Vec<Found>,
+    pub(super) chosen: Vec<u32>,
+}
+
+/// Links of a node on a layer.
+pub(super) fn links_max(layer: usize) -> usize {
+    if layer == 0 { LINKS_BASE } else { super::options::LINKS_UPPER }
+}
+
+fn is_twin(metric: Metric, distance: f32, a: Terms, b: Terms) -> bool {
+    metric != Metric::Dot && distance <= TWIN_DISTANCE * (a.term + b.term)
+}

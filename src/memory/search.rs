@@ -1,0 +1,168 @@
+//! The nearest vectors to a query.
+//!
+//! A search walks the lowest layer with `ef` places. Nodes that are dead or that the caller's filter
+//! refuses are walked through but not returned; when too few others were found the walk is repeated twice, each
+//! time four times as wide, and after that all codes are compared. So k hits come back whenever the partition
+//! has as many, and the cost is bounded by the walk with [`EF_MAX`] places and one pass over the codes.
+
+use super::{
+    error::Invalid,
+    graph::{Graph, Index, Scratch, State},
+    options::{EF_MAX, LINKS_BASE},
+    quantize::Metric,
+};
+
+/// Walks before all codes are compared.
+const WALKS_MAX: usize = 3;
+/// How much wider each walk is than the one before.
+const WIDER: usize = 4;
+
+/// A vector that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// Its key.
+    pub key: u64,
+    /// Its slot, and the place of its float32 row.
+    pub slot: u32,
+    /// Its distance from the query, as the metric defines it; of the codes, until ordered again.
+    pub distance: f32,
+}
+
+impl Index {
+    /// The `k` nearest vectors whose key the filter accepts, nearest first; fewer when there are fewer.
+    ///
+    /// `ef` is how many candidates the search keeps, `k` at least; more find more of the true nearest
+    /// ones, in proportionally more time.
+    ///
+    /// # Errors
+    ///
+    /// The query has another length, is not finite, or is zero under the cosine; `k` is zero, or `k` or `ef`
+    /// is above [`EF_MAX`].
+    pub fn search(
+        &mut self,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        mut filter: impl FnMut(u64) -> bool,
+    ) -> Result<Vec<Hit>, Invalid> {
+        self.check_length(query)?;
+        if k == 0 {
+            return Err(Invalid::ZeroK);
+        }
+        for (name, given) in [("k", k), ("ef", ef)] {
+            if given > EF_MAX {
+                return Err(Invalid::TooWide { name, given, max: EF_MAX });
+            }
+        }
+        self.scratch.probe.encode(query, self.options.metric)?;
+        let mut hits = Vec::with_capacity(k);
+        let mut ef = ef.max(k);
+        for _ in 0..WALKS_MAX {
+            self.graph.descend(&mut self.scratch, 0);
+            self.scratch.pool.widen(ef);
+            self.graph.walk(&mut self.scratch, 0);
+            self.take_hits(k, &mut filter, &mut hits);
+            let has_seen_all =
+                !self.scratch.pool.is_full() && hits.len() == self.slots_by_key.len();
+            if hits.len() == k || has_seen_all {
+                return Ok(hits);
+            }
+            if ef == EF_MAX {
+                break;
+            }
+            ef = (ef * WIDER).min(EF_MAX);
+        }
+        let nodes = &self.graph.nodes;
+        self.graph.scan(&mut self.scratch, k, |slot| filter(nodes[slot as usize].key));
+        self.take_hits(k, |_| true, &mut hits);
+        Ok(hits)
+    }
+
+    /// The first `k` of the pool that are live and accepted.
+    fn take_hits(&self, k: usize, mut filter: impl FnMut(u64) -> bool, hits: &mut Vec<Hit>) {
+        hits.clear();
+        let own_term = match self.options.metric {
+            Metric::Cosine | Metric::Euclidean => self.scratch.probe.terms.term,
+            Metric::Dot => 0.0,
+        };
+        for found in self.scratch.pool.found() {
+            let node = &self.graph.nodes[found.slot() as usize];
+            if node.state == State::Live && filter(node.key) {
+                let distance = found.rank + own_term;
+                hits.push(Hit { key: node.key, slot: found.slot(), distance });
+                if hits.len() == k {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Orders hits by the distance of float32 vectors and keeps the `k` nearest.
+    ///
+    /// `rows` has the vector of each slot at `slot · dimensions`, as it was given to
+    /// [`insert`](Self::insert). The codes keep nearly all of the true nearest ones among twice as many hits, not
+    /// always in their order: ask [`search`](Self::search) for one and a half or two times `k`.
+    ///
+    /// # Errors
+    ///
+    /// The query has another length, `k` is zero, or `rows` ends before a hit's row. The hits are then in
+    /// no order.
+    pub fn rerank(
+        &self,
+        query: &[f32],
+        rows: &[f32],
+        k: usize,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), Invalid> {
+        self.check_length(query)?;
+        if k == 0 {
+            return Err(Invalid::ZeroK);
+        }
+        let dimensions = self.options.dimensions;
+        for hit in hits.iter_mut() {
+            let start = hit.slot as usize * dimensions;
+            let row = rows.get(start..start + dimensions);
+            let row = row.ok_or(Invalid::RowsEnd { slot: hit.slot })?;
+            hit.distance = self.graph.exact_distance(query, row);
+        }
+        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.key.cmp(&b.key)));
+        hits.truncate(k);
+        Ok(())
+    }
+}
+
+impl Graph {
+    /// Fills the pool with the `k` nearest that are live and accepted, by comparing all.
+    pub(super) fn scan(
+        &self,
+        scratch: &mut Scratch,
+        k: usize,
+        mut accepts: impl FnMut(u32) -> bool,
+    ) {
+        scratch.pool.begin(k);
+        let mut slots = Vec::with_capacity(LINKS_BASE);
+        let mut ranks = [0.0; LINKS_BASE];
+        let mut accepted =
+            (0..self.nodes.len() as u32).filter(|&slot| self.is_live(slot) && accepts(slot));
+        loop {
+            slots.clear();
+            slots.extend(accepted.by_ref().take(LINKS_BASE));
+            if slots.is_empty() {
+                return;
+            }
+            self.ranks(&scratch.probe, &slots, &mut ranks);
+            for (&slot, &rank) in slots.iter().zip(&ranks) {
+                scratch.pool.offer(rank, slot);
+            }
+        }
+    }
+
+    fn exact_distance(&self, a: &[f32], b: &[f32]) -> f32 {
+        let dot = self.kernels.dot;
+        match self.metric {
+            Metric::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
+            Metric::Euclidean => (self.kernels.squared_distance)(a, b),
+            Metric::Dot => -dot(a, b),
+        }
+    }
+}

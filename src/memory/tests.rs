@@ -1,0 +1,47 @@
+//! What the index promises, against comparing everything with everything.
+
+mod graph;
+mod input;
+mod kernels;
+mod marks;
+mod quantize;
+mod recall;
+
+use super::*;
+use fastrand::Rng;
+
+/// Random vectors around a few centres, as stored texts are; row by row.
+fn vectors(random: &mut Rng, count: usize, dimensions: usize) -> Vec<Vec<f32>> {
+    const CENTRES: usize = 8;
+    let vector = |random: &mut Rng| -> Vec<f32> {
+        (0..dimensions).map(|_| random.f32() - 0.5 + random.f32() - 0.5).collect()
+    };
+    let centres: Vec<_> = (0..CENTRES).map(|_| vector(random)).collect();
+    let near = |random: &mut Rng| {
+        let centre = &centres[random.usize(..CENTRES)];
+        centre.iter().zip(vector(random)).map(|(centre, noise)| centre + noise).collect()
+    };
+    (0..count).map(|_| near(random)).collect()
+}
+
+/// The distance of two vectors in 64 bits.
+fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    match metric {
+        Metric::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
+        Metric::Euclidean => dot(a, a) + dot(b, b) - 2.0 * dot(a, b),
+        Metric::Dot => -dot(a, b),
+    }
+}
+
+/// An index with these vectors under the keys from zero.
+fn filled(metric: Metric, vectors: &[Vec<f32>], seed: u64) -> Index {
+    let options = IndexOptions { seed, ..IndexOptions::new(vectors[0].len(), metric) };
+    let mut index = Index::new(options).expect("the options are well");
+    for (key, vector) in (0..).zip(vectors) {
+        index.insert(key, vector).expect("the vector is well");
+    }
+    index
+}

@@ -1,0 +1,170 @@
+//! The graph after any sequence of operations.
+
+use super::super::{
+    graph::{Node, State},
+    options::LEVEL_MAX,
+    rows::NONE,
+};
+use super::*;
+use proptest::{
+    collection::vec,
+    prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Checks the invariants of the room's page.
+fn check(index: &Index) {
+    let graph = &index.graph;
+    let nodes = &graph.nodes;
+    let state = |slot: u32| nodes[slot as usize].state;
+    for (slot, node) in (0..).zip(nodes) {
+        if node.state == State::Free {
+            assert_eq!(node.tower, NONE);
+            continue;
+        }
+        assert!(usize::from(node.level) <= LEVEL_MAX);
+        assert_eq!(node.tower == NONE, node.level == 0);
+        if node.state == State::Live {
+            assert_eq!(index.slot(node.key), Some(slot));
+        }
+        for layer in 0..=usize::from(node.level) {
+            let links = graph.links(slot, layer);
+            let distinct: BTreeSet<_> = links.iter().collect();
+            assert_eq!(distinct.len(), links.len(), "a link twice");
+            for &link in links {
+                assert_ne!(link, slot, "a link to itself");
+                assert_ne!(state(link), State::Free, "a link to a free slot");
+                assert!(graph.level(link) >= layer, "a link above its target");
+            }
+        }
+    }
+    let towers = nodes.iter().filter(|node| node.tower != NONE).map(|node| node.tower);
+    let towers: Vec<_> = towers.chain(graph.towers_free.iter().copied()).collect();
+    let distinct: BTreeSet<_> = towers.iter().collect();
+    assert_eq!(distinct.len(), towers.len(), "a tower twice");
+    assert_eq!(towers.len(), graph.towers.len(), "a tower is lost");
+
+    let used = || nodes.iter().filter(|node| node.state != State::Free);
+    match graph.entry {
+        None => assert_eq!(used().count(), 0),
+        Some(entry) => {
+            assert_ne!(state(entry), State::Free);
+            let highest = used().map(|node: &Node| node.level).max();
+            assert_eq!(Some(graph.level(entry)), highest.map(usize::from));
+        }
+    }
+    let stats = index.stats();
+    assert_eq!(used().filter(|node| node.state == State::Live).count(), stats.live);
+    assert_eq!(used().filter(|node| node.state != State::Live).count(), stats.dead);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u64, [i8; 3]),
+    Remove(u64),
+    /// Removes every key that leaves this remainder by three.
+    RemoveThird(u64),
+    Search([i8; 3]),
+}
+
+/// Few keys and few values: keys come again, and vectors are often equal.
+fn step() -> impl Strategy<Value = Step> {
+    let vector = || [-2_i8..3, -2_i8..3, 1_i8..3];
+    prop_oneof![
+        12 => (0..200_u64, vector()).prop_map(|(key, vector)| Step::Insert(key, vector)),
+        4 => (0..200_u64).prop_map(Step::Remove),
+        1 => (0..3_u64).prop_map(Step::RemoveThird),
+        2 => vector().prop_map(Step::Search),
+    ]
+}
+
+fn floats(vector: [i8; 3]) -> [f32; 3] {
+    vector.map(f32::from)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn invariants_hold_after_any_operations(steps in vec(step(), 1..500), seed in any::<u64>()) {
+        let options = IndexOptions {
+            seed, ef_construction: 16, vectors_max: 260, ..IndexOptions::new(3, Metric::Cosine)
+        };
+        let mut index = Index::new(options).expect("the options are well");
+        let mut model = BTreeMap::new();
+        for (count, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Insert(key, vector) => {
+                    let slot = index.insert(key, &floats(vector)).expect("there is room");
+                    prop_assert_eq!(index.slot(key), Some(slot));
+                    model.insert(key, vector);
+                }
+                Step::Remove(key) => {
+                    prop_assert_eq!(index.remove(key), model.remove(&key).is_some());
+                }
+                Step::RemoveThird(third) => for key in 0..200 {
+                    if key % 3 == third {
+                        prop_assert_eq!(index.remove(key), model.remove(&key).is_some());
+                    }
+                },
+                Step::Search(query) => {
+                    let hits = index.search(&floats(query), 5, 16, |_| true).expect("well");
+                    prop_assert_eq!(hits.len(), model.len().min(5));
+                    prop_assert!(hits.iter().all(|hit| model.contains_key(&hit.key)));
+                }
+            }
+            if count % 16 == 0 {
+                check(&index);
+            }
+        }
+        check(&index);
+        prop_assert_eq!(index.stats().live, model.len());
+    }
+}
+
+#[test]
+fn slots_of_removed_vectors_are_taken_again() {
+    let mut random = Rng::with_seed(19);
+    let all = vectors(&mut random, 1000, 8);
+    let mut index = filled(Metric::Cosine, &all, 19);
+    for round in 0..5_000 {
+        let key = random.u64(..1000);
+        index.insert(key, &all[random.usize(..1000)]).expect("the vector is well");
+        let stats = index.stats();
+        // At most what waits when a sweep begins, and as many that die while it goes on.
+        let dead_max = 2 * (stats.slots / 10).max(DEAD_LEAST) + 2;
+        assert!(stats.dead <= dead_max, "round {round}: {} dead", stats.dead);
+        assert!(stats.slots <= 1000 + 2 * dead_max, "round {round}: {} slots", stats.slots);
+    }
+    check(&index);
+}
+
+#[test]
+fn an_index_that_was_emptied_begins_anew() {
+    let mut random = Rng::with_seed(23);
+    let all = vectors(&mut random, 300, 8);
+    let mut index = filled(Metric::Cosine, &all, 23);
+    let empty = Index::new(IndexOptions::new(8, Metric::Cosine)).expect("well").stats();
+    for key in 0..300 {
+        assert!(index.remove(key));
+        assert!(!index.remove(key));
+    }
+    check(&index);
+    let stats = index.stats();
+    assert_eq!((stats.live, stats.dead, stats.slots), (empty.live, empty.dead, empty.slots));
+    assert_eq!(index.insert(1, &all[0]), Ok(0));
+    check(&index);
+}
+
+#[test]
+fn the_same_calls_make_the_same_graph() {
+    let mut random = Rng::with_seed(29);
+    let all = vectors(&mut random, 500, 24);
+    let [mut a, mut b] = [29, 29].map(|seed| filled(Metric::Cosine, &all, seed));
+    let links = |index: &Index| -> Vec<Vec<u32>> {
+        (0..500).map(|slot| index.graph.links(slot, 0).to_vec()).collect()
+    };
+    assert_eq!(links(&a), links(&b));
+    let [a, b] = [&mut a, &mut b].map(|index| index.search(&all[3], 10, 50, |_| true));
+    assert_eq!(a, b);
+}

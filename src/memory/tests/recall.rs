@@ -1,0 +1,169 @@
+//! What is found, against comparing with all.
+
+use super::*;
+
+const K: usize = 10;
+
+/// The part of the `k` nearest that a search returns: hits no farther than the true `k`-th one, so that equal
+/// vectors may stand for each other.
+fn recall(
+    index: &mut Index,
+    stored: &[(u64, Vec<f32>)],
+    queries: &[Vec<f32>],
+    metric: Metric,
+    ef: usize,
+) -> f64 {
+    let slots = index.stats().slots;
+    let mut rows = vec![0.0; slots * queries[0].len()];
+    for (key, vector) in stored {
+        let slot = index.slot(*key).expect("a stored key has a slot") as usize;
+        rows[slot * vector.len()..][..vector.len()].copy_from_slice(vector);
+    }
+    let k = K.min(stored.len());
+    let mut found = 0;
+    for query in queries {
+        let mut truth: Vec<f64> =
+            stored.iter().map(|(_, vector)| distance(metric, query, vector)).collect();
+        truth.sort_unstable_by(f64::total_cmp);
+        let mut hits = index.search(query, 2 * K, ef, |_| true).expect("the query is well");
+        assert_eq!(hits.len(), (2 * K).min(stored.len()), "fewer hits than there are vectors");
+        index.rerank(query, &rows, K, &mut hits).expect("all rows are there");
+        assert!(hits.is_sorted_by(|a, b| a.distance <= b.distance));
+        let mut keys: Vec<_> = hits.iter().map(|hit| hit.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), hits.len(), "a key was found twice");
+        let limit = truth[k - 1] + 1e-5 * (1.0 + truth[k - 1].abs());
+        found += hits.iter().filter(|hit| f64::from(hit.distance) <= limit).count();
+    }
+    found as f64 / (k * queries.len()) as f64
+}
+
+fn keyed(vectors: Vec<Vec<f32>>) -> Vec<(u64, Vec<f32>)> {
+    (0..).zip(vectors).collect()
+}
+
+#[test]
+fn nearly_all_true_neighbours_are_found_in_any_dimension() {
+    for (seed, dimensions) in (0..).zip([2, 3, 17, 64, 65, 200, 512]) {
+        for metric in [Metric::Cosine, Metric::Euclidean] {
+            let mut random = Rng::with_seed(seed);
+            let mut all = vectors(&mut random, 2050, dimensions);
+            let queries = all.split_off(2000);
+            let mut index = filled(metric, &all, seed);
+            let recall = recall(&mut index, &keyed(all), &queries, metric, 100);
+            println!("{metric:?}, {dimensions} dimensions: {recall:.3}");
+            assert!(recall >= 0.97, "{metric:?}, {dimensions} dimensions, seed {seed}: {recall}");
+        }
+    }
+}
+
+#[test]
+fn the_dot_product_works_for_vectors_of_like_length() {
+    let mut random = Rng::with_seed(3);
+    let mut all = vectors(&mut random, 2050, 64);
+    let queries = all.split_off(2000);
+    let mut index = filled(Metric::Dot, &all, 3);
+    let recall = recall(&mut index, &keyed(all), &queries, Metric::Dot, 100);
+    println!("dot product: {recall:.3}");
+    assert!(recall >= 0.9, "{recall}");
+}
+
+#[test]
+fn tiny_sets_are_found_whole() {
+    let mut random = Rng::with_seed(5);
+    for count in 1..40 {
+        let all = vectors(&mut random, count, 8);
+        let mut index = filled(Metric::Euclidean, &all, 5);
+        let recall = recall(&mut index, &keyed(all.clone()), &all, Metric::Euclidean, 50);
+        assert_eq!(recall, 1.0, "{count} vectors");
+    }
+    let mut empty = Index::new(IndexOptions::new(8, Metric::Cosine)).expect("well");
+    assert_eq!(empty.search(&[1.0; 8], 3, 10, |_| true), Ok(vec![]));
+}
+
+#[test]
+fn equal_vectors_are_all_as_good() {
+    let mut index = filled(Metric::Cosine, &vec![vec![0.3, -0.2, 0.9]; 500], 1);
+    let hits = index.search(&[0.3, -0.2, 0.9], 400, 50, |_| true).expect("the query is well");
+    assert_eq!(hits.len(), 400);
+    assert!(hits.iter().all(|hit| hit.distance.abs() < 1e-6));
+}
+
+/// Copies hold together, and a search that meets them must come out again.
+#[test]
+fn many_copies_of_some_vectors_do_not_hide_the_others() {
+    for copies in [5, 20, 100] {
+        let mut random = Rng::with_seed(11);
+        let mut single = vectors(&mut random, 1030, 32);
+        let queries = single.split_off(1000);
+        let mut all: Vec<_> = single.clone();
+        for vector in &single[..20] {
+            all.extend((0..copies).map(|_| vector.clone()));
+        }
+        random.shuffle(&mut all);
+        let mut index = filled(Metric::Cosine, &all, 11);
+        let recall = recall(&mut index, &keyed(all), &queries, Metric::Cosine, 100);
+        println!("{copies} copies: {recall:.3}");
+        assert!(recall >= 0.95, "{copies} copies: {recall}");
+    }
+}
+
+#[test]
+fn recall_stays_when_most_vectors_are_replaced_or_removed() {
+    let mut random = Rng::with_seed(13);
+    let mut pool = vectors(&mut random, 5050, 48);
+    let queries = pool.split_off(5000);
+    let fresh = pool.split_off(2000);
+    let mut index = filled(Metric::Cosine, &pool, 13);
+    let mut stored = keyed(pool);
+    let mut next_key = 2000;
+    for vector in fresh {
+        let at = random.usize(..stored.len());
+        if random.bool() {
+            index.insert(stored[at].0, &vector).expect("the vector is well");
+            stored[at].1 = vector;
+        } else {
+            assert!(index.remove(stored.swap_remove(at).0));
+            index.insert(next_key, &vector).expect("the vector is well");
+            stored.push((next_key, vector));
+            next_key += 1;
+        }
+    }
+    let after_churn = recall(&mut index, &stored, &queries, Metric::Cosine, 100);
+    while stored.len() > 300 {
+        let at = random.usize(..stored.len());
+        assert!(index.remove(stored.swap_remove(at).0));
+    }
+    let after_removals = recall(&mut index, &stored, &queries, Metric::Cosine, 100);
+    println!("after churn {after_churn:.3}, after removals {after_removals:.3}");
+    assert!(after_churn >= 0.97, "{after_churn}");
+    assert!(after_removals >= 0.97, "{after_removals}");
+}
+
+/// A filter that refuses all near the query, down to one accepted vector.
+#[test]
+fn filtered_searches_find_what_the_filter_accepts() {
+    let mut random = Rng::with_seed(17);
+    let all = vectors(&mut random, 3000, 16);
+    let mut index = filled(Metric::Euclidean, &all, 17);
+    for part in [2, 50, 1000, 3000] {
+        let mut found = 0;
+        let mut wanted = 0;
+        for query in all.iter().step_by(100) {
+            let accepts = |key: u64| key % part == part - 1;
+            let hits = index.search(query, K, 50, accepts).expect("the query is well");
+            assert!(hits.iter().all(|hit| accepts(hit.key)));
+            let accepted = (0..).zip(&all).filter(|(key, _)| accepts(*key));
+            let mut truth: Vec<f64> =
+                accepted.map(|(_, vector)| distance(Metric::Euclidean, query, vector)).collect();
+            truth.sort_unstable_by(f64::total_cmp);
+            let k = K.min(truth.len());
+            assert_eq!(hits.len(), k);
+            let limit = truth[k - 1] * 1.02 + 1e-6;
+            found += hits.iter().filter(|hit| f64::from(hit.distance) <= limit).count();
+            wanted += k;
+        }
+        assert!(found * 100 >= wanted * 95, "1 of {part}: {found} of {wanted}");
+    }
+}
