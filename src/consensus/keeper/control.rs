@@ -126,13 +126,17 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         }
     }
 
-    /// The members of a partition changed: a node that was one and is none any more has left.
+    /// The members of a partition changed: a node that was one and is none any more has left. Only
+    /// a member of all partitions hears of all members: one that is to join a partition must not
+    /// turn away who leads it, and of whom it knows from nothing else.
     pub(super) fn meet_members(&mut self) {
-        let is_member = |node: NodeId| {
+        let groups = || {
             (0..self.lanes.len() as PartitionIndex)
                 .filter_map(|partition| self.raft.group(partition))
-                .any(|group| group.members().is_member(node))
         };
+        let is_member = |node: NodeId| groups().any(|group| group.members().is_member(node));
+        let me = self.cluster.leaders.me();
+        let hears_of_all = groups().all(|group| group.members().is_member(me));
         let nodes: Vec<_> = self.book.nodes().map(|(node, _)| (node, is_member(node))).collect();
         for (node, is_member) in nodes {
             match (is_member, self.members.contains(&node)) {
@@ -140,7 +144,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                     self.members.insert(node);
                     self.meet(node);
                 }
-                (false, true) => {
+                (false, true) if hears_of_all => {
                     self.members.remove(&node);
                     self.links.remove_peer(node);
                 }
