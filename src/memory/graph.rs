@@ -2,7 +2,7 @@
 
 use super::{
     error::Invalid,
-    kernels::{Kernels, Line},
+    kernels::{Kernels, Line, prefetch},
     marks::Marks,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
     pool::Pool,
@@ -234,15 +234,18 @@ impl Graph {
                 fresh[count] = link;
                 count += usize::from(marks.first_visit(link));
             }
-            for &slot in &fresh[..count] {
-                self.codes.prefetch(slot);
-            }
             if let Some(next) = pool.likely_next().filter(|_| layer == 0) {
                 self.base.prefetch(next);
             }
+            for &slot in &fresh[..count] {
+                self.codes.prefetch(slot);
+                prefetch(std::slice::from_ref(&self.terms[slot as usize]));
+            }
             self.ranks(probe, &fresh[..count], &mut ranks);
             for (&slot, &rank) in fresh[..count].iter().zip(&ranks) {
-                pool.offer(rank, slot);
+                if pool.offer(rank, slot) && layer == 0 {
+                    self.base.prefetch(slot);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 use super::{
     error::Invalid,
     graph::{Graph, Index, Node, Scratch, State},
-    options::{LEVEL_MAX, LINKS_UPPER},
+    options::{LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
     pool::Found,
     prune::Work,
     rows::NONE,
@@ -133,7 +133,8 @@ impl Graph {
         found.clear();
         found.extend(pool.found().iter().filter(is_live));
         let terms = self.terms[slot as usize];
-        self.choose(found, terms, alpha, LINKS_UPPER, other, chosen);
+        let links_max = if layer == 0 { LINKS_NEW } else { LINKS_UPPER };
+        self.choose(found, terms, alpha, links_max, other, chosen);
         self.set_links(slot, layer, chosen);
         let chosen = std::mem::take(&mut work.chosen);
         for &neighbour in &chosen {

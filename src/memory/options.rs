@@ -10,6 +10,8 @@ pub const EF_MAX: usize = 4096;
 pub(super) const LINKS_UPPER: usize = 16;
 /// Links of a node on the lowest layer: two cache lines.
 pub(super) const LINKS_BASE: usize = 2 * LINKS_UPPER;
+/// Links of a new node on the lowest layer; the other places are for nodes that come later.
+pub(super) const LINKS_NEW: usize = 24;
 /// The highest level of a node: five layers.
 pub(super) const LEVEL_MAX: usize = 4;
 

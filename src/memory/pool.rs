@@ -54,18 +54,20 @@ impl Pool {
         self.next = 0;
     }
 
-    /// Keeps a node if it is among the nearest.
+    /// Keeps a node if it is among the nearest; true when it is the next to be expanded, so far.
     #[inline(always)]
-    pub(super) fn offer(&mut self, rank: f32, slot: u32) {
+    pub(super) fn offer(&mut self, rank: f32, slot: u32) -> bool {
         if self.found.len() == self.width {
             if rank >= self.found[self.width - 1].rank {
-                return;
+                return false;
             }
             self.found.pop();
         }
         let at = self.found.partition_point(|other| other.rank <= rank);
         self.found.insert(at, Found::new(rank, slot));
+        let is_next = at <= self.next;
         self.next = self.next.min(at);
+        is_next
     }
 
     /// The nearest node that was not expanded, which now counts as expanded.
