@@ -8,6 +8,7 @@
 use super::{
     error::Invalid,
     graph::{Graph, Index, Scratch, State},
+    kernels::prefetch,
     options::{EF_MAX, LINKS_BASE},
     quantize::Metric,
 };
@@ -16,6 +17,9 @@ use super::{
 const WALKS_MAX: usize = 3;
 /// How much wider each walk is than the one before.
 const WIDER: usize = 4;
+
+/// Float32 rows that are fetched ahead.
+const ROWS_AHEAD: usize = 3;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,11 +123,21 @@ impl Index {
             return Err(Invalid::ZeroK);
         }
         let dimensions = self.options.dimensions;
-        for hit in hits.iter_mut() {
-            let start = hit.slot as usize * dimensions;
-            let row = rows.get(start..start + dimensions);
-            let row = row.ok_or(Invalid::RowsEnd { slot: hit.slot })?;
-            hit.distance = self.graph.exact_distance(query, row);
+        let row = |slot: u32| {
+            let start = slot as usize * dimensions;
+            rows.get(start..start + dimensions).ok_or(Invalid::RowsEnd { slot })
+        };
+        let exact = Exact::new(&self.graph, query);
+        // Rows lie far from each other: the next ones travel while one is compared.
+        for ahead in hits.iter().take(ROWS_AHEAD) {
+            prefetch(row(ahead.slot)?);
+        }
+        for at in 0..hits.len() {
+            if let Some(ahead) = hits.get(at + ROWS_AHEAD) {
+                prefetch(row(ahead.slot)?);
+            }
+            let hit = &mut hits[at];
+            hit.distance = exact.distance(row(hit.slot)?).unwrap_or(hit.distance);
         }
         hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.key.cmp(&b.key)));
         hits.truncate(k);
@@ -156,13 +170,30 @@ impl Graph {
             }
         }
     }
+}
 
-    fn exact_distance(&self, a: &[f32], b: &[f32]) -> f32 {
-        let dot = self.kernels.dot;
-        match self.metric {
-            Metric::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
-            Metric::Euclidean => (self.kernels.squared_distance)(a, b),
-            Metric::Dot => -dot(a, b),
+/// A query as the one side of many exact distances.
+struct Exact<'a> {
+    graph: &'a Graph,
+    query: &'a [f32],
+    squared: f32,
+}
+
+impl<'a> Exact<'a> {
+    fn new(graph: &'a Graph, query: &'a [f32]) -> Self {
+        Self { graph, query, squared: (graph.kernels.dot)(query, query) }
+    }
+
+    /// Nothing where float32 cannot tell: the squares of the vectors are too small.
+    fn distance(&self, row: &[f32]) -> Option<f32> {
+        let dot = self.graph.kernels.dot;
+        match self.graph.metric {
+            Metric::Cosine => {
+                let norms = self.squared.sqrt() * dot(row, row).sqrt();
+                norms.is_normal().then(|| 1.0 - dot(self.query, row) / norms)
+            }
+            Metric::Euclidean => Some((self.graph.kernels.squared_distance)(self.query, row)),
+            Metric::Dot => Some(-dot(self.query, row)),
         }
     }
 }

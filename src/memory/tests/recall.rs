@@ -167,3 +167,17 @@ fn filtered_searches_find_what_the_filter_accepts() {
         assert!(found * 100 >= wanted * 95, "1 of {part}: {found} of {wanted}");
     }
 }
+
+#[test]
+fn vectors_whose_squares_float32_cannot_hold_are_ordered_by_their_codes() {
+    for size in [1e-30_f32, 1e17] {
+        let all = [[1.0, 0.0, 0.2], [0.6, 0.8, 0.1], [0.0, 1.0, 0.3]];
+        let all: Vec<Vec<f32>> = all.iter().map(|v| v.iter().map(|x| x * size).collect()).collect();
+        let rows = all.concat();
+        let mut index = filled(Metric::Cosine, &all, 1);
+        let mut hits = index.search(&all[0], 3, 10, |_| true).expect("the query is well");
+        index.rerank(&all[0], &rows, 3, &mut hits).expect("all rows are there");
+        assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [0, 1, 2], "{size}");
+        assert!(hits[0].distance.abs() < 1e-6 && hits[2].distance > 0.5, "{hits:?}");
+    }
+}
