@@ -55,6 +55,7 @@ while (($# > 0)); do
     esac
 done
 [[ -r $config ]] || fail "$config cannot be read" 2
+config=$(cd -- "$(dirname -- "$config")" && pwd)/$(basename -- "$config")
 
 build() {
     local target=${CARGO_TARGET_DIR:-$project/target} newer=
@@ -84,6 +85,13 @@ nodes=$("$program" config print --config "$config" "${settings[@]}" | awk '
 
 mkdir -p -- "$folder"
 folder=$(cd -- "$folder" && pwd)
+while read -r number _; do
+    # The file names the process that has the log, also after that has died.
+    other=$(cat -- "$folder/node-$number/lock" 2>/dev/null || true)
+    if [[ $other =~ ^[0-9]+$ ]] && [[ $(readlink "/proc/$other/exe") == "$(realpath "$program")" ]]; then
+        fail "node $number of $folder runs already (process $other); stop it, or take another --folder"
+    fi
+done <<<"$nodes"
 
 declare -A pids=() https=() rpcs=()
 stopping=
@@ -136,12 +144,13 @@ all_live() {
 while read -r number http rpc; do
     words "$number"
     # Its own group, so that Ctrl-C reaches this script alone, which then stops all.
-    setsid "${node_words[@]}" >"$folder/node-$number.out" 2>"$folder/node-$number.log" &
+    setsid "${node_words[@]}" >>"$folder/node-$number.out" 2>>"$folder/node-$number.log" &
     pids[$number]=$! https[$number]=$http rpcs[$number]=$rpc
 done <<<"$nodes"
 
 began=$SECONDS
 for number in $(printf '%s\n' "${!pids[@]}" | sort -n); do
+    all_live
     until is_ready "${https[$number]}"; do
         all_live
         ((SECONDS - began < ready_within_s)) ||
@@ -151,7 +160,8 @@ for number in $(printf '%s\n' "${!pids[@]}" | sort -n); do
     echo "node $number (process ${pids[$number]}): MessagePack-RPC ${rpcs[$number]}, http://${https[$number]}/, log $folder/node-$number.log"
 done
 first=$(printf '%s\n' "${!pids[@]}" | sort -n | head -n 1)
-echo "ready; look at it with: $program cluster status --connect ${rpcs[$first]}"
+words "$first"
+echo "ready; look at it with: $program cluster status --config $config ${settings[*]@Q} --set cluster.node=$first"
 
 # Until it is told to stop: says which nodes end.
 while ((${#pids[@]} > 0)); do
@@ -162,7 +172,7 @@ while ((${#pids[@]} > 0)); do
         unset "pids[$number]"
         words "$number"
         say "node $number ended with $status; start it again with:"
-        say "    ${node_words[*]@Q}"
+        printf '    cd %q && %s\n' "$PWD" "${node_words[*]@Q}" >&2
     done
 done
 fail 'no node is left'

@@ -38,7 +38,7 @@ enum Action {
     /// partition
     Join {
         /// Its number: one that no node of the cluster ever had
-        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
         node: u64,
         /// Where the other nodes reach it
         #[arg(long, value_name = "ADDR")]
@@ -52,7 +52,7 @@ enum Action {
     /// Take a node out, and wait until it belongs to no partition; stop it afterwards
     Leave {
         /// Its number
-        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
         node: u64,
         #[command(flatten)]
         wait: Wait,
@@ -65,7 +65,7 @@ enum Action {
         /// The partition
         partition: u16,
         /// The number of the node
-        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
         node: u64,
         #[command(flatten)]
         wait: Wait,

@@ -398,7 +398,7 @@ pub(super) static NODE: Section = Section {
             meaning: "Where its MessagePack-RPC listens, in place of server.rpc_address; other \
                       nodes send there what they cannot answer themselves. Beyond the loopback only \
                       with server.token_file. Must be given.",
-            cost: "A connection from each worker core of every other node.",
+            cost: "Two connections from each worker core of every other node.",
         },
         Key {
             name: "http",

@@ -41,6 +41,7 @@ pub mod links;
 pub mod log;
 pub mod news;
 pub mod open;
+mod owner;
 pub mod peers;
 mod pending;
 pub mod place;

@@ -7,6 +7,7 @@ use super::{
     files::SegmentFolder,
     format::segment_name,
     lane::LaneLog,
+    owner,
     peers::{self, NodeId},
     reader::SegmentReader,
     recovery::{Recovery, Replayed, replayed},
@@ -137,6 +138,14 @@ pub enum OpenError {
         /// What is wrong; never empty.
         findings: Vec<Finding>,
     },
+    /// The log is another node's.
+    #[error("the log in {} is not this node's: {why}", .folder.display())]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is and what to do, a sentence.
+        why: String,
+    },
     /// Other nodes cannot be listened to.
     #[error("cannot listen to other nodes on {address}: {source}")]
     Peers {
@@ -205,6 +214,9 @@ pub fn open(
         }
         Unreadable::Cores(partitions) => OpenError::Cores { partitions, cores },
     })?;
+    owner::claim(&settings.folder, seat, found.survey.end.is_some())
+        .map_err(io)?
+        .map_err(|why| OpenError::Foreign { folder: settings.folder.clone(), why })?;
     tell_torn(&found.survey);
     start(&settings, seat, core_bells, found, disk, lock)
 }

@@ -110,22 +110,6 @@ impl Default for AgentOptions {
     }
 }
 
-/// The exit code of a process in which a core panicked, that of an internal software error.
-const PANIC_EXIT_CODE: i32 = 70;
-
-/// Ends the process when a core's thread unwinds. Panics of agents are caught before; any other
-/// leaves a core that answers nobody, and whoever supervises the process can do better than that.
-struct EndsWithItsCore(usize);
-
-impl Drop for EndsWithItsCore {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!(core = self.0, "a core panicked outside of any agent: the node ends");
-            std::process::exit(PANIC_EXIT_CODE);
-        }
-    }
-}
-
 impl NodeBuilder {
     /// A node with the agent types of a configuration.
     pub fn new(config: Config) -> Self {
@@ -234,7 +218,6 @@ impl NodeBuilder {
         let (ready, is_ready) = mpsc::sync_channel(1);
         let name = format!("coreflow-{index}");
         let thread = executor::spawn_pinned(&name, &settings, move || async move {
-            let _fatal = EndsWithItsCore(index);
             let bell = port.bells[index].clone();
             let mut shard = Shard::new(port, types, &config, start);
             shard.read_clock();

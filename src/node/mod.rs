@@ -22,7 +22,7 @@ pub use builder::{AgentOptions, NodeBuilder, StartError};
 
 use crate::{
     consensus::{
-        cluster::{Answer, Ask, Cluster, Status},
+        cluster::{Answer, Ask, Cluster, PartitionStatus, Status},
         thread::LogThread,
     },
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
@@ -111,6 +111,11 @@ impl Shared {
         let Some(cluster) = self.cluster.as_ref().filter(|_| self.partitions.clustered) else {
             return Ok(());
         };
+        let status = cluster.status();
+        let is_member = |it: &PartitionStatus| it.members.is_member(status.me);
+        if !status.partitions.is_empty() && !status.partitions.iter().any(is_member) {
+            return Err("this node is a member of no partition".into());
+        }
         let leaders = &cluster.leaders;
         let all = 0..leaders.partitions();
         let without: Vec<_> = all

@@ -35,7 +35,7 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
         tick_ms: cluster.tick_ms,
         nodes: addresses.collect(),
         links: Some(peers::Config {
-            cluster: cluster_id(&cluster.name),
+            cluster: cluster_id(&cluster.name, cluster.partitions),
             node: me.id,
             listen: me.peers,
             secret: config.cluster_secret()?,
@@ -46,9 +46,10 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
     })
 }
 
-/// The number that the nodes of a cluster have in common.
-fn cluster_id(name: &str) -> u128 {
-    let digest = Sha256::digest(name.as_bytes());
+/// The number that the nodes of a cluster have in common: with other partitions they would not agree
+/// on where a key belongs.
+fn cluster_id(name: &str, partitions: usize) -> u128 {
+    let digest = Sha256::digest(format!("{name} {partitions}"));
     u128::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
 }
 

@@ -7,6 +7,9 @@ use crate::{
 };
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
+/// The highest number of a node, as in configurations.
+const NODE_MAX: u64 = u32::MAX as u64;
+
 /// A request about the cluster whose parameters are right.
 #[derive(Debug)]
 pub enum ClusterRequest {
@@ -56,7 +59,7 @@ pub fn parse(method: &str, params: &[u8]) -> Result<Option<ClusterRequest>, Erro
     while let Some(field) = fields.next()? {
         match field.name {
             name if !takes.contains(&name) => return Err(field.unknown()),
-            "node" => node = field.positive()?,
+            "node" => node = field.positive_at_most(NODE_MAX)?,
             "peers" => peers = field.parsed()?,
             "rpc" => rpc = field.parsed()?,
             _ => partition = field.at_most(PartitionIndex::MAX.into())?,

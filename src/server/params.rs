@@ -107,6 +107,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A number from 1 up to `max`.
+    pub fn positive_at_most(self, max: u64) -> Result<Option<u64>, Error> {
+        let name = self.name;
+        match self.positive()? {
+            Some(number) if number > max => Err(wrong(name, &format!("must be at most {max}"))),
+            number => Ok(number),
+        }
+    }
+
     /// A text that stands for something else.
     pub fn parsed<T: FromStr<Err: Display>>(self) -> Result<Option<T>, Error> {
         let Some(text) = self.text()? else { return Ok(None) };

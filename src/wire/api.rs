@@ -458,7 +458,7 @@ pub enum Error {
     Uncertain(String),
     /// Another node leads the task's partition: the one that is named by its address for clients,
     /// where it is known. Nothing was done.
-    #[error("this node does not lead the task's partition{}", .0.as_ref().map(|leader| format!(", {leader} does")).unwrap_or_default())]
+    #[error("{}", .0.as_ref().map_or("nobody is known to lead the task's partition now; are more than half of the nodes there?".to_owned(), |leader| format!("this node does not lead the task's partition, {leader} does")))]
     NotLeader(Option<String>),
 }
 

@@ -174,7 +174,9 @@ pub enum Refusal {
     #[error("the two nodes speak different versions of the protocol")]
     Version,
     /// The numbers of the clusters differ.
-    #[error("the two nodes belong to different clusters")]
+    #[error(
+        "the two nodes belong to different clusters: cluster.name or cluster.partitions differ"
+    )]
     Cluster,
     /// An address leads to another node than it should.
     #[error("another node than expected is behind the address")]

@@ -81,6 +81,8 @@ pub struct Channel {
     input: Vec<u8>,
     scanner: Scanner,
     heard: Option<Instant>,
+    /// The other side refuses the token, and so did nothing of what was sent.
+    is_refused: bool,
 }
 
 impl Channel {
@@ -102,6 +104,7 @@ impl Channel {
             input: Vec::new(),
             scanner: Scanner::new(ANSWER_BYTES_MAX),
             heard: None,
+            is_refused: false,
         }
     }
 
@@ -184,6 +187,7 @@ impl Channel {
             read += len;
             let Some(msgid) = answer.msgid else { break Err("it refused what was sent") };
             if msgid == GREETING && answer.outcome.is_err() {
+                self.is_refused = true;
                 break Err("it has another server.token_file");
             }
             // One that was given up has nobody who waits.
@@ -223,7 +227,7 @@ impl Channel {
 
     /// The connection is lost, or was never there, and why; the channel begins again.
     pub fn lost(&mut self, why: &str) {
-        let written = self.gone + self.written as u64;
+        let written = if self.is_refused { 0 } else { self.gone + self.written as u64 };
         for (_, waiting) in self.waiting.drain() {
             let error = match waiting.begins < written {
                 true => Error::Uncertain(format!("{why}; it was done or not")),
