@@ -12,14 +12,16 @@ use std::{
 /// How often it is looked whether somebody else leads.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Hands over what this node leads to voters that are connected; gives up after `limit`.
+/// Hands over what this node leads to voters that are connected; gives up after `limit`. Each partition
+/// goes once: nodes that stop together do not throw it to each other.
 pub(super) fn hand_over(cluster: &Cluster, limit: Duration) {
     let deadline = Instant::now() + limit;
+    let leaders = &cluster.leaders;
+    let mut led: Vec<_> = (0..leaders.partitions()).collect();
     loop {
         let status = cluster.status();
-        let leaders = &cluster.leaders;
-        let led = (0..leaders.partitions()).filter(|partition| leaders.is_here(*partition));
-        let handed: Vec<_> = led.filter_map(|it| Some((it, heir(&status, it)?))).collect();
+        led.retain(|partition| leaders.is_here(*partition));
+        let handed: Vec<_> = led.iter().filter_map(|it| Some((*it, heir(&status, *it)?))).collect();
         if handed.is_empty() {
             return;
         }

@@ -163,7 +163,7 @@ impl fmt::Display for Aim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member { node, .. } => write!(f, "node {node} has a vote in every partition"),
-            Self::Gone { node } => write!(f, "node {node} belongs to no partition any more"),
+            Self::Gone { node } => write!(f, "node {node} belongs to no partition"),
             Self::Leads { partition, node } => write!(f, "node {node} leads partition {partition}"),
         }
     }

@@ -265,9 +265,15 @@ fn list(cores: &BTreeSet<usize>) -> String {
 
 fn ports(host: &Host, config: &Config) -> Check {
     const NAME: &str = "ports";
-    let Listen { rpc, http, .. } = config.listen();
+    let Listen { rpc, http, peers } = config.listen();
     if host.busy.is_empty() {
-        return ok(NAME, format!("{rpc} and {http} are free"));
+        return ok(
+            NAME,
+            match peers {
+                Some(peers) => format!("{rpc}, {http} and {peers} are free"),
+                None => format!("{rpc} and {http} are free"),
+            },
+        );
     }
     let taken: Vec<_> = host
         .busy
