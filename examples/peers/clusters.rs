@@ -5,6 +5,7 @@
 use crate::{
     PAYLOAD_BYTES, ROUNDS, WINDOW,
     grpc::Puts,
+    ourselves::measure,
     server::{Folder, free_address},
     talk,
 };
@@ -122,18 +123,8 @@ fn is_healthy(client: SocketAddr) -> bool {
 
 /// What coreflow commits one by one, for each size.
 fn ourselves(program: &Path, folder: &Path, seconds: f64) -> io::Result<[f64; SIZES.len()]> {
-    let output = Command::new(program)
-        .args(["bench", "throughput", "--only", "consensus", "--json"])
-        .args(["--seconds", &seconds.to_string()])
-        .args([Path::new("--out"), folder])
-        .output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(said.trim().to_owned()));
-    }
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(io::Error::other)?;
-    Ok(SIZES.map(|(_, name)| report["results"][0][name].as_f64().unwrap_or_default()))
+    let measured = measure(program, "consensus", seconds, folder)?;
+    Ok(SIZES.map(|(_, name)| measured[name].as_f64().unwrap_or_default()))
 }
 
 /// Measures both in turns and prints a table.

@@ -218,6 +218,30 @@ def a_node_that_stops_hands_over(cluster, tasks):
     print(f"   {number - 400} submissions meanwhile, the longest took {longest_s * 1000:.0f} ms")
 
 
+def a_node_that_drains_takes_what_others_send(cluster, tasks):
+    until(lambda: any(node is cluster.nodes[0] for node in cluster.leaders()),
+          "leaders are spread", ELECTED_S)
+    stopping, other = cluster.nodes[:2]
+    worker = stopping.client()
+    worker.call("worker.register", types=["errand"], capacity=1)
+    errand = worker.call("task.submit", type="errand", payload=None)["id"]
+    [held] = worker.call("worker.fetch", max=1, wait_ms=WAIT_MS)["tasks"]
+    assert held["id"] == errand
+    stopping.signal(signal.SIGTERM)
+    until(lambda: not stopping.is_ready(), "it stops")
+    # It waits for its worker, and leads what it leads meanwhile.
+    for number in range(800, 860):
+        tasks[number] = submit(other, number)
+    assert stopping.process.poll() is None
+    worker.call("worker.complete", id=errand, lease=held["lease"], result="late")
+    assert stopping.process.wait(WAIT_MS / 1000) == 0
+    view = other.client().call("task.result", id=errand, wait_ms=WAIT_MS)
+    assert (view["status"], view["result"]) == ("done", "late"), view
+    stopping.start(*stopping.started_as)
+    cluster.until_ready()
+    assert_done(cluster, tasks)
+
+
 def a_minority_takes_nothing_and_says_so(cluster, tasks):
     alone, *others = cluster.nodes
     for node in others:
@@ -296,6 +320,7 @@ def main():
                      the_command_line_shows_and_changes_the_cluster):
             told(test, cluster)
         for test in (a_killed_leader_costs_a_pause, a_node_that_stops_hands_over,
+                     a_node_that_drains_takes_what_others_send,
                      a_minority_takes_nothing_and_says_so,
                      everybody_is_killed_and_nothing_is_lost,
                      a_node_joins_and_another_leaves):
