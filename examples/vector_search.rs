@@ -9,7 +9,7 @@
 //! core, and times are of the processor, so that other programs on it count only by the caches that
 //! they take; the machine's load stands in the first line.
 
-use coreflow::memory::{Index, IndexOptions, Metric};
+use coreflow::memory::index::{Index, IndexOptions, Metric};
 use std::{
     env, error::Error, fs, hint::black_box, path::Path, path::PathBuf, time::Duration,
     time::Instant,
@@ -96,7 +96,7 @@ fn measure(
     index: &mut Index,
     queries: &Table,
     truth: &[Vec<u64>],
-    mut search: impl FnMut(&mut Index, &[f32]) -> Vec<coreflow::memory::Hit>,
+    mut search: impl FnMut(&mut Index, &[f32]) -> Vec<coreflow::memory::index::Hit>,
 ) -> (f64, f64) {
     let mut found = 0;
     for (query, truth) in queries.rows().zip(truth) {

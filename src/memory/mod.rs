@@ -1,50 +1,7 @@
-//! One partition of the vector index: which stored vectors are nearest to a query.
+//! Pattern memory: what agents learned, as vectors, and which of them are nearest to a query.
 //!
-//! A vector is kept as one code of eight bits a dimension ([`Metric`] says how codes are compared),
-//! and codes are the nodes of a graph, a *hierarchical navigable small world* (Malkov, Yashunin:
-//! *Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable Small
-//! World Graphs*, 2016). The float32 rows themselves belong to the caller, who may order the first
-//! hits by them again ([`Index::rerank`]).
-//!
-//! | file | duty |
+//! | folder | duty |
 //! |---|---|
-//! | `kernels` | dot products with the widest instructions that the processor has |
-//! | `quantize` | a vector as a code, and the distance of two codes |
-//! | `rows` | where codes and links lie |
-//! | `graph` | nodes, their levels, the way through one layer |
-//! | `prune` | which of many candidates a node links to |
-//! | `insert`, `remove`, `search` | what a caller does |
-//! | `pool`, `marks` | the best found so far, and what was seen already |
-//!
-//! Invariants:
-//! - A link leads to a node that is live, or dead and not yet freed; never to a free slot, never to
-//!   its own node, never twice to the same one, and on no layer above its target's level.
-//! - A slot is freed when a sweep that began after its death has passed all nodes, so nothing leads
-//!   there; then the next insertion takes it. At most a tenth of the nodes and [`DEAD_LEAST`] are
-//!   dead when a sweep begins, and it ends before that number has died again.
-//! - The entry is a node of the highest level that is in use.
-//!
-//! Links are directed. All is single-threaded and pure: no clock, no file, and the levels come from a
-//! seed, so the same calls make the same graph.
+//! | `index` | the graph of one partition: pure, no file, no clock |
 
-mod error;
-mod graph;
-mod insert;
-mod kernels;
-mod marks;
-mod options;
-mod pool;
-mod prune;
-mod quantize;
-mod remove;
-mod rows;
-mod search;
-#[cfg(test)]
-mod tests;
-
-pub use error::Invalid;
-pub use graph::{Index, Stats};
-pub use options::{DIMENSIONS_MAX, EF_MAX, IndexOptions};
-pub use quantize::Metric;
-pub use remove::DEAD_LEAST;
-pub use search::Hit;
+pub mod index;
