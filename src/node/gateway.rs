@@ -14,6 +14,7 @@ use crate::wire::{
         Worker,
     },
     id::{AgentId, PartitionIndex, TaskId},
+    memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, not_configured},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -131,4 +132,54 @@ pub trait Gateway: 'static {
 
     /// Asks something of the cluster, in the partitions that this node leads.
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error>;
+
+    /// Remembers items, each by itself; an item replaces the one of the same name. Answered when all
+    /// are on the disk, in the order of `items`: `true` for one that replaced another. What is
+    /// acknowledged is found by each search that begins later.
+    async fn memory_put(
+        self: Rc<Self>,
+        _items: Vec<MemoryItem>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        Err(not_configured())
+    }
+
+    /// An item by its name.
+    async fn memory_get(
+        self: Rc<Self>,
+        _namespace: String,
+        _key: String,
+    ) -> Result<MemoryItem, Error> {
+        Err(not_configured())
+    }
+
+    /// Forgets an item. `Ok(false)` when there was none.
+    async fn memory_delete(
+        self: Rc<Self>,
+        _namespace: String,
+        _key: String,
+    ) -> Result<bool, Error> {
+        Err(not_configured())
+    }
+
+    /// The items nearest to a vector, nearest first.
+    async fn memory_search(self: Rc<Self>, _query: MemoryQuery) -> Result<Vec<MemoryHit>, Error> {
+        Err(not_configured())
+    }
+
+    /// A part of the items, of one namespace when one is named, in no order that means anything;
+    /// the first part without a cursor.
+    async fn memory_list(
+        self: Rc<Self>,
+        _namespace: Option<String>,
+        _cursor: Option<String>,
+        _max: u32,
+    ) -> Result<MemoryPage, Error> {
+        Err(not_configured())
+    }
+
+    /// How the memory does; with `sample` above 0, how much so many searches find, which takes an
+    /// exhaustive scan for each.
+    async fn memory_stats(self: Rc<Self>, _sample: u32) -> Result<MemoryStats, Error> {
+        Err(not_configured())
+    }
 }

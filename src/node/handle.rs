@@ -10,6 +10,7 @@ use crate::wire::{
         Worker,
     },
     id::{AgentId, PartitionIndex, TaskId},
+    memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -141,5 +142,41 @@ impl Gateway for NodeHandle {
 
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
         self.shared.ask_cluster(ask).await
+    }
+
+    async fn memory_put(
+        self: Rc<Self>,
+        items: Vec<MemoryItem>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        self.run(move |core| core.memory_put(items)).await
+    }
+
+    async fn memory_get(
+        self: Rc<Self>,
+        namespace: String,
+        key: String,
+    ) -> Result<MemoryItem, Error> {
+        self.run(move |core| core.memory_get(namespace, key)).await
+    }
+
+    async fn memory_delete(self: Rc<Self>, namespace: String, key: String) -> Result<bool, Error> {
+        self.run(move |core| core.memory_delete(namespace, key)).await
+    }
+
+    async fn memory_search(self: Rc<Self>, query: MemoryQuery) -> Result<Vec<MemoryHit>, Error> {
+        self.run(move |core| core.memory_search(query)).await
+    }
+
+    async fn memory_list(
+        self: Rc<Self>,
+        namespace: Option<String>,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<MemoryPage, Error> {
+        self.run(move |core| core.memory_list(namespace, cursor, max)).await
+    }
+
+    async fn memory_stats(self: Rc<Self>, sample: u32) -> Result<MemoryStats, Error> {
+        self.run(move |core| core.memory_stats(sample)).await
     }
 }

@@ -5,5 +5,6 @@ pub mod batch;
 pub mod id;
 pub mod json;
 pub mod letter;
+pub mod memory;
 pub mod msgpack;
 pub mod secret;
