@@ -3,5 +3,7 @@
 //! | folder | duty |
 //! |---|---|
 //! | `index` | the graph of one partition: pure, no file, no clock |
+//! | `formats` | files of vectors, read row by row, and written |
 
+pub mod formats;
 pub mod index;

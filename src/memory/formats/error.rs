@@ -1,0 +1,43 @@
+//! What is wrong with a file of vectors, and where.
+
+use std::fmt;
+
+/// Where in a file something is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At its beginning, or in all of it.
+    File,
+    /// In a row, counted from zero.
+    Row(u64),
+    /// In a line, counted from one.
+    Line(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => Ok(()),
+            Self::Row(row) => write!(f, " row {row}:"),
+            Self::Line(line) => write!(f, " line {line}:"),
+        }
+    }
+}
+
+/// A file that cannot be read or written; what was read before the place is right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{place} {problem}")]
+pub struct FormatError {
+    /// The file's name.
+    pub file: String,
+    /// Where in it.
+    pub place: Place,
+    /// What is wrong, in a sentence.
+    pub problem: String,
+}
+
+impl FormatError {
+    /// An error at a place of a file.
+    pub(super) fn at(file: &str, place: Place, problem: impl fmt::Display) -> Self {
+        Self { file: file.to_owned(), place, problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,122 @@
+//! `.fvecs`, as the ANN benchmark sets have it: before the float32 of each row its length, 32 bits in
+//! little endian.
+
+use super::error::{FormatError, Place};
+use crate::memory::index::DIMENSIONS_MAX;
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+/// Bytes of a row's length.
+const LENGTH_BYTES: u64 = 4;
+/// Bytes read from the file at once.
+const BUFFER_BYTES: usize = 1 << 18;
+
+/// A file that is read row by row; all rows have the length of the first.
+pub struct FvecsReader<R> {
+    input: R,
+    file: String,
+    rows: u64,
+    columns: usize,
+    row: u64,
+    bytes: Vec<u8>,
+}
+
+impl FvecsReader<BufReader<File>> {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not end at the end of a row.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let file = path.display().to_string();
+        let input = File::open(path);
+        let input = input.map_err(|error| FormatError::at(&file, Place::File, error))?;
+        Self::new(BufReader::with_capacity(BUFFER_BYTES, input), file)
+    }
+}
+
+impl<R: Read + Seek> FvecsReader<R> {
+    /// Looks at the first row and at the length of the file; `file` is for the errors.
+    ///
+    /// # Errors
+    /// As [`FvecsReader::open`].
+    pub fn new(mut input: R, file: String) -> Result<Self, FormatError> {
+        let failed = |error: std::io::Error| FormatError::at(&file, Place::File, error);
+        let end = input.seek(SeekFrom::End(0)).map_err(failed)?;
+        input.seek(SeekFrom::Start(0)).map_err(failed)?;
+        if end == 0 {
+            return Ok(Self { input, file, rows: 0, columns: 0, row: 0, bytes: Vec::new() });
+        }
+        let mut length = [0; LENGTH_BYTES as usize];
+        input.read_exact(&mut length).map_err(failed)?;
+        input.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let columns = i32::from_le_bytes(length);
+        let columns =
+            usize::try_from(columns).ok().filter(|columns| (1..=DIMENSIONS_MAX).contains(columns));
+        let columns = columns.ok_or_else(|| {
+            let length = i32::from_le_bytes(length);
+            let problem = format!("has {length} numbers; a vector has 1 to {DIMENSIONS_MAX}");
+            FormatError::at(&file, Place::Row(0), problem)
+        })?;
+        let row_bytes = LENGTH_BYTES + 4 * columns as u64;
+        if !end.is_multiple_of(row_bytes) {
+            let problem = format!("ends in the middle of a row of {columns} numbers");
+            return Err(FormatError::at(&file, Place::Row(end / row_bytes), problem));
+        }
+        let (rows, bytes) = (end / row_bytes, vec![0; row_bytes as usize]);
+        Ok(Self { input, file, rows, columns, row: 0, bytes })
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// How many numbers each row has; 0 where there is no row.
+    pub fn dimensions(&self) -> usize {
+        self.columns
+    }
+
+    /// Goes on at a row; behind the last one nothing is read.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn seek(&mut self, row: u64) -> Result<(), FormatError> {
+        let row = row.min(self.rows);
+        let rows = row as i64 - self.row as i64;
+        let moved = self.input.seek_relative(rows * self.bytes.len() as i64);
+        moved.map_err(|error| self.error(error))?;
+        self.row = row;
+        Ok(())
+    }
+
+    /// Reads the next row into `row`, which is overwritten; false behind the last one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the row has another length than the first.
+    pub fn read_row(&mut self, row: &mut Vec<f32>) -> Result<bool, FormatError> {
+        if self.row == self.rows {
+            return Ok(false);
+        }
+        if let Err(error) = self.input.read_exact(&mut self.bytes) {
+            return Err(self.error(error));
+        }
+        let (numbers, _) = self.bytes.as_chunks::<4>();
+        let (length, numbers) = numbers.split_first().expect("a row begins with its length");
+        let length = i32::from_le_bytes(*length);
+        if usize::try_from(length) != Ok(self.columns) {
+            let problem = format!("has {length} numbers, the first row has {}", self.columns);
+            return Err(self.error(problem));
+        }
+        row.clear();
+        row.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        self.row += 1;
+        Ok(true)
+    }
+
+    fn error(&self, problem: impl std::fmt::Display) -> FormatError {
+        FormatError::at(&self.file, Place::Row(self.row), problem)
+    }
+}
