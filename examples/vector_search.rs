@@ -9,7 +9,7 @@
 //! core, and times are of the processor, so that other programs on it count only by the caches that
 //! they take; the machine's load stands in the first line.
 
-use coreflow::memory::index::{Index, IndexOptions, Metric};
+use coreflow::memory::index::{Hit, Index, IndexOptions, Metric, Row};
 use std::{
     env, error::Error, fs, hint::black_box, path::Path, path::PathBuf, time::Duration,
     time::Instant,
@@ -25,10 +25,14 @@ struct Table {
     values: Vec<f32>,
 }
 
-/// What is stored, what is asked, and the keys of each query's true neighbours.
-type Data = (Table, Table, Vec<Vec<u64>>);
+/// What is stored, what is asked, and the rows of each query's true neighbours.
+type Data = (Table, Table, Vec<Vec<Row>>);
 
 impl Table {
+    fn row(&self, row: Row) -> Option<&[f32]> {
+        self.values.get(row as usize * self.dimensions..)?.get(..self.dimensions)
+    }
+
     fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.dimensions)
     }
@@ -56,8 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut index = Index::new(options)?;
     let (started, cpu_started) = (Instant::now(), cpu_time());
-    for (key, vector) in (0..).zip(base.rows()) {
-        index.insert(key, vector)?;
+    for vector in base.rows() {
+        index.insert(vector)?;
     }
     let (elapsed, cpu) = (started.elapsed(), cpu_time() - cpu_started);
     let stats = index.stats();
@@ -80,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         });
         let ranked = measure(&mut index, &queries, &truth, |index, query| {
             let mut hits = index.search(query, 2 * K, ef, |_| true).expect("the query is well");
-            index.rerank(query, &base.values, K, &mut hits).expect("all rows are there");
+            index.rerank(query, |row| base.row(row), K, &mut hits).expect("all rows are there");
             hits
         });
         println!(
@@ -95,12 +99,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(
     index: &mut Index,
     queries: &Table,
-    truth: &[Vec<u64>],
-    mut search: impl FnMut(&mut Index, &[f32]) -> Vec<coreflow::memory::index::Hit>,
+    truth: &[Vec<Row>],
+    mut search: impl FnMut(&mut Index, &[f32]) -> Vec<Hit>,
 ) -> (f64, f64) {
     let mut found = 0;
     for (query, truth) in queries.rows().zip(truth) {
-        found += search(index, query).iter().filter(|hit| truth[..K].contains(&hit.key)).count();
+        found += search(index, query).iter().filter(|hit| truth[..K].contains(&hit.row)).count();
     }
     let started = cpu_time();
     for _ in 0..ROUNDS {
@@ -124,7 +128,7 @@ fn read(folder: &Path) -> Result<Data, Box<dyn Error>> {
     let (queries, _) = read_npy(&find(folder, "query")?)?;
     let (truth, width) = read_npy(&find(folder, "gt")?)?;
     let truth = truth.values.chunks_exact(width);
-    let truth = truth.map(|row| row.iter().map(|&key| key as u64).collect()).collect();
+    let truth = truth.map(|row| row.iter().map(|&row| row as Row).collect()).collect();
     Ok((base, queries, truth))
 }
 
@@ -193,9 +197,9 @@ fn make() -> Data {
     let lengths: Vec<f32> = base.rows().map(|row| dot(row, row).sqrt()).collect();
     let truth = queries.rows().map(|query| {
         let cosines = base.rows().zip(&lengths).map(|(row, length)| dot(query, row) / length);
-        let mut ranked: Vec<(u64, f32)> = (0..).zip(cosines).collect();
+        let mut ranked: Vec<(Row, f32)> = (0..).zip(cosines).collect();
         ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
-        ranked[..K].iter().map(|&(key, _)| key).collect()
+        ranked[..K].iter().map(|&(row, _)| row).collect()
     });
     let truth = truth.collect();
     (base, queries, truth)

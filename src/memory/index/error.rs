@@ -35,14 +35,14 @@ pub enum Invalid {
         /// What is allowed.
         max: usize,
     },
-    /// The float32 rows given end before a hit's.
-    #[error("the float32 rows end before slot {slot}")]
-    RowsEnd {
-        /// The hit's slot.
-        slot: u32,
+    /// A hit's vector is not among those given.
+    #[error("no float32 vector was given for row {row}")]
+    Missing {
+        /// The hit's row.
+        row: u32,
     },
-    /// All slots are taken.
-    #[error("the partition is full: it has {max} slots")]
+    /// All rows are taken.
+    #[error("the partition is full: it has {max} rows")]
     Full {
         /// `vectors_max` of the options.
         max: u32,

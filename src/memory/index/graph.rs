@@ -12,8 +12,6 @@ use super::{
     rows::{BaseLinks, NONE, Rows},
 };
 use fastrand::Rng;
-use hashbrown::HashTable;
-use std::hash::BuildHasher;
 
 /// Places of a walk on the upper layers: with one alone, a query between far clusters may come down in the
 /// wrong one and not get out again.
@@ -33,7 +31,6 @@ pub(super) enum State {
 /// What a walk does not need of a node.
 #[derive(Clone, Copy)]
 pub(super) struct Node {
-    pub(super) key: u64,
     /// Its place among the towers, when its level is above zero.
     pub(super) tower: u32,
     pub(super) level: u8,
@@ -43,13 +40,15 @@ pub(super) struct Node {
 /// Links of a node on the layers from 1 upwards.
 pub(super) type Tower = [[u32; LINKS_UPPER]; LEVEL_MAX];
 
+/// Where a vector lies: rows are counted from zero, and one that was freed is taken again.
+pub type Row = u32;
+
 /// A partition of the vector index.
 pub struct Index {
     pub(super) options: IndexOptions,
     pub(super) graph: Graph,
     pub(super) scratch: Scratch,
-    pub(super) slots_by_key: HashTable<u32>,
-    pub(super) hasher: foldhash::fast::FixedState,
+    pub(super) live: usize,
     pub(super) levels: Rng,
     pub(super) sweep: Sweep,
 }
@@ -83,11 +82,11 @@ pub(super) struct Scratch {
 pub struct Stats {
     /// Vectors that can be found.
     pub live: usize,
-    /// Vectors that were removed or replaced and whose slots are not free yet.
+    /// Vectors that were removed and whose rows are not free yet.
     pub dead: usize,
-    /// Slots that were ever taken; float32 rows lie by slot.
-    pub slots: usize,
-    /// Bytes reserved for codes, links, keys and all else here.
+    /// Rows that were ever taken; each row is below this number.
+    pub rows: usize,
+    /// Bytes reserved for codes, links and all else here.
     pub bytes: usize,
     /// The instructions that distances are computed with.
     pub kernels: &'static str,
@@ -123,8 +122,7 @@ impl Index {
         Ok(Self {
             graph,
             scratch,
-            slots_by_key: HashTable::new(),
-            hasher: foldhash::fast::FixedState::default(),
+            live: 0,
             levels: Rng::with_seed(options.seed),
             sweep: Sweep::default(),
             options,
@@ -135,22 +133,17 @@ impl Index {
     pub fn stats(&self) -> Stats {
         let graph = &self.graph;
         Stats {
-            live: self.slots_by_key.len(),
+            live: self.live,
             dead: self.sweep.dead(),
-            slots: graph.nodes.len(),
-            bytes: graph.bytes()
-                + self.slots_by_key.allocation_size()
-                + self.scratch.marks.bytes()
-                + self.sweep.bytes(),
+            rows: graph.nodes.len(),
+            bytes: graph.bytes() + self.scratch.marks.bytes() + self.sweep.bytes(),
             kernels: graph.kernels.name,
         }
     }
 
-    /// The slot of a key's vector.
-    pub fn slot(&self, key: u64) -> Option<u32> {
-        let nodes = &self.graph.nodes;
-        let hash = self.hasher.hash_one(key);
-        self.slots_by_key.find(hash, |&slot| nodes[slot as usize].key == key).copied()
+    /// Whether a vector can be found at this row.
+    pub fn contains(&self, row: Row) -> bool {
+        self.graph.nodes.get(row as usize).is_some_and(|node| node.state == State::Live)
     }
 
     pub(super) fn check_length(&self, vector: &[f32]) -> Result<(), Invalid> {

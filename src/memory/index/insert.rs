@@ -1,4 +1,4 @@
-//! A vector comes in, or takes the place of its key's former one.
+//! A vector comes in.
 //!
 //! An insertion walks each layer once with `ef_construction` and then touches the links of at most 32
 //! neighbours: its time is bounded by the options, not by the number of vectors, but for the walk's
@@ -6,41 +6,32 @@
 
 use super::{
     error::Invalid,
-    graph::{Graph, Index, Node, Scratch, State},
+    graph::{Graph, Index, Node, Row, Scratch, State},
     options::{LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
     pool::Found,
     prune::Work,
     rows::NONE,
 };
-use std::hash::BuildHasher;
 
 impl Index {
-    /// Stores a vector under a key, instead of the key's former vector if there is one. Returns its slot.
+    /// Stores a vector. Returns its row, which is its name until it is removed.
     ///
-    /// The slot may be one that a removed vector had. Until it is freed again, the caller's float32 row of
-    /// this slot must be this vector. A full partition that has dead vectors is swept at once.
+    /// The row may be one that a removed vector had. A full partition that has dead vectors is swept at once.
     ///
     /// # Errors
     ///
-    /// The vector has another length, is not finite, or is zero under the cosine; or all slots are taken.
-    pub fn insert(&mut self, key: u64, vector: &[f32]) -> Result<u32, Invalid> {
+    /// The vector has another length, is not finite, or is zero under the cosine; or all rows are taken.
+    pub fn insert(&mut self, vector: &[f32]) -> Result<Row, Invalid> {
         self.check_length(vector)?;
         self.scratch.probe.encode(vector, self.options.metric)?;
-        let former = self.slot(key);
         if !self.has_room() {
             self.sweep_all();
         }
         if !self.has_room() {
             return Err(Invalid::Full { max: self.options.vectors_max });
         }
-        if let Some(slot) = former {
-            self.bury(slot);
-        }
-        let slot = self.place(key);
+        let slot = self.place();
         self.connect(slot);
-        if former.is_some() {
-            self.sweep_some();
-        }
         Ok(slot)
     }
 
@@ -48,13 +39,13 @@ impl Index {
         self.sweep.has_free() || self.graph.nodes.len() < self.options.vectors_max as usize
     }
 
-    /// Gives the probe's code a slot and the key its entry.
-    fn place(&mut self, key: u64) -> u32 {
+    /// Gives the probe's code a slot.
+    fn place(&mut self) -> u32 {
         let level = self.random_level();
         let graph = &mut self.graph;
         let slot = self.sweep.take_free().unwrap_or(graph.nodes.len() as u32);
         let tower = if level == 0 { NONE } else { graph.take_tower() };
-        let node = Node { key, tower, level: level as u8, state: State::Live };
+        let node = Node { tower, level: level as u8, state: State::Live };
         let probe = &self.scratch.probe;
         if slot as usize == graph.nodes.len() {
             graph.codes.reserve(slot);
@@ -68,11 +59,7 @@ impl Index {
         }
         probe.store(graph.codes.get_mut(slot));
         graph.set_links(slot, 0, &[]);
-        let hasher = self.hasher.clone();
-        let hash = hasher.hash_one(key);
-        let nodes = &self.graph.nodes;
-        self.slots_by_key
-            .insert_unique(hash, slot, |&slot| hasher.hash_one(nodes[slot as usize].key));
+        self.live += 1;
         slot
     }
 

@@ -3,8 +3,9 @@
 //! A vector is kept as one code of eight bits a dimension ([`Metric`] says how codes are compared),
 //! and codes are the nodes of a graph, a *hierarchical navigable small world* (Malkov, Yashunin:
 //! *Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable Small
-//! World Graphs*, 2016). The float32 rows themselves belong to the caller, who may order the first
-//! hits by them again ([`Index::rerank`]).
+//! World Graphs*, 2016). A vector's name here is its [`Row`], the slot of its node; names of other kinds,
+//! and the float32 vectors, belong to the caller, who may order the first hits by those again
+//! ([`Index::rerank`]).
 //!
 //! | file | duty |
 //! |---|---|
@@ -43,7 +44,7 @@ mod search;
 mod tests;
 
 pub use error::Invalid;
-pub use graph::{Index, Stats};
+pub use graph::{Index, Row, Stats};
 pub use options::{DIMENSIONS_MAX, EF_MAX, IndexOptions};
 pub use quantize::Metric;
 pub use remove::DEAD_LEAST;

@@ -31,7 +31,7 @@ pub struct IndexOptions {
     /// How much nearer to a chosen neighbour than to the node itself a candidate must be to be left
     /// out: 1.0 to 2.0. Above 1, more long links stay.
     pub alpha: f32,
-    /// Slots for vectors, dead ones that are not yet freed included.
+    /// Rows for vectors, dead ones that are not yet freed included.
     pub vectors_max: u32,
     /// Decides the levels of the nodes.
     pub seed: u64,

@@ -6,12 +6,11 @@
 //! consolidates; Singh and others, 2021). At its end nothing leads to them.
 
 use super::{
-    graph::{Graph, Index, Scratch, State},
+    graph::{Graph, Index, Row, Scratch, State},
     options::LEVEL_MAX,
     prune::Work,
     rows::NONE,
 };
-use std::hash::BuildHasher;
 
 /// Dead nodes that wait for a sweep in any case.
 pub const DEAD_LEAST: usize = 32;
@@ -52,28 +51,21 @@ impl Sweep {
 }
 
 impl Index {
-    /// Removes a key's vector. False when there is none.
-    pub fn remove(&mut self, key: u64) -> bool {
-        let Some(slot) = self.slot(key) else { return false };
-        self.bury(slot);
+    /// Removes the vector of a row. False when there is none.
+    pub fn remove(&mut self, row: Row) -> bool {
+        if !self.contains(row) {
+            return false;
+        }
+        self.graph.nodes[row as usize].state = State::Dead;
+        self.live -= 1;
+        self.sweep.waiting.push(row);
         self.sweep_some();
         true
     }
 
-    /// Forgets a live node's key and marks the node dead.
-    pub(super) fn bury(&mut self, slot: u32) {
-        let node = &mut self.graph.nodes[slot as usize];
-        assert_eq!(node.state, State::Live);
-        node.state = State::Dead;
-        let hash = self.hasher.hash_one(node.key);
-        let entry = self.slots_by_key.find_entry(hash, |&other| other == slot);
-        entry.expect("a live node's key is known").remove();
-        self.sweep.waiting.push(slot);
-    }
-
     /// Goes on with the sweep, or begins one when it is time.
     pub(super) fn sweep_some(&mut self) {
-        if self.slots_by_key.is_empty() {
+        if self.live == 0 {
             self.clear();
             return;
         }

@@ -7,7 +7,7 @@
 
 use super::{
     error::Invalid,
-    graph::{Graph, Index, Scratch, State},
+    graph::{Graph, Index, Row, Scratch},
     kernels::prefetch,
     options::{EF_MAX, LINKS_BASE},
     quantize::Metric,
@@ -24,16 +24,14 @@ const ROWS_AHEAD: usize = 3;
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
-    /// Its key.
-    pub key: u64,
-    /// Its slot, and the place of its float32 row.
-    pub slot: u32,
+    /// Its row.
+    pub row: Row,
     /// Its distance from the query, as the metric defines it; of the codes, until ordered again.
     pub distance: f32,
 }
 
 impl Index {
-    /// The `k` nearest vectors whose key the filter accepts, nearest first; fewer when there are fewer.
+    /// The `k` nearest vectors whose row the filter accepts, nearest first; fewer when there are fewer.
     ///
     /// `ef` is how many candidates the search keeps, `k` at least; more find more of the true nearest
     /// ones, in proportionally more time.
@@ -47,7 +45,7 @@ impl Index {
         query: &[f32],
         k: usize,
         ef: usize,
-        mut filter: impl FnMut(u64) -> bool,
+        mut filter: impl FnMut(Row) -> bool,
     ) -> Result<Vec<Hit>, Invalid> {
         self.check_length(query)?;
         if k == 0 {
@@ -66,8 +64,7 @@ impl Index {
             self.scratch.pool.widen(ef);
             self.graph.walk(&mut self.scratch, 0);
             self.take_hits(k, &mut filter, &mut hits);
-            let has_seen_all =
-                !self.scratch.pool.is_full() && hits.len() == self.slots_by_key.len();
+            let has_seen_all = !self.scratch.pool.is_full() && hits.len() == self.live;
             if hits.len() == k || has_seen_all {
                 return Ok(hits);
             }
@@ -76,24 +73,22 @@ impl Index {
             }
             ef = (ef * WIDER).min(EF_MAX);
         }
-        let nodes = &self.graph.nodes;
-        self.graph.scan(&mut self.scratch, k, |slot| filter(nodes[slot as usize].key));
+        self.graph.scan(&mut self.scratch, k, &mut filter);
         self.take_hits(k, |_| true, &mut hits);
         Ok(hits)
     }
 
     /// The first `k` of the pool that are live and accepted.
-    fn take_hits(&self, k: usize, mut filter: impl FnMut(u64) -> bool, hits: &mut Vec<Hit>) {
+    fn take_hits(&self, k: usize, mut filter: impl FnMut(Row) -> bool, hits: &mut Vec<Hit>) {
         hits.clear();
         let own_term = match self.options.metric {
             Metric::Cosine | Metric::Euclidean => self.scratch.probe.terms.term,
             Metric::Dot => 0.0,
         };
         for found in self.scratch.pool.found() {
-            let node = &self.graph.nodes[found.slot() as usize];
-            if node.state == State::Live && filter(node.key) {
-                let distance = found.rank + own_term;
-                hits.push(Hit { key: node.key, slot: found.slot(), distance });
+            let row = found.slot();
+            if self.contains(row) && filter(row) {
+                hits.push(Hit { row, distance: found.rank + own_term });
                 if hits.len() == k {
                     return;
                 }
@@ -103,18 +98,17 @@ impl Index {
 
     /// Orders hits by the distance of float32 vectors and keeps the `k` nearest.
     ///
-    /// `rows` has the vector of each slot at `slot · dimensions`, as it was given to
-    /// [`insert`](Self::insert). The codes keep nearly all of the true nearest ones among twice as many hits, not
+    /// `vectors` has the vector of each row, as it was given to [`insert`](Self::insert). The codes keep nearly all of the true nearest ones among twice as many hits, not
     /// always in their order: ask [`search`](Self::search) for one and a half or two times `k`.
     ///
     /// # Errors
     ///
-    /// The query has another length, `k` is zero, or `rows` ends before a hit's row. The hits are then in
+    /// The query has another length, `k` is zero, or a hit's vector is not there. The hits are then in
     /// no order.
-    pub fn rerank(
+    pub fn rerank<'a>(
         &self,
         query: &[f32],
-        rows: &[f32],
+        vectors: impl Fn(Row) -> Option<&'a [f32]>,
         k: usize,
         hits: &mut Vec<Hit>,
     ) -> Result<(), Invalid> {
@@ -122,24 +116,25 @@ impl Index {
         if k == 0 {
             return Err(Invalid::ZeroK);
         }
-        let dimensions = self.options.dimensions;
-        let row = |slot: u32| {
-            let start = slot as usize * dimensions;
-            rows.get(start..start + dimensions).ok_or(Invalid::RowsEnd { slot })
+        let expected = self.options.dimensions;
+        let vector = |row: Row| match vectors(row) {
+            Some(vector) if vector.len() == expected => Ok(vector),
+            Some(vector) => Err(Invalid::Dimensions { given: vector.len(), expected }),
+            None => Err(Invalid::Missing { row }),
         };
         let exact = Exact::new(&self.graph, query);
-        // Rows lie far from each other: the next ones travel while one is compared.
+        // Vectors lie far from each other: the next ones travel while one is compared.
         for ahead in hits.iter().take(ROWS_AHEAD) {
-            prefetch(row(ahead.slot)?);
+            prefetch(vector(ahead.row)?);
         }
         for at in 0..hits.len() {
             if let Some(ahead) = hits.get(at + ROWS_AHEAD) {
-                prefetch(row(ahead.slot)?);
+                prefetch(vector(ahead.row)?);
             }
             let hit = &mut hits[at];
-            hit.distance = exact.distance(row(hit.slot)?).unwrap_or(hit.distance);
+            hit.distance = exact.distance(vector(hit.row)?).unwrap_or(hit.distance);
         }
-        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.key.cmp(&b.key)));
+        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row.cmp(&b.row)));
         hits.truncate(k);
         Ok(())
     }

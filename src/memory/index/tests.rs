@@ -36,12 +36,12 @@ fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
-/// An index with these vectors under the keys from zero.
+/// An index with these vectors in the rows from zero.
 fn filled(metric: Metric, vectors: &[Vec<f32>], seed: u64) -> Index {
     let options = IndexOptions { seed, ..IndexOptions::new(vectors[0].len(), metric) };
     let mut index = Index::new(options).expect("the options are well");
-    for (key, vector) in (0..).zip(vectors) {
-        index.insert(key, vector).expect("the vector is well");
+    for (row, vector) in (0..).zip(vectors) {
+        assert_eq!(index.insert(vector), Ok(row));
     }
     index
 }

@@ -10,7 +10,9 @@ use proptest::{
     collection::vec,
     prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+const ROWS_MAX: u32 = 130;
 
 /// Checks the invariants of the room's page.
 fn check(index: &Index) {
@@ -24,9 +26,7 @@ fn check(index: &Index) {
         }
         assert!(usize::from(node.level) <= LEVEL_MAX);
         assert_eq!(node.tower == NONE, node.level == 0);
-        if node.state == State::Live {
-            assert_eq!(index.slot(node.key), Some(slot));
-        }
+        assert_eq!(index.contains(slot), node.state == State::Live);
         for layer in 0..=usize::from(node.level) {
             let links = graph.links(slot, layer);
             let distinct: BTreeSet<_> = links.iter().collect();
@@ -60,20 +60,21 @@ fn check(index: &Index) {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Insert(u64, [i8; 3]),
-    Remove(u64),
-    /// Removes every key that leaves this remainder by three.
-    RemoveThird(u64),
+    Insert([i8; 3]),
+    /// Removes a row, if something is there.
+    Remove(Row),
+    /// Removes every row that leaves this remainder by three.
+    RemoveThird(Row),
     Search([i8; 3]),
 }
 
-/// Few keys and few values: keys come again, and vectors are often equal.
+/// Few rows and few values: rows are taken again, and vectors are often equal.
 fn step() -> impl Strategy<Value = Step> {
     let vector = || [-2_i8..3, -2_i8..3, 1_i8..3];
     prop_oneof![
-        12 => (0..200_u64, vector()).prop_map(|(key, vector)| Step::Insert(key, vector)),
-        4 => (0..200_u64).prop_map(Step::Remove),
-        1 => (0..3_u64).prop_map(Step::RemoveThird),
+        12 => vector().prop_map(Step::Insert),
+        8 => (0..ROWS_MAX).prop_map(Step::Remove),
+        1 => (0..3_u32).prop_map(Step::RemoveThird),
         2 => vector().prop_map(Step::Search),
     ]
 }
@@ -88,29 +89,27 @@ proptest! {
     #[test]
     fn invariants_hold_after_any_operations(steps in vec(step(), 1..500), seed in any::<u64>()) {
         let options = IndexOptions {
-            seed, ef_construction: 16, vectors_max: 260, ..IndexOptions::new(3, Metric::Cosine)
+            seed, ef_construction: 16, vectors_max: ROWS_MAX, ..IndexOptions::new(3, Metric::Cosine)
         };
         let mut index = Index::new(options).expect("the options are well");
-        let mut model = BTreeMap::new();
+        let mut model = BTreeSet::new();
         for (count, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Insert(key, vector) => {
-                    let slot = index.insert(key, &floats(vector)).expect("there is room");
-                    prop_assert_eq!(index.slot(key), Some(slot));
-                    model.insert(key, vector);
-                }
-                Step::Remove(key) => {
-                    prop_assert_eq!(index.remove(key), model.remove(&key).is_some());
-                }
-                Step::RemoveThird(third) => for key in 0..200 {
-                    if key % 3 == third {
-                        prop_assert_eq!(index.remove(key), model.remove(&key).is_some());
+                Step::Insert(vector) => match index.insert(&floats(vector)) {
+                    Ok(row) => prop_assert!(model.insert(row), "the row was taken"),
+                    Err(error) => {
+                        prop_assert_eq!(error, Invalid::Full { max: ROWS_MAX });
+                        prop_assert_eq!(model.len(), ROWS_MAX as usize);
                     }
+                },
+                Step::Remove(row) => prop_assert_eq!(index.remove(row), model.remove(&row)),
+                Step::RemoveThird(third) => for row in (third..ROWS_MAX).step_by(3) {
+                    prop_assert_eq!(index.remove(row), model.remove(&row));
                 },
                 Step::Search(query) => {
                     let hits = index.search(&floats(query), 5, 16, |_| true).expect("well");
                     prop_assert_eq!(hits.len(), model.len().min(5));
-                    prop_assert!(hits.iter().all(|hit| model.contains_key(&hit.key)));
+                    prop_assert!(hits.iter().all(|hit| model.contains(&hit.row)));
                 }
             }
             if count % 16 == 0 {
@@ -123,18 +122,20 @@ proptest! {
 }
 
 #[test]
-fn slots_of_removed_vectors_are_taken_again() {
+fn rows_of_removed_vectors_are_taken_again() {
     let mut random = Rng::with_seed(19);
     let all = vectors(&mut random, 1000, 8);
     let mut index = filled(Metric::Cosine, &all, 19);
+    let mut rows: Vec<Row> = (0..1000).collect();
     for round in 0..5_000 {
-        let key = random.u64(..1000);
-        index.insert(key, &all[random.usize(..1000)]).expect("the vector is well");
+        let at = random.usize(..1000);
+        assert!(index.remove(rows[at]));
+        rows[at] = index.insert(&all[random.usize(..1000)]).expect("the vector is well");
         let stats = index.stats();
         // At most what waits when a sweep begins, and as many that die while it goes on.
-        let dead_max = 2 * (stats.slots / 10).max(DEAD_LEAST) + 2;
+        let dead_max = 2 * (stats.rows / 10).max(DEAD_LEAST) + 2;
         assert!(stats.dead <= dead_max, "round {round}: {} dead", stats.dead);
-        assert!(stats.slots <= 1000 + 2 * dead_max, "round {round}: {} slots", stats.slots);
+        assert!(stats.rows <= 1000 + 2 * dead_max, "round {round}: {} rows", stats.rows);
     }
     check(&index);
 }
@@ -145,14 +146,14 @@ fn an_index_that_was_emptied_begins_anew() {
     let all = vectors(&mut random, 300, 8);
     let mut index = filled(Metric::Cosine, &all, 23);
     let empty = Index::new(IndexOptions::new(8, Metric::Cosine)).expect("well").stats();
-    for key in 0..300 {
-        assert!(index.remove(key));
-        assert!(!index.remove(key));
+    for row in 0..300 {
+        assert!(index.remove(row));
+        assert!(!index.remove(row));
     }
     check(&index);
     let stats = index.stats();
-    assert_eq!((stats.live, stats.dead, stats.slots), (empty.live, empty.dead, empty.slots));
-    assert_eq!(index.insert(1, &all[0]), Ok(0));
+    assert_eq!((stats.live, stats.dead, stats.rows), (empty.live, empty.dead, empty.rows));
+    assert_eq!(index.insert(&all[0]), Ok(0));
     check(&index);
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn index(metric: Metric) -> Index {
     let mut index = Index::new(IndexOptions::new(3, metric)).expect("the options are well");
-    index.insert(7, &[1.0, 2.0, 3.0]).expect("the vector is well");
+    assert_eq!(index.insert(&[1.0, 2.0, 3.0]), Ok(0));
     index
 }
 
@@ -22,21 +22,19 @@ fn vectors_that_are_no_vectors_are_refused() {
         (&[0.0, -0.0, 0.0], Invalid::ZeroNorm),
     ];
     for (vector, error) in cases {
-        // Under a new key, and under one that must keep its vector.
-        assert_eq!(index.insert(8, vector), Err(error));
-        assert_eq!(index.insert(7, vector), Err(error));
+        assert_eq!(index.insert(vector), Err(error));
         assert_eq!(index.search(vector, 1, 10, |_| true), Err(error));
     }
     assert_eq!(index.stats(), before);
     let hits = index.search(&[1.0, 2.0, 3.0], 2, 10, |_| true).expect("the query is well");
-    assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [7]);
+    assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0]);
 }
 
 #[test]
 fn zero_is_a_vector_where_lengths_count() {
     for metric in [Metric::Euclidean, Metric::Dot] {
         let mut index = index(metric);
-        index.insert(8, &[0.0; 3]).expect("zero is a point");
+        index.insert(&[0.0; 3]).expect("zero is a point");
         let hits = index.search(&[0.0; 3], 2, 10, |_| true).expect("zero is a query");
         assert_eq!(hits.len(), 2, "{metric:?}");
     }
@@ -54,8 +52,10 @@ fn k_of_zero_and_searches_that_are_too_wide_are_refused() {
     assert_eq!(index.search(&query, 1, wide, |_| true), Err(error));
     let mut hits = index.search(&query, EF_MAX, 0, |_| true).expect("ef is k at least");
     assert_eq!(hits.len(), 1);
-    assert_eq!(index.rerank(&query, &[1.0; 3], 0, &mut hits), Err(Invalid::ZeroK));
-    assert_eq!(index.rerank(&query, &[1.0; 2], 1, &mut hits), Err(Invalid::RowsEnd { slot: 0 }));
+    assert_eq!(index.rerank(&query, |_| Some(&query[..]), 0, &mut hits), Err(Invalid::ZeroK));
+    let error = Invalid::Dimensions { given: 2, expected: 3 };
+    assert_eq!(index.rerank(&query, |_| Some(&query[..2]), 1, &mut hits), Err(error));
+    assert_eq!(index.rerank(&query, |_| None, 1, &mut hits), Err(Invalid::Missing { row: 0 }));
 }
 
 #[test]
@@ -77,13 +77,13 @@ fn options_out_of_range_are_refused() {
 fn a_full_partition_refuses_until_something_goes() {
     let options = IndexOptions { vectors_max: 40, ..IndexOptions::new(3, Metric::Euclidean) };
     let mut index = Index::new(options).expect("the options are well");
-    for key in 0..40 {
-        index.insert(key, &[key as f32, 1.0, 0.0]).expect("there is room");
+    for key in 0..40_u32 {
+        index.insert(&[key as f32, 1.0, 0.0]).expect("there is room");
     }
-    assert_eq!(index.insert(40, &[0.0; 3]), Err(Invalid::Full { max: 40 }));
+    assert_eq!(index.insert(&[0.0; 3]), Err(Invalid::Full { max: 40 }));
     assert!(index.remove(3));
-    assert_eq!(index.insert(40, &[40.0, 1.0, 0.0]), Ok(3));
-    assert_eq!(index.insert(41, &[0.0; 3]), Err(Invalid::Full { max: 40 }));
+    assert_eq!(index.insert(&[40.0, 1.0, 0.0]), Ok(3));
+    assert_eq!(index.insert(&[0.0; 3]), Err(Invalid::Full { max: 40 }));
     let hits = index.search(&[39.8, 1.0, 0.0], 3, 10, |_| true).expect("the query is well");
-    assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [40, 39, 38]);
+    assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [3, 39, 38]);
 }

@@ -1,6 +1,7 @@
 //! What is found, against comparing with all.
 
 use super::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 const K: usize = 10;
 
@@ -8,17 +9,12 @@ const K: usize = 10;
 /// vectors may stand for each other.
 fn recall(
     index: &mut Index,
-    stored: &[(u64, Vec<f32>)],
+    stored: &[(Row, Vec<f32>)],
     queries: &[Vec<f32>],
     metric: Metric,
     ef: usize,
 ) -> f64 {
-    let slots = index.stats().slots;
-    let mut rows = vec![0.0; slots * queries[0].len()];
-    for (key, vector) in stored {
-        let slot = index.slot(*key).expect("a stored key has a slot") as usize;
-        rows[slot * vector.len()..][..vector.len()].copy_from_slice(vector);
-    }
+    let by_row: BTreeMap<Row, &[f32]> = stored.iter().map(|(row, v)| (*row, &v[..])).collect();
     let k = K.min(stored.len());
     let mut found = 0;
     for query in queries {
@@ -27,19 +23,19 @@ fn recall(
         truth.sort_unstable_by(f64::total_cmp);
         let mut hits = index.search(query, 2 * K, ef, |_| true).expect("the query is well");
         assert_eq!(hits.len(), (2 * K).min(stored.len()), "fewer hits than there are vectors");
-        index.rerank(query, &rows, K, &mut hits).expect("all rows are there");
+        index
+            .rerank(query, |row| by_row.get(&row).copied(), K, &mut hits)
+            .expect("all rows are there");
         assert!(hits.is_sorted_by(|a, b| a.distance <= b.distance));
-        let mut keys: Vec<_> = hits.iter().map(|hit| hit.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        assert_eq!(keys.len(), hits.len(), "a key was found twice");
+        let rows: BTreeSet<_> = hits.iter().map(|hit| hit.row).collect();
+        assert_eq!(rows.len(), hits.len(), "a row was found twice");
         let limit = truth[k - 1] + 1e-5 * (1.0 + truth[k - 1].abs());
         found += hits.iter().filter(|hit| f64::from(hit.distance) <= limit).count();
     }
     found as f64 / (k * queries.len()) as f64
 }
 
-fn keyed(vectors: Vec<Vec<f32>>) -> Vec<(u64, Vec<f32>)> {
+fn numbered(vectors: Vec<Vec<f32>>) -> Vec<(Row, Vec<f32>)> {
     (0..).zip(vectors).collect()
 }
 
@@ -51,7 +47,7 @@ fn nearly_all_true_neighbours_are_found_in_any_dimension() {
             let mut all = vectors(&mut random, 2050, dimensions);
             let queries = all.split_off(2000);
             let mut index = filled(metric, &all, seed);
-            let recall = recall(&mut index, &keyed(all), &queries, metric, 100);
+            let recall = recall(&mut index, &numbered(all), &queries, metric, 100);
             println!("{metric:?}, {dimensions} dimensions: {recall:.3}");
             assert!(recall >= 0.97, "{metric:?}, {dimensions} dimensions, seed {seed}: {recall}");
         }
@@ -64,7 +60,7 @@ fn the_dot_product_works_for_vectors_of_like_length() {
     let mut all = vectors(&mut random, 2050, 64);
     let queries = all.split_off(2000);
     let mut index = filled(Metric::Dot, &all, 3);
-    let recall = recall(&mut index, &keyed(all), &queries, Metric::Dot, 100);
+    let recall = recall(&mut index, &numbered(all), &queries, Metric::Dot, 100);
     println!("dot product: {recall:.3}");
     assert!(recall >= 0.9, "{recall}");
 }
@@ -75,7 +71,7 @@ fn tiny_sets_are_found_whole() {
     for count in 1..40 {
         let all = vectors(&mut random, count, 8);
         let mut index = filled(Metric::Euclidean, &all, 5);
-        let recall = recall(&mut index, &keyed(all.clone()), &all, Metric::Euclidean, 50);
+        let recall = recall(&mut index, &numbered(all.clone()), &all, Metric::Euclidean, 50);
         assert_eq!(recall, 1.0, "{count} vectors");
     }
     let mut empty = Index::new(IndexOptions::new(8, Metric::Cosine)).expect("well");
@@ -103,7 +99,7 @@ fn many_copies_of_some_vectors_do_not_hide_the_others() {
         }
         random.shuffle(&mut all);
         let mut index = filled(Metric::Cosine, &all, 11);
-        let recall = recall(&mut index, &keyed(all), &queries, Metric::Cosine, 100);
+        let recall = recall(&mut index, &numbered(all), &queries, Metric::Cosine, 100);
         println!("{copies} copies: {recall:.3}");
         assert!(recall >= 0.95, "{copies} copies: {recall}");
     }
@@ -116,19 +112,11 @@ fn recall_stays_when_most_vectors_are_replaced_or_removed() {
     let queries = pool.split_off(5000);
     let fresh = pool.split_off(2000);
     let mut index = filled(Metric::Cosine, &pool, 13);
-    let mut stored = keyed(pool);
-    let mut next_key = 2000;
+    let mut stored = numbered(pool);
     for vector in fresh {
         let at = random.usize(..stored.len());
-        if random.bool() {
-            index.insert(stored[at].0, &vector).expect("the vector is well");
-            stored[at].1 = vector;
-        } else {
-            assert!(index.remove(stored.swap_remove(at).0));
-            index.insert(next_key, &vector).expect("the vector is well");
-            stored.push((next_key, vector));
-            next_key += 1;
-        }
+        assert!(index.remove(stored[at].0));
+        stored[at] = (index.insert(&vector).expect("the vector is well"), vector);
     }
     let after_churn = recall(&mut index, &stored, &queries, Metric::Cosine, 100);
     while stored.len() > 300 {
@@ -151,10 +139,10 @@ fn filtered_searches_find_what_the_filter_accepts() {
         let mut found = 0;
         let mut wanted = 0;
         for query in all.iter().step_by(100) {
-            let accepts = |key: u64| key % part == part - 1;
+            let accepts = |row: Row| row % part == part - 1;
             let hits = index.search(query, K, 50, accepts).expect("the query is well");
-            assert!(hits.iter().all(|hit| accepts(hit.key)));
-            let accepted = (0..).zip(&all).filter(|(key, _)| accepts(*key));
+            assert!(hits.iter().all(|hit| accepts(hit.row)));
+            let accepted = (0..).zip(&all).filter(|(row, _)| accepts(*row));
             let mut truth: Vec<f64> =
                 accepted.map(|(_, vector)| distance(Metric::Euclidean, query, vector)).collect();
             truth.sort_unstable_by(f64::total_cmp);
@@ -173,11 +161,12 @@ fn vectors_whose_squares_float32_cannot_hold_are_ordered_by_their_codes() {
     for size in [1e-30_f32, 1e17] {
         let all = [[1.0, 0.0, 0.2], [0.6, 0.8, 0.1], [0.0, 1.0, 0.3]];
         let all: Vec<Vec<f32>> = all.iter().map(|v| v.iter().map(|x| x * size).collect()).collect();
-        let rows = all.concat();
         let mut index = filled(Metric::Cosine, &all, 1);
         let mut hits = index.search(&all[0], 3, 10, |_| true).expect("the query is well");
-        index.rerank(&all[0], &rows, 3, &mut hits).expect("all rows are there");
-        assert_eq!(hits.iter().map(|hit| hit.key).collect::<Vec<_>>(), [0, 1, 2], "{size}");
+        index
+            .rerank(&all[0], |row| Some(&all[row as usize][..]), 3, &mut hits)
+            .expect("all rows are there");
+        assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0, 1, 2], "{size}");
         assert!(hits[0].distance.abs() < 1e-6 && hits[2].distance > 0.5, "{hits:?}");
     }
 }
