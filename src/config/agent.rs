@@ -70,7 +70,7 @@ pub(super) fn build(draft: &Draft) -> Result<AgentType, Vec<Trouble>> {
             trouble(&["command"], problem.to_owned());
             None
         }
-        Some("exec") => draft.value("command").map(|list| AgentKind::Exec { command: words(list) }),
+        Some("exec") => draft.field("command").map(|command| AgentKind::Exec { command }),
         Some(other) => {
             if has_command {
                 let problem =
@@ -112,13 +112,6 @@ pub(super) fn build(draft: &Draft) -> Result<AgentType, Vec<Trouble>> {
     }
 }
 
-fn words(command: &Value) -> Vec<String> {
-    match command {
-        Value::List(words) => words.iter().map(Field::from_value).collect(),
-        other => unreachable!("the rule let {other:?} through as a command"),
-    }
-}
-
 /// The values of an agent type in the order of the table; `None` where the kind has no such key.
 pub(super) fn values(agent: &AgentType) -> Vec<Option<Value>> {
     let (kind, command) = match &agent.kind {
@@ -134,6 +127,6 @@ pub(super) fn values(agent: &AgentType) -> Vec<Option<Value>> {
         Some(agent.max_tasks.to_value()),
         Some(agent.idle_timeout_ms.to_value()),
         Some(agent.warmup_delay_ms.to_value()),
-        command.map(|words| Value::List(words.iter().map(Field::to_value).collect())),
+        command.map(Field::to_value),
     ]
 }

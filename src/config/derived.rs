@@ -1,6 +1,7 @@
 //! What follows from a configuration: where the node listens, and what it needs of the machine.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use super::model::{AgentKind, Config};
 
@@ -38,6 +39,14 @@ impl Config {
             None => {
                 Listen { rpc: self.server.rpc_address, http: self.server.http_address, peers: None }
             }
+        }
+    }
+
+    /// The folder of pattern memory.
+    pub fn memory_folder(&self) -> PathBuf {
+        match &self.memory.folder {
+            Some(folder) => PathBuf::from(folder),
+            None => Path::new(&self.log.folder).join("memory"),
         }
     }
 

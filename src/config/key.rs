@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{ClusterStart, CoreSet, DropPolicy, Realtime, Spin};
+use super::model::{ClusterStart, CoreSet, DropPolicy, Embedder, Realtime, Spin};
+use crate::wire::memory::Metric;
 
 /// The highest processor number that a core list may name: the kernel's affinity calls carry
 /// 1,024 processors.
@@ -48,6 +49,8 @@ pub enum Preset {
     Integer(u32),
     /// A text.
     Text(&'static str),
+    /// A list without words.
+    NoWords,
     /// No value: the key may be left out, or its entry's other keys say whether it must be given.
     Absent,
     /// No value either; where an entry is shown without it, this is shown as a comment.
@@ -60,6 +63,7 @@ impl Preset {
         match self {
             Self::Integer(number) => Some(Value::Integer(number.into())),
             Self::Text(text) => Some(Value::Text(text.to_owned())),
+            Self::NoWords => Some(Value::List(Vec::new())),
             Self::Absent | Self::Example(_) => None,
         }
     }
@@ -151,6 +155,8 @@ pub enum Rule {
     OneOf(&'static [&'static str]),
     /// A program and its arguments.
     Command,
+    /// A program and its arguments, or nothing.
+    OptionalCommand,
 }
 
 impl Rule {
@@ -187,6 +193,10 @@ impl Rule {
             Self::Command => {
                 format!("a list of 1 to {COMMAND_WORDS_MAX} strings: a program and its arguments")
             }
+            Self::OptionalCommand => format!(
+                "a list of up to {COMMAND_WORDS_MAX} strings: a program and its arguments, or [] \
+                 for none"
+            ),
         }
     }
 
@@ -210,7 +220,8 @@ impl Rule {
             (Self::Path | Self::OptionalPath, Value::Text(text)) => path(text),
             (Self::Name, Value::Text(text)) => name(text),
             (Self::OneOf(words), Value::Text(text)) => one_of(text, words),
-            (Self::Command, Value::List(items)) => command(items),
+            (Self::OptionalCommand, Value::List(items)) if items.is_empty() => Ok(()),
+            (Self::Command | Self::OptionalCommand, Value::List(items)) => command(items),
             _ => Err(self.wrong_type(value.kind())),
         }
     }
@@ -235,7 +246,7 @@ impl Rule {
             | Self::OptionalPath
             | Self::Name
             | Self::OneOf(_) => "a string",
-            Self::Command => "a list of strings",
+            Self::Command | Self::OptionalCommand => "a list of strings",
         };
         format!("must be {expected}, not {found}")
     }
@@ -448,6 +459,42 @@ impl Field for DropPolicy {
 
     fn to_value(&self) -> Value {
         Value::Text(Self::NAMES[*self as usize].to_owned())
+    }
+}
+
+impl Field for Metric {
+    fn from_value(value: &Value) -> Self {
+        Self::from_name(&String::from_value(value)).expect("the rule knows the names")
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.name().to_owned())
+    }
+}
+
+impl Field for Embedder {
+    fn from_value(value: &Value) -> Self {
+        let name = String::from_value(value);
+        let place = Self::NAMES.iter().position(|known| *known == name);
+        Self::ALL[place.expect("the rule knows the names")]
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(Self::NAMES[*self as usize].to_owned())
+    }
+}
+
+/// The words of a command; none where there is no command.
+impl Field for Vec<String> {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::List(words) => words.iter().map(Field::from_value).collect(),
+            other => unreachable!("the rule let {other:?} through as a command"),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(Field::to_value).collect())
     }
 }
 

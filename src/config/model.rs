@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::wire::memory::Metric;
+
 /// A whole tuning file, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -17,6 +19,8 @@ pub struct Config {
     pub tasks: Tasks,
     /// The durable log.
     pub log: Log,
+    /// Pattern memory.
+    pub memory: Memory,
     /// Listeners and their limits.
     pub server: Server,
     /// This node's part in a cluster.
@@ -180,6 +184,49 @@ pub enum Realtime {
     Auto,
     /// Never.
     Off,
+}
+
+/// Pattern memory: vectors, and what is kept with them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// Numbers of each vector.
+    pub dimension: usize,
+    /// What near means.
+    pub metric: Metric,
+    /// Candidates that a search keeps when its caller names no `ef`.
+    pub ef_search: usize,
+    /// Candidates that an insertion weighs.
+    pub ef_construction: usize,
+    /// The folder that it lies in; `None`: the folder `memory` in that of the log.
+    pub folder: Option<String>,
+    /// Vectors that the node keeps.
+    pub max_vectors: usize,
+    /// What makes a vector of a text.
+    pub embedder: Embedder,
+    /// Program and arguments of an embedder that is a child process; else no words.
+    pub embedder_command: Vec<String>,
+    /// How long an embedder may take for one request, milliseconds.
+    pub embedder_timeout_ms: u64,
+    /// Texts that may wait for an embedder that is a child process.
+    pub embedder_queue: usize,
+}
+
+/// What makes a vector of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embedder {
+    /// Nothing: who stores or searches sends a vector.
+    None,
+    /// Words and pieces of words, counted: it finds what shares words, and knows no meaning.
+    Lexical,
+    /// A child process.
+    Exec,
+}
+
+impl Embedder {
+    /// All of them, in the order of [`Embedder::NAMES`].
+    pub const ALL: [Self; 3] = [Self::None, Self::Lexical, Self::Exec];
+    /// The names that users write.
+    pub const NAMES: [&str; 3] = ["none", "lexical", "exec"];
 }
 
 /// Listeners and their limits.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::model::{ClusterStart, Config, CoreSet};
+use super::model::{ClusterStart, Config, CoreSet, Embedder};
 
 /// Nodes that may begin a cluster together: so many may vote.
 const FOUNDERS_MAX: usize = 7;
@@ -122,6 +122,25 @@ pub(super) static RELATIONS: &[Relation] = &[
                     SEGMENTS_MIN * segment
                 )
             })
+        },
+    },
+    Relation {
+        keys: &[("memory", "embedder_command"), ("memory", "embedder")],
+        broken: |config| {
+            let memory = &config.memory;
+            match (memory.embedder, memory.embedder_command.is_empty()) {
+                (Embedder::Exec, true) => Some(
+                    "the embedder \"exec\" (memory.embedder) has no program \
+                     (memory.embedder_command); allowed: a program and its arguments"
+                        .to_owned(),
+                ),
+                (Embedder::None | Embedder::Lexical, false) => Some(
+                    "only the embedder \"exec\" (memory.embedder) has a program \
+                     (memory.embedder_command); allowed: []"
+                        .to_owned(),
+                ),
+                _ => None,
+            }
         },
     },
     Relation {

@@ -3,7 +3,9 @@
 //! A field of the model without a row does not compile, and neither does a row without a field.
 
 use super::key::{Field, Key, Preset, Rule, Section, Value};
-use super::model::{Agents, Cluster, Config, Cores, DropPolicy, Log, Mesh, Runtime, Server, Tasks};
+use super::model::{
+    Agents, Cluster, Config, Cores, DropPolicy, Embedder, Log, Memory, Mesh, Runtime, Server, Tasks,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -58,7 +60,7 @@ const fn power(min: u64, max: u64, unit: &'static str) -> Rule {
     Rule::PowerOfTwo { min, max, unit }
 }
 
-use Preset::{Absent, Example, Integer as Int, Text};
+use Preset::{Absent, Example, Integer as Int, NoWords, Text};
 
 tuning_table! {
     cores: Cores, "Which cores do what. \"auto\" takes the cores that this process may run on." {
@@ -224,6 +226,52 @@ tuning_table! {
              CAP_SYS_NICE).",
             "With it the thread interrupts agents for some microseconds a write; without it, busy \
              cores delay every write by about 4 milliseconds.";
+    }
+    memory: Memory, "Pattern memory: what agents learned, as vectors, and which of them are nearest \
+                     to a query." {
+        dimension = "dimension", number(2, 4096, "numbers"), Int(384),
+            "Numbers of each vector: as many as the model gives that makes them. It stays when \
+             something is stored.",
+            "Memory and time in proportion: about one byte a number for each vector in memory, \
+             five on disk.";
+        metric = "metric", Rule::OneOf(&["cosine", "euclidean", "dot"]), Text("cosine"),
+            "What near means: the angle between two vectors, the distance of two points, or the \
+             dot product. It stays when something is stored.",
+            "Nothing; \"dot\" finds less where vectors are of very different lengths.";
+        ef_search = "ef_search", number(1, 4096, "candidates"), Int(50),
+            "Candidates that a search keeps when its caller names no `ef`; never fewer than the hits \
+             that it asks for.",
+            "More find more of the true nearest, and each search takes longer in proportion.";
+        ef_construction = "ef_construction", number(16, 4096, "candidates"), Int(200),
+            "Candidates that are weighed when a vector gets its neighbours.",
+            "More make searches find more, and each insertion takes longer in proportion.";
+        folder = "folder", Rule::OptionalPath, Text(""),
+            "The folder of the memory, made when it is not there; a node has it alone. \"\": the \
+             folder `memory` in `log.folder`.",
+            "Its disk's time for one synced write is what an acknowledgement waits for.";
+        max_vectors = "max_vectors", number(1, 1_000_000_000, "vectors"), Int(1_000_000),
+            "Vectors that the node keeps; beyond them what would add one is refused with \
+             backpressure.",
+            "Memory of each vector that is there: at 384 numbers about 550 bytes; nothing for those \
+             that are not.";
+        embedder = "embedder", Rule::OneOf(&Embedder::NAMES), Text("lexical"),
+            "What makes a vector of a text: \"none\" takes vectors only, \"lexical\" counts words and \
+             pieces of words, so that texts are near which share words, whatever they mean, \
+             \"exec\" asks a child process, such as one with a sentence model.",
+            "Vectors of different embedders cannot be compared: after a change store again what \
+             was stored by text.";
+        embedder_command = "embedder_command", Rule::OptionalCommand, NoWords,
+            "The program of the \"exec\" embedder and its arguments; for no other.",
+            "A process with three pipes, and the memory of its model.";
+        embedder_timeout_ms = "embedder_timeout_ms", number(1, 600_000, "milliseconds"), Int(10_000),
+            "How long the \"exec\" embedder may take for one request, from its first line after a \
+             start on; then it is ended and started again.",
+            "Longer leaves clients longer with an embedder that hangs; shorter ends one that is \
+             only slow.";
+        embedder_queue = "embedder_queue", number(1, 100_000, "texts"), Int(1024),
+            "Texts that may wait for the \"exec\" embedder; beyond them the client is told \
+             backpressure.",
+            "Memory of each text that waits, and time: the last one waits for all before it.";
     }
     server: Server, "Listeners and their limits." {
         rpc_address = "rpc_address", Rule::Address, Text("127.0.0.1:7450"),

@@ -197,6 +197,17 @@ mod values {
     }
 
     #[test]
+    fn pattern_memory_lies_in_the_folder_of_the_log_or_where_it_is_told() {
+        let folder = |text: &str| valid(text).memory_folder();
+        assert_eq!(folder("[log]\nfolder = \"data-1\""), Path::new("data-1/memory"));
+        assert_eq!(folder("[memory]\nfolder = \"/srv/m\""), Path::new("/srv/m"));
+        let config = valid("[memory]\nembedder = \"exec\"\nembedder_command = [\"e\", \"x\"]");
+        assert_eq!(config.memory.embedder, Embedder::Exec);
+        assert_eq!(config.memory.embedder_command, ["e", "x"]);
+        assert_eq!(Config::default().memory.embedder, Embedder::Lexical);
+    }
+
+    #[test]
     fn the_machine_needs_grow_with_the_executors() {
         let config = valid("[runtime]\nio_memory_kib = 65\n[server]\nmax_connections = 10");
         // 65 KiB is rounded up to 17 pages, registered with three rings.
@@ -292,7 +303,9 @@ mod printing {
         let cluster = "[cluster]\nnode = 7\nstart = \"join\"\nsecret_file = \"a b\"\n\
                        [[node]]\nid = 7\npeers = \"[::1]:1\"\nrpc = \"127.0.0.1:2\"\n\
                        http = \"127.0.0.1:3\"";
-        for text in ["", "agent = []", exec, cores, cluster] {
+        let memory = "[memory]\nmetric = \"dot\"\nfolder = \"a\"\nembedder = \"exec\"\n\
+                      embedder_command = [\"python3\", \"embed.py\"]";
+        for text in ["", "agent = []", exec, cores, cluster, memory] {
             let config = valid(text);
             assert_eq!(valid(&config.print_toml()), config, "{text}");
         }

@@ -137,6 +137,8 @@ fn values_that_contradict_each_other_are_refused_at_the_key_that_was_written() {
     assert_eq!(blamed("[log]\nblock_kib = 16_385"), "log.block_kib");
     assert_eq!(blamed("[log]\nkeep_mib = 255"), "log.keep_mib");
     assert_eq!(blamed("[log]\nsegment_mib = 129"), "log.segment_mib");
+    assert_eq!(blamed("[memory]\nembedder = \"exec\""), "memory.embedder");
+    assert_eq!(blamed("[memory]\nembedder_command = [\"a\"]"), "memory.embedder_command");
     valid("[log]\nsegment_mib = 6\nkeep_mib = 24\nblock_kib = 1536");
     let crowded = "[cores]\nworkers = [0]\n[agents]\nmax_per_core = 10";
     assert_eq!(blamed(crowded), "agents.max_per_core");
