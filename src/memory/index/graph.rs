@@ -3,15 +3,14 @@
 use super::{
     error::Invalid,
     kernels::{Kernels, Line, prefetch},
-    marks::Marks,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
-    pool::Pool,
-    prune::Work,
     quantize::{Metric, Probe, Terms},
     remove::Sweep,
     rows::{BaseLinks, NONE, Rows},
+    steps::{Budget, Generations, Scratch, Scratches},
 };
 use fastrand::Rng;
+use std::sync::Weak;
 
 /// Places of a walk on the upper layers: with one alone, a query between far clusters may come down in the
 /// wrong one and not get out again.
@@ -21,6 +20,8 @@ const DESCENT_WIDTH: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Free,
+    /// Its insertion is open: not found yet, but walked through and linked to.
+    Coming,
     Live,
     /// Removed: not found any more, but walked through until a sweep has taken all links to it.
     Dead,
@@ -47,8 +48,11 @@ pub type Row = u32;
 pub struct Index {
     pub(super) options: IndexOptions,
     pub(super) graph: Graph,
-    pub(super) scratch: Scratch,
+    pub(super) scratches: Scratches,
+    pub(super) generations: Generations,
     pub(super) live: usize,
+    /// Rows whose insertions are open, or were dropped when the second is gone.
+    pub(super) coming: Vec<(Row, Weak<()>)>,
     pub(super) levels: Rng,
     pub(super) sweep: Sweep,
 }
@@ -63,18 +67,15 @@ pub(super) struct Graph {
     pub(super) towers: Vec<Tower>,
     pub(super) towers_free: Vec<u32>,
     pub(super) nodes: Vec<Node>,
-    /// A node of the highest level.
+    /// A node whose level no live node exceeds.
     pub(super) entry: Option<u32>,
 }
 
-/// What one operation needs and the next one uses again.
-pub(super) struct Scratch {
-    pub(super) probe: Probe,
-    /// Another code, while links are chosen.
-    pub(super) other: Probe,
-    pub(super) pool: Pool,
-    pub(super) marks: Marks,
-    pub(super) work: Work,
+/// How far a way down the layers has come.
+pub(super) struct Descent {
+    layer: usize,
+    /// Not walked any more.
+    end: usize,
 }
 
 /// How large a partition is.
@@ -112,17 +113,12 @@ impl Index {
             nodes: Vec::new(),
             entry: None,
         };
-        let scratch = Scratch {
-            probe: Probe::new(lines),
-            other: Probe::new(lines),
-            pool: Pool::default(),
-            marks: Marks::default(),
-            work: Work::default(),
-        };
         Ok(Self {
             graph,
-            scratch,
+            scratches: Scratches::new(lines),
+            generations: Generations::default(),
             live: 0,
+            coming: Vec::new(),
             levels: Rng::with_seed(options.seed),
             sweep: Sweep::default(),
             options,
@@ -136,7 +132,10 @@ impl Index {
             live: self.live,
             dead: self.sweep.dead(),
             rows: graph.nodes.len(),
-            bytes: graph.bytes() + self.scratch.marks.bytes() + self.sweep.bytes(),
+            bytes: graph.bytes()
+                + self.scratches.bytes()
+                + self.generations.bytes()
+                + self.sweep.bytes(),
             kernels: graph.kernels.name,
         }
     }
@@ -158,7 +157,11 @@ impl Graph {
     pub(super) fn links(&self, slot: u32, layer: usize) -> &[u32] {
         let links = match layer {
             0 => &self.base.get(slot)[0].0[..],
-            _ => &self.towers[self.nodes[slot as usize].tower as usize][layer - 1],
+            // A free node has none: an open operation may still name it.
+            _ => match self.towers.get(self.nodes[slot as usize].tower as usize) {
+                Some(tower) => &tower[layer - 1][..],
+                None => &[],
+            },
         };
         let length = links.iter().position(|&link| link == NONE).unwrap_or(links.len());
         &links[..length]
@@ -182,6 +185,11 @@ impl Graph {
 
     pub(super) fn is_live(&self, slot: u32) -> bool {
         self.nodes[slot as usize].state == State::Live
+    }
+
+    /// Whether a new link may lead to a node.
+    pub(super) fn is_linkable(&self, slot: u32) -> bool {
+        matches!(self.nodes[slot as usize].state, State::Live | State::Coming)
     }
 
     pub(super) fn level(&self, slot: u32) -> usize {
@@ -209,15 +217,22 @@ impl Graph {
         ranks[0]
     }
 
-    /// Fills the pool with the nodes of a layer nearest to the probe, from what the pool has to begin with.
-    ///
-    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were.
-    pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize) {
-        let Scratch { probe, pool, marks, .. } = scratch;
+    /// Begins a walk from what the pool has.
+    pub(super) fn begin_walk(&self, scratch: &mut Scratch, width: usize) {
+        let Scratch { pool, marks, .. } = scratch;
+        pool.widen(width);
         marks.begin(self.nodes.len());
         for found in pool.found() {
             marks.first_visit(found.slot());
         }
+    }
+
+    /// Fills the pool with the nodes of a layer nearest to the probe. False when the budget ended before.
+    ///
+    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. The
+    /// marks are large enough for all nodes.
+    pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize, budget: &mut Budget) -> bool {
+        let Scratch { probe, pool, marks, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
         let mut fresh = [0; LINKS_BASE];
         while let Some(slot) = pool.expand() {
@@ -240,29 +255,46 @@ impl Graph {
                     self.base.prefetch(slot);
                 }
             }
+            budget.spend(1 + count);
+            if budget.is_spent() {
+                return false;
+            }
         }
+        true
     }
 
-    /// Goes from the entry down to the layer above `layer`, always to the nearest nodes; leaves them in the pool.
-    pub(super) fn descend(&self, scratch: &mut Scratch, layer: usize) {
+    /// Begins at the entry; the descent ends above `layer`.
+    pub(super) fn begin_descent(&self, scratch: &mut Scratch, layer: usize) -> Descent {
         scratch.pool.begin(1);
-        let Some(entry) = self.entry else { return };
-        let rank = self.rank(&scratch.probe, entry);
-        scratch.pool.offer(rank, entry);
-        for above in (layer + 1..=self.level(entry)).rev() {
-            scratch.pool.widen(DESCENT_WIDTH);
-            self.walk(scratch, above);
+        let top = self.entry.map(|entry| {
+            scratch.pool.offer(self.rank(&scratch.probe, entry), entry);
+            self.level(entry)
+        });
+        let descent = Descent { layer: top.unwrap_or(0).max(layer), end: layer };
+        if descent.layer > layer {
+            self.begin_walk(scratch, DESCENT_WIDTH);
         }
+        descent
     }
 
-    pub(super) fn clear(&mut self) {
-        self.codes.clear();
-        self.base.clear();
-        self.terms.clear();
-        self.towers.clear();
-        self.towers_free.clear();
-        self.nodes.clear();
-        self.entry = None;
+    /// Goes down layer by layer, always to the nearest nodes, and leaves them in the pool. False when the
+    /// budget ended before.
+    pub(super) fn descend(
+        &self,
+        scratch: &mut Scratch,
+        descent: &mut Descent,
+        budget: &mut Budget,
+    ) -> bool {
+        while descent.layer > descent.end {
+            if !self.walk(scratch, descent.layer, budget) {
+                return false;
+            }
+            descent.layer -= 1;
+            if descent.layer > descent.end {
+                self.begin_walk(scratch, DESCENT_WIDTH);
+            }
+        }
+        true
     }
 
     fn bytes(&self) -> usize {

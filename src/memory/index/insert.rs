@@ -1,17 +1,48 @@
 //! A vector comes in.
 //!
-//! An insertion walks each layer once with `ef_construction` and then touches the links of at most 32
+//! An insertion walks each layer once with `ef_construction` and then touches the links of at most 24
 //! neighbours: its time is bounded by the options, not by the number of vectors, but for the walk's
-//! length, which grows with its logarithm.
+//! length, which grows with its logarithm. Only where all around are dead it looks at all nodes, and
+//! where the partition is full of dead ones it sweeps them first.
 
 use super::{
     error::Invalid,
-    graph::{Graph, Index, Node, Row, Scratch, State},
+    graph::{Descent, Graph, Index, Node, Row, State},
     options::{LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
-    pool::Found,
-    prune::Work,
+    prune::Choice,
     rows::NONE,
+    steps::{Budget, Open, Scratch},
 };
+use std::sync::Arc;
+
+/// An insertion that goes on step by step. Others may be open beside it, and vectors may go in between. When
+/// it is dropped before its end, its vector is not in the index, and its row is freed in time.
+pub struct Insertion {
+    /// Gone when the insertion has ended.
+    scratch: Option<Box<Scratch>>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// It has no row yet, because all were taken.
+    Room,
+    Linking {
+        linking: Linking,
+        row: Row,
+        _open: Open,
+    },
+}
+
+/// How far the linking of a node has come; layers come from above.
+enum Linking {
+    Descend(Descent, usize),
+    Walk(usize),
+    /// Looks for linkable nodes among all, from this one on, as a walk met none.
+    Scan(Row),
+    Choose(usize, Choice),
+    /// The next of the chosen to be linked back.
+    Back(usize, usize),
+}
 
 impl Index {
     /// Stores a vector. Returns its row, which is its name until it is removed.
@@ -22,73 +53,221 @@ impl Index {
     ///
     /// The vector has another length, is not finite, or is zero under the cosine; or all rows are taken.
     pub fn insert(&mut self, vector: &[f32]) -> Result<Row, Invalid> {
+        let mut insertion = self.begin_insert(vector)?;
+        insertion.go_on(self, &mut Budget::unlimited()).expect("it goes on to its end")
+    }
+
+    /// Begins what [`insert`](Self::insert) does at once. The vector is not found before the end.
+    ///
+    /// # Errors
+    ///
+    /// The vector has another length, is not finite, or is zero under the cosine.
+    pub fn begin_insert(&mut self, vector: &[f32]) -> Result<Insertion, Invalid> {
         self.check_length(vector)?;
-        self.scratch.probe.encode(vector, self.options.metric)?;
-        if !self.has_room() {
-            self.sweep_all();
+        self.bury_abandoned();
+        if self.live == 0 {
+            self.forget_dead();
         }
-        if !self.has_room() {
-            return Err(Invalid::Full { max: self.options.vectors_max });
+        let mut scratch = self.scratches.take();
+        if let Err(error) = scratch.probe.encode(vector, self.options.metric) {
+            self.scratches.put(scratch);
+            return Err(error);
         }
-        let slot = self.place();
-        self.connect(slot);
-        Ok(slot)
+        Ok(Insertion { scratch: Some(scratch), phase: Phase::Room })
     }
 
-    fn has_room(&self) -> bool {
-        self.sweep.has_free() || self.graph.nodes.len() < self.options.vectors_max as usize
-    }
-
-    /// Gives the probe's code a slot.
-    fn place(&mut self) -> u32 {
-        let level = self.random_level();
+    /// Gives the probe's code a row, if there is one.
+    fn place(&mut self, scratch: &Scratch) -> Option<Row> {
+        let rested = self.generations.take_rested();
         let graph = &mut self.graph;
-        let slot = self.sweep.take_free().unwrap_or(graph.nodes.len() as u32);
-        let tower = if level == 0 { NONE } else { graph.take_tower() };
-        let node = Node { tower, level: level as u8, state: State::Live };
-        let probe = &self.scratch.probe;
-        if slot as usize == graph.nodes.len() {
-            graph.codes.reserve(slot);
-            graph.base.reserve(slot);
-            graph.nodes.push(node);
-            graph.terms.push(probe.terms);
-        } else {
-            assert_eq!(graph.nodes[slot as usize].state, State::Free);
-            graph.nodes[slot as usize] = node;
-            graph.terms[slot as usize] = probe.terms;
-        }
-        probe.store(graph.codes.get_mut(slot));
-        graph.set_links(slot, 0, &[]);
-        self.live += 1;
-        slot
-    }
-
-    /// Level `n` has a sixteenth of the nodes of the level below.
-    fn random_level(&mut self) -> usize {
+        let rows = graph.nodes.len();
+        let row = match rested {
+            Some(row) => row,
+            None if rows < self.options.vectors_max as usize => rows as Row,
+            None => return None,
+        };
         let mut level = 0;
+        // Level `n` has a sixteenth of the nodes of the level below.
         while level < LEVEL_MAX && self.levels.usize(..LINKS_UPPER) == 0 {
             level += 1;
         }
-        level
+        let tower = if level == 0 { NONE } else { graph.take_tower() };
+        let node = Node { tower, level: level as u8, state: State::Coming };
+        let probe = &scratch.probe;
+        if row as usize == rows {
+            graph.codes.reserve(row);
+            graph.base.reserve(row);
+            graph.nodes.push(node);
+            graph.terms.push(probe.terms);
+        } else {
+            assert_eq!(graph.nodes[row as usize].state, State::Free);
+            graph.nodes[row as usize] = node;
+            graph.terms[row as usize] = probe.terms;
+        }
+        probe.store(graph.codes.get_mut(row));
+        graph.set_links(row, 0, &[]);
+        self.sweep.passes(row, level);
+        Some(row)
     }
 
-    /// Links a node, whose code the probe is, with its neighbours on each of its layers.
-    fn connect(&mut self, slot: u32) {
-        let Self { graph, scratch, options, .. } = self;
-        let level = graph.level(slot);
-        let Some(entry) = graph.entry else {
-            graph.entry = Some(slot);
-            return;
-        };
-        let top = graph.level(entry);
-        graph.descend(scratch, level.min(top));
-        for layer in (0..=level.min(top)).rev() {
-            scratch.pool.widen(options.ef_construction);
-            graph.walk(scratch, layer);
-            graph.link_both_ways(slot, layer, options.alpha, scratch);
+    /// What an insertion's node is when the insertion has ended.
+    fn arrive(&mut self, row: Row) {
+        self.coming.retain(|(coming, _)| *coming != row);
+        self.graph.nodes[row as usize].state = State::Live;
+        self.live += 1;
+        let level = self.graph.level(row);
+        if self.graph.entry.is_none_or(|entry| self.graph.level(entry) < level) {
+            self.graph.entry = Some(row);
         }
-        if level > top {
-            graph.entry = Some(slot);
+    }
+}
+
+impl Insertion {
+    /// Goes on for about as many distances; the row when the insertion has ended.
+    ///
+    /// # Errors
+    ///
+    /// All rows are taken. Rows of removed vectors count as taken while searches or other insertions are
+    /// open that began before they were freed.
+    ///
+    /// # Panics
+    ///
+    /// The insertion has ended in an earlier step.
+    pub fn step(&mut self, index: &mut Index, distances: usize) -> Option<Result<Row, Invalid>> {
+        self.go_on(index, &mut Budget::new(distances))
+    }
+
+    fn go_on(&mut self, index: &mut Index, budget: &mut Budget) -> Option<Result<Row, Invalid>> {
+        let mut scratch = self.scratch.take().expect("an insertion that has ended is not stepped");
+        let result = match &mut self.phase {
+            Phase::Room => self.find_room(index, &mut scratch, budget),
+            Phase::Linking { .. } => Some(Ok(())),
+        };
+        let result = match (result, &mut self.phase) {
+            (Some(Ok(())), Phase::Linking { linking, row, .. }) => {
+                let row = *row;
+                scratch.marks.grow(index.graph.nodes.len());
+                linking.go_on(index, &mut scratch, row, budget).then(|| {
+                    index.arrive(row);
+                    Ok(row)
+                })
+            }
+            (Some(Err(error)), _) => Some(Err(error)),
+            _ => None,
+        };
+        match &result {
+            Some(_) => index.scratches.put(scratch),
+            None => self.scratch = Some(scratch),
+        }
+        result
+    }
+
+    /// Takes a row, after a sweep if there is none.
+    fn find_room(
+        &mut self,
+        index: &mut Index,
+        scratch: &mut Scratch,
+        budget: &mut Budget,
+    ) -> Option<Result<(), Invalid>> {
+        loop {
+            if let Some(row) = index.place(scratch) {
+                let open = index.generations.open();
+                index.coming.push((row, Arc::downgrade(&open)));
+                let linking = Linking::begin(&mut index.graph, scratch, row);
+                self.phase = Phase::Linking { linking, row, _open: open };
+                return Some(Ok(()));
+            }
+            if !index.has_dead() {
+                return Some(Err(Invalid::Full { max: index.options.vectors_max }));
+            }
+            if !index.sweep_on(scratch, budget) {
+                return None;
+            }
+        }
+    }
+}
+
+impl Linking {
+    fn begin(graph: &mut Graph, scratch: &mut Scratch, row: Row) -> Self {
+        let top = graph.entry.map_or(0, |entry| graph.level(entry));
+        let layer = graph.level(row).min(top);
+        Linking::Descend(graph.begin_descent(scratch, layer), layer)
+    }
+
+    /// False when the budget ended before.
+    fn go_on(
+        &mut self,
+        index: &mut Index,
+        scratch: &mut Scratch,
+        row: Row,
+        budget: &mut Budget,
+    ) -> bool {
+        let Index { graph, options, .. } = index;
+        loop {
+            match self {
+                Linking::Descend(descent, layer) => {
+                    if !graph.descend(scratch, descent, budget) {
+                        return false;
+                    }
+                    graph.begin_walk(scratch, options.ef_construction);
+                    *self = Linking::Walk(*layer);
+                }
+                Linking::Walk(layer) => {
+                    if !graph.walk(scratch, *layer, budget) {
+                        return false;
+                    }
+                    graph.collect_linkable(scratch, row);
+                    *self = if *layer == 0 && scratch.work.found.is_empty() {
+                        scratch.pool.begin(LINKS_UPPER);
+                        Linking::Scan(0)
+                    } else {
+                        Linking::Choose(*layer, Choice::begin(&mut scratch.work))
+                    };
+                }
+                Linking::Scan(next) => {
+                    // All around are dead, and the sweep will take the links to them.
+                    let mut accepts = |node| node != row && graph.is_linkable(node);
+                    if !graph.scan(scratch, next, &mut accepts, budget) {
+                        return false;
+                    }
+                    graph.collect_linkable(scratch, row);
+                    if scratch.work.found.is_empty() {
+                        // Nothing leads anywhere any more, so whoever comes begins here.
+                        graph.entry = Some(row);
+                        return true;
+                    }
+                    *self = Linking::Choose(0, Choice::begin(&mut scratch.work));
+                }
+                Linking::Choose(layer, choice) => {
+                    let layer = *layer;
+                    let links_max = if layer == 0 { LINKS_NEW } else { LINKS_UPPER };
+                    let terms = graph.terms[row as usize];
+                    let Scratch { other, work, .. } = &mut *scratch;
+                    if !graph.choose(work, choice, terms, options.alpha, links_max, other, budget) {
+                        return false;
+                    }
+                    // Those that died since they were found are out.
+                    work.chosen.retain(|&chosen| graph.is_linkable(chosen));
+                    graph.set_links(row, layer, &work.chosen);
+                    std::mem::swap(&mut work.chosen, &mut work.neighbours);
+                    *self = Linking::Back(layer, 0);
+                }
+                Linking::Back(layer, next) => {
+                    let Scratch { other, work, .. } = &mut *scratch;
+                    while let Some(&neighbour) = work.neighbours.get(*next) {
+                        if budget.is_spent() {
+                            return false;
+                        }
+                        *next += 1;
+                        if graph.is_linkable(neighbour) {
+                            graph.link(neighbour, row, *layer, options.alpha, other, work, budget);
+                        }
+                    }
+                    let Some(below) = layer.checked_sub(1) else { return true };
+                    graph.begin_walk(scratch, options.ef_construction);
+                    *self = Linking::Walk(below);
+                }
+            }
         }
     }
 }
@@ -108,25 +287,12 @@ impl Graph {
         }
     }
 
-    /// Links a node to the best live ones in the pool, and them to the node.
-    fn link_both_ways(&mut self, slot: u32, layer: usize, alpha: f32, scratch: &mut Scratch) {
-        let is_live = |found: &&Found| self.is_live(found.slot());
-        if layer == 0 && !scratch.pool.found().iter().any(|found| is_live(&found)) {
-            // All around are dead, and the sweep will take the links to them.
-            self.scan(scratch, LINKS_UPPER, |node| node != slot);
-        }
-        let Scratch { other, pool, work, .. } = scratch;
-        let Work { found, chosen, .. } = &mut *work;
-        found.clear();
-        found.extend(pool.found().iter().filter(is_live));
-        let terms = self.terms[slot as usize];
-        let links_max = if layer == 0 { LINKS_NEW } else { LINKS_UPPER };
-        self.choose(found, terms, alpha, links_max, other, chosen);
-        self.set_links(slot, layer, chosen);
-        let chosen = std::mem::take(&mut work.chosen);
-        for &neighbour in &chosen {
-            self.link(neighbour, slot, layer, alpha, other, work);
-        }
-        work.chosen = chosen;
+    /// Those of the pool that a node may link to, in the order of their rank.
+    fn collect_linkable(&self, scratch: &mut Scratch, row: Row) {
+        let Scratch { pool, work, .. } = scratch;
+        work.found.clear();
+        let found = pool.found().iter().copied();
+        let linkable = |slot| slot != row && self.is_linkable(slot);
+        work.found.extend(found.filter(|found| linkable(found.slot())));
     }
 }

@@ -12,13 +12,18 @@ pub(super) struct Marks {
 impl Marks {
     /// Begins a walk that has seen none of the `nodes`.
     pub(super) fn begin(&mut self, nodes: usize) {
-        if self.marks.len() < nodes {
-            self.marks.resize(nodes, 0);
-        }
+        self.grow(nodes);
         self.walk = self.walk.wrapping_add(1);
         if self.walk == 0 {
             self.marks.fill(0);
             self.walk = 1;
+        }
+    }
+
+    /// Makes room for nodes that came since the walk began.
+    pub(super) fn grow(&mut self, nodes: usize) {
+        if self.marks.len() < nodes {
+            self.marks.resize(nodes, 0);
         }
     }
 

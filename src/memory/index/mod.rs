@@ -14,16 +14,20 @@
 //! | `rows` | where codes and links lie |
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
-//! | `insert`, `remove`, `search` | what a caller does |
+//! | `insert`, `remove`, `search`, `rerank` | what a caller does |
+//! | `steps` | operations that go on step by step |
 //! | `pool`, `marks` | the best found so far, and what was seen already |
 //!
 //! Invariants:
 //! - A link leads to a node that is live, or dead and not yet freed; never to a free slot, never to
 //!   its own node, never twice to the same one, and on no layer above its target's level.
 //! - A slot is freed when a sweep that began after its death has passed all nodes, so nothing leads
-//!   there; then the next insertion takes it. At most a tenth of the nodes and [`DEAD_LEAST`] are
+//!   there. An insertion takes it when all operations have ended that were open then. At most a tenth of the nodes and [`DEAD_LEAST`] are
 //!   dead when a sweep begins, and it ends before that number has died again.
-//! - The entry is a node of the highest level that is in use.
+//! - The entry is in use, and no live node has a higher level.
+//!
+//! Operations may be open side by side, each going on step by step ([`Search`], [`Insertion`]); a call
+//! that does it at once is one step without end.
 //!
 //! Links are directed. All is single-threaded and pure: no clock, no file, and the levels come from a
 //! seed, so the same calls make the same graph.
@@ -38,14 +42,18 @@ mod pool;
 mod prune;
 mod quantize;
 mod remove;
+mod rerank;
 mod rows;
 mod search;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use error::Invalid;
 pub use graph::{Index, Row, Stats};
+pub use insert::Insertion;
 pub use options::{DIMENSIONS_MAX, EF_MAX, IndexOptions};
 pub use quantize::Metric;
 pub use remove::DEAD_LEAST;
-pub use search::Hit;
+pub use search::{Hit, Search};
+pub use steps::STEP_DISTANCES;

@@ -92,8 +92,4 @@ impl Pool {
     pub(super) fn found(&self) -> &[Found] {
         &self.found
     }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.found.len() == self.width
-    }
 }

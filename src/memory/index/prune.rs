@@ -14,6 +14,7 @@ use super::{
     options::LINKS_BASE,
     pool::Found,
     quantize::{Metric, Probe, Terms},
+    steps::Budget,
 };
 
 /// Links to nodes with the same code.
@@ -24,30 +25,36 @@ const TWIN_DISTANCE: f32 = 4e-7;
 const COMPARED_AT_ONCE: usize = 4;
 
 impl Graph {
-    /// Chooses at most `links_max` of the candidates, which are in the order of their rank from the node, and
-    /// which it does not itself belong to. `terms` are the node's.
+    /// Chooses at most `links_max` of what `work` found, which is in the order of its rank from the node, and
+    /// which the node does not itself belong to. `terms` are the node's. False when the budget ended before.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     pub(super) fn choose(
         &self,
-        candidates: &[Found],
+        work: &mut Work,
+        choice: &mut Choice,
         terms: Terms,
         alpha: f32,
         links_max: usize,
         other: &mut Probe,
-        chosen: &mut Vec<u32>,
-    ) {
-        chosen.clear();
+        budget: &mut Budget,
+    ) -> bool {
+        let Work { found, chosen, .. } = work;
         let alpha = if self.metric == Metric::Dot { 1.0 } else { alpha * alpha };
-        let mut twins = 0;
-        for candidate in candidates {
+        for candidate in &found[choice.next..] {
             if chosen.len() == links_max {
                 break;
             }
+            if budget.is_spent() {
+                return false;
+            }
+            budget.spend(1 + chosen.len() / 2);
+            choice.next += 1;
             let slot = candidate.slot();
             let candidate_terms = self.terms[slot as usize];
             let distance = candidate.rank + terms.term;
             if is_twin(self.metric, distance, terms, candidate_terms) {
-                if twins < TWINS_MAX {
-                    twins += 1;
+                if choice.twins < TWINS_MAX {
+                    choice.twins += 1;
                     chosen.push(slot);
                 }
                 continue;
@@ -57,6 +64,7 @@ impl Graph {
                 chosen.push(slot);
             }
         }
+        true
     }
 
     /// Whether a chosen neighbour is nearer to the candidate than the candidate is to the node.
@@ -77,6 +85,7 @@ impl Graph {
     }
 
     /// Adds a link from `slot` to `link`; when all places are taken, chooses which ones stay.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     pub(super) fn link(
         &mut self,
         slot: u32,
@@ -85,6 +94,7 @@ impl Graph {
         alpha: f32,
         other: &mut Probe,
         work: &mut Work,
+        budget: &mut Budget,
     ) {
         let links_max = links_max(layer);
         let links = self.links(slot, layer);
@@ -102,9 +112,13 @@ impl Graph {
         let terms = self.terms[slot as usize];
         other.decode(self.codes.get(slot), terms, self.metric, self.kernels);
         self.rank_all(other, &work.slots, &mut work.found);
-        let Work { found, chosen, .. } = work;
-        self.choose(found, terms, alpha, links_max, other, chosen);
-        self.set_links(slot, layer, chosen);
+        budget.spend(work.slots.len());
+        let mut choice = Choice::begin(work);
+        // At most 33 candidates: no reason to stop half-way.
+        let mut all = Budget::unlimited();
+        self.choose(work, &mut choice, terms, alpha, links_max, other, &mut all);
+        budget.spend(work.found.len() * work.chosen.len() / 2);
+        self.set_links(slot, layer, &work.chosen);
     }
 
     /// Slots in the order of their rank.
@@ -125,6 +139,22 @@ pub(super) struct Work {
     pub(super) slots: Vec<u32>,
     pub(super) found: Vec<Found>,
     pub(super) chosen: Vec<u32>,
+    /// What a node links to, while they are linked back.
+    pub(super) neighbours: Vec<u32>,
+}
+
+/// How far a choice has come.
+pub(super) struct Choice {
+    next: usize,
+    twins: usize,
+}
+
+impl Choice {
+    /// Begins with the first of what was found.
+    pub(super) fn begin(work: &mut Work) -> Self {
+        work.chosen.clear();
+        Self { next: 0, twins: 0 }
+    }
 }
 
 /// Links of a node on a layer.

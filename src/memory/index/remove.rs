@@ -6,29 +6,46 @@
 //! consolidates; Singh and others, 2021). At its end nothing leads to them.
 
 use super::{
-    graph::{Graph, Index, Row, Scratch, State},
+    graph::{Graph, Index, Row, State},
     options::LEVEL_MAX,
     prune::Work,
     rows::NONE,
+    steps::{Budget, Generations, Scratch},
 };
+use std::sync::Weak;
 
 /// Dead nodes that wait for a sweep in any case.
 pub const DEAD_LEAST: usize = 32;
 /// A sweep begins when this part of the nodes is dead.
 const DEAD_PART: usize = 10;
-/// Nodes that a removal sweeps: enough that a sweep ends before as many have died as it began with.
-const SWEPT_AT_ONCE: usize = DEAD_PART + 2;
+/// Distances that a removal sweeps for: enough that a sweep ends before as many have died as it began with,
+/// as a tenth of 24 links are replaced, each by the nearest of as many.
+const SWEPT_AT_ONCE: usize = super::STEP_DISTANCES;
+/// What looking at a node's links takes, in distances.
+const NODE_COST: usize = 4;
 
-/// The state of the sweep, and what it has freed.
+/// The state of the sweep.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Dead nodes that no sweep has in hand.
     waiting: Vec<u32>,
-    /// Dead nodes that this sweep frees at its end; none when there is no sweep.
+    /// Dead nodes that this sweep frees; none when there is no sweep.
     dying: Vec<u32>,
-    /// The next node to be swept.
-    cursor: usize,
-    free: Vec<u32>,
+    phase: Phase,
+    /// The node of the highest level that this sweep has passed, or that came during it.
+    highest: Option<(usize, u32)>,
+}
+
+/// What a sweep does to the next of the nodes, or of the dying ones.
+#[derive(Clone, Copy, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    /// Tells the dying ones from those that die later.
+    Mark(usize),
+    /// Takes the links to them.
+    Replace(usize),
+    Free(usize),
 }
 
 impl Sweep {
@@ -36,17 +53,15 @@ impl Sweep {
         self.waiting.len() + self.dying.len()
     }
 
-    pub(super) fn has_free(&self) -> bool {
-        !self.free.is_empty()
-    }
-
-    pub(super) fn take_free(&mut self) -> Option<u32> {
-        self.free.pop()
+    /// Takes note of a node that will outlast the sweep.
+    pub(super) fn passes(&mut self, slot: u32, level: usize) {
+        if self.highest.is_none_or(|(highest, _)| highest < level) {
+            self.highest = Some((level, slot));
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let slots = self.waiting.capacity() + self.dying.capacity() + self.free.capacity();
-        slots * size_of::<u32>()
+        (self.waiting.capacity() + self.dying.capacity()) * size_of::<u32>()
     }
 }
 
@@ -56,103 +71,140 @@ impl Index {
         if !self.contains(row) {
             return false;
         }
-        self.graph.nodes[row as usize].state = State::Dead;
         self.live -= 1;
-        self.sweep.waiting.push(row);
-        self.sweep_some();
+        self.bury(row);
+        if self.live == 0 && self.forget_dead() {
+            return true;
+        }
+        let enough = DEAD_LEAST.max(self.graph.nodes.len() / DEAD_PART);
+        if !self.sweep.dying.is_empty() || self.sweep.waiting.len() >= enough {
+            let mut scratch = self.scratches.take();
+            self.sweep_on(&mut scratch, &mut Budget::new(SWEPT_AT_ONCE));
+            self.scratches.put(scratch);
+        }
         true
     }
 
-    /// Goes on with the sweep, or begins one when it is time.
-    pub(super) fn sweep_some(&mut self) {
-        if self.live == 0 {
-            self.clear();
-            return;
-        }
-        if self.sweep.dying.is_empty() {
-            let enough = DEAD_LEAST.max(self.graph.nodes.len() / DEAD_PART);
-            if self.sweep.waiting.len() < enough {
-                return;
-            }
-            self.begin_sweep();
-        }
-        self.sweep_nodes(SWEPT_AT_ONCE);
+    fn bury(&mut self, row: Row) {
+        self.graph.nodes[row as usize].state = State::Dead;
+        self.sweep.waiting.push(row);
     }
 
-    /// Frees all dead nodes now. Takes as long as going over all nodes twice at worst.
-    pub(super) fn sweep_all(&mut self) {
-        self.sweep_nodes(usize::MAX);
-        self.begin_sweep();
-        self.sweep_nodes(usize::MAX);
-    }
-
-    fn begin_sweep(&mut self) {
-        let sweep = &mut self.sweep;
-        assert!(sweep.dying.is_empty());
-        std::mem::swap(&mut sweep.waiting, &mut sweep.dying);
-        sweep.cursor = 0;
-        for &slot in &sweep.dying {
-            self.graph.nodes[slot as usize].state = State::Dying;
+    /// Buries nodes whose insertions were dropped.
+    pub(super) fn bury_abandoned(&mut self) {
+        let is_abandoned = |(_, open): &(Row, Weak<()>)| open.strong_count() == 0;
+        while let Some(at) = self.coming.iter().position(is_abandoned) {
+            let (row, _) = self.coming.swap_remove(at);
+            self.bury(row);
         }
     }
 
-    /// Sweeps the next nodes, to the sweep's end at most.
-    fn sweep_nodes(&mut self, count: usize) {
-        if self.sweep.dying.is_empty() {
-            return;
+    /// Begins anew when nothing lives and no operation can name a row. Memory is kept for what comes.
+    pub(super) fn forget_dead(&mut self) -> bool {
+        let forgets = self.coming.is_empty() && !self.generations.is_anything_open();
+        if forgets {
+            self.graph.clear();
+            self.sweep = Sweep::default();
+            self.generations = Generations::default();
         }
-        for _ in 0..count {
-            if self.sweep.cursor == self.graph.nodes.len() {
-                self.free_dying();
-                return;
-            }
-            let slot = self.sweep.cursor as u32;
-            self.sweep.cursor += 1;
-            if matches!(self.graph.nodes[slot as usize].state, State::Live | State::Dead) {
-                for layer in 0..=self.graph.level(slot) {
-                    self.graph.replace_dying(slot, layer, &mut self.scratch);
+        forgets
+    }
+
+    pub(super) fn has_dead(&self) -> bool {
+        self.sweep.dead() > 0
+    }
+
+    /// Goes on with the sweep of nodes that are dead, or begins one. True when it has freed them all, false
+    /// when the budget ended before.
+    pub(super) fn sweep_on(&mut self, scratch: &mut Scratch, budget: &mut Budget) -> bool {
+        let Self { graph, sweep, generations, .. } = self;
+        while !budget.is_spent() {
+            match &mut sweep.phase {
+                Phase::Idle => {
+                    std::mem::swap(&mut sweep.waiting, &mut sweep.dying);
+                    sweep.highest = None;
+                    sweep.phase = Phase::Mark(0);
+                }
+                Phase::Mark(next) => {
+                    let Some(&slot) = sweep.dying.get(*next) else {
+                        sweep.phase = Phase::Replace(0);
+                        continue;
+                    };
+                    *next += 1;
+                    graph.nodes[slot as usize].state = State::Dying;
+                    budget.spend(1);
+                }
+                Phase::Replace(next) => {
+                    let Some(node) = graph.nodes.get(*next) else {
+                        if graph.entry.is_some_and(|entry| graph.state(entry) == State::Dying) {
+                            graph.entry = sweep.highest.map(|(_, slot)| slot);
+                        }
+                        sweep.phase = Phase::Free(0);
+                        continue;
+                    };
+                    let slot = *next as u32;
+                    *next += 1;
+                    budget.spend(NODE_COST);
+                    if !matches!(node.state, State::Free | State::Dying) {
+                        let level = usize::from(node.level);
+                        sweep.passes(slot, level);
+                        for layer in 0..=level {
+                            graph.replace_dying(slot, layer, scratch, budget);
+                        }
+                    }
+                }
+                Phase::Free(next) => {
+                    let Some(&slot) = sweep.dying.get(*next) else {
+                        sweep.dying.clear();
+                        sweep.phase = Phase::Idle;
+                        return true;
+                    };
+                    *next += 1;
+                    graph.free(slot);
+                    generations.rest(slot);
+                    budget.spend(NODE_COST);
                 }
             }
         }
-    }
-
-    /// Begins anew: there is no live node.
-    fn clear(&mut self) {
-        self.graph.clear();
-        self.sweep = Sweep::default();
-    }
-
-    fn free_dying(&mut self) {
-        let graph = &mut self.graph;
-        for &slot in &self.sweep.dying {
-            let node = &mut graph.nodes[slot as usize];
-            node.state = State::Free;
-            if node.tower != NONE {
-                graph.towers_free.push(node.tower);
-                node.tower = NONE;
-            }
-        }
-        self.sweep.free.append(&mut self.sweep.dying);
-        let entry_is_free = |entry| graph.nodes[entry as usize].state == State::Free;
-        if graph.entry.is_some_and(entry_is_free) {
-            graph.entry = graph.highest();
-        }
+        false
     }
 }
 
 impl Graph {
-    /// The node that is not free with the highest level; a live one where there are several.
-    fn highest(&self) -> Option<u32> {
-        let nodes = (0..).zip(&self.nodes).filter(|(_, node)| node.state != State::Free);
-        let highest = nodes.max_by_key(|(_, node)| (node.level, node.state == State::Live));
-        highest.map(|(slot, _)| slot)
+    fn state(&self, slot: u32) -> State {
+        self.nodes[slot as usize].state
+    }
+
+    fn free(&mut self, slot: u32) {
+        let node = &mut self.nodes[slot as usize];
+        node.state = State::Free;
+        node.level = 0;
+        let tower = std::mem::replace(&mut node.tower, NONE);
+        if tower != NONE {
+            self.towers_free.push(tower);
+        }
+        self.set_links(slot, 0, &[]);
+    }
+
+    fn clear(&mut self) {
+        self.terms.clear();
+        self.towers.clear();
+        self.towers_free.clear();
+        self.nodes.clear();
+        self.entry = None;
     }
 
     /// Replaces each link to a dying node by the nearest of that node's live neighbours.
-    fn replace_dying(&mut self, slot: u32, layer: usize, scratch: &mut Scratch) {
+    fn replace_dying(
+        &mut self,
+        slot: u32,
+        layer: usize,
+        scratch: &mut Scratch,
+        budget: &mut Budget,
+    ) {
         debug_assert!(layer <= LEVEL_MAX);
         let Scratch { other, work, .. } = scratch;
-        let Work { slots, found, chosen } = work;
+        let Work { slots, found, chosen, .. } = work;
         let is_dying = |link: u32| self.nodes[link as usize].state == State::Dying;
         let links = self.links(slot, layer);
         if !links.iter().any(|&link| is_dying(link)) {
@@ -168,6 +220,7 @@ impl Graph {
             slots.extend(
                 next.filter(|next| self.is_live(*next) && *next != slot && !chosen.contains(next)),
             );
+            budget.spend(slots.len());
             self.rank_all(other, slots, found);
             chosen.extend(found.first().map(|found| found.slot()));
         }

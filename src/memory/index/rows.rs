@@ -44,10 +44,6 @@ impl<T: Copy> Rows<T> {
         prefetch(self.get(row));
     }
 
-    pub(super) fn clear(&mut self) {
-        self.parts.clear();
-    }
-
     pub(super) fn bytes(&self) -> usize {
         self.parts.len() * PART_ROWS * self.width * size_of::<T>()
     }

@@ -7,19 +7,16 @@
 
 use super::{
     error::Invalid,
-    graph::{Graph, Index, Row, Scratch},
-    kernels::prefetch,
+    graph::{Descent, Graph, Index, Row},
     options::{EF_MAX, LINKS_BASE},
     quantize::Metric,
+    steps::{Budget, Open, Scratch},
 };
 
 /// Walks before all codes are compared.
 const WALKS_MAX: usize = 3;
 /// How much wider each walk is than the one before.
 const WIDER: usize = 4;
-
-/// Float32 rows that are fetched ahead.
-const ROWS_AHEAD: usize = 3;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +25,32 @@ pub struct Hit {
     pub row: Row,
     /// Its distance from the query, as the metric defines it; of the codes, until ordered again.
     pub distance: f32,
+}
+
+/// A search that goes on step by step. Vectors may come and go in between: one that was removed is not
+/// among the hits, one that came may be.
+pub struct Search {
+    /// Gone when the search has ended.
+    scratch: Option<Box<Scratch>>,
+    k: usize,
+    ef: usize,
+    /// Walks that were begun.
+    walks: usize,
+    phase: Phase,
+    hits: Vec<Hit>,
+    _open: Open,
+}
+
+enum Phase {
+    Descend(Descent),
+    Walk,
+    /// Compares all codes, from this row on.
+    Scan(Row),
+    /// Takes hits from the pool, from this position on; `last` after a scan.
+    Take {
+        position: usize,
+        last: bool,
+    },
 }
 
 impl Index {
@@ -47,6 +70,18 @@ impl Index {
         ef: usize,
         mut filter: impl FnMut(Row) -> bool,
     ) -> Result<Vec<Hit>, Invalid> {
+        let mut search = self.begin_search(query, k, ef)?;
+        Ok(search
+            .go_on(self, &mut Budget::unlimited(), &mut filter)
+            .expect("it goes on to its end"))
+    }
+
+    /// Begins what [`search`](Self::search) does at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`search`](Self::search).
+    pub fn begin_search(&mut self, query: &[f32], k: usize, ef: usize) -> Result<Search, Invalid> {
         self.check_length(query)?;
         if k == 0 {
             return Err(Invalid::ZeroK);
@@ -56,139 +91,155 @@ impl Index {
                 return Err(Invalid::TooWide { name, given, max: EF_MAX });
             }
         }
-        self.scratch.probe.encode(query, self.options.metric)?;
-        let mut hits = Vec::with_capacity(k);
-        let mut ef = ef.max(k);
-        for _ in 0..WALKS_MAX {
-            self.graph.descend(&mut self.scratch, 0);
-            self.scratch.pool.widen(ef);
-            self.graph.walk(&mut self.scratch, 0);
-            self.take_hits(k, &mut filter, &mut hits);
-            let has_seen_all = !self.scratch.pool.is_full() && hits.len() == self.live;
-            if hits.len() == k || has_seen_all {
-                return Ok(hits);
-            }
-            if ef == EF_MAX {
-                break;
-            }
-            ef = (ef * WIDER).min(EF_MAX);
+        let mut scratch = self.scratches.take();
+        if let Err(error) = scratch.probe.encode(query, self.options.metric) {
+            self.scratches.put(scratch);
+            return Err(error);
         }
-        self.graph.scan(&mut self.scratch, k, &mut filter);
-        self.take_hits(k, |_| true, &mut hits);
-        Ok(hits)
+        let phase = Phase::Descend(self.graph.begin_descent(&mut scratch, 0));
+        Ok(Search {
+            scratch: Some(scratch),
+            k,
+            ef: ef.max(k),
+            walks: 1,
+            phase,
+            hits: Vec::with_capacity(k),
+            _open: self.generations.open(),
+        })
+    }
+}
+
+impl Search {
+    /// Goes on for about as many distances; the hits when the search has ended with them. The filter
+    /// must answer as it did before.
+    ///
+    /// # Panics
+    ///
+    /// The search has ended in an earlier step.
+    pub fn step(
+        &mut self,
+        index: &mut Index,
+        distances: usize,
+        mut filter: impl FnMut(Row) -> bool,
+    ) -> Option<Vec<Hit>> {
+        self.go_on(index, &mut Budget::new(distances), &mut filter)
     }
 
-    /// The first `k` of the pool that are live and accepted.
-    fn take_hits(&self, k: usize, mut filter: impl FnMut(Row) -> bool, hits: &mut Vec<Hit>) {
-        hits.clear();
-        let own_term = match self.options.metric {
-            Metric::Cosine | Metric::Euclidean => self.scratch.probe.terms.term,
-            Metric::Dot => 0.0,
-        };
-        for found in self.scratch.pool.found() {
-            let row = found.slot();
-            if self.contains(row) && filter(row) {
-                hits.push(Hit { row, distance: found.rank + own_term });
-                if hits.len() == k {
-                    return;
+    fn go_on(
+        &mut self,
+        index: &mut Index,
+        budget: &mut Budget,
+        filter: &mut impl FnMut(Row) -> bool,
+    ) -> Option<Vec<Hit>> {
+        let graph = &index.graph;
+        let scratch = self.scratch.as_mut().expect("a search that has ended is not stepped");
+        scratch.marks.grow(graph.nodes.len());
+        loop {
+            match &mut self.phase {
+                Phase::Descend(descent) => {
+                    if !graph.descend(scratch, descent, budget) {
+                        return None;
+                    }
+                    graph.begin_walk(scratch, self.ef);
+                    self.phase = Phase::Walk;
+                }
+                Phase::Walk => {
+                    if !graph.walk(scratch, 0, budget) {
+                        return None;
+                    }
+                    self.hits.clear();
+                    self.phase = Phase::Take { position: 0, last: false };
+                }
+                Phase::Scan(next) => {
+                    let mut accepts = |row| graph.is_live(row) && filter(row);
+                    if !graph.scan(scratch, next, &mut accepts, budget) {
+                        return None;
+                    }
+                    self.hits.clear();
+                    self.phase = Phase::Take { position: 0, last: true };
+                }
+                Phase::Take { position, last } => {
+                    if !take(graph, scratch, position, self.k, filter, &mut self.hits, budget) {
+                        return None;
+                    }
+                    let is_enough = self.hits.len() == self.k || self.hits.len() >= index.live;
+                    if is_enough || *last {
+                        let scratch = self.scratch.take().expect("it was there above");
+                        index.scratches.put(scratch);
+                        return Some(std::mem::take(&mut self.hits));
+                    }
+                    if self.walks == WALKS_MAX || self.ef == EF_MAX {
+                        scratch.pool.begin(self.k);
+                        self.phase = Phase::Scan(0);
+                    } else {
+                        self.walks += 1;
+                        self.ef = (self.ef * WIDER).min(EF_MAX);
+                        self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
+                    }
                 }
             }
         }
     }
+}
 
-    /// Orders hits by the distance of float32 vectors and keeps the `k` nearest.
-    ///
-    /// `vectors` has the vector of each row, as it was given to [`insert`](Self::insert). The codes keep nearly all of the true nearest ones among twice as many hits, not
-    /// always in their order: ask [`search`](Self::search) for one and a half or two times `k`.
-    ///
-    /// # Errors
-    ///
-    /// The query has another length, `k` is zero, or a hit's vector is not there. The hits are then in
-    /// no order.
-    pub fn rerank<'a>(
-        &self,
-        query: &[f32],
-        vectors: impl Fn(Row) -> Option<&'a [f32]>,
-        k: usize,
-        hits: &mut Vec<Hit>,
-    ) -> Result<(), Invalid> {
-        self.check_length(query)?;
-        if k == 0 {
-            return Err(Invalid::ZeroK);
+/// Takes the first `k` of the pool that are live and accepted. False when the budget ended before.
+fn take(
+    graph: &Graph,
+    scratch: &Scratch,
+    position: &mut usize,
+    k: usize,
+    filter: &mut impl FnMut(Row) -> bool,
+    hits: &mut Vec<Hit>,
+    budget: &mut Budget,
+) -> bool {
+    let own_term = match graph.metric {
+        Metric::Cosine | Metric::Euclidean => scratch.probe.terms.term,
+        Metric::Dot => 0.0,
+    };
+    // What was taken in an earlier step may have died since.
+    hits.retain(|hit| graph.is_live(hit.row));
+    while let Some(found) = scratch.pool.found().get(*position).filter(|_| hits.len() < k) {
+        if budget.is_spent() {
+            return false;
         }
-        let expected = self.options.dimensions;
-        let vector = |row: Row| match vectors(row) {
-            Some(vector) if vector.len() == expected => Ok(vector),
-            Some(vector) => Err(Invalid::Dimensions { given: vector.len(), expected }),
-            None => Err(Invalid::Missing { row }),
-        };
-        let exact = Exact::new(&self.graph, query);
-        // Vectors lie far from each other: the next ones travel while one is compared.
-        for ahead in hits.iter().take(ROWS_AHEAD) {
-            prefetch(vector(ahead.row)?);
+        budget.spend(1);
+        *position += 1;
+        let row = found.slot();
+        if graph.is_live(row) && filter(row) {
+            hits.push(Hit { row, distance: found.rank + own_term });
         }
-        for at in 0..hits.len() {
-            if let Some(ahead) = hits.get(at + ROWS_AHEAD) {
-                prefetch(vector(ahead.row)?);
-            }
-            let hit = &mut hits[at];
-            hit.distance = exact.distance(vector(hit.row)?).unwrap_or(hit.distance);
-        }
-        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row.cmp(&b.row)));
-        hits.truncate(k);
-        Ok(())
     }
+    true
 }
 
 impl Graph {
-    /// Fills the pool with the `k` nearest that are live and accepted, by comparing all.
+    /// Offers the pool all nodes that are accepted, from `next` on. False when the budget ended before.
     pub(super) fn scan(
         &self,
         scratch: &mut Scratch,
-        k: usize,
-        mut accepts: impl FnMut(u32) -> bool,
-    ) {
-        scratch.pool.begin(k);
-        let mut slots = Vec::with_capacity(LINKS_BASE);
+        next: &mut Row,
+        accepts: &mut impl FnMut(Row) -> bool,
+        budget: &mut Budget,
+    ) -> bool {
+        let mut slots = [0; LINKS_BASE];
         let mut ranks = [0.0; LINKS_BASE];
-        let mut accepted =
-            (0..self.nodes.len() as u32).filter(|&slot| self.is_live(slot) && accepts(slot));
-        loop {
-            slots.clear();
-            slots.extend(accepted.by_ref().take(LINKS_BASE));
-            if slots.is_empty() {
-                return;
+        while (*next as usize) < self.nodes.len() {
+            if budget.is_spent() {
+                return false;
             }
-            self.ranks(&scratch.probe, &slots, &mut ranks);
-            for (&slot, &rank) in slots.iter().zip(&ranks) {
+            let end = (*next as usize + LINKS_BASE).min(self.nodes.len()) as Row;
+            let mut count = 0;
+            for slot in (*next..end).filter(|&slot| accepts(slot)) {
+                slots[count] = slot;
+                count += 1;
+            }
+            self.ranks(&scratch.probe, &slots[..count], &mut ranks);
+            for (&slot, &rank) in slots[..count].iter().zip(&ranks) {
                 scratch.pool.offer(rank, slot);
             }
+            budget.spend((end - *next) as usize);
+            *next = end;
         }
-    }
-}
-
-/// A query as the one side of many exact distances.
-struct Exact<'a> {
-    graph: &'a Graph,
-    query: &'a [f32],
-    squared: f32,
-}
-
-impl<'a> Exact<'a> {
-    fn new(graph: &'a Graph, query: &'a [f32]) -> Self {
-        Self { graph, query, squared: (graph.kernels.dot)(query, query) }
-    }
-
-    /// Nothing where float32 cannot tell: the squares of the vectors are too small.
-    fn distance(&self, row: &[f32]) -> Option<f32> {
-        let dot = self.graph.kernels.dot;
-        match self.graph.metric {
-            Metric::Cosine => {
-                let norms = self.squared.sqrt() * dot(row, row).sqrt();
-                norms.is_normal().then(|| 1.0 - dot(self.query, row) / norms)
-            }
-            Metric::Euclidean => Some((self.graph.kernels.squared_distance)(self.query, row)),
-            Metric::Dot => Some(-dot(self.query, row)),
-        }
+        true
     }
 }

@@ -6,6 +6,7 @@ mod kernels;
 mod marks;
 mod quantize;
 mod recall;
+mod steps;
 
 use super::*;
 use fastrand::Rng;

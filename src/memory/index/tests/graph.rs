@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 const ROWS_MAX: u32 = 130;
 
 /// Checks the invariants of the room's page.
-fn check(index: &Index) {
+pub(super) fn check(index: &Index) {
     let graph = &index.graph;
     let nodes = &graph.nodes;
     let state = |slot: u32| nodes[slot as usize].state;
@@ -46,16 +46,19 @@ fn check(index: &Index) {
 
     let used = || nodes.iter().filter(|node| node.state != State::Free);
     match graph.entry {
-        None => assert_eq!(used().count(), 0),
+        None => assert!(used().all(|node| node.state == State::Coming)),
         Some(entry) => {
             assert_ne!(state(entry), State::Free);
-            let highest = used().map(|node: &Node| node.level).max();
-            assert_eq!(Some(graph.level(entry)), highest.map(usize::from));
+            let mut live = nodes.iter().filter(|node| node.state == State::Live);
+            assert!(live.all(|node| usize::from(node.level) <= graph.level(entry)));
         }
     }
     let stats = index.stats();
     assert_eq!(used().filter(|node| node.state == State::Live).count(), stats.live);
-    assert_eq!(used().filter(|node| node.state != State::Live).count(), stats.dead);
+    let is_dead = |node: &&Node| matches!(node.state, State::Dead | State::Dying);
+    assert_eq!(used().filter(is_dead).count(), stats.dead);
+    let coming = used().filter(|node| node.state == State::Coming).count();
+    assert_eq!(coming, index.coming.len());
 }
 
 #[derive(Clone, Debug)]

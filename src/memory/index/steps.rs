@@ -1,0 +1,138 @@
+//! What lets operations stay open between their steps.
+//!
+//! A search or an insertion that is open names rows. A row that was freed in the meantime *rests* until
+//! every operation that was open at that moment has ended, so a name never means a later vector.
+//! Operations hold the generation in which they began; dropping one half-way is as good as ending it.
+
+use super::{graph::Row, marks::Marks, pool::Pool, prune::Work, quantize::Probe};
+use std::sync::Arc;
+
+/// A budget for a step that takes some tens of microseconds, and a hundred on a slow day.
+pub const STEP_DISTANCES: usize = 1024;
+
+/// Scratch of operations that have ended is kept for so many to come.
+const SCRATCH_MAX: usize = 8;
+
+/// What is left of a step, counted in distances computed; other work is counted as what takes as long.
+pub(super) struct Budget(usize);
+
+impl Budget {
+    /// For an operation that is to reach its end at once.
+    pub(super) fn unlimited() -> Self {
+        Self(usize::MAX)
+    }
+
+    /// At least one, so that every step gets on.
+    pub(super) fn new(distances: usize) -> Self {
+        Self(distances.max(1))
+    }
+
+    #[inline(always)]
+    pub(super) fn spend(&mut self, distances: usize) {
+        self.0 = self.0.saturating_sub(distances);
+    }
+
+    #[inline(always)]
+    pub(super) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What one operation needs and the next one uses again.
+pub(super) struct Scratch {
+    pub(super) probe: Probe,
+    /// Another code, while links are chosen.
+    pub(super) other: Probe,
+    pub(super) pool: Pool,
+    pub(super) marks: Marks,
+    pub(super) work: Work,
+}
+
+impl Scratch {
+    pub(super) fn new(lines: usize) -> Box<Self> {
+        Box::new(Self {
+            probe: Probe::new(lines),
+            other: Probe::new(lines),
+            pool: Pool::default(),
+            marks: Marks::default(),
+            work: Work::default(),
+        })
+    }
+}
+
+/// Scratch that no operation has at present.
+pub(super) struct Scratches {
+    lines: usize,
+    #[expect(clippy::vec_box, reason = "an operation takes the box, not what is in it")]
+    unused: Vec<Box<Scratch>>,
+}
+
+impl Scratches {
+    pub(super) fn new(lines: usize) -> Self {
+        Self { lines, unused: Vec::new() }
+    }
+
+    pub(super) fn take(&mut self) -> Box<Scratch> {
+        self.unused.pop().unwrap_or_else(|| Scratch::new(self.lines))
+    }
+
+    pub(super) fn put(&mut self, scratch: Box<Scratch>) {
+        if self.unused.len() < SCRATCH_MAX {
+            self.unused.push(scratch);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.unused.iter().map(|scratch| scratch.marks.bytes()).sum()
+    }
+}
+
+/// Held by an operation while it may name rows.
+pub(super) type Open = Arc<()>;
+
+/// Which operations are open, and rows that rest on their account.
+#[derive(Default)]
+pub(super) struct Generations {
+    /// Held by operations that began since the last turn.
+    present: Open,
+    /// Held by those that began before.
+    former: Open,
+    /// Freed before the last turn: only operations of the former generation may name them.
+    resting: Vec<Row>,
+    /// Freed since.
+    freed: Vec<Row>,
+}
+
+impl Generations {
+    pub(super) fn open(&self) -> Open {
+        self.present.clone()
+    }
+
+    pub(super) fn is_anything_open(&self) -> bool {
+        [&self.present, &self.former].into_iter().any(|open| Arc::strong_count(open) > 1)
+    }
+
+    /// Takes a row that nothing in the graph leads to any more.
+    pub(super) fn rest(&mut self, row: Row) {
+        self.freed.push(row);
+    }
+
+    /// A row that no open operation can name.
+    pub(super) fn take_rested(&mut self) -> Option<Row> {
+        if Arc::strong_count(&self.former) == 1 {
+            if self.resting.is_empty() && !self.freed.is_empty() {
+                std::mem::swap(&mut self.resting, &mut self.freed);
+                std::mem::swap(&mut self.present, &mut self.former);
+            }
+            // Without an operation in the former generation they have rested.
+            if Arc::strong_count(&self.former) == 1 {
+                return self.resting.pop();
+            }
+        }
+        None
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        (self.resting.capacity() + self.freed.capacity()) * size_of::<Row>()
+    }
+}

@@ -1,0 +1,233 @@
+//! Operations that are open side by side.
+
+use super::{graph::check, *};
+use proptest::{
+    collection::vec,
+    prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
+    sample::Index as Any,
+    test_runner::TestCaseError,
+};
+use std::collections::BTreeSet;
+
+const ROWS_MAX: u32 = 130;
+const OPEN_MAX: usize = 4;
+const K: usize = 5;
+
+#[derive(Clone, Debug)]
+enum Act {
+    BeginInsert([i8; 3]),
+    StepInsert(Any, usize),
+    DropInsert(Any),
+    BeginSearch([i8; 3]),
+    StepSearch(Any, usize),
+    DropSearch(Any),
+    Remove(Any),
+    /// Removes so many of those that live.
+    RemoveMany(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let vector = || [-2_i8..3, -2_i8..3, 1_i8..3];
+    prop_oneof![
+        8 => vector().prop_map(Act::BeginInsert),
+        24 => (any::<Any>(), 1..200_usize).prop_map(|(at, n)| Act::StepInsert(at, n)),
+        1 => any::<Any>().prop_map(Act::DropInsert),
+        4 => vector().prop_map(Act::BeginSearch),
+        12 => (any::<Any>(), 1..100_usize).prop_map(|(at, n)| Act::StepSearch(at, n)),
+        1 => any::<Any>().prop_map(Act::DropSearch),
+        4 => any::<Any>().prop_map(Act::Remove),
+        1 => (0..80_usize).prop_map(Act::RemoveMany),
+    ]
+}
+
+struct OpenSearch {
+    search: Search,
+    /// Rows that it may name.
+    live_at_begin: BTreeSet<Row>,
+    /// Whether the index has changed since it began.
+    is_disturbed: bool,
+}
+
+struct World {
+    index: Index,
+    live: BTreeSet<Row>,
+    insertions: Vec<Insertion>,
+    searches: Vec<OpenSearch>,
+}
+
+fn accepts(row: Row) -> bool {
+    row % 7 != 3
+}
+
+fn floats(vector: [i8; 3]) -> [f32; 3] {
+    vector.map(f32::from)
+}
+
+impl World {
+    fn act(&mut self, act: Act) -> Result<(), TestCaseError> {
+        match act {
+            Act::BeginInsert(vector) if self.insertions.len() < OPEN_MAX => {
+                self.insertions.push(self.index.begin_insert(&floats(vector)).expect("well"));
+            }
+            Act::StepInsert(at, distances) if !self.insertions.is_empty() => {
+                let at = at.index(self.insertions.len());
+                let step = self.insertions[at].step(&mut self.index, distances);
+                if let Some(result) = step {
+                    self.insertions.swap_remove(at);
+                    self.inserted(result)?;
+                }
+            }
+            Act::DropInsert(at) if !self.insertions.is_empty() => {
+                self.insertions.swap_remove(at.index(self.insertions.len()));
+            }
+            Act::BeginSearch(query) if self.searches.len() < OPEN_MAX => {
+                let search = self.index.begin_search(&floats(query), K, 8).expect("well");
+                let live_at_begin = self.live.clone();
+                self.searches.push(OpenSearch { search, live_at_begin, is_disturbed: false });
+            }
+            Act::StepSearch(at, distances) if !self.searches.is_empty() => {
+                let at = at.index(self.searches.len());
+                let open = &mut self.searches[at];
+                if let Some(hits) = open.search.step(&mut self.index, distances, accepts) {
+                    let open = self.searches.swap_remove(at);
+                    self.found(&open, &hits)?;
+                }
+            }
+            Act::DropSearch(at) if !self.searches.is_empty() => {
+                self.searches.swap_remove(at.index(self.searches.len()));
+            }
+            Act::Remove(at) if !self.live.is_empty() => {
+                let row = *self.live.iter().nth(at.index(self.live.len())).expect("in range");
+                self.remove(row)?;
+            }
+            Act::RemoveMany(count) => {
+                for row in self.live.clone().into_iter().take(count) {
+                    self.remove(row)?;
+                }
+            }
+            _ => {}
+        }
+        check(&self.index);
+        prop_assert_eq!(self.index.stats().live, self.live.len());
+        Ok(())
+    }
+
+    fn remove(&mut self, row: Row) -> Result<(), TestCaseError> {
+        prop_assert!(self.index.remove(row));
+        prop_assert!(!self.index.remove(row));
+        self.live.remove(&row);
+        self.disturb();
+        Ok(())
+    }
+
+    fn disturb(&mut self) {
+        self.searches.iter_mut().for_each(|open| open.is_disturbed = true);
+    }
+
+    fn inserted(&mut self, result: Result<Row, Invalid>) -> Result<(), TestCaseError> {
+        match result {
+            Ok(row) => {
+                for open in &self.searches {
+                    prop_assert!(!open.live_at_begin.contains(&row), "an open search names it");
+                }
+                prop_assert!(self.live.insert(row), "the row was taken");
+                self.disturb();
+            }
+            Err(error) => prop_assert_eq!(error, Invalid::Full { max: ROWS_MAX }),
+        }
+        Ok(())
+    }
+
+    fn found(&self, open: &OpenSearch, hits: &[Hit]) -> Result<(), TestCaseError> {
+        let rows: BTreeSet<Row> = hits.iter().map(|hit| hit.row).collect();
+        prop_assert_eq!(rows.len(), hits.len(), "a row was found twice");
+        prop_assert!(rows.iter().all(|&row| self.live.contains(&row) && accepts(row)));
+        prop_assert!(hits.is_sorted_by(|a, b| a.distance <= b.distance));
+        if !open.is_disturbed {
+            let accepted = self.live.iter().filter(|&&row| accepts(row)).count();
+            prop_assert_eq!(hits.len(), accepted.min(K), "fewer hits than there are vectors");
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn open_operations_keep_the_invariants(acts in vec(act(), 1..800), seed in any::<u64>()) {
+        let options = IndexOptions {
+            seed, ef_construction: 16, vectors_max: ROWS_MAX, ..IndexOptions::new(3, Metric::Cosine)
+        };
+        let index = Index::new(options).expect("the options are well");
+        let (live, insertions, searches) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let mut world = World { index, live, insertions, searches };
+        for act in acts {
+            world.act(act)?;
+        }
+        // What is open comes to its end.
+        while let Some(mut insertion) = world.insertions.pop() {
+            let result = insertion.step(&mut world.index, usize::MAX).expect("no end to the budget");
+            world.inserted(result)?;
+        }
+        for mut open in std::mem::take(&mut world.searches) {
+            let hits = open.search.step(&mut world.index, usize::MAX, accepts);
+            world.found(&open, &hits.expect("no end to the budget"))?;
+        }
+        check(&world.index);
+    }
+}
+
+#[test]
+fn a_search_in_steps_finds_what_it_finds_at_once() {
+    let mut random = Rng::with_seed(31);
+    let all = vectors(&mut random, 2000, 24);
+    let mut index = filled(Metric::Cosine, &all, 31);
+    // The last filter has the search walk three times and then compare all.
+    for part in [1, 10, 1999] {
+        let accepts = |row: Row| row.is_multiple_of(part);
+        for (query, distances) in all.iter().step_by(97).zip([1, 7, 64, 1000].iter().cycle()) {
+            let at_once = index.search(query, 10, 50, accepts).expect("the query is well");
+            let mut search = index.begin_search(query, 10, 50).expect("the query is well");
+            let hits = std::iter::from_fn(|| Some(search.step(&mut index, *distances, accepts)));
+            assert_eq!(hits.flatten().next(), Some(at_once));
+        }
+    }
+}
+
+#[test]
+fn an_insertion_in_steps_makes_the_graph_that_it_makes_at_once() {
+    let mut random = Rng::with_seed(37);
+    let all = vectors(&mut random, 600, 24);
+    let at_once = filled(Metric::Euclidean, &all, 37);
+    let options = IndexOptions { seed: 37, ..IndexOptions::new(24, Metric::Euclidean) };
+    let mut index = Index::new(options).expect("the options are well");
+    for (row, vector) in (0..).zip(&all) {
+        let mut insertion = index.begin_insert(vector).expect("the vector is well");
+        let rows = std::iter::from_fn(|| Some(insertion.step(&mut index, 1 + row as usize)));
+        assert_eq!(rows.flatten().next(), Some(Ok(row)));
+    }
+    for row in 0..600 {
+        for layer in 0..=at_once.graph.level(row) {
+            assert_eq!(index.graph.links(row, layer), at_once.graph.links(row, layer));
+        }
+    }
+}
+
+/// Searches that overlap without end hold back no row for ever.
+#[test]
+fn rows_rest_while_searches_are_open_and_no_longer() {
+    let mut random = Rng::with_seed(41);
+    let all = vectors(&mut random, 400, 8);
+    let mut index = filled(Metric::Cosine, &all, 41);
+    let mut former = index.begin_search(&all[0], 1, 10).expect("well");
+    let mut row = 0;
+    for vector in all.iter().cycle().take(4000) {
+        let present = index.begin_search(vector, 1, 10).expect("well");
+        drop(std::mem::replace(&mut former, present));
+        assert!(index.remove(row));
+        row = index.insert(vector).expect("there is room");
+    }
+    let stats = index.stats();
+    assert!(stats.rows < 600, "{} rows for 400 vectors", stats.rows);
+}
