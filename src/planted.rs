@@ -25,11 +25,21 @@ pub enum Bug {
     ForgottenTokens,
     /// A segment is freed though a partition's log begins in it.
     EarlyRelease,
+    /// A vote that comes twice counts as those of two voters.
+    CountedTwice,
+    /// What a start has read is taken for written before it was synced.
+    UnsyncedStart,
+    /// The checksums of a group are not looked at when a log is read at a start.
+    UncheckedStart,
+    /// The checksum of a record is not looked at when it is read back for a shard.
+    UncheckedRecord,
+    /// A block is not checked that is read back for a follower or a shard.
+    UncheckedEntry,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::EarlyPromise,
         Self::ForgottenVote,
         Self::DroppedTruncation,
@@ -38,6 +48,11 @@ impl Bug {
         Self::UnconfirmedRead,
         Self::ForgottenTokens,
         Self::EarlyRelease,
+        Self::CountedTwice,
+        Self::UnsyncedStart,
+        Self::UncheckedStart,
+        Self::UncheckedRecord,
+        Self::UncheckedEntry,
     ];
 }
 

@@ -1,12 +1,14 @@
 //! A disk in memory that fails when it is told to: the tests' and the simulator's.
 //!
 //! What it knows of real disks: a write that was cut off leaves any of its sectors old and any new;
-//! a write or a sync may fail; there may be no room; bits rot.
+//! a write, a sync or a read may fail; of a write that failed, sectors may be read that are in the
+//! disk's own cache only, until a sync or the next loss of power; there may be no room; bits rot.
 
 use super::disk::{Disk, SegmentFile};
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,14 +28,53 @@ pub enum Tear {
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedDisk(Arc<Mutex<State>>);
 
+/// A sector: its segment, and its place in it.
+type Sector = (u32, usize);
+
+/// Bytes of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The segment.
+    pub segment: u32,
+    /// Where in it.
+    pub bytes: Range<usize>,
+}
+
+/// What becomes of the next write.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The power is lost.
+    Tear(Tear),
+    /// It fails; a seed says what becomes of each of its sectors.
+    Fail(u64),
+}
+
+/// What becomes of a sector that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reaches {
+    Nothing,
+    Cache,
+    Disk,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    /// What a read gives.
     segments: BTreeMap<u32, Vec<u8>>,
+    /// What the disk has of sectors whose new content is in its cache only.
+    unsynced: BTreeMap<Sector, Vec<u8>>,
     capacity_bytes: Option<usize>,
     writes: u64,
     fail_write: Option<u64>,
     fail_sync: bool,
-    tear: Option<Tear>,
+    /// Reads until one fails.
+    fail_read: Option<u64>,
+    /// Something has failed.
+    has_failed: bool,
+    fault: Option<Fault>,
+    /// What was written last, and what was tried to be written since.
+    last: Option<Span>,
+    tried: Option<Span>,
 }
 
 impl SimulatedDisk {
@@ -41,10 +82,14 @@ impl SimulatedDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A disk of its own with the same content and no faults: what is there after a restart.
+    /// A disk of its own with the same content and no faults: what is there after a restart of the
+    /// process.
     pub fn restarted(&self) -> Self {
-        let segments = self.state().segments.clone();
-        Self(Arc::new(Mutex::new(State { segments, ..State::default() })))
+        let state = self.state();
+        let (segments, unsynced) = (state.segments.clone(), state.unsynced.clone());
+        let (last, tried) = (state.last.clone(), state.tried.clone());
+        let state = State { segments, unsynced, last, tried, ..State::default() };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Limits the room for segments.
@@ -70,7 +115,35 @@ impl SimulatedDisk {
 
     /// The power is lost during the next write.
     pub fn tear_next_write(&self, tear: Tear) {
-        self.state().tear = Some(tear);
+        self.state().fault = Some(Fault::Tear(tear));
+    }
+
+    /// The next write fails: each of its sectors is as it was, or in the disk's cache, or written.
+    pub fn fail_next_write(&self, seed: u64) {
+        self.state().fault = Some(Fault::Fail(seed));
+    }
+
+    /// The read after `reads` more fails.
+    pub fn fail_read_after(&self, reads: u64) {
+        self.state().fail_read = Some(reads);
+    }
+
+    /// The power is lost between two writes: what is in the disk's cache only may go with it.
+    pub fn lose_power(&self, seed: u64) {
+        self.state().lose_power(&mut fastrand::Rng::with_seed(seed));
+    }
+
+    /// Whether anything has failed, or found no room, since the restart.
+    pub fn has_failed(&self) -> bool {
+        self.state().has_failed
+    }
+
+    /// Whether a bit that turns in these bytes may look like a write that was cut off: they belong
+    /// to what was written last.
+    pub fn is_tail(&self, segment: u32, offset: usize) -> bool {
+        let state = self.state();
+        let mut spans = state.last.iter().chain(&state.tried);
+        spans.any(|span| span.segment == segment && span.bytes.contains(&offset))
     }
 
     /// Turns one bit round.
@@ -86,9 +159,10 @@ impl SimulatedDisk {
     /// Up to so many bytes of a segment, as far as it goes.
     ///
     /// # Errors
-    /// There is no such segment.
+    /// There is no such segment, or the read fails.
     pub fn read_upto(&self, segment: u32, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.count_read()?;
         let content = state.segments.get(&segment).ok_or(io::ErrorKind::NotFound)?;
         let from = content.get(offset as usize..).unwrap_or_default();
         Ok(from[..limit.min(from.len())].to_vec())
@@ -107,6 +181,61 @@ impl SimulatedDisk {
     }
 }
 
+impl State {
+    fn fail(&mut self, why: &'static str) -> io::Result<()> {
+        self.has_failed = true;
+        Err(io::Error::other(why))
+    }
+
+    /// A read begins; it may be the one that fails.
+    fn count_read(&mut self) -> io::Result<()> {
+        match &mut self.fail_read {
+            None => Ok(()),
+            Some(0) => {
+                self.fail_read = None;
+                self.fail("the simulated disk cannot read")
+            }
+            Some(reads) => {
+                *reads -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Sectors that are in the cache only are lost, or not, as it comes.
+    fn lose_power(&mut self, random: &mut fastrand::Rng) {
+        for ((segment, sector), old) in std::mem::take(&mut self.unsynced) {
+            if let Some(content) = self.segments.get_mut(&segment).filter(|_| random.bool()) {
+                let at = sector * SECTOR_BYTES;
+                content[at..at + old.len()].copy_from_slice(&old);
+            }
+        }
+    }
+
+    /// Writes sectors as far as `reaches` says of each.
+    fn put(
+        &mut self,
+        span: &Span,
+        bytes: &[u8],
+        mut reaches: impl FnMut(usize) -> Reaches,
+    ) -> io::Result<()> {
+        let Span { segment, bytes: Range { start, end } } = span.clone();
+        let content = self.segments.get_mut(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let sectors = content[start..end].chunks_mut(SECTOR_BYTES).zip(bytes.chunks(SECTOR_BYTES));
+        for (index, (old, new)) in sectors.enumerate() {
+            let sector = (segment, start / SECTOR_BYTES + index);
+            match reaches(index) {
+                Reaches::Nothing => continue,
+                // What the disk has is what it had before the first write that failed.
+                Reaches::Cache => drop(self.unsynced.entry(sector).or_insert_with(|| old.to_vec())),
+                Reaches::Disk => drop(self.unsynced.remove(&sector)),
+            }
+            old.copy_from_slice(new);
+        }
+        Ok(())
+    }
+}
+
 impl Disk for SimulatedDisk {
     fn segments(&mut self) -> io::Result<Vec<SegmentFile>> {
         let state = self.state();
@@ -118,7 +247,8 @@ impl Disk for SimulatedDisk {
     }
 
     fn read(&mut self, segment: u32, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        state.count_read()?;
         let content = state.segments.get(&segment).ok_or(io::ErrorKind::NotFound)?;
         let from = content.get(offset as usize..).unwrap_or_default();
         let bytes = from.get(..into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -130,38 +260,53 @@ impl Disk for SimulatedDisk {
         let mut state = self.state();
         state.writes += 1;
         if state.fail_write.is_some_and(|fails| state.writes > fails) {
-            return Err(io::Error::other("the simulated disk failed"));
+            return state.fail("the simulated disk failed");
         }
-        let tear = state.tear.take();
-        let content = state.segments.get_mut(&segment).ok_or(io::ErrorKind::NotFound)?;
-        let place = &mut content[offset as usize..offset as usize + bytes.len()];
-        let sectors = place.chunks_mut(SECTOR_BYTES).zip(bytes.chunks(SECTOR_BYTES));
-        let mut random = fastrand::Rng::with_seed(match tear {
-            Some(Tear::Scattered(seed)) => seed,
-            _ => 0,
-        });
-        for (index, (old, new)) in sectors.enumerate() {
-            let reaches = match tear {
-                None => true,
-                Some(Tear::Prefix(sectors)) => index < sectors,
-                Some(Tear::Scattered(_)) => random.bool(),
-            };
-            if reaches {
-                old.copy_from_slice(new);
+        let span = Span { segment, bytes: offset as usize..offset as usize + bytes.len() };
+        let Some(fault) = state.fault.take() else {
+            state.put(&span, bytes, |_| Reaches::Disk)?;
+            (state.last, state.tried) = (Some(span), None);
+            return Ok(());
+        };
+        state.fail_write = Some(0);
+        let whether = |is_there| if is_there { Reaches::Disk } else { Reaches::Nothing };
+        let why = match fault {
+            Fault::Tear(tear) => {
+                let mut random = fastrand::Rng::with_seed(match tear {
+                    Tear::Scattered(seed) => seed,
+                    Tear::Prefix(_) => 0,
+                });
+                state.put(&span, bytes, |index| match tear {
+                    Tear::Prefix(sectors) => whether(index < sectors),
+                    Tear::Scattered(_) => whether(random.bool()),
+                })?;
+                state.lose_power(&mut random);
+                "the simulated power was lost"
             }
-        }
-        match tear {
-            None => Ok(()),
-            Some(_) => {
-                state.fail_write = Some(0);
-                Err(io::Error::other("the simulated power was lost"))
+            Fault::Fail(seed) => {
+                let mut random = fastrand::Rng::with_seed(seed);
+                // Often all of it is in the cache: the last step failed.
+                let is_cached = random.bool();
+                state.put(&span, bytes, |_| match random.u32(..3) {
+                    _ if is_cached => Reaches::Cache,
+                    0 => Reaches::Nothing,
+                    1 => Reaches::Cache,
+                    _ => Reaches::Disk,
+                })?;
+                "the simulated disk failed"
             }
-        }
+        };
+        state.tried = Some(span);
+        state.fail(why)
     }
 
-    fn sync(&mut self, _: u32) -> io::Result<()> {
-        let failed = self.state().fail_sync;
-        if failed { Err(io::Error::other("the simulated disk cannot sync")) } else { Ok(()) }
+    fn sync(&mut self, segment: u32) -> io::Result<()> {
+        let mut state = self.state();
+        if state.fail_sync {
+            return state.fail("the simulated disk cannot sync");
+        }
+        state.unsynced.retain(|(of, _), _| *of != segment);
+        Ok(())
     }
 
     fn make(&mut self, segment: u32, bytes: u64) -> io::Result<()> {
@@ -169,6 +314,7 @@ impl Disk for SimulatedDisk {
         let used: usize = state.segments.values().map(Vec::len).sum();
         let bytes = bytes as usize;
         if state.capacity_bytes.is_some_and(|capacity| used + bytes > capacity) {
+            state.has_failed = true;
             return Err(io::ErrorKind::StorageFull.into());
         }
         state.segments.insert(segment, vec![0; bytes]);
@@ -176,7 +322,9 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove(&mut self, segment: u32) -> io::Result<()> {
-        self.state().segments.remove(&segment);
+        let mut state = self.state();
+        state.segments.remove(&segment);
+        state.unsynced.retain(|(of, _), _| *of != segment);
         Ok(())
     }
 }

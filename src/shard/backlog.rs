@@ -18,7 +18,6 @@ use crate::{
         reader::{CoreReader, ReadError},
     },
     registry::TypeIndex,
-    runtime::process,
     task::{ColdKey, Cursor, End, Fingerprint, Key, Live, Moving, Place, Recorded},
     wire::id::TaskId,
 };
@@ -29,8 +28,11 @@ const READ_TOGETHER: usize = 256;
 const MOVE_TOGETHER: usize = 256;
 /// About how long a record is, bytes.
 const RECORD_BYTES: usize = 1024;
-/// The exit code when an accepted task cannot be read back.
-const EXIT_UNREADABLE: i32 = 70;
+
+/// An accepted task cannot be read: the node must not go on as if it were not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an accepted task cannot be read back from the log: {0}")]
+pub struct TaskUnreadable(String);
 
 /// What a record is read for.
 #[derive(Clone, Copy, Debug)]
@@ -154,23 +156,28 @@ impl Shard {
     }
 
     /// Uses what was read.
-    pub(super) fn was_read_back(&mut self, read: ReadBack) {
+    ///
+    /// # Errors
+    /// An accepted task could not be: nothing may be done after that.
+    pub(super) fn was_read_back(&mut self, read: ReadBack) -> Result<(), TaskUnreadable> {
         let partition = &mut self.tasks.partitions[read.partition];
         partition.backlog.reader = Some(read.reader);
         if read.table != partition.backlog.table {
-            return;
+            return Ok(());
         }
         let mut again = Vec::new();
         for (purpose, record) in read.records {
             match (purpose, record) {
-                (Purpose::Warm(key), Ok(bytes)) => partition.warm(key, &bytes, &self.kernel.types),
-                (Purpose::Move(moving), Ok(bytes)) => partition.move_record(moving, &bytes),
+                (Purpose::Warm(key), Ok(bytes)) => {
+                    partition.warm(key, &bytes, &self.kernel.types)?;
+                }
+                (Purpose::Move(moving), Ok(bytes)) => partition.move_record(moving, &bytes)?,
                 // It was moved while it was read: it is somewhere else now.
                 (Purpose::Warm(key), Err(ReadError::Gone(_))) => {
                     again.extend(partition.table.wanted_place(key).map(|place| (purpose, place)));
                 }
                 (Purpose::Move(_), Err(ReadError::Gone(_))) => {}
-                (_, Err(error)) => end_unreadable(&error.to_string()),
+                (_, Err(error)) => return Err(TaskUnreadable(error.to_string())),
             }
         }
         if !again.is_empty() {
@@ -182,17 +189,19 @@ impl Shard {
             walk.to_read.append(&mut again);
         }
         self.tasks.look_again();
+        Ok(())
     }
 }
 
 impl Partition {
-    fn warm(&mut self, key: ColdKey, bytes: &[u8], types: &Types) {
+    fn warm(&mut self, key: ColdKey, bytes: &[u8], types: &Types) -> Result<(), TaskUnreadable> {
         let record = decode(bytes);
-        let agent_type = submission_of(&record, key.random());
+        let agent_type = submission_of(&record, key.random())?;
         let type_index = types.find(agent_type);
         if let Some(task) = type_index.and_then(|type_index| recorded(&record, type_index)) {
             self.table.warm(key, &task);
         }
+        Ok(())
     }
 
     /// Goes on with the walk that the log asks for.
@@ -258,21 +267,22 @@ impl Partition {
         }
     }
 
-    fn move_record(&mut self, moving: Moving, bytes: &[u8]) {
+    fn move_record(&mut self, moving: Moving, bytes: &[u8]) -> Result<(), TaskUnreadable> {
         if let Some(Live::Record { attempts, end, .. }) = self.table.live(moving) {
             let record = decode(bytes);
             let (Moving::Task(random) | Moving::Key { random, .. }) = moving;
-            let agent_type = submission_of(&record, random);
+            let agent_type = submission_of(&record, random)?;
             // The type's place matters to nobody: the record carries its name.
             if let Some(task) = recorded(&record, 0) {
                 let id = TaskId { partition: self.table.partition(), random };
                 append_task(&mut self.ledger, moving, id, agent_type, &task, attempts, end);
             }
         }
-        let Some(walk) = &self.backlog.walk else { return };
+        let Some(walk) = &self.backlog.walk else { return Ok(()) };
         if walk.cursor.is_none() && walk.to_read.is_empty() {
             self.ledger.after_all(Logged::Walked);
         }
+        Ok(())
     }
 }
 
@@ -331,22 +341,13 @@ fn decode(bytes: &[u8]) -> Record<'_> {
 }
 
 /// The type's name in a task's submission, which is what was read where that should be.
-fn submission_of<'a>(record: &Record<'a>, random: u128) -> &'a str {
-    match *record {
-        Record::Submitted { id, agent_type, .. } if id.random == random => agent_type,
-        Record::Submitted { .. } => end_unreadable("the record of another task lies in its place"),
-        _ => end_unreadable("a record that is no submission lies where one should be"),
-    }
-}
-
-/// An accepted task cannot be read: the node must not go on as if it were not there.
-fn end_unreadable(why: &str) -> ! {
-    tracing::error!(
-        "an accepted task cannot be read back from the log: {why}; `coreflow doctor --log` shows \
-         more. The node ends"
-    );
-    process::kill_all();
-    std::process::exit(EXIT_UNREADABLE);
+fn submission_of<'a>(record: &Record<'a>, random: u128) -> Result<&'a str, TaskUnreadable> {
+    let why = match *record {
+        Record::Submitted { id, agent_type, .. } if id.random == random => return Ok(agent_type),
+        Record::Submitted { .. } => "the record of another task lies in its place",
+        _ => "a record that is no submission lies where one should be",
+    };
+    Err(TaskUnreadable(why.to_owned()))
 }
 
 #[cfg(test)]
@@ -374,7 +375,7 @@ mod tests {
         for random in 1..40 {
             let mut bytes = Vec::new();
             submitted(random, &payload(random)).encode(&mut bytes);
-            partition.move_record(Moving::Task(random), &bytes);
+            partition.move_record(Moving::Task(random), &bytes).expect("it is that record");
         }
         let blocks = core.commit_all();
         let mut moved = 0;
@@ -441,7 +442,7 @@ mod tests {
         // The partition leads no more, and its new table has heard of the task already.
         core.tell(Told::Follow);
         core.hear(1, &[submitted(1, b"payload")]);
-        core.shard.was_read_back(read(table));
+        core.shard.was_read_back(read(table)).expect("it is that record");
         let partition = &mut core.shard.tasks.partitions[0];
         assert_eq!(partition.ledger.pending(), 0, "nothing is appended by who follows");
         assert!(!partition.ledger.has_departures());
@@ -449,7 +450,7 @@ mod tests {
         // What is read for the table that there is counts.
         core.lead(2);
         let table = core.shard.tasks.partitions[0].backlog.table;
-        core.shard.was_read_back(read(table));
+        core.shard.was_read_back(read(table)).expect("it is that record");
         let partition = &mut core.shard.tasks.partitions[0];
         assert_eq!(partition.ledger.pending(), 1);
         partition.backlog.reader = None;

@@ -1,6 +1,5 @@
 //! The shard itself and one turn of its loop.
 
-pub use super::kernel::Partitions;
 use super::{
     agent::Agent,
     agents::Agents,
@@ -13,6 +12,7 @@ use super::{
     tasks::Tasks,
     types::Types,
 };
+pub use super::{backlog::TaskUnreadable, kernel::Partitions};
 use crate::{
     config::Config,
     consensus::{cluster::Cluster, reader::SegmentReader},
@@ -136,8 +136,12 @@ impl Shard {
     }
 
     /// Does what there is to do, up to a bound; false when there was nothing.
+    ///
+    /// # Errors
+    /// An accepted task cannot be read back: the process must end, and nothing may be done with
+    /// this shard any more.
     #[inline]
-    pub fn turn(&mut self) -> bool {
+    pub fn turn(&mut self) -> Result<bool, TaskUnreadable> {
         let mut worked = false;
         for core in 0..self.kernel.links.cores() {
             for _ in 0..BATCHES_A_TURN {
@@ -149,7 +153,7 @@ impl Shard {
                 worked = true;
             }
         }
-        worked |= self.take_asks();
+        worked |= self.take_asks()?;
         worked |= self.run_turns();
         worked |= self.run_timers();
         worked |= self.run_tasks();
@@ -162,7 +166,7 @@ impl Shard {
             true => self.kernel.links.flush_due(self.kernel.now_us),
             false => self.kernel.links.flush(),
         }
-        worked
+        Ok(worked)
     }
 
     /// Whether another turn would find something to do.
@@ -187,7 +191,7 @@ impl Shard {
             || self.tasks.partitions.iter().any(|partition| partition.ledger.has_departures())
     }
 
-    fn take_asks(&mut self) -> bool {
+    fn take_asks(&mut self) -> Result<bool, TaskUnreadable> {
         let mut worked = false;
         while let Some(ask) = self.kernel.inbox.clone().pop() {
             worked = true;
@@ -195,10 +199,10 @@ impl Shard {
                 Ask::Finish(lease, result) => self.finish(lease, result),
                 Ask::Ready(agent) => self.resume(agent),
                 Ask::Crash(agent, reason) => self.agent_crashed(agent, &reason),
-                Ask::ReadBack(read) => self.was_read_back(*read),
+                Ask::ReadBack(read) => self.was_read_back(*read)?,
             }
         }
-        worked
+        Ok(worked)
     }
 
     fn run_turns(&mut self) -> bool {

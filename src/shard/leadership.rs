@@ -19,7 +19,7 @@ impl Shard {
     /// Takes a turn; whether every partition of this core leads.
     pub fn turn_until_it_leads(&mut self) -> bool {
         self.read_clock();
-        self.turn();
+        self.turn().expect("no core has run a read of the log yet");
         self.tasks.partitions.iter().all(|partition| partition.check_leading().is_ok())
     }
 

@@ -1,9 +1,9 @@
 //! The loop of a worker core: turns, the core's other futures in between, and parking.
 
-use super::core::Shard;
+use super::core::{Shard, TaskUnreadable};
 use crate::{
     config::{Runtime, Spin},
-    runtime::{doorbell::Doorbell, executor, injector::Injector},
+    runtime::{doorbell::Doorbell, executor, injector::Injector, process},
 };
 use std::{
     any::Any,
@@ -23,6 +23,9 @@ const LOOKS_A_CLOCK: u32 = 16;
 const PUBLISH_MS: u64 = 10;
 /// How soon a core with something that no ring has room for looks again.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// The exit code when an accepted task cannot be read back.
+const EXIT_UNREADABLE: i32 = 70;
 
 /// Work that comes from outside the runtime: a function that runs on the core, between turns.
 pub type Job = Box<dyn FnOnce(&Rc<Core>) + Send>;
@@ -182,7 +185,7 @@ impl Core {
         }
         let mut shard = self.shard.borrow_mut();
         shard.read_clock();
-        let worked = shard.turn();
+        let worked = shard.turn().unwrap_or_else(|unreadable| end_process(&unreadable));
         shard.take_futures().into_iter().for_each(executor::spawn);
         let woke_futures = std::mem::take(&mut shard.woke_futures);
         Turn {
@@ -213,6 +216,14 @@ impl Core {
         }
         self.bell.parking().awake();
     }
+}
+
+/// Ends the process with its children: what was accepted would be missing from here on.
+#[cold]
+fn end_process(why: &TaskUnreadable) -> ! {
+    tracing::error!("{why}; `coreflow doctor --log` shows more. The node ends");
+    process::kill_all();
+    std::process::exit(EXIT_UNREADABLE);
 }
 
 /// What came of a turn.

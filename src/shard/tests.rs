@@ -83,7 +83,7 @@ impl Core {
 
     pub fn turn(&mut self) {
         for _ in 0..TURNS {
-            self.shard.turn();
+            self.shard.turn().expect("what it reads is there");
         }
     }
 

@@ -155,6 +155,11 @@ impl Clients {
             && self.pending.iter().all(|one| matches!(one.asked, Asked::Fetch))
     }
 
+    /// A node never comes back: what its worker holds is given up.
+    pub fn lose_worker(&mut self, node: usize) {
+        self.held.retain(|held| held.node != node);
+    }
+
     /// What is waited for, for whoever looks for a cause.
     pub fn waiting(&self) -> String {
         let asked: Vec<_> = self.pending.iter().map(|one| &one.asked).collect();

@@ -85,6 +85,7 @@ impl Faults {
                     1 => {
                         note!(trace, "fault: {} crashes with others", node.id);
                         crash(node, network);
+                        node.disk.lose_power(now_us);
                     }
                     _ => {
                         let sectors = rng.usize(..3) * 8;

@@ -13,6 +13,7 @@ mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod trace;
+mod wear;
 mod world;
 
 use std::{
@@ -32,15 +33,17 @@ use world::{Options, STEPS, Summary, World};
 const SEEDS: u64 = 300;
 /// Steps of the phase in which things fail, when nobody says.
 const STEPS_A_SEED: u64 = 4_000;
-/// Seeds that failed once: a node that was to join turned away who led the partition.
+/// Seeds that failed once, with disks that last: a node that was to join turned away who led the
+/// partition.
 const REGRESSIONS: [u64; 2] = [22_340, 23_543];
 
 const HELP: &str = "\
-Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--trace] [--twice]
+Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--sound] [--trace] [--twice]
 
   --seed N      runs one seed
   --seeds A..B  runs the seeds from A up to B
   --steps N     steps in which things fail (4000)
+  --sound       disks last, and messages come once
   --trace       prints what happens
   --twice       runs each seed twice and compares the hashes of what happened
   --planted     gives the nodes one bug after the other and looks for a seed that finds it
@@ -52,21 +55,27 @@ thread_local! {
 }
 
 struct Arguments {
-    seeds: Vec<u64>,
+    /// Seeds, and whether disks last.
+    seeds: Vec<(u64, bool)>,
     steps: u64,
     prints: bool,
     twice: bool,
     planted: bool,
+    /// Disks last in all seeds.
+    sound: bool,
     bug: Option<String>,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
+    let regressions = REGRESSIONS.into_iter().map(|seed| (seed, true));
+    let seeds = (0..SEEDS).map(|seed| (seed, false));
     let mut arguments = Arguments {
-        seeds: REGRESSIONS.into_iter().chain(0..SEEDS).collect(),
+        seeds: regressions.chain(seeds).collect(),
         steps: STEPS_A_SEED,
         prints: false,
         twice: false,
         planted: false,
+        sound: false,
         bug: None,
     };
     let mut words = std::env::args().skip(1);
@@ -77,12 +86,14 @@ fn arguments() -> Result<Option<Arguments>, String> {
         };
         let parse = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
         match &*word {
-            "--seed" => arguments.seeds = vec![parse(&number()?)?],
+            "--seed" => arguments.seeds = vec![(parse(&number()?)?, false)],
             "--seeds" => {
                 let text = number()?;
                 let (from, to) = text.split_once("..").ok_or("--seeds wants A..B")?;
-                arguments.seeds = (parse(from)?..parse(to)?).collect();
+                let seeds = parse(from)?..parse(to)?;
+                arguments.seeds = seeds.map(|seed| (seed, false)).collect();
             }
+            "--sound" => arguments.sound = true,
             "--steps" => arguments.steps = parse(&number()?)?,
             "--trace" => arguments.prints = true,
             "--twice" => arguments.twice = true,
@@ -96,6 +107,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
             _ => {}
         }
     }
+    let sound = arguments.sound;
+    arguments.seeds.iter_mut().for_each(|(_, is_sound)| *is_sound |= sound);
     Ok(Some(arguments))
 }
 
@@ -121,8 +134,8 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let place = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(&seed) = arguments.seeds.get(place) else { return };
-                    match run(&arguments, seed) {
+                    let Some(&(seed, sound)) = arguments.seeds.get(place) else { return };
+                    match run(&arguments, seed, sound) {
                         Ok(summary) => total.lock().expect("no panic").push((place, summary)),
                         Err(text) => {
                             println!("{text}");
@@ -159,8 +172,8 @@ fn planted(_: &Arguments) -> ExitCode {
 }
 
 /// Runs a seed; an error says how to see it again.
-fn run(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
-    let options = Options { seed, steps: arguments.steps, prints: arguments.prints };
+fn run(arguments: &Arguments, seed: u64, sound: bool) -> Result<Summary, String> {
+    let options = Options { seed, steps: arguments.steps, prints: arguments.prints, sound };
     let run = || {
         panic::catch_unwind(AssertUnwindSafe(|| World::new(options).run())).map_err(|_| {
             let (steps, why) = (STEPS.get(), PANIC.take());
@@ -168,9 +181,10 @@ fn run(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
                 STEPS_A_SEED => String::new(),
                 steps => format!(" --steps {steps}"),
             };
+            let sound = if sound { " --sound" } else { "" };
             format!(
                 "seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
-                 --seed {seed}{steps_asked} --trace"
+                 --seed {seed}{steps_asked}{sound} --trace"
             )
         })
     };

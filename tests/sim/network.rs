@@ -2,8 +2,10 @@
 //!
 //! What it knows of real ones: a message takes a time; a way that is clogged holds everything back,
 //! in one direction or both; a connection that breaks takes along what was under way, and both ends
-//! hear of it, not at the same time; what a process sent just before it ended may arrive or not; what was sent before a connection is there may wait for it or
-//! be dropped.
+//! hear of it, not at the same time; what a process sent just before it ended may arrive or not;
+//! what was sent before a connection is there may wait for it or be dropped. A message may come
+//! twice, later on the same connection or first on the next one: the links of a node do not do
+//! that, but Raft must stand it.
 
 use crate::trace::{Trace, note};
 use bytes::Bytes;
@@ -36,10 +38,13 @@ use std::{
 const WAITING_MAX: usize = 64;
 /// Messages that a node takes in one turn.
 const RECEIVED_MAX: usize = 64;
+/// Messages that may come again on the next connection.
+const AGAIN_MAX: usize = 4;
 /// Looks for a free segment after which a node whose disk stays full is ended.
 const PAUSES_MAX: u32 = 3_000;
 
 /// What travels.
+#[derive(Clone)]
 enum Parcel {
     Message(Bytes),
     Book(String),
@@ -51,6 +56,17 @@ enum Parcel {
 struct Way {
     under_way: VecDeque<(u64, Parcel)>,
     clogged_until_us: u64,
+    /// What arrived last, the oldest first.
+    arrived: VecDeque<Parcel>,
+}
+
+/// What comes twice.
+struct Twice {
+    rng: fastrand::Rng,
+    /// Of a thousand messages, how many come again on their connection.
+    soon: u32,
+    /// Of a thousand connections, how many begin with what came last.
+    reconnected: u32,
 }
 
 /// How badly the network does.
@@ -83,6 +99,10 @@ struct State {
     /// Whom a node voted for, by itself, the partition and the term.
     votes: BTreeMap<(NodeId, PartitionIndex, u64), NodeId>,
     delivered: u64,
+    /// `None` when everything comes once.
+    twice: Option<Twice>,
+    /// Messages that came again.
+    repeated: u64,
 }
 
 /// A handle of the network; clones are the same one.
@@ -110,7 +130,27 @@ impl Network {
             up: (1..=nodes).map(|node| (node, false)).collect(),
             votes: BTreeMap::new(),
             delivered: 0,
+            twice: None,
+            repeated: 0,
         })))
+    }
+
+    /// Messages may come twice from now on, as often as it comes.
+    pub fn set_twice(&self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let soon = [0, 5, 50, 200][rng.usize(..4)];
+        let reconnected = [0, 500][rng.usize(..2)];
+        self.0.borrow_mut().twice = Some(Twice { rng, soon, reconnected });
+    }
+
+    /// Everything comes once from now on.
+    pub fn end_twice(&self) {
+        self.0.borrow_mut().twice = None;
+    }
+
+    /// Messages that came again.
+    pub fn repeated(&self) -> u64 {
+        self.0.borrow().repeated
     }
 
     /// How badly it does from now on.
@@ -214,6 +254,42 @@ impl State {
                 *at_us = due_us;
             }
         }
+        for way in [(one, other), (other, one)] {
+            self.repeat_last(way);
+        }
+    }
+
+    /// A connection may begin with what came last on the one before.
+    fn repeat_last(&mut self, (from, to): (NodeId, NodeId)) {
+        let Some(twice) = &mut self.twice else { return };
+        let way = self.ways.get_mut(&(from, to)).expect("it exists");
+        if twice.rng.u32(..1_000) < twice.reconnected {
+            let again = std::mem::take(&mut way.arrived);
+            note!(self.trace, "net: {from} sends {} again to {to}", again.len());
+            self.repeated += again.len() as u64;
+            for parcel in again.into_iter().rev() {
+                way.under_way.push_front((self.now_us, parcel));
+            }
+        }
+    }
+
+    /// What arrives may come again, behind some of what is under way.
+    fn repeat_soon(&mut self, (from, to): (NodeId, NodeId), parcel: &Parcel) {
+        let Some(twice) = &mut self.twice else { return };
+        let way = self.ways.get_mut(&(from, to)).expect("it exists");
+        if twice.rng.u32(..1_000) < twice.soon {
+            let place = twice.rng.usize(..=way.under_way.len());
+            let before = place.checked_sub(1).and_then(|at| way.under_way.get(at));
+            let due_us = before.map_or(self.now_us, |(due_us, _)| *due_us);
+            note!(self.trace, "net: what {from} sends to {to} comes again");
+            self.repeated += 1;
+            way.under_way.insert(place, (due_us, parcel.clone()));
+        } else {
+            if way.arrived.len() == AGAIN_MAX {
+                way.arrived.pop_front();
+            }
+            way.arrived.push_back(parcel.clone());
+        }
     }
 
     fn notify(&mut self, node: NodeId, of: NodeId, is_connected: bool) {
@@ -261,6 +337,7 @@ impl State {
         let way = self.ways.get_mut(&(from, to)).expect("it exists");
         let (_, parcel) = way.under_way.pop_front().expect("it was seen");
         self.delivered += 1;
+        self.repeat_soon((from, to), &parcel);
         Some(match parcel {
             Parcel::Book(text) => Heard::Book(Book::from_text(&text).expect("a node wrote it")),
             Parcel::Wanted(wanted) => Heard::Wanted(wanted),

@@ -20,7 +20,7 @@ use coreflow::{
     },
     runtime::mesh::mesh,
     shard::{
-        core::{Partitions, Shard, Start},
+        core::{Partitions, Shard, Start, TaskUnreadable},
         recovering::Recovering,
         remote::Seat,
         types::{TypeSpec, Types},
@@ -31,6 +31,7 @@ use coreflow::{
 use futures_util::{future::LocalBoxFuture, task::noop_waker_ref};
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::{
@@ -73,12 +74,32 @@ pub fn address(node: NodeId) -> Address {
 }
 
 /// How a node ended, or why it could not begin.
-#[derive(Debug)]
 pub enum Down {
     /// The disk failed.
     Disk(String),
     /// The log is damaged.
     Damaged(String),
+    /// An accepted task cannot be read back.
+    Unreadable(TaskUnreadable),
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(why) => write!(formatter, "its disk: {why}"),
+            Self::Damaged(why) => write!(formatter, "its log is damaged: {why}"),
+            Self::Unreadable(why) => write!(formatter, "{why}"),
+        }
+    }
+}
+
+/// What goes wrong with a node's next start.
+#[derive(Clone, Copy, Debug)]
+pub enum AtStart {
+    /// The disk does not sync.
+    SyncFails,
+    /// The read after so many more fails.
+    ReadFails(u64),
 }
 
 /// What of a node is gone when its process ends.
@@ -109,6 +130,12 @@ pub struct Node {
     pub skew_ms: u64,
     /// It is to end in good order.
     pub is_leaving: bool,
+    /// Its log is damaged.
+    pub is_rotten: bool,
+    /// It did not start with a damaged log, and never will.
+    pub is_out: bool,
+    /// What goes wrong with its next start.
+    pub at_start: Option<AtStart>,
 }
 
 impl Node {
@@ -123,6 +150,9 @@ impl Node {
             shard_busy_us: 0,
             skew_ms,
             is_leaving: false,
+            is_rotten: false,
+            is_out: false,
+            at_start: None,
         }
     }
 
@@ -136,6 +166,11 @@ impl Node {
     ) -> Result<(), Down> {
         assert!(self.running.is_none(), "it runs");
         self.disk = self.disk.restarted();
+        match self.at_start.take() {
+            Some(AtStart::SyncFails) => self.disk.fail_syncs(),
+            Some(AtStart::ReadFails(reads)) => self.disk.fail_read_after(reads),
+            None => {}
+        }
         self.boots += 1;
         let unix_ms = EPOCH_UNIX_MS + now_us / 1000 + self.skew_ms;
         let voters =
@@ -252,11 +287,12 @@ impl Node {
     }
 
     /// A turn of its core.
-    pub fn turn_shard(&mut self, now_us: u64) {
-        let Some(running) = &mut self.running else { return };
+    pub fn turn_shard(&mut self, now_us: u64) -> Result<(), Down> {
+        let Some(running) = &mut self.running else { return Ok(()) };
         running.shard.set_clock(now_us - running.began_us);
-        running.shard.turn();
+        running.shard.turn().map_err(Down::Unreadable)?;
         running.reads.extend(running.shard.take_futures());
+        Ok(())
     }
 
     /// Reads of the log end, and the helper does a piece of work.

@@ -10,6 +10,7 @@ use crate::{
     network::{Network, Weather},
     node::{Common, Down, Node, address},
     trace::{Trace, note},
+    wear::Wear,
 };
 use coreflow::{
     config::Config,
@@ -44,6 +45,8 @@ pub struct Options {
     /// Steps of the phase in which things fail.
     pub steps: u64,
     pub prints: bool,
+    /// Disks last, and what is sent comes once.
+    pub sound: bool,
 }
 
 /// What came of a run.
@@ -63,6 +66,11 @@ pub struct Summary {
     pub elections: u64,
     pub entries: u64,
     pub boots: u64,
+    /// Messages that came twice.
+    pub repeated: u64,
+    /// Nodes whose logs were damaged, and those that it kept from starting.
+    pub rotten: u64,
+    pub out: u64,
 }
 
 impl Summary {
@@ -82,6 +90,9 @@ impl Summary {
         self.elections += other.elections;
         self.entries += other.entries;
         self.boots += other.boots;
+        self.repeated += other.repeated;
+        self.rotten += other.rotten;
+        self.out += other.out;
     }
 }
 
@@ -101,6 +112,7 @@ pub struct World {
     clients: Clients,
     checker: Checker,
     faults: Faults,
+    wear: Wear,
     options: Options,
     steps: u64,
 }
@@ -153,6 +165,16 @@ impl World {
         let faults = Faults::random(&mut rng, changes);
         note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");
         note!(trace, "{habits:?}, {faults:?}");
+        // Of their own random numbers, so that a run without them is the same as ever.
+        let survivable = if changes { 0 } else { (count as usize - 1) / 2 };
+        let wear = match options.sound {
+            true => Wear::none(),
+            false => Wear::random(!options.seed, survivable),
+        };
+        if !options.sound {
+            network.set_twice(!options.seed);
+            note!(trace, "{wear:?}");
+        }
         let mut clients = Clients::new(rng.u64(..), count as usize, habits, trace.clone());
         clients.oracle.key_ttl_us = key_ttl_ms * 1_000;
         clients.oracle.purges = dead_max < 1_000;
@@ -168,6 +190,7 @@ impl World {
             clients,
             checker: Checker::new(partitions),
             faults,
+            wear,
             options,
             steps: 0,
             rng,
@@ -211,6 +234,9 @@ impl World {
             elections: self.checker.elections,
             entries: self.checker.committed() as u64,
             boots: self.nodes.iter().map(|node| node.boots).sum(),
+            repeated: self.network.repeated(),
+            rotten: self.nodes.iter().filter(|node| node.is_rotten).count() as u64,
+            out: self.nodes.iter().filter(|node| node.is_out).count() as u64,
         }
     }
 
@@ -221,11 +247,12 @@ impl World {
         self.trace.set_time(self.now_us);
         self.network.advance(self.now_us);
         if may_fail {
-            let Self { faults, nodes, network, rng, trace, now_us, .. } = self;
+            let Self { faults, wear, nodes, network, rng, trace, now_us, .. } = self;
             faults.strike(nodes, network, rng, trace, *now_us);
+            wear.strike(nodes, network, trace);
         }
         let at = self.rng.usize(..self.nodes.len());
-        if self.nodes[at].running.is_none() {
+        if self.nodes[at].running.is_none() && !self.nodes[at].is_out {
             self.start(at, may_fail);
         }
         self.turn(at);
@@ -250,37 +277,61 @@ impl World {
         note!(self.trace, "{} starts", node.id);
         match started {
             Ok(()) => self.network.set_up(node.id, true),
-            Err(Down::Damaged(why)) => panic!("the log of node {} is damaged: {why}", node.id),
-            Err(Down::Disk(why)) => note!(self.trace, "{} cannot: {why}", node.id),
+            Err(Down::Damaged(why)) => {
+                assert!(node.is_rotten, "the log of node {} is damaged: {why}", node.id);
+                note!(self.trace, "{} stays out: {why}", node.id);
+                node.is_out = true;
+                self.clients.lose_worker(at);
+            }
+            Err(down) => note!(self.trace, "{} cannot: {down}", node.id),
         }
     }
 
     fn turn(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
         let (shard_first, shard, keeper) = (self.rng.bool(), self.rng.u32(..4), self.rng.u32(..4));
-        let now_us = self.now_us;
-        if shard_first && shard > 0 && node.shard_busy_us <= now_us {
-            node.turn_shard(now_us);
-        }
-        if keeper > 0 && node.keeper_busy_us <= now_us {
-            let write_us = self.rng.u64(..self.write_us);
-            let turned = node.turn_keeper(&self.common, now_us, || write_us);
-            match turned {
-                Ok(true) => self.checker.look(node),
-                Ok(false) => {
-                    note!(self.trace, "{} has ended", node.id);
-                    crash(node, &self.network);
-                }
-                Err(down) => {
-                    note!(self.trace, "{} is down: {down:?}", node.id);
-                    crash(node, &self.network);
-                }
+        let turned = self.turn_parts(at, shard_first, shard > 0, keeper > 0);
+        let node = &mut self.nodes[at];
+        match turned {
+            Ok(true) => {}
+            Ok(false) => {
+                note!(self.trace, "{} has ended", node.id);
+                crash(node, &self.network);
+            }
+            Err(down) => {
+                note!(self.trace, "{} is down: {down}", node.id);
+                let has_reason = node.is_rotten || node.disk.has_failed();
+                assert!(has_reason, "node {} ends though its disk is well: {down}", node.id);
+                crash(node, &self.network);
             }
         }
-        if !shard_first && shard > 0 && node.shard_busy_us <= now_us {
-            node.turn_shard(now_us);
-        }
         node.do_io(&self.trace, &mut self.rng);
+    }
+
+    /// Turns of a node's core and of its log thread, in this order or the other one; whether it
+    /// goes on.
+    fn turn_parts(
+        &mut self,
+        at: usize,
+        shard_first: bool,
+        shard: bool,
+        keeper: bool,
+    ) -> Result<bool, Down> {
+        let (node, now_us) = (&mut self.nodes[at], self.now_us);
+        let shard = shard && node.shard_busy_us <= now_us;
+        if shard_first && shard {
+            node.turn_shard(now_us)?;
+        }
+        if keeper && node.keeper_busy_us <= now_us {
+            let write_us = self.rng.u64(..self.write_us);
+            if !node.turn_keeper(&self.common, now_us, || write_us)? {
+                return Ok(false);
+            }
+            self.checker.look(node);
+        }
+        if !shard_first && shard {
+            node.turn_shard(now_us)?;
+        }
+        Ok(true)
     }
 
     /// Nothing fails any more.
@@ -288,17 +339,26 @@ impl World {
         note!(self.trace, "nothing fails any more");
         self.clients.begin_to_end(LATE_TASKS);
         self.network.heal();
+        self.network.end_twice();
         let (delay_us_min, delay_us_max, lost, reconnect) = (100, 1_000, 0, 8);
         self.network.set_weather(Weather { delay_us_min, delay_us_max, lost, reconnect });
         self.write_us = 500;
         for node in &mut self.nodes {
             node.disk.set_capacity(None);
             (node.keeper_busy_us, node.shard_busy_us) = (0, 0);
+            node.at_start = None;
+            // A node that runs with a damaged log may go on to the end, or find out.
+            if node.is_rotten && node.running.is_some() && node.boots % 2 == 0 {
+                crash(node, &self.network);
+            }
         }
     }
 
     /// Lets a node lead what it can, so that clients look at what its tables make of the log.
     fn let_lead(&mut self, at: usize) {
+        if self.nodes[at].is_out {
+            return;
+        }
         let to = self.nodes[at].id;
         note!(self.trace, "{to} is to lead");
         for _ in 0..TRANSFER_LOOKS {
@@ -325,7 +385,8 @@ impl World {
 
     /// Whether everything has ended and everybody knows.
     fn is_over(&mut self) -> bool {
-        if !self.clients.is_idle() || self.nodes.iter().any(|node| node.running.is_none()) {
+        let is_down = |node: &Node| node.running.is_none() && !node.is_out;
+        if !self.clients.is_idle() || self.nodes.iter().any(is_down) {
             return false;
         }
         let unended: Vec<_> = (0..self.clients.oracle.tasks.len())
@@ -349,9 +410,9 @@ impl World {
     /// Whether all members of each partition have the same log.
     fn agree(&self) -> bool {
         (0..self.common.partitions).all(|partition| {
-            let groups = self.nodes.iter().map(|node| {
-                let running = node.running.as_ref().expect("it was seen");
-                (node.id, running.keeper.group(partition).expect("it exists"))
+            let groups = self.nodes.iter().filter_map(|node| {
+                let running = node.running.as_ref()?;
+                Some((node.id, running.keeper.group(partition).expect("it exists")))
             });
             let leads = |group: &Group| matches!(group.role(), Role::Leader { .. });
             let leader = groups.clone().filter(|(_, group)| leads(group));

@@ -282,7 +282,30 @@ impl Group {
         if let Some(proof) = &mut self.proof {
             proof.heard.insert(from);
         }
-        self.raft.step(message).map_err(|_| Dropped::NotMember)
+        let vote = planted::has(Bug::CountedTwice).then(|| (message.clone(), self.votes()));
+        let taken = self.raft.step(message).map_err(|_| Dropped::NotMember);
+        if let Some((vote, votes)) = vote {
+            self.count_again(&vote, votes);
+        }
+        taken
+    }
+
+    /// Votes that it was given in the election that it stands in.
+    fn votes(&self) -> usize {
+        self.raft.raft.prs().tally_votes().0
+    }
+
+    /// The bug of that name: a vote that changed nothing is taken for that of another voter.
+    fn count_again(&mut self, vote: &Message, votes: usize) {
+        let is_vote = vote.get_msg_type() == MessageType::MsgRequestVoteResponse && !vote.reject;
+        for from in self.members().clone().voters {
+            let raft = &self.raft.raft;
+            let stands = raft.state == StateRole::Candidate && raft.term == vote.term;
+            if is_vote && stands && self.votes() == votes {
+                // What it does not take changes nothing.
+                let _ = self.raft.step(Message { from, ..vote.clone() });
+            }
+        }
     }
 
     /// A single voter leads as soon as it stands for election, and raft asks that all it has is
