@@ -41,6 +41,12 @@ pub enum Invalid {
         /// The hit's row.
         row: u32,
     },
+    /// The row is not one that a loaded image left to be inserted again.
+    #[error("row {row} is not one to be inserted again")]
+    NotPromised {
+        /// The row.
+        row: u32,
+    },
     /// All rows are taken.
     #[error("the partition is full: it has {max} rows")]
     Full {

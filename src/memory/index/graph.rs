@@ -20,6 +20,8 @@ const DESCENT_WIDTH: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Free,
+    /// Free, and kept for an insertion at this very row.
+    Promised,
     /// Its insertion is open: not found yet, but walked through and linked to.
     Coming,
     Live,
@@ -38,6 +40,10 @@ pub(super) struct Node {
     pub(super) state: State,
 }
 
+impl Node {
+    pub(super) const FREE: Node = Node { tower: NONE, level: 0, state: State::Free };
+}
+
 /// Links of a node on the layers from 1 upwards.
 pub(super) type Tower = [[u32; LINKS_UPPER]; LEVEL_MAX];
 
@@ -53,6 +59,8 @@ pub struct Index {
     pub(super) live: usize,
     /// Rows whose insertions are open, or were dropped when the second is gone.
     pub(super) coming: Vec<(Row, Weak<()>)>,
+    /// Rows that are kept for insertions at them.
+    pub(super) promised: usize,
     pub(super) levels: Rng,
     pub(super) sweep: Sweep,
 }
@@ -119,6 +127,7 @@ impl Index {
             generations: Generations::default(),
             live: 0,
             coming: Vec::new(),
+            promised: 0,
             levels: Rng::with_seed(options.seed),
             sweep: Sweep::default(),
             options,

@@ -24,8 +24,10 @@ pub struct Insertion {
 }
 
 enum Phase {
-    /// It has no row yet, because all were taken.
+    /// It has no row yet.
     Room,
+    /// It is to have this row.
+    At(Row),
     Linking {
         linking: Linking,
         row: Row,
@@ -57,6 +59,28 @@ impl Index {
         insertion.go_on(self, &mut Budget::unlimited()).expect("it goes on to its end")
     }
 
+    /// Stores a vector at a row that a loaded image left to be inserted again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`insert`](Self::insert); or the row is none of those.
+    pub fn insert_at(&mut self, row: Row, vector: &[f32]) -> Result<(), Invalid> {
+        let mut insertion = self.begin_insert_at(row, vector)?;
+        let row = insertion.go_on(self, &mut Budget::unlimited()).expect("it goes on to its end");
+        row.map(|_| ())
+    }
+
+    /// Begins what [`insert_at`](Self::insert_at) does at once. An insertion that is dropped after its first step
+    /// gives up the row.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`begin_insert`](Self::begin_insert). That the row is none of those, the first step says.
+    pub fn begin_insert_at(&mut self, row: Row, vector: &[f32]) -> Result<Insertion, Invalid> {
+        let insertion = self.begin_insert(vector)?;
+        Ok(Insertion { phase: Phase::At(row), ..insertion })
+    }
+
     /// Begins what [`insert`](Self::insert) does at once. The vector is not found before the end.
     ///
     /// # Errors
@@ -76,16 +100,16 @@ impl Index {
         Ok(Insertion { scratch: Some(scratch), phase: Phase::Room })
     }
 
-    /// Gives the probe's code a row, if there is one.
-    fn place(&mut self, scratch: &Scratch) -> Option<Row> {
-        let rested = self.generations.take_rested();
+    /// A row for a new node, if there is one.
+    fn take_row(&mut self) -> Option<Row> {
+        let rows = self.graph.nodes.len() as Row;
+        self.generations.take_rested().or((rows < self.options.vectors_max).then_some(rows))
+    }
+
+    /// Gives the probe's code its row.
+    fn place(&mut self, scratch: &Scratch, row: Row) {
         let graph = &mut self.graph;
         let rows = graph.nodes.len();
-        let row = match rested {
-            Some(row) => row,
-            None if rows < self.options.vectors_max as usize => rows as Row,
-            None => return None,
-        };
         let mut level = 0;
         // Level `n` has a sixteenth of the nodes of the level below.
         while level < LEVEL_MAX && self.levels.usize(..LINKS_UPPER) == 0 {
@@ -100,14 +124,13 @@ impl Index {
             graph.nodes.push(node);
             graph.terms.push(probe.terms);
         } else {
-            assert_eq!(graph.nodes[row as usize].state, State::Free);
+            assert!(matches!(graph.nodes[row as usize].state, State::Free | State::Promised));
             graph.nodes[row as usize] = node;
             graph.terms[row as usize] = probe.terms;
         }
         probe.store(graph.codes.get_mut(row));
         graph.set_links(row, 0, &[]);
         self.sweep.passes(row, level);
-        Some(row)
     }
 
     /// What an insertion's node is when the insertion has ended.
@@ -141,6 +164,10 @@ impl Insertion {
         let mut scratch = self.scratch.take().expect("an insertion that has ended is not stepped");
         let result = match &mut self.phase {
             Phase::Room => self.find_room(index, &mut scratch, budget),
+            Phase::At(row) => {
+                let row = *row;
+                Some(self.take_promised(index, &mut scratch, row))
+            }
             Phase::Linking { .. } => Some(Ok(())),
         };
         let result = match (result, &mut self.phase) {
@@ -170,11 +197,8 @@ impl Insertion {
         budget: &mut Budget,
     ) -> Option<Result<(), Invalid>> {
         loop {
-            if let Some(row) = index.place(scratch) {
-                let open = index.generations.open();
-                index.coming.push((row, Arc::downgrade(&open)));
-                let linking = Linking::begin(&mut index.graph, scratch, row);
-                self.phase = Phase::Linking { linking, row, _open: open };
+            if let Some(row) = index.take_row() {
+                self.begin_linking(index, scratch, row);
                 return Some(Ok(()));
             }
             if !index.has_dead() {
@@ -185,10 +209,33 @@ impl Insertion {
             }
         }
     }
+
+    fn take_promised(
+        &mut self,
+        index: &mut Index,
+        scratch: &mut Scratch,
+        row: Row,
+    ) -> Result<(), Invalid> {
+        let node = index.graph.nodes.get(row as usize);
+        if node.is_none_or(|node| node.state != State::Promised) {
+            return Err(Invalid::NotPromised { row });
+        }
+        index.promised -= 1;
+        self.begin_linking(index, scratch, row);
+        Ok(())
+    }
+
+    fn begin_linking(&mut self, index: &mut Index, scratch: &mut Scratch, row: Row) {
+        index.place(scratch, row);
+        let open = index.generations.open();
+        index.coming.push((row, Arc::downgrade(&open)));
+        let linking = Linking::begin(&index.graph, scratch, row);
+        self.phase = Phase::Linking { linking, row, _open: open };
+    }
 }
 
 impl Linking {
-    fn begin(graph: &mut Graph, scratch: &mut Scratch, row: Row) -> Self {
+    fn begin(graph: &Graph, scratch: &mut Scratch, row: Row) -> Self {
         let top = graph.entry.map_or(0, |entry| graph.level(entry));
         let layer = graph.level(row).min(top);
         Linking::Descend(graph.begin_descent(scratch, layer), layer)
@@ -273,7 +320,7 @@ impl Linking {
 }
 
 impl Graph {
-    fn take_tower(&mut self) -> u32 {
+    pub(super) fn take_tower(&mut self) -> u32 {
         let empty = [[NONE; LINKS_UPPER]; LEVEL_MAX];
         match self.towers_free.pop() {
             Some(tower) => {

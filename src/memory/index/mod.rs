@@ -15,6 +15,7 @@
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
 //! | `insert`, `remove`, `search`, `rerank` | what a caller does |
+//! | `image` | the graph as bytes, written while it is in use |
 //! | `steps` | operations that go on step by step |
 //! | `pool`, `marks` | the best found so far, and what was seen already |
 //!
@@ -34,6 +35,7 @@
 
 mod error;
 mod graph;
+mod image;
 mod insert;
 mod kernels;
 mod marks;
@@ -51,6 +53,7 @@ mod tests;
 
 pub use error::Invalid;
 pub use graph::{Index, Row, Stats};
+pub use image::{Damaged, IMAGE_HEADER_BYTES, Image, Loader, Wanted};
 pub use insert::Insertion;
 pub use options::{DIMENSIONS_MAX, EF_MAX, IndexOptions};
 pub use quantize::Metric;

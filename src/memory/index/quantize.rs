@@ -27,16 +27,16 @@ pub(super) const COMPONENT_MAX: f32 = 1e17;
 /// number from which float64 has no fractions. Unlike `round`, that is no call for each component.
 const ROUNDING: f64 = 1.5 * (1_u64 << 52) as f64;
 
-/// What near means.
+/// What near means. The numbers stand in images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// One minus the cosine of the angle: 0 to 2.
-    Cosine,
+    Cosine = 0,
     /// The squared euclidean distance.
-    Euclidean,
+    Euclidean = 1,
     /// The negated dot product. It is no distance: the graph serves it as well as its vectors' lengths are
     /// alike.
-    Dot,
+    Dot = 2,
 }
 
 /// What belongs to a code in the formula.

@@ -6,7 +6,7 @@
 //! consolidates; Singh and others, 2021). At its end nothing leads to them.
 
 use super::{
-    graph::{Graph, Index, Row, State},
+    graph::{Graph, Index, Node, Row, State},
     options::LEVEL_MAX,
     prune::Work,
     rows::NONE,
@@ -85,7 +85,7 @@ impl Index {
         true
     }
 
-    fn bury(&mut self, row: Row) {
+    pub(super) fn bury(&mut self, row: Row) {
         self.graph.nodes[row as usize].state = State::Dead;
         self.sweep.waiting.push(row);
     }
@@ -101,7 +101,8 @@ impl Index {
 
     /// Begins anew when nothing lives and no operation can name a row. Memory is kept for what comes.
     pub(super) fn forget_dead(&mut self) -> bool {
-        let forgets = self.coming.is_empty() && !self.generations.is_anything_open();
+        let is_settled = self.coming.is_empty() && self.promised == 0;
+        let forgets = is_settled && !self.generations.is_anything_open();
         if forgets {
             self.graph.clear();
             self.sweep = Sweep::default();
@@ -145,7 +146,7 @@ impl Index {
                     let slot = *next as u32;
                     *next += 1;
                     budget.spend(NODE_COST);
-                    if !matches!(node.state, State::Free | State::Dying) {
+                    if !matches!(node.state, State::Free | State::Promised | State::Dying) {
                         let level = usize::from(node.level);
                         sweep.passes(slot, level);
                         for layer in 0..=level {
@@ -176,10 +177,7 @@ impl Graph {
     }
 
     fn free(&mut self, slot: u32) {
-        let node = &mut self.nodes[slot as usize];
-        node.state = State::Free;
-        node.level = 0;
-        let tower = std::mem::replace(&mut node.tower, NONE);
+        let Node { tower, .. } = std::mem::replace(&mut self.nodes[slot as usize], Node::FREE);
         if tower != NONE {
             self.towers_free.push(tower);
         }

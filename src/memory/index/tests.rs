@@ -1,6 +1,7 @@
 //! What the index promises, against comparing everything with everything.
 
 mod graph;
+mod image;
 mod input;
 mod kernels;
 mod marks;

@@ -20,7 +20,7 @@ pub(super) fn check(index: &Index) {
     let nodes = &graph.nodes;
     let state = |slot: u32| nodes[slot as usize].state;
     for (slot, node) in (0..).zip(nodes) {
-        if node.state == State::Free {
+        if matches!(node.state, State::Free | State::Promised) {
             assert_eq!(node.tower, NONE);
             continue;
         }
@@ -44,7 +44,7 @@ pub(super) fn check(index: &Index) {
     assert_eq!(distinct.len(), towers.len(), "a tower twice");
     assert_eq!(towers.len(), graph.towers.len(), "a tower is lost");
 
-    let used = || nodes.iter().filter(|node| node.state != State::Free);
+    let used = || nodes.iter().filter(|node| !matches!(node.state, State::Free | State::Promised));
     match graph.entry {
         None => assert!(used().all(|node| node.state == State::Coming)),
         Some(entry) => {

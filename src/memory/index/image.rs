@@ -1,0 +1,369 @@
+//! The graph as bytes, written in chunks while it is in use, and made again from them.
+//!
+//! An image is *fuzzy*: a chunk has its rows as they were when it was written, and between two chunks
+//! vectors come and go. So the caller notes which rows changed after [`Index::begin_image`], and says so when
+//! the image is loaded ([`Loader::finish`]). Rows whose chunk is damaged or missing, and those that have
+//! changed, come back as a list of rows to insert again; links to what is not there any more are
+//! replaced or dropped, and nodes that nothing leads to any more are inserted again too. Whatever the chunks are, the graph that comes out keeps the room's invariants.
+//!
+//! A chunk is a header of [`IMAGE_HEADER_BYTES`] and its rows, all numbers little-endian:
+//!
+//! | bytes of the header | content |
+//! |---|---|
+//! | 4 | `CFX1` |
+//! | 4 | CRC-32 of all that follows, to the chunk's end |
+//! | 4 | bytes of the rows |
+//! | 4, 4 | first row, number of rows |
+//! | 2, 1, 1 | dimensions, metric, zero |
+//!
+//! A row is one byte, zero when nothing is there, else its level and one. Then scale and term in
+//! float32, the code, and for each layer from 0 the number of links and the links.
+
+use super::{
+    error::Invalid,
+    graph::{Graph, Index, Node, Row, State},
+    options::{IndexOptions, LEVEL_MAX, LINKS_BASE},
+    prune::links_max,
+    quantize::Terms,
+    rows::NONE,
+    steps::Budget,
+};
+use std::ops::Range;
+use thiserror::Error;
+
+const MAGIC: [u8; 4] = *b"CFX1";
+/// Where the rows of a chunk begin.
+pub const IMAGE_HEADER_BYTES: usize = 24;
+/// A chunk ends with the row that brings it here: some ten microseconds of copying.
+const CHUNK_BYTES: usize = 64 << 10;
+/// And with this number of rows, as empty ones take no room.
+const CHUNK_ROWS: usize = 4096;
+
+/// An image that is being written.
+pub struct Image {
+    next: Row,
+}
+
+/// Why a chunk was not taken. The rows that it had will be among those to insert again.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Damaged {
+    /// What is there is no chunk, or its end is missing.
+    #[error("no chunk, or its end is missing")]
+    Cut,
+    /// The checksum is another.
+    #[error("the checksum of the chunk is {found:#010x}, not {expected:#010x}")]
+    Checksum {
+        /// What the chunk says.
+        expected: u32,
+        /// What its bytes give.
+        found: u32,
+    },
+    /// The chunk is of an index with other options.
+    #[error("the chunk belongs to an index with another {0}")]
+    Other(&'static str),
+    /// Rows came twice, or have what no index writes.
+    #[error("rows {0:?} of the chunk came twice or are malformed")]
+    Rows(Range<Row>),
+}
+
+/// What the caller has at a row, when an image is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// No vector.
+    Nothing,
+    /// The vector that was there when the image began.
+    Same,
+    /// A vector that came after the image began.
+    Changed,
+}
+
+/// Makes an index from the chunks of an image, in any order.
+pub struct Loader {
+    index: Index,
+}
+
+impl Index {
+    /// Begins an image of what is there now.
+    pub fn begin_image(&self) -> Image {
+        Image { next: 0 }
+    }
+}
+
+impl Image {
+    /// Appends the next chunk and returns its rows; nothing when the image is complete.
+    pub fn chunk(&mut self, index: &Index, bytes: &mut Vec<u8>) -> Option<Range<Row>> {
+        let graph = &index.graph;
+        let first = self.next;
+        if first as usize >= graph.nodes.len() {
+            return None;
+        }
+        let start = bytes.len();
+        bytes.resize(start + IMAGE_HEADER_BYTES, 0);
+        let end = graph.nodes.len().min(first as usize + CHUNK_ROWS) as Row;
+        while self.next < end && bytes.len() - start < CHUNK_BYTES {
+            graph.write_row(self.next, index.options.dimensions, bytes);
+            self.next += 1;
+        }
+        let chunk = &mut bytes[start..];
+        let rows_bytes = (chunk.len() - IMAGE_HEADER_BYTES) as u32;
+        chunk[..4].copy_from_slice(&MAGIC);
+        chunk[8..12].copy_from_slice(&rows_bytes.to_le_bytes());
+        chunk[12..16].copy_from_slice(&first.to_le_bytes());
+        chunk[16..20].copy_from_slice(&(self.next - first).to_le_bytes());
+        chunk[20..22].copy_from_slice(&(index.options.dimensions as u16).to_le_bytes());
+        chunk[22] = index.options.metric as u8;
+        let checksum = crc32fast::hash(&chunk[8..]);
+        chunk[4..8].copy_from_slice(&checksum.to_le_bytes());
+        Some(first..self.next)
+    }
+}
+
+impl Graph {
+    fn write_row(&self, row: Row, dimensions: usize, bytes: &mut Vec<u8>) {
+        let node = &self.nodes[row as usize];
+        if matches!(node.state, State::Free | State::Promised) {
+            bytes.push(0);
+            return;
+        }
+        bytes.push(node.level + 1);
+        let Terms { scale, term } = self.terms[row as usize];
+        bytes.extend(scale.to_le_bytes());
+        bytes.extend(term.to_le_bytes());
+        let code = self.codes.get(row).iter().map(|line| &line.0[..]);
+        let end = bytes.len() + dimensions;
+        code.for_each(|line| bytes.extend_from_slice(line));
+        bytes.truncate(end);
+        for layer in 0..=usize::from(node.level) {
+            let links = self.links(row, layer);
+            bytes.push(links.len() as u8);
+            links.iter().for_each(|link| bytes.extend(link.to_le_bytes()));
+        }
+    }
+}
+
+impl Loader {
+    /// Makes an index with these options; dimensions and metric must be the image's.
+    ///
+    /// # Errors
+    ///
+    /// An option is out of its range.
+    pub fn new(options: IndexOptions) -> Result<Self, Invalid> {
+        Ok(Self { index: Index::new(options)? })
+    }
+
+    /// How long the chunk is that begins here, as its header says; nothing when that is no header.
+    pub fn chunk_bytes(header: &[u8]) -> Option<usize> {
+        let header = header.get(..IMAGE_HEADER_BYTES)?;
+        let rows_bytes = u32_at(header, 8) as usize;
+        // A row may be longer than what is left of a chunk, and no row is longer than this.
+        const ROW_BYTES_MAX: usize = super::DIMENSIONS_MAX + 1024;
+        let is_header = header[..4] == MAGIC && rows_bytes <= CHUNK_BYTES + ROW_BYTES_MAX;
+        is_header.then_some(IMAGE_HEADER_BYTES + rows_bytes)
+    }
+
+    /// Takes one chunk, and returns its rows.
+    ///
+    /// # Errors
+    ///
+    /// The chunk is damaged; nothing of it was taken, but for some of its rows when they are malformed under a
+    /// correct checksum.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<Range<Row>, Damaged> {
+        if Self::chunk_bytes(bytes) != Some(bytes.len()) {
+            return Err(Damaged::Cut);
+        }
+        let (expected, found) = (u32_at(bytes, 4), crc32fast::hash(&bytes[8..]));
+        if expected != found {
+            return Err(Damaged::Checksum { expected, found });
+        }
+        let options = &self.index.options;
+        if usize::from(u16::from_le_bytes([bytes[20], bytes[21]])) != options.dimensions {
+            return Err(Damaged::Other("number of dimensions"));
+        }
+        if bytes[22] != options.metric as u8 {
+            return Err(Damaged::Other("metric"));
+        }
+        let (first, count) = (u32_at(bytes, 12), u32_at(bytes, 16));
+        let end = first.checked_add(count).filter(|&end| end <= options.vectors_max);
+        let Some(end) = end.filter(|_| count as usize <= CHUNK_ROWS) else {
+            return Err(Damaged::Other("number of rows"));
+        };
+        self.index.graph.extend(end);
+        let mut rest = Reader(&bytes[IMAGE_HEADER_BYTES..]);
+        for row in first..end {
+            if self.read_row(row, &mut rest).is_none() {
+                return Err(Damaged::Rows(row..end));
+            }
+        }
+        if rest.0.is_empty() { Ok(first..end) } else { Err(Damaged::Rows(end..end)) }
+    }
+
+    /// Takes a row; nothing when it is malformed.
+    fn read_row(&mut self, row: Row, rest: &mut Reader) -> Option<()> {
+        let Some(level) = rest.take(1)?[0].checked_sub(1) else { return Some(()) };
+        let graph = &mut self.index.graph;
+        if usize::from(level) > LEVEL_MAX || graph.nodes[row as usize].state != State::Free {
+            return None;
+        }
+        let terms = Terms { scale: rest.f32()?, term: rest.f32()? };
+        if !terms.scale.is_finite() || !terms.term.is_finite() {
+            return None;
+        }
+        let code = rest.take(self.index.options.dimensions)?;
+        let mut links = [[NONE; LINKS_BASE]; LEVEL_MAX + 1];
+        for (layer, links) in links.iter_mut().enumerate().take(usize::from(level) + 1) {
+            let count = usize::from(rest.take(1)?[0]);
+            for link in links.get_mut(..count).filter(|_| count <= links_max(layer))? {
+                *link = u32::from_le_bytes(rest.take(4)?.try_into().ok()?);
+            }
+        }
+        let tower = if level == 0 { NONE } else { graph.take_tower() };
+        graph.terms[row as usize] = terms;
+        // Dead until it is known what the caller has.
+        graph.nodes[row as usize] = Node { tower, level, state: State::Dead };
+        for (line, code) in graph.codes.get_mut(row).iter_mut().zip(code.chunks(64)) {
+            line.0[..code.len()].copy_from_slice(code);
+        }
+        for (layer, links) in links.iter().enumerate().take(usize::from(level) + 1) {
+            let places = graph.links_mut(row, layer);
+            places.copy_from_slice(&links[..places.len()]);
+        }
+        Some(())
+    }
+
+    /// The index, and the rows that must be inserted again ([`Index::insert_at`]) before it has all that is
+    /// wanted; nobody else is given them.
+    ///
+    /// `rows` is how many rows the caller has, and `wanted` what is at each. Takes as long as a pass over
+    /// all nodes and their links.
+    ///
+    /// # Errors
+    ///
+    /// `rows` is above the options' `vectors_max`.
+    pub fn finish(
+        self,
+        rows: Row,
+        wanted: impl Fn(Row) -> Wanted,
+    ) -> Result<(Index, Vec<Row>), Invalid> {
+        let mut index = self.index;
+        if rows > index.options.vectors_max {
+            return Err(Invalid::Full { max: index.options.vectors_max });
+        }
+        index.graph.extend(rows);
+        let total = index.graph.nodes.len() as Row;
+        let wanted = |row| if row < rows { wanted(row) } else { Wanted::Nothing };
+        let mut highest = None;
+        let mut is_torn = false;
+        for row in 0..total {
+            let node = &mut index.graph.nodes[row as usize];
+            if node.state == State::Free {
+                is_torn |= wanted(row) == Wanted::Same;
+                continue;
+            }
+            highest = highest.max(Some((node.level, row)));
+            if wanted(row) == Wanted::Same {
+                node.state = State::Live;
+                index.live += 1;
+            } else {
+                index.bury(row);
+            }
+            index.graph.repair_links(row);
+        }
+        index.graph.entry = highest.map(|(_, row)| row);
+        if is_torn {
+            index.bury_unreachable();
+        }
+        // Nothing is open, so rows are free as soon as they are swept.
+        let mut scratch = index.scratches.take();
+        index.sweep_on(&mut scratch, &mut Budget::unlimited());
+        index.scratches.put(scratch);
+        index.generations = Default::default();
+        let mut again = Vec::new();
+        // The last ones first: the first rows are taken first then.
+        for row in (0..total).rev() {
+            if index.graph.is_live(row) {
+                continue;
+            }
+            if wanted(row) == Wanted::Nothing {
+                index.generations.rest(row);
+            } else {
+                index.graph.nodes[row as usize].state = State::Promised;
+                again.push(row);
+            }
+        }
+        index.promised = again.len();
+        again.reverse();
+        Ok((index, again))
+    }
+}
+
+impl Index {
+    /// Buries nodes to which no way leads on the lowest layer, since those who linked to them were lost.
+    fn bury_unreachable(&mut self) {
+        let graph = &self.graph;
+        let mut is_reached = vec![false; graph.nodes.len()];
+        let mut ahead: Vec<Row> = graph.entry.into_iter().collect();
+        while let Some(row) = ahead.pop() {
+            if !std::mem::replace(&mut is_reached[row as usize], true) {
+                ahead
+                    .extend(graph.links(row, 0).iter().filter(|&&link| !is_reached[link as usize]));
+            }
+        }
+        for (row, is_reached) in (0..).zip(is_reached) {
+            if !is_reached && self.contains(row) {
+                self.live -= 1;
+                self.bury(row);
+            }
+        }
+    }
+}
+
+impl Graph {
+    /// Makes room for rows, which are free.
+    fn extend(&mut self, rows: Row) {
+        for row in self.nodes.len() as Row..rows {
+            self.codes.reserve(row);
+            self.base.reserve(row);
+            self.nodes.push(Node::FREE);
+            self.terms.push(Terms::default());
+        }
+    }
+
+    /// Drops links that no graph has: to no node, to the node itself, twice, above their target's level.
+    fn repair_links(&mut self, row: Row) {
+        for layer in 0..=self.level(row) {
+            let mut kept = [0; LINKS_BASE];
+            let mut count = 0;
+            for &link in self.links(row, layer) {
+                let is_node = |node: &Node| {
+                    node.state != State::Free && usize::from(node.level) >= layer && link != row
+                };
+                if self.nodes.get(link as usize).is_some_and(is_node)
+                    && !kept[..count].contains(&link)
+                {
+                    kept[count] = link;
+                    count += 1;
+                }
+            }
+            self.set_links(row, layer, &kept[..count]);
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// What is left of a chunk.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn f32(&mut self) -> Option<f32> {
+        Some(f32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+}
