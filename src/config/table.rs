@@ -264,8 +264,8 @@ tuning_table! {
             "The program of the \"exec\" embedder and its arguments; for no other.",
             "A process with three pipes, and the memory of its model.";
         embedder_timeout_ms = "embedder_timeout_ms", number(1, 600_000, "milliseconds"), Int(10_000),
-            "How long the \"exec\" embedder may take for one request, from its first line after a \
-             start on; then it is ended and started again.",
+            "How long the \"exec\" embedder may take for one request, but for the first one after its \
+             start at least two minutes; then it is ended and started again.",
             "Longer leaves clients longer with an embedder that hangs; shorter ends one that is \
              only slow.";
         embedder_queue = "embedder_queue", number(1, 100_000, "texts"), Int(1024),

@@ -1,6 +1,6 @@
 //! Starts a node.
 
-use super::{Node, Shared, forward, local::LocalGateway, recover, seat::seat};
+use super::{Node, Shared, embed::Embedder, forward, local::LocalGateway, recover, seat::seat};
 use crate::{
     config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
     consensus::open::OpenError,
@@ -14,7 +14,7 @@ use crate::{
         agent::Agent,
         builtin,
         core::{Shard, Start},
-        exec::Exec,
+        exec::{Exec, embedder::Embedder as Child},
         partition::Beginning,
         remote::Seat,
         run::Core,
@@ -173,7 +173,10 @@ impl NodeBuilder {
         }
         let forward = partitions.clustered.then(|| forward::Settings::of(&self.config));
         let (workers, cluster) = (&topology.workers, recovered.cluster);
-        let shared = Arc::new(Shared::new(at, workers, partitions, cluster, forward.transpose()?));
+        let (embedder, mut child) = Embedder::new(&self.config);
+        let forward = forward.transpose()?;
+        let shared = Shared::new(at, workers, partitions, cluster, forward, embedder);
+        let shared = Arc::new(shared);
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
@@ -185,7 +188,9 @@ impl NodeBuilder {
             let cluster = node.shared.cluster.clone();
             let seed = fastrand::u64(..);
             let start = Start { at, unix_ms, partitions, cluster, tables, reader, seed };
-            let launched = self.start_core(&node, port, types.clone(), start, recovered.is_alone);
+            let embedder = child.take();
+            let launched =
+                self.start_core(&node, port, types.clone(), start, recovered.is_alone, embedder);
             match launched {
                 Ok(thread) => node.threads.push(thread),
                 Err(error) => {
@@ -206,6 +211,7 @@ impl NodeBuilder {
         types: Arc<Types>,
         start: Start,
         is_alone: bool,
+        embedder: Option<Child>,
     ) -> io::Result<CoreThread<()>> {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
@@ -237,6 +243,10 @@ impl NodeBuilder {
             // The starting thread waits for this.
             let _ = ready.send(opened);
             if !failed {
+                if let Some(embedder) = embedder {
+                    let (ended, stay) = core.until_end();
+                    executor::spawn(embedder.run(ended, stay));
+                }
                 core.run(&config.runtime).await;
             }
         })?;

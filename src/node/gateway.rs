@@ -14,7 +14,7 @@ use crate::wire::{
         Worker,
     },
     id::{AgentId, PartitionIndex, TaskId},
-    memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, not_configured},
+    memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric, not_configured},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -132,6 +132,24 @@ pub trait Gateway: 'static {
 
     /// Asks something of the cluster, in the partitions that this node leads.
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error>;
+
+    /// A vector for each text by the node's embedder, or why there is none; in the order of `texts`.
+    async fn memory_embed(
+        self: Rc<Self>,
+        _texts: Vec<String>,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        Err(not_configured())
+    }
+
+    /// The name of the node's embedder.
+    fn embedder_name(&self) -> &'static str {
+        "none"
+    }
+
+    /// Numbers of each vector, and what near means; `None` for a node without a memory.
+    fn memory_shape(&self) -> Option<(usize, Metric)> {
+        None
+    }
 
     /// Remembers items, each by itself; an item replaces the one of the same name. Answered when all
     /// are on the disk, in the order of `items`: `true` for one that replaced another. What is

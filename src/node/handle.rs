@@ -10,7 +10,7 @@ use crate::wire::{
         Worker,
     },
     id::{AgentId, PartitionIndex, TaskId},
-    memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats},
+    memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -142,6 +142,21 @@ impl Gateway for NodeHandle {
 
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
         self.shared.ask_cluster(ask).await
+    }
+
+    async fn memory_embed(
+        self: Rc<Self>,
+        texts: Vec<String>,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        self.shared.embedder.embed(texts).await
+    }
+
+    fn embedder_name(&self) -> &'static str {
+        self.shared.embedder.name()
+    }
+
+    fn memory_shape(&self) -> Option<(usize, Metric)> {
+        Some(self.shared.embedder.shape())
     }
 
     async fn memory_put(

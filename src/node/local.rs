@@ -19,6 +19,7 @@ use crate::{
         },
         id::{AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Request, Response},
+        memory::Metric,
     },
 };
 use futures_channel::oneshot::{self, Receiver, Sender};
@@ -420,5 +421,20 @@ impl Gateway for LocalGateway {
 
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
         self.shared.ask_cluster(ask).await
+    }
+
+    async fn memory_embed(
+        self: Rc<Self>,
+        texts: Vec<String>,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        self.shared.embedder.embed(texts).await
+    }
+
+    fn embedder_name(&self) -> &'static str {
+        self.shared.embedder.name()
+    }
+
+    fn memory_shape(&self) -> Option<(usize, Metric)> {
+        Some(self.shared.embedder.shape())
     }
 }

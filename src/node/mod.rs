@@ -9,6 +9,7 @@
 //! - Every core stops: a shutdown returns when all threads of the cores have ended.
 
 mod builder;
+mod embed;
 mod fetch;
 mod forward;
 pub mod gateway;
@@ -63,6 +64,8 @@ pub struct Shared {
     cluster: Option<Arc<Cluster>>,
     /// What forwarding may cost; `None` when nobody else leads anything.
     forward: Option<forward::Settings>,
+    /// What makes vectors of texts.
+    embedder: embed::Embedder,
     counts: Counts,
 }
 
@@ -82,6 +85,7 @@ impl Shared {
         partitions: Partitions,
         cluster: Option<Arc<Cluster>>,
         forward: Option<forward::Settings>,
+        embedder: embed::Embedder,
     ) -> Self {
         let stats = workers
             .iter()
@@ -94,6 +98,7 @@ impl Shared {
             partitions,
             cluster,
             forward,
+            embedder,
             counts: Counts::default(),
         }
     }

@@ -1,12 +1,20 @@
 //! Child processes with piped standard input and output.
 
-use super::{executor::blocking, fs::Pipe, sys};
+use super::{
+    executor::{blocking, sleep},
+    fs::Pipe,
+    sys,
+};
 use std::{
     io,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
+
+/// Time between two looks whether a child has ended whose output something else keeps open.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The groups of all children that run, for an exit that waits for nobody. Locked while a child
 /// starts, so that none is missed.
@@ -106,6 +114,13 @@ impl Process {
     /// Whether the child has ended, even if something that it started lives on.
     pub fn has_ended(&self) -> bool {
         sys::has_ended(self.pid)
+    }
+
+    /// Ends when the child has, as far as looks that are a second apart tell.
+    pub async fn ended(&self) {
+        while !self.has_ended() {
+            sleep(LOOK).await;
+        }
     }
 
     /// Kills what still runs of the group, waits for the child and tells how it ended.

@@ -23,6 +23,7 @@ pub mod http;
 mod large;
 pub mod listen;
 pub mod mcp;
+mod memory;
 mod params;
 mod reply;
 mod request;

@@ -1,6 +1,6 @@
 //! The answers that every door gives, as MessagePack maps.
 
-use super::{cluster::ClusterReply, large::Turn};
+use super::{cluster::ClusterReply, large::Turn, memory::MemoryReply};
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
@@ -33,6 +33,8 @@ pub enum Reply {
         /// Where the next part begins.
         next: Option<u64>,
     },
+    /// What the memory answers.
+    Memory(MemoryReply),
     /// What is answered about the cluster.
     Cluster(ClusterReply),
     /// `{tasks}`, each with its lease
@@ -95,6 +97,7 @@ impl Reply {
                     number(out, "next", *next);
                 }
             }
+            Self::Memory(reply) => reply.write(out),
             Self::Cluster(reply) => reply.write(out),
             Self::Leased { leased, types } => {
                 write::map(out, 1);

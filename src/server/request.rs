@@ -5,6 +5,7 @@ use super::{
     cluster::{self, ClusterRequest},
     here::{self, HereRequest},
     large::LargeResults,
+    memory::{self, MemoryRequest},
     params::{Fields, agent_id, required, task_id, task_spec},
     reply::Reply,
     worker::{self, WorkerRequest, WorkerSession},
@@ -87,6 +88,8 @@ pub enum Request {
     Stats,
     /// `node.health`
     Health,
+    /// What is asked of pattern memory.
+    Memory(MemoryRequest),
     /// What is asked of a cluster.
     Cluster(ClusterRequest),
     /// What another node asks: it is not forwarded.
@@ -124,10 +127,13 @@ impl Request {
         })
     }
 
-    /// The methods of workers, of clusters and of other nodes.
+    /// The methods of workers, of pattern memory, of clusters and of other nodes.
     fn parse_other(method: &str, params: &[u8], limits: &Limits) -> Result<Self, Error> {
         if let Some(request) = worker::parse(method, params, limits.max_payload_bytes)? {
             return Ok(Self::Worker(request));
+        }
+        if let Some(request) = memory::parse(method, params)? {
+            return Ok(Self::Memory(request));
         }
         if let Some(request) = cluster::parse(method, params)? {
             return Ok(Self::Cluster(request));
@@ -158,6 +164,7 @@ impl Request {
             Self::TaskResult { id, wait_ms } => {
                 result(gateway, id, wait_ms, usize::MAX, &session.large_results).await?
             }
+            Self::Memory(request) => Reply::Memory(request.run(gateway).await?),
             Self::Cluster(request) => Reply::Cluster(request.run(gateway).await?),
             Self::Here(request) => run_here(request, gateway.here(), session).await?,
             Self::Tasks { filter, cursor } => {

@@ -13,6 +13,7 @@ use crate::{
             NodeStats, TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
         },
         id::{AgentId, PartitionIndex, TaskId},
+        memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
     },
 };
 use async_executor::LocalExecutor;
@@ -69,6 +70,10 @@ pub struct TestNode {
     pub asked_here: Cell<usize>,
     /// Whether nobody is known to lead.
     pub leaderless: Cell<bool>,
+    /// What is remembered, by namespace and key: vectors of two numbers, compared by the cosine.
+    pub memory: RefCell<BTreeMap<(String, String), MemoryItem>>,
+    /// How often items were stored, one after the other or many at once.
+    pub puts: Cell<usize>,
 }
 
 /// A cluster of two nodes, of which the second is not connected.
@@ -339,6 +344,90 @@ impl Gateway for TestNode {
             Ask::Transfer { partition: 0, .. } => Ok(Answer::Done),
             Ask::Transfer { .. } => Err(Error::NotLeader(Some("127.0.0.1:7450".into()))),
         }
+    }
+
+    /// Left is (1, 0), right (0, 1); no other text has a vector.
+    async fn memory_embed(
+        self: Rc<Self>,
+        texts: Vec<String>,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        let embed = |text: &String| match text.as_str() {
+            "left" => Ok(vec![1.0, 0.0]),
+            "right" => Ok(vec![0.0, 1.0]),
+            _ => Err(Error::Invalid("neither left nor right".into())),
+        };
+        Ok(texts.iter().map(embed).collect())
+    }
+
+    fn embedder_name(&self) -> &'static str {
+        "exec"
+    }
+
+    fn memory_shape(&self) -> Option<(usize, Metric)> {
+        Some((2, Metric::Cosine))
+    }
+
+    async fn memory_put(
+        self: Rc<Self>,
+        items: Vec<MemoryItem>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        self.puts.set(self.puts.get() + 1);
+        let put = |item: MemoryItem| {
+            if item.key == "full" {
+                return Err(Error::Backpressure(50));
+            }
+            let name = (item.namespace.clone(), item.key.clone());
+            Ok(self.memory.borrow_mut().insert(name, item).is_some())
+        };
+        Ok(items.into_iter().map(put).collect())
+    }
+
+    async fn memory_get(
+        self: Rc<Self>,
+        namespace: String,
+        key: String,
+    ) -> Result<MemoryItem, Error> {
+        let item = self.memory.borrow().get(&(namespace, key.clone())).cloned();
+        item.ok_or_else(|| Error::NotFound(format!("nothing is stored as {key}")))
+    }
+
+    async fn memory_delete(self: Rc<Self>, namespace: String, key: String) -> Result<bool, Error> {
+        Ok(self.memory.borrow_mut().remove(&(namespace, key)).is_some())
+    }
+
+    async fn memory_search(self: Rc<Self>, query: MemoryQuery) -> Result<Vec<MemoryHit>, Error> {
+        let hit = |item: &MemoryItem| MemoryHit {
+            key: item.key.clone(),
+            namespace: item.namespace.clone(),
+            score: item.vector.iter().zip(&query.vector).map(|(a, b)| a * b).sum(),
+            text: item.text.clone(),
+            metadata: item.metadata.clone(),
+        };
+        let mut hits: Vec<_> = self.memory.borrow().values().map(hit).collect();
+        hits.retain(|hit| query.namespace.as_ref().is_none_or(|it| *it == hit.namespace));
+        hits.sort_by(|a, b| b.score.total_cmp(&a.score));
+        hits.truncate(query.k as usize);
+        Ok(hits)
+    }
+
+    async fn memory_list(
+        self: Rc<Self>,
+        namespace: Option<String>,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<MemoryPage, Error> {
+        let from: usize = cursor.map_or(0, |cursor| cursor.parse().expect("a cursor of its own"));
+        let memory = self.memory.borrow();
+        let wanted = |item: &&MemoryItem| namespace.as_ref().is_none_or(|it| *it == item.namespace);
+        let found: Vec<_> = memory.values().filter(wanted).cloned().collect();
+        let end = found.len().min(from + max as usize);
+        let cursor = (end < found.len()).then(|| end.to_string());
+        Ok(MemoryPage { items: found[from..end].to_vec(), cursor })
+    }
+
+    async fn memory_stats(self: Rc<Self>, _: u32) -> Result<MemoryStats, Error> {
+        let count = self.memory.borrow().len() as u64;
+        Ok(MemoryStats { count, dimension: 2, durable: true, ..MemoryStats::default() })
     }
 }
 

@@ -59,6 +59,12 @@ impl Inbox {
         self.stays.get() == 0
     }
 
+    /// Keeps the core running until the guard is dropped, within the core's patience.
+    pub(super) fn stay(self: Rc<Self>) -> Stay {
+        self.stays.set(self.stays.get() + 1);
+        Stay(self)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.asks.borrow().is_empty()
     }
@@ -97,8 +103,7 @@ pub struct AgentHandle {
 impl AgentHandle {
     /// Keeps the core running until the guard is dropped, within the core's patience.
     pub fn stay(&self) -> Stay {
-        self.inbox.stays.set(self.inbox.stays.get() + 1);
-        Stay(self.inbox.clone())
+        self.inbox.clone().stay()
     }
 
     pub(super) fn new(id: AgentId, inbox: Rc<Inbox>) -> Self {

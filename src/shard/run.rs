@@ -1,10 +1,14 @@
 //! The loop of a worker core: turns, the core's other futures in between, and parking.
 
-use super::core::{Shard, TaskUnreadable};
+use super::{
+    core::{Shard, TaskUnreadable},
+    handle::Stay,
+};
 use crate::{
     config::{Runtime, Spin},
     runtime::{doorbell::Doorbell, executor, injector::Injector, process},
 };
+use futures_channel::oneshot;
 use std::{
     any::Any,
     cell::{Cell, OnceCell, RefCell},
@@ -49,6 +53,8 @@ pub struct Core {
     stopping: Cell<bool>,
     doors: RefCell<Vec<Rc<dyn Door>>>,
     companion: OnceCell<Rc<dyn Any>>,
+    /// Dropped when the core is to end.
+    ending: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
 impl Core {
@@ -67,6 +73,7 @@ impl Core {
             stopping: Cell::new(false),
             doors: RefCell::default(),
             companion: OnceCell::new(),
+            ending: RefCell::default(),
         })
     }
 
@@ -82,6 +89,14 @@ impl Core {
     /// Adds a door, to be closed before the core stops.
     pub fn add_door(&self, door: Rc<dyn Door>) {
         self.doors.borrow_mut().push(door);
+    }
+
+    /// Tells a future of this core when to end (the receiver's sender is dropped), and lets the core wait
+    /// for it, within its patience.
+    pub fn until_end(&self) -> (oneshot::Receiver<()>, Stay) {
+        let (sender, ended) = oneshot::channel();
+        self.ending.borrow_mut().push(sender);
+        (ended, self.shard.borrow().inbox().stay())
     }
 
     /// Closes all doors; tells whether nothing is inside any more.
@@ -160,6 +175,7 @@ impl Core {
 
     /// Stops the agents and waits for what they must not leave behind.
     async fn end(&self) {
+        self.ending.borrow_mut().clear();
         let inbox = {
             let mut shard = self.shard.borrow_mut();
             shard.stop_agents();

@@ -205,6 +205,49 @@ fn what_a_tool_objects_to_is_its_result() {
 }
 
 #[test]
+fn every_field_of_a_memory_tools_schema_is_one_of_its_method() {
+    let value = |field: &str| match field {
+        "vector" => "[1,0]",
+        "metadata" | "filter" => r#"{"a":1}"#,
+        "k" | "ef" | "limit" | "sample" => "1",
+        "cursor" => r#""0""#,
+        _ => r#""left""#,
+    };
+    for tool in TOOLS.iter().filter(|tool| tool.name.starts_with("memory_")) {
+        let mut schema = format!("{{{}}}", tool.properties).into_bytes();
+        let schema = Document::parse(&mut schema, 1 << 20).unwrap();
+        let names = schema.root().fields().map(|(name, _)| name);
+        // Vector and text exclude each other; a retrieved vector is a matter of yes and no.
+        let names = names.filter(|name| *name != "vector" || tool.name != "memory_retrieve");
+        let has_text = tool.properties.contains(r#""text""#);
+        let given = names.filter(|name| *name != "vector" || !has_text);
+        let given: Vec<_> = given.map(|name| format!(r#""{name}":{}"#, value(name))).collect();
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"{}","arguments":{{{}}}}}}}"#,
+            tool.name,
+            given.join(",")
+        );
+        let (_, answer) = legacy(&call);
+        let absent = tool.name == "memory_retrieve" && answer.contains("nothing is stored as left");
+        assert!(absent || answer.contains(r#""isError":false"#), "{call}: {answer}");
+    }
+}
+
+#[test]
+fn a_model_stores_and_finds_and_is_told_what_is_wrong() {
+    let call = |name: &str, arguments: &str| {
+        modern("tools/call", &format!(r#","name":"{name}","arguments":{arguments}"#), Some(name)).1
+    };
+    let stored = call("memory_store", r#"{"key":"a","text":"left","metadata":{"by":"me"}}"#);
+    assert!(stored.contains(r#""structuredContent":{"key":"a","replaced":false},"isError":false"#));
+    let wrong = call("memory_search", r#"{"text":"left","k":0}"#);
+    let expected = r#"{"code":"invalid","message":"k must be 1 or more"},"isError":true"#;
+    assert!(wrong.contains(expected), "{wrong}");
+    let stats = call("memory_stats", "{}");
+    assert!(stats.contains(r#""embedder":"exec""#), "{stats}");
+}
+
+#[test]
 fn what_is_no_message_is_refused() {
     for (text, code) in [
         ("{", "-32700"),

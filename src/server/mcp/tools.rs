@@ -30,7 +30,7 @@ const ADDS: &str = r#""readOnlyHint":false,"destructiveHint":false,"idempotentHi
 const ENDS: &str = r#""readOnlyHint":false,"destructiveHint":true,"idempotentHint":true"#;
 
 /// All tools, in the order that `tools/list` shows them.
-pub const TOOLS: [Tool; 11] = [
+pub const TOOLS: [Tool; 17] = [
     Tool {
         name: "task_create",
         title: "Create a task",
@@ -120,6 +120,71 @@ pub const TOOLS: [Tool; 11] = [
         properties: AGENT_ID,
         required: r#"["id"]"#,
         hints: ENDS,
+    },
+    Tool {
+        name: "memory_store",
+        title: "Store in memory",
+        description: "Remembers something for later searches and returns its key: give text, or a \
+            vector from your own embedding model. An item with the same key and namespace is \
+            replaced. Texts are compared by the node's embedder, which memory_stats names: \
+            lexical finds texts that share words with a query, not texts that mean the same, \
+            so use the words that one will search for.",
+        method: "memory.put",
+        properties: r#""text":{"type":"string","minLength":1,"maxLength":65536,"description":"What to remember. Give this or vector, not both."},"vector":{"type":"array","items":{"type":"number"},"minItems":2,"maxItems":4096,"description":"An embedding in place of text; its length is the dimension that memory_stats shows."},"key":{"type":"string","minLength":1,"maxLength":256,"description":"The item's name; one is made up when it is left out."},"namespace":{"type":"string","minLength":1,"maxLength":64,"default":"default","description":"Keeps items of different purposes apart."},"metadata":{"type":"object","description":"Anything to keep with the item; searches return it and can filter by its fields."}"#,
+        required: "[]",
+        hints: r#""readOnlyHint":false,"destructiveHint":true,"idempotentHint":false"#,
+    },
+    Tool {
+        name: "memory_retrieve",
+        title: "Retrieve from memory",
+        description: "Returns one item by its key, with its text and metadata. To find items by \
+            what they say use memory_search.",
+        method: "memory.retrieve",
+        properties: r#""key":{"type":"string","minLength":1,"maxLength":256,"description":"The item's name."},"namespace":{"type":"string","minLength":1,"maxLength":64,"default":"default","description":"Where the item is."},"vector":{"type":"boolean","default":false,"description":"Whether to show the item's vector too, which is hundreds of numbers."}"#,
+        required: r#"["key"]"#,
+        hints: READS,
+    },
+    Tool {
+        name: "memory_search",
+        title: "Search memory",
+        description: "Returns the items nearest to a text or a vector, best first, each with its \
+            score. With the lexical embedder (see memory_stats) a text finds items that share words \
+            with it, not items that mean the same: try other words before you conclude that \
+            nothing is there.",
+        method: "memory.search",
+        properties: r#""text":{"type":"string","minLength":1,"maxLength":65536,"description":"What to look for. Give this or vector, not both."},"vector":{"type":"array","items":{"type":"number"},"minItems":2,"maxItems":4096,"description":"An embedding in place of text."},"k":{"type":"integer","minimum":1,"maximum":1000,"default":10,"description":"How many items to return at most."},"namespace":{"type":"string","minLength":1,"maxLength":64,"description":"Only items of this namespace; all when it is left out."},"filter":{"type":"object","description":"Only items whose metadata have each of these fields with an equal value."},"ef":{"type":"integer","minimum":1,"maximum":4096,"description":"How widely to look: more finds more of the true nearest, and takes longer."}"#,
+        required: "[]",
+        hints: READS,
+    },
+    Tool {
+        name: "memory_delete",
+        title: "Delete from memory",
+        description: "Forgets one item. Returns deleted: false when there was none.",
+        method: "memory.delete",
+        properties: r#""key":{"type":"string","minLength":1,"maxLength":256,"description":"The item's name."},"namespace":{"type":"string","minLength":1,"maxLength":64,"default":"default","description":"Where the item is."}"#,
+        required: r#"["key"]"#,
+        hints: ENDS,
+    },
+    Tool {
+        name: "memory_list",
+        title: "List memory",
+        description: "Lists items, in no order that means anything, a part at a time. A cursor in \
+            the answer leads to the next part.",
+        method: "memory.list",
+        properties: r#""namespace":{"type":"string","minLength":1,"maxLength":64,"description":"Only items of this namespace; all when it is left out."},"limit":{"type":"integer","minimum":1,"maximum":1000,"default":100,"description":"Items in this part at most."},"cursor":{"type":"string","minLength":1,"description":"Where to go on, as the last answer gave it."}"#,
+        required: "[]",
+        hints: READS,
+    },
+    Tool {
+        name: "memory_stats",
+        title: "Figures of memory",
+        description: "Shows how many items there are in which namespaces, the dimension and metric of \
+            their vectors, which embedder makes vectors of texts, and whether items outlive the \
+            node.",
+        method: "memory.stats",
+        properties: r#""sample":{"type":"integer","minimum":0,"maximum":1000,"default":0,"description":"Estimates with so many searches how much of the true nearest is found; each costs a scan of everything."}"#,
+        required: "[]",
+        hints: READS,
     },
     Tool {
         name: "swarm_status",

@@ -1,7 +1,10 @@
 //! The messages of MessagePack-RPC: taken apart in place, put together at the end of a buffer.
 
 use crate::{
-    server::reply::{self, Reply},
+    server::{
+        memory,
+        reply::{self, Reply},
+    },
     wire::{
         api::Error,
         id::TaskId,
@@ -76,6 +79,13 @@ pub fn submitted(out: &mut Vec<u8>, msgid: u32, id: TaskId) {
     head(out, Some(msgid));
     write::nil(out);
     reply::submitted(out, id);
+}
+
+/// Appends the answer of one item that was stored among several.
+pub fn stored(out: &mut Vec<u8>, msgid: u32, key: &str, replaced: bool) {
+    head(out, Some(msgid));
+    write::nil(out);
+    memory::stored(out, key, replaced);
 }
 
 /// Appends the answer of something that has none but that it was done.

@@ -589,3 +589,32 @@ fn a_cluster_tells_how_it_does_and_is_changed() {
         }
     });
 }
+
+#[test]
+fn puts_that_follow_each_other_are_stored_at_once_and_answered_by_themselves() {
+    with_rpc(|address, node, _| async move {
+        let mut client = Client::connect(address).await;
+        let mut puts = Vec::new();
+        for (msgid, params) in [
+            (1, r#"{"key":"a","vector":[1,0]}"#),
+            (2, r#"{"key":"full","text":"left"}"#),
+            (3, r#"{"key":"b","vector":[1,0,0]}"#),
+            (4, r#"{"key":"a","text":"right"}"#),
+        ] {
+            puts.extend(request(msgid, "memory.put", params));
+        }
+        puts.extend(request(5, "memory.search", r#"{"vector":[0,1],"k":9}"#));
+        client.send(&puts).await;
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            answers.push(client.answer().await.unwrap());
+        }
+        answers.sort();
+        assert_eq!(answers[0], r#"[1,1,null,{"key":"a","replaced":false}]"#);
+        assert!(answers[1].contains(r#""code":"backpressure""#), "{}", answers[1]);
+        assert!(answers[2].contains("vector has 3 numbers"), "{}", answers[2]);
+        assert_eq!(answers[3], r#"[1,4,null,{"key":"a","replaced":true}]"#);
+        assert!(answers[4].contains(r#""hits":[{"key":"a""#), "{}", answers[4]);
+        assert_eq!(node.puts.get(), 1);
+    });
+}

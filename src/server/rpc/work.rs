@@ -5,6 +5,7 @@ use crate::{
     node::gateway::Gateway,
     server::{
         here,
+        memory::{self, MemoryRequest, Stored},
         reply::Reply,
         request::Request,
         worker::{WorkerRequest, WorkerSession},
@@ -12,6 +13,7 @@ use crate::{
     wire::{
         api::{Completion, Error, TaskSpec},
         id::TaskId,
+        memory::MemoryItem,
     },
 };
 use std::rc::Rc;
@@ -39,6 +41,8 @@ pub enum Kind {
     Submissions(Group<TaskSpec>),
     /// Ends of attempts that followed each other.
     Completions(Group<Completion>),
+    /// Items to store that followed each other.
+    Puts(Group<MemoryItem>),
 }
 
 /// Calls of one sort that followed each other on a connection; each gets its own answer.
@@ -90,6 +94,7 @@ impl<T> Group<T> {
 pub struct Groups {
     submissions: Group<TaskSpec>,
     completions: Group<Completion>,
+    puts: Group<MemoryItem>,
     /// Whether they come from another node, which wants them done here or not at all.
     here: bool,
 }
@@ -111,17 +116,30 @@ impl Groups {
         }
         match request {
             Request::Submit(spec) => {
-                self.completions.take(Kind::Completions, here).map(&mut begin);
+                if self.submissions.items.is_empty() {
+                    self.take().map(&mut begin);
+                }
                 self.submissions.add(msgid, spec, bytes);
                 if self.submissions.items.len() >= GROUP_MAX {
                     self.submissions.take(Kind::Submissions, here).map(begin);
                 }
             }
             Request::Worker(WorkerRequest::End(completion)) => {
-                self.submissions.take(Kind::Submissions, here).map(&mut begin);
+                if self.completions.items.is_empty() {
+                    self.take().map(&mut begin);
+                }
                 self.completions.add(msgid, completion, bytes);
                 if self.completions.items.len() >= GROUP_MAX {
                     self.completions.take(Kind::Completions, here).map(begin);
+                }
+            }
+            Request::Memory(MemoryRequest::Put(item)) => {
+                if self.puts.items.is_empty() {
+                    self.take().map(&mut begin);
+                }
+                self.puts.add(msgid, item, bytes);
+                if self.puts.items.len() >= GROUP_MAX {
+                    self.puts.take(Kind::Puts, here).map(begin);
                 }
             }
             request => {
@@ -131,10 +149,11 @@ impl Groups {
         }
     }
 
-    /// What has not begun: one of the two sorts at most.
+    /// What has not begun: one of the sorts at most.
     pub fn take(&mut self) -> Option<Work> {
         let submissions = self.submissions.take(Kind::Submissions, self.here);
-        submissions.or_else(|| self.completions.take(Kind::Completions, self.here))
+        let completions = || self.completions.take(Kind::Completions, self.here);
+        submissions.or_else(completions).or_else(|| self.puts.take(Kind::Puts, false))
     }
 }
 
@@ -151,6 +170,7 @@ enum Outcome {
     Call { msgid: Option<u32>, result: Result<Reply, Error> },
     Submissions { msgids: Vec<Option<u32>>, result: Each<TaskId> },
     Completions { msgids: Vec<Option<u32>>, result: Each<()> },
+    Puts { msgids: Vec<Option<u32>>, result: Each<Stored> },
 }
 
 /// What became of each member of a group, or of all of them.
@@ -163,6 +183,7 @@ impl Work {
             Kind::Call { .. } => 1,
             Kind::Submissions(group) => group.items.len(),
             Kind::Completions(group) => group.items.len(),
+            Kind::Puts(group) => group.items.len(),
         }
     }
 }
@@ -183,6 +204,10 @@ pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: W
             let result = gateway.end_attempts(group.items).await;
             Outcome::Completions { msgids: group.msgids, result }
         }
+        Kind::Puts(group) => {
+            let result = memory::put(gateway, group.items).await;
+            Outcome::Puts { msgids: group.msgids, result }
+        }
     };
     Answer { outcome, calls, bytes }
 }
@@ -198,6 +223,11 @@ impl Answer {
             }
             Outcome::Completions { msgids, result } => {
                 each(out, msgids, result, |out, msgid, ()| frame::done(out, msgid));
+            }
+            Outcome::Puts { msgids, result } => {
+                each(out, msgids, result, |out, msgid, (key, replaced)| {
+                    frame::stored(out, msgid, key, *replaced);
+                });
             }
         }
     }

@@ -2,22 +2,16 @@
 
 use super::{log::log_lines, protocol};
 use crate::{
-    runtime::{
-        executor,
-        fs::Pipe,
-        process::{self, Process},
-    },
+    runtime::{fs::Pipe, process},
     shard::handle::{AgentHandle, Lease},
     wire::id::TaskId,
 };
 use futures_channel::{mpsc, oneshot};
 use futures_lite::{StreamExt, future};
-use std::{cell::RefCell, collections::HashMap, future::Future, io, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, future::Future, io, rc::Rc};
 
 /// Read from a child at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Time between two looks whether a child has ended whose output something else keeps open.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What a child works on.
 pub type Tasks = HashMap<TaskId, Lease>;
@@ -61,7 +55,11 @@ pub fn run(
         handle.spawn_future(log_lines(handle.id(), stderr, ended));
         let reading = async { Some(read_answers(&stdout, &tasks, &handle, max_line_bytes).await) };
         let writing = write_lines(stdin, lines);
-        let watching = async { Some(watch(&child).await) };
+        let watching = async {
+            // For children whose own children keep their output open.
+            child.ended().await;
+            Some("ended".into())
+        };
         // A write to a child that does not read never ends by itself, so the dismissal is a
         // future of its own.
         let dismissed = async {
@@ -77,14 +75,6 @@ pub fn run(
         }
     };
     (ToChild { lines: sender, _dismissed: dismiss }, life)
-}
-
-/// Ends when the child has, for children whose own children keep its output open.
-async fn watch(child: &Process) -> String {
-    while !child.has_ended() {
-        executor::sleep(LOOK).await;
-    }
-    "ended".into()
 }
 
 /// Writes lines until the agent stops (`None`) or the child does not take them.

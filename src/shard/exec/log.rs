@@ -1,13 +1,13 @@
 //! What a child writes to standard error: lines of the log, within limits.
 
 use super::child::Lines;
-use crate::{
-    runtime::{executor, fs::Pipe},
-    wire::id::AgentId,
-};
+use crate::runtime::{executor, fs::Pipe};
 use futures_channel::oneshot::Receiver;
 use futures_lite::future;
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
 /// The longest piece of standard error that becomes one line of the log.
 const LINE_BYTES: usize = 4096;
@@ -18,7 +18,7 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Reads standard error until it is closed, or a moment longer than the child lives when something
 /// else keeps it open.
-pub(super) async fn log_lines(agent: AgentId, stderr: Pipe, ended: Receiver<()>) {
+pub(super) async fn log_lines(agent: impl Display + Copy, stderr: Pipe, ended: Receiver<()>) {
     let rest = async {
         // It is dropped, not sent, when the child has ended.
         let _ = ended.await;
@@ -27,7 +27,7 @@ pub(super) async fn log_lines(agent: AgentId, stderr: Pipe, ended: Receiver<()>)
     future::or(read_lines(agent, stderr), rest).await;
 }
 
-async fn read_lines(agent: AgentId, stderr: Pipe) {
+async fn read_lines(agent: impl Display + Copy, stderr: Pipe) {
     let mut lines = Lines::default();
     let mut budget = Budget::default();
     // It is read to its end whatever comes, or the child would wait for ever to write.
@@ -41,7 +41,7 @@ async fn read_lines(agent: AgentId, stderr: Pipe) {
     }
 }
 
-fn log_line(agent: AgentId, line: &[u8], budget: &mut Budget) {
+fn log_line(agent: impl Display + Copy, line: &[u8], budget: &mut Budget) {
     for piece in line.chunks(LINE_BYTES) {
         match budget.spend(Instant::now()) {
             Spent::Line => {}

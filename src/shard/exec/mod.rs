@@ -1,4 +1,4 @@
-//! `exec` agents: a long-lived child process that reads a JSON object a line and writes one back.
+//! `exec` agents, and the embedder that runs as they do (`embedder`): a long-lived child process that reads a JSON object a line and writes one back.
 //!
 //! To the child: `{"id","attempt","type","payload","deadline_ms"}`; from it: `{"id","result"}` or
 //! `{"id","error","retry"}`. `deadline_ms` is the time that is left for the attempt.
@@ -14,6 +14,7 @@
 //! - Standard error goes to the log: pieces of bounded length, so many of them in a second.
 
 mod child;
+pub mod embedder;
 mod log;
 mod protocol;
 

@@ -113,6 +113,16 @@ impl<'tape, 'input> Json<'tape, 'input> {
         }
     }
 
+    /// Any number, as the nearest that 64 bits hold.
+    pub fn as_f64(self) -> Option<f64> {
+        match *self.nodes.first()? {
+            Node::Static(StaticNode::U64(number)) => Some(number as f64),
+            Node::Static(StaticNode::I64(number)) => Some(number as f64),
+            Node::Static(StaticNode::F64(number)) => Some(number),
+            _ => None,
+        }
+    }
+
     /// `true` or `false`.
     pub fn as_bool(self) -> Option<bool> {
         match *self.nodes.first()? {
@@ -206,6 +216,8 @@ mod tests {
         assert_eq!(root.get("c").unwrap().as_str(), Some("é"));
         assert_eq!(root.get("d").unwrap().as_i64(), Some(-7));
         assert_eq!(root.get("d").unwrap().as_u64(), None);
+        assert_eq!(root.get("d").unwrap().as_f64(), Some(-7.0));
+        assert_eq!(root.get("c").unwrap().as_f64(), None);
         assert!(root.get("e").is_none());
     }
 

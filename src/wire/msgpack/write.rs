@@ -36,6 +36,11 @@ pub fn float(out: &mut Vec<u8>, number: f64) {
     encode::write_f64(out, number).expect(INFALLIBLE);
 }
 
+/// A 32 bit floating point number.
+pub fn float32(out: &mut Vec<u8>, number: f32) {
+    encode::write_f32(out, number).expect(INFALLIBLE);
+}
+
 /// True or false.
 pub fn bool(out: &mut Vec<u8>, value: bool) {
     encode::write_bool(out, value).expect(INFALLIBLE);

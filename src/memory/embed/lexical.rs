@@ -1,0 +1,269 @@
+//! The lexical embedder: two texts are near when they share words, or pieces of words.
+//!
+//! It knows no meaning: "car" and "automobile" are strangers to it, "car" and "cars" are not. What it
+//! has is that it needs no model, is the same everywhere, and takes microseconds.
+//!
+//! Features are hashed into the dimensions with a sign (Weinberger et al.: *Feature Hashing for Large
+//! Scale Multitask Learning*, 2009), so that what falls together cancels on average:
+//!
+//! | feature | weight |
+//! |---|---|
+//! | a word | 1, less for one of fewer than five letters |
+//! | two words that follow each other | half of the shorter one's |
+//! | three letters that follow each other in a word, its ends included | half of the word's, for all of them together |
+//!
+//! A feature that is there *n* times counts 1 + ln *n* times. Letters and digits in a row are a word; a
+//! letter of a script without spaces between words, and any sign beyond ASCII, is a word of its own.
+//! Case does not count.
+
+use std::collections::HashMap;
+
+/// What a text without any word cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the text has no word in it, so it has no vector")]
+pub struct NoWords;
+
+/// A maker of vectors of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct Lexical {
+    dimension: usize,
+}
+
+/// A feature's sort, so that a word and a piece of one are never the same.
+#[derive(Clone, Copy)]
+enum Sort {
+    Word = 1,
+    Pair = 2,
+    Piece = 3,
+}
+
+/// Letters from which a word has its whole weight.
+const LETTERS_WHOLE: usize = 5;
+/// Letters of a piece.
+const PIECE: usize = 3;
+
+impl Lexical {
+    /// An embedder whose vectors have `dimension` numbers, 1 at least.
+    pub fn new(dimension: usize) -> Self {
+        assert!(dimension > 0, "a vector has numbers");
+        Self { dimension }
+    }
+
+    /// The vector of a text: its length is 1.
+    ///
+    /// # Errors
+    /// When there is no word in the text.
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, NoWords> {
+        let words = words(text);
+        if words.is_empty() {
+            return Err(NoWords);
+        }
+        let mut features: HashMap<u64, (f64, u32)> = HashMap::new();
+        let mut count = |feature: u64, weight: f64| {
+            let seen = features.entry(feature).or_insert((weight, 0));
+            seen.1 += 1;
+        };
+        let mut before: Option<&str> = None;
+        let (mut bounded, mut pair) = (Vec::new(), String::new());
+        for word in &words {
+            let weight = weight(word);
+            count(hash(Sort::Word, word), weight);
+            if let Some(before) = before {
+                pair.clear();
+                pair.extend([before, " ", word.as_str()]);
+                count(hash(Sort::Pair, &pair), weight.min(self::weight(before)) / 2.0);
+            }
+            before = Some(word);
+            bounded.clear();
+            bounded.push(' ');
+            bounded.extend(word.chars());
+            bounded.push(' ');
+            // A word of one letter has one piece, which says nothing beyond the word.
+            if bounded.len() > PIECE {
+                let pieces = bounded.len() - (PIECE - 1);
+                let each = weight / 2.0 / (pieces as f64).sqrt();
+                for piece in bounded.windows(PIECE) {
+                    count(hash(Sort::Piece, &piece.iter().collect::<String>()), each);
+                }
+            }
+        }
+        Ok(self.normalised(text, features))
+    }
+
+    /// The hashed features as a vector of length 1.
+    fn normalised(&self, text: &str, features: HashMap<u64, (f64, u32)>) -> Vec<f32> {
+        // Summed in one order, so that equal texts have equal vectors to the last bit.
+        let mut features: Vec<_> = features.into_iter().collect();
+        features.sort_unstable_by_key(|(feature, _)| *feature);
+        let mut sums = vec![0.0; self.dimension];
+        for (feature, (weight, count)) in features {
+            let value = weight * (1.0 + f64::from(count).ln());
+            let place = (feature >> 1) % self.dimension as u64;
+            sums[place as usize] += if feature & 1 == 0 { value } else { -value };
+        }
+        let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+        if norm < 1e-6 {
+            // All features cancelled each other, as they may where the dimensions are few.
+            sums.fill(0.0);
+            sums[(hash(Sort::Word, text) % self.dimension as u64) as usize] = 1.0;
+            return sums.into_iter().map(|sum| sum as f32).collect();
+        }
+        sums.into_iter().map(|sum| (sum / norm) as f32).collect()
+    }
+}
+
+/// How much a word counts: short ones are in every text.
+fn weight(word: &str) -> f64 {
+    let mut letters = word.chars();
+    let is_ascii = word.is_ascii();
+    let count = letters.by_ref().take(LETTERS_WHOLE).count();
+    // Where letters are syllables or ideas, one says as much as five elsewhere.
+    if is_ascii { count as f64 / LETTERS_WHOLE as f64 } else { 1.0 }
+}
+
+/// The words of a text in small letters.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let mut end = |word: &mut String| {
+        if !word.is_empty() {
+            words.push(std::mem::take(word));
+        }
+    };
+    for letter in text.chars().flat_map(char::to_lowercase) {
+        let goes_on = is_mark(letter) && !word.is_empty();
+        if goes_on || letter.is_alphanumeric() && !is_word_itself(letter) {
+            word.push(letter);
+        } else {
+            end(&mut word);
+            let is_sign = !letter.is_ascii() && !letter.is_whitespace() && !letter.is_control();
+            if is_word_itself(letter) || is_sign && !is_mark(letter) && !is_punctuation(letter) {
+                end(&mut letter.to_string());
+            }
+        }
+    }
+    end(&mut word);
+    words
+}
+
+/// Whether a letter is of a script that writes no spaces between words: Chinese characters and the
+/// Japanese syllables.
+fn is_word_itself(letter: char) -> bool {
+    matches!(letter,
+        '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
+        | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
+}
+
+/// Whether a sign belongs to the letter before it: accents, joiners and variants.
+fn is_mark(letter: char) -> bool {
+    matches!(letter,
+        '\u{300}'..='\u{36f}' | '\u{200c}'..='\u{200d}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{1f3fb}'..='\u{1f3ff}')
+}
+
+/// Whether a sign beyond ASCII only divides: quotes, dashes, the punctuation of Asia.
+fn is_punctuation(letter: char) -> bool {
+    matches!(letter,
+        '\u{80}'..='\u{bf}' | '\u{2000}'..='\u{206f}' | '\u{3000}'..='\u{303f}'
+        | '\u{ff00}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{feff}' | '\u{fffd}')
+}
+
+/// FNV-1a over the sort and the text, then mixed (the last step of SplitMix64) so that the lowest bits
+/// know of all. It must never change: vectors of it are stored.
+fn hash(sort: Sort, text: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in std::iter::once(sort as u8).chain(text.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ hash >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXTS: [&str; 8] = [
+        "The deployment failed because the database migration timed out",
+        "Deployments fail when a database migration times out",
+        "Use retries with exponential backoff for flaky network calls",
+        "Retry flaky network requests with an exponential backoff",
+        "The user prefers short answers in German",
+        "Unit tests must not depend on the order in which they run",
+        "Привет, мир: база данных не отвечает",
+        "База данных не отвечает на запросы",
+    ];
+
+    fn cosine(dimension: usize, a: &str, b: &str) -> f32 {
+        let embed = |text| Lexical::new(dimension).embed(text).expect("it has words");
+        embed(a).iter().zip(embed(b)).map(|(a, b)| a * b).sum()
+    }
+
+    #[test]
+    fn texts_that_share_words_are_nearer_than_those_that_do_not() {
+        for (pair, other) in [(0, 2), (2, 5), (6, 0), (2, 4), (0, 4), (6, 4)] {
+            let near = cosine(384, TEXTS[pair], TEXTS[pair + 1]);
+            let far = cosine(384, TEXTS[pair], TEXTS[other]);
+            println!("near {near:.3}, far {far:.3}: {}", TEXTS[pair]);
+            assert!(near > far + 0.15, "{near} and {far}: {} / {}", TEXTS[pair], TEXTS[other]);
+        }
+    }
+
+    #[test]
+    fn of_many_texts_the_nearest_is_the_one_that_says_the_same() {
+        let embed = |text: &str| Lexical::new(384).embed(text).expect("it has words");
+        let nearest = |query: &str| {
+            let query = embed(query);
+            let score =
+                |text: &str| -> f32 { embed(text).iter().zip(&query).map(|(a, b)| a * b).sum() };
+            let best = TEXTS.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+            *best.expect("there are texts")
+        };
+        assert_eq!(nearest("when do deployments fail"), TEXTS[1]);
+        assert_eq!(nearest("exponential back-off"), TEXTS[3]);
+        assert_eq!(nearest("does the user like short answers"), TEXTS[4]);
+        assert_eq!(nearest("order of unit tests"), TEXTS[5]);
+        assert_eq!(nearest("запросы к базе данных"), TEXTS[7]);
+    }
+
+    #[test]
+    fn case_space_and_punctuation_do_not_count() {
+        let same = cosine(384, "Hello, World!", "  hello\tWORLD… ");
+        assert!(same > 0.9999, "{same}");
+        assert!(cosine(384, "Überall", "ÜBERALL") > 0.9999);
+        assert!(cosine(384, "数据库迁移失败了", "因为数据库迁移超时") > 0.4);
+        assert!(cosine(384, "数据库迁移失败了", "今天天气很好呀") < 0.2);
+        assert!(cosine(384, "release 🚀 day", "🚀") > 0.3, "a sign is a word");
+    }
+
+    #[test]
+    fn a_text_without_words_has_no_vector() {
+        for text in ["", "   \n", "?!. -- «»", "\u{feff}\u{200d}"] {
+            assert_eq!(Lexical::new(384).embed(text), Err(NoWords), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_text_becomes_never_changes() {
+        // Vectors of it are stored on disks: a change of these numbers breaks what is stored there.
+        let vector = Lexical::new(8).embed("Never lose an accepted task").expect("words");
+        let rounded: Vec<i32> =
+            vector.iter().map(|number| (number * 1000.0).round() as i32).collect();
+        assert_eq!(rounded, EXPECTED);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_has_a_vector_of_length_one_or_none(text in ".{0,60}", dimension in 1usize..40) {
+            if let Ok(vector) = Lexical::new(dimension).embed(&text) {
+                prop_assert_eq!(vector.len(), dimension);
+                let norm: f32 = vector.iter().map(|number| number * number).sum();
+                prop_assert!((norm - 1.0).abs() < 1e-4, "{}", norm);
+                prop_assert_eq!(&Lexical::new(dimension).embed(&text).expect("again"), &vector);
+            }
+        }
+    }
+
+    const EXPECTED: [i32; 8] = [777, 101, -132, -15, 15, 490, 31, -357];
+}

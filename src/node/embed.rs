@@ -1,0 +1,70 @@
+//! What makes vectors of texts on this node.
+
+use crate::{
+    config::{self, Config},
+    memory::embed::Lexical,
+    shard::exec::embedder::{Embedder as Child, EmbedderDoor},
+    wire::{api::Error, memory::Metric},
+};
+
+/// The embedder of a node, and what its memory's vectors look like.
+pub struct Embedder {
+    kind: Kind,
+    dimension: usize,
+    metric: Metric,
+}
+
+enum Kind {
+    None,
+    Lexical(Lexical),
+    Exec(EmbedderDoor),
+}
+
+impl Embedder {
+    /// The embedder that the configuration names, and the child that one core is to run.
+    pub fn new(config: &Config) -> (Self, Option<Child>) {
+        let settings = &config.memory;
+        let (kind, child) = match settings.embedder {
+            config::Embedder::None => (Kind::None, None),
+            config::Embedder::Lexical => (Kind::Lexical(Lexical::new(settings.dimension)), None),
+            config::Embedder::Exec => {
+                let (child, door) = Child::new(settings);
+                (Kind::Exec(door), Some(child))
+            }
+        };
+        (Self { kind, dimension: settings.dimension, metric: settings.metric }, child)
+    }
+
+    /// What the vectors of the node's memory are.
+    pub fn shape(&self) -> (usize, Metric) {
+        (self.dimension, self.metric)
+    }
+
+    /// The name that users know it by.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::None => "none",
+            Kind::Lexical(_) => "lexical",
+            Kind::Exec(_) => "exec",
+        }
+    }
+
+    /// A vector for each text, or why there is none.
+    ///
+    /// # Errors
+    /// When the node has no embedder, or too many texts wait for it.
+    pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        match &self.kind {
+            Kind::None => Err(Error::Invalid(
+                "this node has no embedder: send a vector, or set memory.embedder".into(),
+            )),
+            Kind::Lexical(lexical) => {
+                let embed = |text: &String| {
+                    lexical.embed(text).map_err(|error| Error::Invalid(error.to_string()))
+                };
+                Ok(texts.iter().map(embed).collect())
+            }
+            Kind::Exec(door) => door.embed(texts).await,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What is asked of pattern memory: parsed from one parameter map, run against the gateway.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `parse` | requests from parameters |
+//! | `vector` | a vector from an array of numbers or from bytes |
+//! | `reply` | the answers |
+//!
+//! Invariants:
+//! - What is stored or searched for has the dimension of the memory and finite numbers; with the cosine
+//!   it is not zero. What does not is `invalid` with the reason, whoever made the vector.
+//! - A text becomes a vector by the embedder of the node or not at all.
+
+mod parse;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub use parse::parse;
+pub use reply::{MemoryReply, stored};
+
+use crate::{
+    node::gateway::Gateway,
+    wire::{
+        api::Error,
+        memory::{MemoryItem, MemoryQuery, Metric},
+    },
+};
+use std::rc::Rc;
+
+/// A request whose parameters are right.
+#[derive(Debug)]
+pub enum MemoryRequest {
+    /// `memory.put`: an item whose vector is empty gets that of its text.
+    Put(MemoryItem),
+    /// `memory.put_batch`
+    PutBatch(Vec<MemoryItem>),
+    /// `memory.get` and `memory.retrieve`
+    Get {
+        /// Where the item is.
+        namespace: String,
+        /// Its name.
+        key: String,
+        /// Whether its vector is part of the answer.
+        with_vector: bool,
+    },
+    /// `memory.search`: with a text in place of the vector.
+    Search {
+        /// The query; its vector is empty when there is a text.
+        query: MemoryQuery,
+        /// What the vector is made of.
+        text: Option<String>,
+    },
+    /// `memory.delete`
+    Delete {
+        /// Where the item is.
+        namespace: String,
+        /// Its name.
+        key: String,
+    },
+    /// `memory.list`
+    List {
+        /// Only what is in this namespace.
+        namespace: Option<String>,
+        /// Where the part begins.
+        cursor: Option<String>,
+        /// Items at most.
+        limit: u32,
+    },
+    /// `memory.stats`
+    Stats {
+        /// Searches that recall is estimated with.
+        sample: u32,
+    },
+}
+
+/// An item that was stored: its name, and whether it replaced another.
+pub type Stored = (String, bool);
+
+impl MemoryRequest {
+    /// Does what is asked.
+    pub async fn run<G: Gateway>(self, gateway: Rc<G>) -> Result<MemoryReply, Error> {
+        Ok(match self {
+            Self::Put(item) => {
+                let mut outcomes = put(gateway, vec![item]).await?;
+                let outcome = outcomes.pop().expect("one item has one outcome");
+                let (key, replaced) = outcome?;
+                MemoryReply::Stored { key, replaced }
+            }
+            Self::PutBatch(items) => MemoryReply::StoredBatch(put(gateway, items).await?),
+            Self::Get { namespace, key, with_vector } => {
+                MemoryReply::Item { item: gateway.memory_get(namespace, key).await?, with_vector }
+            }
+            Self::Search { mut query, text } => {
+                if let Some(text) = text {
+                    let vectors = gateway.clone().memory_embed(vec![text]).await?;
+                    query.vector = vectors.into_iter().next().expect("one text has one vector")?;
+                }
+                check(&*gateway, &query.vector)?;
+                MemoryReply::Hits(gateway.memory_search(query).await?)
+            }
+            Self::Delete { namespace, key } => {
+                MemoryReply::Deleted(gateway.memory_delete(namespace, key).await?)
+            }
+            Self::List { namespace, cursor, limit } => {
+                MemoryReply::Page(gateway.memory_list(namespace, cursor, limit).await?)
+            }
+            Self::Stats { sample } => {
+                let embedder = gateway.embedder_name();
+                MemoryReply::Stats { stats: gateway.memory_stats(sample).await?, embedder }
+            }
+        })
+    }
+}
+
+/// Stores items, each by itself; outcomes in the order of `items`.
+pub async fn put<G: Gateway>(
+    gateway: Rc<G>,
+    mut items: Vec<MemoryItem>,
+) -> Result<Vec<Result<Stored, Error>>, Error> {
+    let mut outcomes: Vec<Result<(), Error>> = vec![Ok(()); items.len()];
+    let without: Vec<usize> =
+        (0..items.len()).filter(|index| items[*index].vector.is_empty()).collect();
+    if !without.is_empty() {
+        let text = |index: &usize| items[*index].text.clone().unwrap_or_default();
+        let texts = without.iter().map(text).collect();
+        match gateway.clone().memory_embed(texts).await {
+            Ok(vectors) => {
+                assert_eq!(vectors.len(), without.len(), "an embedder gives each text an outcome");
+                for (index, vector) in without.into_iter().zip(vectors) {
+                    match vector {
+                        Ok(vector) => items[index].vector = vector,
+                        Err(error) => outcomes[index] = Err(error),
+                    }
+                }
+            }
+            Err(error) => without.into_iter().for_each(|it| outcomes[it] = Err(error.clone())),
+        }
+    }
+    for (item, outcome) in items.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+        *outcome = check(&*gateway, &item.vector);
+    }
+    let keys: Vec<String> = items.iter().map(|item| item.key.clone()).collect();
+    let well = items.into_iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+    let well: Vec<MemoryItem> = well.map(|(item, _)| item).collect();
+    let stored = if well.is_empty() { Vec::new() } else { gateway.memory_put(well).await? };
+    let mut stored = stored.into_iter();
+    let join = |(key, outcome): (String, Result<(), Error>)| {
+        outcome?;
+        let replaced = stored.next().expect("a gateway gives each item an outcome")?;
+        Ok((key, replaced))
+    };
+    Ok(keys.into_iter().zip(outcomes).map(join).collect())
+}
+
+/// Whether a vector can be stored and searched for.
+fn check<G: Gateway>(gateway: &G, vector: &[f32]) -> Result<(), Error> {
+    let Some((dimension, metric)) = gateway.memory_shape() else { return Ok(()) };
+    if vector.len() != dimension {
+        return Err(Error::Invalid(format!(
+            "vector has {} numbers, this memory's have {dimension} (memory.dimension)",
+            vector.len()
+        )));
+    }
+    if let Some(place) = vector.iter().position(|number| !number.is_finite()) {
+        return Err(Error::Invalid(format!("vector[{place}] is not finite")));
+    }
+    if metric == Metric::Cosine && vector.iter().all(|number| *number == 0.0) {
+        let text = "vector is zero, and the cosine (memory.metric) asks for a direction";
+        return Err(Error::Invalid(text.into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Requests from parameters: one map, unknown fields refused by name.
+
+use super::{MemoryRequest, vector};
+use crate::{
+    server::params::{Field, Fields, required},
+    wire::{
+        api::Error,
+        memory::{
+            DEFAULT_NAMESPACE, EF_MAX, K_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, MemoryItem,
+            MemoryQuery, NAMESPACE_BYTES_MAX, TEXT_BYTES_MAX,
+        },
+        msgpack::Reader,
+    },
+};
+
+/// Hits of a search that does not say how many.
+const K_DEFAULT: u64 = 10;
+/// Items in one part of a list that does not say how many.
+const LIMIT_DEFAULT: u64 = 100;
+/// The most items in one part of a list.
+const LIMIT_MAX: u64 = 1000;
+/// The most searches that recall is estimated with: each costs an exhaustive scan.
+const SAMPLE_MAX: u64 = 1000;
+/// The most items in one batch.
+const BATCH_MAX: u32 = 10_000;
+
+/// Reads the parameters of a method of the memory; `None` when there is no such method.
+pub fn parse(method: &str, params: &[u8]) -> Result<Option<MemoryRequest>, Error> {
+    Ok(Some(match method {
+        "memory.put" => MemoryRequest::Put(item(params)?),
+        "memory.put_batch" => MemoryRequest::PutBatch(batch(params)?),
+        "memory.get" => get(params, true)?,
+        // The same for models, which read every number that they are shown.
+        "memory.retrieve" => get(params, false)?,
+        "memory.search" => search(params)?,
+        "memory.delete" => {
+            let (namespace, key, _) = name(params, None)?;
+            MemoryRequest::Delete { namespace, key }
+        }
+        "memory.list" => list(params)?,
+        "memory.stats" => stats(params)?,
+        _ => return Ok(None),
+    }))
+}
+
+fn batch(params: &[u8]) -> Result<Vec<MemoryItem>, Error> {
+    let (mut fields, mut items) = (Fields::of(params)?, None);
+    while let Some(field) = fields.next()? {
+        if field.name != "items" {
+            return Err(field.unknown());
+        }
+        let mut reader = Reader::new(field.value);
+        let not_array = |_| Error::Invalid("items must be an array of maps".into());
+        let len = reader.array().map_err(not_array)?;
+        if len > BATCH_MAX {
+            return Err(Error::TooLarge(format!("a batch has at most {BATCH_MAX} items")));
+        }
+        let mut all = Vec::new();
+        for index in 0..len {
+            let in_item = |error| match error {
+                Error::Invalid(text) => Error::Invalid(format!("items[{index}]: {text}")),
+                Error::TooLarge(text) => Error::TooLarge(format!("items[{index}]: {text}")),
+                other => other,
+            };
+            all.push(item(reader.raw().map_err(not_array)?).map_err(in_item)?);
+        }
+        items = Some(all);
+    }
+    required("items", items)
+}
+
+/// An item to store; without a key it gets one that no other has.
+fn item(params: &[u8]) -> Result<MemoryItem, Error> {
+    let mut fields = Fields::of(params)?;
+    let (mut key, mut content) = (None, Content::default());
+    let mut item = MemoryItem { namespace: DEFAULT_NAMESPACE.into(), ..MemoryItem::default() };
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "key" => key = limited(field, KEY_BYTES_MAX)?,
+            "namespace" => {
+                item.namespace = limited(field, NAMESPACE_BYTES_MAX)?.unwrap_or(item.namespace);
+            }
+            "vector" | "text" => content.read(field)?,
+            "metadata" => item.metadata = map(field)?,
+            _ => return Err(field.unknown()),
+        }
+    }
+    item.key = key.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
+    (item.vector, item.text) = content.one()?;
+    Ok(item)
+}
+
+/// What is stored or searched for: a vector, or a text that becomes one.
+#[derive(Default)]
+struct Content {
+    vector: Option<Vec<f32>>,
+    text: Option<String>,
+}
+
+impl Content {
+    fn read(&mut self, field: Field<'_>) -> Result<(), Error> {
+        if Reader::new(field.value).nil() {
+            return Ok(());
+        }
+        match field.name {
+            "vector" => self.vector = Some(vector::read(field)?),
+            _ => self.text = limited(field, TEXT_BYTES_MAX)?,
+        }
+        Ok(())
+    }
+
+    /// The vector, or none and the text.
+    fn one(self) -> Result<(Vec<f32>, Option<String>), Error> {
+        match (self.vector, self.text) {
+            (Some(vector), None) => Ok((vector, None)),
+            (None, Some(text)) => Ok((Vec::new(), Some(text))),
+            (None, None) => Err(Error::Invalid("vector or text is missing".into())),
+            (Some(_), Some(_)) => Err(Error::Invalid(
+                "vector and text are both there, and one of them is wanted: text beside a vector \
+                 belongs into metadata"
+                    .into(),
+            )),
+        }
+    }
+}
+
+fn get(params: &[u8], vector_default: bool) -> Result<MemoryRequest, Error> {
+    let (namespace, key, with_vector) = name(params, Some(vector_default))?;
+    Ok(MemoryRequest::Get { namespace, key, with_vector })
+}
+
+/// The name of an item, and with a default the field `vector`.
+fn name(params: &[u8], vector_default: Option<bool>) -> Result<(String, String, bool), Error> {
+    let (mut fields, mut key, mut namespace) = (Fields::of(params)?, None, None);
+    let mut with_vector = vector_default.unwrap_or(false);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "key" => key = limited(field, KEY_BYTES_MAX)?,
+            "namespace" => namespace = limited(field, NAMESPACE_BYTES_MAX)?,
+            "vector" if vector_default.is_some() => {
+                with_vector = field.bool()?.unwrap_or(with_vector);
+            }
+            _ => return Err(field.unknown()),
+        }
+    }
+    let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.into());
+    Ok((namespace, required("key", key)?, with_vector))
+}
+
+fn search(params: &[u8]) -> Result<MemoryRequest, Error> {
+    let (mut fields, mut content) = (Fields::of(params)?, Content::default());
+    let mut query = MemoryQuery { k: K_DEFAULT as u32, ..MemoryQuery::default() };
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "vector" | "text" => content.read(field)?,
+            "k" => {
+                query.k = field.positive_at_most(K_MAX.into())?.unwrap_or(K_DEFAULT) as u32;
+            }
+            "ef" => query.ef = field.positive_at_most(EF_MAX.into())?.map(|ef| ef as u32),
+            "namespace" => query.namespace = limited(field, NAMESPACE_BYTES_MAX)?,
+            "filter" => query.filter = map(field)?,
+            _ => return Err(field.unknown()),
+        }
+    }
+    let (vector, text) = content.one()?;
+    query.vector = vector;
+    Ok(MemoryRequest::Search { query, text })
+}
+
+fn list(params: &[u8]) -> Result<MemoryRequest, Error> {
+    let (mut fields, mut namespace, mut cursor) = (Fields::of(params)?, None, None);
+    let mut limit = LIMIT_DEFAULT;
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "namespace" => namespace = limited(field, NAMESPACE_BYTES_MAX)?,
+            "cursor" => cursor = field.text()?.map(str::to_owned),
+            "limit" => limit = field.positive_at_most(LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(MemoryRequest::List { namespace, cursor, limit: limit as u32 })
+}
+
+fn stats(params: &[u8]) -> Result<MemoryRequest, Error> {
+    let (mut fields, mut sample) = (Fields::of(params)?, 0);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "sample" => sample = field.at_most(SAMPLE_MAX)?.unwrap_or(0),
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(MemoryRequest::Stats { sample: sample as u32 })
+}
+
+/// A text that is not empty and not too long; nil means absent.
+fn limited(field: Field<'_>, bytes_max: usize) -> Result<Option<String>, Error> {
+    match field.text()? {
+        Some(text) if text.len() > bytes_max => {
+            let (name, len) = (field.name, text.len());
+            Err(Error::TooLarge(format!("{name} is {len} bytes, the limit is {bytes_max}")))
+        }
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
+/// A map with text keys, as its bytes; none for nil and for an empty one.
+fn map(field: Field<'_>) -> Result<Vec<u8>, Error> {
+    let wrong = || Error::Invalid(format!("{} must be a map with text keys", field.name));
+    let mut reader = Reader::new(field.value);
+    if reader.nil() {
+        return Ok(Vec::new());
+    }
+    let len = reader.map().map_err(|_| wrong())?;
+    for _ in 0..len {
+        reader.str().map_err(|_| wrong())?;
+        reader.raw().map_err(|_| wrong())?;
+    }
+    if len == 0 { Ok(Vec::new()) } else { field.payload(METADATA_BYTES_MAX) }
+}
