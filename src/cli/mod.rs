@@ -12,6 +12,7 @@ pub mod dead;
 pub mod doctor;
 mod interrupt;
 pub mod mcp;
+pub mod memory;
 mod remote;
 pub mod run;
 pub mod serve;
@@ -41,6 +42,7 @@ enum Command {
     Task(task::TaskArgs),
     Dead(dead::DeadArgs),
     Agent(agent::AgentArgs),
+    Memory(memory::MemoryArgs),
     Cluster(cluster::ClusterArgs),
     Bench(bench::BenchArgs),
     BenchAgent(bench_agent::BenchAgentArgs),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Task(args) => task::run(args, &common, &mut out, &mut err),
         Command::Dead(args) => dead::run(args, &common, &mut out, &mut err),
         Command::Agent(args) => agent::run(args, &common, &mut out, &mut err),
+        Command::Memory(args) => memory::run(args, &common, &mut out, &mut err),
         Command::Cluster(args) => cluster::run(args, &common, &mut out, &mut err),
         Command::Bench(args) => bench::run(args, &common, &mut out, &mut err),
         Command::BenchAgent(args) => bench_agent::run(args),

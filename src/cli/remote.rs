@@ -60,6 +60,7 @@ impl From<Refusal> for Trouble {
 pub(super) struct Remote {
     client: Client,
     address: SocketAddr,
+    target: Target,
     /// Largest payload, bytes: beyond it the node would refuse the request.
     payload_bytes_max: usize,
 }
@@ -113,10 +114,11 @@ impl Remote {
             None => config.listen().rpc,
         };
         let token = config.token().map_err(|error| Trouble::Usage(error.to_string()))?;
-        match Client::connect(Target { address, token }, TIMEOUT) {
+        let target = Target { address, token };
+        match Client::connect(&target, TIMEOUT) {
             Ok(client) => {
                 let payload_bytes_max = config.server.max_frame_bytes;
-                Ok(Self { client, address, payload_bytes_max })
+                Ok(Self { client, address, target, payload_bytes_max })
             }
             Err(ClientError::Refused(refusal)) => Err(refusal.into()),
             Err(error) => Err(Trouble::Failed(format!(
@@ -129,6 +131,11 @@ impl Remote {
     /// Where the node is.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What another connection to the same node needs.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Calls a method; its answer borrows from the connection.

@@ -1,4 +1,4 @@
-//! Lists of tasks from a running node, page after page: what `task list` and `dead list` print.
+//! Lists from a running node, page after page: what `task list`, `dead list` and `memory list` print.
 
 use super::remote::{Remote, Table, Trouble, json_of};
 use crate::{
@@ -19,6 +19,16 @@ pub struct Pages {
     cursor: Option<String>,
 }
 
+/// What a list is of, and how it is shown.
+pub(super) struct Listing<'a> {
+    /// The method that gives its pages.
+    pub method: &'a str,
+    /// The field of a page with the entries.
+    pub field: &'a str,
+    /// The fields of an entry that are shown; their headings are the same in capitals.
+    pub shown: &'a [&'a str],
+}
+
 /// Asks `method` for page after page and prints the tasks.
 pub(super) fn list(
     remote: &mut Remote,
@@ -28,21 +38,37 @@ pub(super) fn list(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<bool, Trouble> {
-    const FIELDS: [&str; 6] = ["id", "type", "status", "priority", "attempts", "error"];
-    let mut table = Table::new(&["ID", "TYPE", "STATUS", "PRIORITY", "ATTEMPTS", "ERROR"]);
-    let mut tasks_json = Vec::new();
+    let shown = &["id", "type", "status", "priority", "attempts", "error"];
+    let listing = Listing { method, field: "tasks", shown };
+    list_all(remote, &listing, filter, pages, json, out)
+}
+
+/// Asks for page after page and prints the entries.
+pub(super) fn list_all(
+    remote: &mut Remote,
+    listing: &Listing<'_>,
+    filter: &Params,
+    pages: &Pages,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<bool, Trouble> {
+    let Listing { method, field, shown } = listing;
+    let headings: Vec<_> = shown.iter().map(|name| name.to_uppercase()).collect();
+    let headings: Vec<_> = headings.iter().map(String::as_str).collect();
+    let mut table = Table::new(&headings);
+    let mut entries_json = Vec::new();
     let (mut cursor, mut count) = (pages.cursor.clone(), 0);
     loop {
         let params = filter.clone().str_if("cursor", cursor.as_deref());
         let page = remote.call(method, &params)?;
-        let tasks = page.get("tasks").ok_or_else(|| {
-            Trouble::Failed(format!("the node's answer to {method} has no tasks"))
+        let entries = page.get(field).ok_or_else(|| {
+            Trouble::Failed(format!("the node's answer to {method} has no {field}"))
         })?;
-        for task in tasks.items() {
+        for entry in entries.items() {
             count += 1;
             match json {
-                true => tasks_json.push(json_of(task)?),
-                false => table.add(task, &FIELDS),
+                true => entries_json.push(json_of(entry)?),
+                false => table.add(entry, shown),
             }
         }
         let next = page.get("cursor").and_then(View::str).map(str::to_owned);
@@ -53,7 +79,7 @@ pub(super) fn list(
         }
     }
     if json {
-        let mut text = format!("{{\"tasks\":[{}]", tasks_json.join(",")).into_bytes();
+        let mut text = format!("{{\"{field}\":[{}]", entries_json.join(",")).into_bytes();
         if let Some(cursor) = cursor {
             text.extend_from_slice(b",\"cursor\":");
             string(&mut text, &cursor);

@@ -79,6 +79,11 @@ impl<R: Read + Seek> FvecsReader<R> {
         self.columns
     }
 
+    /// The row that is read next, from zero.
+    pub fn position(&self) -> u64 {
+        self.row
+    }
+
     /// Goes on at a row; behind the last one nothing is read.
     ///
     /// # Errors

@@ -14,11 +14,15 @@
 
 mod error;
 mod fvecs;
+mod jsonl;
 mod npy;
+mod records;
 
 pub use error::{FormatError, Place};
 pub use fvecs::FvecsReader;
+pub use jsonl::{JsonlReader, write_line};
 pub use npy::{NpyReader, NpyWriter};
+pub use records::{Content, Record, Records};
 
 #[cfg(test)]
 mod tests;

@@ -150,6 +150,70 @@ fn rows_of_fvecs_have_one_length() {
     assert!(wild.expect_err("negative").contains("row 0: has -5 numbers"));
 }
 
+fn jsonl(text: &str) -> JsonlReader<Cursor<Vec<u8>>> {
+    JsonlReader::new(Cursor::new(text.as_bytes().to_vec()), "a.jsonl".into())
+}
+
+#[test]
+fn a_line_is_a_record_with_a_vector_or_a_text() {
+    let mut reader = jsonl(
+        "{\"key\":\"a\",\"vector\":[1,-0.5],\"metadata\":{\"n\":[1]}}\n\n  \n\
+         {\"text\":\"\\u00e9\",\"namespace\":\"n\",\"key\":null}",
+    );
+    let first = reader.read().expect("well").expect("a record");
+    assert_eq!((first.position, first.key.as_deref()), (1, Some("a")));
+    assert_eq!(first.content, Content::Vector(vec![1.0, -0.5]));
+    assert_eq!(first.metadata, [0x81, 0xa1, b'n', 0x91, 1]);
+    let second = reader.read().expect("well").expect("a record");
+    assert_eq!((second.position, second.namespace.as_deref()), (4, Some("n")));
+    assert_eq!(second.content, Content::Text("é".into()));
+    assert_eq!(reader.read(), Ok(None));
+    let mut reader = jsonl("no record\n\n{\"text\":\"b\"}\n");
+    reader.skip_to(3).expect("there");
+    assert_eq!(reader.read().expect("well").map(|record| record.position), Some(3));
+}
+
+#[test]
+fn lines_that_are_no_records_are_named_with_their_number() {
+    for (line, problem) in [
+        ("nonsense", "is not JSON"),
+        ("[1]", "is no JSON object"),
+        ("{}", "vector or text is missing"),
+        (r#"{"vector":[1],"text":"a"}"#, "vector and text are both there"),
+        (r#"{"vector":[1,"2"]}"#, "vector must be an array of numbers"),
+        (r#"{"vector":"1"}"#, "vector must be an array of numbers"),
+        (r#"{"text":7}"#, "text must be a string"),
+        (r#"{"text":"a","metadata":[]}"#, "metadata must be an object"),
+        (r#"{"text":"a","colour":1}"#, "colour is not a field of a record"),
+    ] {
+        let mut reader = jsonl(&format!("{{\"text\":\"a\"}}\n{line}\n{{\"text\":\"b\"}}"));
+        assert!(reader.read().expect("the first is well").is_some());
+        let error = reader.read().expect_err(line).to_string();
+        assert!(error.starts_with(&format!("a.jsonl: line 2: {problem}")), "{error}");
+        assert_eq!(reader.read().expect("the third is well").map(|it| it.position), Some(3));
+    }
+    let long = jsonl(&"x".repeat(3 << 20)).read().expect_err("too long").to_string();
+    assert!(long.contains("line 1: is longer than"), "{long}");
+}
+
+#[test]
+fn a_line_that_is_written_is_read_as_the_same_record() {
+    let record = Record {
+        position: 1,
+        key: Some("a \"b\"\n".into()),
+        namespace: Some("n".into()),
+        content: Content::Vector(vec![0.1, -3.4e-38, 1e17, 0.0]),
+        metadata: vec![0x81, 0xa1, b'n', 0xc3],
+    };
+    let text =
+        Record { content: Content::Text("é".into()), metadata: Vec::new(), ..record.clone() };
+    for record in [record, text] {
+        let mut line = Vec::new();
+        write_line(&mut line, &record).expect("memory");
+        assert_eq!(JsonlReader::new(&line[..], "b".into()).read(), Ok(Some(record)));
+    }
+}
+
 proptest! {
     #[test]
     fn random_files_never_panic(rest in proptest::collection::vec(any::<u8>(), 0..200), cut in 0..200usize) {

@@ -1,0 +1,221 @@
+//! `coreflow memory import|search|get|delete|list|stats|export`.
+
+mod export;
+mod import;
+mod pipeline;
+
+use super::{
+    common::Common,
+    remote::{self, Connect, Remote, Table, Trouble, json_of, print_json},
+    tasks::{self, Listing, Pages},
+};
+use crate::{
+    client::{Params, View},
+    memory::formats::NpyReader,
+    wire::msgpack::{Reader, write},
+};
+use clap::{Args, Subcommand};
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+/// Store vectors and texts in a running node's pattern memory, and find them again
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    coreflow memory import vectors.npy --namespace papers --keys-from titles.txt\n  \
+    coreflow memory search --text 'timeouts of the database' -k 5\n  \
+    coreflow memory search --file queries.npy --row 7 --json\n  \
+    coreflow memory export backup.jsonl")]
+pub struct MemoryArgs {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    Import(import::ImportArgs),
+    Search(SearchArgs),
+    /// Print one item as JSON
+    Get {
+        /// Its name
+        key: String,
+        /// The namespace that it is in
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        namespace: String,
+        /// Print its vector too
+        #[arg(long)]
+        vector: bool,
+    },
+    /// Forget an item; exit code 1 when there was none
+    Delete {
+        /// Its name
+        key: String,
+        /// The namespace that it is in
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        namespace: String,
+    },
+    /// List items, in no order that means anything
+    List {
+        /// Only those of this namespace
+        #[arg(long, value_name = "NAME")]
+        namespace: Option<String>,
+        #[command(flatten)]
+        pages: Pages,
+    },
+    /// Print the memory's figures
+    Stats {
+        /// Estimate recall with so many searches, each with a scan of everything
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1000))]
+        sample: Option<u64>,
+    },
+    Export(export::ExportArgs),
+}
+
+/// Print the items nearest to a text or a vector, best first
+#[derive(Args, Debug)]
+struct SearchArgs {
+    #[command(flatten)]
+    query: Query,
+    /// The row of the file that is looked for, from 0
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "file")]
+    row: u64,
+    /// Items at most
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    k: u64,
+    /// Only items of this namespace
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// How widely to look [default: memory.ef_search of the node]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    ef: Option<u64>,
+    /// Only items whose metadata have these fields, a JSON object
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Query {
+    /// A text, for the node's embedder
+    #[arg(long)]
+    text: Option<String>,
+    /// A vector, a JSON array
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    vector: Option<String>,
+    /// A .npy file with vectors
+    #[arg(long, value_name = "Q.npy")]
+    file: Option<PathBuf>,
+}
+
+/// Runs the subcommand; results go to `out`, errors to `err`.
+pub fn run(
+    args: &MemoryArgs,
+    common: &Common,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    let json = common.json;
+    remote::run(&args.connect, common, err, |node| match &args.action {
+        Action::Import(args) => import::import(node, args, json, out),
+        Action::Search(args) => search(node, args, json, out),
+        Action::Get { key, namespace, vector } => {
+            let params = named(namespace, key).bool("vector", *vector);
+            print_json(out, node.call("memory.get", &params)?).map(|()| true)
+        }
+        Action::Delete { key, namespace } => {
+            let answer = node.call("memory.delete", &named(namespace, key))?;
+            let deleted = answer.get("deleted").and_then(View::bool) == Some(true);
+            match (json, deleted) {
+                (true, _) => print_json(out, answer)?,
+                (false, true) => writeln!(out, "deleted")?,
+                (false, false) => writeln!(out, "there was none")?,
+            }
+            Ok(deleted)
+        }
+        Action::List { namespace, pages } => {
+            let filter = Params::new().str_if("namespace", namespace.as_deref());
+            let shown = &["key", "namespace", "text", "metadata"];
+            let listing = Listing { method: "memory.list", field: "items", shown };
+            tasks::list_all(node, &listing, &filter, pages, json, out)
+        }
+        Action::Stats { sample } => {
+            let answer = node.call("memory.stats", &Params::new().uint_if("sample", *sample))?;
+            if json {
+                return print_json(out, answer).map(|()| true);
+            }
+            let mut table = Table::new(&["FIGURE", "VALUE"]);
+            for (name, value) in answer.fields().filter(|(name, _)| *name != "partitions") {
+                let value =
+                    value.str().map_or_else(|| json_of(value), |text| Ok(text.to_owned()))?;
+                table.row([name.to_owned(), value]);
+            }
+            Ok(table.write(out).map(|()| true)?)
+        }
+        Action::Export(args) => export::export(node, args, json, out),
+    })
+}
+
+/// The parameters that name an item.
+fn named(namespace: &str, key: &str) -> Params {
+    Params::new().str("namespace", namespace).str("key", key)
+}
+
+fn search(
+    node: &mut Remote,
+    args: &SearchArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<bool, Trouble> {
+    let mut params = Params::new()
+        .uint_if("k", Some(args.k))
+        .str_if("namespace", args.namespace.as_deref())
+        .uint_if("ef", args.ef)
+        .str_if("text", args.query.text.as_deref());
+    if let Some(vector) = &args.query.vector {
+        params = params.value("vector", &node.payload(vector)?);
+    }
+    if let Some(file) = &args.query.file {
+        let vector = row(file, args.row)?;
+        params = params.with("vector", |out| write::bin(out, &bytes_of(&vector)));
+    }
+    if let Some(filter) = &args.filter {
+        params = params.value("filter", &node.payload(filter)?);
+    }
+    let answer = node.call("memory.search", &params)?;
+    if json {
+        return print_json(out, answer).map(|()| true);
+    }
+    let hits = answer.get("hits").map(View::items).into_iter().flatten();
+    let mut table = Table::new(&["SCORE", "KEY", "NAMESPACE", "TEXT", "METADATA"]);
+    hits.for_each(|hit| table.add(hit, &["score", "key", "namespace", "text", "metadata"]));
+    Ok(table.write(out).map(|()| true)?)
+}
+
+/// A row of a file of vectors.
+fn row(file: &std::path::Path, row: u64) -> Result<Vec<f32>, Trouble> {
+    let wrong = |error| Trouble::Usage(format!("{error}"));
+    let mut reader = NpyReader::open(file).map_err(wrong)?;
+    let (mut vector, rows) = (Vec::new(), reader.rows());
+    reader.seek(row).map_err(wrong)?;
+    match reader.read_row(&mut vector).map_err(wrong)? {
+        true => Ok(vector),
+        false => Err(Trouble::Usage(format!("{}: there are {rows} rows", file.display()))),
+    }
+}
+
+/// A vector as requests carry it fastest: float32 in little endian.
+fn bytes_of(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+/// The numbers of a vector in an answer.
+fn numbers(vector: View<'_>) -> Vec<f32> {
+    use crate::wire::msgpack::Value;
+    let number = |value: View<'_>| match Reader::new(value.bytes()).head() {
+        Ok(Value::Float(number)) => number as f32,
+        Ok(Value::Uint(number)) => number as f32,
+        Ok(Value::Int(number)) => number as f32,
+        _ => f32::NAN,
+    };
+    vector.items().map(number).collect()
+}
