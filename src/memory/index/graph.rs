@@ -113,9 +113,9 @@ impl Index {
         let graph = Graph {
             metric: options.metric,
             kernels: Kernels::detect(),
-            codes: Rows::new(lines, Line::ZERO),
+            codes: Rows::new(lines),
             terms: Vec::new(),
-            base: Rows::new(1, BaseLinks::EMPTY),
+            base: Rows::new(1),
             towers: Vec::new(),
             towers_free: Vec::new(),
             nodes: Vec::new(),

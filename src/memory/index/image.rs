@@ -325,6 +325,7 @@ impl Graph {
             self.base.reserve(row);
             self.nodes.push(Node::FREE);
             self.terms.push(Terms::default());
+            self.set_links(row, 0, &[]);
         }
     }
 
