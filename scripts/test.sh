@@ -45,13 +45,20 @@ skip() {
     summary+=("skipped  $1: $2")
 }
 
-rust() {
-    cargo test --release --locked --all-targets && cargo test --release --locked --doc
+# One build for all tests: optimized as what is shipped, without the slow steps of that, and with the
+# bugs that the simulator plants; they are there only for threads that ask for one. What is shipped
+# has none of them: `python` drives that.
+checked() {
+    cargo test --profile checked --features planted-bugs --locked "$@"
 }
 
-# The 300 seeds run with the rest of `rust`; the planted bugs need a build of their own, a quick one.
+rust() {
+    checked --all-targets && checked --doc
+}
+
+# The 300 seeds run with the rest of `rust`.
 simulator() {
-    cargo test --locked --features planted-bugs --test sim -- --planted
+    checked --test sim -- --planted
 }
 
 loom() {
@@ -62,7 +69,7 @@ loom() {
 # Two threads over real rings, with every access to memory checked.
 memory() {
     local binary
-    binary=$(cargo test --release --locked --lib --no-run --message-format=json 2>/dev/null |
+    binary=$(checked --lib --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
         "$binary" runtime::ring runtime::mesh wire::batch shard::links --test-threads=1

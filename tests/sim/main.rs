@@ -9,6 +9,7 @@ mod clients;
 mod faults;
 mod network;
 mod node;
+mod operator;
 mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;

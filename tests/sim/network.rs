@@ -138,7 +138,7 @@ impl Network {
     /// Messages may come twice from now on, as often as it comes.
     pub fn set_twice(&self, seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let soon = [0, 5, 50, 200][rng.usize(..4)];
+        let soon = [0, 20, 200, 500][rng.usize(..4)];
         let reconnected = [0, 500][rng.usize(..2)];
         self.0.borrow_mut().twice = Some(Twice { rng, soon, reconnected });
     }

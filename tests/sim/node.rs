@@ -15,6 +15,7 @@ use coreflow::{
         cluster::{Address, Cluster},
         open::Seat as ClusterSeat,
         peers::NodeId,
+        raft::{Role, group::Group},
         reader::SegmentReader,
         simulated::SimulatedDisk,
     },
@@ -132,8 +133,10 @@ pub struct Node {
     pub is_leaving: bool,
     /// Its log is damaged.
     pub is_rotten: bool,
-    /// It did not start with a damaged log, and never will.
+    /// It did not start with a damaged log, and never will; or it was not begun yet.
     pub is_out: bool,
+    /// Another one has taken its place for good.
+    pub is_replaced: bool,
     /// What goes wrong with its next start.
     pub at_start: Option<AtStart>,
 }
@@ -152,6 +155,7 @@ impl Node {
             is_leaving: false,
             is_rotten: false,
             is_out: false,
+            is_replaced: false,
             at_start: None,
         }
     }
@@ -317,6 +321,16 @@ impl Node {
         running.shard.set_clock(now_us - running.began_us);
         Some(&mut running.shard)
     }
+}
+
+/// Who leads a partition, by what the nodes say of themselves.
+pub fn leader(nodes: &[Node], partition: PartitionIndex) -> Option<(NodeId, &Group)> {
+    let groups = nodes.iter().filter_map(|node| {
+        let group = node.running.as_ref()?.keeper.group(partition);
+        Some((node.id, group.expect("every node has all partitions")))
+    });
+    let leaders = groups.filter(|(_, group)| matches!(group.role(), Role::Leader { .. }));
+    leaders.max_by_key(|(_, group)| group.status().term)
 }
 
 fn work_type() -> TypeSpec {

@@ -17,7 +17,10 @@ use crate::{
 use coreflow::consensus::{
     disk::Disk, format::segment_name, simulated::SimulatedDisk, survey::survey,
 };
+use std::collections::BTreeMap;
 
+/// Bits that turn at the same time.
+const BITS_MAX: usize = 32;
 /// Tries to find a bit that is not in what was written last.
 const TRIES: usize = 16;
 
@@ -40,7 +43,7 @@ struct Chances {
     read: u32,
     /// A sync or a read of the next start fails.
     start: u32,
-    /// A bit turns.
+    /// Bits turn.
     rot: u32,
 }
 
@@ -70,7 +73,7 @@ impl Wear {
             write: often(200),
             read: often(150),
             start: often(150),
-            rot: often(60),
+            rot: often(100),
         };
         Self { rng, chances, most_rotten }
     }
@@ -105,41 +108,46 @@ impl Wear {
             note!(trace, "wear: the next start of {id}: {fault:?}");
             nodes[at].at_start = Some(fault);
         } else if is_it(chances.rot) {
-            let rotten = nodes.iter().filter(|node| node.is_rotten).count();
+            let is_rotten = |node: &&Node| node.is_rotten && !node.is_replaced;
+            let rotten = nodes.iter().filter(is_rotten).count();
             let may_stay = nodes[at].is_rotten || rotten < *most_rotten;
             rot(&mut nodes[at], may_stay, rng, trace);
         }
     }
 }
 
-/// Turns a bit of a node's disk; it is turned back when the node may not stay damaged.
+/// Turns bits of a node's disk; they are turned back when the node may not stay damaged.
 fn rot(node: &mut Node, may_stay: bool, rng: &mut fastrand::Rng, trace: &Trace) {
-    let Some((segment, offset)) = place(&node.disk, rng) else { return };
-    // Nothing but a bit is to be wrong with it.
+    let count = if rng.bool() { 1 } else { rng.usize(1..=BITS_MAX) };
+    let bits = || Some((place(&node.disk, rng)?, rng.u8(..8)));
+    let bits: BTreeMap<_, _> = std::iter::from_fn(bits).take(count).collect();
     let disk = node.disk.restarted();
     let before = read(&disk);
-    let bit = rng.u8(..8);
-    disk.flip(segment, offset, bit);
+    for (&(segment, offset), &bit) in &bits {
+        disk.flip(segment, offset, bit);
+    }
     let after = read(&disk);
-    let file = segment_name(segment);
-    note!(trace, "wear: bit {bit} of byte {offset} of {file} of {} turns", node.id);
+    note!(trace, "wear: bits of {} turn: {bits:?}", node.id);
     match (&before, &after) {
         (_, Reading::Damaged(findings)) => {
-            let is_named = before == after || findings.iter().any(|(of, _)| *of == file);
-            assert!(is_named, "byte {offset} of {file} of {}: {findings:?}", node.id);
-            if may_stay {
-                note!(trace, "wear: {} is damaged: {findings:?}", node.id);
-                node.is_rotten = true;
-                node.disk.flip(segment, offset, bit);
+            let is_file = |of: &String| bits.keys().any(|(number, _)| segment_name(*number) == *of);
+            let is_named = before == after || findings.iter().any(|(of, _)| is_file(of));
+            assert!(is_named, "{bits:?} of {}: {findings:?}", node.id);
+            if !may_stay {
+                return;
             }
+            note!(trace, "wear: {} is damaged: {findings:?}", node.id);
+            node.is_rotten = true;
         }
         (Reading::Damaged(_), Reading::Whole(_)) => {
-            panic!("byte {offset} of {file} of {}: what was damaged is whole", node.id)
+            panic!("{bits:?} of {}: what was damaged is whole", node.id)
         }
         (Reading::Whole(one), Reading::Whole(other)) => {
-            assert_eq!(one, other, "byte {offset} of {file} of {}: not noticed", node.id);
-            node.disk.flip(segment, offset, bit);
+            assert_eq!(one, other, "{bits:?} of {}: not noticed", node.id);
         }
+    }
+    for ((segment, offset), bit) in bits {
+        node.disk.flip(segment, offset, bit);
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{
     clients::{Clients, Habits},
     faults::{Faults, crash},
     network::{Network, Weather},
-    node::{Common, Down, Node, address},
+    node::{Common, Down, Node, address, leader},
+    operator::Operator,
     trace::{Trace, note},
     wear::Wear,
 };
@@ -17,7 +18,6 @@ use coreflow::{
     consensus::{
         assemble::Sizes,
         cluster::{Ask, PartitionStatus},
-        raft::{Role, group::Group},
     },
 };
 use std::{cell::Cell, time::Instant};
@@ -68,9 +68,11 @@ pub struct Summary {
     pub boots: u64,
     /// Messages that came twice.
     pub repeated: u64,
-    /// Nodes whose logs were damaged, and those that it kept from starting.
+    /// Nodes whose logs were damaged, those that it kept from starting, and those of which another
+    /// one took the place.
     pub rotten: u64,
     pub out: u64,
+    pub replaced: u64,
 }
 
 impl Summary {
@@ -93,6 +95,7 @@ impl Summary {
         self.repeated += other.repeated;
         self.rotten += other.rotten;
         self.out += other.out;
+        self.replaced += other.replaced;
     }
 }
 
@@ -113,6 +116,7 @@ pub struct World {
     checker: Checker,
     faults: Faults,
     wear: Wear,
+    operator: Operator,
     options: Options,
     steps: u64,
 }
@@ -149,10 +153,13 @@ impl World {
         let dead_max = [100_000, 100_000, 6][rng.usize(..3)];
         // The nodes of some clusters change.
         let changes = count > 1 && rng.u32(..5) < 2;
+        // Another node may take the place of one whose log is damaged.
+        let has_spare = !options.sound && count > 1 && !changes;
+        let nodes = count + u64::from(has_spare);
         let founders = if changes { rng.u64(1..=count) } else { count };
         let common = Common {
             voters: (1..=founders).collect(),
-            nodes: (1..=count).map(|node| (node, address(node))).collect(),
+            nodes: (1..=nodes).map(|node| (node, address(node))).collect(),
             partitions,
             sizes,
             tick_ms: 10,
@@ -160,8 +167,11 @@ impl World {
             config: config(key_ttl_ms, dead_max),
             zero: Instant::now(),
         };
-        let network = Network::new(rng.u64(..), count, weather, trace.clone());
-        let nodes = (1..=count).map(|node| Node::new(node, rng.u64(..100))).collect();
+        let network = Network::new(rng.u64(..), nodes, weather, trace.clone());
+        let mut nodes: Vec<_> = (1..=nodes).map(|node| Node::new(node, rng.u64(..100))).collect();
+        let spare = has_spare.then_some(count as usize);
+        spare.into_iter().for_each(|spare| nodes[spare].is_out = true);
+        let operator = Operator::new(!options.seed, partitions, spare);
         let faults = Faults::random(&mut rng, changes);
         note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");
         note!(trace, "{habits:?}, {faults:?}");
@@ -175,7 +185,7 @@ impl World {
             network.set_twice(!options.seed);
             note!(trace, "{wear:?}");
         }
-        let mut clients = Clients::new(rng.u64(..), count as usize, habits, trace.clone());
+        let mut clients = Clients::new(rng.u64(..), nodes.len(), habits, trace.clone());
         clients.oracle.key_ttl_us = key_ttl_ms * 1_000;
         clients.oracle.purges = dead_max < 1_000;
         Self {
@@ -184,8 +194,9 @@ impl World {
             step_us: rng.u64(300..4_000),
             write_us: [50, 500, 5_000, 60_000][rng.usize(..4)],
             common,
+            start_at_us: vec![0; nodes.len()],
             nodes,
-            start_at_us: vec![0; count as usize],
+            operator,
             network,
             clients,
             checker: Checker::new(partitions),
@@ -236,7 +247,8 @@ impl World {
             boots: self.nodes.iter().map(|node| node.boots).sum(),
             repeated: self.network.repeated(),
             rotten: self.nodes.iter().filter(|node| node.is_rotten).count() as u64,
-            out: self.nodes.iter().filter(|node| node.is_out).count() as u64,
+            out: self.nodes.iter().filter(|node| node.is_rotten && node.is_out).count() as u64,
+            replaced: self.operator.replaced,
         }
     }
 
@@ -251,6 +263,7 @@ impl World {
             faults.strike(nodes, network, rng, trace, *now_us);
             wear.strike(nodes, network, trace);
         }
+        self.operator.act(&mut self.nodes, &self.trace);
         let at = self.rng.usize(..self.nodes.len());
         if self.nodes[at].running.is_none() && !self.nodes[at].is_out {
             self.start(at, may_fail);
@@ -396,7 +409,7 @@ impl World {
             })
             .collect();
         if unended.is_empty() {
-            return self.agree();
+            return self.operator.rests() && self.agree();
         }
         let Self { clients, nodes, now_us, .. } = self;
         for number in unended.into_iter().take(8) {
@@ -410,21 +423,15 @@ impl World {
     /// Whether all members of each partition have the same log.
     fn agree(&self) -> bool {
         (0..self.common.partitions).all(|partition| {
-            let groups = self.nodes.iter().filter_map(|node| {
-                let running = node.running.as_ref()?;
-                Some((node.id, running.keeper.group(partition).expect("it exists")))
-            });
-            let leads = |group: &Group| matches!(group.role(), Role::Leader { .. });
-            let leader = groups.clone().filter(|(_, group)| leads(group));
-            let Some((_, leader)) = leader.max_by_key(|(_, group)| group.status().term) else {
-                return false;
-            };
+            let Some((_, leader)) = leader(&self.nodes, partition) else { return false };
             let (log, members) = (leader.status(), leader.members());
-            let mut members_only = groups.filter(|(id, _)| members.is_member(*id));
+            let running =
+                self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+            let mut members_only = running.filter(|(id, _)| members.is_member(*id));
             log.last == log.commit
                 && !members.is_joint()
-                && members_only.all(|(_, group)| {
-                    let status = group.status();
+                && members_only.all(|(_, running)| {
+                    let status = running.keeper.group(partition).expect("it exists").status();
                     (status.last, status.commit) == (log.last, log.commit)
                 })
         })
