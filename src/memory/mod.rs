@@ -9,3 +9,4 @@
 pub mod embed;
 pub mod formats;
 pub mod index;
+pub mod store;

@@ -4,7 +4,7 @@ use super::{
     error::Invalid,
     kernels::{Kernels, Line, prefetch},
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
-    quantize::{Metric, Probe, Terms},
+    quantize::{Metric, Probe, Terms, largest_component},
     remove::Sweep,
     rows::{BaseLinks, NONE, Rows},
     steps::{Budget, Generations, Scratch, Scratches},
@@ -152,6 +152,16 @@ impl Index {
     /// Whether a vector can be found at this row.
     pub fn contains(&self, row: Row) -> bool {
         self.graph.nodes.get(row as usize).is_some_and(|node| node.state == State::Live)
+    }
+
+    /// Finds out whether a vector can be stored, but for the room that there is.
+    ///
+    /// # Errors
+    ///
+    /// The vector has another length, is not finite, or is zero under the cosine.
+    pub fn check(&self, vector: &[f32]) -> Result<(), Invalid> {
+        self.check_length(vector)?;
+        largest_component(vector, self.options.metric).map(drop)
     }
 
     pub(super) fn check_length(&self, vector: &[f32]) -> Result<(), Invalid> {

@@ -57,6 +57,21 @@ pub(super) struct Probe {
     correction: i32,
 }
 
+/// The largest component of a vector that has a code, without its sign.
+pub(super) fn largest_component(vector: &[f32], metric: Metric) -> Result<f32, Invalid> {
+    let mut largest = 0.0_f32;
+    for (position, value) in vector.iter().enumerate() {
+        if !value.is_finite() || value.abs() > COMPONENT_MAX {
+            return Err(Invalid::NotFinite { position });
+        }
+        largest = largest.max(value.abs());
+    }
+    if largest == 0.0 && metric == Metric::Cosine {
+        return Err(Invalid::ZeroNorm);
+    }
+    Ok(largest)
+}
+
 impl Metric {
     pub(super) fn weight(self) -> f32 {
         if self == Metric::Euclidean { 2.0 } else { 1.0 }
@@ -79,16 +94,7 @@ impl Probe {
 
     /// Becomes the code of a vector.
     pub(super) fn encode(&mut self, vector: &[f32], metric: Metric) -> Result<(), Invalid> {
-        let mut largest = 0.0_f32;
-        for (position, value) in vector.iter().enumerate() {
-            if !value.is_finite() || value.abs() > COMPONENT_MAX {
-                return Err(Invalid::NotFinite { position });
-            }
-            largest = largest.max(value.abs());
-        }
-        if largest == 0.0 && metric == Metric::Cosine {
-            return Err(Invalid::ZeroNorm);
-        }
+        let largest = largest_component(vector, metric)?;
         // In 64 bits, so that the smallest numbers have an inverse.
         let inverse = if largest == 0.0 { 0.0 } else { 127.0 / f64::from(largest) };
         let (mut sum, mut squared) = (0, 0);

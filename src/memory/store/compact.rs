@@ -1,0 +1,101 @@
+//! Freeing the oldest segment: what lives in it is appended again.
+//!
+//! Only the first segment is ever freed, so a delete that it holds has nothing older left to hide. It is
+//! moved when fewer than half of all records live, so that moving costs at most as many writes as
+//! changes did.
+
+use super::{
+    job::Piece,
+    log::FIRST_OFFSET,
+    partition::{Partition, Step, item_of},
+    record::{Content, HEAD_BYTES, Head, Kind, UNIT_BYTES},
+    table::Place,
+};
+use std::ops::ControlFlow;
+
+/// Segments below which nothing is moved.
+const SEGMENTS_LEAST: usize = 3;
+/// Bytes of a segment that one step looks at.
+const LOOK_BYTES: usize = 64 << 10;
+/// Bytes that are brought into memory at a time.
+const AHEAD_BYTES: usize = 1 << 20;
+
+impl Partition {
+    /// Whether the first segment should be freed.
+    pub fn should_move(&self) -> bool {
+        let (records, live) = self.log.counts();
+        let segments = &self.log.segments;
+        segments.len() >= SEGMENTS_LEAST && live * 2 < records && self.log.failure().is_none()
+    }
+
+    /// Moves a part of what lives in the first segment, and frees it when nothing does. False when
+    /// there is nothing to do now.
+    pub fn move_some(&mut self) -> Step<bool> {
+        if self.log.free_first() {
+            self.moving = None;
+            return Step::Done(true);
+        }
+        if !self.should_move() {
+            return Step::Done(false);
+        }
+        let first = &self.log.segments[0];
+        let (region, salt, number) = (first.region.clone(), first.salt, first.number);
+        let begun = self.moving.filter(|(of, _)| *of == number).map(|(_, offset)| offset);
+        let (start, bytes) = (begun.unwrap_or(FIRST_OFFSET), region.readable());
+        if start >= bytes {
+            // What still lives here is damaged, or waits to be applied.
+            return Step::Done(false);
+        }
+        let ahead = AHEAD_BYTES.min(bytes - start);
+        if !region.is_resident(start, ahead.min(2 * LOOK_BYTES)) {
+            let piece: Piece = (region, start, ahead);
+            return Step::Wait(vec![piece]);
+        }
+        let (mut offset, end) = (start, (start + LOOK_BYTES).min(bytes));
+        while offset < end {
+            let at = self.log.settings().place(number, offset);
+            let head = (offset + HEAD_BYTES <= bytes)
+                .then(|| Head::read(region.bytes(offset, HEAD_BYTES), salt))
+                .flatten();
+            let Some(head) = head else {
+                offset += UNIT_BYTES;
+                continue;
+            };
+            let lives = head.kind == Kind::Put && self.lives_at(at, &head);
+            if lives && self.move_one(at).is_break() {
+                break;
+            }
+            offset += head.length;
+        }
+        self.moving = Some((number, offset));
+        Step::Done(offset > start)
+    }
+
+    fn lives_at(&self, place: Place, head: &Head) -> bool {
+        let mut rows = self.table.with_hash(head.hash as u32);
+        rows.any(|row| self.table.get(row).is_some_and(|entry| entry.place == place))
+    }
+
+    /// Appends a record again, or leaves it where it is when it is damaged; a break when that must
+    /// wait.
+    fn move_one(&mut self, place: Place) -> ControlFlow<()> {
+        let Ok(record) = self.log.read(place) else { return ControlFlow::Continue(()) };
+        // A change of this item that waits must stay behind what is moved.
+        if self.is_changing(record.head.hash) {
+            return ControlFlow::Break(());
+        }
+        let (item, vector) = (item_of(&record), record.vector());
+        let content = Content {
+            kind: Kind::Put,
+            namespace: &item.namespace,
+            key: &item.key,
+            vector: &vector,
+            text: item.text.as_deref(),
+            metadata: &item.metadata,
+        };
+        match self.append(&content, Some(place), None) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Whether an item's metadata have what a search asks for.
+
+use crate::wire::msgpack::{Malformed, Reader, Value};
+
+/// Fields of one filter.
+const FIELDS_MAX: u32 = 64;
+
+/// Fields that must be there, each with an equal value.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    bytes: Vec<u8>,
+}
+
+impl Filter {
+    /// A filter from a MessagePack map; `None` for one that takes everything.
+    ///
+    /// # Errors
+    /// The bytes are no such map, or it has too many fields; the text says so.
+    pub fn new(bytes: &[u8]) -> Result<Option<Self>, String> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let mut reader = Reader::new(bytes);
+        let fields = reader.map().map_err(|_| "filter: it is no map".to_owned())?;
+        if fields > FIELDS_MAX {
+            return Err(format!("filter: it has {fields} fields; allowed: {FIELDS_MAX}"));
+        }
+        for _ in 0..fields {
+            let field = reader.str().and_then(|_| reader.raw());
+            field.map_err(|_| "filter: its keys are not all text".to_owned())?;
+        }
+        Ok((fields > 0).then(|| Self { bytes: bytes.to_vec() }))
+    }
+
+    /// Whether metadata have all fields.
+    pub fn accepts(&self, metadata: &[u8]) -> bool {
+        let mut wanted = Reader::new(&self.bytes);
+        let fields = wanted.map().unwrap_or(0);
+        (0..fields).all(|_| has_field(&mut wanted, metadata) == Ok(true))
+    }
+}
+
+fn has_field(wanted: &mut Reader<'_>, metadata: &[u8]) -> Result<bool, Malformed> {
+    let (name, value) = (wanted.str()?, wanted.raw()?);
+    if metadata.is_empty() {
+        return Ok(false);
+    }
+    let mut found = Reader::new(metadata);
+    for _ in 0..found.map()? {
+        let is_it = match found.str() {
+            Ok(other) => other == name,
+            Err(_) => found.raw().map(|_| false)?,
+        };
+        let other = found.raw()?;
+        if is_it {
+            return Ok(are_equal(value, other));
+        }
+    }
+    Ok(false)
+}
+
+/// Whether two values say the same: numbers by what they are worth, however they are written.
+fn are_equal(left: &[u8], right: &[u8]) -> bool {
+    let (mut left, mut right) = (Reader::new(left), Reader::new(right));
+    while !left.is_empty() {
+        let (Ok(one), Ok(other)) = (left.head(), right.head()) else { return false };
+        if !are_alike(one, other) {
+            return false;
+        }
+        let bytes = one.body_len() as u32;
+        if left.body(bytes) != right.body(bytes) {
+            return false;
+        }
+    }
+    right.is_empty()
+}
+
+fn are_alike(left: Value, right: Value) -> bool {
+    match (integer(left), integer(right)) {
+        (Some(left), Some(right)) => left == right,
+        (Some(whole), None) | (None, Some(whole)) => match (left, right) {
+            (Value::Float(float), _) | (_, Value::Float(float)) => {
+                // No whole number is lost on the way: those that a float cannot have are unequal.
+                float == whole as f64 && float as i128 == whole
+            }
+            _ => false,
+        },
+        (None, None) => left == right,
+    }
+}
+
+fn integer(value: Value) -> Option<i128> {
+    match value {
+        Value::Uint(number) => Some(number.into()),
+        Value::Int(number) => Some(number.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::msgpack::write;
+
+    fn map(fields: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write::map(&mut bytes, fields.len());
+        for (name, value) in fields {
+            write::str(&mut bytes, name);
+            bytes.extend_from_slice(value);
+        }
+        bytes
+    }
+
+    fn accepts(filter: &[(&str, &[u8])], metadata: &[u8]) -> bool {
+        Filter::new(&map(filter)).unwrap().unwrap().accepts(metadata)
+    }
+
+    #[test]
+    fn every_field_must_be_there_and_equal() {
+        let metadata = map(&[("a", &[1]), ("b", &[0xa1, b'x']), ("c", &[0x92, 1, 2])]);
+        assert!(accepts(&[("b", &[0xa1, b'x'])], &metadata));
+        assert!(accepts(&[("c", &[0x92, 1, 2]), ("a", &[1])], &metadata));
+        assert!(!accepts(&[("a", &[1]), ("d", &[1])], &metadata));
+        assert!(!accepts(&[("b", &[0xa1, b'y'])], &metadata));
+        assert!(!accepts(&[("c", &[0x92, 1, 3])], &metadata));
+        assert!(!accepts(&[("a", &[1])], &[]));
+    }
+
+    #[test]
+    fn a_number_is_the_same_however_it_is_written() {
+        let metadata = map(&[("n", &[0xcd, 0, 5])]);
+        let five = 5.0_f64.to_be_bytes();
+        let float = [&[0xcb][..], &five].concat();
+        assert!(accepts(&[("n", &[5])], &metadata) && accepts(&[("n", &[0xd0, 5])], &metadata));
+        assert!(accepts(&[("n", &float)], &metadata));
+        assert!(!accepts(&[("n", &[6])], &metadata) && !accepts(&[("n", &[0xc3])], &metadata));
+    }
+
+    #[test]
+    fn an_empty_filter_is_none_and_what_is_no_map_is_refused() {
+        assert!(Filter::new(&[]).unwrap().is_none() && Filter::new(&[0x80]).unwrap().is_none());
+        assert!(Filter::new(&[0x91, 1]).is_err() && Filter::new(&[0x81, 1, 1]).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! What a partition asks of those who may wait for the disk, and what they answer.
+//!
+//! A partition writes no file itself: it fills buffers, and another thread writes and syncs them. Jobs
+//! of one kind are done in the order in which they were given.
+
+use super::region::Region;
+use crate::runtime::disk::sync_folder;
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Something that waits for the disk.
+#[derive(Debug)]
+pub enum Job {
+    /// For the thread that writes: it syncs once for all that it has.
+    Write(Write),
+    /// Makes a segment.
+    Make(Make),
+    /// Removes a segment's file, when nobody reads it any more.
+    Remove(Arc<Region>),
+    /// Brings records into memory.
+    Load(Load),
+    /// Writes a part of a checkpoint.
+    Save(Save),
+}
+
+/// Records to be written and synced.
+#[derive(Debug)]
+pub struct Write {
+    /// Where they go.
+    pub region: Arc<Region>,
+    /// Where in it.
+    pub offset: usize,
+    /// The records.
+    pub bytes: Vec<u8>,
+}
+
+/// A segment to be made.
+#[derive(Debug)]
+pub struct Make {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: usize,
+    /// What it begins with.
+    pub head: Vec<u8>,
+}
+
+/// Bytes that are to be in memory: a region, the offset and the length.
+pub type Piece = (Arc<Region>, usize, usize);
+
+/// Records to be brought into memory.
+#[derive(Debug)]
+pub struct Load {
+    /// Whose they are: comes back with the answer.
+    pub token: u64,
+    /// Where they lie.
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of a checkpoint's file.
+#[derive(Debug)]
+pub struct Save {
+    /// The file that is written.
+    pub path: PathBuf,
+    /// Where the bytes go.
+    pub offset: u64,
+    /// What is written.
+    pub bytes: Vec<u8>,
+    /// The name that the whole file gets, once it is on the disk; nothing before the last part.
+    pub finished: Option<PathBuf>,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// The oldest write: its records are on the disk, and the buffer may be filled again.
+    Written(io::Result<Vec<u8>>),
+    /// A segment is there.
+    Made(io::Result<Arc<Region>>),
+    /// Records are in memory, or why they are not.
+    Loaded(u64, io::Result<()>),
+    /// A part of a checkpoint is written; the buffer may be filled again.
+    Saved(io::Result<Vec<u8>>),
+}
+
+impl Write {
+    /// Writes without waiting for the disk.
+    ///
+    /// # Errors
+    /// Any: nobody knows what was written.
+    pub fn write(&self) -> io::Result<()> {
+        self.region.write_file(self.offset, &self.bytes)
+    }
+}
+
+impl Job {
+    /// Does the job and waits until it is on the disk; nothing to tell of a removal.
+    pub fn perform(self) -> Option<Done> {
+        Some(match self {
+            Self::Write(write) => {
+                let written = write.write().and_then(|()| write.region.sync());
+                Done::Written(written.map(|()| write.bytes))
+            }
+            Self::Make(make) => Done::Made(make.perform().map(Arc::new)),
+            Self::Remove(region) => {
+                remove(&region);
+                return None;
+            }
+            Self::Load(load) => {
+                let result = load.perform();
+                Done::Loaded(load.token, result)
+            }
+            Self::Save(save) => {
+                let result = save.perform();
+                Done::Saved(result.map(|()| save.bytes))
+            }
+        })
+    }
+}
+
+impl Make {
+    fn perform(&self) -> io::Result<Region> {
+        let region = Region::make(&self.path, self.bytes)?;
+        region.write_file(0, &self.head)?;
+        region.sync()?;
+        self.path.parent().map_or(Ok(()), sync_folder)?;
+        Ok(region)
+    }
+}
+
+impl Load {
+    /// All pieces are asked for before the first one is waited for: the disk reads them at once.
+    fn perform(&self) -> io::Result<()> {
+        self.pieces.iter().for_each(|(region, offset, length)| region.fetch(*offset, *length));
+        self.pieces.iter().try_for_each(|(region, offset, length)| region.load(*offset, *length))
+    }
+}
+
+impl Save {
+    fn perform(&self) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(self.offset == 0);
+        let file = options.open(&self.path)?;
+        file.write_all_at(&self.bytes, self.offset)?;
+        let Some(finished) = &self.finished else { return Ok(()) };
+        file.sync_all()?;
+        fs::rename(&self.path, finished)?;
+        finished.parent().map_or(Ok(()), sync_folder)
+    }
+}
+
+fn remove(region: &Region) {
+    let Some(path) = region.path() else { return };
+    let parent = path.parent().unwrap_or(Path::new("."));
+    // A file that stays is found at the next start, and what is in it was superseded.
+    if let Err(error) = fs::remove_file(path).and_then(|()| sync_folder(parent)) {
+        tracing::warn!(%error, file = %path.display(), "a record file cannot be removed");
+    }
+}

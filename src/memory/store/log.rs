@@ -1,0 +1,500 @@
+//! The record files of one partition: where records are appended, and where they lie.
+//!
+//! Segments of one size follow each other; the first one may go when nothing in it lives, so those that
+//! are there have numbers without a gap. A [`Place`] is the distance of a record from the begin of the
+//! first segment that there ever was, in units, modulo 2^32: 4 bytes for as many segments as have
+//! 256 GiB.
+//!
+//! Invariants:
+//! - Records are written in the order of their sequences, which have no gaps.
+//! - What [`RecordLog::synced`] says is on the disk; nothing else may be answered for.
+//! - After a write that failed nothing more is written: nobody knows what the disk has.
+
+use super::{
+    job::{Job, Make, Piece, Write},
+    record::{self, Content, HEAD_BYTES, Head, Kind, Record, Stamp, UNIT_BYTES},
+    region::Region,
+    table::Place,
+};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What a segment's file begins with.
+const MAGIC: &[u8; 8] = b"coreflwM";
+/// The version of the format.
+const VERSION: u32 = 1;
+/// Where a segment's first record lies.
+pub const FIRST_OFFSET: usize = UNIT_BYTES;
+/// Writes under way; what comes meanwhile waits for the next one and shares its sync.
+const WRITES_MAX: usize = 2;
+/// A record's bytes beside its vector that are brought into memory with its head.
+const NEAR_BYTES: usize = 2048;
+
+/// Which files a partition has.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Where they are; `None` for memory alone.
+    pub folder: Option<PathBuf>,
+    /// The partition.
+    pub partition: u16,
+    /// Bytes of a segment: a multiple of a unit, and room for the longest record.
+    pub segment_bytes: usize,
+    /// Numbers of a vector.
+    pub dimensions: usize,
+    /// What the salts of the segments follow from.
+    pub salt: u32,
+}
+
+/// One segment.
+#[derive(Debug)]
+pub struct Segment {
+    /// Its number.
+    pub number: u32,
+    /// Its bytes.
+    pub region: Arc<Region>,
+    /// What its checksums begin with.
+    pub salt: u32,
+    /// Records in it.
+    pub records: u64,
+    /// Rows whose record is in it.
+    pub live: u64,
+}
+
+/// A record that cannot be read as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}, byte {offset}: a record is damaged{}", .key.as_ref().map_or(String::new(), |key| format!("; it is that of {key}")))]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// Where in it.
+    pub offset: usize,
+    /// Namespace and key, where they can be read.
+    pub key: Option<String>,
+}
+
+/// Why a record was not appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The next segment is being made: come back.
+    Soon,
+    /// There are as many segments as places can name.
+    Full,
+    /// A write failed, or a segment could not be made.
+    Failed(String),
+}
+
+#[derive(Debug)]
+enum Spare {
+    None,
+    Asked,
+    Ready(Arc<Region>),
+    Failed(String),
+}
+
+/// A write that is not known to be on the disk.
+#[derive(Debug)]
+struct UnderWay {
+    region: Arc<Region>,
+    end: usize,
+    sequence: u64,
+}
+
+/// The record files of one partition.
+#[derive(Debug)]
+pub struct RecordLog {
+    settings: LogSettings,
+    pub(super) segments: VecDeque<Segment>,
+    spare: Spare,
+    /// The sequence of the last record.
+    sequence: u64,
+    synced: u64,
+    /// Records that are not under way yet, and where they go in the last segment.
+    open: Vec<u8>,
+    open_offset: usize,
+    under_way: VecDeque<UnderWay>,
+    buffers: Vec<Vec<u8>>,
+    jobs: Vec<Job>,
+    failed: Option<String>,
+}
+
+/// The file of a segment.
+pub fn segment_name(partition: u16, number: u32) -> String {
+    format!("{partition:04}-{number:08}.rec")
+}
+
+/// The partition and number that a file's name says.
+pub fn parse_segment_name(name: &str) -> Option<(u16, u32)> {
+    let (partition, number) = name.strip_suffix(".rec")?.split_once('-')?;
+    Some((partition.parse().ok()?, number.parse().ok()?))
+}
+
+impl LogSettings {
+    /// The salt of a segment.
+    pub fn salt_of(&self, number: u32) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.salt);
+        hasher.update(&self.partition.to_le_bytes());
+        hasher.update(&number.to_le_bytes());
+        hasher.finalize()
+    }
+
+    /// What a segment begins with.
+    pub fn head_of(&self, number: u32) -> Vec<u8> {
+        let mut head = MAGIC.to_vec();
+        head.extend_from_slice(&VERSION.to_le_bytes());
+        head.extend_from_slice(&u32::from(self.partition).to_le_bytes());
+        head.extend_from_slice(&number.to_le_bytes());
+        head.extend_from_slice(&(self.dimensions as u32).to_le_bytes());
+        head.extend_from_slice(&self.salt_of(number).to_le_bytes());
+        head.resize(FIRST_OFFSET, 0);
+        head
+    }
+
+    fn units(&self) -> u32 {
+        (self.segment_bytes / UNIT_BYTES) as u32
+    }
+
+    /// Segments that places can tell apart.
+    fn segments_max(&self) -> u32 {
+        u32::MAX / self.units()
+    }
+
+    /// The place of an offset in a segment.
+    pub fn place(&self, number: u32, offset: usize) -> Place {
+        (number % self.segments_max()) * self.units() + (offset / UNIT_BYTES) as u32
+    }
+
+    /// The offset that a place has in its segment.
+    pub fn offset(&self, place: Place) -> usize {
+        (place % self.units()) as usize * UNIT_BYTES
+    }
+
+    /// How many segments after the first one a place is, when that one has this number.
+    pub fn distance(&self, place: Place, first: u32) -> usize {
+        let (slot, slots) = (place / self.units(), self.segments_max());
+        ((slot + slots - first % slots) % slots) as usize
+    }
+}
+
+impl RecordLog {
+    /// The log behind what was read of it: `end` is where the last segment goes on.
+    pub fn new(settings: LogSettings, segments: VecDeque<Segment>, end: usize, last: u64) -> Self {
+        assert!(settings.segment_bytes.is_multiple_of(UNIT_BYTES));
+        Self {
+            settings,
+            segments,
+            spare: Spare::None,
+            sequence: last,
+            synced: last,
+            open: Vec::new(),
+            open_offset: end,
+            under_way: VecDeque::new(),
+            buffers: Vec::new(),
+            jobs: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Which files these are.
+    pub fn settings(&self) -> &LogSettings {
+        &self.settings
+    }
+
+    /// Whether items outlive the process.
+    pub fn is_durable(&self) -> bool {
+        self.settings.folder.is_some()
+    }
+
+    /// Uses a segment that is there and empty as the next one.
+    pub fn give_spare(&mut self, region: Arc<Region>) {
+        self.spare = Spare::Ready(region);
+    }
+
+    /// The sequence of the last record that was appended.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The sequence of the last record that is known to be on the disk.
+    pub fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// What somebody who waits for the disk is to do.
+    pub fn take_jobs(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// Where the next record goes: segment and offset.
+    pub fn end(&self) -> (u32, usize) {
+        let number = self.segments.back().map_or(0, |segment| segment.number);
+        (number, self.open_offset + self.open.len())
+    }
+
+    /// Records that are there, and those of them that live.
+    pub fn counts(&self) -> (u64, u64) {
+        let sum = |count: fn(&Segment) -> u64| self.segments.iter().map(count).sum();
+        (sum(|segment| segment.records), sum(|segment| segment.live))
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        (self.segments.len() * self.settings.segment_bytes) as u64
+    }
+
+    /// Appends a record. It is durable when [`RecordLog::synced`] has reached its sequence.
+    ///
+    /// # Errors
+    /// There is no room; nothing was appended.
+    pub fn append(
+        &mut self,
+        content: &Content<'_>,
+        moved_from: Option<Place>,
+    ) -> Result<Place, NoRoom> {
+        if let Some(problem) = &self.failed {
+            return Err(NoRoom::Failed(problem.clone()));
+        }
+        self.make_room(record::length_of(content))?;
+        let segment = self.segments.back_mut().expect("there is room in one");
+        let place = self.settings.place(segment.number, self.open_offset + self.open.len());
+        self.sequence += 1;
+        segment.records += 1;
+        let (sequence, synced, salt) = (self.sequence, self.synced, segment.salt);
+        record::encode(&mut self.open, content, Stamp { sequence, synced, moved_from, salt });
+        Ok(place)
+    }
+
+    /// Sees to it that the last segment has so many bytes, and room for a seal.
+    fn make_room(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let used = self.open_offset + self.open.len();
+        let limit = self.settings.segment_bytes - HEAD_BYTES;
+        assert!(FIRST_OFFSET + bytes <= limit, "a segment has room for the longest record");
+        if !self.segments.is_empty() && used + bytes <= limit {
+            return Ok(());
+        }
+        if self.segments.len() + 1 >= self.settings.segments_max() as usize {
+            return Err(NoRoom::Full);
+        }
+        // Made now where that takes no disk.
+        self.ask_spare();
+        let region = match std::mem::replace(&mut self.spare, Spare::None) {
+            Spare::Ready(region) => region,
+            Spare::Failed(problem) => {
+                self.ask_spare();
+                return Err(NoRoom::Failed(problem));
+            }
+            asked => {
+                self.spare = asked;
+                return Err(NoRoom::Soon);
+            }
+        };
+        self.start_write();
+        let number = self.next_number();
+        let salt = self.settings.salt_of(number);
+        region.advance(FIRST_OFFSET);
+        self.segments.push_back(Segment { number, region, salt, records: 0, live: 0 });
+        self.open_offset = FIRST_OFFSET;
+        self.ask_spare_ahead();
+        Ok(())
+    }
+
+    fn next_number(&self) -> u32 {
+        self.segments.back().map_or(0, |segment| segment.number.wrapping_add(1))
+    }
+
+    /// Asks for the segment after the last one before it is needed; memory is there when it is.
+    pub fn ask_spare_ahead(&mut self) {
+        if self.is_durable() {
+            self.ask_spare();
+        }
+    }
+
+    fn ask_spare(&mut self) {
+        if !matches!(self.spare, Spare::None) {
+            return;
+        }
+        let (number, bytes) = (self.next_number(), self.settings.segment_bytes);
+        let Some(folder) = &self.settings.folder else {
+            self.spare = match Region::anonymous(bytes) {
+                Ok(region) => Spare::Ready(Arc::new(region)),
+                Err(error) => Spare::Failed(error.to_string()),
+            };
+            return;
+        };
+        let path = folder.join(segment_name(self.settings.partition, number));
+        let head = self.settings.head_of(number);
+        self.jobs.push(Job::Make(Make { path, bytes, head }));
+        self.spare = Spare::Asked;
+    }
+
+    /// The segment that was asked for is there, or why it is not.
+    pub fn made(&mut self, result: io::Result<Arc<Region>>) {
+        self.spare = match result {
+            Ok(region) => Spare::Ready(region),
+            Err(error) => Spare::Failed(format!("a record file cannot be made: {error}")),
+        };
+    }
+
+    /// Lets what was appended be written, unless so much is under way that it should wait and share
+    /// the next sync.
+    pub fn flush(&mut self) {
+        if self.under_way.len() < WRITES_MAX {
+            self.start_write();
+        }
+    }
+
+    fn start_write(&mut self) {
+        let Some(segment) = self.segments.back().filter(|_| !self.open.is_empty()) else { return };
+        let bytes = std::mem::replace(&mut self.open, self.buffers.pop().unwrap_or_default());
+        let (offset, end) = (self.open_offset, self.open_offset + bytes.len());
+        self.open_offset = end;
+        let (region, sequence) = (segment.region.clone(), self.sequence);
+        self.under_way.push_back(UnderWay { region: region.clone(), end, sequence });
+        match self.settings.folder {
+            Some(_) => self.jobs.push(Job::Write(Write { region, offset, bytes })),
+            None => {
+                region.write(offset, &bytes);
+                self.written(Ok(bytes));
+            }
+        }
+    }
+
+    /// The oldest write under way is on the disk, or failed.
+    pub fn written(&mut self, result: io::Result<Vec<u8>>) {
+        let written = self.under_way.pop_front().expect("a write was under way");
+        match result {
+            Ok(mut bytes) => {
+                if self.failed.is_none() {
+                    written.region.advance(written.end);
+                    self.synced = written.sequence;
+                }
+                bytes.clear();
+                self.buffers.push(bytes);
+            }
+            Err(error) => {
+                let file = written.region.path().unwrap_or(Path::new("memory"));
+                let problem = format!("{} cannot be written: {error}", file.display());
+                self.failed.get_or_insert(problem);
+            }
+        }
+    }
+
+    /// Why nothing is written any more.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Says on the disk that all before is on the disk: the last record before a stop.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn seal(&mut self) -> Result<(), NoRoom> {
+        if self.segments.is_empty() || self.synced == 0 {
+            return Ok(());
+        }
+        let nothing = ("", &[][..], None, &[][..]);
+        let (key, vector, text, metadata) = nothing;
+        let content = Content { kind: Kind::Seal, namespace: "", key, vector, text, metadata };
+        self.append(&content, None).map(drop)
+    }
+
+    /// The segment of a place.
+    pub fn segment(&self, place: Place) -> Option<&Segment> {
+        let first = self.segments.front()?.number;
+        self.segments.get(self.settings.distance(place, first))
+    }
+
+    fn segment_mut(&mut self, place: Place) -> Option<&mut Segment> {
+        let first = self.segments.front()?.number;
+        self.segments.get_mut(self.settings.distance(place, first))
+    }
+
+    /// A row's record is here from now on.
+    pub fn hold(&mut self, place: Place) {
+        if let Some(segment) = self.segment_mut(place) {
+            segment.live += 1;
+        }
+    }
+
+    /// A row's record is here no more.
+    pub fn release(&mut self, place: Place) {
+        if let Some(segment) = self.segment_mut(place) {
+            segment.live -= 1;
+        }
+    }
+
+    /// The head of the record at a place.
+    #[inline]
+    pub fn head(&self, place: Place) -> Option<Head> {
+        let segment = self.segment(place)?;
+        let offset = self.settings.offset(place);
+        if offset + HEAD_BYTES > segment.region.readable() {
+            return None;
+        }
+        Head::read(segment.region.bytes(offset, HEAD_BYTES), segment.salt)
+    }
+
+    /// The record at a place.
+    ///
+    /// # Errors
+    /// It is not what was written there.
+    #[inline]
+    pub fn read(&self, place: Place) -> Result<Record<'_>, Damage> {
+        let (head, offset) = (self.head(place), self.settings.offset(place));
+        let record = head.zip(self.segment(place)).and_then(|(head, segment)| {
+            let is_there = offset + head.length <= segment.region.readable();
+            let bytes = is_there.then(|| segment.region.bytes(offset, head.length))?;
+            head.record(bytes, segment.salt)
+        });
+        record.ok_or_else(|| self.damage(place, head))
+    }
+
+    /// The vector of a record, where it lies.
+    #[inline]
+    pub fn vector(&self, place: Place, head: &Head) -> &[f32] {
+        let segment = self.segment(place).expect("its record was read");
+        let offset = self.settings.offset(place) + head.vector_range().start;
+        segment.region.floats(offset, head.dimensions())
+    }
+
+    fn damage(&self, place: Place, head: Option<Head>) -> Damage {
+        let (segment, offset) = (self.segment(place), self.settings.offset(place));
+        let path = segment.and_then(|segment| segment.region.path());
+        let key = head.zip(segment).and_then(|(head, segment)| {
+            let is_there = offset + head.length <= segment.region.readable();
+            is_there.then(|| head.guess_name(segment.region.bytes(offset, head.length)))
+        });
+        let file = path.map_or("memory".to_owned(), |path| path.display().to_string());
+        Damage { file, offset, key }
+    }
+
+    /// What of a record is not in memory; nothing when all is, or when it cannot be there.
+    #[inline]
+    pub fn missing(&self, place: Place) -> Option<Piece> {
+        let segment = self.segment(place)?;
+        let (region, offset) = (&segment.region, self.settings.offset(place));
+        let near = HEAD_BYTES + self.settings.dimensions * size_of::<f32>() + NEAR_BYTES;
+        let near = near.min(region.readable().saturating_sub(offset));
+        if !region.is_resident(offset, near.min(HEAD_BYTES)) {
+            return Some((region.clone(), offset, near));
+        }
+        let length = self.head(place)?.length.min(region.readable().saturating_sub(offset));
+        (!region.is_resident(offset, length)).then(|| (region.clone(), offset, length))
+    }
+
+    /// Frees the first segments in which nothing lives, except the last one.
+    pub fn free_first(&mut self) -> bool {
+        let mut freed = false;
+        while self.segments.len() > 1 && self.segments[0].live == 0 {
+            let segment = self.segments.pop_front().expect("there are several");
+            if self.is_durable() {
+                self.jobs.push(Job::Remove(segment.region));
+            }
+            freed = true;
+        }
+        freed
+    }
+}

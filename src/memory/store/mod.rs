@@ -1,0 +1,51 @@
+//! Pattern memory that outlives the process: record files, and one partition of items on top of them.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `head` | what holds for a whole folder: dimension, metric, partitions |
+//! | `record` | the bytes of one record |
+//! | `region` | the bytes of a segment: mapped, or in memory alone |
+//! | `log` | the segments of a partition: where records are appended and lie |
+//! | `job` | what a partition asks of those who may wait for the disk |
+//! | `scan`, `recover` | what files have after a start |
+//! | `table` | rows, names and namespaces |
+//! | `partition` | changes, and items by name |
+//! | `search`, `filter` | items by nearness |
+//! | `recall` | how much searches find |
+//! | `compact` | freeing the oldest segment |
+//! | `open` | a folder, or memory alone, as partitions |
+//!
+//! Invariants:
+//! - What is acknowledged is on the disk, and found by every search that begins later.
+//! - A record that is not what was written is never answered with. It is told, with file and offset.
+//! - Changes of one partition take effect in the order of their records, before a restart and after.
+//! - Nothing here waits for the disk but `open` and `recover`, which run before a partition is served.
+
+mod compact;
+mod filter;
+mod head;
+mod job;
+mod log;
+mod open;
+mod partition;
+mod recall;
+mod record;
+mod recover;
+mod region;
+mod scan;
+mod search;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use filter::Filter;
+pub use head::{HeadError, StoreHead};
+pub use job::{Done, Job, Load, Make, Piece, Save, Write};
+pub use log::{Damage, RecordLog};
+pub use open::{OpenError, Store, StoreSettings, partition_of};
+pub use partition::{Damages, Outcome, Partition, Step, check_names, item_of};
+pub use recall::{Recall, Tally};
+pub use recover::RecoverError;
+pub use region::Region;
+pub use search::{Search, check_query};
+pub use table::{Namespaces, Row, Table};

@@ -1,0 +1,557 @@
+//! One partition: items by name, their vectors in the index, their records in files.
+//!
+//! A change is a record first. When that is on the disk the change is *applied*, in the order of the
+//! records: the vector goes into the index and the row into the table. Then whoever asked is answered,
+//! so what is acknowledged is on the disk and found.
+//!
+//! Nothing here waits for the disk. What must be written, made or read comes out of
+//! [`Partition::take_jobs`]; an operation that needs a record which is not in memory says so with the
+//! pieces to be loaded, and is asked again when they are.
+
+use super::{
+    job::{Done, Job, Piece},
+    log::{Damage, NoRoom, RecordLog},
+    record::{Content, Kind, Record, hash_of},
+    table::{NAMESPACES_MAX, Place, Row, Table},
+};
+use crate::{
+    memory::index::{Index, IndexOptions},
+    wire::{
+        api::Error,
+        memory::{
+            KEY_BYTES_MAX, METADATA_BYTES_MAX, MemoryItem, Metric, NAMESPACE_BYTES_MAX,
+            TEXT_BYTES_MAX,
+        },
+    },
+};
+use std::collections::{HashMap, VecDeque};
+
+/// Changes that wait for the disk or the index.
+const PENDING_MAX: usize = 16 << 10;
+/// Bytes of their records.
+const PENDING_BYTES_MAX: usize = 32 << 20;
+/// When to come back after one of these, milliseconds.
+const RETRY_MS: u64 = 20;
+/// When to come back to a partition that has as many items as it may, milliseconds.
+const FULL_RETRY_MS: u64 = 10_000;
+/// Damaged records that are told with their place.
+const DAMAGES_TOLD: usize = 64;
+/// Damaged items whose names are remembered.
+const LOST_MAX: usize = 64 << 10;
+
+/// A change that waits to be applied.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    kind: Kind,
+    place: Place,
+    hash: u64,
+    sequence: u64,
+    bytes: usize,
+    /// Who asked; `None` for a record that is moved.
+    token: Option<u64>,
+}
+
+/// How far a step came.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// Records that it needs are not in memory: load them and ask again.
+    Wait(Vec<Piece>),
+    /// It is done.
+    Done(T),
+}
+
+/// What became of a change: the token, and whether there was an item of that name.
+pub type Outcome = (u64, Result<bool, Error>);
+
+/// What damage was met.
+#[derive(Debug, Default)]
+pub struct Damages {
+    /// The first ones.
+    pub told: Vec<Damage>,
+    /// All of them.
+    pub count: u64,
+}
+
+/// One partition.
+pub struct Partition {
+    pub(super) index: Index,
+    pub(super) table: Table,
+    pub(super) log: RecordLog,
+    pub(super) metric: Metric,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    /// Puts among them.
+    pending_puts: usize,
+    items_max: usize,
+    outcomes: VecDeque<Outcome>,
+    pub(super) damages: Damages,
+    /// Items whose records are damaged, by the hashes of their names.
+    pub(super) lost: HashMap<u64, Damage>,
+    /// Changes since the last checkpoint.
+    pub(super) changes: u64,
+    /// The segment that is being moved, and up to where it was.
+    pub(super) moving: Option<(u32, usize)>,
+}
+
+/// The index's name for a metric.
+pub fn index_metric(metric: Metric) -> crate::memory::index::Metric {
+    match metric {
+        Metric::Cosine => crate::memory::index::Metric::Cosine,
+        Metric::Euclidean => crate::memory::index::Metric::Euclidean,
+        Metric::Dot => crate::memory::index::Metric::Dot,
+    }
+}
+
+/// The options of a partition's index.
+pub fn index_options(
+    dimensions: usize,
+    metric: Metric,
+    ef_construction: usize,
+    items_max: usize,
+) -> IndexOptions {
+    // Dead rows take room until they are swept, and no insertion should wait for that.
+    let vectors_max = (items_max + items_max / 4 + PENDING_MAX).min(1 << 30) as u32;
+    let options = IndexOptions::new(dimensions, index_metric(metric));
+    IndexOptions { ef_construction, vectors_max, ..options }
+}
+
+/// Finds out whether names have lengths that are allowed.
+///
+/// # Errors
+/// [`Error::Invalid`] names the field.
+pub fn check_names(namespace: &str, key: &str) -> Result<(), Error> {
+    let check = |name, len, max| match len {
+        0 => Err(Error::Invalid(format!("{name}: it is empty"))),
+        _ if len > max => {
+            Err(Error::Invalid(format!("{name}: it has {len} bytes; allowed: 1 to {max}")))
+        }
+        _ => Ok(()),
+    };
+    check("namespace", namespace.len(), NAMESPACE_BYTES_MAX)?;
+    check("key", key.len(), KEY_BYTES_MAX)
+}
+
+impl Partition {
+    /// A partition whose items are those of a log that was read; they are replayed next.
+    pub(super) fn new(index: Index, log: RecordLog, metric: Metric, items_max: usize) -> Self {
+        Self {
+            index,
+            table: Table::default(),
+            log,
+            metric,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            pending_puts: 0,
+            items_max,
+            outcomes: VecDeque::new(),
+            damages: Damages::default(),
+            lost: HashMap::new(),
+            changes: 0,
+            moving: None,
+        }
+    }
+
+    /// Items.
+    pub fn len(&self) -> usize {
+        self.table.live()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its rows, names and namespaces.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Its files.
+    pub fn log(&self) -> &RecordLog {
+        &self.log
+    }
+
+    /// Its index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Damage that was met.
+    pub fn damages(&self) -> &Damages {
+        &self.damages
+    }
+
+    /// Changes since the last checkpoint.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.index.stats().bytes + self.table.bytes()
+    }
+
+    /// Records an item; its outcome comes when it is on the disk and in the index.
+    ///
+    /// # Errors
+    /// Nothing was recorded: it is wrong, or there is no room now.
+    pub fn put(&mut self, item: &MemoryItem, token: u64) -> Result<(), Error> {
+        check_names(&item.namespace, &item.key)?;
+        let too_large = |name, len, max| match len > max {
+            true => Err(Error::TooLarge(format!("{name}: it has {len} bytes; allowed: {max}"))),
+            false => Ok(()),
+        };
+        too_large("text", item.text.as_ref().map_or(0, String::len), TEXT_BYTES_MAX)?;
+        too_large("metadata", item.metadata.len(), METADATA_BYTES_MAX)?;
+        self.index
+            .check(&item.vector)
+            .map_err(|error| Error::Invalid(format!("vector: {error}")))?;
+        if self.table.live() + self.pending_puts >= self.items_max {
+            return Err(Error::Backpressure(FULL_RETRY_MS));
+        }
+        let namespaces = &self.table.namespaces;
+        let is_new = namespaces.find(&item.namespace).is_none();
+        if is_new && namespaces.used() + self.pending_puts >= NAMESPACES_MAX {
+            return Err(Error::Backpressure(FULL_RETRY_MS));
+        }
+        let content = Content {
+            kind: Kind::Put,
+            namespace: &item.namespace,
+            key: &item.key,
+            vector: &item.vector,
+            text: item.text.as_deref(),
+            metadata: &item.metadata,
+        };
+        self.record(&content, token)
+    }
+
+    /// Records that an item is gone; its outcome comes when that is on the disk.
+    ///
+    /// # Errors
+    /// Nothing was recorded: the name is wrong, or there is no room now.
+    pub fn delete(&mut self, namespace: &str, key: &str, token: u64) -> Result<(), Error> {
+        check_names(namespace, key)?;
+        let hash = hash_of(namespace, key);
+        let may_be_there = self.table.with_hash(hash as u32).next().is_some()
+            || self.lost.contains_key(&hash)
+            || self.pending.iter().any(|pending| pending.hash == hash);
+        if !may_be_there {
+            self.outcomes.push_back((token, Ok(false)));
+            return Ok(());
+        }
+        let content =
+            Content { kind: Kind::Delete, namespace, key, vector: &[], text: None, metadata: &[] };
+        self.record(&content, token)
+    }
+
+    fn record(&mut self, content: &Content<'_>, token: u64) -> Result<(), Error> {
+        let is_full = self.pending.len() >= PENDING_MAX || self.pending_bytes >= PENDING_BYTES_MAX;
+        if is_full {
+            return Err(Error::Backpressure(RETRY_MS));
+        }
+        self.append(content, None, Some(token)).map_err(|no_room| match no_room {
+            NoRoom::Soon => Error::Backpressure(RETRY_MS),
+            NoRoom::Full => Error::Backpressure(FULL_RETRY_MS),
+            NoRoom::Failed(problem) => Error::Unavailable(problem),
+        })
+    }
+
+    pub(super) fn append(
+        &mut self,
+        content: &Content<'_>,
+        moved_from: Option<Place>,
+        token: Option<u64>,
+    ) -> Result<(), NoRoom> {
+        let place = self.log.append(content, moved_from)?;
+        let hash = hash_of(content.namespace, content.key);
+        let bytes = super::record::length_of(content);
+        let (kind, sequence) = (content.kind, self.log.sequence());
+        self.pending.push_back(Pending { kind, place, hash, sequence, bytes, token });
+        self.pending_bytes += bytes;
+        self.pending_puts += usize::from(kind == Kind::Put);
+        Ok(())
+    }
+
+    /// Whether a change of that name waits.
+    pub(super) fn is_changing(&self, hash: u64) -> bool {
+        self.pending.iter().any(|pending| pending.hash == hash)
+    }
+
+    /// Lets what was recorded be written.
+    pub fn flush(&mut self) {
+        self.log.flush();
+    }
+
+    /// What somebody who waits for the disk is to do.
+    pub fn take_jobs(&mut self) -> Vec<Job> {
+        self.log.take_jobs()
+    }
+
+    /// What became of a job. Loads are the business of who gave them.
+    pub fn done(&mut self, done: Done) {
+        match done {
+            Done::Written(result) => {
+                self.log.written(result);
+                self.fail_pending();
+                self.log.flush();
+            }
+            Done::Made(result) => self.log.made(result),
+            Done::Loaded(..) | Done::Saved(_) => {}
+        }
+    }
+
+    /// After a write that failed nobody knows what the disk has.
+    fn fail_pending(&mut self) {
+        let Some(problem) = self.log.failure().map(str::to_owned) else { return };
+        let synced = self.log.synced();
+        while let Some(&pending) = self.pending.back().filter(|last| last.sequence > synced) {
+            self.pending.pop_back();
+            self.forget_pending(&pending);
+            if let Some(token) = pending.token {
+                let uncertain = Error::Uncertain(problem.clone());
+                self.outcomes.push_back((token, Err(uncertain)));
+            }
+        }
+    }
+
+    fn forget_pending(&mut self, pending: &Pending) {
+        self.pending_bytes -= pending.bytes;
+        self.pending_puts -= usize::from(pending.kind == Kind::Put);
+    }
+
+    /// What became of a change, oldest first.
+    pub fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+
+    /// Whether a change can be applied, or an outcome waits.
+    pub fn has_work(&self) -> bool {
+        let synced = self.log.synced();
+        !self.outcomes.is_empty()
+            || self.pending.front().is_some_and(|pending| pending.sequence <= synced)
+    }
+
+    /// Applies the oldest change that is on the disk; false when there is none.
+    pub fn apply(&mut self) -> Step<bool> {
+        let synced = self.log.synced();
+        let Some(&pending) = self.pending.front().filter(|first| first.sequence <= synced) else {
+            return Step::Done(false);
+        };
+        let outcome = match self.apply_record(pending.place, pending.kind, pending.hash) {
+            Step::Wait(pieces) => return Step::Wait(pieces),
+            Step::Done(outcome) => outcome,
+        };
+        self.pending.pop_front();
+        self.forget_pending(&pending);
+        self.changes += 1;
+        if let Some(token) = pending.token {
+            self.outcomes.push_back((token, outcome));
+        }
+        Step::Done(true)
+    }
+
+    /// Does what a record says: whether there was an item of that name before.
+    pub(super) fn apply_record(
+        &mut self,
+        place: Place,
+        kind: Kind,
+        hash: u64,
+    ) -> Step<Result<bool, Error>> {
+        if kind == Kind::Seal {
+            return Step::Done(Ok(false));
+        }
+        let record = match self.log.read(place) {
+            Ok(record) => record,
+            Err(damage) => return Step::Done(Err(self.lose(hash, damage))),
+        };
+        if let Some(from) = record.head.moved_from {
+            let rows = self.table.with_hash(hash as u32);
+            let moved = rows.filter(|row| self.place_of(*row) == Some(from)).last();
+            if let Some(row) = moved {
+                self.move_row(row, place);
+                return Step::Done(Ok(true));
+            }
+        }
+        let former = match self.find(record.namespace(), record.key()) {
+            Step::Wait(pieces) => return Step::Wait(pieces),
+            Step::Done(former) => former,
+        };
+        if kind == Kind::Put
+            && let Err(error) = self.insert(place, hash)
+        {
+            return Step::Done(Err(error));
+        }
+        if let Some(row) = former {
+            self.remove_row(row);
+        }
+        let was_lost = self.lost.remove(&hash).is_some();
+        Step::Done(Ok(former.is_some() || was_lost))
+    }
+
+    fn place_of(&self, row: Row) -> Option<Place> {
+        self.table.get(row).map(|entry| entry.place)
+    }
+
+    fn insert(&mut self, place: Place, hash: u64) -> Result<(), Error> {
+        let record = self.log.read(place).expect("it was read just now");
+        let vector = self.log.vector(place, &record.head);
+        let row = self.index.insert(vector).map_err(|error| {
+            Error::Unavailable(format!("the index does not take the vector: {error}"))
+        })?;
+        let Some(number) = self.table.namespaces.enter(record.namespace()) else {
+            self.index.remove(row);
+            return Err(Error::Backpressure(FULL_RETRY_MS));
+        };
+        self.table.insert(row, place, hash as u32, number);
+        self.log.hold(place);
+        Ok(())
+    }
+
+    pub(super) fn remove_row(&mut self, row: Row) {
+        if let Some(entry) = self.table.remove(row) {
+            self.index.remove(row);
+            self.log.release(entry.place);
+        }
+    }
+
+    fn move_row(&mut self, row: Row, place: Place) {
+        if let Some(before) = self.place_of(row) {
+            self.log.release(before);
+            self.log.hold(place);
+            self.table.set_place(row, place);
+        }
+    }
+
+    /// Takes note of damage.
+    pub(super) fn note(&mut self, damage: Damage) {
+        if self.damages.told.contains(&damage) {
+            return;
+        }
+        self.damages.count += 1;
+        tracing::error!("{damage}");
+        if self.damages.told.len() < DAMAGES_TOLD {
+            self.damages.told.push(damage);
+        }
+    }
+
+    /// An item's record is damaged: what was there before does not come back in its place.
+    pub(super) fn lose(&mut self, hash: u64, damage: Damage) -> Error {
+        let rows: Vec<Row> = self.table.with_hash(hash as u32).collect();
+        for row in rows {
+            let head = self.place_of(row).and_then(|place| self.log.head(place));
+            if head.is_none_or(|head| head.hash == hash) {
+                self.remove_row(row);
+            }
+        }
+        let error = damaged(&damage);
+        if self.lost.len() < LOST_MAX {
+            self.lost.insert(hash, damage.clone());
+        }
+        self.note(damage);
+        error
+    }
+
+    /// The row of an item, if there is one.
+    pub fn find(&self, namespace: &str, key: &str) -> Step<Option<Row>> {
+        let hash = hash_of(namespace, key);
+        let mut missing = Vec::new();
+        for row in self.table.with_hash(hash as u32) {
+            let Some(place) = self.place_of(row) else { continue };
+            match self.log.missing(place) {
+                Some(piece) => missing.push(piece),
+                None if self.is_named(place, hash, namespace, key) => {
+                    return Step::Done(Some(row));
+                }
+                None => {}
+            }
+        }
+        if missing.is_empty() { Step::Done(None) } else { Step::Wait(missing) }
+    }
+
+    fn is_named(&self, place: Place, hash: u64, namespace: &str, key: &str) -> bool {
+        match self.log.read(place) {
+            Ok(record) => record.namespace() == namespace && record.key() == key,
+            // A damaged record has no name to compare: what is left of the hash decides, so that
+            // the item can be replaced and deleted.
+            Err(_) => self.log.head(place).is_none_or(|head| head.hash == hash),
+        }
+    }
+
+    /// An item by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unavailable`] when its record is damaged.
+    pub fn get(&mut self, namespace: &str, key: &str) -> Step<Result<MemoryItem, Error>> {
+        if let Err(error) = check_names(namespace, key) {
+            return Step::Done(Err(error));
+        }
+        let row = match self.find(namespace, key) {
+            Step::Wait(pieces) => return Step::Wait(pieces),
+            Step::Done(row) => row,
+        };
+        let Some(place) = row.and_then(|row| self.place_of(row)) else {
+            return Step::Done(Err(match self.lost.get(&hash_of(namespace, key)) {
+                Some(damage) => damaged(damage),
+                None => Error::NotFound(format!("no item {key:?} in the namespace {namespace:?}")),
+            }));
+        };
+        let read = self.log.read(place).map(|record| {
+            let vector = self.log.vector(place, &record.head).to_vec();
+            MemoryItem { vector, ..item_of(&record) }
+        });
+        Step::Done(read.map_err(|damage| {
+            let error = damaged(&damage);
+            self.note(damage);
+            error
+        }))
+    }
+
+    /// Items from a row on, without their vectors, at most `max`, and the row to go on from. Looks at
+    /// `rows_max` rows at most.
+    pub fn list(
+        &mut self,
+        namespace: Option<&str>,
+        from: Row,
+        max: usize,
+        rows_max: usize,
+    ) -> Step<(Vec<MemoryItem>, Option<Row>)> {
+        let wanted = namespace.map(|name| self.table.namespaces.find(name));
+        let end = self.table.rows();
+        let (mut items, mut missing, mut damages) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row = from;
+        while row < end && items.len() + missing.len() < max && row - from < rows_max as Row {
+            let entry = self.table.get(row);
+            row += 1;
+            let is_wanted = |number| wanted.is_none_or(|wanted| wanted == Some(number));
+            let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) else { continue };
+            match self.log.missing(entry.place) {
+                Some(piece) => missing.push(piece),
+                None => match self.log.read(entry.place) {
+                    Ok(record) => items.push(item_of(&record)),
+                    Err(damage) => damages.push(damage),
+                },
+            }
+        }
+        damages.into_iter().for_each(|damage| self.note(damage));
+        if !missing.is_empty() {
+            return Step::Wait(missing);
+        }
+        Step::Done((items, (row < end).then_some(row)))
+    }
+}
+
+/// What is told of a damaged record.
+fn damaged(damage: &Damage) -> Error {
+    Error::Unavailable(damage.to_string())
+}
+
+/// An item as its record has it, without the vector.
+pub fn item_of(record: &Record<'_>) -> MemoryItem {
+    MemoryItem {
+        key: record.key().to_owned(),
+        namespace: record.namespace().to_owned(),
+        vector: Vec::new(),
+        text: record.text().map(str::to_owned),
+        metadata: record.metadata().to_vec(),
+    }
+}

@@ -1,0 +1,244 @@
+//! A partition as its files have it.
+//!
+//! Files are read from the first record that no checkpoint covers; what was cut off is replaced by zeros
+//! before anything is written behind it. Then each record is applied as it was when it was written.
+
+use super::{
+    log::{
+        Damage, FIRST_OFFSET, LogSettings, RecordLog, Segment, parse_segment_name, segment_name,
+    },
+    partition::{Partition, Step},
+    record::Head,
+    region::Region,
+    scan::{Found, Scan, Seen},
+};
+use std::{
+    collections::VecDeque,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Why files cannot be used; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file between others is not there.
+    #[error("{} is missing: bring it back, or move the folder away", .0.display())]
+    Missing(PathBuf),
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct From {
+    /// The segment.
+    pub number: u32,
+    /// Where in it.
+    pub offset: usize,
+    /// The sequence of the last record before.
+    pub sequence: u64,
+}
+
+/// What the files of a partition have.
+pub struct Files {
+    /// The log, ready to go on.
+    pub log: RecordLog,
+    /// What is to be applied, by segment number, in order.
+    pub records: Vec<(u32, Seen)>,
+    /// What is damaged and cannot be named.
+    pub damages: Vec<Damage>,
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RecoverError + '_ {
+    move |source| RecoverError::Io { path: path.to_owned(), source }
+}
+
+/// The numbers of a partition's segments, in order.
+///
+/// # Errors
+/// The folder cannot be read, or one between others is missing.
+pub fn list(folder: &Path, partition: u16) -> Result<Vec<u32>, RecoverError> {
+    let entries = fs::read_dir(folder).map_err(io_error(folder))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let parsed = names.filter_map(|name| parse_segment_name(&name));
+    let mut numbers: Vec<u32> =
+        parsed.filter(|(of, _)| *of == partition).map(|(_, number)| number).collect();
+    numbers.sort_unstable();
+    match numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
+        Some(pair) => Err(RecoverError::Missing(folder.join(segment_name(partition, pair[0] + 1)))),
+        None => Ok(numbers),
+    }
+}
+
+/// Reads a partition's files from a place on.
+///
+/// # Errors
+/// A file cannot be read, or is missing.
+pub fn read(
+    settings: &LogSettings,
+    numbers: &[u32],
+    from: From,
+) -> Result<(Found, Vec<Damage>), RecoverError> {
+    let Some(folder) = &settings.folder else { return Ok(Default::default()) };
+    let mut scan = Scan::default();
+    let mut damages = Vec::new();
+    for &number in numbers.iter().filter(|number| **number >= from.number) {
+        let path = folder.join(segment_name(settings.partition, number));
+        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        let file = path.display().to_string();
+        let is_whole = bytes.len() == settings.segment_bytes;
+        if (!is_whole || bytes[..FIRST_OFFSET] != settings.head_of(number))
+            && bytes.iter().any(|byte| *byte != 0)
+        {
+            damages.push(Damage { file: file.clone(), offset: 0, key: None });
+        }
+        let offset = if number == from.number { from.offset } else { 0 };
+        scan.segment(file, &bytes, settings.salt_of(number), offset);
+    }
+    let is_known = numbers.first().is_none_or(|first| *first <= from.number);
+    Ok((scan.finish(is_known.then_some(from.sequence)), damages))
+}
+
+/// Opens the files of a partition: cuts off what was torn, and finds what is to be applied.
+///
+/// # Errors
+/// A file cannot be read or written, or is missing.
+pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
+    let Some(folder) = settings.folder.clone() else {
+        let log = RecordLog::new(settings, VecDeque::new(), FIRST_OFFSET, 0);
+        return Ok(Files { log, records: Vec::new(), damages: Vec::new() });
+    };
+    let numbers = list(&folder, settings.partition)?;
+    let (found, mut damages) = read(&settings, &numbers, from)?;
+    let Found { records, damages: lost, end, is_torn, last } = found;
+    damages.extend(lost);
+    let scanned: Vec<u32> =
+        numbers.iter().copied().filter(|number| *number >= from.number).collect();
+    // Where the log goes on: behind the last record, or where a checkpoint says that it ended.
+    let (end_number, end_offset) = match end {
+        Some((place, offset)) => (Some(scanned[place as usize]), offset as usize),
+        None if from.sequence > 0 && numbers.contains(&from.number) => {
+            (Some(from.number), from.offset)
+        }
+        None => (None, FIRST_OFFSET),
+    };
+    let path_of = |number| folder.join(segment_name(settings.partition, number));
+    let mut segments = VecDeque::new();
+    let mut spare = None;
+    for &number in &numbers {
+        let path = path_of(number);
+        if end_number.is_none_or(|end| number > end) {
+            // Nothing in it counts: made ahead, made in part, or torn.
+            let is_next = number == end_number.map_or(0, |end| end + 1);
+            match is_next.then(|| clean(&settings, number, &path)).transpose() {
+                Ok(Some(region)) => spare = Some(region),
+                Ok(None) => fs::remove_file(&path).map_err(io_error(&path))?,
+                Err(error) => return Err(io_error(&path)(error)),
+            }
+            continue;
+        }
+        if end_number == Some(number) && (is_torn || !damages.is_empty()) {
+            tracing::warn!(file = %path.display(), offset = end_offset, "what was cut off is dropped");
+            zero_from(&path, end_offset, settings.segment_bytes).map_err(io_error(&path))?;
+        }
+        let region = Region::open(&path).map_err(io_error(&path))?;
+        let readable = if end_number == Some(number) { end_offset } else { region.size() };
+        region.advance_unseen(readable.min(region.size()));
+        region.look().map_err(io_error(&path))?;
+        let salt = settings.salt_of(number);
+        segments.push_back(Segment { number, region: Arc::new(region), salt, records: 0, live: 0 });
+    }
+    for seen in &records {
+        let number = scanned[seen.segment as usize];
+        let segment = segments.iter_mut().find(|segment: &&mut Segment| segment.number == number);
+        segment.expect("a record that was found is in one of them").records += 1;
+    }
+    let numbered = records.into_iter().map(|seen| (scanned[seen.segment as usize], seen));
+    let records = numbered.collect();
+    let mut log = RecordLog::new(settings, segments, end_offset, last);
+    if let Some(region) = spare {
+        log.give_spare(region);
+    }
+    Ok(Files { log, records, damages })
+}
+
+/// A segment in which nothing counts, as one that was just made.
+fn clean(settings: &LogSettings, number: u32, path: &Path) -> io::Result<Arc<Region>> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(settings.segment_bytes as u64)?;
+    file.write_all_at(&settings.head_of(number), 0)?;
+    drop(file);
+    zero_from(path, FIRST_OFFSET, settings.segment_bytes)?;
+    Region::open(path).map(Arc::new)
+}
+
+/// Replaces by zeros what lies from an offset to the end, where it is not zeros.
+fn zero_from(path: &Path, offset: usize, bytes: usize) -> io::Result<()> {
+    const PART: usize = 1 << 20;
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut part = vec![0; PART];
+    let mut at = offset;
+    while at < bytes {
+        let length = PART.min(bytes - at);
+        file.read_exact_at(&mut part[..length], at as u64)?;
+        if part[..length].iter().any(|byte| *byte != 0) {
+            file.write_all_at(&vec![0; length], at as u64)?;
+        }
+        at += length;
+    }
+    file.sync_all()
+}
+
+/// Applies what was found to a partition that has what came before.
+///
+/// # Errors
+/// A record cannot be read from the disk.
+pub fn replay(
+    partition: &mut Partition,
+    records: &[(u32, Seen)],
+    damages: Vec<Damage>,
+) -> io::Result<()> {
+    let number = partition.log.settings().partition;
+    let mut told = Instant::now();
+    for (done, (segment, seen)) in records.iter().enumerate() {
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            tracing::info!(partition = number, done, of = records.len(), "records are read again");
+        }
+        replay_one(partition, *segment, seen)?;
+    }
+    damages.into_iter().for_each(|damage| partition.note(damage));
+    partition.changes = records.len() as u64;
+    Ok(())
+}
+
+fn replay_one(partition: &mut Partition, segment: u32, seen: &Seen) -> io::Result<()> {
+    let settings = partition.log.settings();
+    let place = settings.place(segment, seen.offset as usize);
+    let Some(Head { kind, hash, .. }) = partition.log.head(place) else { return Ok(()) };
+    loop {
+        match partition.apply_record(place, kind, hash) {
+            Step::Done(Ok(_)) => return Ok(()),
+            Step::Done(Err(error)) => {
+                tracing::error!(%error, "a record was not taken in again");
+                return Ok(());
+            }
+            Step::Wait(pieces) => pieces
+                .iter()
+                .try_for_each(|(region, offset, length)| region.load(*offset, *length))?,
+        }
+    }
+}

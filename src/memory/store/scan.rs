@@ -1,0 +1,252 @@
+//! Reading segments from their begin: which records are there, what is damaged, what was cut off.
+//!
+//! Sequences have no gaps, so what is missing is known by its sequence. Whether it is missing because a
+//! write was cut off, or because the disk lost what it had, is known from the records behind: each says
+//! up to which sequence everything was on the disk when it was made.
+
+use super::{
+    log::{Damage, FIRST_OFFSET},
+    record::{HEAD_BYTES, Head, UNIT_BYTES},
+};
+
+/// A record that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its segment, by its place among those that were scanned.
+    pub segment: u32,
+    /// Where it lies in it.
+    pub offset: u32,
+    /// Its bytes.
+    pub length: u32,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Whether all of it is as it was written; if not, its head is.
+    pub is_whole: bool,
+}
+
+/// What segments have, from a record on.
+#[derive(Debug, Default)]
+pub struct Scan {
+    seen: Vec<Seen>,
+    /// The highest sequence that a record says to be on the disk.
+    synced: u64,
+    segments: u32,
+    /// The file of each segment.
+    files: Vec<String>,
+}
+
+/// What was found, in order.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Records that count; those that are not whole are damaged.
+    pub records: Vec<Seen>,
+    /// What is damaged.
+    pub damages: Vec<Damage>,
+    /// Where the last segment with a record goes on: its place among the scanned, and the offset.
+    pub end: Option<(u32, u32)>,
+    /// Whether anything behind the end was cut off.
+    pub is_torn: bool,
+    /// The last sequence, lost ones included.
+    pub last: u64,
+}
+
+impl Scan {
+    /// Looks at the next segment, from an offset on.
+    pub fn segment(&mut self, file: String, bytes: &[u8], salt: u32, from: usize) {
+        let segment = self.segments;
+        self.segments += 1;
+        self.files.push(file);
+        let mut at = from.max(FIRST_OFFSET);
+        while at + HEAD_BYTES <= bytes.len() {
+            let Some(head) = read_head(bytes, at, salt) else {
+                at += UNIT_BYTES;
+                continue;
+            };
+            let is_whole = head.record(&bytes[at..], salt).is_some();
+            self.synced = self.synced.max(head.synced);
+            self.seen.push(Seen {
+                segment,
+                offset: at as u32,
+                length: head.length as u32,
+                sequence: head.sequence,
+                is_whole,
+            });
+            // The length is under the head's checksum.
+            at += head.length;
+        }
+    }
+
+    /// What it comes to, when everything up to `last` was known before; `None` when segments before
+    /// were freed, so that any record may be the first.
+    pub fn finish(mut self, last: Option<u64>) -> Found {
+        let seen = std::mem::take(&mut self.seen);
+        let mut found = Found::default();
+        let mut expected = match (last, seen.first()) {
+            (Some(last), _) => last + 1,
+            (None, None) => 1,
+            (None, Some(first)) => {
+                if (first.segment, first.offset) != (0, FIRST_OFFSET as u32) {
+                    found.damages.push(self.damage(0, FIRST_OFFSET as u32));
+                }
+                first.sequence
+            }
+        };
+        found.last = expected - 1;
+        for seen in seen {
+            if seen.sequence < expected {
+                // No writer leaves such a one; it is not what anybody asked to be kept.
+                continue;
+            }
+            if seen.sequence > expected {
+                if expected > self.synced {
+                    found.is_torn = true;
+                    break;
+                }
+                found.damages.push(self.lost(&found, expected, seen));
+            }
+            if !seen.is_whole && seen.sequence > self.synced {
+                found.is_torn = true;
+                break;
+            }
+            found.last = seen.sequence;
+            found.end = Some((seen.segment, seen.offset + seen.length));
+            found.records.push(seen);
+            expected = seen.sequence + 1;
+        }
+        if found.last < self.synced {
+            // Records that were on the disk are gone, and those behind them as well.
+            let (segment, offset) = found.end.unwrap_or((0, FIRST_OFFSET as u32));
+            found.damages.push(self.damage(segment, offset));
+            found.last = self.synced;
+        }
+        found
+    }
+
+    /// Records before `next` were there and cannot be read.
+    fn lost(&self, found: &Found, expected: u64, next: Seen) -> Damage {
+        let (segment, offset) = found.end.unwrap_or((next.segment, FIRST_OFFSET as u32));
+        let mut damage = self.damage(segment, offset);
+        let count = next.sequence - expected;
+        damage.key = (count > 1).then(|| format!("{count} items that cannot be named"));
+        damage
+    }
+
+    fn damage(&self, segment: u32, offset: u32) -> Damage {
+        let file = self.files.get(segment as usize).cloned().unwrap_or_default();
+        Damage { file, offset: offset as usize, key: None }
+    }
+}
+
+#[inline]
+fn read_head(bytes: &[u8], at: usize, salt: u32) -> Option<Head> {
+    // Most of what is no record is zeros.
+    let head = &bytes[at..at + HEAD_BYTES];
+    if head[8..16] == [0; 8] {
+        return None;
+    }
+    let head = Head::read(head, salt)?;
+    (at + head.length <= bytes.len()).then_some(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Content, Kind, Stamp, encode};
+    use super::*;
+
+    /// A segment with records of sequences 1 to `count`, all but the last two synced.
+    fn segment(count: u64) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = vec![0; FIRST_OFFSET];
+        let mut offsets = Vec::new();
+        for sequence in 1..=count {
+            offsets.push(bytes.len());
+            let key = format!("key-{sequence}");
+            let content = Content {
+                kind: Kind::Put,
+                namespace: "n",
+                key: &key,
+                vector: &[sequence as f32; 40],
+                text: None,
+                metadata: &[],
+            };
+            let synced = sequence.saturating_sub(2);
+            let stamp = Stamp { sequence, synced, moved_from: None, salt: 3 };
+            encode(&mut bytes, &content, stamp);
+        }
+        offsets.push(bytes.len());
+        bytes.resize(bytes.len() + 4096, 0);
+        (bytes, offsets)
+    }
+
+    fn scan(bytes: &[u8]) -> Found {
+        let mut scan = Scan::default();
+        scan.segment("file".into(), bytes, 3, 0);
+        scan.finish(Some(0))
+    }
+
+    fn sequences(found: &Found) -> Vec<u64> {
+        found.records.iter().map(|seen| seen.sequence).collect()
+    }
+
+    #[test]
+    fn what_is_there_is_found() {
+        let (bytes, offsets) = segment(5);
+        let found = scan(&bytes);
+        assert_eq!(sequences(&found), [1, 2, 3, 4, 5]);
+        assert_eq!(found.end, Some((0, offsets[5] as u32)));
+        assert!(found.damages.is_empty() && !found.is_torn);
+    }
+
+    #[test]
+    fn what_nobody_said_to_be_synced_was_cut_off() {
+        let (mut bytes, offsets) = segment(5);
+        bytes[offsets[3] + 70] ^= 1;
+        let found = scan(&bytes);
+        assert_eq!(sequences(&found), [1, 2, 3]);
+        assert!(found.damages.is_empty() && found.is_torn);
+        assert_eq!(found.end, Some((0, offsets[3] as u32)));
+    }
+
+    #[test]
+    fn a_damaged_body_is_told_with_its_head() {
+        let (mut bytes, offsets) = segment(5);
+        bytes[offsets[1] + 70] ^= 1;
+        let found = scan(&bytes);
+        assert_eq!(sequences(&found), [1, 2, 3, 4, 5]);
+        assert!(!found.records[1].is_whole && !found.is_torn);
+    }
+
+    #[test]
+    fn a_damaged_head_is_told_and_passed_over() {
+        let (mut bytes, offsets) = segment(5);
+        bytes[offsets[1] + 20] ^= 1;
+        let found = scan(&bytes);
+        assert_eq!(sequences(&found), [1, 3, 4, 5]);
+        assert_eq!(found.damages.len(), 1);
+        assert_eq!((&*found.damages[0].file, found.damages[0].offset), ("file", offsets[1]));
+    }
+
+    #[test]
+    fn what_was_freed_is_not_missed_and_the_first_that_remains_is() {
+        let (bytes, offsets) = segment(5);
+        let rest = |from: usize| [&bytes[..FIRST_OFFSET], &bytes[offsets[from]..]].concat();
+        let finish = |bytes: &[u8]| {
+            let mut scan = Scan::default();
+            scan.segment("file".into(), bytes, 3, 0);
+            scan.finish(None)
+        };
+        let found = finish(&rest(1));
+        assert_eq!((sequences(&found), found.damages.len()), (vec![2, 3, 4, 5], 0));
+        let mut damaged = rest(1);
+        damaged[FIRST_OFFSET + 20] ^= 1;
+        let found = finish(&damaged);
+        assert_eq!((sequences(&found), found.damages.len()), (vec![3, 4, 5], 1));
+    }
+
+    #[test]
+    fn nothing_counts_that_was_known_before() {
+        let (bytes, _) = segment(5);
+        let mut scan = Scan::default();
+        scan.segment("file".into(), &bytes, 3, 0);
+        assert_eq!(sequences(&scan.finish(Some(4))), [5]);
+    }
+}

@@ -1,0 +1,236 @@
+//! Which row of the index is which item: a row's record, name's hash and namespace, and the rows by hash.
+//!
+//! A row costs 12 bytes, and 6 to 11 in the table of hashes, which holds rows and no keys: who looks
+//! a key up compares it with the record. The table is made of many small ones, so that none takes long to
+//! grow, and rows lie in parts that never move.
+
+use hashbrown::HashTable;
+use std::collections::HashMap;
+
+/// Tables that the hashes are spread over.
+const TABLES: usize = 1024;
+/// Rows in one part.
+const PART: usize = 4096;
+/// Namespaces that a partition may have.
+pub const NAMESPACES_MAX: usize = 1 << 16;
+
+/// Where a record begins, in units from the begin of the partition's first file ever.
+pub type Place = u32;
+/// A row of the index.
+pub type Row = u32;
+
+/// What is kept of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its record.
+    pub place: Place,
+    /// The low half of its name's hash.
+    pub hash: u32,
+    /// The namespace, by its number here.
+    pub namespace: u16,
+    /// Whether there is an item.
+    pub is_taken: bool,
+}
+
+/// The namespaces of a partition, each with a number while there is something in it.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    numbers: HashMap<Box<str>, u16>,
+    names: Vec<(Box<str>, u64)>,
+    free: Vec<u16>,
+}
+
+/// All rows of a partition.
+#[derive(Debug)]
+pub struct Table {
+    parts: Vec<Box<[Entry; PART]>>,
+    rows_by_hash: Vec<HashTable<Row>>,
+    /// The namespaces of the rows.
+    pub namespaces: Namespaces,
+    live: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let rows_by_hash = (0..TABLES).map(|_| HashTable::new()).collect();
+        Self { parts: Vec::new(), rows_by_hash, namespaces: Namespaces::default(), live: 0 }
+    }
+}
+
+/// A hash of 64 bits out of half a one, for the table's own use.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn table_of(hash: u32) -> usize {
+    hash as usize % TABLES
+}
+
+impl Table {
+    /// Rows that are taken.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// One more than the highest row that was ever taken, or a little more.
+    pub fn rows(&self) -> Row {
+        (self.parts.len() * PART) as Row
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let tables: usize = self.rows_by_hash.iter().map(HashTable::allocation_size).sum();
+        let own = TABLES * size_of::<HashTable<Row>>();
+        self.parts.len() * PART * size_of::<Entry>() + tables + own + self.namespaces.bytes()
+    }
+
+    /// What is kept of a row; nothing for one that is free.
+    #[inline]
+    pub fn get(&self, row: Row) -> Option<Entry> {
+        let entry = self.parts.get(row as usize / PART)?[row as usize % PART];
+        entry.is_taken.then_some(entry)
+    }
+
+    /// Takes a free row.
+    ///
+    /// # Panics
+    /// When it is taken, or its namespace has no number.
+    pub fn insert(&mut self, row: Row, place: Place, hash: u32, namespace: u16) {
+        assert!(self.get(row).is_none(), "a row is taken once");
+        while self.rows() <= row {
+            self.parts.push(Box::new([Entry::default(); PART]));
+        }
+        let entry = Entry { place, hash, namespace, is_taken: true };
+        self.parts[row as usize / PART][row as usize % PART] = entry;
+        let parts = &self.parts;
+        let hash_of = |row: &Row| spread(parts[*row as usize / PART][*row as usize % PART].hash);
+        self.rows_by_hash[table_of(hash)].insert_unique(spread(hash), row, hash_of);
+        self.namespaces.names[usize::from(namespace)].1 += 1;
+        self.live += 1;
+    }
+
+    /// Frees a row; what it was.
+    pub fn remove(&mut self, row: Row) -> Option<Entry> {
+        let entry = self.get(row)?;
+        let table = &mut self.rows_by_hash[table_of(entry.hash)];
+        if let Ok(found) = table.find_entry(spread(entry.hash), |other| *other == row) {
+            found.remove();
+        }
+        self.parts[row as usize / PART][row as usize % PART] = Entry::default();
+        self.namespaces.leave(entry.namespace);
+        self.live -= 1;
+        Some(entry)
+    }
+
+    /// The item of a row is at another place now.
+    pub fn set_place(&mut self, row: Row, place: Place) {
+        self.parts[row as usize / PART][row as usize % PART].place = place;
+    }
+
+    /// Rows whose names may have this hash: seldom more than one.
+    pub fn with_hash(&self, hash: u32) -> impl Iterator<Item = Row> + '_ {
+        let table = &self.rows_by_hash[table_of(hash)];
+        let has_hash = move |row: &Row| self.get(*row).is_some_and(|entry| entry.hash == hash);
+        table.iter_hash(spread(hash)).copied().filter(has_hash)
+    }
+}
+
+impl Namespaces {
+    /// The number of a namespace that has items.
+    pub fn find(&self, name: &str) -> Option<u16> {
+        self.numbers.get(name).copied()
+    }
+
+    /// The number of a namespace, a new one where it has none; `None` when there are too many.
+    pub fn enter(&mut self, name: &str) -> Option<u16> {
+        if let Some(number) = self.find(name) {
+            return Some(number);
+        }
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None if self.names.len() < NAMESPACES_MAX => {
+                self.names.push(Default::default());
+                (self.names.len() - 1) as u16
+            }
+            None => return None,
+        };
+        self.names[usize::from(number)] = (name.into(), 0);
+        self.numbers.insert(name.into(), number);
+        Some(number)
+    }
+
+    /// An item is gone; a namespace without one gives its number back.
+    fn leave(&mut self, number: u16) {
+        let (name, count) = &mut self.names[usize::from(number)];
+        *count -= 1;
+        if *count == 0 {
+            self.numbers.remove(name);
+            *name = Box::default();
+            self.free.push(number);
+        }
+    }
+
+    /// Items of a namespace.
+    pub fn count(&self, number: u16) -> u64 {
+        self.names[usize::from(number)].1
+    }
+
+    /// How many namespaces there are.
+    pub fn used(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The name of a number that is in use.
+    pub fn name(&self, number: u16) -> &str {
+        &self.names[usize::from(number)].0
+    }
+
+    /// Each namespace and its items.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.names.iter().filter(|(_, count)| *count > 0).map(|(name, count)| (&**name, *count))
+    }
+
+    fn bytes(&self) -> usize {
+        // A name twice, its number and count, and what a map has for a place.
+        self.names.iter().map(|(name, _)| 2 * name.len() + 64).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_their_hash_until_they_are_removed() {
+        let mut table = Table::default();
+        let space = table.namespaces.enter("space").unwrap();
+        for row in 0..10_000 {
+            table.insert(row, row * 2, row / 2, space);
+        }
+        assert_eq!((table.live(), table.namespaces.count(space)), (10_000, 10_000));
+        let mut rows: Vec<Row> = table.with_hash(70).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [140, 141]);
+        assert_eq!(table.remove(140).unwrap().place, 280);
+        assert_eq!(table.with_hash(70).collect::<Vec<_>>(), [141]);
+        assert!(table.remove(140).is_none() && table.get(140).is_none());
+        let bytes_a_row = table.bytes() as f64 / 10_000.0;
+        assert!(bytes_a_row < 35.0, "{bytes_a_row} bytes a row");
+    }
+
+    #[test]
+    fn a_namespace_lives_as_long_as_something_is_in_it() {
+        let mut table = Table::default();
+        let first = table.namespaces.enter("first").unwrap();
+        table.insert(0, 0, 0, first);
+        let second = table.namespaces.enter("second").unwrap();
+        table.insert(1, 1, 1, second);
+        table.remove(0);
+        assert_eq!(table.namespaces.find("first"), None);
+        assert_eq!(table.namespaces.enter("third"), Some(first));
+        table.insert(0, 2, 2, first);
+        let mut all: Vec<_> = table.namespaces.iter().collect();
+        all.sort_unstable();
+        assert_eq!(all, [("second", 1), ("third", 1)]);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a search finds, with namespaces and filters.
+
+use super::{super::recall::Recall, *};
+use crate::wire::msgpack::write;
+
+/// A partition of so many items on a line; every tenth in the namespace `tenth`, and each with its
+/// place and its place modulo 100 in its metadata.
+fn line(count: usize) -> (Partition, Store) {
+    let mut settings = settings(None);
+    settings.segment_bytes = 1 << 20;
+    let (mut partition, store) = open(&settings);
+    for place in 0..count {
+        let mut metadata = Vec::new();
+        write::map(&mut metadata, 2);
+        write::str(&mut metadata, "place");
+        write::uint(&mut metadata, place as u64);
+        write::str(&mut metadata, "rest");
+        write::uint(&mut metadata, place as u64 % 100);
+        let namespace = if place % 10 == 0 { "tenth" } else { "space" };
+        let item = MemoryItem {
+            key: format!("key-{place}"),
+            namespace: namespace.to_owned(),
+            vector: vec![place as f32, 0.0, 0.0, 1.0],
+            text: None,
+            metadata,
+        };
+        partition.put(&item, 0).unwrap();
+        partition.settle().unwrap();
+    }
+    (partition, store)
+}
+
+fn near(place: f32, k: u32) -> MemoryQuery {
+    MemoryQuery { vector: vec![place, 0.0, 0.0, 1.0], k, ..MemoryQuery::default() }
+}
+
+fn filter(name: &str, value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write::map(&mut bytes, 1);
+    write::str(&mut bytes, name);
+    write::uint(&mut bytes, value);
+    bytes
+}
+
+fn keys(hits: &[MemoryHit]) -> Vec<&str> {
+    hits.iter().map(|hit| &*hit.key).collect()
+}
+
+#[test]
+fn the_nearest_come_first_with_their_scores() {
+    let (mut partition, _store) = line(500);
+    let hits = search(&mut partition, near(100.2, 3)).unwrap();
+    assert_eq!(keys(&hits), ["key-100", "key-101", "key-99"]);
+    let scores: Vec<i32> = hits.iter().map(|hit| (hit.score * 10.0).round() as i32).collect();
+    assert_eq!(scores, [-2, -8, -12]);
+}
+
+#[test]
+fn a_namespace_is_searched_alone() {
+    let (mut partition, _store) = line(500);
+    let query = MemoryQuery { namespace: Some("tenth".into()), ..near(100.2, 3) };
+    assert_eq!(keys(&search(&mut partition, query).unwrap()), ["key-100", "key-110", "key-90"]);
+    let query = MemoryQuery { namespace: Some("no such".into()), ..near(100.2, 3) };
+    assert!(search(&mut partition, query).unwrap().is_empty());
+}
+
+#[test]
+fn a_filter_that_lets_few_pass_finds_them_all_the_same() {
+    let (mut partition, _store) = line(6_000);
+    let query = MemoryQuery { filter: filter("rest", 7), ..near(100.2, 3) };
+    assert_eq!(keys(&search(&mut partition, query).unwrap()), ["key-107", "key-7", "key-207"]);
+    let query = MemoryQuery { filter: filter("place", 5_999), ..near(0.0, 3) };
+    assert_eq!(keys(&search(&mut partition, query).unwrap()), ["key-5999"]);
+    let query = MemoryQuery { filter: filter("no such", 1), ..near(0.0, 3) };
+    assert!(search(&mut partition, query).unwrap().is_empty());
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_by_name() {
+    let (mut partition, _store) = line(10);
+    let mut refused = |query| search(&mut partition, query).unwrap_err().to_string();
+    assert!(refused(near(0.0, 0)).contains("k:"));
+    assert!(refused(MemoryQuery { ef: Some(0), ..near(0.0, 1) }).contains("ef:"));
+    assert!(refused(MemoryQuery { filter: vec![1], ..near(0.0, 1) }).contains("filter:"));
+    let short = MemoryQuery { vector: vec![1.0], ..near(0.0, 1) };
+    assert!(refused(short).contains("vector:"));
+}
+
+#[test]
+fn recall_is_measured_against_all_rows() {
+    let (mut partition, _store) = line(2_000);
+    let mut recall = Recall::new(20, 50, 3);
+    let tally = run(&mut partition, |partition| recall.step(partition));
+    assert_eq!((tally.queries, tally.wanted), (20, 200));
+    assert!(tally.found >= 195, "{} of {} were found", tally.found, tally.wanted);
+}
