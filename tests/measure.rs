@@ -70,10 +70,20 @@ fn what_bench_writes_is_what_compare_reads() {
     for (suite, components) in [
         (
             "throughput",
-            &["message_passing", "agent_scheduling", "durable_tasks", "consensus", "consensus_log"]
-                [..],
+            &[
+                "message_passing",
+                "agent_scheduling",
+                "durable_tasks",
+                "consensus",
+                "consensus_log",
+                "pattern_search",
+            ][..],
         ),
-        ("latency", &["message_latency", "message_latency_open", "consensus_finality"]),
+        (
+            "latency",
+            &["message_latency", "message_latency_open", "consensus_finality", "search_latency"],
+        ),
+        ("memory", &["hnsw_index"]),
         ("reliability", &["task_loss", "split_brain"]),
     ] {
         let report = json(&fs::read_to_string(format!("{a}/{suite}.json")).unwrap());
@@ -103,6 +113,18 @@ fn what_bench_writes_is_what_compare_reads() {
     for figure in ["lost_tasks", "keys_broken", "terms_with_two_leaders"] {
         assert_eq!(parted[figure], 0, "{parted}");
     }
+    let results = printed["throughput"]["results"].as_array().unwrap();
+    let searched = results.iter().find(|result| result["component"] == "pattern_search").unwrap();
+    for curve in ["curve", "curve_reranked"] {
+        let points = searched[curve].as_array().unwrap();
+        let last = points.last().unwrap();
+        assert!(last["recall"].as_f64().is_some_and(|recall| recall >= 0.95), "{last}");
+        for figure in ["ef", "throughput_searches_per_s", "p99_us"] {
+            assert!(points.iter().all(|point| point[figure].as_f64().unwrap() > 0.0), "{searched}");
+        }
+    }
+    assert!(fs::read_to_string(format!("{a}/pattern_search.svg")).unwrap().contains("polyline"));
+    assert!(Path::new(&a).join("search_latency.hgrm").exists());
     let failover = fs::read_to_string(format!("{a}/agent_failover.hgrm")).unwrap();
     assert!(failover.contains("Total count    =           20"), "{failover}");
     let curve = fs::read_to_string(format!("{a}/message_latency.hgrm")).unwrap();
@@ -209,4 +231,48 @@ fn one_document_of_json_is_all_that_is_printed() {
         assert!(codes.contains(&code), "{words:?}: {code}, {err}");
         json(&out);
     }
+}
+
+/// A `.npy` of rows, with the name of its numbers' type.
+fn npy(path: &str, of: &str, columns: usize, numbers: &[u8], rows: usize) {
+    let mut file = b"\x93NUMPY\x01\0\x76\0".to_vec();
+    file.extend(
+        format!("{{'descr': '{of}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}")
+            .bytes(),
+    );
+    file.resize(127, b' ');
+    file.push(b'\n');
+    file.extend(numbers);
+    fs::write(path, file).unwrap();
+}
+
+/// The truth in the file is wrong on purpose: what is found is held against it and nothing else.
+#[test]
+fn vectors_of_files_are_measured() {
+    let scratch = Scratch::new("vectors");
+    let [out, vectors, queries, truth] =
+        ["out", "v.npy", "q.npy", "t.npy"].map(|name| scratch.path(name));
+    let on_circle = |row: usize| {
+        let (sin, cos) = (row as f32 / 50.0).sin_cos();
+        [cos, sin].map(f32::to_le_bytes).concat()
+    };
+    npy(&vectors, "<f4", 2, &(0..300).flat_map(on_circle).collect::<Vec<_>>(), 300);
+    npy(&queries, "<f4", 2, &[20, 100].into_iter().flat_map(on_circle).collect::<Vec<_>>(), 2);
+    let near = |row: i32| (row - 4..row + 6).flat_map(i32::to_le_bytes);
+    npy(&truth, "<i4", 10, &near(20).chain(near(250)).collect::<Vec<_>>(), 2);
+    let words = ["bench", "throughput", "--only", "pattern_search", "--quick", "--seconds", "0.01"];
+    let files = ["--vectors", &vectors, "--queries", &queries, "--truth", &truth];
+    let words: Vec<_> = words.into_iter().chain(files).chain(["--json", "--out", &out]).collect();
+    let (code, printed, err) = program(&words);
+    assert_eq!(code, 0, "{err}");
+    let result = &json(&printed)["results"][0];
+    assert_eq!((&result["vectors"], &result["dimensions"]), (&300.into(), &2.into()), "{result}");
+    let last = result["curve_reranked"].as_array().and_then(|points| points.last()).unwrap();
+    let recall = last["recall"].as_f64().unwrap();
+    assert!((0.4..=0.5).contains(&recall), "half of the truth is true: {last}");
+
+    npy(&truth, "<i4", 10, &near(20).chain(near(299)).collect::<Vec<_>>(), 2);
+    let (code, _, err) = program(&words);
+    assert_eq!(code, 1);
+    assert!(err.contains("t.npy"), "{err}");
 }

@@ -1,5 +1,6 @@
 //! What one component's measurement came to, and how hard to try.
 
+use super::vectors::Point;
 use crate::metrics::Latency;
 use serde::Serialize;
 use std::{
@@ -64,6 +65,8 @@ pub enum Figure {
     Holds(bool),
     /// A word.
     Text(String),
+    /// A figure for each width of search.
+    Curve(Vec<Point>),
 }
 
 /// One component's measurement.
@@ -77,6 +80,9 @@ pub struct Measured {
     /// Latencies, where they were measured.
     #[serde(skip)]
     pub latency: Option<Latency>,
+    /// A picture of the figures in SVG.
+    #[serde(skip)]
+    pub picture: Option<String>,
     #[serde(skip)]
     main: &'static str,
 }
@@ -96,7 +102,7 @@ impl Measured {
             ("throughput_median", Figure::Value(median.round())),
             ("rounds", Figure::Count(rates.len() as u64)),
         ]);
-        Self { component, figures, latency: None, main: name }
+        Self { component, figures, latency: None, picture: None, main: name }
     }
 
     /// A distribution of latencies.
@@ -112,12 +118,12 @@ impl Measured {
             ("max_ms", ms(1.0)),
             ("count", Figure::Count(latency.count())),
         ]);
-        Self { component, figures, latency: Some(latency), main: "p99_ms" }
+        Self { component, figures, latency: Some(latency), picture: None, main: "p99_ms" }
     }
 
     /// Figures of which the counts matter.
     pub(super) fn counts(component: &'static str) -> Self {
-        Self { component, figures: BTreeMap::new(), latency: None, main: "" }
+        Self { component, figures: BTreeMap::new(), latency: None, picture: None, main: "" }
     }
 
     /// Adds latencies beside the figures.
@@ -147,6 +153,18 @@ impl Measured {
     /// Adds a measurement.
     pub(super) fn with_value(mut self, name: &'static str, value: f64) -> Self {
         self.figures.insert(name, Figure::Value(value));
+        self
+    }
+
+    /// Adds a curve.
+    pub(super) fn with_curve(mut self, name: &'static str, points: Vec<Point>) -> Self {
+        self.figures.insert(name, Figure::Curve(points));
+        self
+    }
+
+    /// Adds a picture.
+    pub(super) fn with_picture(mut self, svg: String) -> Self {
+        self.picture = Some(svg);
         self
     }
 

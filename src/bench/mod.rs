@@ -21,10 +21,12 @@ mod reliability;
 mod replicated_log;
 mod served;
 mod swarm;
+mod vectors;
 mod work;
 
 pub use measured::{Effort, Figure, Measured};
 pub use reliability::child;
+pub use vectors::{Point, VectorFiles, table};
 
 use crate::{
     config::Config,
@@ -43,15 +45,18 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 12] = [
+pub const COMPONENTS: [&str; 15] = [
     "message_passing",
     "agent_scheduling",
     "load_balance",
     "durable_tasks",
     "consensus",
     "consensus_log",
+    "pattern_search",
     "message_latency",
     "consensus_finality",
+    "search_latency",
+    "hnsw_index",
     "task_loss",
     "agent_failover",
     "leader_failover",
@@ -62,10 +67,13 @@ pub const COMPONENTS: [&str; 12] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
     /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`, `consensus`,
-    /// `consensus_log`: how much in a second, and how evenly
+    /// `consensus_log`, `pattern_search`: how much in a second, and how evenly
     Throughput,
-    /// `message_latency`, `consensus_finality`: how long one message takes, and one commit
+    /// `message_latency`, `consensus_finality`, `search_latency`: how long one message takes, one
+    /// commit, and one search
     Latency,
+    /// `hnsw_index`: what a vector takes
+    Memory,
     /// `task_loss`, `agent_failover`, `leader_failover`, `split_brain`: what becomes of tasks when
     /// agents and nodes are killed and networks part
     Reliability,
@@ -80,7 +88,8 @@ impl Suite {
             Self::Throughput => &[Self::Throughput],
             Self::Latency => &[Self::Latency],
             Self::Reliability => &[Self::Reliability],
-            Self::All => &[Self::Throughput, Self::Latency, Self::Reliability],
+            Self::Memory => &[Self::Memory],
+            Self::All => &[Self::Throughput, Self::Latency, Self::Memory, Self::Reliability],
         }
     }
 
@@ -94,8 +103,10 @@ impl Suite {
                 "durable_tasks",
                 "consensus",
                 "consensus_log",
+                "pattern_search",
             ],
-            Self::Latency => &["message_latency", "consensus_finality"],
+            Self::Latency => &["message_latency", "consensus_finality", "search_latency"],
+            Self::Memory => &["hnsw_index"],
             Self::Reliability => &["task_loss", "agent_failover", "leader_failover", "split_brain"],
             Self::All => &COMPONENTS,
         }
@@ -106,6 +117,7 @@ impl Suite {
         match self {
             Self::Throughput => "throughput",
             Self::Latency => "latency",
+            Self::Memory => "memory",
             Self::Reliability => "reliability",
             Self::All => "all",
         }
@@ -122,7 +134,8 @@ pub struct Report {
 }
 
 /// Runs one suite; `tell` hears of each component before it is measured. Nodes that are other
-/// processes keep their log in `folder` meanwhile, so its disk is the one that is measured.
+/// processes keep their log in `folder` meanwhile, so its disk is the one that is measured. `files` are
+/// vectors to be searched instead of made ones.
 ///
 /// # Errors
 /// When a node does not start, or something is lost.
@@ -130,6 +143,7 @@ pub fn run(
     suite: Suite,
     config: &Config,
     effort: &Effort,
+    files: &VectorFiles,
     folder: &Path,
     mut tell: impl FnMut(&str),
 ) -> io::Result<Report> {
@@ -154,6 +168,9 @@ pub fn run(
             "split_brain" => results.push(cluster::split_brain::run(config, effort, folder)?),
             "consensus_log" => results.push(replicated_log::run(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
+            "pattern_search" | "search_latency" | "hnsw_index" => {
+                results.push(vectors::run(component, config, effort, files)?);
+            }
             "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),
             "agent_failover" => results.push(reliability::failover::run(config, effort, folder)?),
             other => unreachable!("{other} is no component of a suite"),
@@ -179,7 +196,8 @@ impl Report {
         simd_json::to_string_pretty(self).map_err(io::Error::other)
     }
 
-    /// Writes `DIR/SUITE.json`, and `DIR/COMPONENT.hgrm` for each component with latencies.
+    /// Writes `DIR/SUITE.json`, `DIR/COMPONENT.hgrm` for each component with latencies, and
+    /// `DIR/COMPONENT.svg` for those with a picture.
     ///
     /// # Errors
     /// The folder cannot be made or a file not be written; the text names it.
@@ -199,6 +217,9 @@ impl Report {
         for measured in &self.results {
             if let Some(latency) = &measured.latency {
                 write(format!("{}.hgrm", measured.component), hgrm::to_text(latency))?;
+            }
+            if let Some(picture) = &measured.picture {
+                write(format!("{}.svg", measured.component), picture.clone())?;
             }
         }
         write(format!("{}.json", suite.name()), self.to_json()? + "\n")

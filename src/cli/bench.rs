@@ -1,7 +1,7 @@
 //! `coreflow bench SUITE`.
 
 use super::common::{Common, failed, printed};
-use crate::bench::{self, Effort, Measured, Report, Suite};
+use crate::bench::{self, Effort, Figure, Measured, Report, Suite, VectorFiles};
 use clap::Args;
 use std::{
     collections::BTreeMap,
@@ -46,6 +46,15 @@ pub struct BenchArgs {
     /// --quick 20000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..=5_000_000))]
     tasks: Option<u32>,
+    /// Vectors to store and search instead of made ones: .npy, float16 or float32
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// Vectors to search for [default: a thousand of --vectors]
+    #[arg(long, value_name = "FILE", requires = "vectors")]
+    queries: Option<PathBuf>,
+    /// Rows of the nearest of --vectors by cosine, a row of integers for each query [default: computed]
+    #[arg(long, value_name = "FILE", requires = "queries")]
+    truth: Option<PathBuf>,
     /// Reliability: kill at the same times as the run that told this seed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -87,9 +96,14 @@ pub fn run(
         tasks: args.tasks,
         seed: args.seed,
     };
+    let files = VectorFiles {
+        vectors: args.vectors.clone(),
+        queries: args.queries.clone(),
+        truth: args.truth.clone(),
+    };
     let mut reports = BTreeMap::new();
     for &suite in args.suite.parts() {
-        let told = bench::run(suite, &config, &effort, &args.out, |component| {
+        let told = bench::run(suite, &config, &effort, &files, &args.out, |component| {
             // Progress is worth nothing to whoever closed standard error.
             let _ = writeln!(err, "measuring {component} …");
         });
@@ -138,6 +152,11 @@ fn show(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for measured in &report.results {
         let goal = if measured.goal_met() { "goal met" } else { "goal missed" };
         writeln!(out, "{:24} {}, {goal}", measured.component, figure(measured))?;
+        for (name, figure) in &measured.figures {
+            if let Figure::Curve(points) = figure {
+                write!(out, "{name}:\n{}", bench::table(points))?;
+            }
+        }
     }
     Ok(())
 }
@@ -145,6 +164,7 @@ fn show(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 fn figure(measured: &Measured) -> String {
     let (name, value) = (measured.main(), measured.main_value());
     match &measured.latency {
+        _ if name == "throughput_searches_per_s" => format!("{:.1} K/s ({name})", value / 1e3),
         _ if name.ends_with("_per_s") => format!("{:.2} M/s ({name})", value / 1e6),
         Some(latency) => format!(
             "p50 {:.2} µs, p99 {:.2} µs, p99.9 {:.2} µs",

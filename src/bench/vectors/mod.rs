@@ -1,0 +1,160 @@
+//! `pattern_search`, `search_latency` and `hnsw_index`: one partition of pattern memory, without doors,
+//! on one pinned core.
+//!
+//! The files: `data.rs` has what is stored and asked, `curve.rs` speed against recall and its picture.
+//! Vectors are given as files or made around centres; the true neighbours come from comparing all.
+
+mod curve;
+mod data;
+
+pub use curve::{Point, table};
+pub use data::VectorFiles;
+
+use super::{Effort, Measured};
+use crate::{
+    config::Config,
+    memory::index::{Hit, Index, IndexOptions, Metric, STEP_DISTANCES},
+    metrics::{Latency, process::resident_bytes},
+    runtime::executor::pin_thread,
+};
+use data::Vectors;
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+/// Hits that are asked for.
+const K: usize = 10;
+/// Hits of the codes that are ordered again by float32.
+const RERANKED: usize = 2 * K;
+
+/// An index with the vectors that it was built from, row by row.
+struct Built {
+    index: Index,
+    vectors: Vectors,
+    build: Duration,
+    /// How long the steps of insertions took.
+    steps: Latency,
+    /// Bytes that came into RAM with the index.
+    resident: u64,
+}
+
+impl Built {
+    fn new(vectors: Vectors, config: &Config) -> io::Result<Self> {
+        let before = resident_bytes();
+        let ef_construction = config.memory.ef_construction;
+        let options = IndexOptions::new(vectors.dimensions(), Metric::Cosine);
+        let options = IndexOptions { ef_construction, ..options };
+        let mut index = Index::new(options).map_err(io::Error::other)?;
+        let mut steps = Latency::new();
+        let began = Instant::now();
+        for vector in vectors.stored() {
+            let mut insertion = index.begin_insert(vector).map_err(io::Error::other)?;
+            let mut step_began = Instant::now();
+            loop {
+                let ended = insertion.step(&mut index, STEP_DISTANCES);
+                let now = Instant::now();
+                steps.record((now - step_began).as_nanos() as u64);
+                step_began = now;
+                if let Some(ended) = ended {
+                    ended.map_err(io::Error::other)?;
+                    break;
+                }
+            }
+        }
+        let build = began.elapsed();
+        let resident = resident_bytes().saturating_sub(before);
+        Ok(Self { index, vectors, build, steps, resident })
+    }
+
+    /// The hits of a query, by codes alone or ordered again by float32.
+    fn search(&mut self, query: usize, ef: usize, reranks: bool) -> io::Result<Vec<Hit>> {
+        let Self { index, vectors, .. } = self;
+        let query = vectors.query(query);
+        let wanted = if reranks { RERANKED } else { K };
+        let mut hits = index.search(query, wanted, ef, |_| true).map_err(io::Error::other)?;
+        if reranks {
+            let ordered = index.rerank(query, |row| vectors.row(row), K, &mut hits);
+            ordered.map_err(io::Error::other)?;
+        }
+        Ok(hits)
+    }
+
+    /// The part of the true neighbours that is found.
+    fn recall(&mut self, ef: usize, reranks: bool) -> io::Result<f64> {
+        let queries = self.vectors.queries();
+        let mut found = 0;
+        for query in 0..queries {
+            let hits = self.search(query, ef, reranks)?;
+            let truth = self.vectors.truth(query);
+            found += hits.iter().filter(|hit| truth.contains(&hit.row)).count();
+        }
+        Ok(found as f64 / (queries * K) as f64)
+    }
+
+    fn described(&self, measured: Measured) -> Measured {
+        measured
+            .with("vectors", self.vectors.stored().len() as u64)
+            .with("dimensions", self.vectors.dimensions() as u64)
+            .with("k", K as u64)
+            .with_text("kernels", self.index.stats().kernels)
+            .with_exact("build_s", self.build.as_secs_f64())
+    }
+}
+
+/// Runs one of the components on the last of the workers' cores.
+///
+/// # Errors
+/// A file cannot be read, or the vectors in it are none.
+pub(super) fn run(
+    component: &'static str,
+    config: &Config,
+    effort: &Effort,
+    files: &VectorFiles,
+) -> io::Result<Measured> {
+    let cpus = super::swarm::topology(config)?.workers;
+    let work = || {
+        if let Some(&cpu) = cpus.last() {
+            pin_thread(cpu);
+        }
+        let mut built = Built::new(Vectors::new(files, effort)?, config)?;
+        match component {
+            "pattern_search" => curve::pattern_search(&mut built, effort),
+            "search_latency" => search_latency(&mut built, config, effort),
+            "hnsw_index" => Ok(hnsw_index(&built)),
+            other => unreachable!("{other} is no component of the index"),
+        }
+    };
+    thread::scope(|scope| scope.spawn(work).join().expect("the measurement does not panic"))
+}
+
+/// How long a search takes with the tuning's width, ordered again by float32: one after the other.
+fn search_latency(built: &mut Built, config: &Config, effort: &Effort) -> io::Result<Measured> {
+    let ef = config.memory.ef_search;
+    let recall = built.recall(ef, true)?;
+    let mut latency = Latency::new();
+    effort.rounds(|| {
+        for query in 0..built.vectors.queries() {
+            let began = Instant::now();
+            std::hint::black_box(built.search(query, ef, true)?);
+            latency.record(began.elapsed().as_nanos() as u64);
+        }
+        Ok(())
+    })?;
+    let measured = Measured::latency("search_latency", latency).at_most("p99_ms", 10.0, 1.0);
+    Ok(built.described(measured).with("ef", ef as u64).with_exact("recall", recall))
+}
+
+/// What the index takes beside the float32 vectors, and how long it takes to build.
+fn hnsw_index(built: &Built) -> Measured {
+    let vectors = built.vectors.stored().len() as f64;
+    let stats = built.index.stats();
+    let us = |quantile| built.steps.quantile_ms(quantile) * 1e3;
+    let measured = Measured::counts("hnsw_index")
+        .with_exact("bytes_per_vector", (stats.bytes as f64 / vectors).round())
+        .with_exact("memory_mb", built.resident as f64 / 1e6)
+        .with_exact("inserted_per_s", (vectors / built.build.as_secs_f64()).round())
+        .with_exact("step_p99_us", us(0.99))
+        .with_exact("step_max_us", us(1.0));
+    built.described(measured).at_most("bytes_per_vector", 1000.0, 600.0)
+}
