@@ -1,6 +1,9 @@
 //! A node's counters as Prometheus reads them.
 
-use crate::wire::api::{ClusterStats, CoreStats, LinkStats, NodeStats};
+use crate::wire::{
+    api::{ClusterStats, CoreStats, LinkStats, NodeStats},
+    memory::{MemoryPartition, MemoryStats},
+};
 use std::fmt::{Display, Write};
 
 /// A figure of one core: name, type, help, value.
@@ -73,7 +76,7 @@ const CORE_FIGURES: [CoreFigure; 27] = [
 ];
 
 /// The counters in Prometheus' own text format, 0.0.4, which every version of it takes.
-pub fn render(stats: &NodeStats) -> String {
+pub fn render(stats: &NodeStats, memory: Option<&MemoryStats>) -> String {
     let mut text = String::new();
     let node = [
         ("uptime_seconds", "Time since the node started.", stats.uptime_s),
@@ -94,6 +97,9 @@ pub fn render(stats: &NodeStats) -> String {
     }
     if let Some(cluster) = &stats.cluster {
         render_cluster(&mut text, cluster);
+    }
+    if let Some(memory) = memory {
+        render_memory(&mut text, memory);
     }
     text
 }
@@ -135,6 +141,30 @@ fn render_cluster(text: &mut String, cluster: &ClusterStats) {
     }
 }
 
+fn render_memory(text: &mut String, memory: &MemoryStats) {
+    let sum = |figure: fn(&MemoryPartition) -> u64| memory.partitions.iter().map(figure).sum();
+    let ages = memory.partitions.iter().filter_map(|partition| partition.checkpoint_age_s);
+    let figures: [(&str, &str, &str, u64); 7] = [
+        ("memory_vectors", GAUGE, "Vectors in pattern memory.", memory.count),
+        ("memory_vectors_dead", GAUGE, "Deleted vectors that still take room in the index.", {
+            sum(|partition| partition.dead)
+        }),
+        ("memory_resident_bytes", GAUGE, "Memory that the index takes.", memory.bytes_resident),
+        ("memory_disk_bytes", GAUGE, "Bytes of the files of pattern memory.", memory.bytes_on_disk),
+        ("memory_changes_since_checkpoint", GAUGE, "Changes that a start reads again.", {
+            sum(|partition| partition.changes_since_checkpoint)
+        }),
+        ("memory_checkpoint_age_seconds", GAUGE, "Time since the oldest last checkpoint.", {
+            ages.max().unwrap_or(0)
+        }),
+        ("memory_damaged_total", COUNTER, "Damaged records that were met.", memory.damaged_count),
+    ];
+    for (name, kind, help, value) in figures {
+        head(text, name, kind, help);
+        line(text, format_args!("coreflow_{name}"), value);
+    }
+}
+
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string does not fail.
     let _ = write!(text, "# HELP coreflow_{name} {help}\n# TYPE coreflow_{name} {kind}\n");
@@ -153,7 +183,7 @@ mod tests {
         let core = |done| CoreStats { tasks_done: done, tasks_queued: 3, ..CoreStats::default() };
         let cores = vec![core(7), core(8)];
         let stats = NodeStats { uptime_s: 5, accepting: true, cores, ..NodeStats::default() };
-        let text = render(&stats);
+        let text = render(&stats, None);
         for expected in [
             "# TYPE coreflow_uptime_seconds gauge\ncoreflow_uptime_seconds 5\n",
             "coreflow_accepting 1\n",
@@ -178,7 +208,7 @@ mod tests {
         };
         let links = vec![link(2, true), link(3, false)];
         let cluster = ClusterStats { partitions: 12, leads: 4, links, ..ClusterStats::default() };
-        let text = render(&NodeStats { cluster: Some(cluster), ..NodeStats::default() });
+        let text = render(&NodeStats { cluster: Some(cluster), ..NodeStats::default() }, None);
         for expected in [
             "# TYPE coreflow_cluster_leads gauge\ncoreflow_cluster_leads 4\n",
             "# TYPE coreflow_cluster_forwarded_total counter\ncoreflow_cluster_forwarded_total 0\n",
@@ -188,5 +218,26 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn pattern_memory_is_summed_over_its_partitions() {
+        let partition = |dead, checkpoint_age_s| MemoryPartition {
+            dead,
+            checkpoint_age_s,
+            ..MemoryPartition::default()
+        };
+        let partitions = vec![partition(1, Some(7)), partition(2, Some(9)), partition(3, None)];
+        let memory = MemoryStats { count: 5, partitions, ..MemoryStats::default() };
+        let text = render(&NodeStats::default(), Some(&memory));
+        for expected in [
+            "# TYPE coreflow_memory_vectors gauge\ncoreflow_memory_vectors 5\n",
+            "coreflow_memory_vectors_dead 6\n",
+            "coreflow_memory_checkpoint_age_seconds 9\n",
+            "# TYPE coreflow_memory_damaged_total counter\ncoreflow_memory_damaged_total 0\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        assert!(!render(&NodeStats::default(), None).contains("memory_"));
     }
 }

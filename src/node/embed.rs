@@ -3,9 +3,14 @@
 use crate::{
     config::{self, Config},
     memory::embed::Lexical,
+    runtime::executor,
     shard::exec::embedder::{Embedder as Child, EmbedderDoor},
     wire::{api::Error, memory::Metric},
 };
+
+/// Text that the lexical embedder reads before others on its core have their turn, bytes: about a
+/// millisecond.
+const BYTES_A_TURN: usize = 16 << 10;
 
 /// The embedder of a node, and what its memory's vectors look like.
 pub struct Embedder {
@@ -49,7 +54,7 @@ impl Embedder {
         }
     }
 
-    /// A vector for each text, or why there is none.
+    /// A vector for each text, or why there is none. Runs on a core.
     ///
     /// # Errors
     /// When the node has no embedder, or too many texts wait for it.
@@ -59,10 +64,17 @@ impl Embedder {
                 "this node has no embedder: send a vector, or set memory.embedder".into(),
             )),
             Kind::Lexical(lexical) => {
-                let embed = |text: &String| {
-                    lexical.embed(text).map_err(|error| Error::Invalid(error.to_string()))
-                };
-                Ok(texts.iter().map(embed).collect())
+                let (mut outcomes, mut bytes) = (Vec::with_capacity(texts.len()), 0);
+                for text in texts {
+                    let vector = lexical.embed(&text);
+                    outcomes.push(vector.map_err(|error| Error::Invalid(error.to_string())));
+                    bytes += text.len();
+                    if bytes >= BYTES_A_TURN {
+                        bytes = 0;
+                        executor::yield_now().await;
+                    }
+                }
+                Ok(outcomes)
             }
             Kind::Exec(door) => door.embed(texts).await,
         }

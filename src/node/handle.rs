@@ -148,7 +148,7 @@ impl Gateway for NodeHandle {
         self: Rc<Self>,
         texts: Vec<String>,
     ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
-        self.shared.embedder.embed(texts).await
+        self.run(move |core| core.memory_embed(texts)).await
     }
 
     fn embedder_name(&self) -> &'static str {

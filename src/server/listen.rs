@@ -2,7 +2,7 @@
 
 use super::{
     Drain, Engine, Limits,
-    http::{self, Site},
+    http::{self, RenderMetrics, Site},
     rpc,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         net::{Listener, Moving, TcpStream},
     },
     shard::run::Door,
-    wire::{api::NodeStats, secret::Secret},
+    wire::secret::Secret,
 };
 use futures_channel::mpsc;
 use futures_util::StreamExt;
@@ -57,7 +57,7 @@ pub struct Listen {
     /// What one connection may cost.
     pub limits: Limits,
     /// Writes the figures of `/metrics`.
-    pub metrics: fn(&NodeStats) -> String,
+    pub metrics: RenderMetrics,
 }
 
 /// Names of the keys with a node's addresses.

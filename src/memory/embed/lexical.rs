@@ -64,14 +64,14 @@ impl Lexical {
             seen.1 += 1;
         };
         let mut before: Option<&str> = None;
-        let (mut bounded, mut pair) = (Vec::new(), String::new());
+        let (mut bounded, mut joined) = (Vec::new(), String::new());
         for word in &words {
             let weight = weight(word);
             count(hash(Sort::Word, word), weight);
             if let Some(before) = before {
-                pair.clear();
-                pair.extend([before, " ", word.as_str()]);
-                count(hash(Sort::Pair, &pair), weight.min(self::weight(before)) / 2.0);
+                joined.clear();
+                joined.extend([before, " ", word.as_str()]);
+                count(hash(Sort::Pair, &joined), weight.min(self::weight(before)) / 2.0);
             }
             before = Some(word);
             bounded.clear();
@@ -83,7 +83,9 @@ impl Lexical {
                 let pieces = bounded.len() - (PIECE - 1);
                 let each = weight / 2.0 / (pieces as f64).sqrt();
                 for piece in bounded.windows(PIECE) {
-                    count(hash(Sort::Piece, &piece.iter().collect::<String>()), each);
+                    joined.clear();
+                    joined.extend(piece);
+                    count(hash(Sort::Piece, &joined), each);
                 }
             }
         }

@@ -22,7 +22,7 @@ mod routes;
 use super::{Drain, Engine, Limits, stall};
 use crate::{
     node::gateway::Gateway,
-    wire::{api::NodeStats, secret::Secret},
+    wire::{api::NodeStats, memory::MemoryStats, secret::Secret},
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::{server::conn::http1, service::service_fn};
@@ -43,8 +43,11 @@ pub struct Site {
     /// What a client must send.
     pub token: Option<Secret>,
     /// Writes the figures in Prometheus' text format.
-    pub metrics: fn(&NodeStats) -> String,
+    pub metrics: RenderMetrics,
 }
+
+/// Writes the figures of a node, and of its memory where it has one.
+pub type RenderMetrics = fn(&NodeStats, Option<&MemoryStats>) -> String;
 
 /// Bytes of a request's head; hyper answers 431 beyond.
 const HEAD_BYTES_MAX: usize = 32 << 10;

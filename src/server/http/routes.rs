@@ -3,7 +3,7 @@
 use super::{Site, guard};
 use crate::{
     node::gateway::Gateway,
-    server::{Engine, Limits, mcp, reply::Reply},
+    server::{Engine, Limits, mcp, memory::MemoryRequest, reply::Reply},
     wire::json,
 };
 use bytes::Bytes;
@@ -61,9 +61,11 @@ pub async fn answer<G: Gateway, E: Engine>(
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             page
         }
-        "/stats.json" => respond(StatusCode::OK, JSON, stats_json(&*gateway)),
+        "/stats.json" => respond(StatusCode::OK, JSON, stats_json(gateway).await),
         "/metrics" => {
-            let text = (site.metrics)(&gateway.stats());
+            // A node whose memory does not answer has its other figures all the same.
+            let memory = gateway.clone().memory_stats(0).await.ok();
+            let text = (site.metrics)(&gateway.stats(), memory.as_ref());
             respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         "/healthz" => respond(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
@@ -80,10 +82,19 @@ pub async fn answer<G: Gateway, E: Engine>(
     }
 }
 
-fn stats_json<G: Gateway>(gateway: &G) -> Vec<u8> {
+/// The node's figures; with those of its memory as one more field, where they are told.
+async fn stats_json<G: Gateway>(gateway: Rc<G>) -> Vec<u8> {
     let (mut msgpack, mut text) = (Vec::new(), Vec::new());
     Reply::Stats(gateway.stats()).write(&mut msgpack);
     json::from_msgpack(&msgpack, &mut text).expect("figures have a JSON form");
+    if let Ok(reply) = (MemoryRequest::Stats { sample: 0 }).run(gateway).await {
+        assert_eq!(text.pop(), Some(b'}'), "the figures are an object");
+        text.extend_from_slice(b",\"memory\":");
+        msgpack.clear();
+        reply.write(&mut msgpack);
+        json::from_msgpack(&msgpack, &mut text).expect("figures have a JSON form");
+        text.push(b'}');
+    }
     text
 }
 

@@ -11,7 +11,14 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 fn site(token: Option<Secret>) -> Site {
-    Site { loopback: true, token, metrics: |stats| format!("cores {}\n", stats.cores.len()) }
+    Site {
+        loopback: true,
+        token,
+        metrics: |stats, memory| {
+            let vectors = memory.map_or(0, |memory| memory.count);
+            format!("cores {} vectors {vectors}\n", stats.cores.len())
+        },
+    }
 }
 
 fn with_http<C: Future<Output = ()>>(
@@ -53,8 +60,9 @@ fn every_path_answers() {
             ("/", "200 OK", "<title>coreflow</title>"),
             ("/healthz", "200 OK", r#"{"status":"ok"}"#),
             ("/readyz", "200 OK", r#"{"status":"ready"}"#),
-            ("/metrics", "200 OK", "cores 2"),
+            ("/metrics", "200 OK", "cores 2 vectors 0"),
             ("/stats.json", "200 OK", r#""totals":{"agents":2"#),
+            ("/stats.json", "200 OK", r#"],"memory":{"count":0,"dimension":2"#),
             ("/nothing", "404 Not Found", r#"{"error":{"code":"not_found""#),
             ("/mcp", "405 Method Not Allowed", "this path takes POST"),
         ] {

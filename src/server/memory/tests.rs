@@ -6,6 +6,7 @@ use crate::{
     wire::{api::Error, json, msgpack::write},
 };
 use futures_lite::future::block_on;
+use proptest::prelude::*;
 use std::rc::Rc;
 
 fn msgpack(text: &str) -> Vec<u8> {
@@ -203,5 +204,21 @@ fn not_a_number_is_refused_however_it_is_sent() {
         numbers.iter().for_each(|it| write::float32(&mut params, *it));
         let error = ask_bytes(&node, "memory.put", &params).expect_err("not finite");
         assert_eq!(error.to_string(), format!("vector[{place}] is not finite in float32"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_parameters_are_parsed_or_refused_and_never_panic(
+        name in "(vector|text|key|namespace|metadata|items|k|ef|filter|limit|cursor|sample)",
+        value in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut params = Vec::new();
+        write::map(&mut params, 1);
+        write::str(&mut params, &name);
+        write::raw(&mut params, &value);
+        for method in ["put", "put_batch", "get", "search", "delete", "list", "stats"] {
+            let _ = parse(&format!("memory.{method}"), &params);
+        }
     }
 }

@@ -329,3 +329,38 @@ async fn start(command: &[String]) -> Result<Running, String> {
     let answers = Lines::default();
     Ok(Running { process, streams: (stdin, stdout), answers, answered: false, _alive: alive })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+    use std::pin::pin;
+
+    fn texts(count: usize) -> Vec<String> {
+        vec!["text".to_owned(); count]
+    }
+
+    #[test]
+    fn beyond_the_queue_texts_are_refused_and_who_goes_away_gives_the_place_back() {
+        let settings = config::Memory { embedder_queue: 3, ..config::Config::default().memory };
+        let (mut embedder, door) = Embedder::new(&settings);
+        block_on(async {
+            // While none waits a request is taken whatever its length.
+            let mut first = pin!(door.embed(texts(5)));
+            assert!(poll_once(&mut first).await.is_none(), "it waits");
+            let refused = Err(Error::Backpressure(RETRY_MS));
+            assert_eq!(door.embed(texts(1)).await, refused);
+            let asked = embedder.requests.try_recv().expect("the first request");
+            asked.answer.send(vec![Ok(vec![1.0])]).expect("it is waited for");
+            assert_eq!(first.await, Ok(vec![Ok(vec![1.0])]));
+            drop(asked._place);
+            let mut second = pin!(door.embed(texts(2)));
+            assert!(poll_once(&mut second).await.is_none());
+            let mut third = pin!(door.embed(texts(1)));
+            assert!(poll_once(&mut third).await.is_none(), "three fit");
+            assert_eq!(door.embed(texts(1)).await, refused);
+            drop(embedder);
+            assert!(matches!(second.await, Err(Error::Unavailable(_))));
+        });
+    }
+}
