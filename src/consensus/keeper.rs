@@ -11,6 +11,7 @@
 //!   entries was written again.
 
 mod control;
+mod removal;
 mod telling;
 
 use super::{
@@ -81,6 +82,9 @@ struct Lane {
     wanted: u64,
     /// A compaction is proposed and not committed.
     is_compacting: bool,
+    /// Nodes that want to know whether they are members.
+    doubts: VecDeque<removal::Doubting>,
+    last_doubt: u64,
 }
 
 /// What was proposed.
@@ -180,6 +184,8 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 moved: 0,
                 wanted: 0,
                 is_compacting: false,
+                doubts: VecDeque::new(),
+                last_doubt: 0,
             }
         };
         let lanes = (0..).zip(lanes.into_iter().zip(told)).map(lane).collect();
@@ -296,7 +302,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     /// Takes what other nodes sent.
     fn hear(&mut self) {
         let Self { links, raft, .. } = self;
-        let (mut connected, mut books, mut wants) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut connected, mut books, mut notices) = (Vec::new(), Vec::new(), Vec::new());
         links.receive(self.now, &mut |heard| match heard {
             Heard::Message(partition, message) => {
                 let from = message.from;
@@ -305,7 +311,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 }
             }
             Heard::Book(book) => books.push(book),
-            Heard::Wanted(wanted) => wants.push(wanted),
+            Heard::Notice(from, notice) => notices.push((from, notice)),
             Heard::Connected(node) => connected.push(node),
             Heard::Lost(node) => raft.unreachable(node),
         });
@@ -315,7 +321,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         for book in books {
             self.merge_book(&book);
         }
-        wants.into_iter().for_each(|wanted| self.want(wanted));
+        notices.into_iter().for_each(|(from, notice)| self.take_notice(from, notice));
     }
 
     /// Proposes what the shards sent.
@@ -363,6 +369,9 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         self.raft.take_ready(&mut outputs);
         for (partition, message) in outputs.messages.drain(..) {
             self.links.send(partition, &message);
+        }
+        for (partition, question) in outputs.questions.drain(..) {
+            self.ask_for_membership(partition, question);
         }
         // On its way while this node writes.
         self.links.flush(self.now);

@@ -2,6 +2,7 @@
 
 use super::{
     book::Book,
+    notice::Notice,
     peers::{self, Event, Message, NodeId, Shared, Sockets},
     raft::{
         self,
@@ -19,8 +20,8 @@ use std::{
 
 /// What is no message of a partition: a book.
 const BOOK: PartitionIndex = PartitionIndex::MAX;
-/// Nor is this: what a node wants to be compacted.
-const WANTED: PartitionIndex = PartitionIndex::MAX - 1;
+/// Nor is this: a notice.
+const NOTICE: PartitionIndex = PartitionIndex::MAX - 1;
 
 /// What is heard from other nodes.
 pub enum Heard {
@@ -28,36 +29,12 @@ pub enum Heard {
     Message(PartitionIndex, raft::Message),
     /// What a node knows of the nodes.
     Book(Book),
-    /// What a node wants to be compacted.
-    Wanted(Wanted),
+    /// What a node says of a partition beside its group's messages.
+    Notice(NodeId, Notice),
     /// Messages flow to and from a node.
     Connected(NodeId),
     /// They do not any more.
     Lost(NodeId),
-}
-
-/// A follower cannot free its oldest segments before a partition's log begins behind an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// The index of the entry.
-    pub index: u64,
-}
-
-impl Wanted {
-    const BYTES: usize = size_of::<PartitionIndex>() + size_of::<u64>();
-
-    fn to_bytes(self) -> Vec<u8> {
-        [&self.partition.to_le_bytes()[..], &self.index.to_le_bytes()].concat()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
-        let (partition, index) = bytes.split_first_chunk()?;
-        let index = u64::from_le_bytes(index.try_into().ok()?);
-        Some(Self { partition: PartitionIndex::from_le_bytes(*partition), index })
-    }
 }
 
 /// What a link counted.
@@ -84,8 +61,8 @@ pub trait Links {
     /// Sends what this node knows of the nodes.
     fn send_book(&mut self, to: NodeId, book: &Book);
 
-    /// Tells who leads a partition what this node wants of it.
-    fn send_wanted(&mut self, to: NodeId, wanted: Wanted);
+    /// Says something of a partition to a node.
+    fn send_notice(&mut self, to: NodeId, notice: Notice);
 
     /// Lets go of what was sent.
     fn flush(&mut self, now: Instant);
@@ -174,8 +151,8 @@ impl Links for PeerLinks {
         self.dispatch(to, Message::new(BOOK, book.to_text().into_bytes()));
     }
 
-    fn send_wanted(&mut self, to: NodeId, wanted: Wanted) {
-        self.dispatch(to, Message::new(WANTED, wanted.to_bytes()));
+    fn send_notice(&mut self, to: NodeId, notice: Notice) {
+        self.dispatch(to, Message::new(NOTICE, notice.to_bytes()));
     }
 
     fn flush(&mut self, now: Instant) {
@@ -231,8 +208,8 @@ fn read(from: NodeId, received: &peers::frame::Received<'_>) -> Option<Heard> {
         let text = std::str::from_utf8(received.head).ok()?;
         return Book::from_text(text).ok().map(Heard::Book);
     }
-    if received.partition == WANTED {
-        return Wanted::from_bytes(received.head).map(Heard::Wanted);
+    if received.partition == NOTICE {
+        return Notice::from_bytes(received.head).map(|notice| Heard::Notice(from, notice));
     }
     let head = Bytes::copy_from_slice(received.head);
     let parts = received.parts().map(Bytes::copy_from_slice);
@@ -240,18 +217,4 @@ fn read(from: NodeId, received: &peers::frame::Received<'_>) -> Option<Heard> {
     // A peer speaks for itself, and of the partition that its message names.
     let is_right = partition == received.partition && message.from == from;
     is_right.then_some(Heard::Message(partition, message))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_wanted_is_read_as_it_was_written_and_nothing_else_is() {
-        let wanted = Wanted { partition: 0x1234, index: 0x0102_0304_0506_0708 };
-        let bytes = wanted.to_bytes();
-        assert_eq!(Wanted::from_bytes(&bytes), Some(wanted));
-        assert_eq!(Wanted::from_bytes(&bytes[1..]), None);
-        assert_eq!(Wanted::from_bytes(&[bytes, vec![0]].concat()), None);
-    }
 }

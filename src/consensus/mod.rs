@@ -40,6 +40,7 @@ pub mod lane;
 pub mod links;
 pub mod log;
 pub mod news;
+pub mod notice;
 pub mod open;
 mod owner;
 pub mod peers;

@@ -27,7 +27,9 @@ use crate::{
 use std::collections::VecDeque;
 
 /// Bytes of a hard state.
-const HARD_STATE_BYTES: usize = 24;
+const HARD_STATE_BYTES: usize = 32;
+/// What it was before replicas could be told that they are no members.
+const OLD_HARD_STATE_BYTES: usize = 24;
 
 /// What a log says of its partitions, in the order in which it was committed.
 pub enum Replayed<'a> {
@@ -233,19 +235,21 @@ fn hand_on_records(
 /// A hard state as bytes.
 pub fn encode_hard_state(state: HardState) -> [u8; HARD_STATE_BYTES] {
     let mut bytes = [0; HARD_STATE_BYTES];
-    for (place, number) in bytes.chunks_exact_mut(8).zip([state.term, state.vote, state.commit]) {
+    let numbers = [state.term, state.vote, state.commit, state.votes_from];
+    for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
         place.copy_from_slice(&number.to_le_bytes());
     }
     bytes
 }
 
 fn decode_hard_state(bytes: &[u8]) -> Option<HardState> {
-    let bytes: &[u8; HARD_STATE_BYTES] = bytes.try_into().ok()?;
-    let number = |at: usize| {
-        let part = bytes[at..at + 8].try_into().expect("eight bytes");
-        u64::from_le_bytes(part)
-    };
-    Some(HardState { term: number(0), vote: number(8), commit: number(16) })
+    if ![OLD_HARD_STATE_BYTES, HARD_STATE_BYTES].contains(&bytes.len()) {
+        return None;
+    }
+    let (numbers, _) = bytes.as_chunks();
+    let number = |at: usize| numbers.get(at).copied().map_or(0, u64::from_le_bytes);
+    let (term, vote, commit) = (number(0), number(1), number(2));
+    Some(HardState { term, vote, commit, votes_from: number(3) })
 }
 
 /// A point as bytes.

@@ -65,6 +65,10 @@ impl Partition {
     fn look(&mut self, node: NodeId, index: u16, group: &Group, seen: &mut Seen) -> bool {
         let status = group.status();
         self.match_log(node, index, group, seen);
+        if status.last == 0 {
+            // It was taken out of the group, and begins again when it is a member again.
+            *seen = Seen { boots: seen.boots, ..Seen::default() };
+        }
         assert!(status.commit >= seen.commit, "node {node} forgets what is committed in {index}");
         for at in seen.commit + 1..=status.commit {
             let Some(term) = group.term_at(at) else { continue };

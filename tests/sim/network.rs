@@ -13,7 +13,8 @@ use coreflow::{
     consensus::{
         assemble::Helper,
         book::Book,
-        links::{Heard, LinkStatus, Links, Wanted},
+        links::{Heard, LinkStatus, Links},
+        notice::Notice,
         peers::NodeId,
         raft::{Message, message},
         simulated::SimulatedDisk,
@@ -48,7 +49,7 @@ const PAUSES_MAX: u32 = 3_000;
 enum Parcel {
     Message(Bytes),
     Book(String),
-    Wanted(Wanted),
+    Notice(Notice),
 }
 
 /// One direction between two nodes.
@@ -340,7 +341,10 @@ impl State {
         self.repeat_soon((from, to), &parcel);
         Some(match parcel {
             Parcel::Book(text) => Heard::Book(Book::from_text(&text).expect("a node wrote it")),
-            Parcel::Wanted(wanted) => Heard::Wanted(wanted),
+            Parcel::Notice(notice) => {
+                note!(self.trace, "{to} hears {from}: {notice:?}");
+                Heard::Notice(from, notice)
+            }
             Parcel::Message(bytes) => {
                 let (partition, message) = message::decode(&bytes).expect("a node wrote it");
                 note!(
@@ -410,8 +414,8 @@ impl Links for SimLinks {
         self.network.0.borrow_mut().send(self.me, to, Parcel::Book(book.to_text()));
     }
 
-    fn send_wanted(&mut self, to: NodeId, wanted: Wanted) {
-        self.network.0.borrow_mut().send(self.me, to, Parcel::Wanted(wanted));
+    fn send_notice(&mut self, to: NodeId, notice: Notice) {
+        self.network.0.borrow_mut().send(self.me, to, Parcel::Notice(notice));
     }
 
     fn flush(&mut self, _: Instant) {}

@@ -8,8 +8,9 @@ use super::{
         format::{BLOCK_HEAD_BYTES, segment_name},
         group::check_entry,
         lane::Told,
-        links::{Links, Wanted},
+        links::Links,
         news::Foreign,
+        notice::{Notice, Saying},
         place::Place,
         raft::{Event, Fetch, Kind, Role, Stored},
         record::Record,
@@ -77,9 +78,13 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 lane.begin_again(index);
             }
             Event::Membership(_) => self.meet_members(),
-            Event::Read { context } => lane.end.tell(Told::Read(context)),
+            Event::Read { context } => {
+                if !self.settle_doubt(partition, context) {
+                    self.lanes[usize::from(partition)].end.tell(Told::Read(context));
+                }
+            }
             // The shard follows now, or soon: it is told that.
-            Event::ReadLost { .. } => {}
+            Event::ReadLost { context } => drop(lane.take_doubt(context)),
         }
         Ok(())
     }
@@ -251,12 +256,12 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             return;
         };
         if let Some(index) = self.last_before(partition, target) {
-            self.links.send_wanted(leader, Wanted { partition, index });
+            self.links.send_notice(leader, Notice { partition, saying: Saying::Wanted { index } });
         }
     }
 
     /// A follower wants a partition to be compacted: its shard is asked to move what lives there.
-    pub(super) fn want(&mut self, Wanted { partition, index }: Wanted) {
+    pub(super) fn want(&mut self, partition: PartitionIndex, index: u64) {
         let Some(lane) = self.lanes.get_mut(usize::from(partition)).filter(|lane| lane.reign > 0)
         else {
             return;

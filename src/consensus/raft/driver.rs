@@ -235,6 +235,14 @@ impl Driver {
         }
     }
 
+    /// A leader's answer to a question of this replica: it is no member of the partition's group, whose
+    /// log is applied up to an index there.
+    pub fn disown(&mut self, partition: u16, question: u64, applied: u64) {
+        if let Some(group) = self.group_mut(partition) {
+            group.disown(question, applied);
+        }
+    }
+
     /// A peer cannot be reached, or messages to it were dropped.
     pub fn unreachable(&mut self, peer: u64) {
         self.groups.iter_mut().for_each(|group| group.unreachable(peer));

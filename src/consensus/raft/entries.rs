@@ -341,7 +341,7 @@ impl Entries {
 
 impl Storage for Entries {
     fn initial_state(&self) -> Result<RaftState> {
-        let HardState { term, vote, commit } = self.hard_state;
+        let HardState { term, vote, commit, .. } = self.hard_state;
         let mut hard_state = eraftpb::HardState::default();
         (hard_state.term, hard_state.vote, hard_state.commit) = (term, vote, commit);
         Ok(RaftState::new(hard_state, self.history[0].1.to_conf_state()))

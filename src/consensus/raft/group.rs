@@ -12,6 +12,7 @@ use super::{
     guard::{self, Dropped},
     outputs::{Event, Kind, Point, Role, Write},
     ready::Held,
+    removal::Doubt,
     restore::{Broken, Restore},
 };
 use crate::{
@@ -95,10 +96,10 @@ pub struct Group {
     pub(super) partition: u16,
     pub(super) me: u64,
     pub(super) raft: RawNode<Entries>,
-    limits: Limits,
-    seed: u64,
+    pub(super) limits: Limits,
+    pub(super) seed: u64,
     /// Elections that this replica began.
-    campaigns: u64,
+    pub(super) campaigns: u64,
     pub(super) role: Role,
     /// Proposals that raft was not given yet: they are the next message.
     pending: Vec<Entry>,
@@ -106,8 +107,9 @@ pub struct Group {
     /// Proposals whose fate was not told, in their order; the last ones are pending.
     pub(super) proposals: VecDeque<Proposal>,
     pub(super) proposal_bytes: usize,
-    /// Proposals that were taken here and refused by raft, to be told.
-    pub(super) refused: Vec<Event>,
+    /// What is told with the next round: proposals that were taken here and refused by raft, and what
+    /// it means to have been taken out of the group.
+    pub(super) to_tell: Vec<Event>,
     /// Reads that were asked for, by the number that raft knows them by; in its order.
     pub(super) reads: VecDeque<(u64, u64)>,
     last_read: u64,
@@ -126,6 +128,8 @@ pub struct Group {
     pub(super) heard: Vec<(u64, u64)>,
     /// Members are to leave, and those that remain are asked for a sign of life.
     pub(super) proof: Option<Proof>,
+    /// Whether it is a member still.
+    pub(super) doubt: Doubt,
     pub(super) now: u64,
 }
 
@@ -169,7 +173,7 @@ impl Group {
             pending_bytes: 0,
             proposals: VecDeque::new(),
             proposal_bytes: 0,
-            refused: Vec::new(),
+            to_tell: Vec::new(),
             reads: VecDeque::new(),
             last_read: 0,
             confirmed: VecDeque::new(),
@@ -180,6 +184,7 @@ impl Group {
             writes: Vec::new(),
             heard: Vec::new(),
             proof: None,
+            doubt: Doubt::default(),
             now: 0,
         })
     }
@@ -232,7 +237,7 @@ impl Group {
         }
         for Proposal { ticket, bytes, .. } in self.proposals.drain(from..) {
             self.proposal_bytes -= bytes;
-            self.refused.push(Event::Lost { ticket });
+            self.to_tell.push(Event::Lost { ticket });
         }
     }
 
@@ -266,9 +271,11 @@ impl Group {
         let raft = &self.raft.raft;
         guard::check(&message, self.me, raft.term, &raft.raft_log)?;
         let is_order = message.get_msg_type() == MessageType::MsgTimeoutNow;
-        if is_order && self.would_lead_unwritten() {
+        if is_order && self.would_lead_unwritten() || self.is_muted(&message) {
             return Ok(());
         }
+        self.hear_of_leader(&message);
+        let raft = &self.raft.raft;
         let mut message = message;
         if planted::has(Bug::IgnoredTerm) {
             message.term = message.term.max(raft.term);
@@ -318,11 +325,12 @@ impl Group {
     pub fn tick(&mut self, now: u64) {
         self.now = now;
         self.raft.mut_store().fetching.get_mut().now = now;
+        self.doubt();
         let raft = &mut self.raft.raft;
         let is_leader = raft.state == StateRole::Leader;
         // Who has not even heard of what is committed does not stand for election.
         let is_behind = raft.raft_log.has_next_entries_since(self.told);
-        if !is_leader && (is_behind || self.would_lead_unwritten()) {
+        if !is_leader && (is_behind || self.would_lead_unwritten() || self.is_mute()) {
             return;
         }
         let raft = &mut self.raft.raft;
@@ -339,7 +347,8 @@ impl Group {
     pub(super) fn hurry(&mut self) {
         let raft = &self.raft.raft;
         let is_alone = raft.prs().is_singleton() && raft.promotable();
-        if is_alone && raft.state == StateRole::Follower && self.held.is_empty() {
+        let may_stand = raft.state == StateRole::Follower && !self.is_mute();
+        if is_alone && may_stand && self.held.is_empty() {
             // It cannot fail: the only one who votes is this replica.
             let _ = self.raft.campaign();
         }
@@ -491,7 +500,7 @@ impl Group {
 }
 
 /// Spreads the bits of a number.
-fn mix(number: u64) -> u64 {
+pub(super) fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -23,7 +23,7 @@
 //! raft sees it; `restore.rs` builds it from what was read back; `group.rs` is one group,
 //! `ready.rs` its cycle of ready and persisted, `guard.rs` what it refuses of peers;
 //! `membership.rs` the rules of changes
-//! and `changes.rs` the changes; `driver.rs` all groups and their clock; `balance.rs`
+//! and `changes.rs` the changes; `removal.rs` how a replica finds out that it is no member; `driver.rs` all groups and their clock; `balance.rs`
 //! spreads leaders; `message.rs` and `wire.rs` are messages as bytes.
 
 pub mod balance;
@@ -37,6 +37,7 @@ pub mod membership;
 pub mod message;
 pub mod outputs;
 mod ready;
+pub mod removal;
 pub mod restore;
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,9 @@ pub struct HardState {
     pub vote: u64,
     /// Entries up to this index are committed.
     pub commit: u64,
+    /// It was taken out of the group when the log had come to this index, and neither votes nor
+    /// stands for election until it holds that; 0 when it never was.
+    pub votes_from: u64,
 }
 
 /// Where a log begins: the last entry that it does not hold any more.
@@ -171,6 +174,9 @@ pub struct Outputs {
     pub events: Vec<(u16, Event)>,
     /// Answered with [`super::Driver::fetched`].
     pub fetches: Vec<Fetch>,
+    /// Asked of all nodes: whether this replica is a member still. Whoever leads and has it for none
+    /// answers with the same number, and [`super::Driver::disown`] is told that.
+    pub questions: Vec<(u16, u64)>,
     /// The number of the batch of writes; every batch is told once, in order.
     pub batch: u64,
 }
@@ -182,6 +188,7 @@ impl Outputs {
             && self.writes.is_empty()
             && self.events.is_empty()
             && self.fetches.is_empty()
+            && self.questions.is_empty()
     }
 
     /// Makes it empty, and keeps its buffers.
@@ -190,5 +197,6 @@ impl Outputs {
         self.writes.clear();
         self.events.clear();
         self.fetches.clear();
+        self.questions.clear();
     }
 }

@@ -58,7 +58,8 @@ impl Group {
         self.flush();
         let partition = self.partition;
         outputs.writes.extend(self.writes.drain(..).map(|write| (partition, write)));
-        outputs.events.extend(self.refused.drain(..).map(|event| (partition, event)));
+        outputs.events.extend(self.to_tell.drain(..).map(|event| (partition, event)));
+        self.take_question(outputs);
         let mut waits = None;
         for _ in 0..ROUNDS_MAX {
             if !self.raft.has_ready() {
@@ -77,7 +78,8 @@ impl Group {
     pub fn has_ready(&self) -> bool {
         self.has_pending()
             || !self.writes.is_empty()
-            || !self.refused.is_empty()
+            || !self.to_tell.is_empty()
+            || self.doubt.is_due
             || self.raft.has_ready()
             || self
                 .raft
@@ -101,7 +103,9 @@ impl Group {
         self.raft.mut_store().append(&entries);
         outputs.writes.extend(entries.into_iter().map(|entry| (partition, write_of(entry))));
         if let Some(state) = ready.hs() {
-            let state = HardState { term: state.term, vote: state.vote, commit: state.commit };
+            let before = self.raft.store().hard_state();
+            let state =
+                HardState { term: state.term, vote: state.vote, commit: state.commit, ..before };
             self.raft.mut_store().set_hard_state(state);
         }
         let messages = ready.take_messages();

@@ -54,7 +54,7 @@ impl Restore {
     /// nobody holds, so that a node that joins later is told the membership with that point.
     pub fn with_voters(partition: u16, voters: &[u64]) -> Self {
         let members = Members::of_voters(voters);
-        let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+        let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
         Self::new(partition, Point { index: 1, term: 1, members }, hard_state)
     }
 
@@ -122,6 +122,11 @@ impl Restore {
     /// When entries between the point and the first one are missing.
     pub fn compacted(&mut self, point: Point) -> Result<(), Broken> {
         let first = self.entries.first();
+        if point.index == 0 && self.is_untouched {
+            // It was taken out of the group in segments that were freed.
+            self.begin_behind(point);
+            return Ok(());
+        }
         if point.index < first && !self.is_floating {
             // A log tells its point again before what it was told in first is freed.
             return Ok(());
@@ -145,7 +150,16 @@ impl Restore {
     /// The log was replaced by a point.
     pub fn installed(&mut self, point: Point) {
         (self.is_untouched, self.is_floating) = (false, false);
-        self.entries = Entries::new(point, self.entries.hard_state(), 0);
+        self.begin_behind(point);
+    }
+
+    fn begin_behind(&mut self, point: Point) {
+        let mut state = self.entries.hard_state();
+        if point.index == 0 {
+            // It was taken out of the group, and knows of nothing that is committed.
+            state.commit = 0;
+        }
+        self.entries = Entries::new(point, state, 0);
     }
 
     /// The entries above a point.

@@ -8,7 +8,8 @@ use crate::{
         cluster::{Cluster, Leaders},
         keeper::{Keeper, Parts},
         lane::{LaneLog, LaneSettings, Signals, lane},
-        links::{Heard, LinkStatus, Links, Wanted},
+        links::{Heard, LinkStatus, Links},
+        notice::Notice,
         peers::NodeId,
         raft::{self, Limits, Restore, Settings},
         writer::Job,
@@ -45,7 +46,7 @@ impl Links for Wire {
 
     fn send(&mut self, _: u16, _: &raft::Message) {}
     fn send_book(&mut self, _: NodeId, _: &Book) {}
-    fn send_wanted(&mut self, _: NodeId, _: Wanted) {}
+    fn send_notice(&mut self, _: NodeId, _: Notice) {}
     fn flush(&mut self, _: Instant) {}
     fn set_peer(&mut self, _: Instant, _: NodeId, _: SocketAddr) {}
     fn remove_peer(&mut self, _: NodeId) {}

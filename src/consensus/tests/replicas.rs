@@ -43,7 +43,7 @@ impl Replica {
     }
 
     fn commit(&mut self, term: u64, commit: u64) {
-        let body = encode_hard_state(HardState { term, vote: 1, commit });
+        let body = encode_hard_state(HardState { term, vote: 1, commit, ..HardState::default() });
         self.put(BlockKind::HardState, 0, 0, &body);
     }
 

@@ -124,7 +124,8 @@ impl Replica {
             }
             Event::Membership(members) => self.members = members.clone(),
             Event::Installed { index } => {
-                assert!(*index >= self.applied, "it goes back");
+                // It was taken out of the group, or was behind.
+                assert!(*index == 0 || *index >= self.applied, "it goes back");
                 self.applied = *index;
             }
             Event::Read { context } => self.reads.push(*context),

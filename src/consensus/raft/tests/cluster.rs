@@ -67,6 +67,8 @@ pub struct Cluster {
     pub trace: crc32fast::Hasher,
     pub messages: usize,
     pub dropped: usize,
+    /// Who asked whether it is a member of which partition, and with which number.
+    pub questions: Vec<(u64, u16, u64)>,
     steps: u64,
 }
 
@@ -110,6 +112,7 @@ impl Cluster {
             trace: crc32fast::Hasher::new(),
             messages: 0,
             dropped: 0,
+            questions: Vec::new(),
             steps: 0,
         };
         (1..=nodes).for_each(|id| cluster.start(id));
@@ -239,6 +242,8 @@ impl Cluster {
                 return;
             }
             self.trace.update(format!("{} {id} {outputs:?}", self.now_ms).as_bytes());
+            let asked = outputs.questions.drain(..);
+            self.questions.extend(asked.map(|(partition, question)| (id, partition, question)));
             self.check_appends(id, &outputs);
             self.send(&outputs);
             for (partition, event) in outputs.events.drain(..) {

@@ -13,7 +13,7 @@ fn entry(index: u64, term: u64, bytes: usize) -> Entry {
 
 fn log(voters: &[u64]) -> Entries {
     let point = Point { index: 1, term: 1, members: Members::of_voters(voters) };
-    Entries::new(point, HardState { term: 1, vote: 0, commit: 1 }, 1000)
+    Entries::new(point, HardState { term: 1, vote: 0, commit: 1, ..HardState::default() }, 1000)
 }
 
 fn stored() -> Stored {
@@ -58,7 +58,7 @@ fn a_log_is_built_again_as_it_was_written() {
     for (index, term) in [(2, 1), (3, 1), (4, 1), (3, 2), (4, 2)] {
         restore.entry(index, term, stored(), None).expect("it fits");
     }
-    restore.hard_state(HardState { term: 2, vote: 3, commit: 4 });
+    restore.hard_state(HardState { term: 2, vote: 3, commit: 4, ..HardState::default() });
     let (log, _) = restore.finish(0).expect("it is whole");
     assert_eq!((log.last(), log.term_at(2), log.term_at(4)), (4, Some(1), Some(2)));
     assert_eq!(log.stored(4), Some((Kind::Normal, stored())));
@@ -88,7 +88,7 @@ fn what_cannot_be_a_log_is_refused_with_the_reason() {
     assert_eq!(gap.entry(4, 1, stored(), None), Err(Broken::Gap { expected: 3, found: 4 }));
     assert_eq!(gap.entry(1, 1, stored(), None), Err(Broken::Compacted(1)));
     assert_eq!(gap.entry(3, 1, stored(), Some(&[0xff])), Err(Broken::Change(3)));
-    gap.hard_state(HardState { term: 1, vote: 0, commit: 9 });
+    gap.hard_state(HardState { term: 1, vote: 0, commit: 9, ..HardState::default() });
     assert_eq!(gap.finish(0).err(), Some(Broken::Short { commit: 9, last: 2 }));
     let mut floating = fresh();
     floating.entry(50, 1, stored(), None).expect("what was before may follow");

@@ -1,6 +1,7 @@
 //! Changes of the membership.
 
 use super::*;
+use raft::eraftpb::{Message, MessageType};
 
 fn grown(nodes: u64) -> Cluster {
     let faults = Faults { delay_ms: 2, write_ms: 1, ..Faults::default() };
@@ -154,4 +155,92 @@ fn changes_that_make_no_sense_are_refused_with_the_reason() {
     assert_eq!(ask(Change::AddLearners((10..30).collect())), Err(ChangeRefused::TooMany));
     assert_eq!(ask(Change::AddLearners(vec![9])), Ok(()));
     assert_eq!(ask(Change::AddLearners(vec![8])), Err(ChangeRefused::Pending));
+}
+
+/// A cluster whose node 3 was taken out while it was cut off, and what the leader has applied.
+fn left_behind() -> (Cluster, u64) {
+    let mut cluster = grown(4);
+    cluster.commit(0, 50, 100);
+    cluster.isolate(3);
+    change(&mut cluster, &Change::Remove(vec![3]));
+    cluster.until("two vote", |cluster| voters(cluster) == [1, 2]);
+    cluster.commit(0, 10, 100);
+    let leader = cluster.until_leader(0);
+    let applied = cluster.node(leader).replicas[0].applied;
+    (cluster, applied)
+}
+
+/// What a node asks, within a second or so.
+fn question(cluster: &mut Cluster, id: u64) -> u64 {
+    cluster.questions.clear();
+    cluster.until("it asks", |cluster| cluster.questions.iter().any(|(node, ..)| *node == id));
+    cluster.questions.iter().find(|(node, ..)| *node == id).expect("it was seen").2
+}
+
+#[test]
+fn who_was_taken_out_forgets_its_log_when_it_is_told_so_and_begins_again_as_a_member() {
+    let (mut cluster, applied) = left_behind();
+    let asked = question(&mut cluster, 3);
+    cluster.driver(3).disown(0, asked ^ 1, applied);
+    cluster.pump(3);
+    assert!(cluster.node(3).log(0).last() > 0, "another's answer tells it nothing");
+    cluster.driver(3).disown(0, asked, applied);
+    cluster.pump(3);
+    for round in 0..2 {
+        cluster.until("it is written", |cluster| !cluster.node(3).is_writing());
+        let log = cluster.node(3).log(0);
+        assert_eq!((log.last(), log.hard_state().votes_from), (0, applied), "{round}");
+        assert!(log.members().voters.is_empty());
+        cluster.crash(3);
+        cluster.start(3);
+    }
+    cluster.cut.clear();
+    change(&mut cluster, &Change::AddLearners(vec![3]));
+    cluster.until("it has a vote again", |cluster| voters(cluster) == [1, 2, 3]);
+    cluster.commit(0, 10, 100);
+    cluster.until("all agree", |cluster| cluster.is_settled(0));
+    // It counts: with another one it is the majority.
+    let leader = cluster.until_leader(0);
+    cluster.crash(leader);
+    cluster.commit(0, 10, 100);
+}
+
+#[test]
+fn who_forgot_its_log_has_no_vote_until_it_holds_it_again() {
+    let (mut cluster, applied) = left_behind();
+    let asked = question(&mut cluster, 3);
+    cluster.driver(3).disown(0, asked, applied);
+    cluster.pump(3);
+    let (term, from) = (cluster.node(3).log(0).hard_state().term, 1);
+    for kind in [MessageType::MsgRequestPreVote, MessageType::MsgRequestVote] {
+        let mut message = Message::default();
+        message.set_msg_type(kind);
+        (message.from, message.to, message.term) = (from, 3, term + 5);
+        (message.index, message.log_term) = (applied - 1, term);
+        cluster.driver(3).step(0, message).expect("it is no error");
+        let mut outputs = Outputs::default();
+        cluster.driver(3).take_ready(&mut outputs);
+        assert!(outputs.messages.is_empty() && outputs.writes.is_empty(), "{outputs:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_a_leader_was_heard_of_changes_nothing() {
+    let (mut cluster, applied) = left_behind();
+    let asked = question(&mut cluster, 3);
+    cluster.cut.clear();
+    change(&mut cluster, &Change::AddLearners(vec![3]));
+    cluster.until("it has a vote again", |cluster| voters(cluster) == [1, 2, 3]);
+    cluster.driver(3).disown(0, asked, applied);
+    cluster.pump(3);
+    assert!(cluster.node(3).log(0).last() >= applied);
+    cluster.until("all agree", |cluster| cluster.is_settled(0));
+}
+
+#[test]
+fn who_hears_a_leader_or_holds_nothing_asks_nothing() {
+    let mut cluster = grown(4);
+    cluster.commit(0, 5, 100);
+    cluster.run(3000);
+    assert!(cluster.questions.is_empty(), "{:?}", cluster.questions);
 }
