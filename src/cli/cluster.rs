@@ -124,14 +124,16 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
     }
     let seen = Seen::of(answer).ok_or_else(|| Trouble::Failed(Seen::STRANGE.into()))?;
     writeln!(out, "as node {} sees it:\n", seen.node)?;
-    let mut nodes = Table::new(&["NODE", "PEERS", "RPC", "CONNECTED", "LEADS"]);
+    let mut nodes = Table::new(&["NODE", "PEERS", "RPC", "MEMBER", "CONNECTED", "LEADS"]);
     for node in &seen.nodes {
         let text = |address: &Option<SocketAddr>| {
             address.map_or_else(|| "-".to_owned(), |address| address.to_string())
         };
-        let connected = if node.connected { "yes" } else { "no" };
+        let [member, connected] =
+            [node.member, node.connected].map(|is| if is { "yes" } else { "no" }.to_owned());
         let [peers, rpc] = [&node.peers, &node.rpc].map(text);
-        nodes.row([node.id.to_string(), peers, rpc, connected.into(), node.leads.to_string()]);
+        let leads = node.leads.to_string();
+        nodes.row([node.id.to_string(), peers, rpc, member, connected, leads]);
     }
     nodes.write(out)?;
     writeln!(out)?;

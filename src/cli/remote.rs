@@ -51,6 +51,10 @@ impl From<Refusal> for Trouble {
         let Refusal { code, message, .. } = refusal;
         match &*code {
             "invalid" | "too_large" => Self::Usage(message),
+            "unauthorized" => Self::Failed(format!(
+                "{message} ({code}); give this command the node's --config, or \
+                 --set server.token_file=FILE"
+            )),
             _ => Self::Failed(format!("{message} ({code})")),
         }
     }

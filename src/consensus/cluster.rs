@@ -79,6 +79,8 @@ pub struct NodeStatus {
     pub id: NodeId,
     /// Where it can be reached, when that is known.
     pub address: Option<Address>,
+    /// Whether it is a member of any partition, as far as this node knows.
+    pub is_member: bool,
     /// Whether messages flow; true for this node itself.
     pub is_connected: bool,
     /// Messages that were sent to it and that came from it.

@@ -182,7 +182,7 @@ impl Shared {
         let cluster = self.cluster.as_ref().filter(|_| self.partitions.clustered)?;
         let (leaders, status) = (&cluster.leaders, cluster.status());
         let all = || 0..leaders.partitions();
-        let links = status.nodes.iter().filter(|node| node.id != leaders.me());
+        let links = status.nodes.iter().filter(|node| node.is_member && node.id != leaders.me());
         let links = links.map(|node| LinkStats {
             node: node.id,
             connected: node.is_connected,

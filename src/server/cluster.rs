@@ -90,11 +90,27 @@ impl ClusterRequest {
             }
             Self::Leave(node) => change(gateway, Change::Remove(vec![node])).await,
             Self::Transfer { partition, node } => {
+                check_transfer(&*gateway.cluster_status()?, partition, node)?;
                 gateway.ask_cluster(Ask::Transfer { partition, to: node }).await?;
                 Ok(ClusterReply::Begun)
             }
         }
     }
+}
+
+fn check_transfer(status: &ClusterStatus, index: PartitionIndex, node: u64) -> Result<(), Error> {
+    let Some(partition) = status.partitions.iter().find(|it| it.partition == index) else {
+        let all = status.partitions.len();
+        return Err(Error::Invalid(format!(
+            "partition: there is no {index}: there are {all}, from 0"
+        )));
+    };
+    // Of a partition that it is no member of, this node does not know who has a vote.
+    let voters = &partition.members.voters;
+    if !voters.is_empty() && !voters.contains(&node) {
+        return Err(Error::Invalid(format!("node: {node} has no vote in partition {index}")));
+    }
+    Ok(())
 }
 
 async fn change<G: Gateway>(gateway: Rc<G>, change: Change) -> Result<ClusterReply, Error> {
@@ -152,12 +168,14 @@ fn write_status(out: &mut Vec<u8>, status: &ClusterStatus) {
     write::str(out, "nodes");
     write::array(out, status.nodes.len());
     for node in &status.nodes {
-        write::map(out, 8 + 2 * usize::from(node.address.is_some()));
+        write::map(out, 9 + 2 * usize::from(node.address.is_some()));
         number(out, "id", node.id);
         if let Some(Address { peers, rpc }) = node.address {
             text(out, "peers", &peers.to_string());
             text(out, "rpc", &rpc.to_string());
         }
+        write::str(out, "member");
+        write::bool(out, node.is_member);
         write::str(out, "connected");
         write::bool(out, node.is_connected);
         number(out, "leads", status.led_by(node.id) as u64);

@@ -83,6 +83,7 @@ fn status() -> ClusterStatus {
         rpc: ([127, 0, 0, 1], port + 1).into(),
     };
     let node = |id, address, is_connected| NodeStatus {
+        is_member: true,
         id,
         address,
         is_connected,

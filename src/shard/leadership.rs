@@ -76,6 +76,14 @@ impl Shard {
             Logged::Existing { id, submitter, place, .. } => {
                 self.refuse(submitter, id, place, &uncertain());
             }
+            // Nothing came of it, whatever becomes of the other task.
+            Logged::Conflict { id, submitter, place } => {
+                self.refuse(submitter, id, place, &Error::NotLeader(None));
+            }
+            Logged::ConflictInBatch { asker, correlation } => {
+                let error = Response::Failed(Error::NotLeader(None));
+                self.kernel.answer(asker, correlation, &error);
+            }
             Logged::Told { random, asker, place } => {
                 self.refuse(asker, id(random), place, &uncertain());
             }

@@ -29,6 +29,23 @@ pub(super) enum Logged {
         /// Whether the submitter wants to hear of its end.
         watched: bool,
     },
+    /// A submission's key stands for another task, which may not be committed yet: its submitter is
+    /// told when it is.
+    Conflict {
+        /// The name that the submission would have had.
+        id: TaskId,
+        /// Who submitted it.
+        submitter: Watcher,
+        /// Its place in the submitter's request.
+        place: u32,
+    },
+    /// The same of one in a batch that wanted room.
+    ConflictInBatch {
+        /// The core that asked.
+        asker: CoreIndex,
+        /// What its answer carries.
+        correlation: u64,
+    },
     /// A task has ended: whoever waits is told.
     Ended {
         /// The task.

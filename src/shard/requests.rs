@@ -3,6 +3,7 @@
 use super::{
     core::Shard,
     kernel::{Timer, watcher_of},
+    ledger::Logged,
     reads::{Question, Read},
     remote::Fetch,
     tasks::Watch,
@@ -65,6 +66,10 @@ impl Shard {
                 let partition = self.tasks.of(partition);
                 let reserved = partition.reserve(now_ms, count, priority, &keys);
                 partition.end_evicted();
+                if let Err(Error::Conflict(_)) = reserved {
+                    let then = Logged::ConflictInBatch { asker, correlation };
+                    return partition.ledger.after_all(then);
+                }
                 done(reserved)
             }
             Request::Release(partition, count) => {

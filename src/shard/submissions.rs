@@ -65,6 +65,10 @@ impl Shard {
                 let then = Logged::Existing { id, submitter, place, watched };
                 partition.ledger.after_all(then);
             }
+            Err(Error::Conflict(_)) => {
+                let id = TaskId { partition: index, random: submission.random };
+                partition.ledger.after_all(Logged::Conflict { id, submitter, place });
+            }
             Err(error) => {
                 let id = TaskId { partition: index, random: submission.random };
                 self.refuse(submitter, id, place, &error);

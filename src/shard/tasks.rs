@@ -10,7 +10,7 @@ use super::{
     kernel::{Timer, watcher_of},
     ledger::{Logged, Next},
     news::tell,
-    partition::Partition,
+    partition::{Partition, key_conflict},
     reads::{Question, Read},
     remote::Remote,
     types::Types,
@@ -302,6 +302,12 @@ impl Shard {
                     }
                     _ => {}
                 }
+            }
+            Logged::Conflict { id, submitter, place } => {
+                self.refuse(submitter, id, place, &key_conflict());
+            }
+            Logged::ConflictInBatch { asker, correlation } => {
+                self.kernel.answer(asker, correlation, &Response::Failed(key_conflict()));
             }
             Logged::Ended { key } => self.ended(partition, key),
             Logged::Told { random, asker, place } => {

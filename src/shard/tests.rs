@@ -2,8 +2,10 @@
 
 use super::{
     core::{Partitions, Shard, Start},
+    doors::Outcomes,
     partition::Beginning,
-    types::Types,
+    remote::Seat,
+    types::{TypeSpec, Types},
 };
 use crate::{
     config::Config,
@@ -16,7 +18,7 @@ use crate::{
     runtime::{doorbell::Doorbell, mesh::mesh},
     task::{Origin, TableLimits, TaskTable},
     wire::{
-        api::{Error, Priority, TaskStatus, TaskView},
+        api::{AgentKind, Error, Priority, TaskSpec, TaskStatus, TaskView},
         id::TaskId,
         letter::{Request, Response},
     },
@@ -64,7 +66,10 @@ impl Core {
         let (log, end) = lane(0, &settings, bell.clone());
         let origin = Origin { partition: 0, first_token: 1, durable: true, zero_unix_ms: UNIX_MS };
         let table = TaskTable::new(origin, TableLimits::from(&config.tasks));
-        let (cluster, _) = Cluster::new(Leaders::new(1, 1), bell);
+        let leaders = Leaders::new(1, 1);
+        // What doors go by; the shard goes by what it is told.
+        leaders.set(0, Some(1));
+        let (cluster, _) = Cluster::new(leaders, bell);
         let start = Start {
             at: Instant::now(),
             unix_ms: UNIX_MS,
@@ -75,7 +80,7 @@ impl Core {
             seed: 1,
         };
         let port = mesh(1, 8).expect("there are descriptors").remove(0);
-        let shard = Shard::new(port, Arc::new(Types::new(Vec::new())), &config, start);
+        let shard = Shard::new(port, Arc::new(Types::new(vec![nobody()])), &config, start);
         let mut core = Self { shard, end, signals, read: 0, moved_before: 0, offset: 0 };
         core.turn();
         core
@@ -143,6 +148,21 @@ impl Core {
 
     fn status(&mut self, random: u128) -> Asked {
         self.ask(&Request::Task(id(random), 0, 0))
+    }
+}
+
+/// A type whose agents are all elsewhere.
+fn nobody() -> TypeSpec {
+    TypeSpec {
+        name: "nobody".to_owned(),
+        kind: AgentKind::Remote,
+        max_tasks: 1,
+        min: 0,
+        max: 1,
+        warmup_delay_ms: 0,
+        idle_timeout_ms: 0,
+        hosts: vec![0],
+        factory: Arc::new(|| Box::new(Seat)),
     }
 }
 
@@ -233,6 +253,48 @@ fn a_question_waits_until_its_node_is_known_to_lead_and_is_refused_when_it_does_
     assert!(third.is_open());
     core.confirm();
     assert!(matches!(third.answer(), Some(Ok(Response::Task(_)))));
+}
+
+/// A task with a key.
+fn keyed(payload: u8) -> TaskSpec {
+    let (agent_type, key) = ("nobody".to_owned(), Some("key".to_owned()));
+    TaskSpec { agent_type, key, payload: vec![payload], ..TaskSpec::default() }
+}
+
+#[test]
+fn that_a_key_stands_for_another_task_is_said_when_that_task_is_committed() {
+    let mut core = Core::new(|_| {});
+    core.lead(1);
+    let submit = |core: &mut Core, payload| {
+        let (answer, answered) = channel();
+        core.shard.submit_each(&[keyed(payload)], answer).expect("there is room");
+        core.turn();
+        answered
+    };
+    let batch = |core: &mut Core| {
+        let keys = vec![("nobody\0key".to_owned(), 7)];
+        core.ask(&Request::Reserve(0, 1, Priority::Low, keys))
+    };
+    let outcome = |mut answered: Receiver<Outcomes>| -> Result<TaskId, Error> {
+        let outcomes = answered.try_recv().expect("it is answered some time");
+        outcomes.expect("it is answered").expect("each by itself").remove(0)
+    };
+    // The other task is lost with the reign: it never was one.
+    let (first, second, mut third) = (submit(&mut core, 1), submit(&mut core, 2), batch(&mut core));
+    assert!(third.is_open());
+    let lost = core.take().expect("it is to be committed");
+    core.tell(Told::Lost(lost));
+    core.tell(Told::Follow);
+    assert!(matches!(outcome(first), Err(Error::Uncertain(_))));
+    assert!(matches!(outcome(second), Err(Error::NotLeader(_))));
+    assert_eq!(third.error(), "not_leader");
+
+    core.lead(2);
+    let (first, second, mut third) = (submit(&mut core, 1), submit(&mut core, 2), batch(&mut core));
+    core.commit_all();
+    assert!(outcome(first).is_ok());
+    assert!(matches!(outcome(second), Err(Error::Conflict(_))));
+    assert_eq!(third.error(), "conflict");
 }
 
 #[test]

@@ -104,6 +104,36 @@ impl Aim {
         Progress { is_reached, text, ask }
     }
 
+    /// Why it can never be reached, when what nodes say tells that.
+    pub fn impossible(&self, seen: &[Seen]) -> Option<String> {
+        let led = led(seen);
+        let all = seen.iter().map(|seen| seen.partitions.len()).max().unwrap_or(0);
+        match *self {
+            Self::Member { .. } => None,
+            Self::Gone { node } => led
+                .values()
+                .any(|it| it.voters == [node])
+                .then(|| format!("node {node} is the only member that is left: stop it instead")),
+            Self::Leads { partition, .. } if all > 0 && usize::from(partition) >= all => {
+                Some(format!("there is no partition {partition}: there are {all}, from 0"))
+            }
+            Self::Leads { partition, node } => {
+                let is_voter = led.get(&partition)?.voters.contains(&node);
+                (!is_voter).then(|| format!("node {node} has no vote in partition {partition}"))
+            }
+        }
+    }
+
+    /// The node that is to be told where another one is, when that is news for those who answered.
+    pub fn untold(&self, seen: &[Seen]) -> Option<u64> {
+        let Self::Member { node: id, peers, rpc } = *self else { return None };
+        let is_elsewhere = |seen: &&Seen| {
+            let known = seen.nodes.iter().find(|node| node.id == id);
+            known.is_some_and(|it| (it.peers, it.rpc) != (Some(peers), Some(rpc)))
+        };
+        seen.iter().filter(|seen| seen.node != id).find(is_elsewhere).map(|seen| seen.node)
+    }
+
     /// What to do when it was not reached in time.
     pub fn hint(&self) -> String {
         match self {

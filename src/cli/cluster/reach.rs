@@ -11,7 +11,7 @@ use crate::{
     wire::secret::Secret,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -53,19 +53,32 @@ impl Nodes {
         answer
     }
 
-    /// What all nodes see that answer; others that they know are asked the next time.
-    fn look(&mut self) -> Vec<(SocketAddr, Seen)> {
-        let addresses: Vec<_> = self.known.keys().copied().collect();
-        let mut all = Vec::new();
-        for address in addresses {
-            if let Ok(Some(seen)) = self.call(address, "cluster.status", &Params::new(), Seen::of) {
-                for known in seen.nodes.iter().filter_map(|node| node.rpc) {
-                    self.known.entry(known).or_default();
+    /// What all nodes see that answer, those among them that others know of.
+    ///
+    /// # Errors
+    /// One of them wants another token.
+    fn look(&mut self) -> Result<Vec<(SocketAddr, Seen)>, Trouble> {
+        let mut all: Vec<(SocketAddr, Seen)> = Vec::new();
+        let mut asked = BTreeSet::new();
+        while let Some(address) = self.known.keys().copied().find(|it| !asked.contains(it)) {
+            asked.insert(address);
+            match self.call(address, "cluster.status", &Params::new(), Seen::of) {
+                Ok(Some(seen)) => {
+                    for known in seen.nodes.iter().filter_map(|node| node.rpc) {
+                        self.known.entry(known).or_default();
+                    }
+                    all.push((address, seen));
                 }
-                all.push((address, seen));
+                Err(ClientError::Refused(Refusal { code, message, .. }))
+                    if code == "unauthorized" =>
+                {
+                    return Err(Trouble::Failed(format!("{address}: {message} ({code})")));
+                }
+                // It is asked again in the next round.
+                Ok(None) | Err(_) => {}
             }
         }
-        all
+        Ok(all)
     }
 }
 
@@ -85,11 +98,20 @@ pub fn reach(
     let token = config.token().map_err(|error| Trouble::Usage(error.to_string()))?;
     let mut nodes = Nodes { token, known: BTreeMap::from([(first.address(), None)]) };
     let deadline = Instant::now() + limit;
-    let (mut told, mut not_now_since) = (String::new(), None);
+    let (mut told, mut not_now_since, mut has_told_place) = (String::new(), None, false);
     loop {
-        let seen = nodes.look();
+        let seen = nodes.look()?;
         let views: Vec<_> = seen.iter().map(|(_, seen)| seen.clone()).collect();
-        let progress = aim.progress(&views);
+        if let Some(why) = aim.impossible(&views) {
+            return Err(Trouble::Failed(why));
+        }
+        let mut progress = aim.progress(&views);
+        if let Some(node) = aim.untold(&views).filter(|_| !has_told_place) {
+            // Nodes whose configuration says otherwise keep to that, so once is enough.
+            has_told_place = true;
+            progress.ask.push(node);
+            progress.is_reached = false;
+        }
         if progress.text != told {
             tell(&progress.text);
             told.clone_from(&progress.text);

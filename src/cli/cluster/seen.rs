@@ -9,6 +9,8 @@ pub struct NodeSeen {
     pub id: u64,
     pub peers: Option<SocketAddr>,
     pub rpc: Option<SocketAddr>,
+    /// Whether it is a member of any partition.
+    pub member: bool,
     pub connected: bool,
     /// Partitions that it leads.
     pub leads: u64,
@@ -64,6 +66,7 @@ fn node(view: View<'_>) -> Option<NodeSeen> {
         id: view.get("id")?.uint()?,
         peers: address("peers"),
         rpc: address("rpc"),
+        member: view.get("member")?.bool()?,
         connected: view.get("connected")?.bool()?,
         leads: view.get("leads")?.uint()?,
     })

@@ -2,7 +2,7 @@
 
 use super::{
     aim::{Aim, Said},
-    seen::{PartitionSeen, Seen},
+    seen::{NodeSeen, PartitionSeen, Seen},
 };
 use std::net::SocketAddr;
 
@@ -78,6 +78,43 @@ fn a_transfer_asks_the_leader_of_its_partition_alone() {
     assert_eq!(progress.text, "node 2 leads partition 1");
     assert!(Aim::Leads { partition: 1, node: 2 }.progress(&nodes).is_reached);
     assert!(!Aim::Leads { partition: 7, node: 2 }.progress(&nodes).is_reached);
+}
+
+#[test]
+fn what_can_never_be_is_said_at_once() {
+    let both = [partition(0, 1, &[1, 2], &[3]), partition(1, 2, &[1, 2], &[3])];
+    let nodes = [seen(1, &both), seen(2, &both)];
+    let leads = |partition, node| Aim::Leads { partition, node }.impossible(&nodes);
+    assert_eq!(leads(1, 1), None);
+    assert_eq!(leads(1, 3).expect("a learner"), "node 3 has no vote in partition 1");
+    assert_eq!(leads(7, 1).expect("no such one"), "there is no partition 7: there are 2, from 0");
+    assert_eq!(Aim::Gone { node: 1 }.impossible(&nodes), None);
+    let alone = [seen(1, &[partition(0, 1, &[1], &[])])];
+    assert!(Aim::Gone { node: 1 }.impossible(&alone).is_some());
+    assert_eq!(Aim::Gone { node: 2 }.impossible(&alone), None);
+    assert_eq!(leads_nowhere(), None, "nobody answered yet");
+}
+
+fn leads_nowhere() -> Option<String> {
+    Aim::Leads { partition: 7, node: 1 }.impossible(&[])
+}
+
+#[test]
+fn nodes_are_told_of_another_address_of_a_member() {
+    let at = |rpc| NodeSeen {
+        id: 4,
+        peers: Some(HERE),
+        rpc: Some(rpc),
+        member: true,
+        connected: true,
+        leads: 0,
+    };
+    let there = SocketAddr::new(HERE.ip(), 8);
+    let view = |node, rpc| Seen { node, nodes: vec![at(rpc)], ..Seen::default() };
+    assert_eq!(JOIN.untold(&[view(1, HERE), view(2, HERE)]), None);
+    assert_eq!(JOIN.untold(&[view(1, HERE), view(2, there)]), Some(2));
+    assert_eq!(JOIN.untold(&[view(4, there)]), None, "it knows itself where it is");
+    assert_eq!(JOIN.untold(&[Seen { node: 1, ..Seen::default() }]), None, "joining tells it");
 }
 
 #[test]

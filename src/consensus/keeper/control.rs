@@ -144,7 +144,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                     self.members.insert(node);
                     self.meet(node);
                 }
-                (false, true) if hears_of_all => {
+                (false, _) if hears_of_all && node != me => {
                     self.members.remove(&node);
                     self.links.remove_peer(node);
                 }
@@ -166,6 +166,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             NodeStatus {
                 id,
                 address: Some(address),
+                is_member: self.members.contains(&id),
                 is_connected: id == me || link.is_connected,
                 messages: link.messages,
                 bytes: link.bytes,

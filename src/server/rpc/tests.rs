@@ -543,9 +543,8 @@ fn a_cluster_tells_how_it_does_and_is_changed() {
         let mut client = Client::connect(address).await;
         let members = r#""voters":[1,2],"learners":[3],"outgoing":[]"#;
         let figures = r#""messages_sent":3,"messages_received":4,"bytes_sent":5,"bytes_received":6,"messages_dropped":7"#;
-        let here =
-            r#"{"id":1,"peers":"127.0.0.1:7452","rpc":"127.0.0.1:7453","connected":true,"leads":1"#;
-        let there = r#"{"id":2,"connected":false,"leads":0"#;
+        let here = r#"{"id":1,"peers":"127.0.0.1:7452","rpc":"127.0.0.1:7453","member":true,"connected":true,"leads":1"#;
+        let there = r#"{"id":2,"member":true,"connected":false,"leads":0"#;
         let nodes = format!("[{here},{figures}}},{there},{figures}}}]");
         let state = r#""term":2,"first":1,"last":9,"committed":8"#;
         let partitions = format!(
