@@ -36,7 +36,7 @@ const SEEDS: u64 = 300;
 const STEPS_A_SEED: u64 = 4_000;
 /// Seeds that failed once, with disks that last: a node that was to join turned away who led the
 /// partition.
-const REGRESSIONS: [u64; 2] = [22_340, 23_543];
+const REGRESSIONS: [u64; 5] = [1_480, 7_670, 22_340, 23_543, 23_732];
 
 const HELP: &str = "\
 Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--sound] [--trace] [--twice]
