@@ -9,6 +9,7 @@ cluster_packages=(etcd-server)
 usage() {
     cat <<'HELP'
 Usage: scripts/peers.sh [--no-install] [--only-clusters] [--folder DIR] [--seconds N]
+       scripts/peers.sh --only-vectors [--no-install] [--vectors F.npy --queries F.npy --truth F.npy] …
 
 Puts, reserves and acknowledges tasks of 256 bytes, on one pipelined connection each way with a
 window of 1,000, and prints how many in a second: coreflow, Redis streams, beanstalkd and NATS
@@ -19,6 +20,10 @@ With --only-clusters it measures replicated logs instead: operations of 256 byte
 clusters of one, three and five nodes commit, 1,000 under way over two connections to each node:
 puts into etcd, and coreflow's own benchmark "consensus".
 
+With --only-vectors it measures searches of vectors instead: recall and searches a second on one core
+of hnswlib, faiss, usearch, ScaNN and coreflow, on the same vectors. The libraries are installed into a
+virtual environment under target/; what follows goes to scripts/vector_peers.py, which has a --help.
+
   --no-install   install nothing; servers that are missing are left out
   --folder DIR   where data goes: its disk is the one that is measured [default: target]
   --seconds N    how long a round takes [default: 3]
@@ -27,6 +32,12 @@ Without --no-install, missing servers are installed from the distribution (apt-g
 that a package starts by itself are left as they are and not used.
 HELP
 }
+
+if [ "${1:-}" = --only-vectors ]; then
+    shift
+    cargo build --release --locked --bin coreflow
+    exec python3 scripts/vector_peers.py "$@"
+fi
 
 install=true
 words=()

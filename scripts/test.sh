@@ -11,7 +11,7 @@ Runs every test and prints what passed, failed or was skipped, and why:
   rust      unit, property and integration tests, examples and documentation
   simulator a cluster's code under 300 seeds, and bugs planted in it that must be found
   loom      rings and parking under all interleavings (tests/loom)
-  memory    the rings under valgrind, where it is installed
+  memory    the rings, and kernels and rows of the vector index, under valgrind, where it is installed
   python    real clients against a real server (tests/python), in virtual environments
 
 Everything it builds or installs is under target/. Exit code 1 when something failed.
@@ -66,13 +66,16 @@ loom() {
         cargo test --release --locked)
 }
 
-# Two threads over real rings, with every access to memory checked.
+# Two threads over real rings, and the vector index with instructions that valgrind knows (AVX2), with
+# every access to memory checked.
 memory() {
     local binary
     binary=$(checked --lib --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
-        "$binary" runtime::ring runtime::mesh wire::batch shard::links --test-threads=1
+        "$binary" runtime::ring runtime::mesh wire::batch shard::links \
+        memory::index::tests::kernels graph::an_index_that_was_emptied image::only_rows_that \
+        --test-threads=1
 }
 
 # python TEST REQUIREMENTS: runs a script in the virtual environment of its requirements.
