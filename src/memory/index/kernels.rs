@@ -13,37 +13,40 @@ pub(super) const OFFSET: i32 = 128;
 /// A cache line of a code.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line(pub(super) [u8; 64]);
+pub struct Line(pub [u8; 64]);
 
 impl Line {
-    pub(super) const BYTES: usize = 64;
+    /// Its size.
+    pub const BYTES: usize = 64;
     pub(super) const ZERO: Line = Line([0; 64]);
 }
 
-type DotRows = fn(&[Line], &[&[Line]], &mut [i32]);
-type Dot = fn(&[f32], &[f32]) -> f32;
+/// Products of a query with each of some rows.
+pub type DotRows = fn(&[Line], &[&[Line]], &mut [i32]);
+/// One number of two vectors.
+pub type Dot = fn(&[f32], &[f32]) -> f32;
 
 /// The functions for this processor.
 #[derive(Clone, Copy)]
-pub(super) struct Kernels {
+pub struct Kernels {
     /// The name of the instructions behind `dot_rows`.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     /// The product of a query's signed bytes with the unsigned bytes of each row, which are as long.
-    pub(super) dot_rows: DotRows,
+    pub dot_rows: DotRows,
     /// The product of two float32 vectors of one length.
-    pub(super) dot: Dot,
+    pub dot: Dot,
     /// The squared distance of two float32 vectors of one length.
-    pub(super) squared_distance: Dot,
+    pub squared_distance: Dot,
 }
 
 impl Kernels {
     /// The widest that this processor has.
-    pub(super) fn detect() -> Self {
+    pub fn detect() -> Self {
         Self::available()[0]
     }
 
     /// All that this processor has, the widest first and the portable one last.
-    pub(super) fn available() -> Vec<Self> {
+    pub fn available() -> Vec<Self> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         all.extend(x86::available());
@@ -59,7 +62,7 @@ impl Kernels {
 
 /// Asks the processor for lines that will be needed soon; a hint, without effect on what is computed.
 #[inline(always)]
-pub(super) fn prefetch<T>(values: &[T]) {
+pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     x86::prefetch(values);
     #[cfg(not(target_arch = "x86_64"))]

@@ -37,7 +37,7 @@ mod error;
 mod graph;
 mod image;
 mod insert;
-mod kernels;
+pub mod kernels;
 mod marks;
 mod options;
 mod pool;
