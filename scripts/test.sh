@@ -46,8 +46,8 @@ skip() {
 }
 
 # One build for all tests: optimized as what is shipped, without the slow steps of that, and with the
-# bugs that the simulator plants; they are there only for threads that ask for one. What is shipped
-# has none of them: `python` drives that.
+# bugs that the simulator plants; they are there only for threads that ask for one. The program that
+# `python` drives has none of them, as what is shipped.
 checked() {
     cargo test --profile checked --features planted-bugs --locked "$@"
 }
@@ -99,7 +99,8 @@ else
     skip memory "valgrind is not installed (apt install valgrind)"
 fi
 if python3 -c 'import venv, ensurepip' 2>/dev/null; then
-    cargo build --release --locked
+    cargo build --profile checked --locked
+    export COREFLOW=$PWD/target/checked/coreflow
     for test in tests/python/test_*.py; do
         case $test in
             *modern*) requirements=tests/python/requirements-modern.txt ;;

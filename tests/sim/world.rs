@@ -312,7 +312,8 @@ impl World {
             }
             Err(down) => {
                 note!(self.trace, "{} is down: {down}", node.id);
-                let has_reason = node.is_rotten || node.disk.has_failed();
+                // One that is to end while it waits for a segment does not wait longer.
+                let has_reason = node.is_rotten || node.disk.has_failed() || node.is_leaving;
                 assert!(has_reason, "node {} ends though its disk is well: {down}", node.id);
                 crash(node, &self.network);
             }
