@@ -37,6 +37,9 @@ const STEPS_A_SEED: u64 = 4_000;
 /// Seeds that failed once, with disks that last: a node that was to join turned away who led the
 /// partition.
 const REGRESSIONS: [u64; 5] = [1_480, 7_670, 22_340, 23_543, 23_732];
+/// Seeds that failed with disks that fail: a node that was away turned away one that had joined and
+/// led meanwhile, and one that was taken out did not find out.
+const WORN_REGRESSIONS: [u64; 2] = [247, 8_264];
 
 const HELP: &str = "\
 Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--sound] [--trace] [--twice]
@@ -69,7 +72,7 @@ struct Arguments {
 
 fn arguments() -> Result<Option<Arguments>, String> {
     let regressions = REGRESSIONS.into_iter().map(|seed| (seed, true));
-    let seeds = (0..SEEDS).map(|seed| (seed, false));
+    let seeds = WORN_REGRESSIONS.into_iter().chain(0..SEEDS).map(|seed| (seed, false));
     let mut arguments = Arguments {
         seeds: regressions.chain(seeds).collect(),
         steps: STEPS_A_SEED,

@@ -128,7 +128,9 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     /// The members of a partition changed: a node that was one and is none any more has left. Only
     /// a member of all partitions hears of all members: one that is to join a partition must not
-    /// turn away who leads it, and of whom it knows from nothing else.
+    /// turn away who leads it, and of whom it knows from nothing else. And one that was away may know
+    /// a node from the book alone that has joined, and leads, meanwhile: it must not turn that away
+    /// for being no member of the log that it has.
     pub(super) fn meet_members(&mut self) {
         let groups = || {
             (0..self.lanes.len() as PartitionIndex)
@@ -144,7 +146,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                     self.members.insert(node);
                     self.meet(node);
                 }
-                (false, _) if hears_of_all && node != me => {
+                (false, true) if hears_of_all => {
                     self.members.remove(&node);
                     self.links.remove_peer(node);
                 }
