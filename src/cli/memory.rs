@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::{Params, View},
     memory::formats::NpyReader,
-    wire::msgpack::{Reader, write},
+    wire::msgpack::write,
 };
 use clap::{Args, Subcommand};
 use std::{io::Write, path::PathBuf, process::ExitCode};
@@ -210,12 +210,5 @@ fn bytes_of(vector: &[f32]) -> Vec<u8> {
 
 /// The numbers of a vector in an answer.
 fn numbers(vector: View<'_>) -> Vec<f32> {
-    use crate::wire::msgpack::Value;
-    let number = |value: View<'_>| match Reader::new(value.bytes()).head() {
-        Ok(Value::Float(number)) => number as f32,
-        Ok(Value::Uint(number)) => number as f32,
-        Ok(Value::Int(number)) => number as f32,
-        _ => f32::NAN,
-    };
-    vector.items().map(number).collect()
+    vector.items().map(|number| number.float().unwrap_or(f64::NAN) as f32).collect()
 }

@@ -233,9 +233,10 @@ impl Table {
     pub(super) fn add(&mut self, map: View<'_>, fields: &[&str]) {
         let text = |name: &&str| match map.get(name) {
             None => "-".to_owned(),
-            Some(value) => match value.str() {
-                Some(text) => one_line(text),
-                None => value.to_json().unwrap_or_default(),
+            Some(value) => match (value.str(), value.float().filter(|_| value.is_float())) {
+                (Some(text), _) => one_line(text),
+                (None, Some(number)) => format!("{number:.4}"),
+                (None, None) => value.to_json().unwrap_or_default(),
             },
         };
         self.rows.push(fields.iter().map(text).collect());

@@ -47,6 +47,21 @@ impl<'a> View<'a> {
         Reader::new(self.0).uint().ok()
     }
 
+    /// Any number, as the nearest that 64 bits hold.
+    pub fn float(self) -> Option<f64> {
+        match Reader::new(self.0).head() {
+            Ok(Value::Float(number)) => Some(number),
+            Ok(Value::Uint(number)) => Some(number as f64),
+            Ok(Value::Int(number)) => Some(number as f64),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a number with a fraction.
+    pub fn is_float(self) -> bool {
+        matches!(Reader::new(self.0).head(), Ok(Value::Float(_)))
+    }
+
     /// True or false.
     pub fn bool(self) -> Option<bool> {
         match Reader::new(self.0).head() {
@@ -149,6 +164,7 @@ mod tests {
         for bytes in [&[][..], &[0x81], &[0x92, 1], &[0xdf, 0xff, 0xff, 0xff, 0xff], &[0xc1]] {
             let view = View::new(bytes);
             assert_eq!((view.get("x"), view.str(), view.uint()), (None, None, None));
+            assert!(view.float().is_none() && !view.is_float());
             assert!(view.items().count() <= 1);
             assert!(view.to_json().is_err());
         }

@@ -596,16 +596,18 @@ fn puts_that_follow_each_other_are_stored_at_once_and_answered_by_themselves() {
         let mut puts = Vec::new();
         for (msgid, params) in [
             (1, r#"{"key":"a","vector":[1,0]}"#),
-            (2, r#"{"key":"full","text":"left"}"#),
+            (2, r#"{"key":"full","vector":[1,0]}"#),
             (3, r#"{"key":"b","vector":[1,0,0]}"#),
-            (4, r#"{"key":"a","text":"right"}"#),
+            (4, r#"{"key":"a","vector":[0,1]}"#),
+            (6, r#"{"key":"t","text":"left"}"#),
+            (7, r#"{"key":"u","text":"up"}"#),
         ] {
             puts.extend(request(msgid, "memory.put", params));
         }
         puts.extend(request(5, "memory.search", r#"{"vector":[0,1],"k":9}"#));
         client.send(&puts).await;
         let mut answers = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..7 {
             answers.push(client.answer().await.unwrap());
         }
         answers.sort();
@@ -614,6 +616,8 @@ fn puts_that_follow_each_other_are_stored_at_once_and_answered_by_themselves() {
         assert!(answers[2].contains("vector has 3 numbers"), "{}", answers[2]);
         assert_eq!(answers[3], r#"[1,4,null,{"key":"a","replaced":true}]"#);
         assert!(answers[4].contains(r#""hits":[{"key":"a""#), "{}", answers[4]);
-        assert_eq!(node.puts.get(), 1);
+        assert_eq!(answers[5], r#"[1,6,null,{"key":"t","replaced":false}]"#);
+        assert!(answers[6].contains("neither left nor right"), "{}", answers[6]);
+        assert_eq!(node.puts.get(), 2, "those with a vector, and those with a text");
     });
 }

@@ -134,7 +134,10 @@ impl Groups {
                 }
             }
             Request::Memory(MemoryRequest::Put(item)) => {
-                if self.puts.items.is_empty() {
+                // What has its vector does not wait for the embedder with what has none.
+                let is_like =
+                    |first: &MemoryItem| first.vector.is_empty() == item.vector.is_empty();
+                if !self.puts.items.first().is_some_and(is_like) {
                     self.take().map(&mut begin);
                 }
                 self.puts.add(msgid, item, bytes);
