@@ -1,6 +1,8 @@
 //! Starts a node.
 
-use super::{Node, Shared, embed::Embedder, forward, local::LocalGateway, recover, seat::seat};
+use super::{
+    Node, Shared, embed::Embedder, forward, local::LocalGateway, memory, recover, seat::seat,
+};
 use crate::{
     config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
     consensus::open::OpenError,
@@ -15,6 +17,7 @@ use crate::{
         builtin,
         core::{Shard, Start},
         exec::{Exec, embedder::Embedder as Child},
+        memory::Memory,
         partition::Beginning,
         remote::Seat,
         run::Core,
@@ -60,6 +63,9 @@ pub enum StartError {
     /// The log could not be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// Pattern memory could not be opened.
+    #[error(transparent)]
+    Memory(#[from] crate::memory::store::OpenError),
     /// The system gave no more descriptors for the mesh.
     #[error("the mesh between the cores: {0}")]
     Mesh(io::Error),
@@ -73,7 +79,7 @@ impl From<StartError> for io::Error {
                 io::ErrorKind::InvalidInput
             }
             StartError::Core { error, .. } | StartError::Mesh(error) => error.kind(),
-            StartError::Log(_) => io::ErrorKind::Other,
+            StartError::Log(_) | StartError::Memory(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }
@@ -175,22 +181,32 @@ impl NodeBuilder {
         let (workers, cluster) = (&topology.workers, recovered.cluster);
         let (embedder, mut child) = Embedder::new(&self.config);
         let forward = forward.transpose()?;
-        let shared = Shared::new(at, workers, partitions, cluster, forward, embedder);
+        let memory::Opened { facts, memories, ending, back } =
+            memory::open(&self.config, self.durable, &topology, &bells)?;
+        let shared = Shared::new(at, workers, partitions, cluster, forward, embedder, facts);
         let shared = Arc::new(shared);
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
-        let mut node = Node { shared, topology, jobs, threads: Vec::new(), log, handles: 0.into() };
-        for (port, tables) in ports.into_iter().zip(tables) {
+        let mut node = Node {
+            shared,
+            topology,
+            jobs,
+            threads: Vec::new(),
+            log,
+            memory: ending,
+            handles: 0.into(),
+        };
+        for ((port, tables), memory) in ports.into_iter().zip(tables).zip(memories) {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
             let cluster = node.shared.cluster.clone();
             let seed = fastrand::u64(..);
             let start = Start { at, unix_ms, partitions, cluster, tables, reader, seed };
-            let embedder = child.take();
+            let keeps = Keeps { embedder: child.take(), memory, back: back.clone() };
             let launched =
-                self.start_core(&node, port, types.clone(), start, recovered.is_alone, embedder);
+                self.start_core(&node, port, types.clone(), start, recovered.is_alone, keeps);
             match launched {
                 Ok(thread) => node.threads.push(thread),
                 Err(error) => {
@@ -211,7 +227,7 @@ impl NodeBuilder {
         types: Arc<Types>,
         start: Start,
         is_alone: bool,
-        embedder: Option<Child>,
+        keeps: Keeps,
     ) -> io::Result<CoreThread<()>> {
         let (config, index) = (self.config.clone(), port.index);
         let settings = Settings {
@@ -236,6 +252,8 @@ impl NodeBuilder {
                 return;
             }
             shard.start_pools();
+            let Keeps { embedder, memory, back } = keeps;
+            shard.keep_memory(memory);
             let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
             let gateway = LocalGateway::new(core.clone(), shared);
             let opened = on_core.iter().try_for_each(|open| open(gateway.clone()));
@@ -247,7 +265,12 @@ impl NodeBuilder {
                     let (ended, stay) = core.until_end();
                     executor::spawn(embedder.run(ended, stay));
                 }
-                core.run(&config.runtime).await;
+                core.clone().run(&config.runtime).await;
+            }
+            // Whoever stops the node waits for it; nobody does when the start failed.
+            let memory = core.with_shard(Shard::take_memory);
+            if let Some(memory) = memory {
+                let _ = back.send(memory);
             }
         })?;
         match is_ready.recv() {
@@ -346,6 +369,16 @@ impl NodeBuilder {
             factory,
         })
     }
+}
+
+/// What a core has beside its shard's tasks and agents.
+struct Keeps {
+    /// The child that makes vectors of texts, on one core.
+    embedder: Option<Child>,
+    /// Its part of pattern memory.
+    memory: Memory,
+    /// Where that goes when the core ends.
+    back: mpsc::Sender<Box<Memory>>,
 }
 
 /// How long a core waits at its start until the log says that it can be written.

@@ -19,7 +19,7 @@ use crate::{
         },
         id::{AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Request, Response},
-        memory::Metric,
+        memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
     },
 };
 use futures_channel::oneshot::{self, Receiver, Sender};
@@ -421,6 +421,44 @@ impl Gateway for LocalGateway {
 
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {
         self.shared.ask_cluster(ask).await
+    }
+
+    async fn memory_put(
+        self: Rc<Self>,
+        items: Vec<MemoryItem>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        self.check_accepting()?;
+        self.put_items(items).await
+    }
+
+    async fn memory_get(
+        self: Rc<Self>,
+        namespace: String,
+        key: String,
+    ) -> Result<MemoryItem, Error> {
+        self.get_item(namespace, key).await
+    }
+
+    async fn memory_delete(self: Rc<Self>, namespace: String, key: String) -> Result<bool, Error> {
+        self.check_accepting()?;
+        self.delete_item(namespace, key).await
+    }
+
+    async fn memory_search(self: Rc<Self>, query: MemoryQuery) -> Result<Vec<MemoryHit>, Error> {
+        self.search_items(query).await
+    }
+
+    async fn memory_list(
+        self: Rc<Self>,
+        namespace: Option<String>,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<MemoryPage, Error> {
+        self.list_items(namespace, cursor, max).await
+    }
+
+    async fn memory_stats(self: Rc<Self>, sample: u32) -> Result<MemoryStats, Error> {
+        self.describe_memory(sample).await
     }
 
     async fn memory_embed(

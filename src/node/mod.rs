@@ -16,6 +16,7 @@ pub mod gateway;
 mod hand_over;
 mod handle;
 pub mod local;
+mod memory;
 mod recover;
 mod seat;
 
@@ -67,6 +68,8 @@ pub struct Shared {
     /// What makes vectors of texts.
     embedder: embed::Embedder,
     counts: Counts,
+    /// What holds for all of pattern memory.
+    memory: memory::Facts,
 }
 
 /// What this node did for tasks that others lead.
@@ -86,6 +89,7 @@ impl Shared {
         cluster: Option<Arc<Cluster>>,
         forward: Option<forward::Settings>,
         embedder: embed::Embedder,
+        memory: memory::Facts,
     ) -> Self {
         let stats = workers
             .iter()
@@ -100,6 +104,7 @@ impl Shared {
             forward,
             embedder,
             counts: Counts::default(),
+            memory,
         }
     }
 
@@ -211,6 +216,8 @@ pub struct Node {
     threads: Vec<CoreThread<()>>,
     /// What writes the log, when tasks are kept on disk.
     log: Option<LogThread>,
+    /// What is left of pattern memory when the cores have ended.
+    memory: memory::Ending,
     /// Handles that were given out.
     handles: AtomicUsize,
 }
@@ -295,6 +302,9 @@ impl Node {
         let mut ended = Ok(());
         for thread in self.threads {
             ended = thread.join().and(ended);
+        }
+        if let Err(error) = self.memory.close() {
+            tracing::error!(%error, "pattern memory was not closed well; the next start repairs it");
         }
         if let Some(log) = self.log {
             log.stop();

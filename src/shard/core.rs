@@ -7,6 +7,7 @@ use super::{
     handle::{Ask, Inbox},
     kernel::{Command, Kernel, Timer},
     links::Links,
+    memory::Memory,
     partition::{Beginning, Partition},
     pools::Pools,
     tasks::Tasks,
@@ -60,6 +61,8 @@ pub struct Shard {
     pub(super) agents: Agents,
     pub(super) tasks: Tasks,
     pub(super) pools: Pools,
+    /// The partitions of pattern memory that this core keeps.
+    pub(super) memory: Option<Box<Memory>>,
     /// Messages that wait for an agent before its senders are refused.
     pub(super) mailbox_messages: usize,
     /// The agent whose method runs now: whom a panic belongs to.
@@ -95,6 +98,7 @@ impl Shard {
             agents: Agents::new(index, config.agents.max_per_core),
             tasks,
             pools,
+            memory: None,
             mailbox_messages: config.agents.mailbox_messages,
             current: None,
             started: start.at,
@@ -157,6 +161,7 @@ impl Shard {
         worked |= self.run_turns();
         worked |= self.run_timers();
         worked |= self.run_tasks();
+        worked |= self.run_memory();
         if worked {
             self.kernel.links.load = self.tasks.load();
             self.kernel.loads[self.kernel.index as usize] = self.kernel.links.load;
@@ -176,6 +181,7 @@ impl Shard {
             || !self.kernel.turns.is_empty()
             || !self.kernel.inbox.is_empty()
             || self.tasks.partitions.iter().any(|partition| partition.ledger.has_news())
+            || self.memory.as_ref().is_some_and(|memory| memory.has_work())
     }
 
     /// When the next timer may be due, milliseconds since the node started.
@@ -189,6 +195,7 @@ impl Shard {
     pub fn has_departures(&self) -> bool {
         self.kernel.links.has_departures()
             || self.tasks.partitions.iter().any(|partition| partition.ledger.has_departures())
+            || self.memory.as_ref().is_some_and(|memory| memory.has_departures())
     }
 
     fn take_asks(&mut self) -> Result<bool, TaskUnreadable> {

@@ -29,6 +29,7 @@ mod kernel;
 mod leadership;
 mod ledger;
 mod links;
+pub mod memory;
 mod news;
 pub mod partition;
 mod placing;

@@ -76,6 +76,14 @@ impl Shard {
                 self.tasks.of(partition).table.release(count as usize);
                 Response::Done
             }
+            request @ (Request::MemoryPut(..)
+            | Request::MemoryGet(..)
+            | Request::MemoryDelete(..)
+            | Request::MemorySearch(..)
+            | Request::MemoryList(..)
+            | Request::MemoryStats(..)) => {
+                return self.ask_memory(asker, correlation, request);
+            }
         };
         self.kernel.answer(asker, correlation, &response);
     }

@@ -3,6 +3,7 @@
 use super::{
     api::{AgentView, Error, Leased, Priority, TaskFilter, TaskStatus, TaskView, Worker},
     id::{AgentId, TaskId},
+    memory::{MemoryHit, MemoryItem, MemoryQuery, PartitionReport},
 };
 use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
 
@@ -42,6 +43,18 @@ pub enum Request {
     Reserve(u16, u32, Priority, Vec<(String, u64)>),
     /// Gives room that was kept back.
     Release(u16, u32),
+    /// Remembers items in a partition of the memory; answered when all are durable.
+    MemoryPut(u16, Vec<MemoryItem>),
+    /// An item of a partition, by namespace and key.
+    MemoryGet(u16, String, String),
+    /// Forgets an item of a partition, by namespace and key.
+    MemoryDelete(u16, String, String),
+    /// The items of a partition nearest to a vector.
+    MemorySearch(u16, MemoryQuery),
+    /// A part of a partition's items: of which namespace, from where, and how many at most.
+    MemoryList(u16, Option<String>, u32, u32),
+    /// How a partition does, with so many searches on a sample.
+    MemoryStats(u16, u32),
 }
 
 /// What a core answers.
@@ -61,6 +74,18 @@ pub enum Response {
     Agents(Vec<AgentView>),
     /// To [`Request::Spawn`].
     Spawned(AgentId),
+    /// To [`Request::MemoryPut`]: of each item, whether it replaced another.
+    MemoryPut(Vec<Result<bool, Error>>),
+    /// To [`Request::MemoryGet`].
+    MemoryItem(MemoryItem),
+    /// To [`Request::MemoryDelete`]: false when there was none.
+    MemoryDeleted(bool),
+    /// To [`Request::MemorySearch`].
+    MemoryHits(Vec<MemoryHit>),
+    /// To [`Request::MemoryList`]: with where the next part begins.
+    MemoryItems(Vec<MemoryItem>, Option<u32>),
+    /// To [`Request::MemoryStats`].
+    MemoryReport(PartitionReport),
     /// To questions whose answer is that it was done.
     Done,
     /// To any of them.

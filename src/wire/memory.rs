@@ -166,6 +166,21 @@ pub struct MemoryPage {
     pub cursor: Option<String>,
 }
 
+/// What one partition tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
+pub struct PartitionReport {
+    /// Its sizes.
+    pub partition: MemoryPartition,
+    /// Its namespaces, each with its items.
+    pub namespaces: Vec<(String, u64)>,
+    /// Searches on a sample: how many, true neighbours that they found, and true neighbours.
+    pub sample: (u32, u64, u64),
+    /// The first damaged records that were met.
+    pub damaged: Vec<String>,
+    /// All of them.
+    pub damaged_count: u64,
+}
+
 /// What a node answers that keeps no memory.
 pub fn not_configured() -> Error {
     Error::Unavailable("this node keeps no pattern memory: it has no [memory] configured".into())

@@ -240,6 +240,17 @@ impl RecordLog {
         (sum(|segment| segment.records), sum(|segment| segment.live))
     }
 
+    /// The bytes of all segments.
+    pub fn regions(&self) -> impl Iterator<Item = Arc<Region>> {
+        self.segments.iter().map(|segment| segment.region.clone())
+    }
+
+    /// Whether records or jobs wait to be given away.
+    pub fn is_filling(&self) -> bool {
+        let can_write = !self.open.is_empty() && self.under_way.len() < WRITES_MAX;
+        can_write || !self.jobs.is_empty()
+    }
+
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
         (self.segments.len() * self.settings.segment_bytes) as u64

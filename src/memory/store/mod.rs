@@ -9,7 +9,7 @@
 //! | `job` | what a partition asks of those who may wait for the disk |
 //! | `scan`, `recover` | what files have after a start |
 //! | `table` | rows, names and namespaces |
-//! | `partition` | changes, and items by name |
+//! | `partition`, `read` | changes, and items by name |
 //! | `search`, `filter` | items by nearness |
 //! | `recall` | how much searches find |
 //! | `compact` | freeing the oldest segment |
@@ -28,6 +28,7 @@ mod job;
 mod log;
 mod open;
 mod partition;
+mod read;
 mod recall;
 mod record;
 mod recover;
@@ -44,6 +45,7 @@ pub use job::{Done, Job, Load, Make, Piece, Save, Write};
 pub use log::{Damage, RecordLog};
 pub use open::{OpenError, Store, StoreSettings, partition_of};
 pub use partition::{Damages, Outcome, Partition, Step, check_names, item_of};
+pub use read::Listed;
 pub use recall::{Recall, Tally};
 pub use recover::RecoverError;
 pub use region::Region;

@@ -163,7 +163,10 @@ impl StoreSettings {
             let folder = self.folder.clone().unwrap_or_default();
             OpenError::Io { folder, source }
         })?;
+        // The first change finds a file that is there.
         partition.log.ask_spare_ahead();
+        let io = |source| OpenError::Io { folder: self.folder.clone().unwrap_or_default(), source };
+        partition.settle().map_err(io)?;
         Ok(partition)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     table::{NAMESPACES_MAX, Place, Row, Table},
 };
 use crate::{
-    memory::index::{Index, IndexOptions},
+    memory::index::{Index, IndexOptions, Insertion, Invalid, STEP_DISTANCES},
     wire::{
         api::Error,
         memory::{
@@ -51,6 +51,13 @@ struct Pending {
     token: Option<u64>,
 }
 
+/// A vector on its way into the index.
+struct Coming {
+    insertion: Insertion,
+    /// The row of the item that it replaces.
+    former: Option<Row>,
+}
+
 /// How far a step came.
 #[derive(Debug)]
 pub enum Step<T> {
@@ -79,6 +86,8 @@ pub struct Partition {
     pub(super) log: RecordLog,
     pub(super) metric: Metric,
     pending: VecDeque<Pending>,
+    /// The oldest of them, while it is on its way into the index.
+    coming: Option<Coming>,
     pending_bytes: usize,
     /// Puts among them.
     pending_puts: usize,
@@ -140,6 +149,7 @@ impl Partition {
             log,
             metric,
             pending: VecDeque::new(),
+            coming: None,
             pending_bytes: 0,
             pending_puts: 0,
             items_max,
@@ -331,7 +341,7 @@ impl Partition {
             || self.pending.front().is_some_and(|pending| pending.sequence <= synced)
     }
 
-    /// Applies the oldest change that is on the disk; false when there is none.
+    /// Goes on with the oldest change that is on the disk; false when there is none.
     pub fn apply(&mut self) -> Step<bool> {
         let synced = self.log.synced();
         let Some(&pending) = self.pending.front().filter(|first| first.sequence <= synced) else {
@@ -339,7 +349,8 @@ impl Partition {
         };
         let outcome = match self.apply_record(pending.place, pending.kind, pending.hash) {
             Step::Wait(pieces) => return Step::Wait(pieces),
-            Step::Done(outcome) => outcome,
+            Step::Done(None) => return Step::Done(true),
+            Step::Done(Some(outcome)) => outcome,
         };
         self.pending.pop_front();
         self.forget_pending(&pending);
@@ -350,61 +361,83 @@ impl Partition {
         Step::Done(true)
     }
 
-    /// Does what a record says: whether there was an item of that name before.
+    /// Goes on with what a record says; at the end, whether there was an item of that name before.
+    /// It is called for one record until that end.
     pub(super) fn apply_record(
         &mut self,
         place: Place,
         kind: Kind,
         hash: u64,
-    ) -> Step<Result<bool, Error>> {
+    ) -> Step<Option<Result<bool, Error>>> {
+        if let Some(coming) = self.coming.take() {
+            return Step::Done(self.go_on_inserting(coming, place, hash));
+        }
         if kind == Kind::Seal {
-            return Step::Done(Ok(false));
+            return Step::Done(Some(Ok(false)));
         }
         let record = match self.log.read(place) {
             Ok(record) => record,
-            Err(damage) => return Step::Done(Err(self.lose(hash, damage))),
+            Err(damage) => return Step::Done(Some(Err(self.lose(hash, damage)))),
         };
         if let Some(from) = record.head.moved_from {
             let rows = self.table.with_hash(hash as u32);
             let moved = rows.filter(|row| self.place_of(*row) == Some(from)).last();
             if let Some(row) = moved {
                 self.move_row(row, place);
-                return Step::Done(Ok(true));
+                return Step::Done(Some(Ok(true)));
             }
         }
         let former = match self.find(record.namespace(), record.key()) {
             Step::Wait(pieces) => return Step::Wait(pieces),
             Step::Done(former) => former,
         };
-        if kind == Kind::Put
-            && let Err(error) = self.insert(place, hash)
-        {
-            return Step::Done(Err(error));
+        if kind != Kind::Put {
+            return Step::Done(Some(Ok(self.leave(former, hash))));
         }
+        let vector = self.log.vector(place, &record.head);
+        match self.index.begin_insert(vector) {
+            Ok(insertion) => {
+                let coming = Coming { insertion, former };
+                Step::Done(self.go_on_inserting(coming, place, hash))
+            }
+            Err(error) => Step::Done(Some(Err(not_taken(&error)))),
+        }
+    }
+
+    fn go_on_inserting(
+        &mut self,
+        mut coming: Coming,
+        place: Place,
+        hash: u64,
+    ) -> Option<Result<bool, Error>> {
+        let Some(inserted) = coming.insertion.step(&mut self.index, STEP_DISTANCES) else {
+            self.coming = Some(coming);
+            return None;
+        };
+        let arrived = inserted.map_err(|error| not_taken(&error)).and_then(|row| {
+            let record = self.log.read(place).map_err(|damage| damaged(&damage));
+            let number = record.map(|record| self.table.namespaces.enter(record.namespace()));
+            let Ok(Some(number)) = number else {
+                self.index.remove(row);
+                return Err(number.err().unwrap_or(Error::Backpressure(FULL_RETRY_MS)));
+            };
+            self.table.insert(row, place, hash as u32, number);
+            self.log.hold(place);
+            Ok(())
+        });
+        Some(arrived.map(|()| self.leave(coming.former, hash)))
+    }
+
+    /// What an item was before is no more; whether it was anything.
+    fn leave(&mut self, former: Option<Row>, hash: u64) -> bool {
         if let Some(row) = former {
             self.remove_row(row);
         }
-        let was_lost = self.lost.remove(&hash).is_some();
-        Step::Done(Ok(former.is_some() || was_lost))
+        self.lost.remove(&hash).is_some() || former.is_some()
     }
 
-    fn place_of(&self, row: Row) -> Option<Place> {
+    pub(super) fn place_of(&self, row: Row) -> Option<Place> {
         self.table.get(row).map(|entry| entry.place)
-    }
-
-    fn insert(&mut self, place: Place, hash: u64) -> Result<(), Error> {
-        let record = self.log.read(place).expect("it was read just now");
-        let vector = self.log.vector(place, &record.head);
-        let row = self.index.insert(vector).map_err(|error| {
-            Error::Unavailable(format!("the index does not take the vector: {error}"))
-        })?;
-        let Some(number) = self.table.namespaces.enter(record.namespace()) else {
-            self.index.remove(row);
-            return Err(Error::Backpressure(FULL_RETRY_MS));
-        };
-        self.table.insert(row, place, hash as u32, number);
-        self.log.hold(place);
-        Ok(())
     }
 
     pub(super) fn remove_row(&mut self, row: Row) {
@@ -476,72 +509,14 @@ impl Partition {
             Err(_) => self.log.head(place).is_none_or(|head| head.hash == hash),
         }
     }
+}
 
-    /// An item by its name.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Unavailable`] when its record is damaged.
-    pub fn get(&mut self, namespace: &str, key: &str) -> Step<Result<MemoryItem, Error>> {
-        if let Err(error) = check_names(namespace, key) {
-            return Step::Done(Err(error));
-        }
-        let row = match self.find(namespace, key) {
-            Step::Wait(pieces) => return Step::Wait(pieces),
-            Step::Done(row) => row,
-        };
-        let Some(place) = row.and_then(|row| self.place_of(row)) else {
-            return Step::Done(Err(match self.lost.get(&hash_of(namespace, key)) {
-                Some(damage) => damaged(damage),
-                None => Error::NotFound(format!("no item {key:?} in the namespace {namespace:?}")),
-            }));
-        };
-        let read = self.log.read(place).map(|record| {
-            let vector = self.log.vector(place, &record.head).to_vec();
-            MemoryItem { vector, ..item_of(&record) }
-        });
-        Step::Done(read.map_err(|damage| {
-            let error = damaged(&damage);
-            self.note(damage);
-            error
-        }))
-    }
-
-    /// Items from a row on, without their vectors, at most `max`, and the row to go on from. Looks at
-    /// `rows_max` rows at most.
-    pub fn list(
-        &mut self,
-        namespace: Option<&str>,
-        from: Row,
-        max: usize,
-        rows_max: usize,
-    ) -> Step<(Vec<MemoryItem>, Option<Row>)> {
-        let wanted = namespace.map(|name| self.table.namespaces.find(name));
-        let end = self.table.rows();
-        let (mut items, mut missing, mut damages) = (Vec::new(), Vec::new(), Vec::new());
-        let mut row = from;
-        while row < end && items.len() + missing.len() < max && row - from < rows_max as Row {
-            let entry = self.table.get(row);
-            row += 1;
-            let is_wanted = |number| wanted.is_none_or(|wanted| wanted == Some(number));
-            let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) else { continue };
-            match self.log.missing(entry.place) {
-                Some(piece) => missing.push(piece),
-                None => match self.log.read(entry.place) {
-                    Ok(record) => items.push(item_of(&record)),
-                    Err(damage) => damages.push(damage),
-                },
-            }
-        }
-        damages.into_iter().for_each(|damage| self.note(damage));
-        if !missing.is_empty() {
-            return Step::Wait(missing);
-        }
-        Step::Done((items, (row < end).then_some(row)))
-    }
+fn not_taken(error: &Invalid) -> Error {
+    Error::Unavailable(format!("the index does not take the vector: {error}"))
 }
 
 /// What is told of a damaged record.
-fn damaged(damage: &Damage) -> Error {
+pub(super) fn damaged(damage: &Damage) -> Error {
     Error::Unavailable(damage.to_string())
 }
 

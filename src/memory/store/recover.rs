@@ -231,8 +231,9 @@ fn replay_one(partition: &mut Partition, segment: u32, seen: &Seen) -> io::Resul
     let Some(Head { kind, hash, .. }) = partition.log.head(place) else { return Ok(()) };
     loop {
         match partition.apply_record(place, kind, hash) {
-            Step::Done(Ok(_)) => return Ok(()),
-            Step::Done(Err(error)) => {
+            Step::Done(None) => {}
+            Step::Done(Some(Ok(_))) => return Ok(()),
+            Step::Done(Some(Err(error))) => {
                 tracing::error!(%error, "a record was not taken in again");
                 return Ok(());
             }

@@ -13,7 +13,7 @@ use super::{
     table::{Place, Row},
 };
 use crate::{
-    memory::index::{EF_MAX, Hit},
+    memory::index::{self, EF_MAX, Hit, STEP_DISTANCES},
     wire::{
         api::Error,
         memory::{K_MAX, MemoryHit, MemoryQuery, Metric},
@@ -48,6 +48,8 @@ pub struct Search {
 enum Phase {
     /// The index is to be asked for so many.
     Walk(usize),
+    /// The index looks for so many.
+    Walking(usize, Box<index::Search>),
     /// Candidates, nearest first; how many were looked at, and those of them that passed.
     Sift { hits: Vec<Hit>, looked_at: usize, passed: Vec<Hit>, may_be_more: bool },
     /// All rows are looked at from this one on; the best so far.
@@ -125,7 +127,12 @@ impl Search {
             },
         };
         let stepped = match std::mem::replace(&mut self.phase, Phase::Rank(Vec::new())) {
-            Phase::Walk(wanted) => self.walk(partition, wanted, number),
+            Phase::Walk(wanted) => {
+                self.begin_walk(partition, wanted).map(|phase| (phase, Vec::new()))
+            }
+            Phase::Walking(wanted, search) => {
+                Ok((self.walk(partition, wanted, search, number), Vec::new()))
+            }
             Phase::Sift { hits, looked_at, passed, may_be_more } => {
                 self.sift(partition, hits, looked_at, passed, may_be_more)
             }
@@ -141,28 +148,32 @@ impl Search {
         }
     }
 
+    fn begin_walk(&self, partition: &mut Partition, wanted: usize) -> Result<Phase, Error> {
+        let begun = partition.index.begin_search(&self.vector, wanted, self.ef);
+        let search = begun.map_err(|error| Error::Invalid(format!("vector: {error}")))?;
+        Ok(Phase::Walking(wanted, Box::new(search)))
+    }
+
     fn walk(
         &self,
         partition: &mut Partition,
         wanted: usize,
+        mut search: Box<index::Search>,
         number: Option<u16>,
-    ) -> Result<(Phase, Vec<Piece>), Error> {
+    ) -> Phase {
         let Partition { index, table, .. } = partition;
         let accepts = |row| {
             let namespace = table.get(row).map(|entry| entry.namespace);
             namespace.is_some_and(|namespace| number.is_none_or(|number| number == namespace))
         };
-        let hits = index
-            .search(&self.vector, wanted, self.ef, accepts)
-            .map_err(|error| Error::Invalid(format!("vector: {error}")))?;
-        let phase = match self.filter {
-            None => Phase::Rank(hits),
-            Some(_) => {
-                let may_be_more = hits.len() == wanted;
-                Phase::Sift { hits, looked_at: 0, passed: Vec::new(), may_be_more }
-            }
+        let Some(hits) = search.step(index, STEP_DISTANCES, accepts) else {
+            return Phase::Walking(wanted, search);
         };
-        Ok((phase, Vec::new()))
+        if self.filter.is_none() {
+            return Phase::Rank(hits);
+        }
+        let may_be_more = hits.len() == wanted;
+        Phase::Sift { hits, looked_at: 0, passed: Vec::new(), may_be_more }
     }
 
     /// Asks the filter about candidates.

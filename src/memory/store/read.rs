@@ -1,0 +1,75 @@
+//! Items by their names, and all of them in parts.
+
+use super::{
+    partition::{Partition, Step, check_names, damaged, item_of},
+    record::hash_of,
+    table::Row,
+};
+use crate::wire::{api::Error, memory::MemoryItem};
+
+/// A part of a list: its items, and the row that the next part begins with.
+pub type Listed = (Vec<MemoryItem>, Option<Row>);
+
+impl Partition {
+    /// An item by its name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unavailable`] when its record is damaged.
+    pub fn get(&mut self, namespace: &str, key: &str) -> Step<Result<MemoryItem, Error>> {
+        if let Err(error) = check_names(namespace, key) {
+            return Step::Done(Err(error));
+        }
+        let row = match self.find(namespace, key) {
+            Step::Wait(pieces) => return Step::Wait(pieces),
+            Step::Done(row) => row,
+        };
+        let Some(place) = row.and_then(|row| self.place_of(row)) else {
+            return Step::Done(Err(match self.lost.get(&hash_of(namespace, key)) {
+                Some(damage) => damaged(damage),
+                None => Error::NotFound(format!("no item {key:?} in the namespace {namespace:?}")),
+            }));
+        };
+        let read = self.log.read(place).map(|record| {
+            let vector = self.log.vector(place, &record.head).to_vec();
+            MemoryItem { vector, ..item_of(&record) }
+        });
+        Step::Done(read.map_err(|damage| {
+            let error = damaged(&damage);
+            self.note(damage);
+            error
+        }))
+    }
+
+    /// Items from a row on, without their vectors, at most `max`, and the row to go on from. Looks at
+    /// `rows_max` rows at most.
+    pub fn list(
+        &mut self,
+        namespace: Option<&str>,
+        from: Row,
+        max: usize,
+        rows_max: usize,
+    ) -> Step<Listed> {
+        let wanted = namespace.map(|name| self.table.namespaces.find(name));
+        let end = self.table.rows();
+        let (mut items, mut missing, mut damages) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row = from;
+        while row < end && items.len() + missing.len() < max && row - from < rows_max as Row {
+            let entry = self.table.get(row);
+            row += 1;
+            let is_wanted = |number| wanted.is_none_or(|wanted| wanted == Some(number));
+            let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) else { continue };
+            match self.log.missing(entry.place) {
+                Some(piece) => missing.push(piece),
+                None => match self.log.read(entry.place) {
+                    Ok(record) => items.push(item_of(&record)),
+                    Err(damage) => damages.push(damage),
+                },
+            }
+        }
+        damages.into_iter().for_each(|damage| self.note(damage));
+        if !missing.is_empty() {
+            return Step::Wait(missing);
+        }
+        Step::Done((items, (row < end).then_some(row)))
+    }
+}

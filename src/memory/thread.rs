@@ -1,0 +1,259 @@
+//! The threads that wait for the disk, so that no core does: one writes and syncs records, one does all
+//! else that partitions ask for.
+//!
+//! Jobs come from all cores over one bounded queue each. The writer takes all that wait, writes them,
+//! and syncs each file once: what comes meanwhile shares the next sync. The helper makes and removes
+//! files, brings cold records into memory, and looks now and then which pages still are.
+
+use super::store::{Done, Job, Region};
+use crate::runtime::{
+    disk::{Placement, spawn_blocking_thread},
+    doorbell::Doorbell,
+    injector::Injector,
+};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// The exit code of a process one of whose memory threads panicked.
+const EXIT_MEMORY_FAILED: i32 = 71;
+/// Jobs that wait for one of the threads.
+const JOBS_MAX: usize = 4096;
+/// Answers that wait for one core.
+const ANSWERS_MAX: usize = 8192;
+/// Writes that share a sync at most.
+const WRITES_TOGETHER: usize = 256;
+/// How often the helper looks which pages are in memory, while memory is used.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon an answer is tried again that found a core's queue full.
+const ANSWER_AGAIN: Duration = Duration::from_millis(1);
+
+/// A job: the core that gave it, which of that core's partitions, and what.
+type Given = (u16, u16, Job);
+
+/// One thread's queue.
+#[derive(Clone)]
+struct Line {
+    jobs: Injector<Given>,
+    bell: Doorbell,
+}
+
+/// A core's way to the threads.
+pub struct Desk {
+    core: u16,
+    writer: Line,
+    helper: Line,
+    /// Jobs that found a queue full, oldest first.
+    waiting: VecDeque<(u16, Job)>,
+    answers: Injector<(u16, Done)>,
+    used: Arc<AtomicBool>,
+}
+
+/// The threads. Dropping it ends them, after what was given is done.
+pub struct MemoryThreads {
+    stop: Arc<AtomicBool>,
+    lines: [Line; 2],
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a thread works with.
+struct Worker {
+    line: Line,
+    answers: Vec<Injector<(u16, Done)>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Line {
+    fn new() -> io::Result<Self> {
+        let bell = Doorbell::new()?;
+        Ok(Self { jobs: Injector::new(JOBS_MAX, bell.clone()), bell })
+    }
+}
+
+/// Starts the threads for cores with these bells; `regions` are the files that are there.
+///
+/// # Errors
+/// The system gives no thread or descriptor.
+pub fn start(
+    bells: &[Doorbell],
+    cpu: Option<usize>,
+    regions: Vec<Arc<Region>>,
+) -> io::Result<(MemoryThreads, Vec<Desk>)> {
+    let (writer, helper) = (Line::new()?, Line::new()?);
+    let (stop, used) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let answers: Vec<_> =
+        bells.iter().map(|bell| Injector::new(ANSWERS_MAX, bell.clone())).collect();
+    let worker =
+        |line: &Line| Worker { line: line.clone(), answers: answers.clone(), stop: stop.clone() };
+    let (writes, helps) = (worker(&writer), worker(&helper));
+    let regions: Vec<_> = regions.iter().map(Arc::downgrade).collect();
+    let was_used = used.clone();
+    let placement = |cpu| Placement { cpu, realtime: false };
+    let lines = [writer.clone(), helper.clone()];
+    let mut threads = MemoryThreads { stop, lines, threads: Vec::new() };
+    let exit = EXIT_MEMORY_FAILED;
+    let write = move |_| writes.write_all();
+    threads.threads.push(spawn_blocking_thread("memory", placement(cpu), exit, write)?);
+    let help = move |_| helps.help(regions, &was_used);
+    threads.threads.push(spawn_blocking_thread("memory-helper", placement(None), exit, help)?);
+    let desks = answers.into_iter().enumerate().map(|(core, answers)| Desk {
+        core: core as u16,
+        writer: writer.clone(),
+        helper: helper.clone(),
+        waiting: VecDeque::new(),
+        answers,
+        used: used.clone(),
+    });
+    Ok((threads, desks.collect()))
+}
+
+impl Drop for MemoryThreads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.lines.iter().for_each(|line| line.bell.ring());
+        for thread in self.threads.drain(..) {
+            // A thread that panics ends the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Desk {
+    /// Hands in a job of one of the core's partitions.
+    pub fn give(&mut self, partition: u16, job: Job) {
+        self.waiting.push_back((partition, job));
+        self.hand_in();
+    }
+
+    /// Hands in what found a queue full before.
+    pub fn hand_in(&mut self) {
+        while let Some((partition, job)) = self.waiting.pop_front() {
+            let line = match job {
+                Job::Write(_) => &self.writer,
+                Job::Make(_) | Job::Remove(_) | Job::Load(_) | Job::Save(_) => &self.helper,
+            };
+            if let Err((_, partition, job)) = line.jobs.push((self.core, partition, job)) {
+                return self.waiting.push_front((partition, job));
+            }
+        }
+    }
+
+    /// Takes back what found no room in a queue: for when the threads have ended.
+    pub fn take_waiting(&mut self) -> VecDeque<(u16, Job)> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Whether a job waits for room in a queue.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The oldest answer: which partition's, and what.
+    pub fn take(&self) -> Option<(u16, Done)> {
+        self.answers.pop()
+    }
+
+    /// Whether an answer is there.
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Says that records are looked at, so that it matters which are in memory.
+    pub fn note_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Worker {
+    /// Sleeps until there is a job, for at most `limit`. False when there is none and none will come.
+    fn wait(&self, limit: Option<Duration>) -> bool {
+        if !self.line.jobs.is_empty() {
+            return true;
+        }
+        if self.stop.load(Ordering::Acquire) {
+            return false;
+        }
+        let parking = self.line.bell.parking();
+        parking.prepare();
+        if self.line.jobs.is_empty() && !self.stop.load(Ordering::Acquire) {
+            self.line.bell.wait(limit).expect("a bell that is open can be waited for");
+        }
+        parking.awake();
+        true
+    }
+
+    fn answer(&self, core: u16, partition: u16, done: Done) {
+        let mut answer = (partition, done);
+        // A core that has ended takes nothing more.
+        while let Err(refused) = self.answers[usize::from(core)].push(answer) {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            answer = refused;
+            std::thread::sleep(ANSWER_AGAIN);
+        }
+    }
+
+    fn write_all(&self) {
+        while self.wait(None) {
+            let jobs = std::iter::from_fn(|| self.line.jobs.pop()).take(WRITES_TOGETHER);
+            let mut written = Vec::new();
+            for (core, partition, job) in jobs {
+                match job {
+                    Job::Write(write) => {
+                        let result = write.write();
+                        written.push((core, partition, write, result));
+                    }
+                    other => {
+                        other.perform().into_iter().for_each(|it| self.answer(core, partition, it));
+                    }
+                }
+            }
+            let mut synced: Vec<(Arc<Region>, Result<(), String>)> = Vec::new();
+            for (core, partition, write, result) in written {
+                let known = synced.iter().find(|(region, _)| Arc::ptr_eq(region, &write.region));
+                let sync = match known {
+                    Some((_, sync)) => sync.clone(),
+                    None => {
+                        let sync = write.region.sync().map_err(|error| error.to_string());
+                        synced.push((write.region.clone(), sync.clone()));
+                        sync
+                    }
+                };
+                let result = result.and(sync.map_err(io::Error::other)).map(|()| write.bytes);
+                self.answer(core, partition, Done::Written(result));
+            }
+        }
+    }
+
+    fn help(&self, mut regions: Vec<Weak<Region>>, used: &AtomicBool) {
+        let mut looked = Instant::now();
+        while self.wait(Some(LOOK_EVERY)) {
+            if let Some((core, partition, job)) = self.line.jobs.pop() {
+                let done = job.perform();
+                if let Some(Done::Made(Ok(region))) = &done {
+                    regions.push(Arc::downgrade(region));
+                }
+                done.into_iter().for_each(|done| self.answer(core, partition, done));
+            }
+            if looked.elapsed() >= LOOK_EVERY && used.swap(false, Ordering::Relaxed) {
+                looked = Instant::now();
+                regions.retain(|region| {
+                    let Some(region) = region.upgrade() else { return false };
+                    // What was known before still counts when the kernel does not say.
+                    let _ = region.look();
+                    true
+                });
+            }
+        }
+    }
+}

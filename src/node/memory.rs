@@ -1,0 +1,345 @@
+//! Pattern memory of a node: opened before its cores start, closed when they have ended, and asked
+//! through the doors of any core.
+//!
+//! Each node has a memory of its own; in a cluster nothing of it is replicated. Items are dealt out to
+//! partitions by the hash of their names; a partition lives on one core. An item is asked for at the core
+//! that has it, a search asks all partitions at once and keeps the best of what they find.
+
+use super::local::LocalGateway;
+use crate::{
+    config::Config,
+    memory::{
+        store::{
+            OpenError, Partition, Region, Store, StoreSettings, check_names, check_query,
+            partition_of,
+        },
+        thread::{self, MemoryThreads},
+    },
+    runtime::{disk::FolderLock, doorbell::Doorbell, topology::Topology},
+    shard::memory::Memory,
+    wire::{
+        api::Error,
+        id::CoreIndex,
+        letter::{Request, Response},
+        memory::{
+            MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric, PartitionReport,
+            RecallEstimate,
+        },
+    },
+};
+use futures_channel::oneshot;
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, mpsc},
+};
+
+/// Bytes of one record file.
+const SEGMENT_BYTES: usize = 64 << 20;
+/// How long a request may wait for its answer, milliseconds.
+const ANSWER_MS: u64 = 30_000;
+/// The same where all rows are compared.
+const SCAN_MS: u64 = 600_000;
+/// Damaged records that are told with their place.
+const DAMAGES_TOLD: usize = 64;
+
+/// What holds for all of a node's memory.
+#[derive(Clone, Copy)]
+pub(super) struct Facts {
+    partitions: u16,
+    dimension: u32,
+    metric: Metric,
+    is_durable: bool,
+    ef_search: u32,
+}
+
+/// What is left of pattern memory when the cores have ended.
+pub(super) struct Ending {
+    threads: Option<MemoryThreads>,
+    /// The folder is this node's until all is closed.
+    lock: Option<FolderLock>,
+    returned: mpsc::Receiver<Box<Memory>>,
+}
+
+/// What the cores begin with.
+pub(super) struct Opened {
+    pub facts: Facts,
+    /// The part of each core.
+    pub memories: Vec<Memory>,
+    pub ending: Ending,
+    /// Where a core that ends gives its part back.
+    pub back: mpsc::Sender<Box<Memory>>,
+}
+
+/// Opens the memory that a configuration names; memory alone unless the node is durable.
+///
+/// # Errors
+/// The folder cannot be used.
+pub(super) fn open(
+    config: &Config,
+    is_durable: bool,
+    topology: &Topology,
+    bells: &[Doorbell],
+) -> Result<Opened, OpenError> {
+    let memory = &config.memory;
+    let cores = bells.len() as CoreIndex;
+    let settings = StoreSettings {
+        folder: is_durable.then(|| config.memory_folder()),
+        dimension: memory.dimension,
+        metric: memory.metric,
+        partitions: cores,
+        ef_construction: memory.ef_construction,
+        items_max: memory.max_vectors,
+        segment_bytes: SEGMENT_BYTES,
+    };
+    let Store { head, partitions, lock } = Store::open(&settings)?;
+    let items: usize = partitions.iter().map(Partition::len).sum();
+    if items > 0 {
+        tracing::info!(items, partitions = head.partitions, "pattern memory was read");
+    }
+    let facts = Facts {
+        partitions: head.partitions,
+        dimension: head.dimension,
+        metric: head.metric,
+        is_durable,
+        ef_search: memory.ef_search as u32,
+    };
+    let (threads, desks) = match &settings.folder {
+        Some(folder) => {
+            let regions = partitions.iter().flat_map(|it| it.log().regions());
+            let regions: Vec<Arc<Region>> = regions.collect();
+            let cpu = topology.raft.first().copied();
+            let io = |source| OpenError::Io { folder: folder.clone(), source };
+            let (threads, desks) = thread::start(bells, cpu, regions).map_err(io)?;
+            (Some(threads), desks.into_iter().map(Some).collect())
+        }
+        None => (None, bells.iter().map(|_| None).collect::<Vec<_>>()),
+    };
+    let mut parts: Vec<Vec<Partition>> = bells.iter().map(|_| Vec::new()).collect();
+    for (number, partition) in partitions.into_iter().enumerate() {
+        parts[number % bells.len()].push(partition);
+    }
+    let memories = parts.into_iter().zip(desks).enumerate().map(|(core, (partitions, desk))| {
+        Memory::new(core as CoreIndex, cores, partitions, memory.ef_search, desk)
+    });
+    let (back, returned) = mpsc::channel();
+    let ending = Ending { threads, lock, returned };
+    Ok(Opened { facts, memories: memories.collect(), ending, back })
+}
+
+impl Ending {
+    /// Writes what the cores left, and seals the files.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn close(self) -> io::Result<()> {
+        // They do what was given to them before they end.
+        drop(self.threads);
+        let mut closed = Ok(());
+        for memory in self.returned.try_iter() {
+            // One that fails is no reason not to close the others.
+            closed = memory.close().and(closed);
+        }
+        drop(self.lock);
+        closed
+    }
+}
+
+impl LocalGateway {
+    fn core_of_memory(&self, partition: u16) -> CoreIndex {
+        partition % self.cores()
+    }
+
+    /// Asks several partitions at once; their answers in the order of the questions.
+    async fn ask_partitions(
+        &self,
+        questions: Vec<(u16, Request)>,
+        limit_ms: u64,
+    ) -> Vec<Result<Response, Error>> {
+        let asked: Vec<_> = questions
+            .iter()
+            .map(|(partition, request)| {
+                let (answer, answered) = oneshot::channel();
+                let core = self.core_of_memory(*partition);
+                let asked =
+                    self.core.with_shard(|shard| shard.ask(core, request, limit_ms, answer));
+                asked.map(|()| answered)
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(match asked {
+                Ok(answered) => answered.await.unwrap_or_else(|_| Err(super::stopped())),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    async fn ask_partition(&self, partition: u16, request: Request) -> Result<Response, Error> {
+        self.ask(self.core_of_memory(partition), &request, ANSWER_MS).await
+    }
+
+    /// Asks all partitions the same.
+    async fn ask_memory(
+        &self,
+        question: impl Fn(u16) -> Request,
+        limit_ms: u64,
+    ) -> Result<Vec<Response>, Error> {
+        let all = 0..self.shared.memory.partitions;
+        let questions = all.map(|partition| (partition, question(partition))).collect();
+        self.ask_partitions(questions, limit_ms).await.into_iter().collect()
+    }
+
+    pub(super) async fn put_items(
+        &self,
+        items: Vec<MemoryItem>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        let partitions = self.shared.memory.partitions;
+        // Of each partition the items, and their places in the request.
+        let mut parts: BTreeMap<u16, (Vec<MemoryItem>, Vec<usize>)> = BTreeMap::new();
+        let count = items.len();
+        for (place, item) in items.into_iter().enumerate() {
+            let partition = partition_of(&item.namespace, &item.key, partitions);
+            let (items, places) = parts.entry(partition).or_default();
+            items.push(item);
+            places.push(place);
+        }
+        let (questions, places): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .map(|(partition, (items, places))| {
+                ((partition, Request::MemoryPut(partition, items)), places)
+            })
+            .unzip();
+        let mut outcomes = vec![Ok(false); count];
+        let answers = self.ask_partitions(questions, ANSWER_MS).await;
+        for (answer, places) in answers.into_iter().zip(places) {
+            match answer {
+                Ok(Response::MemoryPut(of_part)) => {
+                    for (place, outcome) in places.into_iter().zip(of_part) {
+                        outcomes[place] = outcome;
+                    }
+                }
+                Ok(other) => unreachable!("a put was answered with {other:?}"),
+                Err(error) => {
+                    places.into_iter().for_each(|place| outcomes[place] = Err(error.clone()));
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    pub(super) async fn get_item(
+        &self,
+        namespace: String,
+        key: String,
+    ) -> Result<MemoryItem, Error> {
+        check_names(&namespace, &key)?;
+        let partition = partition_of(&namespace, &key, self.shared.memory.partitions);
+        match self.ask_partition(partition, Request::MemoryGet(partition, namespace, key)).await? {
+            Response::MemoryItem(item) => Ok(item),
+            other => unreachable!("a question for an item was answered with {other:?}"),
+        }
+    }
+
+    pub(super) async fn delete_item(&self, namespace: String, key: String) -> Result<bool, Error> {
+        check_names(&namespace, &key)?;
+        let partition = partition_of(&namespace, &key, self.shared.memory.partitions);
+        let request = Request::MemoryDelete(partition, namespace, key);
+        match self.ask_partition(partition, request).await? {
+            Response::MemoryDeleted(was_there) => Ok(was_there),
+            other => unreachable!("a delete was answered with {other:?}"),
+        }
+    }
+
+    pub(super) async fn search_items(&self, query: MemoryQuery) -> Result<Vec<MemoryHit>, Error> {
+        check_query(&query)?;
+        let question = |partition| Request::MemorySearch(partition, query.clone());
+        let limit_ms = if query.filter.is_empty() { ANSWER_MS } else { SCAN_MS };
+        let mut all = Vec::new();
+        for answer in self.ask_memory(question, limit_ms).await? {
+            match answer {
+                Response::MemoryHits(mut hits) => all.append(&mut hits),
+                other => unreachable!("a search was answered with {other:?}"),
+            }
+        }
+        all.sort_by(|one, other| other.score.total_cmp(&one.score));
+        all.truncate(query.k as usize);
+        Ok(all)
+    }
+
+    pub(super) async fn list_items(
+        &self,
+        namespace: Option<String>,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<MemoryPage, Error> {
+        let (mut partition, mut from) = cursor.as_deref().map_or(Ok((0, 0)), parse_cursor)?;
+        let mut page = MemoryPage::default();
+        while partition < self.shared.memory.partitions {
+            let left = max - page.items.len() as u32;
+            let request = Request::MemoryList(partition, namespace.clone(), from, left);
+            let (items, next) = match self.ask_partition(partition, request).await? {
+                Response::MemoryItems(items, next) => (items, next),
+                other => unreachable!("a question for items was answered with {other:?}"),
+            };
+            page.items.extend(items);
+            (partition, from) = next.map_or((partition + 1, 0), |next| (partition, next));
+            if page.items.len() as u32 >= max {
+                let is_more = partition < self.shared.memory.partitions;
+                page.cursor = is_more.then(|| format!("{partition}.{from}"));
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    pub(super) async fn describe_memory(&self, sample: u32) -> Result<MemoryStats, Error> {
+        let Facts { partitions, dimension, metric, is_durable, ef_search } = self.shared.memory;
+        let each = sample.div_ceil(partitions.into());
+        let question = |partition| Request::MemoryStats(partition, each);
+        let limit_ms = if sample > 0 { SCAN_MS } else { ANSWER_MS };
+        let mut stats =
+            MemoryStats { dimension, metric, durable: is_durable, ..MemoryStats::default() };
+        let mut namespaces: BTreeMap<String, u64> = BTreeMap::new();
+        let (mut queries, mut found, mut wanted) = (0, 0, 0);
+        for answer in self.ask_memory(question, limit_ms).await? {
+            let report = match answer {
+                Response::MemoryReport(report) => report,
+                other => unreachable!("a question for a report was answered with {other:?}"),
+            };
+            let PartitionReport { partition, namespaces: of_part, sample, damaged, .. } = report;
+            stats.count += partition.count;
+            stats.bytes_resident += partition.bytes_resident;
+            stats.bytes_on_disk += partition.bytes_on_disk;
+            stats.partitions.push(partition);
+            of_part.into_iter().for_each(|(name, count)| {
+                *namespaces.entry(name).or_default() += count;
+            });
+            (queries, found, wanted) = (queries + sample.0, found + sample.1, wanted + sample.2);
+            stats.damaged.extend(damaged);
+            stats.damaged_count += report.damaged_count;
+        }
+        stats.damaged.truncate(DAMAGES_TOLD);
+        stats.namespaces = namespaces.into_iter().collect();
+        if stats.count > 0 {
+            stats.bytes_per_vector = stats.bytes_resident as f64 / stats.count as f64;
+        }
+        let k = crate::memory::store::Recall::K as u32;
+        stats.recall = (wanted > 0).then(|| RecallEstimate {
+            recall: found as f64 / wanted as f64,
+            queries,
+            k,
+            ef: ef_search,
+        });
+        Ok(stats)
+    }
+}
+
+/// Where the next part of a list of items begins: `partition.row`.
+fn parse_cursor(text: &str) -> Result<(u16, u32), Error> {
+    let parts = text.split_once('.');
+    let parsed =
+        parts.and_then(|(partition, from)| Some((partition.parse().ok()?, from.parse().ok()?)));
+    parsed.ok_or_else(|| Error::Invalid("cursor is not one that a list gave".into()))
+}
