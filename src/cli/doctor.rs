@@ -1,11 +1,13 @@
 //! `coreflow doctor`: tells before a start what the machine will refuse or slow down.
 //!
 //! `host.rs` reads facts, `checks.rs` judges them against a configuration without touching the
-//! machine, `probe.rs` asks the kernel for an io_uring. `log.rs` reads a log instead of the machine.
+//! machine, `probe.rs` asks the kernel for an io_uring. `log.rs` and `memory.rs` read a log
+//! and a folder of pattern memory instead of the machine.
 
 mod checks;
 mod host;
 mod log;
+mod memory;
 mod probe;
 
 use std::io::{self, Write};
@@ -30,6 +32,9 @@ pub struct DoctorArgs {
     /// Verify the durable log instead: every checksum, what is in it, what is damaged
     #[arg(long)]
     pub log: bool,
+    /// Verify pattern memory instead: every record; without a folder, that of the tuning (memory.folder)
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "log")]
+    pub memory: Option<Option<PathBuf>>,
     /// The folder of the log; without it, the one of the tuning (log.folder)
     #[arg(long, value_name = "DIR", requires = "log")]
     pub folder: Option<PathBuf>,
@@ -52,6 +57,10 @@ pub fn run(
     if args.log {
         let folder = args.folder.clone().unwrap_or_else(|| config.log.folder.into());
         return log::run(&folder, common.json, out, err);
+    }
+    if let Some(folder) = &args.memory {
+        let folder = folder.clone().unwrap_or_else(|| config.memory_folder());
+        return memory::run(&folder, common.json, out, err);
     }
     let report = Report::new(&config);
     let failed = report.status == Status::Fail;

@@ -12,7 +12,7 @@
 use super::core::Shard;
 use crate::{
     memory::{
-        store::{Done, Job, Load, Partition, Recall, Search, Step},
+        store::{Checkpoint, Done, Job, Load, Partition, Recall, Search, Step},
         thread::Desk,
     },
     wire::{
@@ -90,6 +90,11 @@ struct Kept {
     moving_waits: bool,
     /// The last step of moving came further.
     is_moving: bool,
+    /// The checkpoint that is being written.
+    checkpoint: Option<Checkpoint>,
+    /// A part of it is on its way to the disk.
+    is_saving: bool,
+    saved_at: Option<Instant>,
 }
 
 /// What a core keeps of pattern memory.
@@ -110,7 +115,44 @@ pub struct Memory {
 impl Kept {
     fn has_work(&self) -> bool {
         let moves = self.is_moving && !self.moving_waits;
-        moves || !self.applying_waits && self.partition.has_work()
+        let saves = self.checkpoint.is_some() && !self.is_saving;
+        moves || saves || !self.applying_waits && self.partition.has_work()
+    }
+
+    /// Goes on with a checkpoint by a step, or begins one when it is time; a part for the disk. False
+    /// when there is nothing to do.
+    fn save(&mut self, jobs: &mut Vec<Job>) -> bool {
+        if self.is_saving {
+            return false;
+        }
+        if self.checkpoint.is_none() && self.partition.should_save() {
+            self.checkpoint = Some(Checkpoint::begin(&mut self.partition));
+        }
+        let Some(checkpoint) = &mut self.checkpoint else { return false };
+        if let Some(job) = checkpoint.step(&mut self.partition) {
+            self.is_saving = true;
+            jobs.push(job);
+        }
+        true
+    }
+
+    /// A part of a checkpoint is on the disk, or cannot be written: then there is none.
+    fn saved(&mut self, result: io::Result<Vec<u8>>) {
+        self.is_saving = false;
+        let Some(checkpoint) = self.checkpoint.take() else { return };
+        match result {
+            Ok(_) if checkpoint.is_ended() => {
+                self.partition.saved(&checkpoint);
+                self.saved_at = Some(Instant::now());
+            }
+            Ok(_) => self.checkpoint = Some(checkpoint),
+            Err(error) => {
+                tracing::error!(%error, "a checkpoint of pattern memory cannot be written");
+                self.partition.abandon_checkpoint();
+                // It is tried again after as many changes.
+                self.partition.saved(&checkpoint);
+            }
+        }
     }
 }
 
@@ -129,6 +171,9 @@ impl Memory {
             applying_waits: false,
             moving_waits: false,
             is_moving: false,
+            checkpoint: None,
+            is_saving: false,
+            saved_at: None,
         };
         Self {
             index,
@@ -187,6 +232,7 @@ impl Memory {
             worked = true;
             match done {
                 Done::Loaded(token, result) => self.go_on_after(token, result),
+                Done::Saved(result) => self.kept[usize::from(place)].saved(result),
                 done => self.kept[usize::from(place)].partition.done(done),
             }
         }
@@ -252,6 +298,16 @@ impl Memory {
         }
     }
 
+    /// Goes on with a partition's checkpoint by a step; false when there is nothing to do.
+    fn save(&mut self, place: u16) -> bool {
+        let mut jobs = Vec::new();
+        let worked = self.kept[usize::from(place)].save(&mut jobs);
+        if let Some(desk) = &mut self.desk {
+            jobs.into_iter().for_each(|job| desk.give(place, job));
+        }
+        worked
+    }
+
     /// Gives what is to be written and made to the threads.
     fn flush(&mut self) {
         for (place, kept) in self.kept.iter_mut().enumerate() {
@@ -299,7 +355,9 @@ impl Memory {
                 Step::Done(None) => Step::Done(None),
                 Step::Done(Some(tally)) => {
                     let sample = (tally.queries, tally.found, tally.wanted);
-                    let report = PartitionReport { sample, ..report(partition) };
+                    let mut report = PartitionReport { sample, ..report(partition) };
+                    let saved_at = self.kept[usize::from(operation.partition)].saved_at;
+                    report.partition.checkpoint_age_s = saved_at.map(|at| at.elapsed().as_secs());
                     Step::Done(Some(Ok(Response::MemoryReport(report))))
                 }
             },
@@ -494,6 +552,7 @@ impl Shard {
             for place in 0..memory.kept.len() as u16 {
                 stepped |= memory.apply(place);
                 stepped |= memory.move_some(place);
+                stepped |= memory.save(place);
             }
             for (asker, response) in memory.take_outcomes() {
                 stepped = true;

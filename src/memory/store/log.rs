@@ -17,7 +17,7 @@ use super::{
     table::Place,
 };
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -206,6 +206,13 @@ impl RecordLog {
     /// Whether items outlive the process.
     pub fn is_durable(&self) -> bool {
         self.settings.folder.is_some()
+    }
+
+    /// Counts records that were not read again.
+    pub fn know(&mut self, records: &HashMap<u32, u64>) {
+        for segment in &mut self.segments {
+            segment.records += records.get(&segment.number).copied().unwrap_or(0);
+        }
     }
 
     /// Uses a segment that is there and empty as the next one.

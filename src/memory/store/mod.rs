@@ -13,6 +13,8 @@
 //! | `search`, `filter` | items by nearness |
 //! | `recall` | how much searches find |
 //! | `compact` | freeing the oldest segment |
+//! | `checkpoint` | the graph and the rows, so that a start reads few records |
+//! | `survey` | every record of a folder that no node uses |
 //! | `open` | a folder, or memory alone, as partitions |
 //!
 //! Invariants:
@@ -21,6 +23,7 @@
 //! - Changes of one partition take effect in the order of their records, before a restart and after.
 //! - Nothing here waits for the disk but `open` and `recover`, which run before a partition is served.
 
+mod checkpoint;
 mod compact;
 mod filter;
 mod head;
@@ -35,10 +38,12 @@ mod recover;
 mod region;
 mod scan;
 mod search;
+mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::Checkpoint;
 pub use filter::Filter;
 pub use head::{HeadError, StoreHead};
 pub use job::{Done, Job, Load, Make, Piece, Save, Write};
@@ -50,4 +55,5 @@ pub use recall::{Recall, Tally};
 pub use recover::RecoverError;
 pub use region::Region;
 pub use search::{Search, check_query};
+pub use survey::{PartitionSurvey, Survey, survey};
 pub use table::{Namespaces, Row, Table};

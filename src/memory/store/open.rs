@@ -1,8 +1,10 @@
 //! A folder of pattern memory, or memory alone, as partitions that can be served.
 
 use super::{
+    checkpoint::{self, Checkpoint, Loaded},
     head::{HeadError, StoreHead},
-    log::LogSettings,
+    job::Done,
+    log::{LogSettings, RecordLog},
     partition::{Partition, Step, index_options},
     record::hash_of,
     recover::{self, From, RecoverError},
@@ -18,8 +20,12 @@ use std::{
     thread,
 };
 
+/// Changes after which a checkpoint is worth while, at least.
+const CHANGES_LEAST: u64 = 10_000;
+/// One change for so many items.
+const CHANGES_OF_ITEMS: u64 = 4;
 /// The file with the head.
-const HEAD_NAME: &str = "head";
+pub(super) const HEAD_NAME: &str = "head";
 
 /// What a store is opened with.
 #[derive(Clone, Debug)]
@@ -156,19 +162,71 @@ impl StoreSettings {
     fn partition(&self, head: &StoreHead, number: u16) -> Result<Partition, OpenError> {
         let items_max = self.items_max.div_ceil(head.partitions.into());
         let options = index_options(self.dimension, self.metric, self.ef_construction, items_max);
-        let index = Index::new(options).map_err(|error| OpenError::Options(error.to_string()))?;
-        let files = recover::open(self.log(head, number), From::default())?;
-        let mut partition = Partition::new(index, files.log, self.metric, items_max);
-        recover::replay(&mut partition, &files.records, files.damages).map_err(|source| {
-            let folder = self.folder.clone().unwrap_or_default();
-            OpenError::Io { folder, source }
-        })?;
+        let log = self.log(head, number);
+        let io = |source| OpenError::Io { folder: self.folder.clone().unwrap_or_default(), source };
+        let loaded = match &self.folder {
+            Some(folder) => {
+                let first = recover::list(folder, number)?.first().copied().unwrap_or(0);
+                checkpoint::load(&log, options.clone(), first).map_err(io)?
+            }
+            None => None,
+        };
+        let from = loaded.as_ref().map_or(From::default(), |loaded| loaded.from);
+        let files = recover::open(log, from)?;
+        let mut partition = match loaded {
+            Some(loaded) => resume(loaded, files.log, self.metric, items_max).map_err(io)?,
+            None => {
+                let index =
+                    Index::new(options).map_err(|error| OpenError::Options(error.to_string()))?;
+                Partition::new(index, files.log, self.metric, items_max)
+            }
+        };
+        recover::replay(&mut partition, &files.records, files.damages).map_err(io)?;
         // The first change finds a file that is there.
         partition.log.ask_spare_ahead();
-        let io = |source| OpenError::Io { folder: self.folder.clone().unwrap_or_default(), source };
         partition.settle().map_err(io)?;
         Ok(partition)
     }
+}
+
+/// A partition as a checkpoint has it: rows whose part of the graph was damaged, or changed while it
+/// was written, are inserted again from their records.
+fn resume(
+    loaded: Loaded,
+    log: RecordLog,
+    metric: Metric,
+    items_max: usize,
+) -> io::Result<Partition> {
+    let Loaded { table, index, again, records, .. } = loaded;
+    let mut partition = Partition::new(index, log, metric, items_max);
+    partition.log.know(&records);
+    partition.table = table;
+    for row in 0..partition.table.rows() {
+        if let Some(place) = partition.place_of(row) {
+            partition.log.hold(place);
+        }
+    }
+    if !again.is_empty() {
+        tracing::warn!(rows = again.len(), "vectors are inserted again that a checkpoint lacks");
+    }
+    for row in again {
+        let Some(place) = partition.place_of(row) else { continue };
+        while let Some((region, offset, length)) = partition.log.missing(place) {
+            region.load(offset, length)?;
+        }
+        let read = partition.log.read(place).map(|record| record.vector());
+        let inserted = match read {
+            Ok(vector) => partition.index.insert_at(row, &vector).is_ok(),
+            Err(damage) => {
+                partition.note(damage);
+                false
+            }
+        };
+        if !inserted {
+            partition.remove_row(row);
+        }
+    }
+    Ok(partition)
 }
 
 impl Store {
@@ -208,10 +266,48 @@ impl Partition {
     /// # Errors
     /// The disk refuses.
     pub fn close(&mut self) -> io::Result<()> {
+        self.abandon_checkpoint();
         self.settle()?;
         // Without room for a seal there is none: then the end cannot be told from a torn one.
         let _ = self.log.seal();
-        self.settle()
+        self.settle()?;
+        if self.changes > 0 { self.save() } else { Ok(()) }
+    }
+
+    /// A checkpoint that was begun will not be ended.
+    pub fn abandon_checkpoint(&mut self) {
+        self.is_frozen = false;
+        self.changed = None;
+    }
+
+    /// Whether so much has changed since the last checkpoint that a start would take long.
+    pub fn should_save(&self) -> bool {
+        let many = CHANGES_LEAST.max(self.len() as u64 / CHANGES_OF_ITEMS);
+        self.changes >= many && self.log.is_durable() && self.log.failure().is_none()
+    }
+
+    /// A checkpoint is on the disk.
+    pub fn saved(&mut self, checkpoint: &Checkpoint) {
+        self.changes -= checkpoint.covers;
+    }
+
+    /// Writes a checkpoint. Waits for the disk.
+    ///
+    /// # Errors
+    /// The disk refuses; the checkpoint before is still there.
+    pub fn save(&mut self) -> io::Result<()> {
+        if !self.log.is_durable() {
+            return Ok(());
+        }
+        let mut checkpoint = Checkpoint::begin(self);
+        while !checkpoint.is_ended() {
+            let done = checkpoint.step(self).and_then(super::job::Job::perform);
+            if let Some(Done::Saved(Err(error))) = done {
+                return Err(error);
+            }
+        }
+        self.saved(&checkpoint);
+        Ok(())
     }
 
     /// Writes and applies all that waits. Waits for the disk.

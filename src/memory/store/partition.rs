@@ -12,6 +12,7 @@ use super::{
     job::{Done, Job, Piece},
     log::{Damage, NoRoom, RecordLog},
     record::{Content, Kind, Record, hash_of},
+    recover::From,
     table::{NAMESPACES_MAX, Place, Row, Table},
 };
 use crate::{
@@ -100,6 +101,12 @@ pub struct Partition {
     pub(super) changes: u64,
     /// The segment that is being moved, and up to where it was.
     pub(super) moving: Option<(u32, usize)>,
+    /// Where the first record lies that is not applied.
+    pub(super) applied: From,
+    /// Rows are being copied, so that no change is applied.
+    pub(super) is_frozen: bool,
+    /// Rows that changed since the present checkpoint's graph began to be written.
+    pub(super) changed: Option<Vec<Row>>,
 }
 
 /// The index's name for a metric.
@@ -158,6 +165,9 @@ impl Partition {
             lost: HashMap::new(),
             changes: 0,
             moving: None,
+            applied: From::default(),
+            is_frozen: false,
+            changed: None,
         }
     }
 
@@ -337,14 +347,15 @@ impl Partition {
     /// Whether a change can be applied, or an outcome waits.
     pub fn has_work(&self) -> bool {
         let synced = self.log.synced();
-        !self.outcomes.is_empty()
-            || self.pending.front().is_some_and(|pending| pending.sequence <= synced)
+        let is_ready = |pending: &Pending| pending.sequence <= synced && !self.is_frozen;
+        !self.outcomes.is_empty() || self.pending.front().is_some_and(is_ready)
     }
 
     /// Goes on with the oldest change that is on the disk; false when there is none.
     pub fn apply(&mut self) -> Step<bool> {
         let synced = self.log.synced();
-        let Some(&pending) = self.pending.front().filter(|first| first.sequence <= synced) else {
+        let ready = self.pending.front().filter(|first| first.sequence <= synced);
+        let Some(&pending) = ready.filter(|_| !self.is_frozen) else {
             return Step::Done(false);
         };
         let outcome = match self.apply_record(pending.place, pending.kind, pending.hash) {
@@ -354,11 +365,25 @@ impl Partition {
         };
         self.pending.pop_front();
         self.forget_pending(&pending);
+        self.note_applied(pending.place, pending.bytes, pending.sequence);
         self.changes += 1;
         if let Some(token) = pending.token {
             self.outcomes.push_back((token, outcome));
         }
         Step::Done(true)
+    }
+
+    fn note_applied(&mut self, place: Place, bytes: usize, sequence: u64) {
+        if let Some(segment) = self.log.segment(place) {
+            let offset = self.log.settings().offset(place) + bytes;
+            self.applied = From { number: segment.number, offset, sequence };
+        }
+    }
+
+    fn note_changed(&mut self, row: Row) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(row);
+        }
     }
 
     /// Goes on with what a record says; at the end, whether there was an item of that name before.
@@ -423,6 +448,7 @@ impl Partition {
             };
             self.table.insert(row, place, hash as u32, number);
             self.log.hold(place);
+            self.note_changed(row);
             Ok(())
         });
         Some(arrived.map(|()| self.leave(coming.former, hash)))
@@ -442,6 +468,7 @@ impl Partition {
 
     pub(super) fn remove_row(&mut self, row: Row) {
         if let Some(entry) = self.table.remove(row) {
+            self.note_changed(row);
             self.index.remove(row);
             self.log.release(entry.place);
         }

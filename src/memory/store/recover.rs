@@ -123,7 +123,8 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
     };
     let numbers = list(&folder, settings.partition)?;
     let (found, mut damages) = read(&settings, &numbers, from)?;
-    let Found { records, damages: lost, end, is_torn, last } = found;
+    // Those that are not whole are met again, with their items, when they are applied.
+    let Found { records, damages: lost, end, is_torn, last, broken: _ } = found;
     damages.extend(lost);
     let scanned: Vec<u32> =
         numbers.iter().copied().filter(|number| *number >= from.number).collect();
@@ -222,6 +223,8 @@ pub fn replay(
     }
     damages.into_iter().for_each(|damage| partition.note(damage));
     partition.changes = records.len() as u64;
+    let ((number, offset), sequence) = (partition.log.end(), partition.log.sequence());
+    partition.applied = From { number, offset, sequence };
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub struct Scan {
     segments: u32,
     /// The file of each segment.
     files: Vec<String>,
+    /// Records that are not whole, by segment and offset.
+    broken: Vec<(u32, u32, String)>,
 }
 
 /// What was found, in order.
@@ -40,8 +42,10 @@ pub struct Scan {
 pub struct Found {
     /// Records that count; those that are not whole are damaged.
     pub records: Vec<Seen>,
-    /// What is damaged.
+    /// What is damaged and cannot be named.
     pub damages: Vec<Damage>,
+    /// The records that count and are not whole.
+    pub broken: Vec<Damage>,
     /// Where the last segment with a record goes on: its place among the scanned, and the offset.
     pub end: Option<(u32, u32)>,
     /// Whether anything behind the end was cut off.
@@ -63,6 +67,9 @@ impl Scan {
                 continue;
             };
             let is_whole = head.record(&bytes[at..], salt).is_some();
+            if !is_whole {
+                self.broken.push((segment, at as u32, head.guess_name(&bytes[at..])));
+            }
             self.synced = self.synced.max(head.synced);
             self.seen.push(Seen {
                 segment,
@@ -110,6 +117,9 @@ impl Scan {
             }
             found.last = seen.sequence;
             found.end = Some((seen.segment, seen.offset + seen.length));
+            if !seen.is_whole {
+                found.broken.push(self.broken_at(seen));
+            }
             found.records.push(seen);
             expected = seen.sequence + 1;
         }
@@ -120,6 +130,12 @@ impl Scan {
             found.last = self.synced;
         }
         found
+    }
+
+    fn broken_at(&self, seen: Seen) -> Damage {
+        let mut broken = self.broken.iter();
+        let it = broken.find(|(segment, at, _)| (*segment, *at) == (seen.segment, seen.offset));
+        Damage { key: it.map(|(.., key)| key.clone()), ..self.damage(seen.segment, seen.offset) }
     }
 
     /// Records before `next` were there and cannot be read.

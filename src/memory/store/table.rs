@@ -185,6 +185,12 @@ impl Namespaces {
         &self.names[usize::from(number)].0
     }
 
+    /// Each namespace that has items, with its number.
+    pub fn numbered(&self) -> impl Iterator<Item = (u16, &str)> {
+        let all = (0..=u16::MAX).zip(&self.names);
+        all.filter(|(_, (_, count))| *count > 0).map(|(number, (name, _))| (number, &**name))
+    }
+
     /// Each namespace and its items.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.names.iter().filter(|(_, count)| *count > 0).map(|(name, count)| (&**name, *count))

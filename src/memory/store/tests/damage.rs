@@ -26,12 +26,14 @@ fn flip(file: &Path, bit: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn a_flipped_bit_loses_one_item_at_most_and_is_told(position in any::<prop::sample::Index>()) {
         let folder = Folder::new("flip");
         let items = filled(&folder);
+        // The records are what is looked at.
+        fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
         let files = folder.files();
         let bits = fs::metadata(&files[0]).unwrap().len() * 8;
         let bit = position.index(bits as usize * files.len()) as u64;
@@ -54,6 +56,34 @@ proptest! {
                 Ok(other) => prop_assert!(is_told && other.key == item.key),
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_checkpoint_costs_time_and_nothing_else(
+        position in any::<prop::sample::Index>(),
+        is_cut in any::<bool>(),
+    ) {
+        let folder = Folder::new("checkpoint");
+        let items = filled(&folder);
+        let file = folder.path().join("0000.ckpt");
+        let bytes = fs::metadata(&file).unwrap().len();
+        let bit = position.index(bytes as usize * 8) as u64;
+        match is_cut {
+            true => fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(bit / 8).unwrap(),
+            false => flip(&file, bit),
+        }
+        let (mut partition, _store) = open(&settings(Some(&folder)));
+        for item in items.values() {
+            prop_assert_eq!(get(&mut partition, &item.key), Ok(item.clone()));
+            let query = MemoryQuery { vector: item.vector.clone(), k: 1, ..MemoryQuery::default() };
+            prop_assert_eq!(&search(&mut partition, query).unwrap()[0].key, &item.key);
+        }
+        prop_assert_eq!(partition.len(), items.len());
+        prop_assert_eq!(partition.damages().count, 0);
     }
 }
 
@@ -88,6 +118,7 @@ fn a_bit_that_flips_under_a_running_store_is_told_and_never_answered_with() {
 fn a_damaged_item_is_known_as_such_after_a_start_and_its_older_record_does_not_answer() {
     let folder = Folder::new("known");
     filled(&folder);
+    fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
     for file in folder.files() {
         let bytes = fs::read(&file).unwrap();
         let text = b"text of key-4 is 24";

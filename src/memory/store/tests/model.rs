@@ -5,6 +5,7 @@
 
 use super::{
     super::{
+        checkpoint::Checkpoint,
         job::{Done, Job},
         partition::{Partition, Step},
     },
@@ -24,6 +25,8 @@ enum Action {
     Apply,
     /// Moves what lives out of the oldest segment.
     Move,
+    /// Goes on with a checkpoint by so many steps, or begins one.
+    Save(u8),
     /// Ends well, and starts.
     Restart,
     /// Dies: of the first write that waits a part may be there, the sectors that the bits name. Then
@@ -38,6 +41,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (0..4_u8).prop_map(Action::Work),
         4 => Just(Action::Apply),
         2 => Just(Action::Move),
+        3 => (1..6_u8).prop_map(Action::Save),
         1 => Just(Action::Restart),
         1 => any::<u64>().prop_map(Action::Kill),
     ]
@@ -60,6 +64,7 @@ struct World {
     deletes: u64,
     /// Deletes that needed no record.
     unrecorded: Vec<u64>,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl World {
@@ -76,6 +81,7 @@ impl World {
             base,
             deletes: 1,
             unrecorded: Vec::new(),
+            checkpoint: None,
         }
     }
 
@@ -114,6 +120,7 @@ impl World {
                         .for_each(|(region, from, bytes)| region.load(*from, *bytes).unwrap());
                 }
             }
+            Action::Save(steps) => (0..steps).for_each(|_| self.save()),
             Action::Restart => {
                 self.finish_jobs();
                 self.partition().close().unwrap();
@@ -125,6 +132,18 @@ impl World {
                 self.kill(sectors);
                 self.start();
             }
+        }
+    }
+
+    fn save(&mut self) {
+        let (partition, _) = self.partition.as_mut().expect("it is open");
+        let checkpoint = self.checkpoint.get_or_insert_with(|| Checkpoint::begin(partition));
+        if let Some(job) = checkpoint.step(partition) {
+            assert!(matches!(job.perform(), Some(Done::Saved(Ok(_)))));
+        }
+        if checkpoint.is_ended() {
+            partition.saved(checkpoint);
+            self.checkpoint = None;
         }
     }
 
@@ -186,6 +205,7 @@ impl World {
 
     fn start(&mut self) {
         self.partition = None;
+        self.checkpoint = None;
         self.jobs.clear();
         self.partition = Some(open(&self.settings));
         let found = contents(self.partition());
@@ -239,7 +259,7 @@ fn contents(partition: &mut Partition) -> Contents {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_acknowledged_is_there_after_every_start(

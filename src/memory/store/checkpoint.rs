@@ -1,0 +1,332 @@
+//! A checkpoint: the graph and the rows as they were after some record, so that a start reads only the
+//! records behind it.
+//!
+//! A file of blocks, each with its length, a checksum and its kind. The rows are copied while no change
+//! is applied, which takes some turns; the graph is written in chunks while it is in use, and the rows
+//! that changed meanwhile stand behind it. A block of the graph that is damaged costs that its rows are
+//! inserted again from their records; any other damage, that all records are.
+//!
+//! Invariants:
+//! - A checkpoint says nothing that the records do not say: without it a start takes longer, and that
+//!   is all.
+//! - Its file has its name once all of it is on the disk.
+
+use super::{
+    job::{Job, Save},
+    log::LogSettings,
+    partition::Partition,
+    recover::From,
+    table::{Entry, Place, Row, Table},
+};
+use crate::memory::index::{Image, Index, IndexOptions, Loader, Wanted};
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::PathBuf,
+};
+
+/// What a file begins with.
+const MAGIC: &[u8; 8] = b"coreflwC";
+/// Bytes of a block's head: its length, its checksum, its kind.
+const BLOCK_HEAD: usize = 12;
+/// Rows that one step copies.
+const ROWS_A_STEP: usize = 4096;
+/// What is given to the disk at a time.
+const PART_BYTES: usize = 1 << 20;
+
+/// What a block has.
+mod kind {
+    pub const HEAD: u32 = 1;
+    pub const NAMESPACES: u32 = 2;
+    pub const ROWS: u32 = 3;
+    pub const GRAPH: u32 = 4;
+    pub const CHANGED: u32 = 5;
+    pub const END: u32 = 6;
+}
+
+/// The file of a partition's checkpoint.
+pub fn file_of(settings: &LogSettings) -> Option<PathBuf> {
+    let folder = settings.folder.as_ref()?;
+    Some(folder.join(format!("{:04}.ckpt", settings.partition)))
+}
+
+/// A checkpoint that is being written.
+pub struct Checkpoint {
+    phase: Phase,
+    /// What is not given to the disk yet.
+    bytes: Vec<u8>,
+    written: u64,
+    /// Changes that it covers.
+    pub covers: u64,
+}
+
+enum Phase {
+    Rows(Row),
+    Graph(Image),
+    Ended,
+}
+
+fn block(out: &mut Vec<u8>, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.resize(start + BLOCK_HEAD, 0);
+    fill(out);
+    let length = (out.len() - start - BLOCK_HEAD) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 8..start + 12].copy_from_slice(&kind.to_le_bytes());
+    let sum = crc32fast::hash(&out[start + 8..]);
+    out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn push(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+impl Checkpoint {
+    /// Begins one; until its rows are copied no change is applied.
+    pub fn begin(partition: &mut Partition) -> Self {
+        let mut bytes = MAGIC.to_vec();
+        let From { number, offset, sequence } = partition.applied;
+        let log = &partition.log;
+        block(&mut bytes, kind::HEAD, |out| {
+            push(out, log.settings().salt);
+            push(out, number);
+            push(out, offset as u32);
+            out.extend_from_slice(&sequence.to_le_bytes());
+            push(out, log.segments.front().map_or(0, |segment| segment.number));
+            push(out, partition.table.rows());
+            push(out, log.segments.len() as u32);
+            for segment in &log.segments {
+                push(out, segment.number);
+                push(out, segment.records as u32);
+            }
+        });
+        block(&mut bytes, kind::NAMESPACES, |out| {
+            for (number, name) in partition.table.namespaces.numbered() {
+                push(out, number.into());
+                push(out, name.len() as u32);
+                out.extend_from_slice(name.as_bytes());
+            }
+        });
+        partition.is_frozen = true;
+        let covers = partition.changes;
+        Self { phase: Phase::Rows(0), bytes, written: 0, covers }
+    }
+
+    /// Goes on: a part for the disk, when there is one. While a part is under way this need not be
+    /// called.
+    pub fn step(&mut self, partition: &mut Partition) -> Option<Job> {
+        match &mut self.phase {
+            Phase::Rows(from) => {
+                let end = partition.table.rows().min(*from + ROWS_A_STEP as Row);
+                let rows = *from..end;
+                block(&mut self.bytes, kind::ROWS, |out| {
+                    for row in rows {
+                        if let Some(entry) = partition.table.get(row) {
+                            push(out, row);
+                            push(out, entry.place);
+                            push(out, entry.hash);
+                            push(out, entry.namespace.into());
+                        }
+                    }
+                });
+                *from = end;
+                if end == partition.table.rows() {
+                    partition.is_frozen = false;
+                    partition.changed = Some(Vec::new());
+                    self.phase = Phase::Graph(partition.index.begin_image());
+                }
+                // The disk is not waited for while nothing is applied.
+                None
+            }
+            Phase::Graph(image) => {
+                let index = &partition.index;
+                let mut is_complete = false;
+                block(&mut self.bytes, kind::GRAPH, |out| {
+                    is_complete = image.chunk(index, out).is_none();
+                });
+                if is_complete {
+                    let changed = partition.changed.take().unwrap_or_default();
+                    block(&mut self.bytes, kind::CHANGED, |out| {
+                        changed.iter().for_each(|row| push(out, *row));
+                    });
+                    block(&mut self.bytes, kind::END, |_| {});
+                    self.phase = Phase::Ended;
+                    return self.part(partition, true);
+                }
+                if self.bytes.len() >= PART_BYTES { self.part(partition, false) } else { None }
+            }
+            Phase::Ended => None,
+        }
+    }
+
+    /// Whether its last part was given away.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    fn part(&mut self, partition: &Partition, is_last: bool) -> Option<Job> {
+        let finished = file_of(partition.log.settings())?;
+        let bytes = std::mem::take(&mut self.bytes);
+        let offset = self.written;
+        self.written += bytes.len() as u64;
+        let path = finished.with_extension("new");
+        Some(Job::Save(Save { path, offset, bytes, finished: is_last.then_some(finished) }))
+    }
+}
+
+/// What a checkpoint has, but for the log.
+pub struct Loaded {
+    /// Where the records begin that it does not cover.
+    pub from: From,
+    /// Its rows, those apart whose segment is gone.
+    pub table: Table,
+    /// The graph.
+    pub index: Index,
+    /// Rows that must be inserted again from their records.
+    pub again: Vec<Row>,
+    /// Records of each segment.
+    pub records: HashMap<u32, u64>,
+}
+
+/// Reads numbers off the front of bytes.
+struct Numbers<'a>(&'a [u8]);
+
+impl Numbers<'_> {
+    fn next(&mut self) -> Option<u32> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*first))
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*first))
+    }
+}
+
+/// Reads a partition's checkpoint; nothing when there is none, or none that can be used. `first` is the
+/// number of the first segment that is there.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn load(
+    settings: &LogSettings,
+    options: IndexOptions,
+    first: u32,
+) -> io::Result<Option<Loaded>> {
+    let Some(path) = file_of(settings) else { return Ok(None) };
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let loaded = parse(&bytes, settings, options, first);
+    if loaded.is_none() {
+        tracing::warn!(file = %path.display(), "a checkpoint of pattern memory is damaged; all records are read");
+    }
+    Ok(loaded)
+}
+
+fn parse(
+    bytes: &[u8],
+    settings: &LogSettings,
+    options: IndexOptions,
+    first: u32,
+) -> Option<Loaded> {
+    let mut rest = bytes.strip_prefix(MAGIC)?;
+    let mut loader = Loader::new(options).ok()?;
+    let mut head = None;
+    let mut names: HashMap<u32, &str> = HashMap::new();
+    let mut entries: Vec<(Row, Entry, u32)> = Vec::new();
+    let mut changed = HashSet::new();
+    let mut is_whole = false;
+    while rest.len() >= BLOCK_HEAD {
+        let mut numbers = Numbers(rest);
+        let (length, sum) = (numbers.next()? as usize, numbers.next()?);
+        let covered = rest.get(8..BLOCK_HEAD + length)?;
+        let is_well = crc32fast::hash(covered) == sum;
+        let block_kind = numbers.next()?;
+        let mut content = Numbers(&covered[4..]);
+        rest = &rest[BLOCK_HEAD + length..];
+        if block_kind == kind::GRAPH {
+            // A damaged chunk is not taken: its rows are inserted again.
+            if !content.0.is_empty()
+                && let Err(error) = loader.chunk(content.0)
+            {
+                tracing::warn!(%error, "a part of a checkpoint is damaged");
+            }
+            continue;
+        }
+        if !is_well {
+            return None;
+        }
+        match block_kind {
+            kind::HEAD => head = Some(read_head(&mut content, settings)?),
+            kind::NAMESPACES => {
+                while !content.0.is_empty() {
+                    let (number, length) = (content.next()?, content.next()? as usize);
+                    let (name, after) = content.0.split_at_checked(length)?;
+                    content.0 = after;
+                    names.insert(number, std::str::from_utf8(name).ok()?);
+                }
+            }
+            kind::ROWS => {
+                while !content.0.is_empty() {
+                    let row = content.next()?;
+                    let (place, hash) = (content.next()?, content.next()?);
+                    let entry = Entry { place, hash, namespace: 0, is_taken: true };
+                    entries.push((row, entry, content.next()?));
+                }
+            }
+            kind::CHANGED => {
+                while let Some(row) = content.next() {
+                    changed.insert(row);
+                }
+            }
+            kind::END => is_whole = true,
+            _ => return None,
+        }
+    }
+    let head = head.filter(|_| is_whole)?;
+    let is_there = |place: Place| {
+        // The number that its segment had when the checkpoint was written.
+        let number = head.first + settings.distance(place, head.first) as u32;
+        number >= first
+    };
+    let mut table = Table::default();
+    for (row, entry, namespace) in entries {
+        if is_there(entry.place) {
+            let number = table.namespaces.enter(names.get(&namespace)?)?;
+            table.insert(row, entry.place, entry.hash, number);
+        }
+    }
+    let wanted = |row| match table.get(row) {
+        None => Wanted::Nothing,
+        Some(_) if changed.contains(&row) => Wanted::Changed,
+        Some(_) => Wanted::Same,
+    };
+    let (index, again) = loader.finish(head.rows, wanted).ok()?;
+    Some(Loaded { from: head.from, table, index, again, records: head.records })
+}
+
+struct Head {
+    from: From,
+    first: u32,
+    rows: Row,
+    records: HashMap<u32, u64>,
+}
+
+fn read_head(content: &mut Numbers<'_>, settings: &LogSettings) -> Option<Head> {
+    if content.next()? != settings.salt {
+        return None;
+    }
+    let (number, offset) = (content.next()?, content.next()? as usize);
+    let from = From { number, offset, sequence: content.long()? };
+    let (first, rows, count) = (content.next()?, content.next()?, content.next()?);
+    let mut records = HashMap::new();
+    for _ in 0..count {
+        records.insert(content.next()?, content.next()?.into());
+    }
+    Some(Head { from, first, rows, records })
+}
