@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Widths of search.
-const WIDTHS: [usize; 12] = [10, 16, 24, 32, 40, 50, 75, 100, 125, 150, 200, 300];
+const WIDTHS: [usize; 13] = [10, 16, 24, 32, 40, 45, 50, 75, 100, 130, 150, 200, 300];
 /// Rounds of a point at least; the best one counts.
 const ROUNDS_MIN: usize = 3;
 /// Recall that a goal asks for, and searches a second with it.

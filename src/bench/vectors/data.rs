@@ -114,7 +114,8 @@ impl Vectors {
 fn read(path: &Path) -> io::Result<Table> {
     let mut reader = NpyReader::open(path).map_err(io::Error::other)?;
     let dimensions = reader.dimensions().max(1);
-    let mut values = Vec::new();
+    // At once, or what growing leaves behind goes back while the memory of the index is measured.
+    let mut values = Vec::with_capacity(reader.rows() as usize * dimensions);
     let mut row = Vec::new();
     while reader.read_row(&mut row).map_err(io::Error::other)? {
         values.extend_from_slice(&row);
