@@ -6,7 +6,8 @@ import hashlib
 from mcp import Client
 from server import serving
 
-TOOLS = {"task_create", "task_status", "task_result", "agent_list", "swarm_status"}
+TOOLS = {"task_create", "task_status", "task_result", "agent_list", "swarm_status",
+         "memory_store", "memory_search"}
 
 
 async def use(url, mode):
@@ -26,6 +27,10 @@ async def use(url, mode):
         agents = (await call("agent_list"))["agents"]
         assert {"words", "sha256"} <= {agent["type"] for agent in agents}, agents
         assert (await call("swarm_status"))["accepting"] is True
+        stored = await call("memory_store", text="Tests must not depend on their order")
+        hits = (await call("memory_search", text="order of the tests", k=1))["hits"]
+        assert hits[0]["key"] == stored["key"], hits
+        assert (await call("memory_delete", key=stored["key"]))["deleted"] is True
         refused = await client.call_tool("task_create", {"type": "nope", "payload": 1})
         assert refused.is_error and "words" in str(refused.content), refused
         return client.protocol_version
