@@ -60,6 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut maker = Maker::new();
     let mut store = Store::open(&settings)?;
+    store.partitions[0].prepare();
+    store.partitions[0].settle()?;
     fill(&mut store.partitions[0], &mut maker, items)?;
     let queries: Vec<_> = (0..QUERIES).map(|_| maker.vector()).collect();
     let partition = &mut store.partitions[0];

@@ -110,6 +110,10 @@ pub struct Memory {
     next_change: u32,
     waits: HashMap<u64, Waits>,
     next_wait: u64,
+    /// Changes that wait for their partition's first file.
+    early: VecDeque<(Asker, Request)>,
+    /// Answers that they were given.
+    answers: Vec<(Asker, Response)>,
 }
 
 impl Kept {
@@ -186,6 +190,8 @@ impl Memory {
             next_change: 0,
             waits: HashMap::new(),
             next_wait: 0,
+            early: VecDeque::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -233,10 +239,25 @@ impl Memory {
             match done {
                 Done::Loaded(token, result) => self.go_on_after(token, result),
                 Done::Saved(result) => self.kept[usize::from(place)].saved(result),
+                Done::Made(result) => {
+                    self.kept[usize::from(place)].partition.done(Done::Made(result));
+                    self.ask_early();
+                }
                 done => self.kept[usize::from(place)].partition.done(done),
             }
         }
         worked
+    }
+
+    /// A file was made: who waited for the first one of a partition asks again.
+    fn ask_early(&mut self) {
+        for (asker, request) in std::mem::take(&mut self.early) {
+            match self.ask(asker, request) {
+                Ok(None) => {}
+                Ok(Some(response)) => self.answers.push((asker, response)),
+                Err(error) => self.answers.push((asker, Response::Failed(error))),
+            }
+        }
     }
 
     /// Records were brought into memory, or cannot be read: who waits for them looks again, and
@@ -435,6 +456,11 @@ impl Memory {
         let there_is_none = || Error::NotFound(format!("there is no partition {partition} here"));
         let partition = self.place_of(*partition).ok_or_else(there_is_none)?;
         let place = usize::from(partition);
+        if matches!(request, Request::MemoryPut(..)) && !self.kept[place].partition.prepare() {
+            self.check_changes()?;
+            self.early.push_back((asker, request));
+            return Ok(None);
+        }
         let what = match request {
             Request::MemoryPut(_, items) => {
                 if items.len() > ITEMS_MAX {
@@ -473,7 +499,7 @@ impl Memory {
     }
 
     fn check_changes(&self) -> Result<(), Error> {
-        match self.changes.len() < CHANGES_MAX {
+        match self.changes.len() + self.early.len() < CHANGES_MAX {
             true => Ok(()),
             false => Err(Error::Backpressure(RETRY_MS)),
         }
@@ -546,6 +572,9 @@ impl Shard {
             return false;
         }
         let mut worked = memory.take_answers();
+        for (asker, response) in std::mem::take(&mut memory.answers) {
+            self.kernel.answer(asker.core, asker.correlation, &response);
+        }
         let begun = Instant::now();
         loop {
             let mut stepped = false;

@@ -158,6 +158,10 @@ def a_damaged_record_is_told_and_not_answered_with(folder):
             break
     else:
         raise AssertionError("the vector lies in no file")
+    words = [PROGRAM, "doctor", "--memory", f"{folder}/memory"]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert said.returncode == 1 and file.name in said.stdout, said
+    assert "kept/key-7" in said.stdout, said
     with serving(*SETTINGS, config=CONFIG, folder=folder) as server:
         client = Client(server)
         error, _ = client.answer(client.ask("memory.get", key="key-7", namespace="kept"))
@@ -168,6 +172,12 @@ def a_damaged_record_is_told_and_not_answered_with(folder):
         assert stats["damaged_count"] == 1 and file.name in stats["damaged"][0], stats
         assert client.call("memory.put", **item("key-7", 8))["replaced"]
         assert client.call("memory.get", key="key-7", namespace="kept")["metadata"] == {"version": 8}
+
+
+def memory_that_nobody_uses_takes_no_room(folder):
+    with serving(*SETTINGS, config=CONFIG, folder=folder) as server:
+        assert Client(server).call("memory.stats")["count"] == 0
+    assert not list(pathlib.Path(folder, "memory").glob("*.rec"))
 
 
 def another_dimension_is_refused(folder):
@@ -246,6 +256,7 @@ def main():
     for test in (
         acknowledged_items_are_found_through_kills,
         a_damaged_record_is_told_and_not_answered_with,
+        memory_that_nobody_uses_takes_no_room,
         another_dimension_is_refused,
         messages_do_not_wait_for_memory,
     ):

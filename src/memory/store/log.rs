@@ -330,6 +330,14 @@ impl RecordLog {
         }
     }
 
+    /// Sees to it that there is a segment, for the first change; false while it is being made.
+    pub fn prepare(&mut self) -> bool {
+        if self.segments.is_empty() {
+            self.ask_spare();
+        }
+        !self.segments.is_empty() || !matches!(self.spare, Spare::Asked)
+    }
+
     fn ask_spare(&mut self) {
         if !matches!(self.spare, Spare::None) {
             return;

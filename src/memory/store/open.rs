@@ -182,9 +182,11 @@ impl StoreSettings {
             }
         };
         recover::replay(&mut partition, &files.records, files.damages).map_err(io)?;
-        // The first change finds a file that is there.
-        partition.log.ask_spare_ahead();
-        partition.settle().map_err(io)?;
+        // A memory that nobody uses takes no room on the disk.
+        if !partition.log.segments.is_empty() {
+            partition.log.ask_spare_ahead();
+            partition.settle().map_err(io)?;
+        }
         Ok(partition)
     }
 }

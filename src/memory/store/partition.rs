@@ -292,6 +292,11 @@ impl Partition {
         Ok(())
     }
 
+    /// Sees to it that changes have a file to go to; false while the first one is being made.
+    pub fn prepare(&mut self) -> bool {
+        self.log.prepare()
+    }
+
     /// Whether a change of that name waits.
     pub(super) fn is_changing(&self, hash: u64) -> bool {
         self.pending.iter().any(|pending| pending.hash == hash)

@@ -13,7 +13,7 @@
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{Advice, FallocateFlags};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     num::NonZeroU64,
     os::unix::fs::FileExt,
@@ -62,14 +62,18 @@ impl Region {
     /// Makes a file of so many zeros whose blocks are all there, and maps it.
     ///
     /// # Errors
-    /// The disk is full, or refuses; the file may be there in part.
+    /// The disk is full, or refuses.
     pub fn make(path: &Path, bytes: usize) -> io::Result<Self> {
         let file = File::create(path)?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
             Ok(()) => {}
             // A file system without it: a full disk is told by the write that meets it.
             Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes as u64)?,
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // What is there in part would only take room from others.
+                let _ = fs::remove_file(path);
+                return Err(error.into());
+            }
         }
         file.sync_all()?;
         Self::open(path)
@@ -271,7 +275,6 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn a_file_is_read_where_it_was_written_and_knows_what_is_in_memory() {
