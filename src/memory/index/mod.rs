@@ -22,6 +22,7 @@
 //! Invariants:
 //! - A link leads to a node that is live, or dead and not yet freed; never to a free slot, never to
 //!   its own node, never twice to the same one, and on no layer above its target's level.
+//!   Nodes that a sweep is freeing may still lead to each other's slots; nothing leads to them.
 //! - A slot is freed when a sweep that began after its death has passed all nodes, so nothing leads
 //!   there. An insertion takes it when all operations have ended that were open then. At most a tenth of the nodes and [`DEAD_LEAST`] are
 //!   dead when a sweep begins, and it ends before that number has died again.

@@ -50,7 +50,8 @@ enum Phase {
 
 impl Sweep {
     pub(super) fn dead(&self) -> usize {
-        self.waiting.len() + self.dying.len()
+        let freed = if let Phase::Free(next) = self.phase { next } else { 0 };
+        self.waiting.len() + self.dying.len() - freed
     }
 
     /// Takes note of a node that will outlast the sweep.
