@@ -253,6 +253,7 @@ impl Loader {
         let wanted = |row| if row < rows { wanted(row) } else { Wanted::Nothing };
         let mut highest = None;
         let mut is_torn = false;
+        let mut thin = Vec::new();
         for row in 0..total {
             let node = &mut index.graph.nodes[row as usize];
             if node.state == State::Free {
@@ -266,10 +267,16 @@ impl Loader {
             } else {
                 index.bury(row);
             }
-            index.graph.repair_links(row);
+            if index.graph.repair_links(row) && index.graph.is_live(row) {
+                thin.push(row);
+            }
         }
         index.graph.entry = highest.map(|(_, row)| row);
         if is_torn {
+            for row in thin {
+                index.live -= 1;
+                index.bury(row);
+            }
             index.bury_unreachable();
         }
         // Nothing is open, so rows are free as soon as they are swept.
@@ -330,7 +337,9 @@ impl Graph {
     }
 
     /// Drops links that no graph has: to no node, to the node itself, twice, above their target's level.
-    fn repair_links(&mut self, row: Row) {
+    /// Whether that was half of those on the lowest layer, or more.
+    fn repair_links(&mut self, row: Row) -> bool {
+        let before = self.links(row, 0).len();
         for layer in 0..=self.level(row) {
             let mut kept = [0; LINKS_BASE];
             let mut count = 0;
@@ -347,6 +356,7 @@ impl Graph {
             }
             self.set_links(row, layer, &kept[..count]);
         }
+        before > 0 && 2 * self.links(row, 0).len() <= before
     }
 }
 

@@ -10,8 +10,8 @@ use fastrand::Rng;
 
 /// Hits of each search, but for the stored vector itself.
 const K: usize = 10;
-/// Rows that are tried until one is found that is taken.
-const TRIES: usize = 64;
+/// Rows that are looked at for one that is taken; many may be free after many deletions.
+const LOOKED_AT: u32 = 4096;
 
 /// What searches found of what they should have found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,8 +98,11 @@ impl Recall {
         if self.left == 0 || rows == 0 {
             return Step::Done(None);
         }
-        let mut rows = (0..TRIES).map(|_| self.random.u32(..rows));
-        let Some((row, entry)) = rows.find_map(|row| Some((row, partition.table.get(row)?))) else {
+        let start = self.random.u32(..rows);
+        let mut looked_at = (0..rows.min(LOOKED_AT))
+            .map(|at| ((u64::from(start) + u64::from(at)) % u64::from(rows)) as Row);
+        let Some((row, entry)) = looked_at.find_map(|row| Some((row, partition.table.get(row)?)))
+        else {
             return Step::Done(None);
         };
         if let Some(piece) = partition.log.missing(entry.place) {

@@ -20,6 +20,8 @@ use crate::{
     },
 };
 
+/// Candidates at least: codes that are about as near tell little of which vector is nearest.
+const CANDIDATES_LEAST: usize = 16;
 /// Candidates that a search with a filter begins with, for each hit.
 const FILTERED_FOR_A_HIT: usize = 8;
 /// How many times more candidates each further try takes.
@@ -82,7 +84,7 @@ impl Search {
         let k = query.k as usize;
         let ef = query.ef.map_or(ef_default, |ef| ef as usize);
         let for_a_hit = if filter.is_some() { FILTERED_FOR_A_HIT } else { 2 };
-        let phase = Phase::Walk((k * for_a_hit).min(EF_MAX));
+        let phase = Phase::Walk((k * for_a_hit).max(CANDIDATES_LEAST).min(EF_MAX));
         Ok(Self {
             vector: query.vector,
             k,
