@@ -84,7 +84,7 @@ impl Search {
         let k = query.k as usize;
         let ef = query.ef.map_or(ef_default, |ef| ef as usize);
         let for_a_hit = if filter.is_some() { FILTERED_FOR_A_HIT } else { 2 };
-        let phase = Phase::Walk((k * for_a_hit).max(CANDIDATES_LEAST).min(EF_MAX));
+        let phase = Phase::Walk((k * for_a_hit).clamp(CANDIDATES_LEAST, EF_MAX));
         Ok(Self {
             vector: query.vector,
             k,
