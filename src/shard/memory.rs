@@ -9,17 +9,21 @@
 //! - A put is answered when it is on the disk and in the index.
 //! - Everything asked is answered once: with what was asked for, or with why not.
 
+mod changes;
+mod kept;
+
+use self::{changes::Changes, kept::Kept};
 use super::core::Shard;
 use crate::{
     memory::{
-        store::{Checkpoint, Done, Job, Load, Partition, Recall, Search, Step},
+        store::{Done, Job, Load, Partition, Recall, Search, Step},
         thread::Desk,
     },
     wire::{
         api::Error,
         id::CoreIndex,
         letter::{Request, Response},
-        memory::{MemoryPartition, PartitionReport, not_configured},
+        memory::{PartitionReport, not_configured},
     },
 };
 use std::{
@@ -32,8 +36,6 @@ use std::{
 const TURN: Duration = Duration::from_micros(100);
 /// What may be asked of one core and not be answered yet, puts and deletes apart.
 const OPERATIONS_MAX: usize = 1024;
-/// Puts and deletes of one core that wait for their acknowledgement.
-const CHANGES_MAX: usize = 16 << 10;
 /// When to come back when there are so many, milliseconds.
 const RETRY_MS: u64 = 20;
 /// Rows that one step of a list looks at.
@@ -67,34 +69,12 @@ enum What {
     Stats(Box<Recall>),
 }
 
-/// Changes that one request asked for.
-struct Changes {
-    asker: Asker,
-    is_delete: bool,
-    remaining: usize,
-    outcomes: Vec<Result<bool, Error>>,
-}
-
 /// Who waits for cold records.
 enum Waits {
     Operation(Operation),
     /// The changes of a partition, or the moving of its oldest segment.
     Apply(u16),
     Move(u16),
-}
-
-/// A partition, and what it waits for.
-struct Kept {
-    partition: Partition,
-    applying_waits: bool,
-    moving_waits: bool,
-    /// The last step of moving came further.
-    is_moving: bool,
-    /// The checkpoint that is being written.
-    checkpoint: Option<Checkpoint>,
-    /// A part of it is on its way to the disk.
-    is_saving: bool,
-    saved_at: Option<Instant>,
 }
 
 /// What a core keeps of pattern memory.
@@ -116,50 +96,6 @@ pub struct Memory {
     answers: Vec<(Asker, Response)>,
 }
 
-impl Kept {
-    fn has_work(&self) -> bool {
-        let moves = self.is_moving && !self.moving_waits;
-        let saves = self.checkpoint.is_some() && !self.is_saving;
-        moves || saves || !self.applying_waits && self.partition.has_work()
-    }
-
-    /// Goes on with a checkpoint by a step, or begins one when it is time; a part for the disk. False
-    /// when there is nothing to do.
-    fn save(&mut self, jobs: &mut Vec<Job>) -> bool {
-        if self.is_saving {
-            return false;
-        }
-        if self.checkpoint.is_none() && self.partition.should_save() {
-            self.checkpoint = Some(Checkpoint::begin(&mut self.partition));
-        }
-        let Some(checkpoint) = &mut self.checkpoint else { return false };
-        if let Some(job) = checkpoint.step(&mut self.partition) {
-            self.is_saving = true;
-            jobs.push(job);
-        }
-        true
-    }
-
-    /// A part of a checkpoint is on the disk, or cannot be written: then there is none.
-    fn saved(&mut self, result: io::Result<Vec<u8>>) {
-        self.is_saving = false;
-        let Some(checkpoint) = self.checkpoint.take() else { return };
-        match result {
-            Ok(_) if checkpoint.is_ended() => {
-                self.partition.saved(&checkpoint);
-                self.saved_at = Some(Instant::now());
-            }
-            Ok(_) => self.checkpoint = Some(checkpoint),
-            Err(error) => {
-                tracing::error!(%error, "a checkpoint of pattern memory cannot be written");
-                self.partition.abandon_checkpoint();
-                // It is tried again after as many changes.
-                self.partition.saved(&checkpoint);
-            }
-        }
-    }
-}
-
 impl Memory {
     /// The partitions of a core, in order: those whose number leaves the core's when it is divided by
     /// the number of cores.
@@ -170,19 +106,10 @@ impl Memory {
         ef_search: usize,
         desk: Option<Desk>,
     ) -> Self {
-        let keep = |partition| Kept {
-            partition,
-            applying_waits: false,
-            moving_waits: false,
-            is_moving: false,
-            checkpoint: None,
-            is_saving: false,
-            saved_at: None,
-        };
         Self {
             index,
             cores,
-            kept: partitions.into_iter().map(keep).collect(),
+            kept: partitions.into_iter().map(Kept::new).collect(),
             ef_search,
             desk,
             operations: VecDeque::new(),
@@ -212,6 +139,11 @@ impl Memory {
     /// Whether a job waits for room in a queue.
     pub fn has_departures(&self) -> bool {
         self.desk.as_ref().is_some_and(Desk::is_waiting)
+    }
+
+    /// Whether records wait to be given to the threads.
+    fn is_filling(&self) -> bool {
+        self.kept.iter().any(|kept| kept.partition.log().is_filling())
     }
 
     /// Writes and applies what waits, and seals the files, after the threads have ended: for a node
@@ -376,9 +308,8 @@ impl Memory {
                 Step::Done(None) => Step::Done(None),
                 Step::Done(Some(tally)) => {
                     let sample = (tally.queries, tally.found, tally.wanted);
-                    let mut report = PartitionReport { sample, ..report(partition) };
-                    let saved_at = self.kept[usize::from(operation.partition)].saved_at;
-                    report.partition.checkpoint_age_s = saved_at.map(|at| at.elapsed().as_secs());
+                    let kept = &self.kept[usize::from(operation.partition)];
+                    let report = PartitionReport { sample, ..kept.report() };
                     Step::Done(Some(Ok(Response::MemoryReport(report))))
                 }
             },
@@ -397,49 +328,6 @@ impl Memory {
                 Some((operation.asker, answer.unwrap_or_else(Response::Failed)))
             }
         }
-    }
-
-    /// Begins changes that one request asks for; an answer when none of them was begun.
-    fn begin_changes(
-        &mut self,
-        asker: Asker,
-        is_delete: bool,
-        count: usize,
-        mut begin: impl FnMut(&mut Self, usize, u64) -> Result<(), Error>,
-    ) -> Option<Response> {
-        let key = self.next_change;
-        self.next_change = self.next_change.wrapping_add(1);
-        let mut outcomes = Vec::with_capacity(count);
-        for place in 0..count {
-            let token = u64::from(key) << 32 | place as u64;
-            outcomes.push(begin(self, place, token).map(|()| false));
-        }
-        let remaining = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        let changes = Changes { asker, is_delete, remaining, outcomes };
-        if remaining == 0 {
-            return Some(changes.response());
-        }
-        self.changes.insert(key, changes);
-        None
-    }
-
-    /// Notes what became of changes: the requests that are answered with it.
-    fn take_outcomes(&mut self) -> Vec<(Asker, Response)> {
-        let mut answers = Vec::new();
-        for kept in &mut self.kept {
-            while let Some((token, outcome)) = kept.partition.take_outcome() {
-                let key = (token >> 32) as u32;
-                let Some(changes) = self.changes.get_mut(&key) else { continue };
-                changes.outcomes[token as u32 as usize] = outcome;
-                changes.remaining -= 1;
-                if changes.remaining == 0
-                    && let Some(changes) = self.changes.remove(&key)
-                {
-                    answers.push((changes.asker, changes.response()));
-                }
-            }
-        }
-        answers
     }
 
     /// Takes in what is asked: an answer at once, or nothing yet.
@@ -496,45 +384,6 @@ impl Memory {
         }
         self.operations.push_back(Operation { asker, partition, what });
         Ok(None)
-    }
-
-    fn check_changes(&self) -> Result<(), Error> {
-        match self.changes.len() + self.early.len() < CHANGES_MAX {
-            true => Ok(()),
-            false => Err(Error::Backpressure(RETRY_MS)),
-        }
-    }
-}
-
-impl Changes {
-    fn response(mut self) -> Response {
-        if !self.is_delete {
-            return Response::MemoryPut(self.outcomes);
-        }
-        match self.outcomes.pop() {
-            Some(Ok(was_there)) => Response::MemoryDeleted(was_there),
-            Some(Err(error)) => Response::Failed(error),
-            None => unreachable!("a delete has one outcome"),
-        }
-    }
-}
-
-fn report(partition: &Partition) -> PartitionReport {
-    let (stats, log, damages) = (partition.index().stats(), partition.log(), partition.damages());
-    let namespaces = partition.table().namespaces.iter();
-    PartitionReport {
-        partition: MemoryPartition {
-            count: partition.len() as u64,
-            dead: stats.dead as u64,
-            bytes_resident: partition.bytes() as u64,
-            bytes_on_disk: if log.is_durable() { log.bytes() } else { 0 },
-            changes_since_checkpoint: partition.changes(),
-            checkpoint_age_s: None,
-        },
-        namespaces: namespaces.map(|(name, count)| (name.to_owned(), count)).collect(),
-        sample: (0, 0, 0),
-        damaged: damages.told.iter().map(ToString::to_string).collect(),
-        damaged_count: damages.count,
     }
 }
 
@@ -600,12 +449,5 @@ impl Shard {
         }
         memory.flush();
         worked
-    }
-}
-
-impl Memory {
-    /// Whether records wait to be given to the threads.
-    fn is_filling(&self) -> bool {
-        self.kept.iter().any(|kept| kept.partition.log().is_filling())
     }
 }

@@ -6,6 +6,7 @@ use super::{
         links::Links,
         notice::{Notice, Saying},
         peers::NodeId,
+        raft::group::Group,
     },
     Keeper, Lane,
 };
@@ -72,7 +73,9 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         let Some(Doubting { node, question, .. }) = lane.take_doubt(context) else {
             return context & DOUBT != 0;
         };
-        if self.is_stranger(partition, node) {
+        let is_known = self.raft.group(partition).is_some_and(Group::is_membership_known);
+        // When it is not known yet, the node asks again.
+        if is_known && self.is_stranger(partition, node) {
             let saying = Saying::NoMember { question, applied };
             self.links.send_notice(node, Notice { partition, saying });
         }

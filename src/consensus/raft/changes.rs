@@ -122,12 +122,14 @@ impl Group {
         self.heard.iter().any(|(peer, at)| *peer == id && at + ticks > self.now)
     }
 
-    /// Entries that a peer misses, as far as the leader knows.
+    /// Entries that a peer misses, as far as the leader knows; more than any when it does not hold the last
+    /// change of the members: it may not vote before (`removal.rs`).
     pub(super) fn missing(&self, id: u64) -> u64 {
         let raft = &self.raft.raft;
         raft.prs()
             .get(id)
             .filter(|progress| progress.state == ProgressState::Replicate)
+            .filter(|progress| progress.matched >= self.raft.store().members_since())
             .map_or(u64::MAX, |progress| {
                 raft.raft_log.last_index().saturating_sub(progress.matched)
             })

@@ -127,6 +127,11 @@ impl Entries {
         &self.history.back().expect("the membership of the point is always there").1
     }
 
+    /// The index of the last change that was applied, or of the point.
+    pub fn members_since(&self) -> u64 {
+        self.history.back().expect("the membership of the point is always there").0
+    }
+
     /// Whether the group has been one voter alone ever since the point: no change lies behind it,
     /// applied or not.
     pub fn is_alone(&self) -> bool {

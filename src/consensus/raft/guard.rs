@@ -10,7 +10,7 @@ use raft::{
 };
 
 /// Indexes and terms stay far below this, so that none overflows by being counted on.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why a message is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

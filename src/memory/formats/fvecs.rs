@@ -1,7 +1,10 @@
 //! `.fvecs`, as the ANN benchmark sets have it: before the float32 of each row its length, 32 bits in
 //! little endian.
 
-use super::error::{FormatError, Place};
+use super::{
+    error::{FormatError, Place},
+    rows::{self, Rows},
+};
 use crate::memory::index::DIMENSIONS_MAX;
 use std::{
     fs::File,
@@ -11,17 +14,10 @@ use std::{
 
 /// Bytes of a row's length.
 const LENGTH_BYTES: u64 = 4;
-/// Bytes read from the file at once.
-const BUFFER_BYTES: usize = 1 << 18;
 
 /// A file that is read row by row; all rows have the length of the first.
 pub struct FvecsReader<R> {
-    input: R,
-    file: String,
-    rows: u64,
-    columns: usize,
-    row: u64,
-    bytes: Vec<u8>,
+    rows: Rows<R>,
 }
 
 impl FvecsReader<BufReader<File>> {
@@ -30,10 +26,8 @@ impl FvecsReader<BufReader<File>> {
     /// # Errors
     /// When it cannot be read, or does not end at the end of a row.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let file = path.display().to_string();
-        let input = File::open(path);
-        let input = input.map_err(|error| FormatError::at(&file, Place::File, error))?;
-        Self::new(BufReader::with_capacity(BUFFER_BYTES, input), file)
+        let (input, file) = rows::open(path)?;
+        Self::new(input, file)
     }
 }
 
@@ -47,7 +41,7 @@ impl<R: Read + Seek> FvecsReader<R> {
         let end = input.seek(SeekFrom::End(0)).map_err(failed)?;
         input.seek(SeekFrom::Start(0)).map_err(failed)?;
         if end == 0 {
-            return Ok(Self { input, file, rows: 0, columns: 0, row: 0, bytes: Vec::new() });
+            return Ok(Self { rows: Rows::new(input, file, 0, 0, 0) });
         }
         let mut length = [0; LENGTH_BYTES as usize];
         input.read_exact(&mut length).map_err(failed)?;
@@ -65,23 +59,23 @@ impl<R: Read + Seek> FvecsReader<R> {
             let problem = format!("ends in the middle of a row of {columns} numbers");
             return Err(FormatError::at(&file, Place::Row(end / row_bytes), problem));
         }
-        let (rows, bytes) = (end / row_bytes, vec![0; row_bytes as usize]);
-        Ok(Self { input, file, rows, columns, row: 0, bytes })
+        let rows = Rows::new(input, file, end / row_bytes, columns, row_bytes as usize);
+        Ok(Self { rows })
     }
 
     /// How many rows there are.
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.rows.rows
     }
 
     /// How many numbers each row has; 0 where there is no row.
     pub fn dimensions(&self) -> usize {
-        self.columns
+        self.rows.columns
     }
 
     /// The row that is read next, from zero.
     pub fn position(&self) -> u64 {
-        self.row
+        self.rows.next
     }
 
     /// Goes on at a row; behind the last one nothing is read.
@@ -89,12 +83,7 @@ impl<R: Read + Seek> FvecsReader<R> {
     /// # Errors
     /// When the file cannot be read.
     pub fn seek(&mut self, row: u64) -> Result<(), FormatError> {
-        let row = row.min(self.rows);
-        let rows = row as i64 - self.row as i64;
-        let moved = self.input.seek_relative(rows * self.bytes.len() as i64);
-        moved.map_err(|error| self.error(error))?;
-        self.row = row;
-        Ok(())
+        self.rows.seek(row)
     }
 
     /// Reads the next row into `row`, which is overwritten; false behind the last one.
@@ -102,26 +91,19 @@ impl<R: Read + Seek> FvecsReader<R> {
     /// # Errors
     /// When the file cannot be read, or the row has another length than the first.
     pub fn read_row(&mut self, row: &mut Vec<f32>) -> Result<bool, FormatError> {
-        if self.row == self.rows {
+        if !self.rows.fill()? {
             return Ok(false);
         }
-        if let Err(error) = self.input.read_exact(&mut self.bytes) {
-            return Err(self.error(error));
-        }
-        let (numbers, _) = self.bytes.as_chunks::<4>();
+        let (numbers, _) = self.rows.bytes.as_chunks::<4>();
         let (length, numbers) = numbers.split_first().expect("a row begins with its length");
         let length = i32::from_le_bytes(*length);
-        if usize::try_from(length) != Ok(self.columns) {
-            let problem = format!("has {length} numbers, the first row has {}", self.columns);
-            return Err(self.error(problem));
+        if usize::try_from(length) != Ok(self.rows.columns) {
+            let problem = format!("has {length} numbers, the first row has {}", self.rows.columns);
+            return Err(self.rows.error(problem));
         }
         row.clear();
         row.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-        self.row += 1;
+        self.rows.next += 1;
         Ok(true)
-    }
-
-    fn error(&self, problem: impl std::fmt::Display) -> FormatError {
-        FormatError::at(&self.file, Place::Row(self.row), problem)
     }
 }

@@ -4,7 +4,10 @@
 //! Read are little-endian arrays in C order with one or two dimensions; a head that says otherwise is
 //! refused with what to do. One dimension is one row.
 
-use super::error::{FormatError, Place};
+use super::{
+    error::{FormatError, Place},
+    rows::{self, Rows},
+};
 use std::{
     fs::File,
     io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
@@ -16,10 +19,10 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 /// Numbers in a row at most: far more than a vector has.
 const COLUMNS_MAX: u64 = 1 << 20;
+/// Bytes written to the file at once.
+const BUFFER_BYTES: usize = 1 << 18;
 /// Bytes of a head that is written; a multiple of 64, with room for any number of rows.
 const HEAD_BYTES: usize = 128;
-/// Bytes read from the file at once.
-const BUFFER_BYTES: usize = 1 << 18;
 
 /// What the numbers of an array are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +55,8 @@ impl Kind {
 
 /// An array that is read row by row.
 pub struct NpyReader<R> {
-    input: R,
-    file: String,
     kind: Kind,
-    rows: u64,
-    columns: usize,
-    row: u64,
-    bytes: Vec<u8>,
+    rows: Rows<R>,
 }
 
 impl NpyReader<BufReader<File>> {
@@ -67,10 +65,8 @@ impl NpyReader<BufReader<File>> {
     /// # Errors
     /// When it cannot be read, is no array of rows, or is not as long as its head says.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let file = path.display().to_string();
-        let input = File::open(path);
-        let input = input.map_err(|error| FormatError::at(&file, Place::File, error))?;
-        Self::new(BufReader::with_capacity(BUFFER_BYTES, input), file)
+        let (input, file) = rows::open(path)?;
+        Self::new(input, file)
     }
 }
 
@@ -96,24 +92,24 @@ impl<R: Read + Seek> NpyReader<R> {
                 end - start
             )));
         }
-        let bytes = vec![0; row_bytes as usize];
-        let (rows, columns) = (head.rows, head.columns as usize);
-        Ok(Self { input, file, kind: head.kind, rows, columns, row: 0, bytes })
+        let (columns, row_bytes) = (head.columns as usize, row_bytes as usize);
+        let rows = Rows::new(input, file, head.rows, columns, row_bytes);
+        Ok(Self { kind: head.kind, rows })
     }
 
     /// How many rows there are.
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.rows.rows
     }
 
     /// How many numbers each row has.
     pub fn dimensions(&self) -> usize {
-        self.columns
+        self.rows.columns
     }
 
     /// The row that is read next, from zero.
     pub fn position(&self) -> u64 {
-        self.row
+        self.rows.next
     }
 
     /// Goes on at a row; behind the last one nothing is read.
@@ -121,12 +117,7 @@ impl<R: Read + Seek> NpyReader<R> {
     /// # Errors
     /// When the file cannot be read.
     pub fn seek(&mut self, row: u64) -> Result<(), FormatError> {
-        let row = row.min(self.rows);
-        let rows = row as i64 - self.row as i64;
-        let moved = self.input.seek_relative(rows * self.bytes.len() as i64);
-        moved.map_err(|error| self.error(error))?;
-        self.row = row;
-        Ok(())
+        self.rows.seek(row)
     }
 
     /// Reads the next row of floats into `row`, which is overwritten; false behind the last one.
@@ -135,15 +126,15 @@ impl<R: Read + Seek> NpyReader<R> {
     /// When the file cannot be read or holds integers.
     pub fn read_row(&mut self, row: &mut Vec<f32>) -> Result<bool, FormatError> {
         if matches!(self.kind, Kind::Int32 | Kind::Int64) {
-            return Err(self.error("holds integers, not the float16 or float32 of vectors"));
+            return Err(self.rows.error("holds integers, not the float16 or float32 of vectors"));
         }
         if !self.fill()? {
             return Ok(false);
         }
         row.clear();
         match self.kind {
-            Kind::Float16 => row.extend(numbers::<2>(&self.bytes).map(from_half)),
-            _ => row.extend(numbers::<4>(&self.bytes).map(f32::from_le_bytes)),
+            Kind::Float16 => row.extend(numbers::<2>(&self.rows.bytes).map(from_half)),
+            _ => row.extend(numbers::<4>(&self.rows.bytes).map(f32::from_le_bytes)),
         }
         Ok(true)
     }
@@ -155,7 +146,7 @@ impl<R: Read + Seek> NpyReader<R> {
     /// When the file cannot be read or holds floats.
     pub fn read_integers(&mut self, row: &mut Vec<i64>) -> Result<bool, FormatError> {
         if matches!(self.kind, Kind::Float16 | Kind::Float32) {
-            return Err(self.error("holds floats, not integers"));
+            return Err(self.rows.error("holds floats, not integers"));
         }
         if !self.fill()? {
             return Ok(false);
@@ -163,27 +154,20 @@ impl<R: Read + Seek> NpyReader<R> {
         row.clear();
         match self.kind {
             Kind::Int32 => {
-                row.extend(numbers(&self.bytes).map(|bytes| i64::from(i32::from_le_bytes(bytes))));
+                row.extend(
+                    numbers(&self.rows.bytes).map(|bytes| i64::from(i32::from_le_bytes(bytes))),
+                );
             }
-            _ => row.extend(numbers::<8>(&self.bytes).map(i64::from_le_bytes)),
+            _ => row.extend(numbers::<8>(&self.rows.bytes).map(i64::from_le_bytes)),
         }
         Ok(true)
     }
 
     /// Reads the bytes of the next row; false behind the last one.
     fn fill(&mut self) -> Result<bool, FormatError> {
-        if self.row == self.rows {
-            return Ok(false);
-        }
-        if let Err(error) = self.input.read_exact(&mut self.bytes) {
-            return Err(self.error(error));
-        }
-        self.row += 1;
-        Ok(true)
-    }
-
-    fn error(&self, problem: impl std::fmt::Display) -> FormatError {
-        FormatError::at(&self.file, Place::Row(self.row), problem)
+        let is_filled = self.rows.fill()?;
+        self.rows.next += u64::from(is_filled);
+        Ok(is_filled)
     }
 }
 

@@ -279,6 +279,12 @@ impl Linking {
                     }
                     graph.collect_linkable(scratch, row);
                     if scratch.work.found.is_empty() {
+                        if graph.entry.is_some_and(|entry| graph.is_linkable(entry)) {
+                            // One came to a row that was passed already.
+                            scratch.pool.begin(LINKS_UPPER);
+                            *self = Linking::Scan(0);
+                            continue;
+                        }
                         // Nothing leads anywhere any more, so whoever comes begins here.
                         graph.entry = Some(row);
                         return true;

@@ -183,7 +183,11 @@ fn who_was_taken_out_forgets_its_log_when_it_is_told_so_and_begins_again_as_a_me
     let asked = question(&mut cluster, 3);
     cluster.driver(3).disown(0, asked ^ 1, applied);
     cluster.pump(3);
-    assert!(cluster.node(3).log(0).last() > 0, "another's answer tells it nothing");
+    for wrong in [0, u64::MAX] {
+        cluster.driver(3).disown(0, asked, wrong);
+        cluster.pump(3);
+    }
+    assert!(cluster.node(3).log(0).last() > 0, "a wrong answer tells it nothing");
     cluster.driver(3).disown(0, asked, applied);
     cluster.pump(3);
     for round in 0..2 {
@@ -222,6 +226,24 @@ fn who_forgot_its_log_has_no_vote_until_it_holds_it_again() {
         cluster.driver(3).take_ready(&mut outputs);
         assert!(outputs.messages.is_empty() && outputs.writes.is_empty(), "{outputs:?}");
     }
+}
+
+#[test]
+fn that_it_has_no_vote_is_on_the_disk_before_its_log_is_forgotten_there() {
+    let (mut cluster, applied) = left_behind();
+    let asked = question(&mut cluster, 3);
+    let before = cluster.node(3).log(0).hard_state();
+    cluster.driver(3).disown(0, asked, applied);
+    let mut outputs = Outputs::default();
+    cluster.driver(3).take_ready(&mut outputs);
+    let mute = HardState { votes_from: applied, ..before };
+    let writes = [
+        Write::HardState(mute),
+        Write::Installed(Point::default()),
+        Write::HardState(HardState { commit: 0, ..mute }),
+    ];
+    assert!(before.commit > 0);
+    assert!(outputs.writes.iter().map(|(_, write)| write).eq(&writes), "{:?}", outputs.writes);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Files that were changed behind the store's back.
 
 use super::*;
+use crate::memory::store::record::UNIT_BYTES;
 use proptest::prelude::*;
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt};
+
+/// What stands in the head of a record that is a seal.
+const SEAL: u8 = 3;
 
 /// A closed store with items `key-0` to `key-19`, each replaced once.
 fn filled(folder: &Folder) -> BTreeMap<String, MemoryItem> {
@@ -47,7 +51,11 @@ proptest! {
         prop_assert!(wrong.len() <= 1, "{wrong:?}");
         let is_told = partition.damages().count > 0;
         let was_zero = before[(bit % bits / 8) as usize] == 0;
-        prop_assert!(is_told || wrong.is_empty() && was_zero, "bit {bit} of {bits}");
+        // The very last record holds nothing, and damage of it looks like a write that was cut off.
+        let unit = &before[(bit % bits / 8) as usize / UNIT_BYTES * UNIT_BYTES..][..UNIT_BYTES];
+        let is_seal = unit[8..13] == [UNIT_BYTES as u8, 0, 0, 0, SEAL];
+        let may_be_silent = wrong.is_empty() && (was_zero || is_seal);
+        prop_assert!(is_told || may_be_silent, "bit {bit} of {bits}");
         for item in wrong {
             // An older record of the same item can be taken for the newest only where the head
             // itself is damaged, which says which item it was.

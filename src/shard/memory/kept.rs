@@ -1,0 +1,101 @@
+//! One partition of pattern memory on its core: what it waits for, and its checkpoints.
+
+use crate::{
+    memory::store::{Checkpoint, Job, Partition},
+    wire::memory::{MemoryPartition, PartitionReport},
+};
+use std::{io, time::Instant};
+
+/// A partition, and what it waits for.
+pub(super) struct Kept {
+    pub(super) partition: Partition,
+    pub(super) applying_waits: bool,
+    pub(super) moving_waits: bool,
+    /// The last step of moving came further.
+    pub(super) is_moving: bool,
+    /// The checkpoint that is being written.
+    checkpoint: Option<Checkpoint>,
+    /// A part of it is on its way to the disk.
+    is_saving: bool,
+    saved_at: Option<Instant>,
+}
+
+impl Kept {
+    /// A partition for which nothing is under way.
+    pub(super) fn new(partition: Partition) -> Self {
+        Self {
+            partition,
+            applying_waits: false,
+            moving_waits: false,
+            is_moving: false,
+            checkpoint: None,
+            is_saving: false,
+            saved_at: None,
+        }
+    }
+
+    /// Whether another step would find something to do.
+    pub(super) fn has_work(&self) -> bool {
+        let moves = self.is_moving && !self.moving_waits;
+        let saves = self.checkpoint.is_some() && !self.is_saving;
+        moves || saves || !self.applying_waits && self.partition.has_work()
+    }
+
+    /// Goes on with a checkpoint by a step, or begins one when it is time; a part for the disk. False
+    /// when there is nothing to do.
+    pub(super) fn save(&mut self, jobs: &mut Vec<Job>) -> bool {
+        if self.is_saving {
+            return false;
+        }
+        if self.checkpoint.is_none() && self.partition.should_save() {
+            self.checkpoint = Some(Checkpoint::begin(&mut self.partition));
+        }
+        let Some(checkpoint) = &mut self.checkpoint else { return false };
+        if let Some(job) = checkpoint.step(&mut self.partition) {
+            self.is_saving = true;
+            jobs.push(job);
+        }
+        true
+    }
+
+    /// A part of a checkpoint is on the disk, or cannot be written: then there is none.
+    pub(super) fn saved(&mut self, result: io::Result<Vec<u8>>) {
+        self.is_saving = false;
+        let Some(checkpoint) = self.checkpoint.take() else { return };
+        match result {
+            Ok(_) if checkpoint.is_ended() => {
+                self.partition.saved(&checkpoint);
+                self.saved_at = Some(Instant::now());
+            }
+            Ok(_) => self.checkpoint = Some(checkpoint),
+            Err(error) => {
+                tracing::error!(%error, "a checkpoint of pattern memory cannot be written");
+                self.partition.abandon_checkpoint();
+                // It is tried again after as many changes.
+                self.partition.saved(&checkpoint);
+            }
+        }
+    }
+
+    /// How the partition does, but for a sample of its searches.
+    pub(super) fn report(&self) -> PartitionReport {
+        let partition = &self.partition;
+        let (stats, log, damages) =
+            (partition.index().stats(), partition.log(), partition.damages());
+        let namespaces = partition.table().namespaces.iter();
+        PartitionReport {
+            partition: MemoryPartition {
+                count: partition.len() as u64,
+                dead: stats.dead as u64,
+                bytes_resident: partition.bytes() as u64,
+                bytes_on_disk: if log.is_durable() { log.bytes() } else { 0 },
+                changes_since_checkpoint: partition.changes(),
+                checkpoint_age_s: self.saved_at.map(|at| at.elapsed().as_secs()),
+            },
+            namespaces: namespaces.map(|(name, count)| (name.to_owned(), count)).collect(),
+            sample: (0, 0, 0),
+            damaged: damages.told.iter().map(ToString::to_string).collect(),
+            damaged_count: damages.count,
+        }
+    }
+}
