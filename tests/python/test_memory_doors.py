@@ -355,8 +355,12 @@ def files_are_imported_and_exported():
         by_name = {(item["namespace"], item["key"]): item for item in exported}
         assert by_name["texts", "t"] == {**lines[0], "namespace": "texts"}, by_name["texts", "t"]
         assert by_name["n", "rows.npy:2999"]["vector"] == rows[2999]
+        before = pathlib.Path(folder, "all.jsonl").read_bytes()
+        memory("export", "all.jsonl", "--namespace", "nosuch", code=1)
+        assert pathlib.Path(folder, "all.jsonl").read_bytes() == before, "it is as it was"
         memory("export", "one.npy", code=2)
         assert "wrote 3000 items" in memory("export", "one.npy", "--namespace", "n")
+        assert not list(pathlib.Path(folder).glob("*.part")), "all is in its place"
         keys = pathlib.Path(folder, "one.npy.keys").read_text().splitlines()
         data = pathlib.Path(folder, "one.npy").read_bytes()[128:]
         for place in (0, 1234, 2999):

@@ -133,6 +133,8 @@ pub struct Node {
     pub is_leaving: bool,
     /// Its log is damaged.
     pub is_rotten: bool,
+    /// Its disk is not damaged for good: it may be there to replace one whose disk was.
+    pub lasts: bool,
     /// It did not start with a damaged log, and never will; or it was not begun yet.
     pub is_out: bool,
     /// Another one has taken its place for good.
@@ -154,6 +156,7 @@ impl Node {
             skew_ms,
             is_leaving: false,
             is_rotten: false,
+            lasts: false,
             is_out: false,
             is_replaced: false,
             at_start: None,

@@ -110,7 +110,8 @@ impl Wear {
         } else if is_it(chances.rot) {
             let is_rotten = |node: &&Node| node.is_rotten && !node.is_replaced;
             let rotten = nodes.iter().filter(is_rotten).count();
-            let may_stay = nodes[at].is_rotten || rotten < *most_rotten;
+            let is_few = nodes[at].is_rotten || rotten < *most_rotten;
+            let may_stay = is_few && !nodes[at].lasts;
             rot(&mut nodes[at], may_stay, rng, trace);
         }
     }

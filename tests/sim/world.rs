@@ -170,7 +170,9 @@ impl World {
         let network = Network::new(rng.u64(..), nodes, weather, trace.clone());
         let mut nodes: Vec<_> = (1..=nodes).map(|node| Node::new(node, rng.u64(..100))).collect();
         let spare = has_spare.then_some(count as usize);
-        spare.into_iter().for_each(|spare| nodes[spare].is_out = true);
+        if let Some(spare) = spare {
+            (nodes[spare].is_out, nodes[spare].lasts) = (true, true);
+        }
         let operator = Operator::new(!options.seed, partitions, spare);
         let faults = Faults::random(&mut rng, changes);
         note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");

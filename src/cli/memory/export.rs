@@ -25,7 +25,7 @@ use std::{
 /// --namespace. What is stored or deleted meanwhile is part of the file or not.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// The file, which is overwritten
+    /// The file; what it held is replaced when all is written
     file: PathBuf,
     /// Only items of this namespace
     #[arg(long, value_name = "NAME")]
@@ -42,7 +42,8 @@ pub(super) fn export(
     let stats = node.call("memory.stats", &Params::new())?;
     let figure = |name| stats.get(name).and_then(View::uint).unwrap_or(0);
     let (count, dimension) = (figure("count"), figure("dimension") as usize);
-    let mut file = Target::open(&args.file, args.namespace.as_deref(), dimension)?;
+    let parts = Parts::of(&args.file);
+    let mut file = Target::open(&parts, args.namespace.as_deref(), dimension)?;
     let progress = match &args.namespace {
         None => ProgressBar::new(count),
         Some(_) => ProgressBar::new_spinner(),
@@ -94,11 +95,57 @@ pub(super) fn export(
     progress.finish_and_clear();
     file.finish()?;
     let written = number - gone;
+    if let Some(namespace) = args.namespace.as_ref().filter(|_| written == 0) {
+        let file = args.file.display();
+        let text = format!("there is nothing in the namespace {namespace:?}: {file} is as it was");
+        return Err(Trouble::Failed(text));
+    }
+    parts.put_in_place()?;
     match json {
         true => writeln!(out, r#"{{"written":{written}}}"#)?,
         false => writeln!(out, "wrote {written} items")?,
     }
     Ok(true)
+}
+
+/// The files that are written, each under another name until all is in it: an export that ends early
+/// leaves what was there. Dropping it removes what is not in its place.
+struct Parts {
+    path: PathBuf,
+    /// Where each is written, and its place.
+    files: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Parts {
+    fn of(path: &Path) -> Self {
+        let with = |end: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        };
+        let mut files = vec![(with(".part"), path.to_owned())];
+        if path.extension().is_some_and(|extension| extension == "npy") {
+            files.insert(0, (with(".keys.part"), with(".keys")));
+        }
+        Self { path: path.to_owned(), files }
+    }
+
+    fn put_in_place(mut self) -> Result<(), Trouble> {
+        for (written, place) in std::mem::take(&mut self.files) {
+            let named = std::fs::rename(written, &place);
+            named.map_err(|error| failed(&place.display().to_string(), &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        for (written, _) in &self.files {
+            // It may not have been made.
+            let _ = std::fs::remove_file(written);
+        }
+    }
 }
 
 /// The file that is written.
@@ -108,26 +155,24 @@ enum Target {
 }
 
 impl Target {
-    fn open(path: &Path, namespace: Option<&str>, dimension: usize) -> Result<Self, Trouble> {
-        match path.extension().and_then(|extension| extension.to_str()) {
+    fn open(parts: &Parts, namespace: Option<&str>, dimension: usize) -> Result<Self, Trouble> {
+        match parts.path.extension().and_then(|extension| extension.to_str()) {
             Some("jsonl") => {
-                let (name, file) = create(path)?;
+                let (name, file) = create(&parts.files[0].0)?;
                 Ok(Self::Jsonl(name, file))
             }
             Some("npy") if namespace.is_none() => Err(Trouble::Usage(
                 "a .npy file has no place for namespaces: name one with --namespace".into(),
             )),
             Some("npy") => {
-                let vectors = NpyWriter::create(path, dimension);
+                let vectors = NpyWriter::create(&parts.files[1].0, dimension);
                 let vectors = vectors.map_err(|error| Trouble::Failed(error.to_string()))?;
-                let mut keys = path.as_os_str().to_owned();
-                keys.push(".keys");
-                let (name, file) = create(Path::new(&keys))?;
+                let (name, file) = create(&parts.files[0].0)?;
                 Ok(Self::Npy(vectors, name, file))
             }
             _ => Err(Trouble::Usage(format!(
                 "{}: the name ends in neither .jsonl nor .npy",
-                path.display()
+                parts.path.display()
             ))),
         }
     }
