@@ -13,6 +13,7 @@ class Client:
         self.connection = socket.create_connection(server.rpc, timeout=WAIT_S)
         self.unpacker = msgpack.Unpacker()
         self.number = 0
+        self.early = {}
         if token is not None:
             self.call("auth", token=token)
 
@@ -23,14 +24,17 @@ class Client:
 
     def answer(self, number):
         """The error and the result of an answer."""
-        while True:
+        while number not in self.early:
             for kind, answered, error, result in self.unpacker:
                 assert kind == 1
-                if answered == number:
-                    return error, result
+                # Answers come in any order.
+                self.early[answered] = error, result
+            if number in self.early:
+                break
             piece = self.connection.recv(4096)
             assert piece, "the connection ended before the answer"
             self.unpacker.feed(piece)
+        return self.early.pop(number)
 
     def call(self, method, **params):
         error, result = self.answer(self.ask(method, **params))

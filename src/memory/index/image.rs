@@ -337,7 +337,7 @@ impl Graph {
     }
 
     /// Drops links that no graph has: to no node, to the node itself, twice, above their target's level.
-    /// Whether that was half of those on the lowest layer, or more.
+    /// Whether that was a third of those on the lowest layer, or more.
     fn repair_links(&mut self, row: Row) -> bool {
         let before = self.links(row, 0).len();
         for layer in 0..=self.level(row) {
@@ -356,7 +356,7 @@ impl Graph {
             }
             self.set_links(row, layer, &kept[..count]);
         }
-        before > 0 && 2 * self.links(row, 0).len() <= before
+        before > 0 && 3 * self.links(row, 0).len() <= 2 * before
     }
 }
 
