@@ -6,6 +6,9 @@ use std::{fmt, str::FromStr};
 /// A worker core's place in the node, from 0; not the kernel's number of the processor.
 pub type CoreIndex = u16;
 
+/// A node of the cluster, as its configuration numbers it; 0 is no node.
+pub type NodeId = u64;
+
 /// Where an agent lives: its core, its place there, and which occupant of that place it is.
 ///
 /// Text form: `core.slot.generation`, for example `1.17.3`.
@@ -61,11 +64,56 @@ impl fmt::Debug for AgentId {
     }
 }
 
+/// Where an agent lives in a cluster: its node and its place there.
+///
+/// Text form: `node/core.slot.generation`, for example `2/1.17.3`. Without a node, an address is
+/// of the node that reads it, and its node is 0.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize, Deserialize,
+)]
+pub struct AgentAddress {
+    /// The node; 0 for the one that the address is given to.
+    pub node: NodeId,
+    /// Its place there.
+    pub agent: AgentId,
+}
+
+impl From<AgentId> for AgentAddress {
+    /// An agent of this node.
+    fn from(agent: AgentId) -> Self {
+        Self { node: 0, agent }
+    }
+}
+
+impl fmt::Display for AgentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.node {
+            0 => write!(f, "{}", self.agent),
+            node => write!(f, "{node}/{}", self.agent),
+        }
+    }
+}
+
+impl FromStr for AgentAddress {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let Some((node, agent)) = text.split_once('/') else {
+            return Ok(Self::from(text.parse::<AgentId>()?));
+        };
+        let is_number = node.bytes().all(|byte| byte.is_ascii_digit());
+        match node.parse() {
+            Ok(node @ 1..) if is_number => Ok(Self { node, agent: agent.parse()? }),
+            _ => Err(IdError::Agent),
+        }
+    }
+}
+
 /// The text is not an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Not `core.slot.generation`.
-    #[error("an agent id is core.slot.generation, for example 1.17.3")]
+    /// Not `core.slot.generation`, with or without a node.
+    #[error("an agent id is core.slot.generation, for example 1.17.3; of another node 2/1.17.3")]
     Agent,
     /// Not `t`, the partition, `-` and 32 hexadecimal digits.
     #[error("a task id is t, a partition, - and 32 hexadecimal digits, for example t0-00…2f")]
@@ -233,6 +281,10 @@ mod tests {
     fn ids_survive_their_text_form() {
         let agent = AgentId::new(3, 17, AgentId::SLOTS - 1);
         assert_eq!(agent.to_string().parse(), Ok(agent));
+        assert_eq!(agent.to_string().parse(), Ok(AgentAddress::from(agent)));
+        let address = AgentAddress { node: NodeId::MAX, agent };
+        assert_eq!(address.to_string(), format!("18446744073709551615/{agent}"));
+        assert_eq!(address.to_string().parse(), Ok(address));
         for partition in [0, 9, 10, 12_345, PartitionIndex::MAX] {
             for random in [0, u128::MAX - 5, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210] {
                 let task = TaskId { partition, random };
@@ -247,6 +299,12 @@ mod tests {
     fn text_that_is_no_id_is_refused() {
         for text in ["", "1", "1.2", "1.2.3.4", "1.2.+3", "70000.0.0", "0.16777216.0", "a.b.c"] {
             assert_eq!(text.parse::<AgentId>(), Err(IdError::Agent), "{text}");
+            assert_eq!(text.parse::<AgentAddress>(), Err(IdError::Agent), "{text}");
+        }
+        for text in
+            ["/1.2.3", "0/1.2.3", "+1/1.2.3", "1/", "1/2/1.2.3", "18446744073709551616/0.0.0"]
+        {
+            assert_eq!(text.parse::<AgentAddress>(), Err(IdError::Agent), "{text}");
         }
         for text in ["", "t", "t1", "t1-", "t1-ff", "x1-00000000000000000000000000000000"] {
             assert_eq!(text.parse::<TaskId>(), Err(IdError::Task), "{text}");

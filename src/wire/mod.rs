@@ -8,3 +8,4 @@ pub mod letter;
 pub mod memory;
 pub mod msgpack;
 pub mod secret;
+pub mod trunk;

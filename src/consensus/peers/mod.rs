@@ -39,10 +39,8 @@ pub mod sockets;
 #[cfg(test)]
 mod tests;
 
+pub use crate::wire::id::NodeId;
 pub use limits::{Limits, Timing};
 pub use link::Lost;
 pub use message::{Message, Shared};
 pub use sockets::{Config, Event, Sockets};
-
-/// A node of the cluster, as raft numbers it; 0 is no node.
-pub type NodeId = u64;
