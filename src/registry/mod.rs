@@ -1,10 +1,23 @@
-//! Who is where: every core's own copy of the node's agents, found by id, type and name.
+//! Who is where: every core's own copy of the node's agents, found by id, type and name, and what
+//! is known of the agents, types and loads of all nodes ([`world`]).
+//!
+//! `mod.rs` is the directory of this node's agents. `fact.rs` is what a node tells all others of
+//! itself, as bytes of gossip; `bytes.rs` reads them; `world.rs` puts together what all nodes tell,
+//! in `pages.rs` and `names.rs`, whose copies share what did not change; `telling.rs` says when a
+//! load is worth telling.
 //!
 //! Invariants worth naming:
 //! - A named agent lives on the core that its name hashes to, so whether a name is taken is
 //!   decided by one core alone.
 //! - What a core knows of its own agents is exact; of others it is as old as the last notice that
 //!   arrived, and notices from one core arrive in order.
+
+mod bytes;
+pub mod fact;
+mod names;
+mod pages;
+pub mod telling;
+pub mod world;
 
 use crate::wire::id::{AgentId, CoreIndex};
 use std::collections::{BTreeMap, HashMap, btree_map};
