@@ -13,6 +13,7 @@
 //! | [`node`] | joins the cores into one node: start, routes, drain, shutdown |
 //! | [`shard`] | what a worker core owns: its loop, agents, mailboxes, calls, tasks |
 //! | [`consensus`] | the durable log of what happened to tasks |
+//! | [`gossip`] | which nodes live, and what each says of itself |
 //! | [`memory`] | nearest vectors: codes, kernels and the graph of one partition |
 //! | [`task`] | the task's life as a pure state machine, its queue and the load index |
 //! | [`registry`] | who is where: agents by id, type and name |
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod consensus;
+pub mod gossip;
 pub mod memory;
 pub mod metrics;
 pub mod node;

@@ -35,10 +35,22 @@ pub enum Bug {
     UncheckedRecord,
     /// A block is not checked that is read back for a follower or a shard.
     UncheckedEntry,
+    /// Gossip applies changes whose predecessors are missing.
+    UncheckedGap,
+    /// A node loses tombstones without saying from where on they are missing.
+    EarlyCollection,
+    /// A node refutes an accusation without a higher incarnation.
+    WeakRefutation,
+    /// Time in which a node itself did not run counts as the others' silence.
+    CountedPause,
+    /// An answer that is sent again counts as heard.
+    BelievedReplay,
+    /// A map that is received in parts is shown before it is whole.
+    HalfMap,
 }
 
 impl Bug {
-    /// All of them.
+    /// Those that the simulator of the log must find.
     pub const ALL: [Self; 13] = [
         Self::EarlyPromise,
         Self::ForgottenVote,
@@ -53,6 +65,16 @@ impl Bug {
         Self::UncheckedStart,
         Self::UncheckedRecord,
         Self::UncheckedEntry,
+    ];
+
+    /// Those that the simulator of gossip must find.
+    pub const GOSSIP: [Self; 6] = [
+        Self::UncheckedGap,
+        Self::EarlyCollection,
+        Self::WeakRefutation,
+        Self::CountedPause,
+        Self::BelievedReplay,
+        Self::HalfMap,
     ];
 }
 

@@ -1,0 +1,129 @@
+//! Which claim of a node stands, and how this node refutes what is wrong of it.
+
+use super::{
+    Gossip, NodeId,
+    counters::Refused,
+    entries::Version,
+    record::{Claim, Status},
+    state::{Event, Suspected},
+};
+use crate::planted::{self, Bug};
+use std::{net::SocketAddr, time::Duration};
+
+impl Gossip {
+    /// Takes over a claim when it is greater than what stands; gives whether anything changed.
+    pub(super) fn believe(
+        &mut self,
+        node: NodeId,
+        claim: Claim,
+        address: Option<SocketAddr>,
+        now: Duration,
+    ) -> bool {
+        if node == self.me {
+            self.defend(claim, 0);
+            return false;
+        }
+        let Some(old) = self.roster.get(node).map(|record| record.claim) else { return false };
+        let mut claim = claim;
+        if claim.status == Status::Dead && old != Claim::UNHEARD {
+            claim.status = self.doubt(node, claim, now);
+        }
+        if claim <= old {
+            return false;
+        }
+        if let Some(address) = address.filter(|_| !self.settings.closed) {
+            self.roster.change(node, |record| record.address = address);
+        }
+        self.settle(node, claim, now);
+        true
+    }
+
+    /// A death that is told of a node which was no suspect makes it one: it may still refute, though
+    /// for a shorter time.
+    fn doubt(&mut self, node: NodeId, claim: Claim, now: Duration) -> Status {
+        let short = self.settings.suspicion / 2;
+        match self.suspects.get_mut(&node) {
+            Some(suspected) if suspected.incarnation == claim.incarnation => {
+                suspected.until = suspected.until.min(suspected.since + short);
+                if now >= suspected.until { Status::Dead } else { Status::Suspect }
+            }
+            _ => {
+                let old = self.roster.get(node).map(|record| record.claim);
+                let is_dead = old.is_some_and(|old| {
+                    old.status == Status::Dead && old.generation == claim.generation
+                });
+                if is_dead { Status::Dead } else { Status::Suspect }
+            }
+        }
+    }
+
+    /// Refutes what is said of this node, when it is wrong.
+    pub(super) fn defend(&mut self, claim: Claim, version: Version) {
+        let mine = self.my_claim();
+        if self.has_left {
+            return;
+        }
+        if claim.is_absurd(mine.incarnation) {
+            return self.counters.refuse(Refused::Incarnation);
+        }
+        let is_same_life = claim.generation == mine.generation;
+        let is_forged = is_same_life && version > self.mine().version();
+        let is_other_life = !is_same_life && claim.incarnation >= mine.incarnation;
+        if is_forged || is_other_life {
+            // At most once a round, so that a liar costs no more than that.
+            if self.reborn != self.round || self.round == 0 {
+                self.begin_again(claim.incarnation);
+            }
+        } else if claim > mine {
+            let incarnation = match planted::has(Bug::WeakRefutation) {
+                true => mine.incarnation,
+                false => claim.incarnation + 1,
+            };
+            self.counters.refutations += 1;
+            self.roster.change(self.me, |record| record.claim.incarnation = incarnation);
+            let version = self.mine().version();
+            self.note(self.me, version, false);
+        }
+    }
+
+    /// Makes a claim stand.
+    pub(super) fn settle(&mut self, node: NodeId, claim: Claim, now: Duration) {
+        let Some(record) = self.roster.get(node) else { return };
+        let (old, before, had_entries) = (record.claim, record.version(), record.entries.is_some());
+        let is_other_life = old.generation != claim.generation;
+        self.roster.change(node, |record| {
+            record.claim = claim;
+            if is_other_life {
+                (record.entries, record.incoming) = (None, None);
+            }
+        });
+        if is_other_life && had_entries {
+            self.tell(Event::Reset { node });
+        }
+        if old == Claim::UNHEARD || old.status != claim.status || is_other_life {
+            self.tell(Event::Status { node, status: claim.status });
+        }
+        self.counters.deaths += u64::from(claim.status == Status::Dead);
+        let suspected = self.suspects.remove(&node);
+        if claim.status == Status::Suspect {
+            let mut next = Suspected {
+                incarnation: claim.incarnation,
+                since: now,
+                until: now + self.settings.suspicion,
+                is_mine: false,
+            };
+            if let Some(same) = suspected.filter(|old| old.incarnation == claim.incarnation) {
+                next = same;
+            }
+            self.suspects.insert(node, next);
+        }
+        if claim.status == Status::Alive && old != Claim::UNHEARD && old.status != Status::Alive {
+            self.counters.returns += 1;
+            if suspected.is_some_and(|suspected| suspected.is_mine) && !is_other_life {
+                self.watch.excuse(node);
+            }
+            self.watch.begin_again(node, now);
+        }
+        self.note(node, if is_other_life { 0 } else { before }, is_other_life);
+    }
+}

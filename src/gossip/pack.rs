@@ -1,0 +1,171 @@
+//! Sections into datagrams: as few as will do, none above the limit, and no more than allowed.
+
+use super::{
+    Settings,
+    datagram::{
+        CHANGE_BYTES_MAX, Change, DELTA_BYTES_MAX, DIGEST_BYTES_MAX, Delta, HEADER_BYTES_MAX,
+        Header, KNOWN_BYTES_MAX, Known, Section,
+    },
+    entries::Version,
+    record::{Claim, Record, mix},
+    seal::{SEAL_BYTES, Seal},
+    settings::DATAGRAM_BYTES_MIN,
+};
+
+// Into a new datagram of any allowed size at least one change fits, and something of a digest.
+const _: () = assert!(
+    HEADER_BYTES_MAX + DELTA_BYTES_MAX + CHANGE_BYTES_MAX + SEAL_BYTES <= DATAGRAM_BYTES_MIN
+);
+
+/// Datagrams in the making.
+pub struct Pack {
+    header: Vec<u8>,
+    bytes_max: usize,
+    datagrams_max: usize,
+    datagrams: Vec<Vec<u8>>,
+    left_out: bool,
+}
+
+impl Pack {
+    /// At most so many datagrams with a header.
+    pub fn new(header: &Header, settings: &Settings, seal: &Seal, datagrams_max: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX);
+        header.write(&mut bytes);
+        Self {
+            header: bytes,
+            bytes_max: settings.datagram - seal.bytes(),
+            datagrams_max,
+            datagrams: Vec::new(),
+            left_out: false,
+        }
+    }
+
+    /// The last datagram, when it has room for so many bytes, or a new one.
+    fn with_room(&mut self, bytes: usize) -> Option<&mut Vec<u8>> {
+        let has_room = self.room() >= bytes;
+        if !has_room {
+            if self.datagrams.len() >= self.datagrams_max {
+                self.left_out = true;
+                return None;
+            }
+            self.datagrams.push(self.header.clone());
+        }
+        self.datagrams.last_mut()
+    }
+
+    fn room(&self) -> usize {
+        self.datagrams.last().map_or(0, |last| self.bytes_max - last.len())
+    }
+
+    /// Adds a section that is short; false when there is no room.
+    pub fn add(&mut self, section: &Section<'_>) -> bool {
+        let mut bytes = Vec::new();
+        section.write(&mut bytes);
+        let Some(datagram) = self.with_room(bytes.len()) else { return false };
+        datagram.extend_from_slice(&bytes);
+        true
+    }
+
+    /// Adds what is said of a node and its changes above a version, as far as there is room; false
+    /// when nothing was added.
+    pub fn add_delta(&mut self, record: &Record, since: Version, is_fresh: bool) -> bool {
+        let latest = record.version();
+        let (floor, since) = (record.floor(), since.min(latest));
+        let changes = record.latest().map(|entries| entries.since(since));
+        let mut changes = changes.into_iter().flatten().peekable();
+        let (mut from, mut bytes, mut is_added) = (since, Vec::new(), false);
+        loop {
+            let wanted = changes.peek().map_or(0, |(_, key, value)| {
+                CHANGE_BYTES_MAX.min(key.len() + value.map_or(0, <[u8]>::len) + 13)
+            });
+            if self.with_room(DELTA_BYTES_MAX + wanted).is_none() {
+                return is_added;
+            }
+            let room = self.room() - DELTA_BYTES_MAX;
+            let (mut to, mut count) = (from, 0);
+            bytes.clear();
+            while let Some(&(version, key, value)) = changes.peek() {
+                if bytes.len() + key.len() + value.map_or(0, <[u8]>::len) + 13 > room {
+                    break;
+                }
+                Change { version, key, value }.write(&mut bytes, to);
+                (to, count) = (version, count + 1);
+                changes.next();
+            }
+            let is_all = changes.peek().is_none();
+            let to = if is_all { latest } else { to };
+            let delta = Delta {
+                node: record.node,
+                claim: record.claim,
+                address: record.address,
+                is_fresh,
+                is_cut: !is_all && self.datagrams.len() >= self.datagrams_max,
+                floor,
+                from,
+                to,
+                latest,
+                changes: Vec::new(),
+            };
+            let datagram = self.datagrams.last_mut().expect("one with room");
+            delta.write(datagram, count, &bytes);
+            is_added = true;
+            if is_all || delta.is_cut {
+                return true;
+            }
+            from = to;
+        }
+    }
+
+    /// Adds what is known of the nodes of a part of the ring, in the order of the ring, as far as
+    /// there is room.
+    pub fn add_digest<'a>(
+        &mut self,
+        first: u64,
+        last: u64,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> bool {
+        let known = |record: &Record| Known {
+            node: record.node,
+            claim: record.claim,
+            version: record.version(),
+        };
+        let heard = records.filter(|record| record.claim != Claim::UNHEARD);
+        let mut records = heard.map(known).peekable();
+        let mut first = first;
+        loop {
+            if self.with_room(DIGEST_BYTES_MAX + KNOWN_BYTES_MAX).is_none() {
+                return false;
+            }
+            let (room, mut known) = (self.room() - DIGEST_BYTES_MAX, Vec::new());
+            let (mut bytes, mut one) = (0, Vec::new());
+            while let Some(next) = records.peek() {
+                one.clear();
+                next.write(&mut one);
+                if bytes + one.len() > room {
+                    break;
+                }
+                bytes += one.len();
+                known.extend(records.next());
+            }
+            let next = records.peek().map(|known| mix(known.node));
+            let digest = Section::Digest { first, last: next.map_or(last, |next| next - 1), known };
+            digest.write(self.datagrams.last_mut().expect("one with room"));
+            match next {
+                Some(next) => first = next,
+                None => return true,
+            }
+        }
+    }
+
+    /// Whether something was left out.
+    pub fn is_cut(&self) -> bool {
+        self.left_out
+    }
+
+    /// The datagrams, sealed.
+    pub fn finish(self, seal: &Seal) -> Vec<Vec<u8>> {
+        let mut datagrams = self.datagrams;
+        datagrams.iter_mut().for_each(|datagram| seal.seal(datagram));
+        datagrams
+    }
+}

@@ -1,0 +1,134 @@
+//! What a node knows of one node, and which of two claims stands.
+
+use super::{
+    NodeId,
+    entries::{Entries, Version},
+};
+use std::{net::SocketAddr, sync::Arc};
+
+/// Highest incarnation that a node starts with: milliseconds of some thousand years.
+pub const INCARNATION_START_MAX: u64 = 1 << 48;
+/// How far an incarnation may be above the highest that is known. A node raises its incarnation by
+/// one a refutation, so none gets there, and a forged one leaves room to be refuted.
+const INCARNATION_STEP_MAX: u64 = 1 << 32;
+
+/// What a node is thought to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Status {
+    /// It answers.
+    Alive,
+    /// It has been silent for too long, and may refute.
+    Suspect,
+    /// It did not refute in time.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
+
+impl Status {
+    /// The status of a number.
+    pub(super) fn of(byte: u8) -> Option<Self> {
+        [Self::Alive, Self::Suspect, Self::Dead, Self::Left].get(usize::from(byte)).copied()
+    }
+
+    /// Whether it may still speak: alive or suspect.
+    pub fn is_present(self) -> bool {
+        self <= Self::Suspect
+    }
+}
+
+/// What is said of a node; of two claims the greater one stands, everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim {
+    /// Only the node itself raises it: when it starts, and to refute.
+    pub incarnation: u64,
+    /// The incarnation with which the node began its map; versions count within it.
+    pub generation: u64,
+    /// What the node is thought to be. A worse one stands until a higher incarnation refutes it.
+    pub status: Status,
+}
+
+impl Claim {
+    /// Of a node that was named and has not spoken.
+    pub const UNHEARD: Self = Self { incarnation: 0, generation: 0, status: Status::Alive };
+
+    /// A claim that no node makes of itself, given what is known.
+    pub fn is_absurd(&self, known: u64) -> bool {
+        self.generation > self.incarnation
+            || self.incarnation > known.max(INCARNATION_START_MAX) + INCARNATION_STEP_MAX
+    }
+}
+
+/// A map that is being received and is not shown yet.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// What has come.
+    pub entries: Entries,
+    /// The version at which it is whole.
+    pub whole: Version,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Which node.
+    pub node: NodeId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What stands.
+    pub claim: Claim,
+    /// Its map, as far as it is whole.
+    pub entries: Option<Arc<Entries>>,
+    /// Its map that comes in parts.
+    pub incoming: Option<Arc<Incoming>>,
+}
+
+impl Record {
+    /// Of a node that has not spoken.
+    pub fn new(node: NodeId, address: SocketAddr) -> Self {
+        Self { node, address, claim: Claim::UNHEARD, entries: None, incoming: None }
+    }
+
+    /// The map that changes are applied to.
+    pub fn latest(&self) -> Option<&Entries> {
+        match &self.incoming {
+            Some(incoming) => Some(&incoming.entries),
+            None => self.entries.as_deref(),
+        }
+    }
+
+    /// Up to which version the changes are known.
+    pub fn version(&self) -> Version {
+        self.latest().map_or(0, Entries::version)
+    }
+
+    /// Versions at or below it have lost their tombstones.
+    pub fn floor(&self) -> Version {
+        self.latest().map_or(0, Entries::floor)
+    }
+
+    /// The version above which changes are told to somebody who knows one version and began above a
+    /// floor: whoever lacks tombstones that are gone has to begin again.
+    pub fn since(&self, version: Version, floor: Version) -> Version {
+        if version >= self.floor() || floor >= self.floor() { version } else { 0 }
+    }
+
+    /// Identifies what is known; of two nodes that know the same it is the same.
+    pub fn fingerprint(&self) -> u64 {
+        let Claim { incarnation, generation, status } = self.claim;
+        if self.claim == Claim::UNHEARD {
+            return 0;
+        }
+        let parts = [incarnation, generation, self.version() << 2 | status as u64];
+        parts.iter().fold(mix(self.node), |hash, part| mix(hash.rotate_left(23) ^ part))
+    }
+}
+
+/// A permutation of all numbers that looks random.
+pub fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
+}

@@ -1,0 +1,238 @@
+//! What a node does in every round.
+
+use super::{
+    Gossip, NodeId,
+    datagram::Section,
+    record::{Claim, Record, Status},
+};
+use crate::planted::{self, Bug};
+use std::{net::SocketAddr, time::Duration};
+
+/// Most news that a question names.
+const NEWS_MAX: usize = 64;
+/// Times that changes are asked for without any coming; later comparisons find them again.
+const TRIES_MAX: u32 = 3;
+/// Among so many nodes peers are drawn from a list, among more until they fit.
+const LISTED_MAX: usize = 64;
+/// Rounds for which news is kept for those that ask, in rounds for which it is pushed.
+const KEPT: u32 = 2;
+
+impl Gossip {
+    /// Does what is due. The caller runs it at [`Self::next_wake`]; when it comes late, the time is
+    /// nobody's silence.
+    pub fn tick(&mut self, now: Duration, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
+        let now = self.advance(now);
+        if now < self.due {
+            return;
+        }
+        let late = now - self.due;
+        if late > self.settings.interval {
+            self.counters.late_rounds += 1;
+            self.due = now + self.settings.interval;
+        } else {
+            self.due += self.settings.interval;
+        }
+        if self.has_left {
+            return;
+        }
+        if !planted::has(Bug::CountedPause) {
+            self.forgive(late);
+        }
+        self.round += 1;
+        self.counters.rounds += 1;
+        self.allowance = self.settings.round_bytes;
+        self.collect();
+        self.judge(now);
+        let asked = self.ask(out);
+        self.push(&asked, out);
+        self.compare(now, out);
+        self.want_again(out);
+    }
+
+    /// Says goodbye. From then on the node says nothing.
+    pub fn leave(&mut self, now: Duration, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
+        self.advance(now);
+        if std::mem::replace(&mut self.has_left, true) {
+            return;
+        }
+        let version = self.mine().version();
+        self.roster.change(self.me, |record| record.claim.status = Status::Left);
+        let mut pack = self.pack(1);
+        let record = self.roster.get(self.me).expect("a node knows itself");
+        pack.add_delta(record, version, true);
+        let goodbye = pack.finish(&self.seal);
+        let mut peers: Vec<_> = self.watch.nodes().collect();
+        self.draw(2 * self.settings.fanout_max, &mut peers);
+        for peer in peers {
+            self.send(peer, &goodbye[0], out);
+        }
+    }
+
+    /// Never lets time go back.
+    pub(super) fn advance(&mut self, now: Duration) -> Duration {
+        self.counters.clock_jumps += u64::from(now < self.clock);
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    fn forgive(&mut self, time: Duration) {
+        self.watch.forgive(time);
+        for suspected in self.suspects.values_mut() {
+            suspected.since += time;
+            suspected.until += time;
+        }
+    }
+
+    /// Accuses the silent, and buries suspects that did not refute.
+    fn judge(&mut self, now: Duration) {
+        let silent: Vec<_> = self.watch.silent(&self.settings, now).collect();
+        for node in silent {
+            let record = self.roster.get(node).filter(|of| of.claim.status == Status::Alive);
+            if let Some(claim) = record.map(|record| record.claim) {
+                self.counters.suspicions += 1;
+                self.believe(node, Claim { status: Status::Suspect, ..claim }, None, now);
+                if let Some(suspected) = self.suspects.get_mut(&node) {
+                    suspected.is_mine = true;
+                }
+            }
+        }
+        let over = self.suspects.iter().filter(|(_, suspected)| suspected.until <= now);
+        let over: Vec<_> = over.map(|(node, _)| *node).collect();
+        for node in over {
+            let claim = self.roster.get(node).map(|record| record.claim);
+            if let Some(claim) = claim.filter(|claim| claim.status == Status::Suspect) {
+                self.settle(node, Claim { status: Status::Dead, ..claim }, now);
+            }
+            self.suspects.remove(&node);
+        }
+    }
+
+    /// Asks the watched nodes, and others by chance, whether they live and know something new; gives
+    /// whom.
+    fn ask(&mut self, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) -> Vec<NodeId> {
+        let present = self.roster.present();
+        let is_present = |record: &&Record| record.claim.status.is_present();
+        let before = self.roster.before(self.me).filter(is_present);
+        let watched: Vec<_> =
+            before.take(self.settings.watchers(present)).map(|record| record.node).collect();
+        self.watch.turn_to(&watched, self.clock);
+        let questions: Vec<_> = self.watch.questions().collect();
+
+        let mut pack = self.pack(1);
+        let recent = self.rumors.recent().filter_map(|rumor| self.roster.get(rumor.node));
+        let news = recent.take(NEWS_MAX).flat_map(|record| name_of(record).to_le_bytes());
+        let news: Vec<_> = news.collect();
+        let (nonce, root) = (self.nonce(self.round), self.roster.root());
+        pack.add(&Section::Ask { nonce, root, news: &news });
+        let question = pack.finish(&self.seal);
+        for (node, copies) in questions {
+            (0..copies).for_each(|_| self.send(node, &question[0], out));
+            self.remind(node, out);
+        }
+        let mut asked = watched;
+        let watched = asked.len();
+        self.draw(self.settings.fanout(present).max(watched), &mut asked);
+        for &node in &asked[watched..] {
+            self.send(node, &question[0], out);
+        }
+        // Whoever is taken for dead may live behind a partition that has ended.
+        if self.roster.len() > present {
+            let dead: Vec<_> = self.roster.of(Status::Dead).map(|record| record.node).collect();
+            if !dead.is_empty() {
+                let node = dead[self.rng.usize(..dead.len())];
+                self.send(node, &question[0], out);
+            }
+        }
+        asked
+    }
+
+    /// Tells a suspect what it is accused of.
+    fn remind(&mut self, node: NodeId, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
+        let record = self.roster.get(node).filter(|of| of.claim.status == Status::Suspect);
+        let Some(record) = record else { return };
+        let mut pack = self.pack(1);
+        pack.add_delta(record, record.version(), false);
+        self.send_packed(node, pack, out);
+    }
+
+    /// Adds present nodes by chance until there are so many, or no others.
+    pub(super) fn draw(&mut self, count: usize, drawn: &mut Vec<NodeId>) {
+        let others = self.roster.present().saturating_sub(1);
+        if others <= LISTED_MAX {
+            let is_free = |record: &&Record| {
+                let is_drawn = record.node == self.me || drawn.contains(&record.node);
+                record.claim.status.is_present() && !is_drawn
+            };
+            let mut free: Vec<_> =
+                self.roster.iter().filter(is_free).map(|record| record.node).collect();
+            while drawn.len() < count && !free.is_empty() {
+                drawn.push(free.swap_remove(self.rng.usize(..free.len())));
+            }
+            return;
+        }
+        // Where most are gone a node is found in some tries, or not in this round.
+        for _ in 0..20 * count {
+            if drawn.len() >= count {
+                return;
+            }
+            let number = self.rng.usize(..self.roster.len());
+            let record = self.roster.nth(number).expect("a number below the length");
+            let is_drawn = record.node == self.me || drawn.contains(&record.node);
+            if record.claim.status.is_present() && !is_drawn {
+                drawn.push(record.node);
+            }
+        }
+    }
+
+    /// Pushes news to peers by chance, to such as were not asked when there are enough.
+    fn push(&mut self, asked: &[NodeId], out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
+        let present = self.roster.present();
+        let fanout = self.settings.fanout(present);
+        let mut pack = self.pack(self.settings.burst);
+        let mut pushed = Vec::new();
+        for rumor in self.rumors.hot() {
+            let Some(record) = self.roster.get(rumor.node) else { continue };
+            if pack.add_delta(record, record.since(rumor.from(), 0), true) {
+                pushed.push(rumor.node);
+            }
+        }
+        if !pushed.is_empty() {
+            let datagrams = pack.finish(&self.seal);
+            let mut peers = asked.to_vec();
+            self.draw(asked.len() + fanout, &mut peers);
+            peers.drain(..asked.len());
+            let mut asked = asked.to_vec();
+            while peers.len() < fanout && !asked.is_empty() {
+                peers.push(asked.swap_remove(self.rng.usize(..asked.len())));
+            }
+            for peer in peers {
+                datagrams.iter().for_each(|datagram| self.send(peer, datagram, out));
+            }
+        }
+        let rounds_kept = KEPT * super::Settings::rounds_hot(present);
+        self.rumors.age(&pushed, self.round, rounds_kept);
+    }
+
+    /// Asks again for changes that did not come.
+    fn want_again(&mut self, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
+        let waiting: Vec<_> = self.wants.keys().copied().collect();
+        for node in waiting {
+            let version = self.roster.get(node).map(Record::version);
+            let Some(wanted) = self.wants.get_mut(&node) else { continue };
+            wanted.tries = if version == Some(wanted.version) { wanted.tries + 1 } else { 0 };
+            let peer = wanted.peer;
+            if wanted.tries > TRIES_MAX {
+                self.wants.remove(&node);
+                continue;
+            }
+            let mut pack = self.pack(1);
+            self.want(node, peer, &mut pack);
+            self.send_packed(peer, pack, out);
+        }
+    }
+}
+
+/// Names a node's news among those that are recent.
+pub(super) fn name_of(record: &Record) -> u32 {
+    record.fingerprint() as u32
+}

@@ -1,0 +1,121 @@
+//! News that is passed on: which nodes changed lately, and how often that was told.
+//!
+//! A node is hot for the rounds after its change; its news is pushed until enough rounds have gone or
+//! enough receivers had it already (*rumor mongering with feedback*, Demers and others: *Epidemic
+//! Algorithms for Replicated Database Maintenance*, 1987). Here the feedback is free of bytes: who
+//! is told what it knows already concludes that others know it as well. News that is no longer pushed
+//! is kept for a while for those that ask.
+
+use super::{NodeId, entries::Version};
+use std::collections::VecDeque;
+
+/// Most nodes that are news at the same time; the oldest of more are left to comparisons.
+const RUMORS_MAX: usize = 1_024;
+/// Most versions of one node from which its changes may be told.
+const STEPS_MAX: usize = 8;
+
+/// News of one node.
+#[derive(Clone, Debug)]
+pub struct Rumor {
+    /// Of which.
+    pub node: NodeId,
+    /// The round, and the version before it.
+    steps: VecDeque<(u64, Version)>,
+    /// Rounds for which it is pushed on.
+    left: u32,
+    /// Times that it came again since that was counted down.
+    repeats: u32,
+    /// The round of the last change.
+    round: u64,
+}
+
+impl Rumor {
+    /// The version from which changes are told.
+    pub fn from(&self) -> Version {
+        self.steps.front().map_or(0, |(_, version)| *version)
+    }
+}
+
+/// All news.
+#[derive(Clone, Debug, Default)]
+pub struct Rumors {
+    rumors: Vec<Rumor>,
+}
+
+impl Rumors {
+    /// A node changed; until now it was known up to `before`.
+    pub fn note(
+        &mut self,
+        node: NodeId,
+        before: Version,
+        begins_again: bool,
+        round: u64,
+        rounds_hot: u32,
+    ) {
+        let place = self.rumors.iter().position(|rumor| rumor.node == node);
+        let place = place.unwrap_or_else(|| {
+            if self.rumors.len() == RUMORS_MAX {
+                let oldest = (0..RUMORS_MAX).min_by_key(|place| self.rumors[*place].round);
+                self.rumors.swap_remove(oldest.expect("rumors are there"));
+            }
+            let steps = VecDeque::new();
+            self.rumors.push(Rumor { node, steps, left: 0, repeats: 0, round });
+            self.rumors.len() - 1
+        });
+        let rumor = &mut self.rumors[place];
+        if begins_again {
+            rumor.steps.clear();
+        }
+        if rumor.steps.back().is_none_or(|(at, version)| *at != round && *version != before) {
+            rumor.steps.push_back((round, before));
+        }
+        let horizon = u64::from(rounds_hot);
+        while rumor.steps.len() > STEPS_MAX
+            || rumor.steps.len() > 1 && rumor.steps[0].0 + horizon < round
+        {
+            rumor.steps.pop_front();
+        }
+        (rumor.left, rumor.repeats, rumor.round) = (rounds_hot, 0, round);
+    }
+
+    /// Somebody told what is known already; enough of that ends the pushing.
+    pub fn repeat(&mut self, node: NodeId, enough: u32) {
+        if let Some(rumor) = self.rumors.iter_mut().find(|rumor| rumor.node == node) {
+            rumor.repeats += 1;
+            if rumor.repeats >= enough {
+                (rumor.left, rumor.repeats) = (rumor.left.saturating_sub(1), 0);
+            }
+        }
+    }
+
+    /// Ends a round: what was pushed is pushed one time less, what is old is no news.
+    pub fn age(&mut self, pushed: &[NodeId], round: u64, rounds_kept: u32) {
+        for rumor in &mut self.rumors {
+            if pushed.contains(&rumor.node) {
+                rumor.left = rumor.left.saturating_sub(1);
+            }
+        }
+        self.rumors.retain(|rumor| rumor.left > 0 || rumor.round + u64::from(rounds_kept) > round);
+    }
+
+    /// What is to be pushed, the newest first.
+    pub fn hot(&mut self) -> impl Iterator<Item = &Rumor> {
+        self.rumors.sort_by_key(|rumor| (std::cmp::Reverse(rumor.left), rumor.node));
+        self.rumors.iter().filter(|rumor| rumor.left > 0)
+    }
+
+    /// Whether nothing is to be pushed.
+    pub fn is_quiet(&self) -> bool {
+        self.rumors.iter().all(|rumor| rumor.left == 0)
+    }
+
+    /// What those are told that ask.
+    pub fn recent(&self) -> impl Iterator<Item = &Rumor> {
+        self.rumors.iter()
+    }
+
+    /// A node is no longer known.
+    pub fn forget(&mut self, node: NodeId) {
+        self.rumors.retain(|rumor| rumor.node != node);
+    }
+}

@@ -1,0 +1,147 @@
+//! The nodes that this node watches: it asks each of them in every round and judges their silence.
+//!
+//! A node watches those that lie before it on the ring, so that each node is watched by a few others
+//! however many there are, and its death is noticed in the same time. The ones that died are passed
+//! over: whoever lies before them is watched instead.
+//!
+//! Invariants worth naming
+//! - Only an answer to a question of a few rounds counts as heard, and each question counts once: what
+//!   somebody recorded and sends again keeps nobody alive.
+//! - Time in which this node itself did not run is nobody's silence.
+//! - A node that refuted what this node accused it of is watched with more patience, so that one bad
+//!   path costs few accusations; a row of answers ends that.
+
+use super::{NodeId, Settings, phi::Detector};
+use std::time::Duration;
+
+/// Rounds for which a question may be answered.
+const ROUNDS_OPEN: u64 = 16;
+/// Most questions to a silent node in one round.
+const COPIES_MAX: u32 = 3;
+/// Most times as patient as with a node that never refuted.
+const PATIENCE_MAX: u32 = 16;
+/// Answers in a row that end a doubling of patience.
+const ANSWERS_TO_FORGET: u32 = 600;
+
+/// One watched node.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Which.
+    pub node: NodeId,
+    detector: Detector,
+    /// A bit a round, the newest lowest: asked and not answered.
+    open: u16,
+    patience: u32,
+    answers: u32,
+}
+
+/// All that are watched.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    watched: Vec<Watched>,
+}
+
+impl Watch {
+    /// Watches these, and keeps what it knows of those that it watched before.
+    pub fn turn_to(&mut self, nodes: &[NodeId], now: Duration) {
+        if self.watched.iter().map(|watched| &watched.node).eq(nodes) {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.watched);
+        self.watched.extend(nodes.iter().map(|&node| {
+            let known = before.iter().position(|watched| watched.node == node);
+            known.map(|place| before.swap_remove(place)).unwrap_or_else(|| Watched {
+                node,
+                detector: Detector::new(now),
+                open: 0,
+                patience: 1,
+                answers: 0,
+            })
+        }));
+    }
+
+    /// Begins a round and gives whom to ask, with how many copies: one, and more to a silent node.
+    pub fn questions(&mut self) -> impl Iterator<Item = (NodeId, u32)> {
+        self.watched.iter_mut().map(|watched| {
+            watched.open = watched.open << 1 | 1;
+            // The question of this round and of the last one may still be under way.
+            let missed = (watched.open & 0b1_1111).count_ones().saturating_sub(2);
+            (watched.node, (1 + missed).min(COPIES_MAX))
+        })
+    }
+
+    /// Notes an answer to the question of so many rounds ago; false when that was not asked or is
+    /// answered.
+    pub fn hear(&mut self, node: NodeId, rounds_ago: u64, now: Duration) -> Option<bool> {
+        let watched = self.watched.iter_mut().find(|watched| watched.node == node)?;
+        let bit = (rounds_ago < ROUNDS_OPEN).then(|| 1_u16 << rounds_ago)?;
+        if watched.open & bit == 0 {
+            return Some(false);
+        }
+        // Whoever answers this question need not answer older ones.
+        watched.open &= bit - 1;
+        watched.detector.hear(now);
+        watched.answers += 1;
+        if watched.answers >= ANSWERS_TO_FORGET {
+            (watched.answers, watched.patience) = (0, (watched.patience / 2).max(1));
+        }
+        Some(true)
+    }
+
+    /// Whose silence is an accusation.
+    pub fn silent(&self, settings: &Settings, now: Duration) -> impl Iterator<Item = NodeId> {
+        let is_silent =
+            move |watched: &&Watched| watched.detector.accuses(settings, now, watched.patience);
+        self.watched.iter().filter(is_silent).map(|watched| watched.node)
+    }
+
+    /// Has more patience with a node that turned out to live.
+    pub fn excuse(&mut self, node: NodeId) {
+        if let Some(watched) = self.watched.iter_mut().find(|watched| watched.node == node) {
+            watched.patience = (watched.patience * 2).min(PATIENCE_MAX);
+            watched.answers = 0;
+        }
+    }
+
+    /// Looks at a node as if it had just answered.
+    pub fn begin_again(&mut self, node: NodeId, now: Duration) {
+        if let Some(watched) = self.watched.iter_mut().find(|watched| watched.node == node) {
+            watched.detector = Detector::new(now);
+        }
+    }
+
+    /// Takes time out of all silences in which this node did not run.
+    pub fn forgive(&mut self, time: Duration) {
+        self.watched.iter_mut().for_each(|watched| watched.detector.forgive(time));
+    }
+
+    /// Who is watched.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.watched.iter().map(|watched| watched.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_answered_once_and_in_time() {
+        let mut watch = Watch::default();
+        watch.turn_to(&[7], Duration::ZERO);
+        let ask = |watch: &mut Watch| watch.questions().collect::<Vec<_>>();
+        assert_eq!(ask(&mut watch), [(7, 1)]);
+        assert_eq!(watch.hear(7, 0, Duration::ZERO), Some(true));
+        assert_eq!(watch.hear(7, 0, Duration::ZERO), Some(false), "answered already");
+        assert_eq!(watch.hear(8, 0, Duration::ZERO), None, "not watched");
+        let copies: Vec<_> = (0..5).map(|_| ask(&mut watch)[0].1).collect();
+        assert_eq!(copies, [1, 1, 2, 3, 3], "a silent node is asked more often");
+        assert_eq!(watch.hear(7, 3, Duration::ZERO), Some(true));
+        assert_eq!(watch.hear(7, 4, Duration::ZERO), Some(false), "older than what was answered");
+        assert_eq!(watch.hear(7, 1, Duration::ZERO), Some(true));
+        for _ in 0..ROUNDS_OPEN {
+            ask(&mut watch);
+        }
+        assert_eq!(watch.hear(7, ROUNDS_OPEN, Duration::ZERO), None, "too old");
+    }
+}
