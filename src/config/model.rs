@@ -199,7 +199,7 @@ pub struct Memory {
     pub ef_construction: usize,
     /// The folder that it lies in; `None`: the folder `memory` in that of the log.
     pub folder: Option<String>,
-    /// Vectors that the node keeps.
+    /// Vectors that all cores together keep.
     pub max_vectors: usize,
     /// What makes a vector of a text.
     pub embedder: Embedder,

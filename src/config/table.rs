@@ -250,7 +250,7 @@ tuning_table! {
              folder `memory` in `log.folder`.",
             "Its disk's time for one synced write is what an acknowledgement waits for.";
         max_vectors = "max_vectors", number(1, 1_000_000_000, "vectors"), Int(1_000_000),
-            "Vectors that the node keeps; beyond them what would add one is refused with \
+            "Vectors that all cores together keep; beyond them what would add one is refused with \
              backpressure.",
             "Memory of each vector that is there: at 384 numbers about 550 bytes; nothing for those \
              that are not.";

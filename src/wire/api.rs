@@ -440,6 +440,9 @@ pub enum Error {
     /// Nothing was accepted: come back after this many milliseconds.
     #[error("the node is full; nothing was accepted, try again in {0} ms")]
     Backpressure(u64),
+    /// There is no room, and waiting makes none: nothing was accepted. The text names the limit.
+    #[error("{0}")]
+    Full(String),
     /// The lease is not the task's current one: the task went on without that attempt.
     #[error("{0}")]
     StaleLease(String),
@@ -469,7 +472,7 @@ impl Error {
             Self::Invalid(_) => "invalid",
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
-            Self::Backpressure(_) => "backpressure",
+            Self::Backpressure(_) | Self::Full(_) => "backpressure",
             Self::StaleLease(_) => "stale_lease",
             Self::Unauthorized(_) => "unauthorized",
             Self::TooLarge(_) => "too_large",

@@ -9,6 +9,7 @@
 //! | `job` | what a partition asks of those who may wait for the disk |
 //! | `scan`, `recover` | what files have after a start |
 //! | `table` | rows, names and namespaces |
+//! | `room` | how many items all partitions may have together |
 //! | `partition`, `read` | changes, and items by name |
 //! | `search`, `filter` | items by nearness |
 //! | `recall` | how much searches find |
@@ -36,6 +37,7 @@ mod recall;
 mod record;
 mod recover;
 mod region;
+mod room;
 mod scan;
 mod search;
 mod survey;

@@ -8,6 +8,7 @@ use super::{
     partition::{Partition, Step, index_options},
     record::hash_of,
     recover::{self, From, RecoverError},
+    room::Room,
 };
 use crate::{
     memory::index::Index,
@@ -159,7 +160,8 @@ impl StoreSettings {
         }
     }
 
-    fn partition(&self, head: &StoreHead, number: u16) -> Result<Partition, OpenError> {
+    fn partition(&self, head: &StoreHead, number: u16, room: Room) -> Result<Partition, OpenError> {
+        // Names are dealt out by their hashes, so that each partition gets about the same.
         let items_max = self.items_max.div_ceil(head.partitions.into());
         let options = index_options(self.dimension, self.metric, self.ef_construction, items_max);
         let log = self.log(head, number);
@@ -174,11 +176,11 @@ impl StoreSettings {
         let from = loaded.as_ref().map_or(From::default(), |loaded| loaded.from);
         let files = recover::open(log, from)?;
         let mut partition = match loaded {
-            Some(loaded) => resume(loaded, files.log, self.metric, items_max).map_err(io)?,
+            Some(loaded) => resume(loaded, files.log, self.metric, room).map_err(io)?,
             None => {
                 let index =
                     Index::new(options).map_err(|error| OpenError::Options(error.to_string()))?;
-                Partition::new(index, files.log, self.metric, items_max)
+                Partition::new(index, files.log, self.metric, room)
             }
         };
         recover::replay(&mut partition, &files.records, files.damages).map_err(io)?;
@@ -187,20 +189,16 @@ impl StoreSettings {
             partition.log.ask_spare_ahead();
             partition.settle().map_err(io)?;
         }
+        partition.tell_room();
         Ok(partition)
     }
 }
 
 /// A partition as a checkpoint has it: rows whose part of the graph was damaged, or changed while it
 /// was written, are inserted again from their records.
-fn resume(
-    loaded: Loaded,
-    log: RecordLog,
-    metric: Metric,
-    items_max: usize,
-) -> io::Result<Partition> {
+fn resume(loaded: Loaded, log: RecordLog, metric: Metric, room: Room) -> io::Result<Partition> {
     let Loaded { table, index, again, records, .. } = loaded;
-    let mut partition = Partition::new(index, log, metric, items_max);
+    let mut partition = Partition::new(index, log, metric, room);
     partition.log.know(&records);
     partition.table = table;
     for row in 0..partition.table.rows() {
@@ -248,9 +246,10 @@ impl Store {
             None => (None, settings.new_head()),
         };
         let read = thread::scope(|scope| {
-            let numbers = 0..head.partitions;
-            let threads: Vec<_> = numbers
-                .map(|number| scope.spawn(move || settings.partition(&head, number)))
+            let rooms = Room::shared(head.partitions, settings.items_max);
+            let parts = (0..head.partitions).zip(rooms);
+            let threads: Vec<_> = parts
+                .map(|(number, room)| scope.spawn(move || settings.partition(&head, number, room)))
                 .collect();
             let joined = threads.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

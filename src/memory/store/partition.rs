@@ -13,6 +13,7 @@ use super::{
     log::{Damage, NoRoom, RecordLog},
     record::{Content, Kind, Record, hash_of},
     recover::From,
+    room::Room,
     table::{NAMESPACES_MAX, Place, Row, Table},
 };
 use crate::{
@@ -33,8 +34,6 @@ const PENDING_MAX: usize = 16 << 10;
 const PENDING_BYTES_MAX: usize = 32 << 20;
 /// When to come back after one of these, milliseconds.
 const RETRY_MS: u64 = 20;
-/// When to come back to a partition that has as many items as it may, milliseconds.
-const FULL_RETRY_MS: u64 = 10_000;
 /// Damaged records that are told with their place.
 const DAMAGES_TOLD: usize = 64;
 /// Damaged items whose names are remembered.
@@ -48,6 +47,8 @@ struct Pending {
     hash: u64,
     sequence: u64,
     bytes: usize,
+    /// No item of that name was there when it was recorded.
+    adds: bool,
     /// Who asked; `None` for a record that is moved.
     token: Option<u64>,
 }
@@ -90,9 +91,9 @@ pub struct Partition {
     /// The oldest of them, while it is on its way into the index.
     coming: Option<Coming>,
     pending_bytes: usize,
-    /// Puts among them.
-    pending_puts: usize,
-    items_max: usize,
+    /// Those of them that add an item.
+    pending_new: usize,
+    room: Room,
     outcomes: VecDeque<Outcome>,
     pub(super) damages: Damages,
     /// Items whose records are damaged, by the hashes of their names.
@@ -149,7 +150,7 @@ pub fn check_names(namespace: &str, key: &str) -> Result<(), Error> {
 
 impl Partition {
     /// A partition whose items are those of a log that was read; they are replayed next.
-    pub(super) fn new(index: Index, log: RecordLog, metric: Metric, items_max: usize) -> Self {
+    pub(super) fn new(index: Index, log: RecordLog, metric: Metric, room: Room) -> Self {
         Self {
             index,
             table: Table::default(),
@@ -158,8 +159,8 @@ impl Partition {
             pending: VecDeque::new(),
             coming: None,
             pending_bytes: 0,
-            pending_puts: 0,
-            items_max,
+            pending_new: 0,
+            room,
             outcomes: VecDeque::new(),
             damages: Damages::default(),
             lost: HashMap::new(),
@@ -226,13 +227,21 @@ impl Partition {
         self.index
             .check(&item.vector)
             .map_err(|error| Error::Invalid(format!("vector: {error}")))?;
-        if self.table.live() + self.pending_puts >= self.items_max {
-            return Err(Error::Backpressure(FULL_RETRY_MS));
+        let hash = hash_of(&item.namespace, &item.key);
+        if !self.has_hash(hash) {
+            self.tell_room();
+            if self.room.is_full() && !self.is_changing(hash) {
+                return Err(full(item, self.room.items_max()));
+            }
         }
         let namespaces = &self.table.namespaces;
-        let is_new = namespaces.find(&item.namespace).is_none();
-        if is_new && namespaces.used() + self.pending_puts >= NAMESPACES_MAX {
-            return Err(Error::Backpressure(FULL_RETRY_MS));
+        if namespaces.find(&item.namespace).is_none() {
+            if namespaces.used() >= NAMESPACES_MAX {
+                return Err(too_many_namespaces());
+            }
+            if namespaces.used() + self.pending_new >= NAMESPACES_MAX {
+                return Err(Error::Backpressure(RETRY_MS));
+            }
         }
         let content = Content {
             kind: Kind::Put,
@@ -252,9 +261,8 @@ impl Partition {
     pub fn delete(&mut self, namespace: &str, key: &str, token: u64) -> Result<(), Error> {
         check_names(namespace, key)?;
         let hash = hash_of(namespace, key);
-        let may_be_there = self.table.with_hash(hash as u32).next().is_some()
-            || self.lost.contains_key(&hash)
-            || self.pending.iter().any(|pending| pending.hash == hash);
+        let may_be_there =
+            self.has_hash(hash) || self.lost.contains_key(&hash) || self.is_changing(hash);
         if !may_be_there {
             self.outcomes.push_back((token, Ok(false)));
             return Ok(());
@@ -271,7 +279,10 @@ impl Partition {
         }
         self.append(content, None, Some(token)).map_err(|no_room| match no_room {
             NoRoom::Soon => Error::Backpressure(RETRY_MS),
-            NoRoom::Full => Error::Backpressure(FULL_RETRY_MS),
+            NoRoom::Full => {
+                let text = "pattern memory has all the files that it can have: delete items";
+                Error::Full(text.into())
+            }
             NoRoom::Failed(problem) => Error::Unavailable(problem),
         })
     }
@@ -286,15 +297,27 @@ impl Partition {
         let hash = hash_of(content.namespace, content.key);
         let bytes = super::record::length_of(content);
         let (kind, sequence) = (content.kind, self.log.sequence());
-        self.pending.push_back(Pending { kind, place, hash, sequence, bytes, token });
+        let adds = kind == Kind::Put && !self.has_hash(hash);
+        self.pending.push_back(Pending { kind, place, hash, sequence, bytes, adds, token });
         self.pending_bytes += bytes;
-        self.pending_puts += usize::from(kind == Kind::Put);
+        self.pending_new += usize::from(adds);
+        self.tell_room();
         Ok(())
     }
 
     /// Sees to it that changes have a file to go to; false while the first one is being made.
     pub fn prepare(&mut self) -> bool {
         self.log.prepare()
+    }
+
+    /// Whether there is an item of that name, or one whose hash is half the same.
+    fn has_hash(&self, hash: u64) -> bool {
+        self.table.with_hash(hash as u32).next().is_some()
+    }
+
+    /// Tells the other partitions how much room this one takes.
+    pub(super) fn tell_room(&self) {
+        self.room.tell(self.table.live() + self.pending_new);
     }
 
     /// Whether a change of that name waits.
@@ -341,7 +364,8 @@ impl Partition {
 
     fn forget_pending(&mut self, pending: &Pending) {
         self.pending_bytes -= pending.bytes;
-        self.pending_puts -= usize::from(pending.kind == Kind::Put);
+        self.pending_new -= usize::from(pending.adds);
+        self.tell_room();
     }
 
     /// What became of a change, oldest first.
@@ -449,7 +473,7 @@ impl Partition {
             let number = record.map(|record| self.table.namespaces.enter(record.namespace()));
             let Ok(Some(number)) = number else {
                 self.index.remove(row);
-                return Err(number.err().unwrap_or(Error::Backpressure(FULL_RETRY_MS)));
+                return Err(number.err().unwrap_or_else(too_many_namespaces));
             };
             self.table.insert(row, place, hash as u32, number);
             self.log.hold(place);
@@ -541,6 +565,19 @@ impl Partition {
             Err(_) => self.log.head(place).is_none_or(|head| head.hash == hash),
         }
     }
+}
+
+/// There is no room for an item, and waiting makes none.
+fn full(item: &MemoryItem, items_max: usize) -> Error {
+    let MemoryItem { namespace, key, .. } = item;
+    Error::Full(format!(
+        "the memory is full: {namespace}/{key} is not stored. It has {items_max} items, and \
+         memory.max_vectors allows no more; delete some, or raise it and start the node again"
+    ))
+}
+
+fn too_many_namespaces() -> Error {
+    Error::Full(format!("there are {NAMESPACES_MAX} namespaces, and no more can be made"))
 }
 
 fn not_taken(error: &Invalid) -> Error {

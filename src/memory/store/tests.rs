@@ -2,6 +2,7 @@
 
 mod damage;
 mod model;
+mod room;
 mod searches;
 
 use super::{

@@ -250,7 +250,7 @@ fn error_of(error: View<'_>) -> Error {
         "conflict" => Error::Conflict(message),
         "backpressure" => {
             let retry_after_ms = error.get("retry_after_ms").and_then(View::uint);
-            Error::Backpressure(retry_after_ms.unwrap_or(RETRY_MS))
+            retry_after_ms.map_or(Error::Full(message), Error::Backpressure)
         }
         "stale_lease" => Error::StaleLease(message),
         "too_large" => Error::TooLarge(message),
