@@ -1,6 +1,9 @@
 //! A JSON text, parsed in place.
 
-use super::DEPTH_MAX;
+use super::{
+    DEPTH_MAX,
+    fault::{self, Fault},
+};
 use simd_json::{Node, StaticNode, Tape};
 
 /// Why a text was not read.
@@ -12,9 +15,9 @@ pub enum Error {
     /// Arrays and objects nested deeper than [`DEPTH_MAX`].
     #[error("arrays and objects are nested deeper than {DEPTH_MAX}")]
     TooDeep,
-    /// Not JSON; what the parser said.
+    /// Not JSON.
     #[error("not JSON: {0}")]
-    Syntax(String),
+    Syntax(Fault),
 }
 
 /// A parsed text: it owns the tape, the strings stay in the caller's buffer.
@@ -30,8 +33,12 @@ impl<'input> Document<'input> {
             return Err(Error::TooLarge(bytes_max));
         }
         check_depth(text)?;
-        let tape = simd_json::to_tape(text).map_err(|error| Error::Syntax(error.to_string()))?;
-        Ok(Self { tape })
+        // The parser overwrites strings, and its own words tell nobody where the fault is.
+        let before = text.to_vec();
+        match simd_json::to_tape(text) {
+            Ok(tape) => Ok(Self { tape }),
+            Err(_) => Err(Error::Syntax(fault::find(&before))),
+        }
     }
 
     /// The whole value.

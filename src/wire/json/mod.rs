@@ -4,10 +4,12 @@
 //! bounded by limits that this process chose.
 
 mod document;
+mod fault;
 mod text;
 mod transcode;
 
 pub use document::{Document, Error, Fields, Items, Json};
+pub use fault::Fault;
 pub use text::{base64, string};
 pub use transcode::{Unrepresentable, from_msgpack, to_msgpack};
 
