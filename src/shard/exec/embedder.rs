@@ -10,7 +10,7 @@
 use super::{child::Lines, log::log_lines};
 use crate::{
     config,
-    memory::embed::protocol,
+    memory::embed::protocol::{self, NoVectors},
     runtime::{
         executor,
         process::{self, Process, Streams},
@@ -127,7 +127,7 @@ struct Running {
 
 /// Why a line of texts brought no vectors.
 enum Trouble {
-    /// The child said so, and goes on.
+    /// The child said so, or its answer is wrong; it goes on.
     Said(String),
     /// The child is of no use any more.
     Broken(String),
@@ -221,8 +221,8 @@ impl Life {
                 vector.len(),
                 self.plan.dimension
             )
-        } else if vector.iter().any(|number| !number.is_finite()) {
-            "gave a vector with a number that is not finite".to_owned()
+        } else if let Some(place) = vector.iter().position(|number| !number.is_finite()) {
+            format!("gave a vector whose number [{place}] is not finite")
         } else {
             return Ok(vector);
         };
@@ -245,9 +245,14 @@ impl Life {
             Ok(Ok(vectors)) if vectors.len() == texts.len() => vectors,
             Ok(Ok(vectors)) => {
                 let problem = format!("gave {} vectors for {} texts", vectors.len(), texts.len());
-                return Err(self.broken(&problem).await);
+                return Err(Trouble::Said(self.says(&problem)));
             }
-            Ok(Err(error)) => return Err(Trouble::Said(self.says(&format!("says: {error}")))),
+            Ok(Err(NoVectors::Said(error))) => {
+                return Err(Trouble::Said(self.says(&format!("says: {error}"))));
+            }
+            Ok(Err(NoVectors::Wrong(what))) => {
+                return Err(Trouble::Said(self.says(&format!("answered with {what}"))));
+            }
             Err(problem) => return Err(self.broken(&problem).await),
         };
         (self.failures, self.pause) = (0, None);
@@ -259,7 +264,7 @@ impl Life {
         &mut self,
         id: u64,
         line: &[u8],
-    ) -> Result<Result<Vec<Vec<f32>>, String>, String> {
+    ) -> Result<Result<Vec<Vec<f32>>, NoVectors>, String> {
         let bytes_max = TEXTS_A_LINE * self.plan.dimension * NUMBER_BYTES + AROUND_BYTES;
         let child = match &mut self.child {
             Some(child) => child,
