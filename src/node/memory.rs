@@ -7,8 +7,9 @@
 
 use super::local::LocalGateway;
 use crate::{
-    config::Config,
+    config::{self, Config},
     memory::{
+        embed::{self, LEXICAL_NAME},
         store::{
             OpenError, Partition, Region, Store, StoreSettings, check_names, check_query,
             partition_of,
@@ -31,6 +32,7 @@ use futures_channel::oneshot;
 use std::{
     collections::BTreeMap,
     io,
+    path::Path,
     sync::{Arc, mpsc},
 };
 
@@ -97,6 +99,10 @@ pub(super) fn open(
     if items > 0 {
         tracing::info!(items, partitions = head.partitions, "pattern memory was read");
     }
+    if let Some(folder) = &settings.folder {
+        note_embedder(folder, items == 0, memory)
+            .map_err(|source| OpenError::Io { folder: folder.clone(), source })?;
+    }
     let facts = Facts {
         partitions: head.partitions,
         dimension: head.dimension,
@@ -125,6 +131,24 @@ pub(super) fn open(
     let (back, returned) = mpsc::channel();
     let ending = Ending { threads, lock, returned };
     Ok(Opened { facts, memories: memories.collect(), ending, back })
+}
+
+/// Tells when the texts of a folder became vectors by another embedder than the configured one.
+fn note_embedder(folder: &Path, is_empty: bool, memory: &config::Memory) -> io::Result<()> {
+    let name = match memory.embedder {
+        config::Embedder::None => return Ok(()),
+        config::Embedder::Lexical => LEXICAL_NAME.to_owned(),
+        config::Embedder::Exec => format!("exec {}", memory.embedder_command.join(" ")),
+    };
+    if let Some(other) = embed::note(folder, is_empty, &name)? {
+        tracing::warn!(
+            "texts in {} became vectors by the embedder {other}, and this node has {name}: \
+             searches by text compare what cannot be compared. Export the memory, and import it \
+             into a new memory.folder",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 impl Ending {
@@ -265,6 +289,10 @@ impl LocalGateway {
         }
         all.sort_by(|one, other| other.score.total_cmp(&one.score));
         all.truncate(query.k as usize);
+        if self.shared.memory.metric == Metric::Cosine {
+            // Rounding takes some a bit beyond what a cosine can be.
+            all.iter_mut().for_each(|hit| hit.score = hit.score.clamp(-1.0, 1.0));
+        }
         Ok(all)
     }
 
@@ -296,8 +324,11 @@ impl LocalGateway {
 
     pub(super) async fn describe_memory(&self, sample: u32) -> Result<MemoryStats, Error> {
         let Facts { partitions, dimension, metric, is_durable, ef_search } = self.shared.memory;
-        let each = sample.div_ceil(partitions.into());
-        let question = |partition| Request::MemoryStats(partition, each);
+        let share = |partition: u16| {
+            let (each, left) = (sample / u32::from(partitions), sample % u32::from(partitions));
+            each + u32::from(u32::from(partition) < left)
+        };
+        let question = |partition| Request::MemoryStats(partition, share(partition));
         let limit_ms = if sample > 0 { SCAN_MS } else { ANSWER_MS };
         let mut stats =
             MemoryStats { dimension, metric, durable: is_durable, ..MemoryStats::default() };

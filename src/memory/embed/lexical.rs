@@ -14,14 +14,22 @@
 //!
 //! A feature that is there *n* times counts 1 + ln *n* times. Letters and digits in a row are a word; a
 //! letter of a script without spaces between words, and any sign beyond ASCII, is a word of its own.
-//! Case does not count.
+//!
+//! How a text is written does not count: letters are compared as Unicode's NFKC has them (Standard Annex
+//! 15), without case, so that a letter with its accent is the same as the two that make it, a ligature
+//! its letters and a full-width letter a letter.
 
 use std::collections::HashMap;
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// What a text without any word cannot have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the text has no word in it, so it has no vector")]
 pub struct NoWords;
+
+/// The name of what it makes of texts. The first version took letters as they were written: it made
+/// the same of texts in ASCII, and other vectors of some others.
+pub const LEXICAL_NAME: &str = "lexical-2";
 
 /// A maker of vectors of one length.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +131,17 @@ fn weight(word: &str) -> f64 {
     if is_ascii { count as f64 / LETTERS_WHOLE as f64 } else { 1.0 }
 }
 
-/// The words of a text in small letters.
+/// The letters of a text as they are compared.
+fn letters(text: &str) -> Box<dyn Iterator<Item = char> + '_> {
+    if text.is_ascii() {
+        return Box::new(text.chars().map(|letter| letter.to_ascii_lowercase()));
+    }
+    // The small letters of the capitals: what Unicode's full case folding is but for a few letters.
+    let folded = text.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    Box::new(folded.nfkc())
+}
+
+/// The words of a text as they are compared.
 fn words(text: &str) -> Vec<String> {
     let (mut words, mut word) = (Vec::new(), String::new());
     let mut end = |word: &mut String| {
@@ -131,7 +149,7 @@ fn words(text: &str) -> Vec<String> {
             words.push(std::mem::take(word));
         }
     };
-    for letter in text.chars().flat_map(char::to_lowercase) {
+    for letter in letters(text) {
         let goes_on = is_mark(letter) && !word.is_empty();
         if goes_on || letter.is_alphanumeric() && !is_word_itself(letter) {
             word.push(letter);
@@ -157,9 +175,8 @@ fn is_word_itself(letter: char) -> bool {
 
 /// Whether a sign belongs to the letter before it: accents, joiners and variants.
 fn is_mark(letter: char) -> bool {
-    matches!(letter,
-        '\u{300}'..='\u{36f}' | '\u{200c}'..='\u{200d}' | '\u{fe00}'..='\u{fe0f}'
-        | '\u{1f3fb}'..='\u{1f3ff}')
+    let joins = matches!(letter, '\u{200c}'..='\u{200d}' | '\u{1f3fb}'..='\u{1f3ff}');
+    joins || is_combining_mark(letter)
 }
 
 /// Whether a sign beyond ASCII only divides: quotes, dashes, the punctuation of Asia.
@@ -237,6 +254,25 @@ mod tests {
         assert!(cosine(384, "数据库迁移失败了", "因为数据库迁移超时") > 0.4);
         assert!(cosine(384, "数据库迁移失败了", "今天天气很好呀") < 0.2);
         assert!(cosine(384, "release 🚀 day", "🚀") > 0.3, "a sign is a word");
+    }
+
+    #[test]
+    fn how_a_text_is_written_does_not_count() {
+        for (one, other) in [
+            ("caf\u{e9} cr\u{e8}me", "cafe\u{301} cre\u{300}me"),
+            ("\u{fb01}nal of\u{fb01}ce", "final office"),
+            ("\u{ff21}\u{ff30}\u{ff29} \u{ff11}\u{ff12}", "api 12"),
+            ("Straße", "STRASSE"),
+            ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+            ("\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}", "한글"),
+            ("\u{ff76}\u{ff9e}", "ガ"),
+            ("10 \u{212b}", "10 å"),
+        ] {
+            assert_eq!(words(one), words(other), "{one} and {other}");
+            assert_eq!(Lexical::new(64).embed(one), Lexical::new(64).embed(other));
+        }
+        assert_eq!(words("हिन्दी में").len(), 2, "signs within a word do not divide it");
+        assert!(cosine(384, "café", "cafe") < 0.9, "an accent is no matter of writing");
     }
 
     #[test]
