@@ -107,12 +107,12 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A number from 1 up to `max`.
+    /// An integer from 1 to `max`; nil means absent.
     pub fn positive_at_most(self, max: u64) -> Result<Option<u64>, Error> {
-        let name = self.name;
-        match self.positive()? {
-            Some(number) if number > max => Err(wrong(name, &format!("must be at most {max}"))),
-            number => Ok(number),
+        match self.uint() {
+            Ok(Some(number)) if (1..=max).contains(&number) => Ok(Some(number)),
+            Ok(None) => Ok(None),
+            _ => Err(wrong(self.name, &format!("must be an integer from 1 to {max}"))),
         }
     }
 

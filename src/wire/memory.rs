@@ -20,6 +20,9 @@ pub const K_MAX: u32 = 1000;
 /// The widest search.
 pub const EF_MAX: u32 = 4096;
 
+/// The largest number of a vector, whatever its sign.
+pub const COMPONENT_MAX: f32 = 1e17;
+
 /// What near means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Metric {

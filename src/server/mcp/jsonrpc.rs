@@ -20,8 +20,11 @@ pub const UNSUPPORTED_VERSION: i32 = -32022;
 /// How long a client may keep what the program's build decides, milliseconds.
 const CACHE_MS: u32 = 3_600_000;
 
-const INSTRUCTIONS: &str = "coreflow runs swarms of agents. Create a task with task_create, then \
-    read its outcome with task_result and a wait_ms. agent_list shows which agent types exist.";
+const INSTRUCTIONS: &str = "coreflow runs swarms of agents and remembers for them. Create a task with \
+    task_create, then read its outcome with task_result and a wait_ms; agent_list shows which agent \
+    types exist. Before you begin something look with memory_search for what was learned before, and \
+    keep what should be known next time with memory_store; memory_stats tells how texts are compared. \
+    swarm_health tells whether the node takes work.";
 
 /// A request's id as JSON text, ready to be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -241,7 +241,8 @@ fn a_model_stores_and_finds_and_is_told_what_is_wrong() {
     let stored = call("memory_store", r#"{"key":"a","text":"left","metadata":{"by":"me"}}"#);
     assert!(stored.contains(r#""structuredContent":{"key":"a","replaced":false},"isError":false"#));
     let wrong = call("memory_search", r#"{"text":"left","k":0}"#);
-    let expected = r#"{"code":"invalid","message":"k must be 1 or more"},"isError":true"#;
+    let expected =
+        r#"{"code":"invalid","message":"k must be an integer from 1 to 1000"},"isError":true"#;
     assert!(wrong.contains(expected), "{wrong}");
     let stats = call("memory_stats", "{}");
     assert!(stats.contains(r#""embedder":"exec""#), "{stats}");

@@ -128,9 +128,10 @@ pub const TOOLS: [Tool; 17] = [
             vector from your own embedding model. An item with the same key and namespace is \
             replaced. Texts are compared by the node's embedder, which memory_stats names: \
             lexical finds texts that share words with a query, not texts that mean the same, \
-            so use the words that one will search for.",
+            so use the words that one will search for. The error backpressure with retry_after_ms \
+            means try again then; without it the memory is full until items are deleted.",
         method: "memory.put",
-        properties: r#""text":{"type":"string","minLength":1,"maxLength":65536,"description":"What to remember. Give this or vector, not both."},"vector":{"type":"array","items":{"type":"number"},"minItems":2,"maxItems":4096,"description":"An embedding in place of text; its length is the dimension that memory_stats shows."},"key":{"type":"string","minLength":1,"maxLength":256,"description":"The item's name; one is made up when it is left out."},"namespace":{"type":"string","minLength":1,"maxLength":64,"default":"default","description":"Keeps items of different purposes apart."},"metadata":{"type":"object","description":"Anything to keep with the item; searches return it and can filter by its fields."}"#,
+        properties: r#""text":{"type":"string","minLength":1,"maxLength":65536,"description":"What to remember. At most 65536 bytes of UTF-8. Give this or vector, not both."},"vector":{"type":"array","items":{"type":"number"},"minItems":2,"maxItems":4096,"description":"An embedding in place of text, with as many numbers as the dimension that memory_stats shows. Keep such items in a namespace of their own: their scores cannot be compared with those of texts."},"key":{"type":"string","minLength":1,"maxLength":256,"description":"The item's name, at most 256 bytes; one is made up when it is left out."},"namespace":{"type":"string","minLength":1,"maxLength":64,"default":"default","description":"Keeps items of different purposes apart."},"metadata":{"type":"object","description":"Anything to keep with the item, at most 65536 bytes; searches return it and can filter by its fields."}"#,
         required: "[]",
         hints: r#""readOnlyHint":false,"destructiveHint":true,"idempotentHint":false"#,
     },
@@ -148,11 +149,11 @@ pub const TOOLS: [Tool; 17] = [
         name: "memory_search",
         title: "Search memory",
         description: "Returns the items nearest to a text or a vector, best first, each with its \
-            score. With the lexical embedder (see memory_stats) a text finds items that share words \
+            score, which is 1 at most under the metric cosine. With the lexical embedder (see memory_stats) a text finds items that share words \
             with it, not items that mean the same: try other words before you conclude that \
             nothing is there.",
         method: "memory.search",
-        properties: r#""text":{"type":"string","minLength":1,"maxLength":65536,"description":"What to look for. Give this or vector, not both."},"vector":{"type":"array","items":{"type":"number"},"minItems":2,"maxItems":4096,"description":"An embedding in place of text."},"k":{"type":"integer","minimum":1,"maximum":1000,"default":10,"description":"How many items to return at most."},"namespace":{"type":"string","minLength":1,"maxLength":64,"description":"Only items of this namespace; all when it is left out."},"filter":{"type":"object","description":"Only items whose metadata have each of these fields with an equal value."},"ef":{"type":"integer","minimum":1,"maximum":4096,"description":"How widely to look: more finds more of the true nearest, and takes longer."}"#,
+        properties: r#""text":{"type":"string","minLength":1,"maxLength":65536,"description":"What to look for. Give this or vector, not both."},"vector":{"type":"array","items":{"type":"number"},"minItems":2,"maxItems":4096,"description":"An embedding in place of text, from the model that made those in the namespace."},"k":{"type":"integer","minimum":1,"maximum":1000,"default":10,"description":"How many items to return at most."},"namespace":{"type":"string","minLength":1,"maxLength":64,"description":"Only items of this namespace; all when it is left out."},"filter":{"type":"object","maxProperties":64,"description":"Only items whose metadata have each of these fields with an equal value."},"ef":{"type":"integer","minimum":1,"maximum":4096,"description":"How widely to look: more finds more of the true nearest, and takes longer."}"#,
         required: "[]",
         hints: READS,
     },
@@ -179,8 +180,9 @@ pub const TOOLS: [Tool; 17] = [
         name: "memory_stats",
         title: "Figures of memory",
         description: "Shows how many items there are in which namespaces, the dimension and metric of \
-            their vectors, which embedder makes vectors of texts, and whether items outlive the \
-            node.",
+            their vectors, which embedder makes vectors of texts (lexical: by shared words; exec: by \
+            a program, such as a sentence model; none: only vectors are stored), whether items \
+            outlive the node, and damage that was met.",
         method: "memory.stats",
         properties: r#""sample":{"type":"integer","minimum":0,"maximum":1000,"default":0,"description":"Estimates with so many searches how much of the true nearest is found; each costs a scan of everything."}"#,
         required: "[]",

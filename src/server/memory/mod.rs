@@ -24,7 +24,7 @@ use crate::{
     node::gateway::Gateway,
     wire::{
         api::Error,
-        memory::{MemoryItem, MemoryQuery, Metric},
+        memory::{COMPONENT_MAX, MemoryItem, MemoryQuery, Metric},
     },
 };
 use std::rc::Rc;
@@ -34,8 +34,8 @@ use std::rc::Rc;
 pub enum MemoryRequest {
     /// `memory.put`: an item whose vector is empty gets that of its text.
     Put(MemoryItem),
-    /// `memory.put_batch`
-    PutBatch(Vec<MemoryItem>),
+    /// `memory.put_batch`: items, and what is wrong with those that are none.
+    PutBatch(Vec<Result<MemoryItem, Error>>),
     /// `memory.get` and `memory.retrieve`
     Get {
         /// Where the item is.
@@ -88,7 +88,7 @@ impl MemoryRequest {
                 let (key, replaced) = outcome?;
                 MemoryReply::Stored { key, replaced }
             }
-            Self::PutBatch(items) => MemoryReply::StoredBatch(put(gateway, items).await?),
+            Self::PutBatch(items) => MemoryReply::StoredBatch(put_batch(gateway, items).await?),
             Self::Get { namespace, key, with_vector } => {
                 MemoryReply::Item { item: gateway.memory_get(namespace, key).await?, with_vector }
             }
@@ -112,6 +112,21 @@ impl MemoryRequest {
             }
         })
     }
+}
+
+/// Stores those items of a batch that could be read; outcomes in the order of `items`.
+async fn put_batch<G: Gateway>(
+    gateway: Rc<G>,
+    items: Vec<Result<MemoryItem, Error>>,
+) -> Result<Vec<Result<Stored, Error>>, Error> {
+    let wrong: Vec<Option<Error>> = items.iter().map(|item| item.as_ref().err().cloned()).collect();
+    let stored = put(gateway, items.into_iter().flatten().collect()).await?;
+    let mut stored = stored.into_iter();
+    let outcome = |wrong: Option<Error>| match wrong {
+        Some(error) => Err(error),
+        None => stored.next().expect("each item has an outcome"),
+    };
+    Ok(wrong.into_iter().map(outcome).collect())
 }
 
 /// Stores items, each by itself; outcomes in the order of `items`.
@@ -165,6 +180,9 @@ fn check<G: Gateway>(gateway: &G, vector: &[f32]) -> Result<(), Error> {
     }
     if let Some(place) = vector.iter().position(|number| !number.is_finite()) {
         return Err(Error::Invalid(format!("vector[{place}] is not finite")));
+    }
+    if let Some(place) = vector.iter().position(|number| number.abs() > COMPONENT_MAX) {
+        return Err(Error::Invalid(format!("vector[{place}] is beyond {COMPONENT_MAX:e}")));
     }
     if metric == Metric::Cosine && vector.iter().all(|number| *number == 0.0) {
         let text = "vector is zero, and the cosine (memory.metric) asks for a direction";

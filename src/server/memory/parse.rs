@@ -43,7 +43,8 @@ pub fn parse(method: &str, params: &[u8]) -> Result<Option<MemoryRequest>, Error
     }))
 }
 
-fn batch(params: &[u8]) -> Result<Vec<MemoryItem>, Error> {
+/// The items of a batch, each read by itself.
+fn batch(params: &[u8]) -> Result<Vec<Result<MemoryItem, Error>>, Error> {
     let (mut fields, mut items) = (Fields::of(params)?, None);
     while let Some(field) = fields.next()? {
         if field.name != "items" {
@@ -56,13 +57,12 @@ fn batch(params: &[u8]) -> Result<Vec<MemoryItem>, Error> {
             return Err(Error::TooLarge(format!("a batch has at most {BATCH_MAX} items")));
         }
         let mut all = Vec::new();
-        for index in 0..len {
-            let in_item = |error| match error {
-                Error::Invalid(text) => Error::Invalid(format!("items[{index}]: {text}")),
-                Error::TooLarge(text) => Error::TooLarge(format!("items[{index}]: {text}")),
-                other => other,
-            };
-            all.push(item(reader.raw().map_err(not_array)?).map_err(in_item)?);
+        for _ in 0..len {
+            let one = reader.raw().map_err(not_array)?;
+            all.push(match Reader::new(one).map() {
+                Ok(_) => item(one),
+                Err(_) => Err(Error::Invalid("an item must be a map".into())),
+            });
         }
         items = Some(all);
     }

@@ -98,7 +98,8 @@ fn an_item_without_a_key_gets_one_of_its_own() {
 fn each_item_of_a_batch_is_stored_or_refused_by_itself() {
     let node: Rc<TestNode> = Rc::default();
     let batch = r#"{"items":[{"key":"a","text":"left"},{"key":"b","text":"up"},
-        {"key":"c","vector":[0,2]},{"key":"d","vector":[1]},{"key":"full","vector":[1,1]}]}"#;
+        {"key":"c","vector":[0,2]},{"key":"d","vector":[1]},{"key":"full","vector":[1,1]},
+        {"key":"e","vector":[1,1e99]},{"k":1},7]}"#;
     let answer = ask(&node, "memory.put_batch", batch).expect("well");
     let invalid = |text: &str| format!(r#"{{"error":{{"code":"invalid","message":"{text}"}}}}"#);
     let expected = [
@@ -107,6 +108,9 @@ fn each_item_of_a_batch_is_stored_or_refused_by_itself() {
         r#"{"key":"c","replaced":false}"#.to_owned(),
         invalid("vector has 1 numbers, this memory's have 2 (memory.dimension)"),
         r#"{"error":{"code":"backpressure","message":"the node is full; nothing was accepted, try again in 50 ms","retry_after_ms":50}}"#.to_owned(),
+        invalid("vector[1] is not finite in float32"),
+        invalid("k is not a field of this method"),
+        invalid("an item must be a map"),
     ];
     assert_eq!(answer, format!(r#"{{"results":[{}]}}"#, expected.join(",")));
     assert_eq!(node.puts.get(), 1, "what is well is stored at once");
@@ -166,10 +170,13 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
     assert!(put(&format!(r#"{{"vector":[{many}1]}}"#)).contains("4097 numbers"));
 
     let search = |params: &str| refusal("memory.search", params);
-    assert_eq!(search(r#"{"vector":[1,0],"k":0}"#), "k must be 1 or more");
-    assert_eq!(search(r#"{"vector":[1,0],"k":1001}"#), "k must be at most 1000");
-    assert_eq!(search(r#"{"vector":[1,0],"ef":5000}"#), "ef must be at most 4096");
-    assert_eq!(search(r#"{"vector":[1,0],"k":1.5}"#), "k must be an integer of 0 or more");
+    assert_eq!(search(r#"{"vector":[1,0],"k":0}"#), "k must be an integer from 1 to 1000");
+    assert_eq!(search(r#"{"vector":[1,0],"k":1001}"#), "k must be an integer from 1 to 1000");
+    assert_eq!(search(r#"{"vector":[1,0],"ef":5000}"#), "ef must be an integer from 1 to 4096");
+    for k in ["1.5", "-1", "\"3\""] {
+        let said = search(&format!(r#"{{"vector":[1,0],"k":{k}}}"#));
+        assert_eq!(said, "k must be an integer from 1 to 1000");
+    }
     assert_eq!(search(r#"{"k":5}"#), "vector or text is missing");
     assert_eq!(search(r#"{"vector":[1,0],"filter":7}"#), "filter must be a map with text keys");
     assert_eq!(
@@ -183,12 +190,8 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
         refusal("memory.delete", r#"{"key":"a","vector":true}"#),
         "vector is not a field of this method"
     );
-    assert_eq!(refusal("memory.list", r#"{"limit":0}"#), "limit must be 1 or more");
+    assert_eq!(refusal("memory.list", r#"{"limit":0}"#), "limit must be an integer from 1 to 1000");
     assert_eq!(refusal("memory.stats", r#"{"sample":5000}"#), "sample must be at most 1000");
-    assert_eq!(
-        refusal("memory.put_batch", r#"{"items":[{"vector":[1,0]},{"k":1}]}"#),
-        "items[1]: k is not a field of this method"
-    );
     assert_eq!(refusal("memory.put_batch", r#"{"items":7}"#), "items must be an array of maps");
 }
 
