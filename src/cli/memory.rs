@@ -1,4 +1,4 @@
-//! `coreflow memory import|search|get|delete|list|stats|export`.
+//! `coreflow memory put|import|search|get|delete|list|stats|export`.
 
 mod export;
 mod import;
@@ -17,9 +17,13 @@ use crate::{
 use clap::{Args, Subcommand};
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
+/// The most items in one part of a list, as the node allows.
+const LIST_MAX: u64 = 1000;
+
 /// Store vectors and texts in a running node's pattern memory, and find them again
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
+    coreflow memory put lesson-1 --text 'The migration timed out' --metadata '{\"by\":\"me\"}'\n  \
     coreflow memory import vectors.npy --namespace papers --keys-from titles.txt\n  \
     coreflow memory search --text 'timeouts of the database' -k 5\n  \
     coreflow memory search --file queries.npy --row 7 --json\n  \
@@ -33,6 +37,7 @@ pub struct MemoryArgs {
 
 #[derive(Subcommand, Debug)]
 enum Action {
+    Put(PutArgs),
     Import(import::ImportArgs),
     Search(SearchArgs),
     /// Print one item as JSON
@@ -71,6 +76,32 @@ enum Action {
     Export(export::ExportArgs),
 }
 
+/// Store one item; one of the same name is replaced
+#[derive(Args, Debug)]
+struct PutArgs {
+    /// Its name; one is made up and printed when it is left out
+    key: Option<String>,
+    #[command(flatten)]
+    content: Content,
+    /// What is kept with it, a JSON object; - reads standard input
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<String>,
+    /// The namespace that it goes to
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Content {
+    /// A text, for the node's embedder
+    #[arg(long)]
+    text: Option<String>,
+    /// A vector, a JSON array; - reads standard input
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    vector: Option<String>,
+}
+
 /// Print the items nearest to a text or a vector, best first
 #[derive(Args, Debug)]
 struct SearchArgs {
@@ -88,7 +119,7 @@ struct SearchArgs {
     /// How widely to look [default: memory.ef_search of the node]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     ef: Option<u64>,
-    /// Only items whose metadata have these fields, a JSON object
+    /// Only items whose metadata have these fields, a JSON object; - reads standard input
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
 }
@@ -99,7 +130,7 @@ struct Query {
     /// A text, for the node's embedder
     #[arg(long)]
     text: Option<String>,
-    /// A vector, a JSON array
+    /// A vector, a JSON array; - reads standard input
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     vector: Option<String>,
     /// A .npy file with vectors
@@ -115,8 +146,9 @@ pub fn run(
     err: &mut dyn Write,
 ) -> ExitCode {
     let json = common.json;
-    remote::run(&args.connect, common, err, |node| match &args.action {
-        Action::Import(args) => import::import(node, args, json, out),
+    remote::run_telling(&args.connect, common, err, |node, _, err| match &args.action {
+        Action::Put(args) => put(node, args, json, out),
+        Action::Import(args) => import::import(node, args, json, out, err),
         Action::Search(args) => search(node, args, json, out),
         Action::Get { key, namespace, vector } => {
             let params = named(namespace, key).bool("vector", *vector);
@@ -135,7 +167,8 @@ pub fn run(
         Action::List { namespace, pages } => {
             let filter = Params::new().str_if("namespace", namespace.as_deref());
             let shown = &["key", "namespace", "text", "metadata"];
-            let listing = Listing { method: "memory.list", field: "items", shown };
+            let page_max = Some(LIST_MAX);
+            let listing = Listing { method: "memory.list", field: "items", page_max, shown };
             tasks::list_all(node, &listing, &filter, pages, json, out)
         }
         Action::Stats { sample } => {
@@ -155,6 +188,34 @@ pub fn run(
     })
 }
 
+fn put(
+    node: &mut Remote,
+    args: &PutArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<bool, Trouble> {
+    let mut params = Params::new()
+        .str("namespace", &args.namespace)
+        .str_if("key", args.key.as_deref())
+        .str_if("text", args.content.text.as_deref());
+    if let Some(vector) = &args.content.vector {
+        params = params.value("vector", &node.json("--vector", vector)?);
+    }
+    if let Some(metadata) = &args.metadata {
+        params = params.value("metadata", &node.json("--metadata", metadata)?);
+    }
+    let answer = node.call("memory.put", &params)?;
+    if json {
+        return print_json(out, answer).map(|()| true);
+    }
+    let key = answer.get("key").and_then(View::str).unwrap_or_default();
+    match answer.get("replaced").and_then(View::bool) {
+        Some(true) => writeln!(out, "stored {key} in the place of another")?,
+        _ => writeln!(out, "stored {key}")?,
+    }
+    Ok(true)
+}
+
 /// The parameters that name an item.
 fn named(namespace: &str, key: &str) -> Params {
     Params::new().str("namespace", namespace).str("key", key)
@@ -172,14 +233,14 @@ fn search(
         .uint_if("ef", args.ef)
         .str_if("text", args.query.text.as_deref());
     if let Some(vector) = &args.query.vector {
-        params = params.value("vector", &node.payload(vector)?);
+        params = params.value("vector", &node.json("--vector", vector)?);
     }
     if let Some(file) = &args.query.file {
         let vector = row(file, args.row)?;
         params = params.with("vector", |out| write::bin(out, &bytes_of(&vector)));
     }
     if let Some(filter) = &args.filter {
-        params = params.value("filter", &node.payload(filter)?);
+        params = params.value("filter", &node.json("--filter", filter)?);
     }
     let answer = node.call("memory.search", &params)?;
     if json {

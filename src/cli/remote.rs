@@ -167,9 +167,14 @@ impl Remote {
 
     /// The payload of a command line, as MessagePack; `-` reads standard input.
     pub(super) fn payload(&self, text: &str) -> Result<Vec<u8>, Trouble> {
+        self.json("the payload", text)
+    }
+
+    /// The same for what `name` names.
+    pub(super) fn json(&self, name: &str, text: &str) -> Result<Vec<u8>, Trouble> {
         match text {
-            "-" => payload_from(io::stdin().lock(), self.payload_bytes_max),
-            text => to_msgpack(text.as_bytes().to_vec(), self.payload_bytes_max),
+            "-" => json_from(name, io::stdin().lock(), self.payload_bytes_max),
+            text => to_msgpack(name, text.as_bytes().to_vec(), self.payload_bytes_max),
         }
     }
 }
@@ -184,21 +189,21 @@ fn resolve(text: &str) -> Result<SocketAddr, Trouble> {
     }
 }
 
-fn payload_from(input: impl Read, bytes_max: usize) -> Result<Vec<u8>, Trouble> {
+fn json_from(name: &str, input: impl Read, bytes_max: usize) -> Result<Vec<u8>, Trouble> {
     let mut text = Vec::new();
     let read = input.take(bytes_max as u64 + 1).read_to_end(&mut text);
     read.map_err(|error| Trouble::Failed(format!("standard input cannot be read: {error}")))?;
-    to_msgpack(text, bytes_max)
+    to_msgpack(name, text, bytes_max)
 }
 
-fn to_msgpack(mut text: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Trouble> {
+fn to_msgpack(name: &str, mut text: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Trouble> {
     let document = Document::parse(&mut text, bytes_max).map_err(|error| {
         let hint = match error {
             json::Error::Syntax(_) => r#"; a text needs its quotes too: '"text"'"#,
             json::Error::TooLarge(_) => " (server.max_frame_bytes)",
             json::Error::TooDeep => "",
         };
-        Trouble::Usage(format!("the payload is {error}{hint}"))
+        Trouble::Usage(format!("{name} is {error}{hint}"))
     })?;
     let mut payload = Vec::new();
     json::to_msgpack(document.root(), &mut payload);
@@ -282,10 +287,14 @@ mod tests {
 
     #[test]
     fn a_payload_is_json_and_otherwise_the_user_is_told_how_to_write_it() {
+        let to_msgpack = |text, max| to_msgpack("the payload", text, max);
         assert_eq!(to_msgpack(b"{\"n\":[1]}".to_vec(), 100).unwrap(), [0x81, 0xa1, b'n', 0x91, 1]);
-        assert_eq!(payload_from(&b" 7 \n"[..], 100).unwrap(), [7]);
+        assert_eq!(json_from("the payload", &b" 7 \n"[..], 100).unwrap(), [7]);
         assert!(usage(to_msgpack(b"abc".to_vec(), 100)).contains(r#"'"text"'"#));
-        assert!(usage(payload_from(&[b'1'; 101][..], 100)).contains("larger than 100 bytes"));
+        assert!(
+            usage(json_from("the payload", &[b'1'; 101][..], 100))
+                .contains("larger than 100 bytes")
+        );
     }
 
     #[test]

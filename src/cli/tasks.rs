@@ -11,9 +11,10 @@ use std::io::Write;
 /// How much of a list to show.
 #[derive(Args, Debug)]
 pub struct Pages {
-    /// Stop after this many; the node's pages are shown whole
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    limit: usize,
+    /// Stop after this many; of tasks the node's pages are shown whole
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Begin where an earlier list stopped
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
@@ -25,6 +26,8 @@ pub(super) struct Listing<'a> {
     pub method: &'a str,
     /// The field of a page with the entries.
     pub field: &'a str,
+    /// The most entries that a page may be asked to have, where it may be asked.
+    pub page_max: Option<u64>,
     /// The fields of an entry that are shown; their headings are the same in capitals.
     pub shown: &'a [&'a str],
 }
@@ -39,7 +42,7 @@ pub(super) fn list(
     out: &mut dyn Write,
 ) -> Result<bool, Trouble> {
     let shown = &["id", "type", "status", "priority", "attempts", "error"];
-    let listing = Listing { method, field: "tasks", shown };
+    let listing = Listing { method, field: "tasks", page_max: None, shown };
     list_all(remote, &listing, filter, pages, json, out)
 }
 
@@ -52,14 +55,15 @@ pub(super) fn list_all(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<bool, Trouble> {
-    let Listing { method, field, shown } = listing;
+    let Listing { method, field, page_max, shown } = listing;
     let headings: Vec<_> = shown.iter().map(|name| name.to_uppercase()).collect();
     let headings: Vec<_> = headings.iter().map(String::as_str).collect();
     let mut table = Table::new(&headings);
     let mut entries_json = Vec::new();
-    let (mut cursor, mut count) = (pages.cursor.clone(), 0);
+    let (mut cursor, mut count) = (pages.cursor.clone(), 0_u64);
     loop {
-        let params = filter.clone().str_if("cursor", cursor.as_deref());
+        let left = page_max.map(|max| max.min(pages.limit - count));
+        let params = filter.clone().str_if("cursor", cursor.as_deref()).uint_if("limit", left);
         let page = remote.call(method, &params)?;
         let entries = page.get(field).ok_or_else(|| {
             Trouble::Failed(format!("the node's answer to {method} has no {field}"))

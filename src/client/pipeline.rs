@@ -7,7 +7,7 @@
 
 use super::{Answer, Client, ClientError, Target, frame, incoming::Incoming};
 use std::{
-    io::Write,
+    io::{self, Write},
     net::{Shutdown, TcpStream},
     time::Duration,
 };
@@ -22,13 +22,16 @@ pub fn connect(
     timeout: Duration,
 ) -> Result<(Sender, Receiver), ClientError> {
     let (stream, incoming) = Client::connect(to, timeout)?.into_parts();
-    Ok((Sender { stream, buffer: Vec::new() }, Receiver { incoming }))
+    Ok((Sender { stream, buffer: Vec::new(), timeout, limit: timeout }, Receiver { incoming }))
 }
 
 /// The half that sends requests.
 pub struct Sender {
     stream: TcpStream,
     buffer: Vec<u8>,
+    timeout: Duration,
+    /// What the system was last told to wait at most.
+    limit: Duration,
 }
 
 impl Sender {
@@ -51,9 +54,44 @@ impl Sender {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        self.wait_at_most(self.timeout)?;
         let written = self.stream.write_all(&self.buffer).map_err(ClientError::Lost);
         self.buffer.clear();
         written
+    }
+
+    /// Writes what the node takes within `limit` or a little more; what is left is written next time.
+    ///
+    /// # Errors
+    /// As [`Sender::flush`].
+    pub fn flush_within(&mut self, limit: Duration) -> Result<(), ClientError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.wait_at_most(limit)?;
+        match self.stream.write(&self.buffer) {
+            Ok(0) => Err(ClientError::Lost(io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                self.buffer.drain(..written);
+                Ok(())
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(ClientError::Lost(error)),
+            },
+        }
+    }
+
+    fn wait_at_most(&mut self, limit: Duration) -> Result<(), ClientError> {
+        // Zero would mean for ever.
+        let limit = limit.max(Duration::from_micros(1));
+        if self.limit != limit {
+            self.stream.set_write_timeout(Some(limit)).map_err(ClientError::Lost)?;
+            self.limit = limit;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     super::remote::{Remote, Trouble},
     named, numbers,
-    pipeline::{Pipeline, Stop, WINDOW},
+    pipeline::{PATIENCE, Pipeline, WINDOW},
 };
 use crate::{
     client::{Params, View},
@@ -50,7 +50,7 @@ pub(super) fn export(
     };
     let style = ProgressStyle::with_template("{spinner} {pos} items, {per_sec}");
     let progress = progress.with_style(style.expect("the template is valid"));
-    let mut pipeline = Pipeline::open(node, "memory.get")?;
+    let mut pipeline = Pipeline::open(node, "memory.get", PATIENCE)?;
     let (mut cursor, mut number, mut gone) = (None, 0, 0_u64);
     loop {
         let params = Params::new()
@@ -73,20 +73,18 @@ pub(super) fn export(
             {
                 pipeline.push(number, params);
             }
-            let turned = pipeline.turn(|_, item| {
-                progress.inc(1);
-                file.write(item)
-            });
-            match turned {
-                Ok(()) => {}
-                Err(Stop::Refused(number, refusal)) if refusal.code == "not_found" => {
-                    // It was deleted since it was listed.
-                    pipeline.forget(number);
-                    gone += 1;
+            pipeline.turn(|_, answer| match answer {
+                Ok(item) => {
+                    progress.inc(1);
+                    file.write(item)
                 }
-                Err(Stop::Refused(_, refusal)) => return Err(refusal.into()),
-                Err(Stop::Trouble(trouble)) => return Err(trouble),
-            }
+                // It was deleted since it was listed.
+                Err(refusal) if refusal.code == "not_found" => {
+                    gone += 1;
+                    Ok(())
+                }
+                Err(refusal) => Err(refusal.into()),
+            })?;
         }
         if cursor.is_none() {
             break;

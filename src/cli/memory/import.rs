@@ -1,38 +1,49 @@
-//! `coreflow memory import`: a file into the memory, many items under way at a time.
+//! `coreflow memory import`: what a file holds into the memory.
 //!
-//! Items without a key of their own get the file's name and their position, so that an import which is
-//! begun again replaces what the first one stored.
+//! Invariants:
+//! - Each record is told to be stored when the node said so, and told as wrong when it is; what is
+//!   neither lies at or behind the position that the end names.
+//! - It ends: at the end of the file, at the first trouble of the node, after so many wrong records,
+//!   when the node is silent or full for as long as its patience lasts, or soon after a signal.
 
+mod keys;
+mod wrong;
+
+use self::{keys::Keys, wrong::Wrong};
 use super::{
     super::remote::{Remote, Trouble},
     bytes_of,
-    pipeline::{Pipeline, Stop},
+    pipeline::{PATIENCE, Pipeline},
 };
 use crate::{
-    client::{Params, View},
-    memory::formats::{Content, FormatError, Record, Records},
+    client::{Params, Refusal, View},
+    memory::formats::{Content, FormatError, Place, Record, Records},
     wire::msgpack::write,
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    fs::File,
-    io::{BufRead, BufReader, Read, Write},
-    path::{Path, PathBuf},
+    io::Write,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-/// The longest line of a file of keys, bytes; what is longer is no key.
-const KEY_LINE_BYTES_MAX: u64 = 4096;
+/// How long the answers to what is under way are waited for, when an import ends early.
+const ENDING: Duration = Duration::from_secs(5);
+/// After how long somebody is told that nothing goes on, and how often again.
+const STILL: Duration = Duration::from_secs(2);
+const STILL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Store what a file holds: .npy (float16, float32), .fvecs or .jsonl
 ///
 /// A line of a .jsonl file is {"key"?,"vector"|"text","namespace"?,"metadata"?}. An item without a key
-/// gets FILE:POSITION. What is stored again under its key is replaced, so an import that was
-/// interrupted may be begun again, or go on with --from.
+/// gets FILE:POSITION, where FILE is the file's name without its folder. What is stored again under
+/// its key is replaced, so an import that was interrupted may be begun again, or go on with --from.
+/// What is wrong is told and passed over; the exit code is 1 then.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// The file
@@ -43,9 +54,17 @@ pub struct ImportArgs {
     /// A file with a key a line, one for each row
     #[arg(long, value_name = "FILE")]
     keys_from: Option<PathBuf>,
+    /// What keys begin with that the file does not have, in the place of "FILE:": files of one name in
+    /// several folders need different ones
+    #[arg(long, value_name = "TEXT", conflicts_with = "keys_from")]
+    key_prefix: Option<String>,
     /// Begin with this row, from 0, or line, from 1
     #[arg(long, value_name = "N")]
     from: Option<u64>,
+    /// How long the node may be silent or without room, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    patience: u64,
 }
 
 /// Imports; tells whether all was stored.
@@ -54,13 +73,16 @@ pub(super) fn import(
     args: &ImportArgs,
     json: bool,
     out: &mut dyn Write,
+    err: &mut dyn Write,
 ) -> Result<bool, Trouble> {
     let mut records = Records::open(&args.file).map_err(usage)?;
+    check_dimension(node, &records, &args.file)?;
     let from = args.from.unwrap_or(records.first());
     records.seek(from).map_err(usage)?;
     let keys =
         args.keys_from.as_deref().map(|path| Keys::open(path, &records, from)).transpose()?;
-    let stem = args.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = args.file.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = args.key_prefix.clone().unwrap_or_else(|| format!("{file}:"));
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends the program as it would without this.
@@ -69,96 +91,195 @@ pub(super) fn import(
         first.map_err(|error| Trouble::Failed(format!("signals: {error}")))?;
     }
     let progress = show_progress(records.count(), from);
-    let pipeline = Pipeline::open(node, "memory.put")?;
-    let namespace = args.namespace.clone();
-    let mut import =
-        Import { records, keys, stem, namespace, pipeline, next: from, stored: 0, replaced: 0 };
-    let ended = import.run(&interrupted, &progress);
+    let pipeline = Pipeline::open(node, "memory.put", Duration::from_secs(args.patience))?;
+    let unit = records.unit();
+    let mut import = Import {
+        records,
+        keys,
+        prefix,
+        namespace: args.namespace.clone(),
+        pipeline,
+        next: from,
+        sums: Sums { stored: 0, replaced: 0, wrong: Wrong::new(unit), missing: None },
+    };
+    let ended = import.run(&interrupted, &progress, err);
     progress.finish_and_clear();
-    let (stored, replaced) = (import.stored, import.replaced);
-    let next = import.pipeline.lowest().unwrap_or(import.next);
+    let next = import.lowest_missing();
+    let Sums { stored, replaced, wrong, .. } = import.sums;
     let whole = ended.is_ok();
     if json {
+        let wrong = wrong.json_fields();
         let text = format!(
-            r#"{{"stored":{stored},"replaced":{replaced},"next":{next},"complete":{whole}}}"#
+            r#"{{"stored":{stored},"replaced":{replaced},"next":{next},"complete":{whole}{wrong}}}"#
         );
         writeln!(out, "{text}")?;
     } else if whole {
         writeln!(out, "stored {stored} items, {replaced} of them in the place of another")?;
     }
-    let Err(trouble) = ended else { return Ok(true) };
     let advice = format!("{stored} items are stored; go on with --from {next}");
-    Err(match trouble {
-        Trouble::Usage(text) => Trouble::Usage(format!("{text}\n{advice}")),
-        Trouble::Failed(text) => Trouble::Failed(format!("{text}\n{advice}")),
-        output => output,
-    })
+    let wrong = wrong.text();
+    match (ended, wrong) {
+        (Ok(()), None) => Ok(true),
+        (Ok(()), Some(wrong)) => Err(Trouble::Failed(wrong)),
+        (Err(trouble), wrong) => {
+            let more = wrong.map(|wrong| format!("{wrong}\n")).unwrap_or_default();
+            Err(match trouble {
+                Trouble::Usage(text) => Trouble::Usage(format!("{text}\n{more}{advice}")),
+                Trouble::Failed(text) => Trouble::Failed(format!("{text}\n{more}{advice}")),
+                output => output,
+            })
+        }
+    }
+}
+
+/// Refuses a file all of whose rows the node would refuse.
+fn check_dimension(
+    node: &mut Remote,
+    records: &Records,
+    file: &std::path::Path,
+) -> Result<(), Trouble> {
+    let Some(columns) = records.dimensions().filter(|columns| *columns > 0) else { return Ok(()) };
+    let stats = node.call("memory.stats", &Params::new())?;
+    let dimension = stats.get("dimension").and_then(View::uint).unwrap_or(columns as u64);
+    match dimension == columns as u64 {
+        true => Ok(()),
+        false => Err(Trouble::Usage(format!(
+            "{}: its rows have {columns} numbers, this memory's vectors have {dimension} \
+             (memory.dimension)",
+            file.display()
+        ))),
+    }
 }
 
 struct Import {
     records: Records,
     keys: Option<Keys>,
     /// What keys begin with that are made here.
-    stem: String,
+    prefix: String,
     namespace: Option<String>,
     pipeline: Pipeline,
     /// The position behind the last record that was read.
     next: u64,
+    sums: Sums,
+}
+
+/// What became of the records.
+struct Sums {
     stored: u64,
     replaced: u64,
+    wrong: Wrong,
+    /// The first one that was refused for another reason than itself.
+    missing: Option<u64>,
+}
+
+impl Sums {
+    /// Takes note of an answer of the node.
+    fn note(&mut self, position: u64, answer: Result<View<'_>, Refusal>) -> Result<(), Trouble> {
+        match answer {
+            Ok(answer) => {
+                self.stored += 1;
+                let replaced = answer.get("replaced").and_then(View::bool);
+                self.replaced += u64::from(replaced == Some(true));
+                Ok(())
+            }
+            Err(refusal) if matches!(&*refusal.code, "invalid" | "too_large") => {
+                self.wrong.note(position, &refusal.message)
+            }
+            Err(refusal) => {
+                self.miss(Some(position));
+                let unit = self.wrong.unit();
+                let Refusal { code, message, .. } = refusal;
+                Err(Trouble::Failed(format!("{unit} {position} is refused: {message} ({code})")))
+            }
+        }
+    }
+
+    fn miss(&mut self, position: Option<u64>) {
+        self.missing = self.missing.into_iter().chain(position).min();
+    }
 }
 
 impl Import {
-    fn run(&mut self, interrupted: &AtomicBool, progress: &ProgressBar) -> Result<(), Trouble> {
-        let mut ended = false;
-        let mut wrong = None;
-        while !ended || !self.pipeline.is_empty() {
-            while !ended && self.pipeline.has_room() {
+    fn run(
+        &mut self,
+        interrupted: &AtomicBool,
+        progress: &ProgressBar,
+        err: &mut dyn Write,
+    ) -> Result<(), Trouble> {
+        let mut stopped = None;
+        let (mut is_read, mut tell_at) = (false, STILL);
+        while !is_read || !self.pipeline.is_empty() {
+            while !is_read && self.pipeline.has_room() {
                 match self.read() {
-                    Ok(Some((position, params))) => {
-                        self.pipeline.push(position, params);
-                        self.next = position + 1;
-                    }
-                    Ok(None) => ended = true,
+                    Ok(is_more) => is_read = !is_more,
                     // What was read before is stored all the same.
-                    Err(trouble) => (ended, wrong) = (true, Some(trouble)),
+                    Err(trouble) => (is_read, stopped) = (true, Some(trouble)),
                 }
             }
-            let (stored, replaced) = (&mut self.stored, &mut self.replaced);
-            let turned = self.pipeline.turn(|_, answer| {
-                *stored += 1;
-                *replaced += u64::from(answer.get("replaced").and_then(View::bool) == Some(true));
-                progress.inc(1);
-                Ok(())
-            });
-            match turned {
-                Ok(()) => {}
-                Err(Stop::Refused(position, refusal)) => {
-                    let unit = self.records.unit();
-                    let text = format!("{unit} {position} is refused: {}", refusal.message);
-                    return Err(match &*refusal.code {
-                        "invalid" | "too_large" => Trouble::Usage(text),
-                        code => Trouble::Failed(format!("{text} ({code})")),
-                    });
-                }
-                Err(Stop::Trouble(trouble)) => return Err(trouble),
+            let before = self.sums.stored;
+            let sums = &mut self.sums;
+            let turned = self.pipeline.turn(|position, answer| sums.note(position, answer));
+            progress.inc(self.sums.stored - before);
+            if let Err(trouble) = turned {
+                return self.end(stopped.unwrap_or(trouble));
             }
             if interrupted.load(Ordering::Relaxed) {
-                return Err(Trouble::Failed("interrupted".into()));
+                return self.end(stopped.unwrap_or(Trouble::Failed("interrupted".into())));
+            }
+            match self.pipeline.stands_still() {
+                Some((still, why)) if still >= tell_at => {
+                    tell_at = still + STILL_AGAIN;
+                    let text = format!("{why} for {} s; still trying", still.as_secs());
+                    // Nobody is left to tell when standard error is closed.
+                    let _ = progress.suspend(|| writeln!(err, "{text}"));
+                }
+                Some((still, _)) if still >= STILL => {}
+                _ => tell_at = STILL,
             }
         }
-        wrong.map_or(Ok(()), Err)
+        stopped.map_or(Ok(()), Err)
     }
 
-    /// The next record: its position and the parameters that store it.
-    fn read(&mut self) -> Result<Option<(u64, Vec<u8>)>, Trouble> {
-        let Some(record) = self.records.read().map_err(usage)? else { return Ok(None) };
+    /// Takes the answers to what is under way, for a while, and ends with the trouble.
+    fn end(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        let until = Instant::now() + ENDING;
+        let full = self.pipeline.end();
+        self.sums.miss(full);
+        while !self.pipeline.is_empty() && Instant::now() < until {
+            let (sums, before) = (&mut self.sums, self.pipeline.len());
+            let turned = self.pipeline.turn(|position, answer| sums.note(position, answer));
+            // A refusal is one more of what is under way; else nothing more can be heard.
+            if turned.is_err() && self.pipeline.len() == before {
+                break;
+            }
+        }
+        Err(trouble)
+    }
+
+    /// The first position from which on something may not be stored.
+    fn lowest_missing(&self) -> u64 {
+        let missing = self.pipeline.lowest().into_iter().chain(self.sums.missing).min();
+        missing.unwrap_or(self.next)
+    }
+
+    /// Reads the next record and hands it to the node; false at the end.
+    fn read(&mut self) -> Result<bool, Trouble> {
+        let record = match self.records.read() {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(false),
+            Err(FormatError { goes_on: true, place: Place::Line(line), problem, .. }) => {
+                self.next = line + 1;
+                self.sums.wrong.note(line, &problem)?;
+                return Ok(true);
+            }
+            Err(error) => return Err(usage(error)),
+        };
         let key = match &mut self.keys {
             Some(keys) => Some(keys.next(record.position)?),
             None => None,
         };
         let Record { position, key: own, namespace, content, metadata } = record;
-        let key = key.or(own).unwrap_or_else(|| format!("{}:{position}", self.stem));
+        let key = key.or(own).unwrap_or_else(|| format!("{}{position}", self.prefix));
         let mut params = Params::new()
             .str("key", &key)
             .str_if("namespace", namespace.as_deref().or(self.namespace.as_deref()));
@@ -173,45 +294,9 @@ impl Import {
         }
         let mut bytes = Vec::new();
         params.write(&mut bytes);
-        Ok(Some((position, bytes)))
-    }
-}
-
-/// The lines of a file of keys.
-struct Keys {
-    file: String,
-    lines: BufReader<File>,
-}
-
-impl Keys {
-    /// Opens a file of keys for rows, the first `from` of which are passed over.
-    fn open(path: &Path, records: &Records, from: u64) -> Result<Self, Trouble> {
-        if matches!(records, Records::Jsonl(_)) {
-            let text = "--keys-from: a line of a .jsonl file has its key itself";
-            return Err(Trouble::Usage(text.into()));
-        }
-        let file = path.display().to_string();
-        let opened = File::open(path);
-        let opened = opened.map_err(|error| Trouble::Usage(format!("{file}: {error}")))?;
-        let mut keys = Self { file, lines: BufReader::new(opened) };
-        for row in 0..from {
-            keys.next(row)?;
-        }
-        Ok(keys)
-    }
-
-    fn next(&mut self, row: u64) -> Result<String, Trouble> {
-        let wrong = |what: String| Trouble::Usage(format!("{}: {what}", self.file));
-        let mut line = String::new();
-        let read = self.lines.by_ref().take(KEY_LINE_BYTES_MAX).read_line(&mut line);
-        if read.map_err(|error| wrong(error.to_string()))? == 0 {
-            return Err(wrong(format!("it has {row} keys, and row {row} needs one")));
-        }
-        let key = line.trim_end_matches(['\n', '\r']);
-        match key.is_empty() {
-            true => Err(wrong(format!("the key of row {row} is empty"))),
-            false => Ok(key.to_owned()),
-        }
+        self.pipeline.push(position, bytes);
+        self.next = position + 1;
+        Ok(true)
     }
 }
 

@@ -7,9 +7,9 @@ use std::fmt;
 pub enum Place {
     /// At its beginning, or in all of it.
     File,
-    /// In a row, counted from zero.
+    /// In a row, counted from 0.
     Row(u64),
-    /// In a line, counted from one.
+    /// In a line, counted from 1.
     Line(u64),
 }
 
@@ -33,11 +33,19 @@ pub struct FormatError {
     pub place: Place,
     /// What is wrong, in a sentence.
     pub problem: String,
+    /// What comes after the place can be read.
+    pub goes_on: bool,
 }
 
 impl FormatError {
     /// An error at a place of a file.
     pub(super) fn at(file: &str, place: Place, problem: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), place, problem: problem.to_string() }
+        let (file, problem) = (file.to_owned(), problem.to_string());
+        Self { file, place, problem, goes_on: false }
+    }
+
+    /// The same, where what comes after the place can be read.
+    pub(super) fn passable(self) -> Self {
+        Self { goes_on: true, ..self }
     }
 }

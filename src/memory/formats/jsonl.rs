@@ -47,12 +47,12 @@ impl<R: BufRead> JsonlReader<R> {
     /// The next record; `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read, or a line is no record; the line after it is read next.
+    /// When the file cannot be read; when a line is no record, and then the next one can be read.
     pub fn read(&mut self) -> Result<Option<Record>, FormatError> {
         while self.fill()? {
             if !self.bytes.iter().all(u8::is_ascii_whitespace) {
                 let record = record(self.line, &mut self.bytes);
-                return record.map(Some).map_err(|problem| self.error(problem));
+                return record.map(Some).map_err(|problem| self.error(problem).passable());
             }
         }
         Ok(None)
@@ -63,7 +63,14 @@ impl<R: BufRead> JsonlReader<R> {
     /// # Errors
     /// When the file cannot be read.
     pub fn skip_to(&mut self, line: u64) -> Result<(), FormatError> {
-        while self.line + 1 < line && self.fill()? {}
+        while self.line + 1 < line {
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.goes_on => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
@@ -75,7 +82,11 @@ impl<R: BufRead> JsonlReader<R> {
         let read = limited.read_until(b'\n', &mut self.bytes);
         let read = read.map_err(|error| self.error(error))?;
         if self.bytes.len() > LINE_BYTES_MAX {
-            return Err(self.error(format!("is longer than {LINE_BYTES_MAX} bytes")));
+            let error = self.error(format!("is longer than {LINE_BYTES_MAX} bytes"));
+            if !self.bytes.ends_with(b"\n") {
+                self.input.skip_until(b'\n').map_err(|error| self.error(error))?;
+            }
+            return Err(error.passable());
         }
         Ok(read > 0)
     }

@@ -68,6 +68,15 @@ impl Records {
         }
     }
 
+    /// How many numbers each row has, where all have the same.
+    pub fn dimensions(&self) -> Option<usize> {
+        match self {
+            Self::Npy(reader) => Some(reader.dimensions()),
+            Self::Fvecs(reader) => Some(reader.dimensions()),
+            Self::Jsonl(_) => None,
+        }
+    }
+
     /// The position of the first record.
     pub fn first(&self) -> u64 {
         u64::from(matches!(self, Self::Jsonl(_)))
