@@ -279,6 +279,7 @@ fn encode_error(error: &Error) -> (u8, u64, &str) {
         Error::Uncertain(text) => (9, 0, text),
         Error::NotLeader(None) => (10, 0, ""),
         Error::NotLeader(Some(leader)) => (10, 1, leader),
+        Error::Full(text) => (11, 0, text),
     }
 }
 
@@ -295,6 +296,7 @@ fn decode_error(code: u8, value: u64, text: &str) -> Option<Error> {
         8 => Error::Unavailable(owned()),
         9 => Error::Uncertain(owned()),
         10 => Error::NotLeader((value != 0).then(owned)),
+        11 => Error::Full(owned()),
         _ => return None,
     })
 }

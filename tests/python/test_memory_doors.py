@@ -39,6 +39,12 @@ for line in sys.stdin:
             vectors[texts.index("short")] = [1, 2]
         if "wild" in texts:
             vectors[texts.index("wild")] = [1, 2, 3, 1e300]
+        if "nan" in texts:
+            vectors[texts.index("nan")] = [1, float("nan"), float("-inf"), 4]
+        if "twice" in texts:
+            vectors *= 2
+        if "flat" in texts:
+            vectors = [1, 2, 3, 4]
         answer = {"id": request["id"], "vectors": vectors}
     print(json.dumps(answer), flush=True)
 """
@@ -138,11 +144,79 @@ def what_is_wrong_is_said():
         refused("the text has no word", text=" ?! ")
         refused("key is 257 bytes", code="too_large", vector=[1, 0, 0, 0], key="k" * 257)
         refused("namespace is 65 bytes", code="too_large", vector=[1, 0, 0, 0], namespace="n" * 65)
-        refused("k must be 1 or more", "memory.search", vector=[1, 0, 0, 0], k=0)
-        refused("k must be at most 1000", "memory.search", vector=[1, 0, 0, 0], k=1001)
+        for k in (0, -1, 1.5, "3"):
+            refused("k must be an integer from 1 to 1000", "memory.search", vector=[1, 0, 0, 0], k=k)
+        refused("vector[2] is beyond 1e17", vector=[1, 0, -2e17, 0])
+        refused("vector[0] is beyond 1e17", "memory.search", vector=[2e17, 0, 0, 0])
+        refused("k must be an integer from 1 to 1000", "memory.search", vector=[1, 0, 0, 0], k=1001)
         refused("filter must be a map", "memory.search", vector=[1, 0, 0, 0], filter=3)
         refused("", "memory.list", cursor="what is that")
         assert client.call("memory.stats")["count"] == 0
+
+
+def nested(depth):
+    """Metadata that are so deep."""
+    value = 1
+    for _ in range(depth - 1):
+        value = [value]
+    return {"a": value}
+
+
+def limits_are_those_of_the_page():
+    vector = [1, 0, 0, 0]
+    with serving(*SMALL) as server:
+        client = Client(server)
+
+        def limit(method, code, inside, beyond, **more):
+            for params in inside:
+                error, _ = client.answer(client.ask(method, **more, **params))
+                assert error is None, (method, error)
+            for params in beyond:
+                fails(client, code, "", method, **more, **params)
+
+        put = {"vector": vector, "key": "a"}
+        limit("memory.put", "too_large", [{"key": "k" * 256}], [{"key": "é" * 129}], vector=vector)
+        limit("memory.put", "too_large", [{"namespace": "n" * 64}], [{"namespace": "n" * 65}], **put)
+        limit("memory.put", "invalid", [], [{"namespace": ""}], **put)
+        limit("memory.put", "too_large", [{"metadata": {"a": "x" * 65530}}],
+              [{"metadata": {"a": "x" * 65531}}], **put)
+        words = "word " * 13108
+        for method in ("memory.put", "memory.search"):
+            limit(method, "too_large", [{"text": words[:65536]}], [{"text": words[:65537]}])
+            limit(method, "invalid", [{"vector": [1e17, -1e17, 0, 0]}],
+                  [{"vector": [1, 1.01e17, 0, 0]}, {"vector": [1, 1e39, 0, 0]}])
+        search = {"vector": vector}
+        limit("memory.search", "invalid", [{"k": 1}, {"k": 1000}], [{"k": 0}, {"k": 1001}], **search)
+        limit("memory.search", "invalid", [{"ef": 1}, {"ef": 4096}], [{"ef": 0}, {"ef": 4097}], **search)
+        fields = [{"filter": {f"f{i}": i for i in range(count)}} for count in (64, 65)]
+        limit("memory.search", "invalid", fields[:1], fields[1:], **search)
+        limit("memory.search", "too_large", [], [{"filter": {"a": "x" * 65536}}], **search)
+        limit("memory.list", "invalid", [{"limit": 1000}], [{"limit": 0}, {"limit": 1001}])
+        limit("memory.stats", "invalid", [{"sample": 0}, {"sample": 1000}], [{"sample": 1001}])
+        items = [{"key": str(i % 7), "vector": vector} for i in range(10_001)]
+        limit("memory.put_batch", "too_large", [{"items": items[:-1]}], [{"items": items}])
+        # As many searches as were asked for, however many cores there are.
+        assert [client.call("memory.stats", sample=n)["recall"]["queries"] for n in (1, 2, 3)] == [1, 2, 3]
+        # The last of two fields counts, and null is none.
+        assert client.call("memory.put", vector=vector, text=None, metadata=None)["replaced"] is False
+        limit("memory.put", "invalid", [{"metadata": nested(61)}], [], **put)
+        client.ask("memory.put", **put, metadata=nested(62))
+        said = b"".join(iter(lambda: client.connection.recv(4096), b""))
+        assert b"nested deeper than 64" in said, said
+
+
+def another_embedder_is_warned_of():
+    with tempfile.TemporaryDirectory() as folder:
+        exec_embedder = ("memory.embedder=exec", 'memory.embedder_command=["cat"]')
+        said = []
+        for number, settings in enumerate(((), (), exec_embedder, ("memory.embedder=none",))):
+            with open(f"{folder}/said-{number}", "w+") as said_here:
+                with serving(*SMALL, *settings, folder=folder, stderr=said_here) as server:
+                    Client(server).call("memory.put", key="a", vector=[1, 2, 3, 4])
+                said_here.seek(0)
+                said.append(said_here.read())
+        wanted = "became vectors by the embedder lexical-2, and this node has exec cat"
+        assert [wanted in text for text in said] == [False, False, True, False], said
 
 
 def what_is_stored_outlives_the_node():
@@ -205,17 +279,23 @@ def an_embedder_may_be_a_child_that_fails():
             assert client.call("memory.get", key="w")["vector"] == [4, 1, 2, 3]
             assert client.call("memory.search", text="four", k=1)["hits"][0]["key"] == "w"
             # Each of many is answered by itself, the bad ones with the embedder's name.
-            texts = ["fine", "short", "wild"] + [f"t{i}" for i in range(200)]
+            texts = ["fine", "short", "wild", "nan"] + [f"t{i}" for i in range(200)]
             items = [{"key": text, "text": text} for text in texts]
             results = client.call("memory.put_batch", items=items)["results"]
             assert "embedder.py gave a vector of 2 numbers" in results[1]["error"]["message"]
-            assert "not finite" in results[2]["error"]["message"], results[2]
-            assert all("key" in results[i] for i in range(203) if i not in (1, 2)), results
-            items = [{"text": text} for text in ("good", "object", "well")]
-            results = client.call("memory.put_batch", items=items)["results"]
-            assert "does not take" in results[1]["error"]["message"], results
-            assert "key" in results[0] and "key" in results[2], results
-            for text, part in (("die", "exit status: 7"), ("noise", "no answer"),
+            assert "number [3] is not finite" in results[2]["error"]["message"], results[2]
+            assert "number [1] is not finite" in results[3]["error"]["message"], results[3]
+            assert all("key" in results[i] for i in range(204) if i not in (1, 2, 3)), results
+            children = server.children()
+            for wrong, part in (("object", "does not take"), ("twice", "2 vectors for 1 texts"),
+                                ("flat", "no array of arrays"), ("nan", "not finite")):
+                items = [{"text": text} for text in ("good", wrong, "well")]
+                results = client.call("memory.put_batch", items=items)["results"]
+                assert part in results[1]["error"]["message"], results
+                assert "key" in results[0] and "key" in results[2], results
+            assert server.children() == children, "it lives on"
+            for text, part in (("die", "exit status: 7"),
+                               ("noise", "no answer: not JSON: column 1: expected a value"),
                                ("hang", "was silent for 1500 ms")):
                 fails(client, "unavailable", part, "memory.put", text=text)
                 until_well()
@@ -283,7 +363,7 @@ async def tools(url):
             assert stats["count"] == 1 and stats["embedder"] == "lexical", stats
             assert (await call("delete", key=stored["key"]))["deleted"] is True
             wrong = await session.call_tool("memory_search", {"text": "a", "k": 0})
-            assert wrong.isError and "k must be 1 or more" in str(wrong.content), wrong
+            assert wrong.isError and "k must be an integer from 1 to 1000" in str(wrong.content), wrong
 
 
 def models_store_and_search():
@@ -342,8 +422,8 @@ def files_are_imported_and_exported():
                  {"key": "v", "vector": [1, 2, 3, 4], "namespace": "lines"}]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         pathlib.Path(folder, "lines.jsonl").write_text(text + '\n{"text":')
-        said = memory("import", "lines.jsonl", "--namespace", "texts", code=2)
-        assert "line 4: is not JSON" in said and "2 items are stored" in said, said
+        said = memory("import", "lines.jsonl", "--namespace", "texts", code=1)
+        assert "line 4: is not JSON: column 9" in said and "stored 2 items" in said, said
         assert told("search", "--text", "some words", "-k", 1)["hits"][0]["key"] == "t"
         assert told("get", "v", "--namespace", "lines", "--vector")["vector"] == [1, 2, 3, 4]
         assert "v" in memory("list", "--namespace", "lines")
@@ -374,7 +454,7 @@ def files_are_imported_and_exported():
         memory("get", "t", "--namespace", "texts", code=1)
 
         npy(f"{folder}/wide.npy", [[1, 2]])
-        assert "row 0 is refused: vector has 2 numbers" in memory("import", "wide.npy", code=2)
+        assert "its rows have 2 numbers" in memory("import", "wide.npy", code=2)
         cut = pathlib.Path(folder, "cut.npy")
         cut.write_bytes(pathlib.Path(folder, "rows.npy").read_bytes()[:-1])
         assert "its head tells of 3000 rows" in memory("import", "cut.npy", code=2)
@@ -391,12 +471,14 @@ def a_full_memory_refuses_and_keeps_what_it_has():
                    for i in range(40)]
         refused = [error for error, _ in answers if error]
         assert refused and all(error["code"] == "backpressure" for error in refused), refused
-        assert refused[0]["retry_after_ms"] > 0, refused[0]
-        stats = client.call("memory.stats")
-        assert stats["count"] == 40 - len(refused) <= 8, stats
+        assert len(refused) == 32 and "retry_after_ms" not in refused[0], refused[0]
+        assert client.call("memory.stats")["count"] == 8
+        for key in [f"k{i}" for i in range(8)]:
+            assert client.call("memory.put", key=key, vector=[1, 2, 3, 4])["replaced"], key
 
 
 for test in (requests_are_stored_and_found, what_is_wrong_is_said,
+             limits_are_those_of_the_page, another_embedder_is_warned_of,
              what_is_stored_outlives_the_node, texts_that_share_words_are_found,
              an_embedder_may_be_a_child_that_fails, an_import_waits_where_there_is_no_room,
              models_store_and_search, files_are_imported_and_exported,

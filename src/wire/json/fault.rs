@@ -45,14 +45,14 @@ pub(super) fn find(text: &[u8]) -> Fault {
         (_, Some(end)) => (end, "a byte that is not UTF-8"),
         (Ok(()), None) => (0, "a value that cannot be read"),
     };
-    let before = &text[..at];
+    // Blanks at the end are no part of what was written.
+    let before = &text[..at.min(text.trim_ascii_end().len())];
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let letters = String::from_utf8_lossy(&before[line_start..]).chars().count();
-    let trimmed = text.trim_ascii();
     Fault {
         line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
         column: letters + 1,
-        has_lines: trimmed.contains(&b'\n'),
+        has_lines: text.trim_ascii().contains(&b'\n'),
         problem,
     }
 }
@@ -284,6 +284,7 @@ mod tests {
             (b"[1,]", "column 4: expected a value"),
             (b"[1 2]", "column 4: expected a comma or ]"),
             (b"{\"a\":1", "column 7: expected a comma or }"),
+            (b"{\"a\":\n", "column 6: expected a value, and the text ends"),
             (b"{a:1}", "column 2: expected a name in double quotes"),
             (b"{\"a\" 1}", "column 6: expected a colon"),
             (b"{}x", "column 3: expected the end of the text"),
