@@ -4,7 +4,8 @@
 //! `mod.rs` is the directory of this node's agents. `fact.rs` is what a node tells all others of
 //! itself, as bytes of gossip; `bytes.rs` reads them; `world.rs` puts together what all nodes tell,
 //! in `pages.rs` and `names.rs`, whose copies share what did not change; `telling.rs` says when a
-//! load is worth telling.
+//! load is worth telling. `board.rs` hands snapshots of the world to the cores, `view.rs` is what a
+//! core sees, and `cache.rs` keeps what it asked.
 //!
 //! Invariants worth naming:
 //! - A named agent lives on the core that its name hashes to, so whether a name is taken is
@@ -12,11 +13,14 @@
 //! - What a core knows of its own agents is exact; of others it is as old as the last notice that
 //!   arrived, and notices from one core arrive in order.
 
+pub mod board;
 mod bytes;
+pub mod cache;
 pub mod fact;
 mod names;
 mod pages;
 pub mod telling;
+pub mod view;
 pub mod world;
 
 use crate::wire::id::{AgentId, CoreIndex};

@@ -58,6 +58,11 @@ impl Names {
         self.state.hash_one(name)
     }
 
+    /// What hashes names, in all copies of this index.
+    pub fn hasher(&self) -> RandomState {
+        self.state.clone()
+    }
+
     /// Notes that an agent has its name, and forgets who had it on the agent's node before.
     pub fn insert(&mut self, id: AgentAddress, told: &Arc<Told>) {
         let named = Named { told: told.clone(), id };

@@ -75,7 +75,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { nodes: 256, types: 256, agents: 16_384, bytes: 4 << 20 }
+        Self { nodes: 256, types: 1_024, agents: 16_384, bytes: 4 << 20 }
     }
 }
 
@@ -180,6 +180,8 @@ pub struct World {
     /// The homes of each type by its name, in order.
     types: Arc<HashMap<Box<str>, Vec<Home>, RandomState>>,
     changes: Changes,
+    /// Grows with every change.
+    version: u64,
     refusals: Refusals,
 }
 
@@ -193,6 +195,7 @@ impl World {
             names: Names::default(),
             types: Arc::default(),
             changes: Changes::default(),
+            version: 0,
             refusals: Refusals::default(),
         }
     }
@@ -419,6 +422,7 @@ impl World {
             }
         }
         self.changes.note(Change::Gone(node));
+        self.version += 1;
     }
 
     fn add_home(&mut self, name: &str, home: Home) {
@@ -458,13 +462,20 @@ impl World {
             Err(_) if node == 0 || self.nodes.len() >= self.limits.nodes => None,
             Err(at) => {
                 self.nodes.insert(at, (node, Arc::new(Node::new(status))));
+                self.version += 1;
                 Some(at)
             }
         }
     }
 
     fn node_mut(&mut self, at: usize) -> &mut Node {
+        self.version += 1;
         Arc::make_mut(&mut self.nodes[at].1)
+    }
+
+    /// A number that every change raises.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// What changed since the last call, for those who keep answers.

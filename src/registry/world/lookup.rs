@@ -12,6 +12,7 @@ use crate::{
     },
     wire::id::{AgentAddress, NodeId},
 };
+use foldhash::fast::RandomState;
 
 /// An agent, as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,11 @@ impl World {
     #[inline]
     pub fn hash(&self, name: &str) -> u64 {
         self.names.hash(name)
+    }
+
+    /// What makes those hashes.
+    pub(in crate::registry) fn hasher(&self) -> RandomState {
+        self.names.hasher()
     }
 
     fn get(&self, node: NodeId) -> Option<&Node> {
