@@ -15,7 +15,16 @@ use crate::{
     wire::msgpack::write,
 };
 use clap::{Args, Subcommand};
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// The most items in one part of a list, as the node allows.
 const LIST_MAX: u64 = 1000;
@@ -262,6 +271,18 @@ fn row(file: &std::path::Path, row: u64) -> Result<Vec<f32>, Trouble> {
         true => Ok(vector),
         false => Err(Trouble::Usage(format!("{}: there are {rows} rows", file.display()))),
     }
+}
+
+/// Set by the first SIGINT or SIGTERM from now on; the second one ends the program as it would without
+/// this.
+fn hear_signals() -> Result<Arc<AtomicBool>, Trouble> {
+    let heard = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let second = flag::register_conditional_default(signal, heard.clone());
+        let first = second.and_then(|_| flag::register(signal, heard.clone()));
+        first.map_err(|error| Trouble::Failed(format!("signals: {error}")))?;
+    }
+    Ok(heard)
 }
 
 /// A vector as requests carry it fastest: float32 in little endian.

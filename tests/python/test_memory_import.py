@@ -157,6 +157,18 @@ def until_stored(client, count):
         time.sleep(0.01)
 
 
+def until_listening(process):
+    """Until a program has taken SIGINT over."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1:
+            return
+        assert time.monotonic() < deadline and process.poll() is None, "it does not listen"
+        time.sleep(0.01)
+
+
 def goes_on(said):
     """What an import that ended early says: how many are stored, and from where to go on."""
     last = said.strip().splitlines()[-1].split()
@@ -181,16 +193,28 @@ def an_import_that_is_interrupted_says_how_to_go_on():
             assert start == before + stored + 1, "all that was under way was answered"
             assert client.call("memory.stats")["count"] == before + stored
             print(f"   ended {took:.2f} s after {number.name}, {stored} stored", flush=True)
+        # An export that is interrupted leaves the file as it was, and nothing beside it.
+        out = pathlib.Path(folder, "out.jsonl")
+        out.write_text("before")
+        server.signal(signal.SIGSTOP)
+        running = shell.begin("export", "out.jsonl")
+        until_listening(running)
+        os.kill(running.pid, signal.SIGINT)
+        server.signal(signal.SIGCONT)
+        _, said = running.communicate(timeout=WAIT_S)
+        assert running.returncode == 1 and "out.jsonl is as it was" in said, said
+        assert out.read_text() == "before" and not list(pathlib.Path(folder).glob("*.part"))
         # A second signal ends it at once.
         running = shell.begin("import", "lessons.jsonl")
         server.signal(signal.SIGSTOP)
         try:
-            time.sleep(0.5)
+            until_listening(running)
             os.kill(running.pid, signal.SIGINT)
-            time.sleep(0.5)
-            if running.poll() is None:
+            # Signals of one kind that come at once are one.
+            while running.poll() is None:
+                time.sleep(0.05)
                 os.kill(running.pid, signal.SIGINT)
-            assert running.wait(timeout=3) != 0
+            assert running.wait() == -signal.SIGINT
         finally:
             server.signal(signal.SIGCONT)
         running.communicate()

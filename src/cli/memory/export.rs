@@ -2,7 +2,7 @@
 
 use super::{
     super::remote::{Remote, Trouble},
-    named, numbers,
+    hear_signals, named, numbers,
     pipeline::{PATIENCE, Pipeline, WINDOW},
 };
 use crate::{
@@ -16,6 +16,7 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
 
 /// Write all items, or those of a namespace, to a .jsonl or .npy file
@@ -39,6 +40,7 @@ pub(super) fn export(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<bool, Trouble> {
+    let interrupted = hear_signals()?;
     let stats = node.call("memory.stats", &Params::new())?;
     let figure = |name| stats.get(name).and_then(View::uint).unwrap_or(0);
     let (count, dimension) = (figure("count"), figure("dimension") as usize);
@@ -85,6 +87,10 @@ pub(super) fn export(
                 }
                 Err(refusal) => Err(refusal.into()),
             })?;
+            if interrupted.load(Ordering::Relaxed) {
+                let text = format!("interrupted: {} is as it was", args.file.display());
+                return Err(Trouble::Failed(text));
+            }
         }
         if cursor.is_none() {
             break;

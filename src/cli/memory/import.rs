@@ -12,7 +12,7 @@ mod wrong;
 use self::{keys::Keys, wrong::Wrong};
 use super::{
     super::remote::{Remote, Trouble},
-    bytes_of,
+    bytes_of, hear_signals,
     pipeline::{PATIENCE, Pipeline},
 };
 use crate::{
@@ -25,10 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::Write,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -83,13 +80,7 @@ pub(super) fn import(
         args.keys_from.as_deref().map(|path| Keys::open(path, &records, from)).transpose()?;
     let file = args.file.file_name().unwrap_or_default().to_string_lossy();
     let prefix = args.key_prefix.clone().unwrap_or_else(|| format!("{file}:"));
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends the program as it would without this.
-        let second = signal_hook::flag::register_conditional_default(signal, interrupted.clone());
-        let first = second.and_then(|_| signal_hook::flag::register(signal, interrupted.clone()));
-        first.map_err(|error| Trouble::Failed(format!("signals: {error}")))?;
-    }
+    let interrupted = hear_signals()?;
     let progress = show_progress(records.count(), from);
     let pipeline = Pipeline::open(node, "memory.put", Duration::from_secs(args.patience))?;
     let unit = records.unit();

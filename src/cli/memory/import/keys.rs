@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-/// The longest line, bytes; what is longer is no key.
+/// The longest line, bytes: what is longer would leave its rest to the next row.
 const LINE_BYTES_MAX: u64 = 4096;
 
 /// The lines of a file of keys.
@@ -40,6 +40,11 @@ impl Keys {
         let read = self.lines.by_ref().take(LINE_BYTES_MAX).read_line(&mut line);
         if read.map_err(|error| wrong(error.to_string()))? == 0 {
             return Err(wrong(format!("it has {row} keys, and row {row} needs one")));
+        }
+        if line.len() as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
+            return Err(wrong(format!(
+                "the key of row {row} is longer than {LINE_BYTES_MAX} bytes"
+            )));
         }
         let key = line.trim_end_matches(['\n', '\r']);
         match key.is_empty() {
