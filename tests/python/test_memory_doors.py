@@ -285,6 +285,8 @@ def an_embedder_may_be_a_child_that_fails():
             assert "embedder.py gave a vector of 2 numbers" in results[1]["error"]["message"]
             assert "number [3] is not finite" in results[2]["error"]["message"], results[2]
             assert "number [1] is not finite" in results[3]["error"]["message"], results[3]
+            assert results[1]["error"]["code"] == "unavailable", results[1]
+            assert results[3]["error"]["code"] == "invalid", results[3]
             assert all("key" in results[i] for i in range(204) if i not in (1, 2, 3)), results
             children = server.children()
             for wrong, part in (("object", "does not take"), ("twice", "2 vectors for 1 texts"),

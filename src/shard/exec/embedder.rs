@@ -215,18 +215,20 @@ impl Life {
 
     /// A vector of the child, when it is one for this memory.
     fn check(&self, vector: Vec<f32>) -> Result<Vec<f32>, Error> {
-        let problem = if vector.len() != self.plan.dimension {
-            format!(
-                "gave a vector of {} numbers, memory.dimension is {}",
-                vector.len(),
-                self.plan.dimension
-            )
-        } else if let Some(place) = vector.iter().position(|number| !number.is_finite()) {
-            format!("gave a vector whose number [{place}] is not finite")
-        } else {
-            return Ok(vector);
-        };
-        Err(Error::Unavailable(self.says(&problem)))
+        let (len, dimension) = (vector.len(), self.plan.dimension);
+        if len != dimension {
+            let problem =
+                format!("gave a vector of {len} numbers, memory.dimension is {dimension}");
+            return Err(Error::Unavailable(self.says(&problem)));
+        }
+        match vector.iter().position(|number| !number.is_finite()) {
+            // It would say so of this text again.
+            Some(place) => {
+                let problem = format!("gave a vector whose number [{place}] is not finite");
+                Err(Error::Invalid(self.says(&problem)))
+            }
+            None => Ok(vector),
+        }
     }
 
     /// Sends one line to the child, which is started when none runs, and reads its answer.
