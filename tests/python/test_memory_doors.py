@@ -197,6 +197,13 @@ def limits_are_those_of_the_page():
         limit("memory.put_batch", "too_large", [{"items": items[:-1]}], [{"items": items}])
         # As many searches as were asked for, however many cores there are.
         assert [client.call("memory.stats", sample=n)["recall"]["queries"] for n in (1, 2, 3)] == [1, 2, 3]
+        # Rounding takes no cosine beyond what one can be.
+        for i in range(300):
+            client.call("memory.put", key=f"s{i}", vector=[x / 7 for x in direction(i)], namespace="s")
+        for i in range(300):
+            hits = client.call("memory.search", vector=direction(i), k=300, namespace="s")["hits"]
+            assert hits[0]["score"] > 0.999999, hits[0]
+            assert all(-1 <= hit["score"] <= 1 for hit in hits), hits[0]
         # The last of two fields counts, and null is none.
         assert client.call("memory.put", vector=vector, text=None, metadata=None)["replaced"] is False
         limit("memory.put", "invalid", [{"metadata": nested(61)}], [], **put)
