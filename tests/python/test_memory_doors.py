@@ -308,6 +308,15 @@ def an_embedder_may_be_a_child_that_fails():
                                ("hang", "was silent for 1500 ms")):
                 fails(client, "unavailable", part, "memory.put", text=text)
                 until_well()
+            # An import passes over the text that has no vector, and no other.
+            lines = "".join(json.dumps({"key": text, "text": text}) + "\n"
+                            for text in ("one", "nan", "three"))
+            pathlib.Path(folder, "texts.jsonl").write_text(lines)
+            words = [PROGRAM, "memory", "import", "texts.jsonl", "--namespace", "i"]
+            done = subprocess.run([*words, "--connect", "%s:%d" % server.rpc], cwd=folder,
+                                  capture_output=True, text=True, timeout=WAIT_S, check=False)
+            assert done.returncode == 1 and "stored 2 items" in done.stdout, done
+            assert "line 2: the embedder" in done.stderr and "not finite" in done.stderr, done
             # What needs no embedder does not wait for it.
             waits = client.ask("memory.put", text="hang")
             began = time.monotonic()
