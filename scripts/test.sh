@@ -10,6 +10,7 @@ Usage: scripts/test.sh [--help]
 Runs every test and prints what passed, failed or was skipped, and why:
   rust      unit, property and integration tests, examples and documentation
   simulator a cluster's code under 300 seeds, and bugs planted in it that must be found
+  gossip    bugs planted in gossip that its simulator must find; its seeds run with `rust`
   loom      rings and parking under all interleavings (tests/loom)
   memory    the rings, and kernels and rows of the vector index, under valgrind, where it is installed
   python    real clients against a real server (tests/python), in virtual environments
@@ -61,6 +62,10 @@ simulator() {
     checked --test sim -- --planted
 }
 
+gossip() {
+    checked --test gossip -- --planted
+}
+
 loom() {
     (cd tests/loom && CARGO_TARGET_DIR=../../target/loom RUSTFLAGS="--cfg loom" \
         cargo test --release --locked)
@@ -92,6 +97,7 @@ python() {
 
 part rust rust
 part simulator simulator
+part gossip gossip
 part loom loom
 if command -v valgrind >/dev/null; then
     part memory memory

@@ -11,6 +11,7 @@ mod disk;
 mod durable_tasks;
 #[cfg(test)]
 mod fake;
+mod gossip;
 mod load_balance;
 mod measured;
 mod message_latency;
@@ -45,7 +46,7 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 15] = [
+pub const COMPONENTS: [&str; 16] = [
     "message_passing",
     "agent_scheduling",
     "load_balance",
@@ -61,6 +62,7 @@ pub const COMPONENTS: [&str; 15] = [
     "agent_failover",
     "leader_failover",
     "split_brain",
+    "gossip_convergence",
 ];
 
 /// A group of components that are measured together.
@@ -75,7 +77,8 @@ pub enum Suite {
     /// `hnsw_index`: what a vector takes
     Memory,
     /// `task_loss`, `agent_failover`, `leader_failover`, `split_brain`: what becomes of tasks when
-    /// agents and nodes are killed and networks part
+    /// agents and nodes are killed and networks part; `gossip_convergence`: how soon all nodes know
+    /// a change or a death
     Reliability,
     /// Every suite
     All,
@@ -107,7 +110,13 @@ impl Suite {
             ],
             Self::Latency => &["message_latency", "consensus_finality", "search_latency"],
             Self::Memory => &["hnsw_index"],
-            Self::Reliability => &["task_loss", "agent_failover", "leader_failover", "split_brain"],
+            Self::Reliability => &[
+                "task_loss",
+                "agent_failover",
+                "leader_failover",
+                "split_brain",
+                "gossip_convergence",
+            ],
             Self::All => &COMPONENTS,
         }
     }
@@ -166,6 +175,7 @@ pub fn run(
             }
             "leader_failover" => results.push(cluster::failover::run(config, effort, folder)?),
             "split_brain" => results.push(cluster::split_brain::run(config, effort, folder)?),
+            "gossip_convergence" => results.push(gossip::run(effort, &mut tell)),
             "consensus_log" => results.push(replicated_log::run(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "pattern_search" | "search_latency" | "hnsw_index" => {

@@ -3,6 +3,7 @@
 use super::{
     Gossip, NodeId,
     counters::Refused,
+    datagram::Known,
     entries::Version,
     record::{Claim, Status},
     state::{Event, Suspected},
@@ -20,7 +21,7 @@ impl Gossip {
         now: Duration,
     ) -> bool {
         if node == self.me {
-            self.defend(claim, 0);
+            self.defend(claim, 0, None);
             return false;
         }
         let Some(old) = self.roster.get(node).map(|record| record.claim) else { return false };
@@ -58,7 +59,7 @@ impl Gossip {
     }
 
     /// Refutes what is said of this node, when it is wrong.
-    pub(super) fn defend(&mut self, claim: Claim, version: Version) {
+    pub(super) fn defend(&mut self, claim: Claim, version: Version, check: Option<u32>) {
         let mine = self.my_claim();
         if self.has_left {
             return;
@@ -67,7 +68,10 @@ impl Gossip {
             return self.counters.refuse(Refused::Incarnation);
         }
         let is_same_life = claim.generation == mine.generation;
-        let is_forged = is_same_life && version > self.mine().version();
+        let mine_known = Known::of(self.roster.get(self.me).expect("a node knows itself"));
+        let has_false_entries =
+            version == mine_known.version && check.is_some_and(|check| check != mine_known.check);
+        let is_forged = is_same_life && (version > mine_known.version || has_false_entries);
         let is_other_life = !is_same_life && claim.incarnation >= mine.incarnation;
         if is_forged || is_other_life {
             // At most once a round, so that a liar costs no more than that.

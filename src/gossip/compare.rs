@@ -4,14 +4,17 @@
 use super::{
     Gossip, NodeId,
     datagram::{Known, Section, Want},
+    entries::Entries,
     pack::Pack,
-    record::{Claim, mix},
+    record::{Claim, Incoming, mix},
     roster::BUCKETS,
 };
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Rounds in a row in which a peer differs until that is looked into, though news is under way.
 const DIFFERING_ROUNDS: u32 = 4;
+/// Most false maps that wait to be told of.
+const DOUBTFUL_MAX: usize = 16;
 /// Bytes of a node in a digest, mostly; decides only in how many steps rosters are compared.
 const KNOWN_BYTES: usize = 24;
 
@@ -61,6 +64,11 @@ impl Gossip {
             return;
         }
         let is_same_life = record.claim.generation == want.generation;
+        // Who asks has heard that the owner collected more.
+        if is_same_life && want.floor > record.floor() && record.is_whole_above(want.floor) {
+            self.roster.change(want.node, |record| record.raise_floor(want.floor));
+        }
+        let Some(record) = self.roster.get(want.node) else { return };
         let since = if is_same_life { record.since(want.version, want.floor) } else { 0 };
         pack.add_delta(record, since, false);
     }
@@ -92,9 +100,10 @@ impl Gossip {
         // What they have first: a question is short.
         for (node, known) in &theirs {
             if *node == self.me {
-                self.defend(known.claim, known.version);
+                self.defend(known.claim, known.version, Some(known.check));
                 continue;
             }
+            self.doubt_entries(known);
             let is_newer = match self.roster.get(*node) {
                 Some(record) => {
                     let same_life = record.claim.generation == known.claim.generation;
@@ -127,6 +136,37 @@ impl Gossip {
             if !pack.add_delta(record, since, false) {
                 return;
             }
+        }
+    }
+
+    /// Notes that of two maps of the same version one has false entries; their owner knows which. When
+    /// the owner is gone nobody does: the map with the lower check is fetched anew, so that all agree.
+    fn doubt_entries(&mut self, theirs: &Known) {
+        let Some(mine) = self.roster.get(theirs.node).map(Known::of) else { return };
+        let is_same =
+            (mine.claim.generation, mine.version) == (theirs.claim.generation, theirs.version);
+        if !is_same || mine.check == theirs.check {
+            return;
+        }
+        if mine.claim.status.is_present() {
+            if self.doubtful.len() + 2 <= DOUBTFUL_MAX {
+                self.doubtful.extend([mine, *theirs]);
+            }
+        } else if mine.check < theirs.check {
+            self.roster.change(theirs.node, |record| {
+                let (entries, whole) = (Entries::default(), mine.version);
+                record.incoming = Some(Arc::new(Incoming { entries, whole }));
+            });
+        }
+    }
+
+    /// Tells owners what others have of their maps; whoever finds it false begins its map again.
+    pub(super) fn tell_owners(&mut self, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
+        for known in std::mem::take(&mut self.doubtful) {
+            let (node, place) = (known.node, mix(known.node));
+            let mut pack = self.pack(1);
+            pack.add(&Section::Digest { first: place, last: place, known: vec![known] });
+            self.send_packed(node, pack, out);
         }
     }
 

@@ -10,7 +10,7 @@
 use super::{
     NodeId,
     entries::{KEY_BYTES_MAX, VALUE_BYTES_MAX, Version},
-    record::{Claim, Status},
+    record::{Claim, Record, Status},
     roster::BUCKETS,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,7 +24,7 @@ pub const CHANGE_BYTES_MAX: usize = NUMBER_BYTES_MAX + 1 + KEY_BYTES_MAX + 2 + V
 /// Most bytes of a digest without what is known.
 pub const DIGEST_BYTES_MAX: usize = 1 + 16 + NUMBER_BYTES_MAX;
 /// Most bytes of what is known of one node.
-pub const KNOWN_BYTES_MAX: usize = 4 * NUMBER_BYTES_MAX + 1;
+pub const KNOWN_BYTES_MAX: usize = 4 * NUMBER_BYTES_MAX + 1 + 4;
 /// Most bytes of a number.
 const NUMBER_BYTES_MAX: usize = 10;
 
@@ -91,6 +91,8 @@ pub struct Known {
     pub claim: Claim,
     /// Up to which version.
     pub version: Version,
+    /// Identifies its entries, in half of the bits.
+    pub check: u32,
 }
 
 /// Asks for what lies above a version.
@@ -220,12 +222,20 @@ impl Delta<'_> {
 }
 
 impl Known {
+    /// What a record says.
+    pub fn of(record: &Record) -> Self {
+        let check = record.check();
+        let check = (check ^ check >> 32) as u32;
+        Self { node: record.node, claim: record.claim, version: record.version(), check }
+    }
+
     /// Appends it.
     pub fn write(&self, bytes: &mut Vec<u8>) {
         put(bytes, self.node);
         put_claim(bytes, self.claim);
         bytes.push(self.claim.status as u8);
         put(bytes, self.version);
+        bytes.extend_from_slice(&self.check.to_le_bytes());
     }
 }
 
@@ -390,14 +400,15 @@ impl<'a> Reader<'a> {
 
     fn digest(&mut self) -> Result<Section<'a>, Malformed> {
         let (first, last) = (u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?));
-        let count = self.count(5)?;
+        let count = self.count(9)?;
         let mut known = Vec::with_capacity(count);
         for _ in 0..count {
             let node = self.number()?;
             let (generation, incarnation) = self.claim()?;
             let status = Status::of(self.byte()?).ok_or(Malformed)?;
             let claim = Claim { incarnation, generation, status };
-            known.push(Known { node, claim, version: self.number()? });
+            let version = self.number()?;
+            known.push(Known { node, claim, version, check: u32::from_le_bytes(self.array()?) });
         }
         if first > last { Err(Malformed) } else { Ok(Section::Digest { first, last, known }) }
     }

@@ -4,9 +4,12 @@
 //! - Only the owner gives versions, each once, ascending; a map at version `v` has every entry that
 //!   the owner had at `v` and has not changed since.
 //! - A key lies once in the map, under the version of its last change.
+//! - The check is the exclusive or of a hash of every entry that is no tombstone: at the owner's version
+//!   every map has the owner's check.
 //! - No tombstone at or below the floor is kept. Whoever is below another's floor may hold keys whose
 //!   tombstones are gone, and has to begin again.
 
+use super::record::mix;
 use std::{
     collections::BTreeMap,
     ops::Bound::{Excluded, Unbounded},
@@ -54,6 +57,20 @@ pub struct Entries {
     version: Version,
     floor: Version,
     tombstones: usize,
+    check: u64,
+}
+
+/// A hash of an entry, the same everywhere.
+fn check_of(key: &[u8], version: Version, value: &[u8]) -> u64 {
+    let mut hash = mix(version ^ (key.len() as u64) << 48 ^ (value.len() as u64) << 32);
+    for bytes in [key, value] {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = mix(hash.rotate_left(29) ^ u64::from_le_bytes(word));
+        }
+    }
+    hash
 }
 
 impl Entries {
@@ -70,6 +87,11 @@ impl Entries {
     /// Versions at or below it have lost their tombstones.
     pub fn floor(&self) -> Version {
         self.floor
+    }
+
+    /// Identifies all entries that are no tombstones.
+    pub fn check(&self) -> u64 {
+        self.check
     }
 
     /// Keys that have a value.
@@ -124,7 +146,10 @@ impl Entries {
         let key: Arc<[u8]> = match self.slots.get_key_value(key) {
             Some((key, slot)) => {
                 self.order.remove(&slot.version);
-                self.tombstones -= usize::from(slot.value.is_none());
+                match &slot.value {
+                    Some(value) => self.check ^= check_of(key, slot.version, value),
+                    None => self.tombstones -= 1,
+                }
                 key.clone()
             }
             None => key.into(),
@@ -133,7 +158,10 @@ impl Entries {
             self.slots.remove(&key);
             return;
         }
-        self.tombstones += usize::from(value.is_none());
+        match value {
+            Some(value) => self.check ^= check_of(&key, version, value),
+            None => self.tombstones += 1,
+        }
         self.order.insert(version, key.clone());
         self.slots.insert(key, Slot { version, value: value.map(Into::into) });
     }

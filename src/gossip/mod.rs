@@ -36,7 +36,8 @@
 //!
 //! What is believed: whoever knows the secret may tell of others. A forged claim or version is refuted
 //! by the node that it is about, as soon as it hears of it: by a higher incarnation, or by beginning its
-//! map again. Entries that are forged under a version that the node itself gives are not noticed.
+//! map again. Entries that are false under a version that the node itself gave show when two nodes
+//! compare, by a check over each map, and the node that they are of judges.
 //!
 //! | file | duty |
 //! |---|---|

@@ -69,8 +69,10 @@ impl Pack {
     /// Adds what is said of a node and its changes above a version, as far as there is room; false
     /// when nothing was added.
     pub fn add_delta(&mut self, record: &Record, since: Version, is_fresh: bool) -> bool {
-        let latest = record.version();
-        let (floor, since) = (record.floor(), since.min(latest));
+        let known = record.version();
+        // Who fetches a map itself has a part of it, which is no whole map to others either.
+        let latest = record.incoming.as_ref().map_or(known, |incoming| incoming.whole.max(known));
+        let (floor, since) = (record.floor(), since.min(known));
         let changes = record.latest().map(|entries| entries.since(since));
         let mut changes = changes.into_iter().flatten().peekable();
         let (mut from, mut bytes, mut is_added) = (since, Vec::new(), false);
@@ -93,7 +95,7 @@ impl Pack {
                 changes.next();
             }
             let is_all = changes.peek().is_none();
-            let to = if is_all { latest } else { to };
+            let to = if is_all { known } else { to };
             let delta = Delta {
                 node: record.node,
                 claim: record.claim,
@@ -124,13 +126,8 @@ impl Pack {
         last: u64,
         records: impl Iterator<Item = &'a Record>,
     ) -> bool {
-        let known = |record: &Record| Known {
-            node: record.node,
-            claim: record.claim,
-            version: record.version(),
-        };
         let heard = records.filter(|record| record.claim != Claim::UNHEARD);
-        let mut records = heard.map(known).peekable();
+        let mut records = heard.map(Known::of).peekable();
         let mut first = first;
         loop {
             if self.with_room(DIGEST_BYTES_MAX + KNOWN_BYTES_MAX).is_none() {

@@ -4,7 +4,7 @@ use super::{
     Gossip, NodeId,
     counters::Refused,
     datagram::{self, Delta, Section, Want},
-    entries::{ENTRIES_MAX, Entries, TOMBSTONES_MAX, Version},
+    entries::{ENTRIES_MAX, Entries, TOMBSTONES_MAX},
     pack::Pack,
     record::{Claim, Incoming, Record},
     round::name_of,
@@ -153,7 +153,7 @@ impl Gossip {
     fn apply(&mut self, sender: NodeId, delta: &Delta<'_>, now: Duration, pack: &mut Pack) {
         let node = delta.node;
         if node == self.me {
-            self.defend(delta.claim, delta.latest);
+            self.defend(delta.claim, delta.latest, None);
             // The sender hears at once what is true.
             return self.contradict_as_me(delta.claim, pack);
         }
@@ -175,6 +175,11 @@ impl Gossip {
             self.counters.refuse(Refused::Gap);
             return self.want_once(node, sender, pack);
         }
+        // Below its floor a map must not take what was deleted before the floor rose: only whoever
+        // knows that floor lacks it.
+        if known < floor && delta.floor < floor {
+            return self.counters.refuse(Refused::Stale);
+        }
         if delta.to <= known && !needs_reset {
             if !is_news {
                 self.counters.repeats += 1;
@@ -182,7 +187,7 @@ impl Gossip {
                 self.rumors.repeat(node, (peers / ENOUGH_SHARE).max(1) as u32);
             }
             if delta.floor > floor {
-                self.roster.change(node, |record| raise_floor(record, delta.floor));
+                self.roster.change(node, |record| record.raise_floor(delta.floor));
             }
             return;
         }
@@ -226,6 +231,7 @@ impl Gossip {
                 return;
             };
             let incoming = Arc::make_mut(incoming);
+            incoming.whole = incoming.whole.max(delta.latest);
             put_all(&mut incoming.entries, delta, |_| ());
             if incoming.entries.version() >= incoming.whole || planted::has(Bug::HalfMap) {
                 let shown = record.entries.take().unwrap_or_default();
@@ -282,15 +288,6 @@ fn has_room(record: &Record, delta: &Delta<'_>, begins: bool) -> bool {
     let removed = delta.changes.iter().filter(|change| change.value.is_none()).count();
     let (entries, tombstones) = target.map_or((0, 0), |of| (of.len(), of.tombstones()));
     entries + added <= ENTRIES_MAX && tombstones + removed <= 2 * TOMBSTONES_MAX
-}
-
-/// Collects tombstones of a record that is not below the floor.
-fn raise_floor(record: &mut Record, floor: Version) {
-    if let Some(incoming) = &mut record.incoming {
-        Arc::make_mut(incoming).entries.raise_floor(floor);
-    } else if let Some(entries) = &mut record.entries {
-        Arc::make_mut(entries).raise_floor(floor);
-    }
 }
 
 /// Puts the changes of a delta that are new into a map, and tells of each.

@@ -103,9 +103,28 @@ impl Record {
         self.latest().map_or(0, Entries::version)
     }
 
+    /// Identifies the entries that are known.
+    pub fn check(&self) -> u64 {
+        self.latest().map_or(0, Entries::check)
+    }
+
     /// Versions at or below it have lost their tombstones.
     pub fn floor(&self) -> Version {
         self.latest().map_or(0, Entries::floor)
+    }
+
+    /// Whether the map that is shown is not below a floor, and no other is on its way.
+    pub fn is_whole_above(&self, floor: Version) -> bool {
+        self.incoming.is_none() && self.version() >= floor
+    }
+
+    /// Collects the tombstones of a map that is not below the floor.
+    pub fn raise_floor(&mut self, floor: Version) {
+        if let Some(incoming) = &mut self.incoming {
+            Arc::make_mut(incoming).entries.raise_floor(floor);
+        } else if let Some(entries) = &mut self.entries {
+            Arc::make_mut(entries).raise_floor(floor);
+        }
     }
 
     /// The version above which changes are told to somebody who knows one version and began above a
@@ -120,7 +139,7 @@ impl Record {
         if self.claim == Claim::UNHEARD {
             return 0;
         }
-        let parts = [incarnation, generation, self.version() << 2 | status as u64];
+        let parts = [incarnation, generation, self.version() << 2 | status as u64, self.check()];
         parts.iter().fold(mix(self.node), |hash, part| mix(hash.rotate_left(23) ^ part))
     }
 }

@@ -47,6 +47,7 @@ impl Gossip {
         self.push(&asked, out);
         self.compare(now, out);
         self.want_again(out);
+        self.tell_owners(out);
     }
 
     /// Says goodbye. From then on the node says nothing.

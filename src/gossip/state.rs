@@ -3,7 +3,7 @@
 use super::{
     NodeId, Settings,
     counters::Counters,
-    datagram::Header,
+    datagram::{Header, Known},
     entries::{Entries, KEY_BYTES_MAX, SetError, TOMBSTONES_MAX, VALUE_BYTES_MAX, Version},
     pack::Pack,
     record::{Claim, Record, Status, mix},
@@ -112,6 +112,8 @@ pub struct Gossip {
     pub(super) watch: Watch,
     pub(super) suspects: BTreeMap<NodeId, Suspected>,
     pub(super) wants: BTreeMap<NodeId, Wanted>,
+    /// Maps of which this node or another has false entries, to be told to their owners.
+    pub(super) doubtful: Vec<Known>,
     /// The tombstones of this node's own map, and when they were made.
     graves: VecDeque<(Version, Duration)>,
     /// The latest time that was said.
@@ -168,6 +170,7 @@ impl Gossip {
             watch: Watch::default(),
             suspects: BTreeMap::new(),
             wants: BTreeMap::new(),
+            doubtful: Vec::new(),
             graves: VecDeque::new(),
             clock: now,
             due,

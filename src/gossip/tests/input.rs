@@ -228,8 +228,9 @@ fn any_section() -> impl Strategy<Value = Section<'static>> {
             changes,
         })
     });
-    let known = (0..5_u64, any_claim(), 0..9_u64);
-    let known = known.prop_map(|(node, claim, version)| Known { node, claim, version });
+    let known = (0..5_u64, any_claim(), 0..9_u64, any::<u32>());
+    let known =
+        known.prop_map(|(node, claim, version, check)| Known { node, claim, version, check });
     let digest = prop::collection::vec(known, 0..5);
     let digest = digest.prop_map(|known| Section::Digest { first: 0, last: u64::MAX, known });
     let want =

@@ -3,6 +3,9 @@
 //!
 //! Time goes in milliseconds. A same seed with the same calls gives the same history.
 
+mod lies;
+pub mod measure;
+
 use super::{Event, Gossip, NodeId, Settings, Status, record::Record, roster::Roster};
 use crate::wire::secret::Secret;
 use std::{
@@ -53,6 +56,10 @@ struct Host {
 /// Most datagrams that wait for a host that does not run, as a socket's buffer would hold.
 const INBOX_MAX: usize = 512;
 
+/// Most datagrams that are recorded.
+const RECORDED_MAX: usize = 4_096;
+
+#[derive(Clone)]
 struct Delivery {
     from: NodeId,
     to: NodeId,
@@ -73,6 +80,8 @@ pub struct World {
     in_step: bool,
     /// Nothing that the first sends reaches the second.
     cut: Vec<(NodeId, NodeId)>,
+    /// The last datagrams that were sent, when they are recorded.
+    recorded: Option<VecDeque<Delivery>>,
     /// Datagrams that were sent.
     pub datagrams: u64,
     /// Their bytes.
@@ -118,6 +127,7 @@ impl World {
             rng: fastrand::Rng::with_seed(seed),
             in_step,
             cut: Vec::new(),
+            recorded: None,
             datagrams: 0,
             bytes: 0,
             bytes_max: 0,
@@ -193,10 +203,28 @@ impl World {
         self.hosts[node as usize - 1].ahead = ahead;
     }
 
+    /// By how much a host's clock is ahead of the world's.
+    pub fn ahead(&self, node: NodeId) -> Duration {
+        self.hosts[node as usize - 1].ahead
+    }
+
     /// Parts the network: hosts reach only those of the same group.
     pub fn part(&mut self, group: impl Fn(NodeId) -> u8) {
         for (node, host) in (1..).zip(&mut self.hosts) {
             host.group = group(node);
+        }
+    }
+
+    /// Records the last datagrams from now on, for [`Self::replay`].
+    pub fn record(&mut self) {
+        self.recorded = Some(VecDeque::new());
+    }
+
+    /// Lets everything arrive again that a host sent and that is recorded.
+    pub fn replay(&mut self, from: NodeId) {
+        let recorded = self.recorded.iter().flatten().filter(|of| of.from == from);
+        for delivery in recorded.cloned().collect::<Vec<_>>() {
+            self.deliver_in(1, delivery);
         }
     }
 
@@ -301,6 +329,12 @@ impl World {
         if from_group != to_group || self.network.loss > 0.0 && self.rng.f64() < self.network.loss {
             return;
         }
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push_back(Delivery { from, to, datagram: datagram.clone() });
+            if recorded.len() > RECORDED_MAX {
+                recorded.pop_front();
+            }
+        }
         let delay_ms = self.rng.u64(self.network.delay_ms.clone());
         if self.network.repeated > 0.0 && self.rng.f64() < self.network.repeated {
             let later_ms = delay_ms + self.rng.u64(..=self.network.repeated_ms);
@@ -402,7 +436,16 @@ impl World {
         for &node in &running {
             let gossip = self.gossip(node)?;
             if gossip.root() != first.root() {
-                return Some(format!("{node} and {} know different things", first.me));
+                let other = |record: &&Record| {
+                    let theirs = first.roster.get(record.node).map(Record::fingerprint);
+                    theirs != Some(record.fingerprint())
+                };
+                let views = gossip
+                    .roster
+                    .iter()
+                    .find(other)
+                    .map(|record| (gossip.node(record.node), first.node(record.node)));
+                return Some(format!("{node} and {} differ: {views:?}", first.me));
             }
             for view in gossip.nodes() {
                 let is_alive = view.status == Status::Alive;
