@@ -84,7 +84,7 @@ fn what_bench_writes_is_what_compare_reads() {
             &["message_latency", "message_latency_open", "consensus_finality", "search_latency"],
         ),
         ("memory", &["hnsw_index"]),
-        ("reliability", &["task_loss", "split_brain"]),
+        ("reliability", &["task_loss", "split_brain", "gossip_convergence"]),
     ] {
         let report = json(&fs::read_to_string(format!("{a}/{suite}.json")).unwrap());
         assert_eq!(printed[suite], report, "what is printed is what is written");

@@ -49,7 +49,7 @@ const AFTER_TWO_MIN: f64 = 0.98;
 /// The part of the datagrams that is lost where some are.
 const LOSS: f64 = 0.1;
 /// Kills of one of sixty nodes, at full and at quick effort.
-const KILLS: (u64, u64) = (100, 20);
+const KILLS: (u64, u64) = (100, 4);
 /// The longest time until a death is known everywhere, milliseconds.
 const DEAD_MS_MAX: u64 = 2_000;
 /// Rounds of which a quiet one is the average.
