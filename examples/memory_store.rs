@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ef_construction: 200,
         items_max: 1_000_000,
         segment_bytes: 64 << 20,
+        embedder: String::new(),
     };
     let mut maker = Maker::new();
     let mut store = Store::open(&settings)?;

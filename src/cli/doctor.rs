@@ -30,13 +30,17 @@ const STEAL_SAMPLE: Duration = Duration::from_millis(250);
 #[derive(Args, Debug, Default)]
 pub struct DoctorArgs {
     /// Verify the durable log instead: every checksum, what is in it, what is damaged
-    #[arg(long)]
+    #[arg(long, group = "kept")]
     pub log: bool,
     /// Verify pattern memory instead: every record; without a folder, that of the tuning (memory.folder)
-    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "log")]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, group = "kept")]
     pub memory: Option<Option<PathBuf>>,
-    /// The folder of the log; without it, the one of the tuning (log.folder)
-    #[arg(long, value_name = "DIR", requires = "log")]
+    /// With --memory: drop what is damaged, so that the rest is whole; what it was is printed
+    #[arg(long, requires = "memory")]
+    pub repair: bool,
+    /// The folder of the log or of the memory; without it, the one of the tuning (log.folder,
+    /// memory.folder)
+    #[arg(long, value_name = "DIR", requires = "kept")]
     pub folder: Option<PathBuf>,
 }
 
@@ -50,17 +54,25 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> ExitCode {
-    let config = match common.load_or_explain(err) {
-        Ok(config) => config,
-        Err(code) => return code,
+    let named = args.memory.clone().flatten().or_else(|| args.folder.clone());
+    let config = match (&args.memory, &named) {
+        // A folder says itself what is in it.
+        (Some(_), Some(_)) => Config::default(),
+        _ => match common.load_or_explain(err) {
+            Ok(config) => config,
+            Err(code) => return code,
+        },
     };
     if args.log {
         let folder = args.folder.clone().unwrap_or_else(|| config.log.folder.into());
         return log::run(&folder, common.json, out, err);
     }
-    if let Some(folder) = &args.memory {
-        let folder = folder.clone().unwrap_or_else(|| config.memory_folder());
-        return memory::run(&folder, common.json, out, err);
+    if args.memory.is_some() {
+        let folder = named.unwrap_or_else(|| config.memory_folder());
+        return match args.repair {
+            true => memory::mend(&folder, config.memory.ef_construction, common.json, out, err),
+            false => memory::run(&folder, common.json, out, err),
+        };
     }
     let report = Report::new(&config);
     let failed = report.status == Status::Fail;

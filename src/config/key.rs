@@ -14,6 +14,8 @@ const CORE_NUMBER_MAX: i128 = 1023;
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 /// Longest path that the kernel takes, bytes.
 const PATH_BYTES_MAX: usize = 4095;
+/// The longest name of an embedder's model, bytes.
+const TITLE_BYTES_MAX: usize = 256;
 /// Most words of a command, and most bytes of one word: far below the kernel's limit for `execve`.
 const COMMAND_WORDS_MAX: usize = 256;
 const COMMAND_WORD_BYTES_MAX: usize = 4096;
@@ -149,6 +151,8 @@ pub enum Rule {
     Path,
     /// A path of a file, or nothing.
     OptionalPath,
+    /// A line of text, or nothing.
+    OptionalTitle,
     /// The name of an agent type or a cluster.
     Name,
     /// One of these words.
@@ -182,6 +186,9 @@ impl Rule {
             Self::Path => format!("a path of 1 to {PATH_BYTES_MAX} bytes"),
             Self::OptionalPath => {
                 format!("a path of up to {PATH_BYTES_MAX} bytes, or \"\" for none")
+            }
+            Self::OptionalTitle => {
+                format!("a line of up to {TITLE_BYTES_MAX} bytes, or \"\" for none")
             }
             Self::Name => {
                 format!("1 to {AGENT_NAME_BYTES_MAX} letters, digits, \"-\" and \"_\"")
@@ -218,6 +225,7 @@ impl Rule {
             (Self::KnownAddress, Value::Text(text)) => known_address(text),
             (Self::OptionalPath, Value::Text(text)) if text.is_empty() => Ok(()),
             (Self::Path | Self::OptionalPath, Value::Text(text)) => path(text),
+            (Self::OptionalTitle, Value::Text(text)) => title(text),
             (Self::Name, Value::Text(text)) => name(text),
             (Self::OneOf(words), Value::Text(text)) => one_of(text, words),
             (Self::OptionalCommand, Value::List(items)) if items.is_empty() => Ok(()),
@@ -244,11 +252,22 @@ impl Rule {
             | Self::KnownAddress
             | Self::Path
             | Self::OptionalPath
+            | Self::OptionalTitle
             | Self::Name
             | Self::OneOf(_) => "a string",
             Self::Command | Self::OptionalCommand => "a list of strings",
         };
         format!("must be {expected}, not {found}")
+    }
+}
+
+fn title(text: &str) -> Result<(), String> {
+    if text.len() > TITLE_BYTES_MAX {
+        return Err(format!("it has {} bytes", text.len()));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err("it has a control character".to_owned()),
+        false => Ok(()),
     }
 }
 

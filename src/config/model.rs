@@ -199,12 +199,16 @@ pub struct Memory {
     pub ef_construction: usize,
     /// The folder that it lies in; `None`: the folder `memory` in that of the log.
     pub folder: Option<String>,
+    /// MiB of a record file of a memory that is not there yet.
+    pub segment_mib: usize,
     /// Vectors that all cores together keep.
     pub max_vectors: usize,
     /// What makes a vector of a text.
     pub embedder: Embedder,
     /// Program and arguments of an embedder that is a child process; else no words.
     pub embedder_command: Vec<String>,
+    /// What identifies an embedder that is a child process; `None`: its program and arguments.
+    pub embedder_model: Option<String>,
     /// How long an embedder may take for one request, milliseconds.
     pub embedder_timeout_ms: u64,
     /// Texts that may wait for an embedder that is a child process.

@@ -249,6 +249,11 @@ tuning_table! {
             "The folder of the memory, made when it is not there; a node has it alone. \"\": the \
              folder `memory` in `log.folder`.",
             "Its disk's time for one synced write is what an acknowledgement waits for.";
+        segment_mib = "segment_mib", number(1, 2047, "MiB"), Int(64),
+            "The size of a record file of a memory that is not there yet; one that is there keeps its \
+             own. Each worker core that keeps something has two of them at least.",
+            "Larger files are made ahead and freed in larger steps; smaller ones are more, each of \
+             them mapped.";
         max_vectors = "max_vectors", number(1, 1_000_000_000, "vectors"), Int(1_000_000),
             "Vectors that all cores together keep; beyond them what would add one is refused with \
              backpressure.",
@@ -263,6 +268,11 @@ tuning_table! {
         embedder_command = "embedder_command", Rule::OptionalCommand, NoWords,
             "The program of the \"exec\" embedder and its arguments; for no other.",
             "A process with three pipes, and the memory of its model.";
+        embedder_model = "embedder_model", Rule::OptionalTitle, Text(""),
+            "What identifies the \"exec\" embedder: it is kept with what is stored, and a start with \
+             another one is refused where vectors were made of texts. \"\": its program and arguments.",
+            "Nothing. With a name of its own the program may move; the same name for another model \
+             lets searches compare what cannot be compared.";
         embedder_timeout_ms = "embedder_timeout_ms", number(1, 600_000, "milliseconds"), Int(10_000),
             "How long the \"exec\" embedder may take for one request, but for the first one after its \
              start at least two minutes; then it is ended and started again.",

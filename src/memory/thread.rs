@@ -257,3 +257,51 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::store::{Make, Write};
+    use std::process::Command;
+
+    /// Says to the child which of its threads is to panic.
+    const WHICH: &str = "COREFLOW_TEST_MEMORY_THREAD";
+
+    #[test]
+    #[ignore = "the process that another test watches"]
+    fn child() {
+        let which = std::env::var(WHICH).expect("the parent says which");
+        let bell = Doorbell::new().expect("there are descriptors");
+        let (threads, mut desks) = start(&[bell], None, Vec::new()).expect("the threads start");
+        // What no partition asks for, so that an assertion fails.
+        desks[0].give(
+            0,
+            match &*which {
+                "writer" => {
+                    let region = Arc::new(Region::anonymous(4096).expect("there is memory"));
+                    Job::Write(Write { region, offset: 4096, bytes: vec![1] })
+                }
+                _ => {
+                    let path =
+                        std::env::temp_dir().join(format!("coreflow-{}", std::process::id()));
+                    Job::Make(Make { path, bytes: 10, head: vec![1; 11], number: 0, list: None })
+                }
+            },
+        );
+        // They end after what was given is done, and this process with the exit code 0.
+        drop(threads);
+    }
+
+    #[test]
+    fn a_memory_thread_that_panics_ends_the_process_at_once() {
+        for which in ["writer", "helper"] {
+            let program = std::env::current_exe().expect("this is a program");
+            let words = ["--exact", "memory::thread::tests::child", "--ignored", "--nocapture"];
+            let child = Command::new(program).args(words).env(WHICH, which).output();
+            let child = child.expect("the child starts");
+            let told = String::from_utf8_lossy(&child.stderr);
+            assert_eq!(child.status.code(), Some(EXIT_MEMORY_FAILED), "{which}: {told}");
+            assert!(told.contains("panicked"), "{which}: {told}");
+        }
+    }
+}

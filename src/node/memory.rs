@@ -9,7 +9,7 @@ use super::local::LocalGateway;
 use crate::{
     config::{self, Config},
     memory::{
-        embed::{self, LEXICAL_NAME},
+        embed::LEXICAL_NAME,
         store::{
             OpenError, Partition, Region, Store, StoreSettings, check_names, check_query,
             partition_of,
@@ -32,12 +32,9 @@ use futures_channel::oneshot;
 use std::{
     collections::BTreeMap,
     io,
-    path::Path,
     sync::{Arc, mpsc},
 };
 
-/// Bytes of one record file.
-const SEGMENT_BYTES: usize = 64 << 20;
 /// How long a request may wait for its answer, milliseconds.
 const ANSWER_MS: u64 = 30_000;
 /// The same where all rows are compared.
@@ -92,16 +89,13 @@ pub(super) fn open(
         partitions: cores,
         ef_construction: memory.ef_construction,
         items_max: memory.max_vectors,
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: memory.segment_mib << 20,
+        embedder: embedder_model(memory),
     };
     let Store { head, partitions, lock } = Store::open(&settings)?;
     let items: usize = partitions.iter().map(Partition::len).sum();
     if items > 0 {
         tracing::info!(items, partitions = head.partitions, "pattern memory was read");
-    }
-    if let Some(folder) = &settings.folder {
-        note_embedder(folder, items == 0, memory)
-            .map_err(|source| OpenError::Io { folder: folder.clone(), source })?;
     }
     let facts = Facts {
         partitions: head.partitions,
@@ -133,22 +127,16 @@ pub(super) fn open(
     Ok(Opened { facts, memories: memories.collect(), ending, back })
 }
 
-/// Tells when the texts of a folder became vectors by another embedder than the configured one.
-fn note_embedder(folder: &Path, is_empty: bool, memory: &config::Memory) -> io::Result<()> {
-    let name = match memory.embedder {
-        config::Embedder::None => return Ok(()),
+/// What identifies the embedder; nothing where there is none.
+fn embedder_model(memory: &config::Memory) -> String {
+    match memory.embedder {
+        config::Embedder::None => String::new(),
         config::Embedder::Lexical => LEXICAL_NAME.to_owned(),
-        config::Embedder::Exec => format!("exec {}", memory.embedder_command.join(" ")),
-    };
-    if let Some(other) = embed::note(folder, is_empty, &name)? {
-        tracing::warn!(
-            "texts in {} became vectors by the embedder {other}, and this node has {name}: \
-             searches by text compare what cannot be compared. Export the memory, and import it \
-             into a new memory.folder",
-            folder.display()
-        );
+        config::Embedder::Exec => memory.embedder_model.clone().unwrap_or_else(|| {
+            let words = memory.embedder_command.join(" ");
+            words.chars().map(|it| if it.is_control() { ' ' } else { it }).collect()
+        }),
     }
-    Ok(())
 }
 
 impl Ending {
@@ -339,7 +327,8 @@ impl LocalGateway {
                 Response::MemoryReport(report) => report,
                 other => unreachable!("a question for a report was answered with {other:?}"),
             };
-            let PartitionReport { partition, namespaces: of_part, sample, damaged, .. } = report;
+            let PartitionReport { partition, namespaces: of_part, sample, damaged, lost, .. } =
+                report;
             stats.count += partition.count;
             stats.bytes_resident += partition.bytes_resident;
             stats.bytes_on_disk += partition.bytes_on_disk;
@@ -350,8 +339,11 @@ impl LocalGateway {
             (queries, found, wanted) = (queries + sample.0, found + sample.1, wanted + sample.2);
             stats.damaged.extend(damaged);
             stats.damaged_count += report.damaged_count;
+            stats.lost.extend(lost);
+            stats.lost_count += report.lost_count;
         }
         stats.damaged.truncate(DAMAGES_TOLD);
+        stats.lost.truncate(DAMAGES_TOLD);
         stats.namespaces = namespaces.into_iter().collect();
         if stats.count > 0 {
             stats.bytes_per_vector = stats.bytes_resident as f64 / stats.count as f64;

@@ -11,6 +11,8 @@
 
 mod changes;
 mod kept;
+#[cfg(test)]
+mod tests;
 
 use self::{changes::Changes, kept::Kept};
 use super::core::Shard;
@@ -72,9 +74,10 @@ enum What {
 /// Who waits for cold records.
 enum Waits {
     Operation(Operation),
-    /// The changes of a partition, or the moving of its oldest segment.
+    /// The changes of a partition, the moving of its oldest segment, or the look at all records.
     Apply(u16),
     Move(u16),
+    Look(u16),
 }
 
 /// What a core keeps of pattern memory.
@@ -202,6 +205,7 @@ impl Memory {
             Some(Waits::Operation(operation)) => self.operations.push_back(operation),
             Some(Waits::Apply(place)) => self.kept[usize::from(place)].applying_waits = false,
             Some(Waits::Move(place)) => self.kept[usize::from(place)].moving_waits = false,
+            Some(Waits::Look(place)) => self.kept[usize::from(place)].looking_waits = false,
             None => {}
         }
     }
@@ -246,6 +250,22 @@ impl Memory {
             Step::Wait(pieces) => {
                 kept.moving_waits = true;
                 self.load(place, pieces, Waits::Move(place));
+                true
+            }
+        }
+    }
+
+    /// Goes on with looking at a partition's records by a step; false when there is nothing to do.
+    fn look(&mut self, place: u16) -> bool {
+        let kept = &mut self.kept[usize::from(place)];
+        if kept.looking_waits {
+            return false;
+        }
+        match kept.partition.look() {
+            Step::Done(worked) => worked,
+            Step::Wait(pieces) => {
+                kept.looking_waits = true;
+                self.load(place, pieces, Waits::Look(place));
                 true
             }
         }
@@ -431,6 +451,7 @@ impl Shard {
                 stepped |= memory.apply(place);
                 stepped |= memory.move_some(place);
                 stepped |= memory.save(place);
+                stepped |= memory.look(place);
             }
             for (asker, response) in memory.take_outcomes() {
                 stepped = true;

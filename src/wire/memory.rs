@@ -158,6 +158,11 @@ pub struct MemoryStats {
     pub damaged: Vec<String>,
     /// Damaged records that were met since the start.
     pub damaged_count: u64,
+    /// What is lost at present, at most 64, each in a sentence.
+    pub lost: Vec<String>,
+    /// Items whose records are damaged and that were not stored again or deleted, and damage that is
+    /// no item's.
+    pub lost_count: u64,
 }
 
 /// A part of a list of items.
@@ -182,6 +187,10 @@ pub struct PartitionReport {
     pub damaged: Vec<String>,
     /// All of them.
     pub damaged_count: u64,
+    /// The first of what is lost at present.
+    pub lost: Vec<String>,
+    /// All of it.
+    pub lost_count: u64,
 }
 
 /// What a node answers that keeps no memory.

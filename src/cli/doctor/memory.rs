@@ -1,5 +1,5 @@
 //! `coreflow doctor --memory`: reads a folder of pattern memory that no node uses and tells what is in
-//! it.
+//! it; with `--repair` it drops what is damaged.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::common::printed;
-use crate::memory::store::survey;
+use crate::memory::store::{Finding, repair, survey};
 
 /// Verifies the memory in `folder`; the report goes to `out`. The exit code is 1 when it is damaged or
 /// cannot be read.
@@ -24,6 +24,64 @@ pub fn run(folder: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) 
             let _ = writeln!(err, "{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Drops what is damaged in `folder`; what that was goes to `out`. The exit code is 1 when it cannot be
+/// done.
+pub fn mend(
+    folder: &Path,
+    ef_construction: usize,
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    let repaired = match repair(folder, ef_construction) {
+        Ok(repaired) => repaired,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(err, "{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = Mended {
+        folder: folder.display().to_string(),
+        dropped: repaired.found.iter().map(sentence).collect(),
+        items: repaired.items,
+        copied: repaired.copied,
+    };
+    printed(if json { report.json(out) } else { report.text(out) }, ExitCode::SUCCESS)
+}
+
+/// Damage, and whether anything is lost by it.
+fn sentence(found: &Finding) -> String {
+    match found.is_harmless {
+        true => format!("{} (nothing is lost by it)", found.damage),
+        false => found.damage.to_string(),
+    }
+}
+
+/// What a repair did.
+#[derive(Serialize)]
+struct Mended {
+    folder: String,
+    dropped: Vec<String>,
+    items: u64,
+    copied: usize,
+}
+
+impl Mended {
+    fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}", simd_json::to_string(self).map_err(io::Error::other)?)
+    }
+
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { folder, dropped, items, copied } = self;
+        if dropped.is_empty() {
+            return writeln!(out, "{folder}: nothing is damaged");
+        }
+        dropped.iter().try_for_each(|damage| writeln!(out, "dropped: {damage}"))?;
+        writeln!(out, "{folder}: {copied} partitions were copied, {items} items are there")
     }
 }
 
@@ -53,7 +111,7 @@ impl Report {
         let damage: Vec<String> = survey
             .partitions
             .iter()
-            .flat_map(|partition| partition.damages.iter().map(ToString::to_string))
+            .flat_map(|partition| partition.found.iter().map(sentence))
             .collect();
         let partitions = survey.partitions.iter().map(|partition| Partition {
             files: partition.files,
@@ -90,6 +148,9 @@ impl Report {
             )?;
         }
         self.damage.iter().try_for_each(|damage| writeln!(out, "damaged: {damage}"))?;
+        if !self.damage.is_empty() {
+            writeln!(out, "coreflow doctor --memory --repair drops what is damaged")?;
+        }
         writeln!(out, "{}", self.status)
     }
 }

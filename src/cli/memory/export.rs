@@ -23,7 +23,8 @@ use std::{
 ///
 /// A .jsonl file has an item a line, with its text where it was stored as one, else with its vector. A
 /// .npy file has the vectors, in float32, and beside it FILE.keys has the key of each row; it needs
-/// --namespace. What is stored or deleted meanwhile is part of the file or not.
+/// --namespace. What is stored or deleted meanwhile is part of the file or not. When items of the memory
+/// are lost because the disk changed them, the others are written, and the exit code is 1.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
     /// The file; what it held is replaced when all is written
@@ -109,7 +110,26 @@ pub(super) fn export(
         true => writeln!(out, r#"{{"written":{written}}}"#)?,
         false => writeln!(out, "wrote {written} items")?,
     }
+    check_losses(node)?;
     Ok(true)
+}
+
+/// Finds out whether the memory has lost anything that could not be written.
+fn check_losses(node: &mut Remote) -> Result<(), Trouble> {
+    let stats = node.call("memory.stats", &Params::new())?;
+    let count = stats.get("lost_count").and_then(View::uint).unwrap_or(0);
+    if count == 0 {
+        return Ok(());
+    }
+    let told = stats.get("lost").map(View::items).into_iter().flatten();
+    let told: Vec<&str> = told.filter_map(View::str).collect();
+    let more = count.saturating_sub(told.len() as u64);
+    let mut text = format!("{count} of the memory's records are lost and were not written:");
+    told.iter().for_each(|damage| text += &format!("\n  {damage}"));
+    if more > 0 {
+        text += &format!("\n  and {more} more");
+    }
+    Err(Trouble::Failed(text))
 }
 
 /// The files that are written, each under another name until all is in it: an export that ends early

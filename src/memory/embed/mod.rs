@@ -3,7 +3,6 @@
 //! | file | duty |
 //! |---|---|
 //! | `lexical` | words and pieces of words, counted: pure, and the same for ever under one name |
-//! | `origin` | which embedder made the vectors of a folder's texts |
 //! | `protocol` | the lines that are exchanged with an embedder that is a child process |
 //!
 //! Invariants:
@@ -13,8 +12,6 @@
 //!   another way to make it has a name of its own.
 
 mod lexical;
-mod origin;
 pub mod protocol;
 
 pub use lexical::{LEXICAL_NAME, Lexical, NoWords};
-pub use origin::note;

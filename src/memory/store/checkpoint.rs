@@ -12,6 +12,7 @@
 //! - Its file has its name once all of it is on the disk.
 
 use super::{
+    damage::Damage,
     job::{Job, Save},
     log::LogSettings,
     partition::Partition,
@@ -22,7 +23,7 @@ use crate::memory::index::{Image, Index, IndexOptions, Loader, Wanted};
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// What a file begins with.
@@ -42,6 +43,7 @@ mod kind {
     pub const GRAPH: u32 = 4;
     pub const CHANGED: u32 = 5;
     pub const END: u32 = 6;
+    pub const DAMAGES: u32 = 7;
 }
 
 /// The file of a partition's checkpoint.
@@ -55,7 +57,8 @@ pub struct Checkpoint {
     phase: Phase,
     /// What is not given to the disk yet.
     bytes: Vec<u8>,
-    written: u64,
+    /// Bytes that were given to the disk.
+    pub written: u64,
     /// Changes that it covers.
     pub covers: u64,
 }
@@ -105,6 +108,13 @@ impl Checkpoint {
                 push(out, number.into());
                 push(out, name.len() as u32);
                 out.extend_from_slice(name.as_bytes());
+            }
+        });
+        block(&mut bytes, kind::DAMAGES, |out| {
+            for (hash, damage) in partition.damages.lasting() {
+                push(out, hash.is_some().into());
+                push(out, hash.unwrap_or(0));
+                damage.write(out);
             }
         });
         partition.is_frozen = true;
@@ -186,6 +196,24 @@ pub struct Loaded {
     pub again: Vec<Row>,
     /// Records of each segment.
     pub records: HashMap<u32, u64>,
+    /// Damage that was known, with the low half of the item's hash where it is an item's.
+    pub damages: Vec<Known>,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Damage, and the item that it is of.
+pub type Known = (Option<u32>, Damage);
+
+/// What a checkpoint's file comes to, its graph apart.
+#[derive(Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is none.
+    None,
+    /// It is as it was written; what it knows of damage, and up to where it covers the records.
+    Well(Vec<Known>, From),
+    /// It is not.
+    Damaged,
 }
 
 /// Reads numbers off the front of bytes.
@@ -234,21 +262,18 @@ fn parse(
     options: IndexOptions,
     first: u32,
 ) -> Option<Loaded> {
+    let all = bytes;
     let mut rest = bytes.strip_prefix(MAGIC)?;
     let mut loader = Loader::new(options).ok()?;
     let mut head = None;
     let mut names: HashMap<u32, &str> = HashMap::new();
     let mut entries: Vec<(Row, Entry, u32)> = Vec::new();
     let mut changed = HashSet::new();
+    let mut damages = Vec::new();
     let mut is_whole = false;
     while rest.len() >= BLOCK_HEAD {
-        let mut numbers = Numbers(rest);
-        let (length, sum) = (numbers.next()? as usize, numbers.next()?);
-        let covered = rest.get(8..BLOCK_HEAD + length)?;
-        let is_well = crc32fast::hash(covered) == sum;
-        let block_kind = numbers.next()?;
-        let mut content = Numbers(&covered[4..]);
-        rest = &rest[BLOCK_HEAD + length..];
+        let (block_kind, content, is_well) = next_block(&mut rest)?;
+        let mut content = Numbers(content);
         if block_kind == kind::GRAPH {
             // A damaged chunk is not taken: its rows are inserted again.
             if !content.0.is_empty()
@@ -284,6 +309,7 @@ fn parse(
                     changed.insert(row);
                 }
             }
+            kind::DAMAGES => damages = read_damages(content.0, settings.folder.as_deref()?)?,
             kind::END => is_whole = true,
             _ => return None,
         }
@@ -307,7 +333,62 @@ fn parse(
         Some(_) => Wanted::Same,
     };
     let (index, again) = loader.finish(head.rows, wanted).ok()?;
-    Some(Loaded { from: head.from, table, index, again, records: head.records })
+    let (from, records, bytes) = (head.from, head.records, all.len() as u64);
+    Some(Loaded { from, table, index, again, records, damages, bytes })
+}
+
+/// The next block's kind and content, and whether its checksum is right.
+fn next_block<'a>(rest: &mut &'a [u8]) -> Option<(u32, &'a [u8], bool)> {
+    let mut numbers = Numbers(rest);
+    let (length, sum) = (numbers.next()? as usize, numbers.next()?);
+    let covered = rest.get(8..BLOCK_HEAD.checked_add(length)?)?;
+    let kind = numbers.next()?;
+    *rest = &rest[BLOCK_HEAD + length..];
+    Some((kind, &covered[4..], crc32fast::hash(covered) == sum))
+}
+
+fn read_damages(mut content: &[u8], folder: &Path) -> Option<Vec<Known>> {
+    let mut damages = Vec::new();
+    while !content.is_empty() {
+        let mut numbers = Numbers(content);
+        let (is_item, hash) = (numbers.next()? != 0, numbers.next()?);
+        content = numbers.0;
+        let mut damage = Damage::read(&mut content)?;
+        // The folder may lie elsewhere by now.
+        if let Some(name) = Path::new(&damage.file).file_name() {
+            damage.file = folder.join(name).display().to_string();
+        }
+        damages.push((is_item.then_some(hash), damage));
+    }
+    Some(damages)
+}
+
+/// Looks at every checksum of a partition's checkpoint.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn look_at(settings: &LogSettings) -> io::Result<State> {
+    let Some(path) = file_of(settings) else { return Ok(State::None) };
+    match fs::read(path) {
+        Ok(bytes) => Ok(judge(&bytes, settings).unwrap_or(State::Damaged)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::None),
+        Err(error) => Err(error),
+    }
+}
+
+fn judge(bytes: &[u8], settings: &LogSettings) -> Option<State> {
+    let mut rest = bytes.strip_prefix(MAGIC)?;
+    let (mut damages, mut last, mut is_whole) = (Vec::new(), None, false);
+    while !rest.is_empty() {
+        let (kind, content, true) = next_block(&mut rest)? else { return None };
+        match kind {
+            kind::HEAD => last = Some(read_head(&mut Numbers(content), settings)?.from),
+            kind::DAMAGES => damages = read_damages(content, settings.folder.as_deref()?)?,
+            kind::END => is_whole = true,
+            _ => {}
+        }
+    }
+    last.filter(|_| is_whole).map(|last| State::Well(damages, last))
 }
 
 struct Head {

@@ -43,7 +43,12 @@ impl Partition {
         let begun = self.moving.filter(|(of, _)| *of == number).map(|(_, offset)| offset);
         let (start, bytes) = (begun.unwrap_or(FIRST_OFFSET), region.readable());
         if start >= bytes {
-            // What still lives here is damaged, or waits to be applied.
+            // What still lives here waits to be applied, or cannot be read: such rows are found when
+            // all are looked at, once for each segment.
+            if self.looked_for != Some(number) {
+                self.looked_for = Some(number);
+                self.begin_to_look();
+            }
             return Step::Done(false);
         }
         let ahead = AHEAD_BYTES.min(bytes - start);
@@ -62,7 +67,7 @@ impl Partition {
                 continue;
             };
             let lives = head.kind == Kind::Put && self.lives_at(at, &head);
-            if lives && self.move_one(at).is_break() {
+            if lives && self.move_one(at, head.hash).is_break() {
                 break;
             }
             offset += head.length;
@@ -76,14 +81,20 @@ impl Partition {
         rows.any(|row| self.table.get(row).is_some_and(|entry| entry.place == place))
     }
 
-    /// Appends a record again, or leaves it where it is when it is damaged; a break when that must
+    /// Appends a record again, or takes its item for lost when it is damaged; a break when that must
     /// wait.
-    fn move_one(&mut self, place: Place) -> ControlFlow<()> {
-        let Ok(record) = self.log.read(place) else { return ControlFlow::Continue(()) };
+    fn move_one(&mut self, place: Place, hash: u64) -> ControlFlow<()> {
         // A change of this item that waits must stay behind what is moved.
-        if self.is_changing(record.head.hash) {
+        if self.is_changing(hash) {
             return ControlFlow::Break(());
         }
+        let record = match self.log.read(place) {
+            Ok(record) => record,
+            Err(damage) => {
+                self.lose(hash, damage);
+                return ControlFlow::Continue(());
+            }
+        };
         let (item, vector) = (item_of(&record), record.vector());
         let content = Content {
             kind: Kind::Put,

@@ -3,7 +3,7 @@
 //! A partition writes no file itself: it fills buffers, and another thread writes and syncs them. Jobs
 //! of one kind are done in the order in which they were given.
 
-use super::region::Region;
+use super::{files::FileList, region::Region};
 use crate::runtime::disk::sync_folder;
 use std::{
     fs::{self, OpenOptions},
@@ -21,7 +21,7 @@ pub enum Job {
     /// Makes a segment.
     Make(Make),
     /// Removes a segment's file, when nobody reads it any more.
-    Remove(Arc<Region>),
+    Remove(Remove),
     /// Brings records into memory.
     Load(Load),
     /// Writes a part of a checkpoint.
@@ -48,6 +48,21 @@ pub struct Make {
     pub bytes: usize,
     /// What it begins with.
     pub head: Vec<u8>,
+    /// Its number.
+    pub number: u32,
+    /// The list that gets it.
+    pub list: Option<Arc<FileList>>,
+}
+
+/// A segment to be removed: nothing in it lives, and all before it are gone.
+#[derive(Debug)]
+pub struct Remove {
+    /// Its bytes.
+    pub region: Arc<Region>,
+    /// Its number.
+    pub number: u32,
+    /// The list that has it.
+    pub list: Option<Arc<FileList>>,
 }
 
 /// Bytes that are to be in memory: a region, the offset and the length.
@@ -107,8 +122,8 @@ impl Job {
                 Done::Written(written.map(|()| write.bytes))
             }
             Self::Make(make) => Done::Made(make.perform().map(Arc::new)),
-            Self::Remove(region) => {
-                remove(&region);
+            Self::Remove(remove) => {
+                remove.perform();
                 return None;
             }
             Self::Load(load) => {
@@ -129,6 +144,7 @@ impl Make {
         region.write_file(0, &self.head)?;
         region.sync()?;
         self.path.parent().map_or(Ok(()), sync_folder)?;
+        self.list.as_ref().map_or(Ok(()), |list| list.made(self.number))?;
         Ok(region)
     }
 }
@@ -154,11 +170,16 @@ impl Save {
     }
 }
 
-fn remove(region: &Region) {
-    let Some(path) = region.path() else { return };
-    let parent = path.parent().unwrap_or(Path::new("."));
-    // A file that stays is found at the next start, and what is in it was superseded.
-    if let Err(error) = fs::remove_file(path).and_then(|()| sync_folder(parent)) {
-        tracing::warn!(%error, file = %path.display(), "a record file cannot be removed");
+impl Remove {
+    fn perform(&self) {
+        let Some(path) = self.region.path() else { return };
+        let parent = path.parent().unwrap_or(Path::new("."));
+        let listed = self.list.as_ref().map_or(Ok(()), |list| list.freed(self.number));
+        let removed =
+            listed.and_then(|()| fs::remove_file(path)).and_then(|()| sync_folder(parent));
+        // A file that stays is found at the next start, and what is in it was superseded.
+        if let Err(error) = removed {
+            tracing::warn!(%error, file = %path.display(), "a record file cannot be removed");
+        }
     }
 }

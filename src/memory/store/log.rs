@@ -11,7 +11,9 @@
 //! - After a write that failed nothing more is written: nobody knows what the disk has.
 
 use super::{
-    job::{Job, Make, Piece, Write},
+    damage::{Damage, Harm},
+    files::FileList,
+    job::{Job, Make, Piece, Remove, Write},
     record::{self, Content, HEAD_BYTES, Head, Kind, Record, Stamp, UNIT_BYTES},
     region::Region,
     table::Place,
@@ -47,6 +49,8 @@ pub struct LogSettings {
     pub dimensions: usize,
     /// What the salts of the segments follow from.
     pub salt: u32,
+    /// The list of its files; `None` for memory alone.
+    pub list: Option<Arc<FileList>>,
 }
 
 /// One segment.
@@ -62,18 +66,6 @@ pub struct Segment {
     pub records: u64,
     /// Rows whose record is in it.
     pub live: u64,
-}
-
-/// A record that cannot be read as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, byte {offset}: a record is damaged{}", .key.as_ref().map_or(String::new(), |key| format!("; it is that of {key}")))]
-pub struct Damage {
-    /// The file.
-    pub file: String,
-    /// Where in it.
-    pub offset: usize,
-    /// Namespace and key, where they can be read.
-    pub key: Option<String>,
 }
 
 /// Why a record was not appended.
@@ -258,9 +250,10 @@ impl RecordLog {
         can_write || !self.jobs.is_empty()
     }
 
-    /// Bytes of all segments.
+    /// Bytes of all segments, and of the one that is made ahead.
     pub fn bytes(&self) -> u64 {
-        (self.segments.len() * self.settings.segment_bytes) as u64
+        let ahead = usize::from(matches!(self.spare, Spare::Ready(_)));
+        ((self.segments.len() + ahead) * self.settings.segment_bytes) as u64
     }
 
     /// Appends a record. It is durable when [`RecordLog::synced`] has reached its sequence.
@@ -293,6 +286,14 @@ impl RecordLog {
         if !self.segments.is_empty() && used + bytes <= limit {
             return Ok(());
         }
+        self.begin_segment()
+    }
+
+    /// Lets the next record go to a new segment.
+    ///
+    /// # Errors
+    /// It is not there yet, or cannot be.
+    pub fn begin_segment(&mut self) -> Result<(), NoRoom> {
         if self.segments.len() + 1 >= self.settings.segments_max() as usize {
             return Err(NoRoom::Full);
         }
@@ -352,7 +353,8 @@ impl RecordLog {
         };
         let path = folder.join(segment_name(self.settings.partition, number));
         let head = self.settings.head_of(number);
-        self.jobs.push(Job::Make(Make { path, bytes, head }));
+        let list = self.settings.list.clone();
+        self.jobs.push(Job::Make(Make { path, bytes, head, number, list }));
         self.spare = Spare::Asked;
     }
 
@@ -494,7 +496,7 @@ impl RecordLog {
             is_there.then(|| head.guess_name(segment.region.bytes(offset, head.length)))
         });
         let file = path.map_or("memory".to_owned(), |path| path.display().to_string());
-        Damage { file, offset, key }
+        Damage { file, offset, harm: Harm::Record, key }
     }
 
     /// What of a record is not in memory; nothing when all is, or when it cannot be there.
@@ -504,6 +506,9 @@ impl RecordLog {
         let (region, offset) = (&segment.region, self.settings.offset(place));
         let near = HEAD_BYTES + self.settings.dimensions * size_of::<f32>() + NEAR_BYTES;
         let near = near.min(region.readable().saturating_sub(offset));
+        if near == 0 {
+            return None;
+        }
         if !region.is_resident(offset, near.min(HEAD_BYTES)) {
             return Some((region.clone(), offset, near));
         }
@@ -517,7 +522,9 @@ impl RecordLog {
         while self.segments.len() > 1 && self.segments[0].live == 0 {
             let segment = self.segments.pop_front().expect("there are several");
             if self.is_durable() {
-                self.jobs.push(Job::Remove(segment.region));
+                let (region, number) = (segment.region, segment.number);
+                let list = self.settings.list.clone();
+                self.jobs.push(Job::Remove(Remove { region, number, list }));
             }
             freed = true;
         }

@@ -3,11 +3,14 @@
 //! | file | duty |
 //! |---|---|
 //! | `head` | what holds for a whole folder: dimension, metric, partitions |
+//! | `files` | the list of a partition's record files |
+//! | `folder` | head and lists of a folder, as they are or made |
 //! | `record` | the bytes of one record |
 //! | `region` | the bytes of a segment: mapped, or in memory alone |
 //! | `log` | the segments of a partition: where records are appended and lie |
 //! | `job` | what a partition asks of those who may wait for the disk |
 //! | `scan`, `recover` | what files have after a start |
+//! | `damage`, `losses` | what is damaged, and what a partition knows of it |
 //! | `table` | rows, names and namespaces |
 //! | `room` | how many items all partitions may have together |
 //! | `partition`, `read` | changes, and items by name |
@@ -16,6 +19,7 @@
 //! | `compact` | freeing the oldest segment |
 //! | `checkpoint` | the graph and the rows, so that a start reads few records |
 //! | `survey` | every record of a folder that no node uses |
+//! | `repair` | what is damaged in such a folder is dropped |
 //! | `open` | a folder, or memory alone, as partitions |
 //!
 //! Invariants:
@@ -26,10 +30,14 @@
 
 mod checkpoint;
 mod compact;
+mod damage;
+mod files;
 mod filter;
+mod folder;
 mod head;
 mod job;
 mod log;
+mod losses;
 mod open;
 mod partition;
 mod read;
@@ -37,6 +45,7 @@ mod recall;
 mod record;
 mod recover;
 mod region;
+mod repair;
 mod room;
 mod scan;
 mod search;
@@ -46,16 +55,20 @@ mod table;
 mod tests;
 
 pub use checkpoint::Checkpoint;
+pub use damage::{Damage, Harm};
+pub use files::FileList;
 pub use filter::Filter;
 pub use head::{HeadError, StoreHead};
-pub use job::{Done, Job, Load, Make, Piece, Save, Write};
-pub use log::{Damage, RecordLog};
+pub use job::{Done, Job, Load, Make, Piece, Remove, Save, Write};
+pub use log::RecordLog;
+pub use losses::Damages;
 pub use open::{OpenError, Store, StoreSettings, partition_of};
-pub use partition::{Damages, Outcome, Partition, Step, check_names, item_of};
+pub use partition::{Outcome, Partition, Step, check_names, item_of};
 pub use read::Listed;
 pub use recall::{Recall, Tally};
 pub use recover::RecoverError;
 pub use region::Region;
+pub use repair::{Repaired, repair};
 pub use search::{Search, check_query};
-pub use survey::{PartitionSurvey, Survey, survey};
+pub use survey::{Found as Finding, PartitionSurvey, Survey, survey};
 pub use table::{Namespaces, Row, Table};

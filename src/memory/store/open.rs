@@ -2,22 +2,26 @@
 
 use super::{
     checkpoint::{self, Checkpoint, Loaded},
+    files::{FileList, ListingError},
+    folder,
     head::{HeadError, StoreHead},
     job::Done,
     log::{LogSettings, RecordLog},
     partition::{Partition, Step, index_options},
-    record::hash_of,
+    record::{HEAD_BYTES, hash_of},
     recover::{self, From, RecoverError},
     room::Room,
 };
 use crate::{
     memory::index::Index,
-    runtime::disk::{FolderLock, LockError, make_folder, replace_file},
+    runtime::disk::{FolderLock, LockError, make_folder},
     wire::memory::Metric,
 };
 use std::{
-    fs, io,
+    collections::HashMap,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
@@ -25,9 +29,6 @@ use std::{
 const CHANGES_LEAST: u64 = 10_000;
 /// One change for so many items.
 const CHANGES_OF_ITEMS: u64 = 4;
-/// The file with the head.
-pub(super) const HEAD_NAME: &str = "head";
-
 /// What a store is opened with.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
@@ -43,8 +44,10 @@ pub struct StoreSettings {
     pub ef_construction: usize,
     /// Items that all partitions together may have.
     pub items_max: usize,
-    /// Bytes of one segment.
+    /// Bytes of one segment of a store that is not there yet.
     pub segment_bytes: usize,
+    /// What makes vectors of texts, by the name that identifies it; nothing when nothing does.
+    pub embedder: String,
 }
 
 /// Why a store cannot be opened.
@@ -67,12 +70,49 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The head is damaged.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {source}; bring it back, or have it made again (coreflow doctor --memory --repair)", file.display())]
     Head {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
         source: HeadError,
+    },
+    /// There is no head, and there are files that need one.
+    #[error(
+        "{} is missing, and {} is there: bring it back, or have it made again (coreflow doctor \
+         --memory --repair)",
+        head.display(),
+        file.display()
+    )]
+    NoHead {
+        /// Where the head should be.
+        head: PathBuf,
+        /// A file that is there.
+        file: PathBuf,
+    },
+    /// The list of a partition's record files is damaged.
+    #[error("{}: {source}; bring it back, or have it made again (coreflow doctor --memory --repair)", file.display())]
+    List {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: ListingError,
+    },
+    /// What is stored was made of texts by another embedder than the configuration says.
+    #[error(
+        "pattern memory in {} has texts whose vectors were made by the embedder {found:?}, and the \
+         configuration says {wanted:?}; their vectors cannot be compared: configure {found:?}; or \
+         export with it, name another folder (memory.folder), and import; or, when both make the same \
+         vectors, say so with memory.embedder_model = {found:?}",
+        folder.display()
+    )]
+    Embedder {
+        /// The folder.
+        folder: PathBuf,
+        /// What made its vectors.
+        found: String,
+        /// What was asked for.
+        wanted: String,
     },
     /// What is stored has another dimension or metric than the configuration says.
     #[error(
@@ -113,66 +153,58 @@ pub fn partition_of(namespace: &str, key: &str, partitions: u16) -> u16 {
 }
 
 impl StoreSettings {
-    fn new_head(&self) -> StoreHead {
+    pub(super) fn new_head(&self) -> StoreHead {
         StoreHead {
             dimension: self.dimension as u32,
             metric: self.metric,
             partitions: self.partitions,
             salt: fastrand::u32(..),
+            segment_bytes: Some(self.segment_bytes as u32),
+            embedder: self.embedder.clone(),
         }
     }
 
-    /// The head that a folder has, or is given.
-    fn head(&self, folder: &Path) -> Result<StoreHead, OpenError> {
-        let file = folder.join(HEAD_NAME);
-        let io = |source| OpenError::Io { folder: folder.to_owned(), source };
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let head = self.new_head();
-                replace_file(&file, head.to_string().as_bytes()).map_err(io)?;
-                return Ok(head);
-            }
-            Err(error) => return Err(io(error)),
-        };
-        let head: StoreHead = text.parse().map_err(|source| OpenError::Head { file, source })?;
+    /// Finds out whether a folder's vectors are what is configured.
+    pub(super) fn check(&self, head: &StoreHead, folder: &Path) -> Result<(), OpenError> {
         let say = |dimension: u32, metric: Metric| {
             format!("vectors of {dimension} numbers, metric {:?}", metric.name())
         };
         let (dimension, metric) = (self.dimension as u32, self.metric);
-        if (head.dimension, head.metric) != (dimension, metric) {
-            return Err(OpenError::Other {
-                folder: folder.to_owned(),
-                found: say(head.dimension, head.metric),
-                wanted: say(dimension, metric),
-            });
+        if (head.dimension, head.metric) == (dimension, metric) {
+            return Ok(());
         }
-        Ok(head)
+        Err(OpenError::Other {
+            folder: folder.to_owned(),
+            found: say(head.dimension, head.metric),
+            wanted: say(dimension, metric),
+        })
     }
 
-    pub(super) fn log(&self, head: &StoreHead, partition: u16) -> LogSettings {
+    fn log(&self, head: &StoreHead, list: Option<Arc<FileList>>, partition: u16) -> LogSettings {
         LogSettings {
             folder: self.folder.clone(),
             partition,
-            segment_bytes: self.segment_bytes,
+            segment_bytes: head.segment_bytes.map_or(self.segment_bytes, |bytes| bytes as usize),
             dimensions: self.dimension,
             salt: head.salt,
+            list,
         }
     }
 
-    fn partition(&self, head: &StoreHead, number: u16, room: Room) -> Result<Partition, OpenError> {
+    fn partition(
+        &self,
+        head: &StoreHead,
+        list: Option<Arc<FileList>>,
+        number: u16,
+        room: Room,
+    ) -> Result<Partition, OpenError> {
         // Names are dealt out by their hashes, so that each partition gets about the same.
         let items_max = self.items_max.div_ceil(head.partitions.into());
         let options = index_options(self.dimension, self.metric, self.ef_construction, items_max);
-        let log = self.log(head, number);
+        let log = self.log(head, list, number);
         let io = |source| OpenError::Io { folder: self.folder.clone().unwrap_or_default(), source };
-        let loaded = match &self.folder {
-            Some(folder) => {
-                let first = recover::list(folder, number)?.first().copied().unwrap_or(0);
-                checkpoint::load(&log, options.clone(), first).map_err(io)?
-            }
-            None => None,
-        };
+        let first = log.list.as_ref().map_or(0, |list| list.span().first);
+        let loaded = checkpoint::load(&log, options.clone(), first).map_err(io)?;
         let from = loaded.as_ref().map_or(From::default(), |loaded| loaded.from);
         let files = recover::open(log, from)?;
         let mut partition = match loaded {
@@ -183,11 +215,16 @@ impl StoreSettings {
                 Partition::new(index, files.log, self.metric, room)
             }
         };
+        let known = partition.damages.count;
         recover::replay(&mut partition, &files.records, files.damages).map_err(io)?;
         // A memory that nobody uses takes no room on the disk.
         if !partition.log.segments.is_empty() {
             partition.log.ask_spare_ahead();
             partition.settle().map_err(io)?;
+            // What was met is known from now on, though what was cut off is zeros by now.
+            if partition.damages.count > known {
+                partition.save().map_err(io)?;
+            }
         }
         partition.tell_room();
         Ok(partition)
@@ -197,8 +234,11 @@ impl StoreSettings {
 /// A partition as a checkpoint has it: rows whose part of the graph was damaged, or changed while it
 /// was written, are inserted again from their records.
 fn resume(loaded: Loaded, log: RecordLog, metric: Metric, room: Room) -> io::Result<Partition> {
-    let Loaded { table, index, again, records, .. } = loaded;
+    let Loaded { table, index, again, records, damages, bytes, .. } = loaded;
     let mut partition = Partition::new(index, log, metric, room);
+    partition.checkpoint_bytes = bytes;
+    partition.take_known(damages);
+    partition.begin_to_look();
     partition.log.know(&records);
     partition.table = table;
     for row in 0..partition.table.rows() {
@@ -215,15 +255,10 @@ fn resume(loaded: Loaded, log: RecordLog, metric: Metric, room: Room) -> io::Res
             region.load(offset, length)?;
         }
         let read = partition.log.read(place).map(|record| record.vector());
-        let inserted = match read {
-            Ok(vector) => partition.index.insert_at(row, &vector).is_ok(),
-            Err(damage) => {
-                partition.note(damage);
-                false
-            }
-        };
-        if !inserted {
-            partition.remove_row(row);
+        match read {
+            Ok(vector) if partition.index.insert_at(row, &vector).is_ok() => {}
+            Ok(_) => partition.remove_row(row),
+            Err(damage) => partition.lose_row(row, damage),
         }
     }
     Ok(partition)
@@ -235,28 +270,70 @@ impl Store {
     /// # Errors
     /// Another process has it, it is another's, or its files cannot be used.
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
-        let (lock, head) = match &settings.folder {
-            Some(folder) => {
-                let io = |source| OpenError::Io { folder: folder.clone(), source };
-                make_folder(folder).map_err(io)?;
-                let locked = FolderLock::take(folder)
-                    .map_err(|source| OpenError::Lock { folder: folder.clone(), source })?;
-                (Some(locked), settings.head(folder)?)
-            }
-            None => (None, settings.new_head()),
+        let Some(folder) = &settings.folder else {
+            let (head, no_lists) = (settings.new_head(), HashMap::new());
+            let partitions = Self::partitions(settings, &head, &no_lists)?;
+            return Ok(Self { head, partitions, lock: None });
         };
-        let read = thread::scope(|scope| {
-            let rooms = Room::shared(head.partitions, settings.items_max);
+        let io = |source| OpenError::Io { folder: folder.clone(), source };
+        make_folder(folder).map_err(io)?;
+        let lock = FolderLock::take(folder)
+            .map_err(|source| OpenError::Lock { folder: folder.clone(), source })?;
+        Self::open_locked(settings, folder, lock)
+    }
+
+    /// The same for a folder that is this process's already, and is the one in the settings.
+    pub(super) fn open_locked(
+        settings: &StoreSettings,
+        folder: &Path,
+        lock: FolderLock,
+    ) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { folder: folder.to_owned(), source };
+        let (mut head, lists) = folder::establish(settings, folder)?;
+        let partitions = Self::partitions(settings, &head, &lists)?;
+        if !settings.embedder.is_empty() && settings.embedder != head.embedder {
+            let mut has_texts = false;
+            for partition in &partitions {
+                has_texts = has_texts || partition.has_text().map_err(io)?;
+            }
+            // Before this was noted, nobody knows what it was.
+            if has_texts && !head.embedder.is_empty() {
+                let (found, wanted) = (head.embedder, settings.embedder.clone());
+                return Err(OpenError::Embedder { folder: folder.to_owned(), found, wanted });
+            }
+            if has_texts {
+                let (folder, embedder) = (folder.display(), &settings.embedder);
+                tracing::warn!(
+                    "pattern memory in {folder} has texts, and nobody noted what made vectors of \
+                     them; from now on it is {embedder:?}"
+                );
+            }
+            head.embedder.clone_from(&settings.embedder);
+            folder::write_head(folder, &head).map_err(io)?;
+        }
+        Ok(Self { head, partitions, lock: Some(lock) })
+    }
+
+    fn partitions(
+        settings: &StoreSettings,
+        head: &StoreHead,
+        lists: &HashMap<u16, Arc<FileList>>,
+    ) -> Result<Vec<Partition>, OpenError> {
+        let rooms = Room::shared(head.partitions, settings.items_max);
+        let read = |number, room| {
+            let list = lists.get(&number).cloned();
+            settings.partition(head, list, number, room)
+        };
+        let read = &read;
+        thread::scope(|scope| {
             let parts = (0..head.partitions).zip(rooms);
-            let threads: Vec<_> = parts
-                .map(|(number, room)| scope.spawn(move || settings.partition(&head, number, room)))
-                .collect();
+            let threads: Vec<_> =
+                parts.map(|(number, room)| scope.spawn(move || read(number, room))).collect();
             let joined = threads.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             });
-            joined.collect::<Result<Vec<_>, _>>()
-        });
-        Ok(Self { head, partitions: read?, lock })
+            joined.collect()
+        })
     }
 }
 
@@ -290,6 +367,27 @@ impl Partition {
     /// A checkpoint is on the disk.
     pub fn saved(&mut self, checkpoint: &Checkpoint) {
         self.changes -= checkpoint.covers;
+        self.checkpoint_bytes = checkpoint.written;
+    }
+
+    /// A checkpoint cannot be written. It is tried again after as many changes.
+    pub fn give_up(&mut self, checkpoint: &Checkpoint) {
+        self.abandon_checkpoint();
+        self.changes -= checkpoint.covers;
+    }
+
+    /// Whether there is an item that was stored as a text. Waits for the disk.
+    fn has_text(&self) -> io::Result<bool> {
+        for row in 0..self.table.rows() {
+            let Some(place) = self.place_of(row) else { continue };
+            if let Some((region, offset, _)) = self.log.missing(place) {
+                region.load(offset, HEAD_BYTES)?;
+            }
+            if self.log.head(place).is_some_and(|head| head.is_of_text()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes a checkpoint. Waits for the disk.

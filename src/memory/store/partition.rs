@@ -9,8 +9,10 @@
 //! pieces to be loaded, and is asked again when they are.
 
 use super::{
+    damage::Damage,
     job::{Done, Job, Piece},
-    log::{Damage, NoRoom, RecordLog},
+    log::{NoRoom, RecordLog},
+    losses::Damages,
     record::{Content, Kind, Record, hash_of},
     recover::From,
     room::Room,
@@ -26,7 +28,7 @@ use crate::{
         },
     },
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Changes that wait for the disk or the index.
 const PENDING_MAX: usize = 16 << 10;
@@ -34,10 +36,6 @@ const PENDING_MAX: usize = 16 << 10;
 const PENDING_BYTES_MAX: usize = 32 << 20;
 /// When to come back after one of these, milliseconds.
 const RETRY_MS: u64 = 20;
-/// Damaged records that are told with their place.
-const DAMAGES_TOLD: usize = 64;
-/// Damaged items whose names are remembered.
-const LOST_MAX: usize = 64 << 10;
 
 /// A change that waits to be applied.
 #[derive(Clone, Copy, Debug)]
@@ -72,15 +70,6 @@ pub enum Step<T> {
 /// What became of a change: the token, and whether there was an item of that name.
 pub type Outcome = (u64, Result<bool, Error>);
 
-/// What damage was met.
-#[derive(Debug, Default)]
-pub struct Damages {
-    /// The first ones.
-    pub told: Vec<Damage>,
-    /// All of them.
-    pub count: u64,
-}
-
 /// One partition.
 pub struct Partition {
     pub(super) index: Index,
@@ -96,8 +85,12 @@ pub struct Partition {
     room: Room,
     outcomes: VecDeque<Outcome>,
     pub(super) damages: Damages,
-    /// Items whose records are damaged, by the hashes of their names.
-    pub(super) lost: HashMap<u64, Damage>,
+    /// The row from which on records are to be looked at, while they are.
+    pub(super) look_from: Option<Row>,
+    /// The segment for whose sake they were looked at last.
+    pub(super) looked_for: Option<u32>,
+    /// Bytes of the last checkpoint.
+    pub(super) checkpoint_bytes: u64,
     /// Changes since the last checkpoint.
     pub(super) changes: u64,
     /// The segment that is being moved, and up to where it was.
@@ -163,7 +156,9 @@ impl Partition {
             room,
             outcomes: VecDeque::new(),
             damages: Damages::default(),
-            lost: HashMap::new(),
+            look_from: None,
+            looked_for: None,
+            checkpoint_bytes: 0,
             changes: 0,
             moving: None,
             applied: From::default(),
@@ -205,6 +200,11 @@ impl Partition {
     /// Changes since the last checkpoint.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Bytes of its files: segments, the one that is made ahead, and the checkpoint.
+    pub fn bytes_on_disk(&self) -> u64 {
+        if self.log.is_durable() { self.log.bytes() + self.checkpoint_bytes } else { 0 }
     }
 
     /// Bytes of memory.
@@ -262,7 +262,7 @@ impl Partition {
         check_names(namespace, key)?;
         let hash = hash_of(namespace, key);
         let may_be_there =
-            self.has_hash(hash) || self.lost.contains_key(&hash) || self.is_changing(hash);
+            self.has_hash(hash) || self.damages.of_item(hash).is_some() || self.is_changing(hash);
         if !may_be_there {
             self.outcomes.push_back((token, Ok(false)));
             return Ok(());
@@ -488,7 +488,7 @@ impl Partition {
         if let Some(row) = former {
             self.remove_row(row);
         }
-        self.lost.remove(&hash).is_some() || former.is_some()
+        self.damages.forget_item(hash) || former.is_some()
     }
 
     pub(super) fn place_of(&self, row: Row) -> Option<Place> {
@@ -509,35 +509,6 @@ impl Partition {
             self.log.hold(place);
             self.table.set_place(row, place);
         }
-    }
-
-    /// Takes note of damage.
-    pub(super) fn note(&mut self, damage: Damage) {
-        if self.damages.told.contains(&damage) {
-            return;
-        }
-        self.damages.count += 1;
-        tracing::error!("{damage}");
-        if self.damages.told.len() < DAMAGES_TOLD {
-            self.damages.told.push(damage);
-        }
-    }
-
-    /// An item's record is damaged: what was there before does not come back in its place.
-    pub(super) fn lose(&mut self, hash: u64, damage: Damage) -> Error {
-        let rows: Vec<Row> = self.table.with_hash(hash as u32).collect();
-        for row in rows {
-            let head = self.place_of(row).and_then(|place| self.log.head(place));
-            if head.is_none_or(|head| head.hash == hash) {
-                self.remove_row(row);
-            }
-        }
-        let error = damaged(&damage);
-        if self.lost.len() < LOST_MAX {
-            self.lost.insert(hash, damage.clone());
-        }
-        self.note(damage);
-        error
     }
 
     /// The row of an item, if there is one.

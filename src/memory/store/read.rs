@@ -23,8 +23,9 @@ impl Partition {
             Step::Wait(pieces) => return Step::Wait(pieces),
             Step::Done(row) => row,
         };
-        let Some(place) = row.and_then(|row| self.place_of(row)) else {
-            return Step::Done(Err(match self.lost.get(&hash_of(namespace, key)) {
+        let found = row.and_then(|row| Some((row, self.place_of(row)?)));
+        let Some((row, place)) = found else {
+            return Step::Done(Err(match self.damages.of_item(hash_of(namespace, key)) {
                 Some(damage) => damaged(damage),
                 None => Error::NotFound(format!("no item {key:?} in the namespace {namespace:?}")),
             }));
@@ -35,7 +36,7 @@ impl Partition {
         });
         Step::Done(read.map_err(|damage| {
             let error = damaged(&damage);
-            self.note(damage);
+            self.lose_row(row, damage);
             error
         }))
     }
@@ -54,7 +55,7 @@ impl Partition {
         let (mut items, mut missing, mut damages) = (Vec::new(), Vec::new(), Vec::new());
         let mut row = from;
         while row < end && items.len() + missing.len() < max && row - from < rows_max as Row {
-            let entry = self.table.get(row);
+            let (this, entry) = (row, self.table.get(row));
             row += 1;
             let is_wanted = |number| wanted.is_none_or(|wanted| wanted == Some(number));
             let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) else { continue };
@@ -62,11 +63,11 @@ impl Partition {
                 Some(piece) => missing.push(piece),
                 None => match self.log.read(entry.place) {
                     Ok(record) => items.push(item_of(&record)),
-                    Err(damage) => damages.push(damage),
+                    Err(damage) => damages.push((this, damage)),
                 },
             }
         }
-        damages.into_iter().for_each(|damage| self.note(damage));
+        damages.into_iter().for_each(|(row, damage)| self.lose_row(row, damage));
         if !missing.is_empty() {
             return Step::Wait(missing);
         }

@@ -116,7 +116,7 @@ impl Recall {
                 Step::Done(Some(Sample { row, vector, truth: None, search }))
             }
             Err(damage) => {
-                partition.note(damage);
+                partition.lose_row(row, damage);
                 Step::Done(None)
             }
         }

@@ -227,6 +227,11 @@ impl Head {
         HEAD_BYTES..HEAD_BYTES + self.dimensions * size_of::<f32>()
     }
 
+    /// Whether the item was stored as a text.
+    pub fn is_of_text(&self) -> bool {
+        self.text_bytes.is_some()
+    }
+
     /// Numbers of the vector.
     pub fn dimensions(&self) -> usize {
         self.dimensions

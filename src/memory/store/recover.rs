@@ -4,16 +4,16 @@
 //! before anything is written behind it. Then each record is applied as it was when it was written.
 
 use super::{
-    log::{
-        Damage, FIRST_OFFSET, LogSettings, RecordLog, Segment, parse_segment_name, segment_name,
-    },
+    damage::{Damage, Harm},
+    files::Span,
+    log::{FIRST_OFFSET, LogSettings, RecordLog, Segment, parse_segment_name, segment_name},
     partition::{Partition, Step},
     record::Head,
     region::Region,
     scan::{Found, Scan, Seen},
 };
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, OpenOptions},
     io,
     os::unix::fs::FileExt,
@@ -36,9 +36,13 @@ pub enum RecoverError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file between others is not there.
-    #[error("{} is missing: bring it back, or move the folder away", .0.display())]
-    Missing(PathBuf),
+    /// Files are not there: the first of them, and how many more.
+    #[error(
+        "{} is missing{}: bring it back, or go on without it (coreflow doctor --memory --repair)",
+        .0.display(),
+        if *.1 > 0 { format!(", and {} more", .1) } else { String::new() }
+    )]
+    Missing(PathBuf, usize),
 }
 
 /// Where reading begins.
@@ -66,27 +70,42 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RecoverError + '_ {
     move |source| RecoverError::Io { path: path.to_owned(), source }
 }
 
-/// The numbers of a partition's segments, in order.
+/// The record files of a partition by their numbers, in order.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// Those that are there and count.
+    pub there: Vec<u32>,
+    /// Those that should be there and are not.
+    pub missing: Vec<u32>,
+    /// Those that were made or removed in part: nothing in them counts.
+    pub in_part: Vec<u32>,
+}
+
+/// Finds a partition's record files: those that its list has, or all where there is no list.
 ///
 /// # Errors
-/// The folder cannot be read, or one between others is missing.
-pub fn list(folder: &Path, partition: u16) -> Result<Vec<u32>, RecoverError> {
+/// The folder cannot be read.
+pub fn list(folder: &Path, partition: u16, span: Option<Span>) -> Result<Numbers, RecoverError> {
     let entries = fs::read_dir(folder).map_err(io_error(folder))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let parsed = names.filter_map(|name| parse_segment_name(&name));
-    let mut numbers: Vec<u32> =
+    let all: BTreeSet<u32> =
         parsed.filter(|(of, _)| *of == partition).map(|(_, number)| number).collect();
-    numbers.sort_unstable();
-    match numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
-        Some(pair) => Err(RecoverError::Missing(folder.join(segment_name(partition, pair[0] + 1)))),
-        None => Ok(numbers),
-    }
+    let span = span.unwrap_or_else(|| match (all.first(), all.last()) {
+        (Some(&first), Some(&last)) => Span { first, next: last + 1 },
+        _ => Span::default(),
+    });
+    Ok(Numbers {
+        missing: (span.first..span.next).filter(|number| !all.contains(number)).collect(),
+        there: all.iter().copied().filter(|number| span.has(*number)).collect(),
+        in_part: all.iter().copied().filter(|number| !span.has(*number)).collect(),
+    })
 }
 
-/// Reads a partition's files from a place on.
+/// Reads a partition's files from a place on; of those before, how long they are.
 ///
 /// # Errors
-/// A file cannot be read, or is missing.
+/// A file cannot be read.
 pub fn read(
     settings: &LogSettings,
     numbers: &[u32],
@@ -95,15 +114,23 @@ pub fn read(
     let Some(folder) = &settings.folder else { return Ok(Default::default()) };
     let mut scan = Scan::default();
     let mut damages = Vec::new();
-    for &number in numbers.iter().filter(|number| **number >= from.number) {
+    for &number in numbers {
         let path = folder.join(segment_name(settings.partition, number));
-        let bytes = fs::read(&path).map_err(io_error(&path))?;
         let file = path.display().to_string();
-        let is_whole = bytes.len() == settings.segment_bytes;
-        if (!is_whole || bytes[..FIRST_OFFSET] != settings.head_of(number))
-            && bytes.iter().any(|byte| *byte != 0)
-        {
-            damages.push(Damage { file: file.clone(), offset: 0, key: None });
+        let (there, whole) =
+            (fs::metadata(&path).map_err(io_error(&path))?.len(), settings.segment_bytes as u64);
+        if there != whole {
+            damages.push(Damage::of_file(&file, Harm::Length(there, whole)));
+        }
+        if number < from.number {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        // Without a list a file may have been made in part.
+        let may_be_empty = settings.list.is_none() && bytes.iter().all(|byte| *byte == 0);
+        let has_begin = bytes.get(..FIRST_OFFSET) == Some(&settings.head_of(number));
+        if !has_begin && !may_be_empty {
+            damages.push(Damage::of_file(&file, Harm::Begin));
         }
         let offset = if number == from.number { from.offset } else { 0 };
         scan.segment(file, &bytes, settings.salt_of(number), offset);
@@ -121,7 +148,16 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
         let log = RecordLog::new(settings, VecDeque::new(), FIRST_OFFSET, 0);
         return Ok(Files { log, records: Vec::new(), damages: Vec::new() });
     };
-    let numbers = list(&folder, settings.partition)?;
+    let path_of = |number| folder.join(segment_name(settings.partition, number));
+    let span = settings.list.as_ref().map(|list| list.span());
+    let Numbers { there: numbers, missing, in_part } = list(&folder, settings.partition, span)?;
+    if let Some(first) = missing.first() {
+        return Err(RecoverError::Missing(path_of(*first), missing.len() - 1));
+    }
+    for path in in_part.into_iter().map(path_of) {
+        tracing::info!(file = %path.display(), "a file that was made or removed in part is removed");
+        fs::remove_file(&path).map_err(io_error(&path))?;
+    }
     let (found, mut damages) = read(&settings, &numbers, from)?;
     // Those that are not whole are met again, with their items, when they are applied.
     let Found { records, damages: lost, end, is_torn, last, broken: _ } = found;
@@ -136,15 +172,18 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
         }
         None => (None, FIRST_OFFSET),
     };
-    let path_of = |number| folder.join(segment_name(settings.partition, number));
+    // Nothing counts in those behind the end: made ahead, or torn. The first of them is used again.
+    let next_number = end_number.map_or(0, |end| end + 1);
+    if let Some(list) = settings.list.as_ref().filter(|list| list.span().next > next_number + 1) {
+        let kept = if numbers.contains(&next_number) { next_number + 1 } else { next_number };
+        list.cut(kept).map_err(io_error(&folder))?;
+    }
     let mut segments = VecDeque::new();
     let mut spare = None;
     for &number in &numbers {
         let path = path_of(number);
         if end_number.is_none_or(|end| number > end) {
-            // Nothing in it counts: made ahead, made in part, or torn.
-            let is_next = number == end_number.map_or(0, |end| end + 1);
-            match is_next.then(|| clean(&settings, number, &path)).transpose() {
+            match (number == next_number).then(|| clean(&settings, number, &path)).transpose() {
                 Ok(Some(region)) => spare = Some(region),
                 Ok(None) => fs::remove_file(&path).map_err(io_error(&path))?,
                 Err(error) => return Err(io_error(&path)(error)),
@@ -155,9 +194,10 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
             tracing::warn!(file = %path.display(), offset = end_offset, "what was cut off is dropped");
             zero_from(&path, end_offset, settings.segment_bytes).map_err(io_error(&path))?;
         }
-        let region = Region::open(&path).map_err(io_error(&path))?;
-        let readable = if end_number == Some(number) { end_offset } else { region.size() };
-        region.advance_unseen(readable.min(region.size()));
+        let region = Region::open(&path, settings.segment_bytes).map_err(io_error(&path))?;
+        let there = region.bytes_there().map_err(io_error(&path))?;
+        let readable = if end_number == Some(number) { end_offset } else { there };
+        region.advance_unseen(readable.min(there));
         region.look().map_err(io_error(&path))?;
         let salt = settings.salt_of(number);
         segments.push_back(Segment { number, region: Arc::new(region), salt, records: 0, live: 0 });
@@ -183,13 +223,16 @@ fn clean(settings: &LogSettings, number: u32, path: &Path) -> io::Result<Arc<Reg
     file.write_all_at(&settings.head_of(number), 0)?;
     drop(file);
     zero_from(path, FIRST_OFFSET, settings.segment_bytes)?;
-    Region::open(path).map(Arc::new)
+    Region::open(path, settings.segment_bytes).map(Arc::new)
 }
 
 /// Replaces by zeros what lies from an offset to the end, where it is not zeros.
 fn zero_from(path: &Path, offset: usize, bytes: usize) -> io::Result<()> {
     const PART: usize = 1 << 20;
     let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.len() < bytes as u64 {
+        file.set_len(bytes as u64)?;
+    }
     let mut part = vec![0; PART];
     let mut at = offset;
     while at < bytes {
@@ -221,7 +264,7 @@ pub fn replay(
         }
         replay_one(partition, *segment, seen)?;
     }
-    damages.into_iter().for_each(|damage| partition.note(damage));
+    damages.into_iter().for_each(|damage| partition.note_unnamed(damage));
     partition.changes = records.len() as u64;
     let ((number, offset), sequence) = (partition.log.end(), partition.log.sequence());
     partition.applied = From { number, offset, sequence };

@@ -46,13 +46,14 @@ impl Region {
         Ok(Self { map, file: None, readable: AtomicUsize::new(0), resident: Box::default() })
     }
 
-    /// Maps a file; nothing of it is readable yet.
+    /// Maps so many bytes of a file; nothing of it is readable yet. A file that is shorter is mapped
+    /// all the same, and no more of it may be made readable than it has.
     ///
     /// # Errors
-    /// It cannot be opened or mapped, or is empty.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// It cannot be opened or mapped.
+    pub fn open(path: &Path, bytes: usize) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let map = MmapOptions::new().map_raw_read_only(&file)?;
+        let map = MmapOptions::new().len(bytes).map_raw_read_only(&file)?;
         let words = map.len().div_ceil(PAGE_BYTES).div_ceil(64);
         let resident = (0..words).map(|_| AtomicU64::new(0)).collect();
         let file = Some((file, path.to_owned()));
@@ -76,12 +77,21 @@ impl Region {
             }
         }
         file.sync_all()?;
-        Self::open(path)
+        Self::open(path, bytes)
     }
 
     /// Bytes of it.
     pub fn size(&self) -> usize {
         self.map.len()
+    }
+
+    /// Bytes that are there: fewer than [`Region::size`] when somebody shortened the file.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn bytes_there(&self) -> io::Result<usize> {
+        let Some((file, _)) = &self.file else { return Ok(self.size()) };
+        Ok(usize::try_from(file.metadata()?.len()).map_or(self.size(), |it| it.min(self.size())))
     }
 
     /// The file; `None` for memory.

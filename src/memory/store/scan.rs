@@ -5,7 +5,8 @@
 //! up to which sequence everything was on the disk when it was made.
 
 use super::{
-    log::{Damage, FIRST_OFFSET},
+    damage::{Damage, Harm},
+    log::FIRST_OFFSET,
     record::{HEAD_BYTES, Head, UNIT_BYTES},
 };
 
@@ -20,6 +21,8 @@ pub struct Seen {
     pub length: u32,
     /// Its sequence.
     pub sequence: u64,
+    /// The hash of its item's name.
+    pub hash: u64,
     /// Whether all of it is as it was written; if not, its head is.
     pub is_whole: bool,
 }
@@ -45,7 +48,7 @@ pub struct Found {
     /// What is damaged and cannot be named.
     pub damages: Vec<Damage>,
     /// The records that count and are not whole.
-    pub broken: Vec<Damage>,
+    pub broken: Vec<(Damage, Seen)>,
     /// Where the last segment with a record goes on: its place among the scanned, and the offset.
     pub end: Option<(u32, u32)>,
     /// Whether anything behind the end was cut off.
@@ -76,6 +79,7 @@ impl Scan {
                 offset: at as u32,
                 length: head.length as u32,
                 sequence: head.sequence,
+                hash: head.hash,
                 is_whole,
             });
             // The length is under the head's checksum.
@@ -118,7 +122,7 @@ impl Scan {
             found.last = seen.sequence;
             found.end = Some((seen.segment, seen.offset + seen.length));
             if !seen.is_whole {
-                found.broken.push(self.broken_at(seen));
+                found.broken.push((self.broken_at(seen), seen));
             }
             found.records.push(seen);
             expected = seen.sequence + 1;
@@ -126,7 +130,8 @@ impl Scan {
         if found.last < self.synced {
             // Records that were on the disk are gone, and those behind them as well.
             let (segment, offset) = found.end.unwrap_or((0, FIRST_OFFSET as u32));
-            found.damages.push(self.damage(segment, offset));
+            let harm = Harm::Gone(self.synced - found.last);
+            found.damages.push(Damage { harm, ..self.damage(segment, offset) });
             found.last = self.synced;
         }
         found
@@ -141,15 +146,13 @@ impl Scan {
     /// Records before `next` were there and cannot be read.
     fn lost(&self, found: &Found, expected: u64, next: Seen) -> Damage {
         let (segment, offset) = found.end.unwrap_or((next.segment, FIRST_OFFSET as u32));
-        let mut damage = self.damage(segment, offset);
-        let count = next.sequence - expected;
-        damage.key = (count > 1).then(|| format!("{count} items that cannot be named"));
-        damage
+        let harm = Harm::Gone(next.sequence - expected);
+        Damage { harm, ..self.damage(segment, offset) }
     }
 
     fn damage(&self, segment: u32, offset: u32) -> Damage {
         let file = self.files.get(segment as usize).cloned().unwrap_or_default();
-        Damage { file, offset: offset as usize, key: None }
+        Damage { file, offset: offset as usize, harm: Harm::Record, key: None }
     }
 }
 

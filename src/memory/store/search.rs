@@ -6,9 +6,9 @@
 //! them all the same.
 
 use super::{
+    damage::Damage,
     filter::Filter,
     job::Piece,
-    log::Damage,
     partition::{Partition, Step, item_of},
     table::{Place, Row},
 };
@@ -218,7 +218,7 @@ impl Search {
         match partition.log.read(place) {
             Ok(record) => self.filter.as_ref().is_none_or(|it| it.accepts(record.metadata())),
             Err(damage) => {
-                partition.note(damage);
+                partition.lose_row(row, damage);
                 false
             }
         }
@@ -256,20 +256,20 @@ impl Search {
 
     /// Orders hits by their true vectors; damaged ones are left out.
     fn order(&self, partition: &mut Partition, k: usize, hits: &mut Vec<Hit>) -> Result<(), Error> {
-        let mut damages: Vec<Damage> = Vec::new();
+        let mut damages: Vec<(Row, Damage)> = Vec::new();
         hits.retain(|hit| {
             let place = place_of(partition, hit.row);
             let read = place.map(|place| partition.log.read(place));
             match read {
                 Some(Ok(_)) => true,
                 Some(Err(damage)) => {
-                    damages.push(damage);
+                    damages.push((hit.row, damage));
                     false
                 }
                 None => false,
             }
         });
-        damages.into_iter().for_each(|damage| partition.note(damage));
+        damages.into_iter().for_each(|(row, damage)| partition.lose_row(row, damage));
         let Partition { index, table, log, .. } = partition;
         let vector = |row| {
             let place = table.get(row)?.place;

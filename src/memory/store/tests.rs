@@ -1,6 +1,8 @@
 //! The store against a model, with restarts, kills, torn writes, flipped bits and moved segments.
 
 mod damage;
+mod folder;
+mod losses;
 mod model;
 mod room;
 mod searches;
@@ -64,6 +66,7 @@ pub fn settings(folder: Option<&Folder>) -> StoreSettings {
         ef_construction: 32,
         items_max: 100_000,
         segment_bytes: 4 << 10,
+        embedder: String::new(),
     }
 }
 

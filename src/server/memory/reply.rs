@@ -134,7 +134,7 @@ fn metadata(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
-    write::map(out, 12 + usize::from(stats.recall.is_some()));
+    write::map(out, 14 + usize::from(stats.recall.is_some()));
     number(out, "count", stats.count);
     number(out, "dimension", stats.dimension.into());
     text(out, "metric", stats.metric.name());
@@ -155,6 +155,10 @@ fn stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
     write::str(out, "damaged");
     write::array(out, stats.damaged.len());
     stats.damaged.iter().for_each(|it| write::str(out, it));
+    number(out, "lost_count", stats.lost_count);
+    write::str(out, "lost");
+    write::array(out, stats.lost.len());
+    stats.lost.iter().for_each(|it| write::str(out, it));
     if let Some(recall) = &stats.recall {
         write::str(out, "recall");
         write::map(out, 4);

@@ -11,6 +11,7 @@ pub(super) struct Kept {
     pub(super) partition: Partition,
     pub(super) applying_waits: bool,
     pub(super) moving_waits: bool,
+    pub(super) looking_waits: bool,
     /// The last step of moving came further.
     pub(super) is_moving: bool,
     /// The checkpoint that is being written.
@@ -27,6 +28,7 @@ impl Kept {
             partition,
             applying_waits: false,
             moving_waits: false,
+            looking_waits: false,
             is_moving: false,
             checkpoint: None,
             is_saving: false,
@@ -38,7 +40,8 @@ impl Kept {
     pub(super) fn has_work(&self) -> bool {
         let moves = self.is_moving && !self.moving_waits;
         let saves = self.checkpoint.is_some() && !self.is_saving;
-        moves || saves || !self.applying_waits && self.partition.has_work()
+        let looks = self.partition.is_looking() && !self.looking_waits;
+        moves || saves || looks || !self.applying_waits && self.partition.has_work()
     }
 
     /// Goes on with a checkpoint by a step, or begins one when it is time; a part for the disk. False
@@ -70,9 +73,7 @@ impl Kept {
             Ok(_) => self.checkpoint = Some(checkpoint),
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of pattern memory cannot be written");
-                self.partition.abandon_checkpoint();
-                // It is tried again after as many changes.
-                self.partition.saved(&checkpoint);
+                self.partition.give_up(&checkpoint);
             }
         }
     }
@@ -80,15 +81,14 @@ impl Kept {
     /// How the partition does, but for a sample of its searches.
     pub(super) fn report(&self) -> PartitionReport {
         let partition = &self.partition;
-        let (stats, log, damages) =
-            (partition.index().stats(), partition.log(), partition.damages());
+        let (stats, damages) = (partition.index().stats(), partition.damages());
         let namespaces = partition.table().namespaces.iter();
         PartitionReport {
             partition: MemoryPartition {
                 count: partition.len() as u64,
                 dead: stats.dead as u64,
                 bytes_resident: partition.bytes() as u64,
-                bytes_on_disk: if log.is_durable() { log.bytes() } else { 0 },
+                bytes_on_disk: partition.bytes_on_disk(),
                 changes_since_checkpoint: partition.changes(),
                 checkpoint_age_s: self.saved_at.map(|at| at.elapsed().as_secs()),
             },
@@ -96,6 +96,8 @@ impl Kept {
             sample: (0, 0, 0),
             damaged: damages.told.iter().map(ToString::to_string).collect(),
             damaged_count: damages.count,
+            lost: damages.present_told().map(ToString::to_string).collect(),
+            lost_count: damages.present() as u64,
         }
     }
 }

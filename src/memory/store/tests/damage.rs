@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::FileExt};
 const SEAL: u8 = 3;
 
 /// A closed store with items `key-0` to `key-19`, each replaced once.
-fn filled(folder: &Folder) -> BTreeMap<String, MemoryItem> {
+pub fn filled(folder: &Folder) -> BTreeMap<String, MemoryItem> {
     let (mut partition, _store) = open(&settings(Some(folder)));
     let mut items = BTreeMap::new();
     for round in 0..40 {
@@ -21,7 +21,7 @@ fn filled(folder: &Folder) -> BTreeMap<String, MemoryItem> {
     items
 }
 
-fn flip(file: &Path, bit: u64) {
+pub fn flip(file: &Path, bit: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, bit / 8).unwrap();

@@ -1,0 +1,154 @@
+//! What is not as it was written, in a sentence that names the file and the place.
+
+use std::fmt;
+
+/// What is wrong with a file of pattern memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// A record cannot be read.
+    Record,
+    /// So many records are gone, and cannot be named.
+    Gone(u64),
+    /// The begin of a record file, which holds no record.
+    Begin,
+    /// A file has so many bytes and not as many as it was made with.
+    Length(u64, u64),
+    /// A file is not there.
+    Missing,
+    /// A checkpoint, or a part of it.
+    Checkpoint,
+    /// The head of a folder, or the list of a partition's files.
+    Structure,
+}
+
+/// Something that cannot be read as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// Where in it.
+    pub offset: usize,
+    /// What is wrong there.
+    pub harm: Harm,
+    /// Namespace and key of the item that it concerns, where they can be read.
+    pub key: Option<String>,
+}
+
+impl Damage {
+    /// Damage of a file as a whole.
+    pub fn of_file(file: impl Into<String>, harm: Harm) -> Self {
+        Self { file: file.into(), offset: 0, harm, key: None }
+    }
+
+    /// What a checkpoint keeps of it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let (code, one, other) = self.harm.numbers();
+        let number = |out: &mut Vec<u8>, number: u64| out.extend_from_slice(&number.to_le_bytes());
+        let text = |out: &mut Vec<u8>, text: &str| {
+            number(out, text.len() as u64);
+            out.extend_from_slice(text.as_bytes());
+        };
+        [code, one, other, self.offset as u64].iter().for_each(|it| number(out, *it));
+        text(out, &self.file);
+        number(out, self.key.is_some().into());
+        text(out, self.key.as_deref().unwrap_or_default());
+    }
+
+    /// Reads it off the front of bytes.
+    pub(super) fn read(bytes: &mut &[u8]) -> Option<Self> {
+        fn number(bytes: &mut &[u8]) -> Option<u64> {
+            let (first, rest) = bytes.split_first_chunk()?;
+            *bytes = rest;
+            Some(u64::from_le_bytes(*first))
+        }
+        fn text(bytes: &mut &[u8]) -> Option<String> {
+            let length = number(bytes)?.try_into().ok()?;
+            let (text, rest) = bytes.split_at_checked(length)?;
+            *bytes = rest;
+            String::from_utf8(text.to_vec()).ok()
+        }
+        let (code, one, other) = (number(bytes)?, number(bytes)?, number(bytes)?);
+        let harm = Harm::of(code, one, other)?;
+        let offset = number(bytes)?.try_into().ok()?;
+        let file = text(bytes)?;
+        let has_key = number(bytes)? != 0;
+        let key = text(bytes)?;
+        Some(Self { file, offset, harm, key: has_key.then_some(key) })
+    }
+}
+
+impl Harm {
+    fn numbers(self) -> (u64, u64, u64) {
+        match self {
+            Self::Record => (1, 0, 0),
+            Self::Gone(count) => (2, count, 0),
+            Self::Begin => (3, 0, 0),
+            Self::Length(bytes, whole) => (4, bytes, whole),
+            Self::Missing => (5, 0, 0),
+            Self::Checkpoint => (6, 0, 0),
+            Self::Structure => (7, 0, 0),
+        }
+    }
+
+    fn of(code: u64, one: u64, other: u64) -> Option<Self> {
+        Some(match code {
+            1 => Self::Record,
+            2 => Self::Gone(one),
+            3 => Self::Begin,
+            4 => Self::Length(one, other),
+            5 => Self::Missing,
+            6 => Self::Checkpoint,
+            7 => Self::Structure,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, harm, key } = self;
+        match harm {
+            Harm::Record | Harm::Gone(1) => {
+                write!(out, "{file}, byte {offset}: a record is damaged")?;
+            }
+            Harm::Gone(count) => {
+                write!(
+                    out,
+                    "{file}, byte {offset}: {count} records that cannot be named are gone"
+                )?;
+            }
+            Harm::Begin => write!(out, "{file}: its begin is damaged")?,
+            Harm::Length(bytes, whole) => {
+                write!(out, "{file}: it has {bytes} bytes and was made with {whole}")?;
+            }
+            Harm::Missing => write!(out, "{file}: it is missing")?,
+            Harm::Checkpoint => {
+                write!(out, "{file}: it is damaged; the next start takes longer, and that is all")?;
+            }
+            Harm::Structure => write!(out, "{file}: it is damaged")?,
+        }
+        key.as_ref().map_or(Ok(()), |key| write!(out, "; it is that of {key}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_checkpoint_keeps_of_damage_is_read_as_it_was() {
+        let all = [
+            Damage::of_file("one", Harm::Length(7, 9)),
+            Damage { file: "two".into(), offset: 64, harm: Harm::Gone(3), key: None },
+            Damage { file: "three".into(), offset: 0, harm: Harm::Record, key: Some("n/k".into()) },
+        ];
+        let mut bytes = Vec::new();
+        all.iter().for_each(|damage| damage.write(&mut bytes));
+        let mut rest = &bytes[..];
+        for damage in all {
+            assert_eq!(Damage::read(&mut rest), Some(damage));
+        }
+        assert!(rest.is_empty() && Damage::read(&mut rest).is_none());
+        assert!(Damage::read(&mut &bytes[..20]).is_none());
+    }
+}

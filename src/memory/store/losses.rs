@@ -1,0 +1,158 @@
+//! What a partition knows of damage: it is told, and an item whose record is damaged is known as lost
+//! until it is stored again or deleted.
+//!
+//! A start that has a checkpoint reads few records, so afterwards all that live are looked at once, some
+//! in each step.
+//!
+//! Invariants:
+//! - A lost item has no row: it is no hit, and what it was before does not come back in its place.
+//! - What is known of damage stands in the next checkpoint, so that a later start tells it again.
+
+use super::{
+    checkpoint::Known,
+    damage::Damage,
+    partition::{Partition, Step, damaged},
+    table::Row,
+};
+use crate::wire::api::Error;
+use std::collections::HashMap;
+
+/// Damage that is told with its place.
+const TOLD_MAX: usize = 64;
+/// Damaged items that are known as such.
+const LOST_MAX: usize = 64 << 10;
+/// Rows whose records one step looks at.
+const ROWS_A_STEP: Row = 32;
+
+/// What damage was met.
+#[derive(Debug, Default)]
+pub struct Damages {
+    /// The first ones.
+    pub told: Vec<Damage>,
+    /// All of them.
+    pub count: u64,
+    /// Items that are lost, by the low halves of the hashes of their names.
+    lost: HashMap<u32, Damage>,
+    /// Damage that is no item's, or nobody knows whose; the first ones.
+    unnamed: Vec<Damage>,
+}
+
+impl Damages {
+    /// Takes note of it; false when it was known.
+    fn note(&mut self, damage: &Damage) -> bool {
+        if self.told.contains(damage) {
+            return false;
+        }
+        self.count += 1;
+        tracing::error!("{damage}");
+        if self.told.len() < TOLD_MAX {
+            self.told.push(damage.clone());
+        }
+        true
+    }
+
+    fn lose(&mut self, hash: u32, damage: Damage) {
+        self.note(&damage);
+        if self.lost.len() < LOST_MAX {
+            self.lost.insert(hash, damage);
+        }
+    }
+
+    /// The damage of an item that is lost.
+    pub fn of_item(&self, hash: u64) -> Option<&Damage> {
+        self.lost.get(&(hash as u32))
+    }
+
+    /// An item is stored again or deleted; whether it was lost.
+    pub(super) fn forget_item(&mut self, hash: u64) -> bool {
+        self.lost.remove(&(hash as u32)).is_some()
+    }
+
+    /// What is damaged at present and is not told by the records themselves.
+    pub(super) fn lasting(&self) -> impl Iterator<Item = (Option<u32>, &Damage)> {
+        let items = self.lost.iter().map(|(hash, damage)| (Some(*hash), damage));
+        items.chain(self.unnamed.iter().map(|damage| (None, damage)))
+    }
+
+    /// Items that are lost and damage that is nobody's, at present.
+    pub fn present(&self) -> usize {
+        self.lost.len() + self.unnamed.len()
+    }
+
+    /// The first of them.
+    pub fn present_told(&self) -> impl Iterator<Item = &Damage> {
+        self.lasting().map(|(_, damage)| damage).take(TOLD_MAX)
+    }
+}
+
+impl Partition {
+    /// Takes note of damage that is no item's, or nobody knows whose.
+    pub(super) fn note_unnamed(&mut self, damage: Damage) {
+        let is_new = !self.damages.unnamed.contains(&damage);
+        if self.damages.note(&damage) && is_new && self.damages.unnamed.len() < TOLD_MAX {
+            self.damages.unnamed.push(damage);
+        }
+    }
+
+    /// Takes over what a checkpoint knows.
+    pub(super) fn take_known(&mut self, known: Vec<Known>) {
+        for (hash, damage) in known {
+            match hash {
+                Some(hash) => self.damages.lose(hash, damage),
+                None => self.note_unnamed(damage),
+            }
+        }
+    }
+
+    /// An item's record is damaged: what was there before does not come back in its place.
+    pub(super) fn lose(&mut self, hash: u64, damage: Damage) -> Error {
+        let rows: Vec<Row> = self.table.with_hash(hash as u32).collect();
+        for row in rows {
+            let head = self.place_of(row).and_then(|place| self.log.head(place));
+            if head.is_none_or(|head| head.hash == hash) {
+                self.remove_row(row);
+            }
+        }
+        let error = damaged(&damage);
+        self.damages.lose(hash as u32, damage);
+        error
+    }
+
+    /// The record of a row is damaged: its item is lost.
+    pub(super) fn lose_row(&mut self, row: Row, damage: Damage) {
+        if let Some(entry) = self.table.get(row) {
+            self.remove_row(row);
+            self.damages.lose(entry.hash, damage);
+        }
+    }
+
+    /// Begins to look at the records of all rows.
+    pub(super) fn begin_to_look(&mut self) {
+        self.look_from = self.look_from.or(Some(0));
+    }
+
+    /// Whether records are to be looked at.
+    pub fn is_looking(&self) -> bool {
+        self.look_from.is_some()
+    }
+
+    /// Looks at the records of some rows; false when there are no more.
+    pub fn look(&mut self) -> Step<bool> {
+        let Some(from) = self.look_from else { return Step::Done(false) };
+        let end = self.table.rows().min(from.saturating_add(ROWS_A_STEP));
+        let (mut missing, mut damages) = (Vec::new(), Vec::new());
+        for row in from..end {
+            let Some(place) = self.place_of(row) else { continue };
+            match self.log.missing(place) {
+                Some(piece) => missing.push(piece),
+                None => damages.extend(self.log.read(place).err().map(|damage| (row, damage))),
+            }
+        }
+        if !missing.is_empty() {
+            return Step::Wait(missing);
+        }
+        damages.into_iter().for_each(|(row, damage)| self.lose_row(row, damage));
+        self.look_from = (end < self.table.rows()).then_some(end);
+        Step::Done(true)
+    }
+}

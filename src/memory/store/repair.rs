@@ -1,0 +1,248 @@
+//! Dropping what is damaged in a folder that no node uses, so that it is whole again.
+//!
+//! Head and lists are made again from each other and from the files; a record file that is gone is taken
+//! as one whose records are all lost. Then each partition in which anything is damaged is copied: what
+//! can be read goes to new record files, and the old ones are removed, oldest first.
+//!
+//! Invariants:
+//! - No record that can be read and is the newest of its item is dropped.
+//! - A repair that is cut off leaves a folder that can be repaired.
+
+use super::{
+    damage::{Damage, Harm},
+    files::{FileList, Listing, list_name},
+    folder::{self, HEAD_NAME},
+    head::StoreHead,
+    log::{LogSettings, NoRoom, segment_name},
+    open::{OpenError, Store, StoreSettings},
+    partition::{Partition, item_of},
+    record::{Content, Kind},
+    recover::{self, RecoverError},
+    survey::{Found, survey_partition},
+};
+use crate::runtime::disk::{FolderLock, sync_folder};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+/// Rows that are copied between two syncs.
+const ROWS_A_SYNC: u32 = 256;
+
+/// What a repair did.
+#[derive(Debug)]
+pub struct Repaired {
+    /// What was damaged: none of it is there any more.
+    pub found: Vec<Found>,
+    /// Items that are there.
+    pub items: u64,
+    /// Partitions that were copied.
+    pub copied: usize,
+}
+
+/// Drops what is damaged in a folder; `ef_construction` is for an index that must be built again.
+///
+/// # Errors
+/// A node uses the folder, nothing says what is in it, or the disk refuses.
+pub fn repair(folder: &Path, ef_construction: usize) -> Result<Repaired, OpenError> {
+    let lock = FolderLock::take(folder)
+        .map_err(|source| OpenError::Lock { folder: folder.to_owned(), source })?;
+    let mut found = Vec::new();
+    let head = mend_head(folder, &mut found)?;
+    let mut copied = vec![false; head.partitions.into()];
+    for partition in 0..head.partitions {
+        let has_stand_ins = mend_files(folder, &head, partition, &mut found)?;
+        let survey = survey_partition(folder, &head, true, partition)?;
+        copied[usize::from(partition)] = has_stand_ins || !survey.found.is_empty();
+        for it in survey.found {
+            if !found.iter().any(|other| other.damage == it.damage) {
+                found.push(it);
+            }
+        }
+    }
+    let settings = StoreSettings {
+        folder: Some(folder.to_owned()),
+        dimension: head.dimension as usize,
+        metric: head.metric,
+        partitions: head.partitions,
+        ef_construction,
+        items_max: usize::MAX / 4,
+        segment_bytes: head.segment_bytes.unwrap_or(0) as usize,
+        embedder: head.embedder,
+    };
+    if found.is_empty() {
+        return Ok(Repaired { found, items: 0, copied: 0 });
+    }
+    let io = |source| OpenError::Io { folder: folder.to_owned(), source };
+    let mut store = Store::open_locked(&settings, folder, lock)?;
+    let mut items = 0;
+    for (partition, copied) in store.partitions.iter_mut().zip(&mut copied) {
+        *copied |= partition.damages().count > 0;
+        let told = if *copied { partition.copy().map_err(io)? } else { Vec::new() };
+        for damage in told {
+            if !found.iter().any(|other| other.damage == damage) {
+                found.push(Found { damage, is_harmless: false });
+            }
+        }
+        partition.close().map_err(io)?;
+        items += partition.len() as u64;
+    }
+    Ok(Repaired { found, items, copied: copied.into_iter().filter(|it| *it).count() })
+}
+
+fn told(file: &Path, harm: Harm) -> Found {
+    Found { damage: Damage::of_file(file.display().to_string(), harm), is_harmless: false }
+}
+
+/// The head of a folder, made again from a list where it is damaged or missing.
+fn mend_head(folder: &Path, found: &mut Vec<Found>) -> Result<StoreHead, OpenError> {
+    let file = folder.join(HEAD_NAME);
+    let io = |source| OpenError::Io { folder: folder.to_owned(), source };
+    let (harm, refusal) = match folder::read_head(folder) {
+        Ok(Some(head)) if head.segment_bytes.is_some() => return Ok(head),
+        Ok(Some(head)) => {
+            let segment_bytes = folder::longest_file(folder).map_err(io)?.or(Some(64 << 20));
+            let head = StoreHead { segment_bytes, ..head };
+            for partition in 0..head.partitions {
+                let settings = folder::settings_of(folder, &head, partition);
+                let (span, _) = folder::find_span(&settings, folder)?;
+                folder::give_list(folder, &head, partition, span)?;
+            }
+            folder::write_head(folder, &head).map_err(io)?;
+            return Ok(head);
+        }
+        Ok(None) => {
+            let needs = folder::needs_head(folder).map_err(io)?;
+            let none = || io(io::Error::other("there is no pattern memory: it has no head"));
+            let refusal = needs
+                .map_or_else(none, |needs| OpenError::NoHead { head: file.clone(), file: needs });
+            (Harm::Missing, refusal)
+        }
+        Err(error @ OpenError::Head { .. }) => (Harm::Structure, error),
+        Err(error) => return Err(error),
+    };
+    let mut heads = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let is_list = path.extension().is_some_and(|extension| extension == "list");
+        let text = is_list.then(|| fs::read_to_string(&path).ok()).flatten();
+        heads.extend(text.and_then(|text| text.parse::<Listing>().ok()).map(|it| it.head));
+    }
+    let Some(head) = heads.pop().filter(|head| heads.iter().all(|other| other == head)) else {
+        return Err(refusal);
+    };
+    folder::write_head(folder, &head).map_err(io)?;
+    found.push(told(&file, harm));
+    Ok(head)
+}
+
+/// Sees to it that a partition has a list, and every file that is in it; whether one was gone.
+fn mend_files(
+    folder: &Path,
+    head: &StoreHead,
+    partition: u16,
+    found: &mut Vec<Found>,
+) -> Result<bool, OpenError> {
+    let file = folder.join(list_name(partition));
+    let harm = match folder::list_of(folder, head, partition) {
+        Ok(_) => None,
+        Err(OpenError::Files(RecoverError::Missing(..))) => Some(Harm::Missing),
+        Err(OpenError::List { .. }) => Some(Harm::Structure),
+        Err(error) => return Err(error),
+    };
+    let settings = folder::settings_of(folder, head, partition);
+    if let Some(harm) = harm {
+        let (span, _) = folder::find_span(&settings, folder)?;
+        folder::give_list(folder, head, partition, span)?;
+        found.push(told(&file, harm));
+    }
+    let list = FileList::known(folder, folder::list_of(folder, head, partition)?);
+    let missing = recover::list(folder, partition, Some(list.span()))?.missing;
+    let settings = LogSettings { list: Some(Arc::new(list)), ..settings };
+    let has_stand_ins = !missing.is_empty();
+    for number in missing {
+        let path = folder.join(segment_name(partition, number));
+        let stand_in = || {
+            let file = File::create(&path)?;
+            file.set_len(settings.segment_bytes as u64)?;
+            file.write_all_at(&settings.head_of(number), 0)?;
+            file.sync_all()?;
+            sync_folder(folder)
+        };
+        stand_in().map_err(|source| OpenError::Io { folder: folder.to_owned(), source })?;
+        found.push(told(&path, Harm::Missing));
+    }
+    Ok(has_stand_ins)
+}
+
+impl Partition {
+    /// Copies what can be read to new segments, and removes the old ones: nothing is damaged any
+    /// more. Tells what was. Waits for the disk.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn copy(&mut self) -> io::Result<Vec<Damage>> {
+        self.settle()?;
+        if self.log.segments.is_empty() {
+            return Ok(std::mem::take(&mut self.damages).told);
+        }
+        let (last, _) = self.log.end();
+        self.wait_for_room(|partition| partition.log.begin_segment())?;
+        for row in 0..self.table.rows() {
+            let Some(place) = self.place_of(row) else { continue };
+            if self.log.segment(place).is_none_or(|segment| segment.number > last) {
+                continue;
+            }
+            while let Some((region, offset, length)) = self.log.missing(place) {
+                region.load(offset, length)?;
+            }
+            let record = match self.log.read(place) {
+                Ok(record) => record,
+                Err(damage) => {
+                    self.lose_row(row, damage);
+                    continue;
+                }
+            };
+            let (item, vector) = (item_of(&record), record.vector());
+            self.wait_for_room(|partition| {
+                let content = Content {
+                    kind: Kind::Put,
+                    namespace: &item.namespace,
+                    key: &item.key,
+                    vector: &vector,
+                    text: item.text.as_deref(),
+                    metadata: &item.metadata,
+                };
+                partition.append(&content, Some(place), None)
+            })?;
+            if row % ROWS_A_SYNC == 0 {
+                self.settle()?;
+            }
+        }
+        self.settle()?;
+        self.log.free_first();
+        self.settle()?;
+        self.look_from = None;
+        // A checkpoint is written at the end, which knows of no damage.
+        self.changes += 1;
+        Ok(std::mem::take(&mut self.damages).told)
+    }
+
+    /// Does what needs room in the log, as soon as there is some.
+    fn wait_for_room(
+        &mut self,
+        mut act: impl FnMut(&mut Self) -> Result<(), NoRoom>,
+    ) -> io::Result<()> {
+        loop {
+            match act(self) {
+                Ok(()) => return Ok(()),
+                Err(NoRoom::Soon) => self.settle()?,
+                Err(NoRoom::Full) => return Err(io::Error::other("there are too many segments")),
+                Err(NoRoom::Failed(problem)) => return Err(io::Error::other(problem)),
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a core does with records that are not in memory.
+
+use super::*;
+use crate::{
+    memory::{
+        store::{Region, Store, StoreSettings},
+        thread,
+    },
+    runtime::doorbell::Doorbell,
+    wire::memory::{MemoryItem, MemoryQuery, Metric},
+};
+use std::{fs, path::PathBuf, sync::Arc};
+
+/// Beyond any wait of these tests.
+const DEADLINE: Duration = Duration::from_secs(30);
+const ITEMS: u16 = 200;
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn item(number: u16) -> MemoryItem {
+    MemoryItem {
+        key: format!("key-{number}"),
+        namespace: "space".to_owned(),
+        vector: (0..64).map(|at| f32::from(number) + at as f32).collect(),
+        text: None,
+        metadata: vec![0x80],
+    }
+}
+
+fn settings(folder: &Folder) -> StoreSettings {
+    StoreSettings {
+        folder: Some(folder.0.clone()),
+        dimension: 64,
+        metric: Metric::Euclidean,
+        partitions: 1,
+        ef_construction: 32,
+        items_max: 1000,
+        segment_bytes: 1 << 20,
+        embedder: String::new(),
+    }
+}
+
+/// Goes on until something is answered; counts how often records were waited for.
+fn answer(memory: &mut Memory, waited: &mut usize) -> Response {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        memory.take_answers();
+        while memory.look(0) {}
+        if let Some(operation) = memory.operations.pop_front() {
+            let before = memory.waits.len();
+            let answer = memory.step(operation);
+            *waited += memory.waits.len() - before;
+            if let Some((_, response)) = answer {
+                return response;
+            }
+        }
+        memory.flush();
+        assert!(Instant::now() < deadline, "nothing is answered");
+    }
+}
+
+#[test]
+fn cold_records_are_waited_for_aside_and_then_answered_with() {
+    let name = format!("coreflow-cold-{}", std::process::id());
+    let folder = Folder(std::env::temp_dir().join(name));
+    fs::remove_dir_all(&folder.0).ok();
+    let mut store = Store::open(&settings(&folder)).unwrap();
+    let partition = &mut store.partitions[0];
+    partition.prepare();
+    partition.settle().unwrap();
+    for number in 0..ITEMS {
+        partition.put(&item(number), number.into()).unwrap();
+    }
+    partition.settle().unwrap();
+    let regions: Vec<Arc<Region>> = partition.log().regions().collect();
+    let (bell, partitions) = (Doorbell::new().unwrap(), std::mem::take(&mut store.partitions));
+    let (threads, mut desks) = thread::start(&[bell], None, regions.clone()).unwrap();
+    let mut memory = Memory::new(0, 1, partitions, 50, desks.pop());
+    let asker = Asker { core: 0, correlation: 1 };
+    let ask = |memory: &mut Memory, request| {
+        assert!(memory.ask(asker, request).unwrap().is_none(), "nothing is known at once");
+    };
+    let search = |number: u16| {
+        let query = MemoryQuery { vector: item(number).vector, k: 5, ..MemoryQuery::default() };
+        Request::MemorySearch(0, query)
+    };
+    // Warm, nothing is waited for.
+    let mut waited = 0;
+    ask(&mut memory, Request::MemoryGet(0, "space".to_owned(), "key-7".to_owned()));
+    assert!(matches!(answer(&mut memory, &mut waited), Response::MemoryItem(it) if it == item(7)));
+    assert_eq!(waited, 0);
+    for number in [7, 100, 199] {
+        // A file system in memory forgets nothing.
+        regions.iter().for_each(|region| region.forget().unwrap());
+        let is_cold = !regions[0].is_resident(0, regions[0].readable());
+        let before = waited;
+        ask(&mut memory, Request::MemoryGet(0, "space".to_owned(), format!("key-{number}")));
+        let got = answer(&mut memory, &mut waited);
+        assert!(matches!(got, Response::MemoryItem(it) if it == item(number)));
+        assert!(waited > before || !is_cold, "a cold record was read on the core");
+        regions.iter().for_each(|region| region.forget().unwrap());
+        let before = waited;
+        ask(&mut memory, search(number));
+        let Response::MemoryHits(hits) = answer(&mut memory, &mut waited) else {
+            panic!("a search is answered with hits");
+        };
+        assert_eq!((hits.len(), &*hits[0].key), (5, &*format!("key-{number}")));
+        assert!(waited > before || !is_cold, "cold records were read on the core");
+        if !is_cold {
+            eprintln!("the folder for temporary files is in memory: nothing was cold");
+        }
+    }
+    assert!(memory.waits.is_empty());
+    drop(threads);
+    memory.close().unwrap();
+    drop(store);
+}
