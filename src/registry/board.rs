@@ -265,6 +265,42 @@ mod tests {
     }
 
     #[test]
+    fn cores_follow_a_thread_that_puts_up_snapshots_and_answer_from_none_but_theirs() {
+        const SNAPSHOTS: u32 = 2_000;
+        let mut world = World::new(1, Limits::default());
+        set(&mut world, 1, &of_type("a"));
+        let mut publisher = Publisher::new(&mut world);
+        let board = publisher.board();
+        let publishing = std::thread::spawn(move || {
+            for number in 1..=SNAPSHOTS {
+                set(&mut world, 1, &agent(0, &format!("clerk {number}")));
+                publisher.publish(&mut world);
+            }
+            publisher
+        });
+        let core = || {
+            let mut view = View::new(board.latest(), 100, u64::MAX);
+            // Its thread ends: the loop does, too.
+            while view.number() < u64::from(SNAPSHOTS) {
+                let before = view.number();
+                let is_newer = board.refresh(&mut view, 1);
+                assert_eq!(is_newer, view.number() > before);
+                let number = view.number();
+                assert_eq!(view.named(&format!("clerk {number}"), 2).is_some(), number > 0);
+                assert_eq!(view.named(&format!("clerk {}", number + 1), 2), None);
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(core);
+            scope.spawn(core);
+        });
+        let mut publisher = publishing.join().expect("it puts up snapshots");
+        publisher.free_retired();
+        assert_eq!(publisher.retired.len(), 0, "no core has an old one");
+    }
+
+    #[test]
     fn a_snapshot_is_freed_where_it_was_made() {
         let mut world = World::new(1, Limits::default());
         let mut publisher = Publisher::new(&mut world);

@@ -2,10 +2,10 @@
 //! is known of the agents, types and loads of all nodes ([`world`]).
 //!
 //! `mod.rs` is the directory of this node's agents. `fact.rs` is what a node tells all others of
-//! itself, as bytes of gossip; `bytes.rs` reads them; `world.rs` puts together what all nodes tell,
-//! in `pages.rs` and `names.rs`, whose copies share what did not change; `telling.rs` says when a
-//! load is worth telling. `board.rs` hands snapshots of the world to the cores, `view.rs` is what a
-//! core sees, and `cache.rs` keeps what it asked.
+//! itself, as bytes of gossip; `bytes.rs` reads them; `telling.rs` says when a load is worth telling.
+//! `world.rs` puts together what all nodes tell, in `pages.rs`, `names.rs` and `text.rs`, of which
+//! copies are cheap. `board.rs` hands snapshots of the world to the cores, `view.rs` is what a core
+//! sees, and `cache.rs` keeps what it asked.
 //!
 //! Invariants worth naming:
 //! - A named agent lives on the core that its name hashes to, so whether a name is taken is
@@ -20,6 +20,7 @@ pub mod fact;
 mod names;
 mod pages;
 pub mod telling;
+mod text;
 pub mod view;
 pub mod world;
 

@@ -1,36 +1,25 @@
-//! Which agents have a name, over all nodes, in a table whose copies share what did not change.
+//! Which agents have a name, over all nodes, in tables whose copies share what did not change.
+//!
+//! The tables have hashes and not names: a copy of them follows no pointer. Whoever asks looks at
+//! the agents that it is given.
 //!
 //! Invariants worth naming:
 //! - A name stands for at most one agent of a node: the one that said so last.
 //! - A change copies one of [`BUCKETS`] tables, and that only when a copy of the index has it too.
 
-use super::fact::Capabilities;
 use crate::wire::id::AgentAddress;
 use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{hash::BuildHasher, sync::Arc};
 
-/// Tables of the index: with 100,000 names a change copies about 400 of them.
+/// Tables of the index: with 100,000 names a change copies about 400 places.
 const BUCKETS: usize = 256;
 
-/// What an agent says of itself beside its type.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
-    pub name: Option<Box<str>>,
-    pub capabilities: Capabilities,
-}
-
 /// An agent with a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Named {
-    told: Arc<Told>,
-    id: AgentAddress,
-}
-
-impl Named {
-    fn name(&self) -> &str {
-        self.told.name.as_deref().unwrap_or_default()
-    }
+    hash: u64,
+    agent: AgentAddress,
 }
 
 /// The index of all names; a clone of it takes a reference count for each bucket.
@@ -63,24 +52,28 @@ impl Names {
         self.state.clone()
     }
 
-    /// Notes that an agent has its name, and forgets who had it on the agent's node before.
-    pub fn insert(&mut self, id: AgentAddress, told: &Arc<Told>) {
-        let named = Named { told: told.clone(), id };
-        let hash = self.hash(named.name());
-        let state = &self.state;
-        let same = |known: &Named| known.id.node == id.node && known.name() == named.name();
+    /// Notes that an agent has a name of this hash, and forgets who had the name on the agent's
+    /// node before: `has_it` tells whether another agent has that very name.
+    pub fn insert(
+        &mut self,
+        hash: u64,
+        agent: AgentAddress,
+        has_it: impl Fn(AgentAddress) -> bool,
+    ) {
+        let same = |known: &Named| {
+            known.hash == hash && known.agent.node == agent.node && has_it(known.agent)
+        };
         let table = Arc::make_mut(&mut self.buckets[bucket_of(hash)]);
-        match table.entry(hash, same, |known| state.hash_one(known.name())) {
-            Entry::Occupied(mut entry) => *entry.get_mut() = named,
-            Entry::Vacant(entry) => drop(entry.insert(named)),
+        match table.entry(hash, same, |known| known.hash) {
+            Entry::Occupied(mut entry) => entry.get_mut().agent = agent,
+            Entry::Vacant(entry) => drop(entry.insert(Named { hash, agent })),
         }
     }
 
-    /// Forgets that an agent has a name, unless another of its node said so since.
-    pub fn remove(&mut self, id: AgentAddress, name: &str) {
-        let hash = self.hash(name);
+    /// Forgets that an agent has a name of this hash, unless another of its node has it since.
+    pub fn remove(&mut self, hash: u64, agent: AgentAddress) {
         let bucket = &mut self.buckets[bucket_of(hash)];
-        let same = |known: &Named| known.id == id && known.name() == name;
+        let same = |known: &Named| *known == Named { hash, agent };
         // Nothing is copied for a name that has another owner.
         if bucket.find(hash, same).is_some()
             && let Ok(entry) = Arc::make_mut(bucket).find_entry(hash, same)
@@ -89,11 +82,10 @@ impl Names {
         }
     }
 
-    /// The agents of a name, of each node at most one, in no order.
-    pub fn find(&self, name: &str) -> impl Iterator<Item = AgentAddress> {
-        let hash = self.hash(name);
+    /// The agents whose name has this hash, in no order.
+    pub fn find(&self, hash: u64) -> impl Iterator<Item = AgentAddress> {
         let table = &self.buckets[bucket_of(hash)];
-        table.iter_hash(hash).filter(move |known| known.name() == name).map(|known| known.id)
+        table.iter_hash(hash).filter(move |known| known.hash == hash).map(|known| known.agent)
     }
 }
 
@@ -102,29 +94,28 @@ mod tests {
     use super::*;
     use crate::wire::id::AgentId;
 
-    fn told(name: &str) -> Arc<Told> {
-        Arc::new(Told { name: Some(name.into()), ..Told::default() })
-    }
-
     #[test]
     fn a_name_that_went_to_a_successor_stays_with_it_and_other_nodes_have_their_own() {
-        let id = |node, generation| AgentAddress { node, agent: AgentId::new(0, 1, generation) };
-        let on = |names: &Names, node| {
-            names.find("clerk").find(|id| id.node == node).map(|id| id.agent.generation())
-        };
+        let agent = |node, age| AgentAddress { node, agent: AgentId::new(0, 1, age) };
         let mut names = Names::default();
-        names.insert(id(1, 0), &told("clerk"));
-        names.insert(id(2, 0), &told("clerk"));
+        let hash = names.hash("clerk");
+        let found = |names: &Names| {
+            let mut found: Vec<_> = names.find(hash).collect();
+            found.sort();
+            found
+        };
+        names.insert(hash, agent(1, 0), |_| true);
+        names.insert(hash, agent(2, 0), |_| true);
         let before = names.clone();
-        names.insert(id(1, 1), &told("clerk"));
-        names.remove(id(1, 0), "clerk");
-        assert_eq!(on(&names, 1), Some(1));
-        assert_eq!(on(&names, 2), Some(0));
-        names.remove(id(1, 1), "clerk");
-        assert_eq!(names.find("clerk").collect::<Vec<_>>(), [id(2, 0)]);
-        names.remove(id(2, 0), "clerk");
-        assert_eq!(names.find("clerk").count(), 0);
-        assert_eq!(on(&before, 1), Some(0), "a copy keeps what it had");
-        assert_eq!(before.find("clerk").count(), 2);
+        names.insert(hash, agent(1, 1), |_| true);
+        names.remove(hash, agent(1, 0));
+        assert_eq!(found(&names), [agent(1, 1), agent(2, 0)]);
+        names.insert(hash, agent(1, 2), |_| false);
+        assert_eq!(found(&names).len(), 3, "another name with the same hash is another one");
+        names.remove(hash, agent(1, 1));
+        names.remove(hash, agent(1, 2));
+        names.remove(hash, agent(2, 0));
+        assert_eq!(found(&names), []);
+        assert_eq!(found(&before), [agent(1, 0), agent(2, 0)], "a copy keeps what it had");
     }
 }

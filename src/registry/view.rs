@@ -12,6 +12,7 @@ use super::{
     TypeIndex,
     board::Snapshot,
     cache::{Cache, Counters, Equivalent},
+    text::Text,
     world::{Change, Status, World},
 };
 use crate::wire::id::{AgentAddress, NodeId};
@@ -25,8 +26,6 @@ use std::{
 pub const ANSWERS_MAX: usize = 10_000;
 /// How long it keeps one, milliseconds.
 pub const ANSWER_TTL_MS: u64 = 5_000;
-/// Longest name that lies in the table itself, bytes: nearly all are shorter.
-const NEAR_BYTES: usize = 22;
 
 /// Where an agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,35 +54,8 @@ struct Question<'a> {
 #[derive(PartialEq, Eq)]
 enum KeptSubject {
     Agent(AgentAddress),
-    NearName(u8, [u8; NEAR_BYTES]),
-    FarName(Box<str>),
-    NearType(u8, [u8; NEAR_BYTES]),
-    FarType(Box<str>),
-}
-
-const _: () = assert!(size_of::<KeptSubject>() == 24, "a tag, a length and the short name");
-
-impl KeptSubject {
-    fn new(subject: Subject<'_>) -> Self {
-        let (name, is_type) = match subject {
-            Subject::Agent(agent) => return Self::Agent(agent),
-            Subject::Name(name) => (name, false),
-            Subject::Type(name) => (name, true),
-        };
-        let mut near = [0; NEAR_BYTES];
-        let Some(bytes) = near.get_mut(..name.len()) else {
-            return if is_type { Self::FarType(name.into()) } else { Self::FarName(name.into()) };
-        };
-        bytes.copy_from_slice(name.as_bytes());
-        let length = name.len() as u8;
-        if is_type { Self::NearType(length, near) } else { Self::NearName(length, near) }
-    }
-}
-
-/// Whether a short name that is kept is this one.
-#[inline]
-fn is_near(length: u8, near: &[u8; NEAR_BYTES], name: &str) -> bool {
-    near[..usize::from(length)] == *name.as_bytes()
+    Name(Text),
+    Type(Text),
 }
 
 /// A question as it is kept.
@@ -110,14 +82,8 @@ impl Equivalent<KeptQuestion> for Question<'_> {
     fn equivalent(&self, kept: &KeptQuestion) -> bool {
         match (self.subject, &kept.subject) {
             (Subject::Agent(agent), KeptSubject::Agent(kept)) => agent == *kept,
-            (Subject::Name(name), KeptSubject::NearName(length, near)) => {
-                is_near(*length, near, name)
-            }
-            (Subject::Type(name), KeptSubject::NearType(length, near)) => {
-                is_near(*length, near, name)
-            }
-            (Subject::Name(name), KeptSubject::FarName(kept)) => **kept == *name,
-            (Subject::Type(name), KeptSubject::FarType(kept)) => **kept == *name,
+            (Subject::Name(name), KeptSubject::Name(kept)) => kept.as_bytes() == name.as_bytes(),
+            (Subject::Type(name), KeptSubject::Type(kept)) => kept.as_bytes() == name.as_bytes(),
             _ => false,
         }
     }
@@ -125,7 +91,12 @@ impl Equivalent<KeptQuestion> for Question<'_> {
 
 impl Question<'_> {
     fn keep(&self) -> KeptQuestion {
-        KeptQuestion { hash: self.hash, subject: KeptSubject::new(self.subject) }
+        let subject = match self.subject {
+            Subject::Agent(agent) => KeptSubject::Agent(agent),
+            Subject::Name(name) => KeptSubject::Name(Text::new(name)),
+            Subject::Type(name) => KeptSubject::Type(Text::new(name)),
+        };
+        KeptQuestion { hash: self.hash, subject }
     }
 }
 
@@ -145,8 +116,8 @@ impl Equivalent<KeptQuestion> for Hashed {
     fn equivalent(&self, kept: &KeptQuestion) -> bool {
         let is_kind = match kept.subject {
             KeptSubject::Agent(_) => false,
-            KeptSubject::NearName(..) | KeptSubject::FarName(_) => !self.is_type,
-            KeptSubject::NearType(..) | KeptSubject::FarType(_) => self.is_type,
+            KeptSubject::Name(_) => !self.is_type,
+            KeptSubject::Type(_) => self.is_type,
         };
         is_kind && kept.hash == self.hash
     }

@@ -25,9 +25,10 @@ pub use lookup::{AgentSeen, NodeSeen};
 
 use super::{
     TypeIndex,
-    fact::{AgentFact, Fact, Key, Load, Malformed, NodeFact, TypeFact},
-    names::{Names, Told},
+    fact::{AgentFact, Capabilities, Fact, Key, Load, Malformed, NodeFact, TypeFact},
+    names::Names,
     pages::Pages,
+    text::Text,
 };
 use crate::wire::id::{AgentAddress, AgentId, NodeId};
 use change::Changes;
@@ -121,30 +122,32 @@ struct TypeHere {
     load: Load,
 }
 
-/// An agent on a node.
-#[derive(Clone, Debug)]
+/// An agent on a node. Copies follow no pointer, but for long names and for capabilities.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Agent {
+    name: Option<Text>,
     type_index: TypeIndex,
-    /// None when it says nothing but its type.
-    told: Option<Arc<Told>>,
+    /// None when it says of none.
+    capabilities: Option<Arc<Capabilities>>,
 }
 
 impl Agent {
-    fn told(&self) -> Option<&Told> {
-        self.told.as_deref()
+    fn new(fact: AgentFact) -> Self {
+        let AgentFact { type_index, name, capabilities } = fact;
+        let capabilities = (!capabilities.is_empty()).then(|| Arc::new(capabilities));
+        Self { name: name.map(|name| Text::new(&name)), type_index, capabilities }
     }
 
-    fn name(&self) -> Option<&str> {
-        self.told().and_then(|told| told.name.as_deref())
+    fn has(&self, capability: &str) -> bool {
+        self.capabilities.as_ref().is_some_and(|words| words.has(capability))
     }
 
     /// What it costs when a node's bytes are counted.
     fn bytes(&self) -> usize {
-        let texts = self.told().map_or(0, |told| {
-            let words = told.capabilities.iter().map(|word| word.len() + size_of::<Box<str>>());
-            told.name.as_ref().map_or(0, |name| name.len()) + words.sum::<usize>()
-        });
-        AGENT_BYTES + texts
+        let name = self.name.as_ref().map_or(0, |name| name.as_bytes().len());
+        let words = self.capabilities.iter().flat_map(|words| words.iter());
+        let words = words.map(|word| word.len() + size_of::<Box<str>>());
+        AGENT_BYTES + name + words.sum::<usize>()
     }
 }
 
@@ -163,6 +166,11 @@ impl Node {
     fn new(status: Status) -> Self {
         let (types, agents) = (BTreeMap::new(), Pages::default());
         Self { status, fact: None, types, agents, bytes: 0 }
+    }
+
+    fn is_named(&self, id: AgentId, name: &[u8]) -> bool {
+        let agent = self.agents.get(&id);
+        agent.and_then(|agent| agent.name.as_ref()).is_some_and(|known| known.as_bytes() == name)
     }
 }
 
@@ -280,17 +288,11 @@ impl World {
 
     fn apply_agent(&mut self, at: usize, id: AgentId, fact: AgentFact) -> Result<bool, Refused> {
         let (node, here) = (self.nodes[at].0, &self.nodes[at].1);
-        let AgentFact { type_index, name, capabilities } = fact;
-        let told = Told { name, capabilities };
+        let agent = Agent::new(fact);
         let old = here.agents.get(&id);
-        if let Some(old) = old
-            && old.type_index == type_index
-            && old.told().unwrap_or(&Told::default()) == &told
-        {
+        if old == Some(&agent) {
             return Ok(false);
         }
-        let told = (told != Told::default()).then(|| Arc::new(told));
-        let agent = Agent { type_index, told };
         let bytes = here.bytes - old.map_or(0, Agent::bytes) + agent.bytes();
         let refused = match old {
             None if here.agents.len() >= self.limits.agents => Some(Refused::Agents),
@@ -301,11 +303,12 @@ impl World {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        let global = AgentAddress { node, agent: id };
-        self.changes.note(Change::Agent(global));
-        if let Some((told, name)) = agent.told.as_ref().zip(agent.name()) {
-            self.changes.note(Change::Name(self.names.hash(name)));
-            self.names.insert(global, told);
+        let address = AgentAddress { node, agent: id };
+        self.changes.note(Change::Agent(address));
+        if let Some(name) = &agent.name {
+            let (hash, here) = (self.names.hash(name), &self.nodes[at].1);
+            self.changes.note(Change::Name(hash));
+            self.names.insert(hash, address, |other| here.is_named(other.agent, name.as_bytes()));
         }
         let here = self.node_mut(at);
         here.agents.insert(id, agent);
@@ -353,11 +356,12 @@ impl World {
     fn forget_agent(&mut self, at: usize, id: AgentId) -> bool {
         let (node, here) = (self.nodes[at].0, &self.nodes[at].1);
         let Some(old) = here.agents.get(&id).cloned() else { return false };
-        let global = AgentAddress { node, agent: id };
-        self.changes.note(Change::Agent(global));
-        if let Some(name) = old.name() {
-            self.changes.note(Change::Name(self.names.hash(name)));
-            self.names.remove(global, name);
+        let address = AgentAddress { node, agent: id };
+        self.changes.note(Change::Agent(address));
+        if let Some(name) = &old.name {
+            let hash = self.names.hash(name);
+            self.changes.note(Change::Name(hash));
+            self.names.remove(hash, address);
         }
         let here = self.node_mut(at);
         here.agents.remove(&id);
@@ -412,8 +416,9 @@ impl World {
     fn clear(&mut self, at: usize) {
         let (node, here) = (self.nodes[at].0, self.nodes[at].1.clone());
         for (id, agent) in here.agents.iter_after(None) {
-            if let Some(name) = agent.name() {
-                self.names.remove(AgentAddress { node, agent: *id }, name);
+            if let Some(name) = &agent.name {
+                let hash = self.names.hash(name);
+                self.names.remove(hash, AgentAddress { node, agent: *id });
             }
         }
         for (index, of_type) in &here.types {

@@ -100,7 +100,7 @@ impl World {
         Some(AgentSeen {
             type_index: agent.type_index,
             agent_type: here.type_fact(agent.type_index).map(|fact| &*fact.name),
-            name: agent.name(),
+            name: agent.name.as_deref(),
             status: here.status,
         })
     }
@@ -113,7 +113,10 @@ impl World {
             Status::Suspect => Some((2, id.node)),
             Status::Dead | Status::Left => None,
         };
-        let ranked = self.names.find(name).filter_map(|id| Some((rank(&id)?, id)));
+        let named = self.names.find(self.hash(name)).filter(|id| {
+            self.get(id.node).is_some_and(|here| here.is_named(id.agent, name.as_bytes()))
+        });
+        let ranked = named.filter_map(|id| Some((rank(&id)?, id)));
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
     }
 
@@ -145,8 +148,7 @@ impl World {
             });
             let types: Vec<TypeIndex> = types.map(|(index, _)| *index).collect();
             Some(move |agent: &Agent| {
-                types.binary_search(&agent.type_index).is_ok()
-                    || agent.told().is_some_and(|told| told.capabilities.has(capability))
+                types.binary_search(&agent.type_index).is_ok() || agent.has(capability)
             })
         })
     }
