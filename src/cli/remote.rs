@@ -17,6 +17,8 @@ use std::{
     time::Duration,
 };
 
+/// What the JSON of a command line is called that may be anything.
+const PAYLOAD: &str = "the payload";
 /// How long a connection and an answer may take, beside what a request itself waits for.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -167,7 +169,7 @@ impl Remote {
 
     /// The payload of a command line, as MessagePack; `-` reads standard input.
     pub(super) fn payload(&self, text: &str) -> Result<Vec<u8>, Trouble> {
-        self.json("the payload", text)
+        self.json(PAYLOAD, text)
     }
 
     /// The same for what `name` names.
@@ -199,7 +201,10 @@ fn json_from(name: &str, input: impl Read, bytes_max: usize) -> Result<Vec<u8>, 
 fn to_msgpack(name: &str, mut text: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Trouble> {
     let document = Document::parse(&mut text, bytes_max).map_err(|error| {
         let hint = match error {
-            json::Error::Syntax(_) => r#"; a text needs its quotes too: '"text"'"#,
+            json::Error::Syntax(_) if name == PAYLOAD => {
+                r#"; a text needs its quotes too: '"text"'"#
+            }
+            json::Error::Syntax(_) => "",
             json::Error::TooLarge(_) => " (server.max_frame_bytes)",
             json::Error::TooDeep => "",
         };
@@ -287,14 +292,11 @@ mod tests {
 
     #[test]
     fn a_payload_is_json_and_otherwise_the_user_is_told_how_to_write_it() {
-        let to_msgpack = |text, max| to_msgpack("the payload", text, max);
+        let to_msgpack = |text, max| to_msgpack(PAYLOAD, text, max);
         assert_eq!(to_msgpack(b"{\"n\":[1]}".to_vec(), 100).unwrap(), [0x81, 0xa1, b'n', 0x91, 1]);
-        assert_eq!(json_from("the payload", &b" 7 \n"[..], 100).unwrap(), [7]);
+        assert_eq!(json_from(PAYLOAD, &b" 7 \n"[..], 100).unwrap(), [7]);
         assert!(usage(to_msgpack(b"abc".to_vec(), 100)).contains(r#"'"text"'"#));
-        assert!(
-            usage(json_from("the payload", &[b'1'; 101][..], 100))
-                .contains("larger than 100 bytes")
-        );
+        assert!(usage(json_from(PAYLOAD, &[b'1'; 101][..], 100)).contains("larger than 100 bytes"));
     }
 
     #[test]
