@@ -120,6 +120,8 @@ pub struct Gossip {
     pub(super) clock: Duration,
     /// When the next round is due.
     pub(super) due: Duration,
+    /// When the last round was.
+    pub(super) ticked: Duration,
     pub(super) reconcile_at: Duration,
     pub(super) round: u64,
     nonce_key: u64,
@@ -174,6 +176,7 @@ impl Gossip {
             graves: VecDeque::new(),
             clock: now,
             due,
+            ticked: now,
             reconcile_at,
             round: 0,
             nonce_key: rng.u64(..),

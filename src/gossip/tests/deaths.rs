@@ -64,6 +64,17 @@ fn a_node_that_starts_again_before_it_is_missed_is_alive_with_a_new_map() {
 }
 
 #[test]
+fn a_death_is_noticed_as_soon_when_every_round_is_late() {
+    // All rounds begin at the same moments, each some time after it was due.
+    for seed in 0..4 {
+        let mut world = World::informed(10, crate::gossip::Settings::default(), seed, true);
+        world.run(3_000);
+        let time_ms = time_to_death(&mut world, 3);
+        assert!(time_ms <= 2_000, "seed {seed}: {time_ms} ms");
+    }
+}
+
+#[test]
 fn nobody_dies_while_threads_do_not_run() {
     let mut world = world(5, 3);
     let mut rng = fastrand::Rng::with_seed(3);
