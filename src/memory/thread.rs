@@ -137,7 +137,9 @@ impl Desk {
         while let Some((partition, job)) = self.waiting.pop_front() {
             let line = match job {
                 Job::Write(_) => &self.writer,
-                Job::Make(_) | Job::Remove(_) | Job::Load(_) | Job::Save(_) => &self.helper,
+                Job::Make(_) | Job::Remove(_) | Job::Load(_) | Job::Save(_) | Job::Populate(_) => {
+                    &self.helper
+                }
             };
             if let Err((_, partition, job)) = line.jobs.push((self.core, partition, job)) {
                 return self.waiting.push_front((partition, job));

@@ -1,11 +1,12 @@
 //! The partitions of pattern memory that a core keeps: what is asked of them goes on in steps.
 //!
-//! In each turn changes that are on the disk are applied and searches go on, one step of some tens of
-//! microseconds after the other, for at most [`TURN`]; then messages are looked at again. All that is
-//! asked takes its turns, so that a long search delays no short one. What must wait for the disk is
-//! given to the memory threads ([`Desk`]), and what waits for records that are cold stands aside.
+//! In each turn items are recorded, changes that are on the disk are applied and searches go on, one step
+//! of some tens of microseconds after the other, until [`TURN`] is over; then messages are looked at again.
+//! All that is asked takes its turns, so that a long search delays no short one. What must wait for the
+//! disk is given to the memory threads ([`Desk`]), and what waits for records that are cold stands aside.
 //!
 //! Invariants:
+//! - No step is long, however much is asked for at once, so messages wait for a turn and one step at most.
 //! - A put is answered when it is on the disk and in the index.
 //! - Everything asked is answered once: with what was asked for, or with why not.
 
@@ -14,7 +15,10 @@ mod kept;
 #[cfg(test)]
 mod tests;
 
-use self::{changes::Changes, kept::Kept};
+use self::{
+    changes::{Arrival, Arriving, Changes},
+    kept::Kept,
+};
 use super::core::Shard;
 use crate::{
     memory::{
@@ -34,8 +38,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a turn goes on with memory.
-const TURN: Duration = Duration::from_micros(100);
+/// A turn with memory ends with the step that is under way when it is over.
+const TURN: Duration = Duration::from_micros(80);
 /// What may be asked of one core and not be answered yet, puts and deletes apart.
 const OPERATIONS_MAX: usize = 1024;
 /// When to come back when there are so many, milliseconds.
@@ -44,6 +48,12 @@ const RETRY_MS: u64 = 20;
 const LIST_ROWS: usize = 256;
 /// Changes that an answer to a put can tell apart.
 const ITEMS_MAX: usize = 1 << 16;
+
+/// What takes turns for each partition: applying, moving, saving, looking; and for all: recording, what is asked.
+const CHORES_OF_A_PARTITION: usize = 4;
+const CHORES_OF_ALL: usize = 2;
+
+const _: () = assert!(CHORES_OF_ALL <= CHORES_OF_A_PARTITION);
 
 /// Who asked, and how the answer finds it.
 #[derive(Clone, Copy)]
@@ -69,6 +79,8 @@ enum What {
         items: Vec<crate::wire::memory::MemoryItem>,
     },
     Stats(Box<Recall>),
+    /// A report, and the namespace from which on they are missing in it.
+    Report(Box<PartitionReport>, usize),
 }
 
 /// Who waits for cold records.
@@ -95,8 +107,12 @@ pub struct Memory {
     next_wait: u64,
     /// Changes that wait for their partition's first file.
     early: VecDeque<(Asker, Request)>,
-    /// Answers that they were given.
+    /// Changes that are not recorded yet, oldest first.
+    arrivals: VecDeque<Arrival>,
+    /// Answers that are to be given.
     answers: Vec<(Asker, Response)>,
+    /// Which chore is next.
+    next_chore: usize,
 }
 
 impl Memory {
@@ -121,7 +137,9 @@ impl Memory {
             waits: HashMap::new(),
             next_wait: 0,
             early: VecDeque::new(),
+            arrivals: VecDeque::new(),
             answers: Vec::new(),
+            next_chore: 0,
         }
     }
 
@@ -136,6 +154,8 @@ impl Memory {
     pub fn has_work(&self) -> bool {
         self.desk.as_ref().is_some_and(Desk::has_answers)
             || !self.operations.is_empty()
+            || !self.arrivals.is_empty()
+            || !self.answers.is_empty()
             || self.kept.iter().any(Kept::has_work)
     }
 
@@ -187,11 +207,7 @@ impl Memory {
     /// A file was made: who waited for the first one of a partition asks again.
     fn ask_early(&mut self) {
         for (asker, request) in std::mem::take(&mut self.early) {
-            match self.ask(asker, request) {
-                Ok(None) => {}
-                Ok(Some(response)) => self.answers.push((asker, response)),
-                Err(error) => self.answers.push((asker, Response::Failed(error))),
-            }
+            self.ask(asker.core, asker.correlation, request);
         }
     }
 
@@ -226,7 +242,13 @@ impl Memory {
         if kept.applying_waits {
             return false;
         }
-        match kept.partition.apply() {
+        let applied = kept.partition.apply();
+        if let Some(desk) = &mut self.desk
+            && let Some(pages) = kept.partition.take_ahead()
+        {
+            desk.give(place, Job::Populate(pages));
+        }
+        match applied {
             Step::Done(worked) => worked,
             Step::Wait(pieces) => {
                 kept.applying_waits = true;
@@ -295,8 +317,8 @@ impl Memory {
         }
     }
 
-    /// Goes on with an operation by a step: its answer, or nothing yet.
-    fn step(&mut self, mut operation: Operation) -> Option<(Asker, Response)> {
+    /// Goes on with an operation by a step.
+    fn step(&mut self, mut operation: Operation) {
         if let Some(desk) = &self.desk {
             desk.note_use();
         }
@@ -330,28 +352,46 @@ impl Memory {
                     let sample = (tally.queries, tally.found, tally.wanted);
                     let kept = &self.kept[usize::from(operation.partition)];
                     let report = PartitionReport { sample, ..kept.report() };
-                    Step::Done(Some(Ok(Response::MemoryReport(report))))
+                    operation.what = What::Report(Box::new(report), 0);
+                    Step::Done(None)
                 }
             },
+            What::Report(report, from) => {
+                let kept = &self.kept[usize::from(operation.partition)];
+                match kept.add_namespaces(report, *from) {
+                    Some(next) => {
+                        *from = next;
+                        Step::Done(None)
+                    }
+                    None => {
+                        let report = std::mem::take(&mut **report);
+                        Step::Done(Some(Ok(Response::MemoryReport(report))))
+                    }
+                }
+            }
         };
         match stepped {
             Step::Wait(pieces) => {
                 let place = operation.partition;
                 self.load(place, pieces, Waits::Operation(operation));
-                None
             }
-            Step::Done(None) => {
-                self.operations.push_back(operation);
-                None
-            }
+            Step::Done(None) => self.operations.push_back(operation),
             Step::Done(Some(answer)) => {
-                Some((operation.asker, answer.unwrap_or_else(Response::Failed)))
+                let answer = answer.unwrap_or_else(Response::Failed);
+                self.answers.push((operation.asker, answer));
             }
         }
     }
 
-    /// Takes in what is asked: an answer at once, or nothing yet.
-    fn ask(&mut self, asker: Asker, request: Request) -> Result<Option<Response>, Error> {
+    /// Takes in what a core asks, which a turn answers, this one or a later one.
+    pub fn ask(&mut self, core: CoreIndex, correlation: u64, request: Request) {
+        let asker = Asker { core, correlation };
+        if let Err(error) = self.take_in(asker, request) {
+            self.answers.push((asker, Response::Failed(error)));
+        }
+    }
+
+    fn take_in(&mut self, asker: Asker, request: Request) -> Result<(), Error> {
         let (Request::MemoryPut(partition, _)
         | Request::MemoryGet(partition, ..)
         | Request::MemoryDelete(partition, ..)
@@ -367,7 +407,7 @@ impl Memory {
         if matches!(request, Request::MemoryPut(..)) && !self.kept[place].partition.prepare() {
             self.check_changes()?;
             self.early.push_back((asker, request));
-            return Ok(None);
+            return Ok(());
         }
         let what = match request {
             Request::MemoryPut(_, items) => {
@@ -375,17 +415,13 @@ impl Memory {
                     return Err(Error::TooLarge(format!("more than {ITEMS_MAX} items at once")));
                 }
                 self.check_changes()?;
-                let put = |it: &mut Self, at: usize, token| {
-                    it.kept[place].partition.put(&items[at], token)
-                };
-                return Ok(self.begin_changes(asker, false, items.len(), put));
+                self.begin_changes(asker, partition, Arriving::Put(items.into_iter()));
+                return Ok(());
             }
             Request::MemoryDelete(_, namespace, key) => {
                 self.check_changes()?;
-                let delete = |it: &mut Self, _, token| {
-                    it.kept[place].partition.delete(&namespace, &key, token)
-                };
-                return Ok(self.begin_changes(asker, true, 1, delete));
+                self.begin_changes(asker, partition, Arriving::Delete(namespace, key));
+                return Ok(());
             }
             Request::MemoryGet(_, namespace, key) => What::Get(namespace, key),
             Request::MemorySearch(_, query) => {
@@ -403,7 +439,59 @@ impl Memory {
             return Err(Error::Backpressure(RETRY_MS));
         }
         self.operations.push_back(Operation { asker, partition, what });
-        Ok(None)
+        Ok(())
+    }
+
+    /// Goes on until [`TURN`] is over or nothing is left to do, and gives what is to be answered to
+    /// `answer`: the core that asked, its correlation and the answer. False when there was nothing to do.
+    #[inline]
+    pub fn turn(&mut self, mut answer: impl FnMut(CoreIndex, u64, &Response)) -> bool {
+        if !self.has_work() && !self.has_departures() && !self.is_filling() {
+            return false;
+        }
+        let begun = Instant::now();
+        let mut worked = self.take_answers();
+        let chores = CHORES_OF_A_PARTITION * self.kept.len() + CHORES_OF_ALL;
+        let mut in_vain = 0;
+        while in_vain < chores {
+            let has_stepped = self.do_chore(self.next_chore);
+            self.next_chore = (self.next_chore + 1) % chores;
+            for (asker, response) in self.answers.drain(..) {
+                answer(asker.core, asker.correlation, &response);
+                worked = true;
+            }
+            in_vain = if has_stepped { 0 } else { in_vain + 1 };
+            worked |= has_stepped;
+            if has_stepped && begun.elapsed() >= TURN {
+                break;
+            }
+        }
+        self.flush();
+        worked
+    }
+
+    /// Does a step of one of the things that take turns; false when there was nothing to do.
+    fn do_chore(&mut self, chore: usize) -> bool {
+        let (place, of_partition) = (chore / CHORES_OF_A_PARTITION, chore % CHORES_OF_A_PARTITION);
+        let is_one_of_all = place == self.kept.len();
+        match (is_one_of_all, of_partition) {
+            (false, 0) => {
+                let worked = self.apply(place as u16);
+                self.take_outcomes(place as u16);
+                worked
+            }
+            (false, 1) => self.move_some(place as u16),
+            (false, 2) => self.save(place as u16),
+            (false, _) => self.look(place as u16),
+            (true, 0) => self.record_some(),
+            (true, _) => match self.operations.pop_front() {
+                Some(operation) => {
+                    self.step(operation);
+                    true
+                }
+                None => false,
+            },
+        }
     }
 }
 
@@ -418,57 +506,22 @@ impl Shard {
         self.memory.take()
     }
 
-    /// Does what a core asks of pattern memory and answers it, at once or in a later turn.
+    /// Does what a core asks of pattern memory; a turn answers it, this one or a later one.
     pub(super) fn ask_memory(&mut self, core: CoreIndex, correlation: u64, request: Request) {
-        let asker = Asker { core, correlation };
-        let asked = match &mut self.memory {
-            Some(memory) => memory.ask(asker, request),
-            None => Err(not_configured()),
-        };
-        let response = match asked {
-            Ok(None) => return,
-            Ok(Some(response)) => response,
-            Err(error) => Response::Failed(error),
-        };
-        self.kernel.answer(core, correlation, &response);
+        match &mut self.memory {
+            Some(memory) => memory.ask(core, correlation, request),
+            None => {
+                let response = Response::Failed(not_configured());
+                self.kernel.answer(core, correlation, &response);
+            }
+        }
     }
 
     /// Goes on with pattern memory for a while; false when there was nothing to do.
     #[inline]
     pub(super) fn run_memory(&mut self) -> bool {
-        let Some(memory) = &mut self.memory else { return false };
-        if !memory.has_work() && !memory.has_departures() && !memory.is_filling() {
-            return false;
-        }
-        let mut worked = memory.take_answers();
-        for (asker, response) in std::mem::take(&mut memory.answers) {
-            self.kernel.answer(asker.core, asker.correlation, &response);
-        }
-        let begun = Instant::now();
-        loop {
-            let mut stepped = false;
-            for place in 0..memory.kept.len() as u16 {
-                stepped |= memory.apply(place);
-                stepped |= memory.move_some(place);
-                stepped |= memory.save(place);
-                stepped |= memory.look(place);
-            }
-            for (asker, response) in memory.take_outcomes() {
-                stepped = true;
-                self.kernel.answer(asker.core, asker.correlation, &response);
-            }
-            if let Some(operation) = memory.operations.pop_front() {
-                stepped = true;
-                if let Some((asker, response)) = memory.step(operation) {
-                    self.kernel.answer(asker.core, asker.correlation, &response);
-                }
-            }
-            worked |= stepped;
-            if !stepped || begun.elapsed() >= TURN {
-                break;
-            }
-        }
-        memory.flush();
-        worked
+        let Self { memory, kernel, .. } = self;
+        let Some(memory) = memory else { return false };
+        memory.turn(|core, correlation, response| kernel.answer(core, correlation, response))
     }
 }

@@ -6,7 +6,7 @@ use super::{
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
     quantize::{Metric, Probe, Terms, largest_component},
     remove::Sweep,
-    rows::{BaseLinks, NONE, Rows},
+    rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
     steps::{Budget, Generations, Scratch, Scratches},
 };
 use fastrand::Rng;
@@ -16,10 +16,16 @@ use std::sync::Weak;
 /// wrong one and not get out again.
 const DESCENT_WIDTH: usize = 4;
 
+/// Keeping a node among so many takes about as long as computing its distance.
+const PLACES_OF_A_DISTANCE: usize = 2048;
+/// Marks of so many nodes are wiped off in the time of a distance.
+const MARKS_OF_A_DISTANCE: usize = 1 << 14;
+
 /// Whether a slot holds a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum State {
-    Free,
+    Free = 0,
     /// Free, and kept for an insertion at this very row.
     Promised,
     /// Its insertion is open: not found yet, but walked through and linked to.
@@ -70,11 +76,11 @@ pub(super) struct Graph {
     pub(super) metric: Metric,
     pub(super) kernels: Kernels,
     pub(super) codes: Rows<Line>,
-    pub(super) terms: Vec<Terms>,
+    pub(super) terms: Column<Terms>,
     pub(super) base: Rows<BaseLinks>,
-    pub(super) towers: Vec<Tower>,
+    pub(super) towers: Column<Tower>,
     pub(super) towers_free: Vec<u32>,
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Column<Node>,
     /// A node whose level no live node exceeds.
     pub(super) entry: Option<u32>,
 }
@@ -114,11 +120,11 @@ impl Index {
             metric: options.metric,
             kernels: Kernels::detect(),
             codes: Rows::new(lines),
-            terms: Vec::new(),
+            terms: Column::new(),
             base: Rows::new(1),
-            towers: Vec::new(),
+            towers: Column::new(),
             towers_free: Vec::new(),
-            nodes: Vec::new(),
+            nodes: Column::new(),
             entry: None,
         };
         Ok(Self {
@@ -147,6 +153,14 @@ impl Index {
                 + self.sweep.bytes(),
             kernels: graph.kernels.name,
         }
+    }
+
+    /// Memory that will be needed soon; nothing most of the time. Whoever steps the index should have it made by
+    /// another thread, or the step that meets it waits for the system to make it.
+    pub fn take_ahead(&mut self) -> Option<PagesAhead> {
+        let graph = &mut self.graph;
+        let of_rows = graph.codes.take_ahead().or_else(|| graph.base.take_ahead());
+        of_rows.or_else(|| graph.towers.take_ahead())
     }
 
     /// Whether a vector can be found at this row.
@@ -237,8 +251,9 @@ impl Graph {
     }
 
     /// Begins a walk from what the pool has.
-    pub(super) fn begin_walk(&self, scratch: &mut Scratch, width: usize) {
+    pub(super) fn begin_walk(&self, scratch: &mut Scratch, width: usize, budget: &mut Budget) {
         let Scratch { pool, marks, .. } = scratch;
+        budget.spend(self.nodes.len() / MARKS_OF_A_DISTANCE);
         pool.widen(width);
         marks.begin(self.nodes.len());
         for found in pool.found() {
@@ -274,7 +289,7 @@ impl Graph {
                     self.base.prefetch(slot);
                 }
             }
-            budget.spend(1 + count);
+            budget.spend(1 + count + count * pool.found().len() / PLACES_OF_A_DISTANCE);
             if budget.is_spent() {
                 return false;
             }
@@ -291,7 +306,7 @@ impl Graph {
         });
         let descent = Descent { layer: top.unwrap_or(0).max(layer), end: layer };
         if descent.layer > layer {
-            self.begin_walk(scratch, DESCENT_WIDTH);
+            self.begin_walk(scratch, DESCENT_WIDTH, &mut Budget::unlimited());
         }
         descent
     }
@@ -310,7 +325,7 @@ impl Graph {
             }
             descent.layer -= 1;
             if descent.layer > descent.end {
-                self.begin_walk(scratch, DESCENT_WIDTH);
+                self.begin_walk(scratch, DESCENT_WIDTH, budget);
             }
         }
         true
@@ -319,9 +334,9 @@ impl Graph {
     fn bytes(&self) -> usize {
         self.codes.bytes()
             + self.base.bytes()
-            + self.terms.capacity() * size_of::<Terms>()
-            + self.towers.capacity() * size_of::<Tower>()
+            + self.terms.bytes()
+            + self.towers.bytes()
             + self.towers_free.capacity() * size_of::<u32>()
-            + self.nodes.capacity() * size_of::<Node>()
+            + self.nodes.bytes()
     }
 }

@@ -256,7 +256,7 @@ impl Linking {
                     if !graph.descend(scratch, descent, budget) {
                         return false;
                     }
-                    graph.begin_walk(scratch, options.ef_construction);
+                    graph.begin_walk(scratch, options.ef_construction, budget);
                     *self = Linking::Walk(*layer);
                 }
                 Linking::Walk(layer) => {
@@ -317,7 +317,7 @@ impl Linking {
                         }
                     }
                     let Some(below) = layer.checked_sub(1) else { return true };
-                    graph.begin_walk(scratch, options.ef_construction);
+                    graph.begin_walk(scratch, options.ef_construction, budget);
                     *self = Linking::Walk(below);
                 }
             }

@@ -59,5 +59,6 @@ pub use insert::Insertion;
 pub use options::{DIMENSIONS_MAX, EF_MAX, IndexOptions};
 pub use quantize::Metric;
 pub use remove::DEAD_LEAST;
+pub use rows::PagesAhead;
 pub use search::{Hit, Search};
 pub use steps::STEP_DISTANCES;

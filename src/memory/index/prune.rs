@@ -126,6 +126,7 @@ impl Graph {
         found.clear();
         let mut ranks = [0.0; LINKS_BASE];
         for slots in slots.chunks(LINKS_BASE) {
+            slots.iter().for_each(|&slot| self.codes.prefetch(slot));
             self.ranks(probe, slots, &mut ranks);
             found.extend(slots.iter().zip(&ranks).map(|(&slot, &rank)| Found::new(rank, slot)));
         }

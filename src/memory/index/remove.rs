@@ -20,7 +20,7 @@ pub const DEAD_LEAST: usize = 32;
 const DEAD_PART: usize = 10;
 /// Distances that a removal sweeps for: enough that a sweep ends before as many have died as it began with,
 /// as a tenth of 24 links are replaced, each by the nearest of as many.
-const SWEPT_AT_ONCE: usize = super::STEP_DISTANCES;
+const SWEPT_FOR_ONE: usize = 1024;
 /// What looking at a node's links takes, in distances.
 const NODE_COST: usize = 4;
 
@@ -34,6 +34,8 @@ pub(super) struct Sweep {
     phase: Phase,
     /// The node of the highest level that this sweep has passed, or that came during it.
     highest: Option<(usize, u32)>,
+    /// Distances that removals are still to sweep for.
+    owed: usize,
 }
 
 /// What a sweep does to the next of the nodes, or of the dying ones.
@@ -67,8 +69,16 @@ impl Sweep {
 }
 
 impl Index {
-    /// Removes the vector of a row. False when there is none.
+    /// Removes the vector of a row, and sweeps as far as a removal must. False when there is none.
     pub fn remove(&mut self, row: Row) -> bool {
+        let was_there = self.begin_remove(row);
+        while self.sweep_some(usize::MAX) {}
+        was_there
+    }
+
+    /// Removes the vector of a row and leaves it owed to sweep, which [`sweep_some`](Self::sweep_some) does in
+    /// steps, before the next removal begins. False when there is none.
+    pub fn begin_remove(&mut self, row: Row) -> bool {
         if !self.contains(row) {
             return false;
         }
@@ -77,11 +87,34 @@ impl Index {
         if self.live == 0 && self.forget_dead() {
             return true;
         }
+        if self.is_sweep_due() {
+            self.sweep.owed += SWEPT_FOR_ONE;
+        }
+        true
+    }
+
+    fn is_sweep_due(&self) -> bool {
         let enough = DEAD_LEAST.max(self.graph.nodes.len() / DEAD_PART);
-        if !self.sweep.dying.is_empty() || self.sweep.waiting.len() >= enough {
-            let mut scratch = self.scratches.take();
-            self.sweep_on(&mut scratch, &mut Budget::new(SWEPT_AT_ONCE));
-            self.scratches.put(scratch);
+        !self.sweep.dying.is_empty() || self.sweep.waiting.len() >= enough
+    }
+
+    /// Whether removals owe a part of a sweep.
+    pub fn owes_sweep(&self) -> bool {
+        self.sweep.owed > 0
+    }
+
+    /// Sweeps for about as many distances, if removals owe any; false when they do not.
+    pub fn sweep_some(&mut self, distances: usize) -> bool {
+        let distances = distances.min(self.sweep.owed);
+        if distances == 0 {
+            return false;
+        }
+        self.sweep.owed -= distances;
+        let mut scratch = self.scratches.take();
+        let is_over = self.sweep_on(&mut scratch, &mut Budget::new(distances));
+        self.scratches.put(scratch);
+        if is_over && !self.is_sweep_due() {
+            self.sweep.owed = 0;
         }
         true
     }
@@ -144,15 +177,18 @@ impl Index {
                         sweep.phase = Phase::Free(0);
                         continue;
                     };
-                    let slot = *next as u32;
-                    *next += 1;
+                    let (slot, level) = (*next as u32, usize::from(node.level));
                     budget.spend(NODE_COST);
                     if !matches!(node.state, State::Free | State::Promised | State::Dying) {
-                        let level = usize::from(node.level);
-                        sweep.passes(slot, level);
-                        for layer in 0..=level {
-                            graph.replace_dying(slot, layer, scratch, budget);
+                        let mut layers = 0..=level;
+                        if !layers.all(|layer| graph.replace_dying(slot, layer, scratch, budget)) {
+                            // What is left of this node is the next step's.
+                            return false;
                         }
+                        *next += 1;
+                        sweep.passes(slot, level);
+                    } else {
+                        *next += 1;
                     }
                 }
                 Phase::Free(next) => {
@@ -193,27 +229,29 @@ impl Graph {
         self.entry = None;
     }
 
-    /// Replaces each link to a dying node by the nearest of that node's live neighbours.
+    /// Replaces each link to a dying node by the nearest of that node's live neighbours. False when the budget
+    /// ended before the last of them.
     fn replace_dying(
         &mut self,
         slot: u32,
         layer: usize,
         scratch: &mut Scratch,
         budget: &mut Budget,
-    ) {
+    ) -> bool {
         debug_assert!(layer <= LEVEL_MAX);
         let Scratch { other, work, .. } = scratch;
         let Work { slots, found, chosen, .. } = work;
         let is_dying = |link: u32| self.nodes[link as usize].state == State::Dying;
         let links = self.links(slot, layer);
         if !links.iter().any(|&link| is_dying(link)) {
-            return;
+            return true;
         }
         chosen.clear();
         chosen.extend(links.iter().copied().filter(|&link| !is_dying(link)));
         let terms = self.terms[slot as usize];
         other.decode(self.codes.get(slot), terms, self.metric, self.kernels);
-        for &dying in links.iter().filter(|&&link| is_dying(link)) {
+        let mut dying = links.iter().copied().filter(|&link| is_dying(link));
+        for dying in dying.by_ref() {
             let next = self.links(dying, layer).iter().copied();
             slots.clear();
             slots.extend(
@@ -222,9 +260,16 @@ impl Graph {
             budget.spend(slots.len());
             self.rank_all(other, slots, found);
             chosen.extend(found.first().map(|found| found.slot()));
+            if budget.is_spent() {
+                break;
+            }
         }
+        let replaced = chosen.len();
+        chosen.extend(dying);
+        let is_done = chosen.len() == replaced;
         let chosen = std::mem::take(chosen);
         self.set_links(slot, layer, &chosen);
         scratch.work.chosen = chosen;
+        is_done
     }
 }

@@ -18,6 +18,9 @@ const WALKS_MAX: usize = 3;
 /// How much wider each walk is than the one before.
 const WIDER: usize = 4;
 
+/// Hits that are looked at again in the time of a distance.
+const HITS_OF_A_DISTANCE: usize = 8;
+
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
@@ -140,7 +143,7 @@ impl Search {
                     if !graph.descend(scratch, descent, budget) {
                         return None;
                     }
-                    graph.begin_walk(scratch, self.ef);
+                    graph.begin_walk(scratch, self.ef, budget);
                     self.phase = Phase::Walk;
                 }
                 Phase::Walk => {
@@ -198,11 +201,12 @@ fn take(
     };
     // What was taken in an earlier step may have died since.
     hits.retain(|hit| graph.is_live(hit.row));
+    let mut looked_again = hits.len() / HITS_OF_A_DISTANCE;
     while let Some(found) = scratch.pool.found().get(*position).filter(|_| hits.len() < k) {
         if budget.is_spent() {
             return false;
         }
-        budget.spend(1);
+        budget.spend(1 + std::mem::take(&mut looked_again));
         *position += 1;
         let row = found.slot();
         if graph.is_live(row) && filter(row) {

@@ -7,8 +7,8 @@
 use super::{graph::Row, marks::Marks, pool::Pool, prune::Work, quantize::Probe};
 use std::sync::Arc;
 
-/// A budget for a step that takes some tens of microseconds, and a hundred on a slow day.
-pub const STEP_DISTANCES: usize = 1024;
+/// A budget for a step that takes some tens of microseconds, on a slow day too.
+pub const STEP_DISTANCES: usize = 512;
 
 /// Scratch of operations that have ended is kept for so many to come.
 const SCRATCH_MAX: usize = 8;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::memory::index::{Image, Index, IndexOptions, Loader, Wanted};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -31,9 +31,13 @@ const MAGIC: &[u8; 8] = b"coreflwC";
 /// Bytes of a block's head: its length, its checksum, its kind.
 const BLOCK_HEAD: usize = 12;
 /// Rows that one step copies.
-const ROWS_A_STEP: usize = 4096;
+const ROWS_A_STEP: usize = 2048;
+/// Namespaces that one step copies.
+const NAMES_A_STEP: usize = 512;
 /// What is given to the disk at a time.
 const PART_BYTES: usize = 1 << 20;
+/// No block has more bytes.
+const BLOCK_BYTES_MAX: usize = 128 << 10;
 
 /// What a block has.
 mod kind {
@@ -57,6 +61,11 @@ pub struct Checkpoint {
     phase: Phase,
     /// What is not given to the disk yet.
     bytes: Vec<u8>,
+    /// Parts that are full and were not given away yet, since nothing waits for the disk while rows are
+    /// copied.
+    full: VecDeque<Vec<u8>>,
+    /// A buffer that came back from the disk.
+    spare: Option<Vec<u8>>,
     /// Bytes that were given to the disk.
     pub written: u64,
     /// Changes that it covers.
@@ -64,8 +73,12 @@ pub struct Checkpoint {
 }
 
 enum Phase {
+    /// Namespaces from this number on.
+    Names(usize),
     Rows(Row),
     Graph(Image),
+    /// Rows that changed while the graph was written, from this place on.
+    Changed(Vec<Row>, usize),
     Ended,
 }
 
@@ -87,7 +100,8 @@ fn push(out: &mut Vec<u8>, number: u32) {
 impl Checkpoint {
     /// Begins one; until its rows are copied no change is applied.
     pub fn begin(partition: &mut Partition) -> Self {
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = Vec::with_capacity(PART_BYTES + BLOCK_BYTES_MAX);
+        bytes.extend_from_slice(MAGIC);
         let From { number, offset, sequence } = partition.applied;
         let log = &partition.log;
         block(&mut bytes, kind::HEAD, |out| {
@@ -103,13 +117,6 @@ impl Checkpoint {
                 push(out, segment.records as u32);
             }
         });
-        block(&mut bytes, kind::NAMESPACES, |out| {
-            for (number, name) in partition.table.namespaces.numbered() {
-                push(out, number.into());
-                push(out, name.len() as u32);
-                out.extend_from_slice(name.as_bytes());
-            }
-        });
         block(&mut bytes, kind::DAMAGES, |out| {
             for (hash, damage) in partition.damages.lasting() {
                 push(out, hash.is_some().into());
@@ -119,13 +126,37 @@ impl Checkpoint {
         });
         partition.is_frozen = true;
         let covers = partition.changes;
-        Self { phase: Phase::Rows(0), bytes, written: 0, covers }
+        let (full, spare) = (VecDeque::new(), None);
+        Self { phase: Phase::Names(0), bytes, full, spare, written: 0, covers }
     }
 
     /// Goes on: a part for the disk, when there is one. While a part is under way this need not be
     /// called.
     pub fn step(&mut self, partition: &mut Partition) -> Option<Job> {
+        if !partition.is_frozen
+            && let Some(part) = self.full.pop_front()
+        {
+            return self.part(partition, part, false);
+        }
         match &mut self.phase {
+            Phase::Names(next) => {
+                let mut count = 0;
+                block(&mut self.bytes, kind::NAMESPACES, |out| {
+                    let names = partition.table.namespaces.numbered(*next);
+                    for (number, name) in names.take(NAMES_A_STEP) {
+                        *next = usize::from(number) + 1;
+                        push(out, number.into());
+                        push(out, name.len() as u32);
+                        out.extend_from_slice(name.as_bytes());
+                        count += 1;
+                    }
+                });
+                if count < NAMES_A_STEP {
+                    self.phase = Phase::Rows(0);
+                }
+                self.cut();
+                None
+            }
             Phase::Rows(from) => {
                 let end = partition.table.rows().min(*from + ROWS_A_STEP as Row);
                 let rows = *from..end;
@@ -146,6 +177,7 @@ impl Checkpoint {
                     self.phase = Phase::Graph(partition.index.begin_image());
                 }
                 // The disk is not waited for while nothing is applied.
+                self.cut();
                 None
             }
             Phase::Graph(image) => {
@@ -156,17 +188,44 @@ impl Checkpoint {
                 });
                 if is_complete {
                     let changed = partition.changed.take().unwrap_or_default();
-                    block(&mut self.bytes, kind::CHANGED, |out| {
-                        changed.iter().for_each(|row| push(out, *row));
-                    });
-                    block(&mut self.bytes, kind::END, |_| {});
-                    self.phase = Phase::Ended;
-                    return self.part(partition, true);
+                    self.phase = Phase::Changed(changed, 0);
                 }
-                if self.bytes.len() >= PART_BYTES { self.part(partition, false) } else { None }
+                self.cut();
+                let part = self.full.pop_front()?;
+                self.part(partition, part, false)
+            }
+            Phase::Changed(changed, from) => {
+                let end = changed.len().min(*from + ROWS_A_STEP);
+                block(&mut self.bytes, kind::CHANGED, |out| {
+                    changed[*from..end].iter().for_each(|row| push(out, *row));
+                });
+                *from = end;
+                if end < changed.len() {
+                    self.cut();
+                    return None;
+                }
+                block(&mut self.bytes, kind::END, |_| {});
+                self.phase = Phase::Ended;
+                let last = std::mem::take(&mut self.bytes);
+                self.part(partition, last, true)
             }
             Phase::Ended => None,
         }
+    }
+
+    /// Begins a new part when the present one is full: a buffer that grew would be copied.
+    fn cut(&mut self) {
+        if self.bytes.len() >= PART_BYTES {
+            let next = self.spare.take();
+            let next = next.unwrap_or_else(|| Vec::with_capacity(PART_BYTES + BLOCK_BYTES_MAX));
+            self.full.push_back(std::mem::replace(&mut self.bytes, next));
+        }
+    }
+
+    /// Fills a buffer again that came back from the disk.
+    pub fn reuse(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.spare = Some(buffer);
     }
 
     /// Whether its last part was given away.
@@ -174,9 +233,8 @@ impl Checkpoint {
         matches!(self.phase, Phase::Ended)
     }
 
-    fn part(&mut self, partition: &Partition, is_last: bool) -> Option<Job> {
+    fn part(&mut self, partition: &Partition, bytes: Vec<u8>, is_last: bool) -> Option<Job> {
         let finished = file_of(partition.log.settings())?;
-        let bytes = std::mem::take(&mut self.bytes);
         let offset = self.written;
         self.written += bytes.len() as u64;
         let path = finished.with_extension("new");

@@ -11,12 +11,19 @@ use super::{
     record::{Content, HEAD_BYTES, Head, Kind, UNIT_BYTES},
     table::Place,
 };
+use crate::{
+    memory::index::DIMENSIONS_MAX,
+    wire::memory::{METADATA_BYTES_MAX, TEXT_BYTES_MAX},
+};
 use std::ops::ControlFlow;
 
 /// Segments below which nothing is moved.
 const SEGMENTS_LEAST: usize = 3;
-/// Bytes of a segment that one step looks at.
-const LOOK_BYTES: usize = 64 << 10;
+/// Bytes of a segment that one step looks at, and moves if they live; the last record may go beyond.
+const LOOK_BYTES: usize = 16 << 10;
+/// No record is longer.
+const RECORD_BYTES_MAX: usize =
+    DIMENSIONS_MAX * size_of::<f32>() + TEXT_BYTES_MAX + METADATA_BYTES_MAX + 1024;
 /// Bytes that are brought into memory at a time.
 const AHEAD_BYTES: usize = 1 << 20;
 
@@ -31,6 +38,9 @@ impl Partition {
     /// Moves a part of what lives in the first segment, and frees it when nothing does. False when
     /// there is nothing to do now.
     pub fn move_some(&mut self) -> Step<bool> {
+        if self.log.release_some() {
+            return Step::Done(true);
+        }
         if self.log.free_first() {
             self.moving = None;
             return Step::Done(true);
@@ -52,7 +62,7 @@ impl Partition {
             return Step::Done(false);
         }
         let ahead = AHEAD_BYTES.min(bytes - start);
-        if !region.is_resident(start, ahead.min(2 * LOOK_BYTES)) {
+        if !region.is_resident(start, ahead.min(LOOK_BYTES + RECORD_BYTES_MAX)) {
             let piece: Piece = (region, start, ahead);
             return Step::Wait(vec![piece]);
         }

@@ -8,8 +8,11 @@ const FIELDS_MAX: u32 = 64;
 /// Fields that must be there, each with an equal value.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    bytes: Vec<u8>,
+    /// Names, and the values that they must have.
+    wanted: Vec<(Box<str>, Box<[u8]>)>,
 }
+
+const _: () = assert!(FIELDS_MAX <= u64::BITS, "a bit for each field");
 
 impl Filter {
     /// A filter from a MessagePack map; `None` for one that takes everything.
@@ -25,38 +28,44 @@ impl Filter {
         if fields > FIELDS_MAX {
             return Err(format!("filter: it has {fields} fields; allowed: {FIELDS_MAX}"));
         }
+        let mut wanted = Vec::with_capacity(fields as usize);
         for _ in 0..fields {
-            let field = reader.str().and_then(|_| reader.raw());
-            field.map_err(|_| "filter: its keys are not all text".to_owned())?;
+            let field = reader.str().and_then(|name| Ok((name.into(), reader.raw()?.into())));
+            wanted.push(field.map_err(|_| "filter: its keys are not all text".to_owned())?);
         }
-        Ok((fields > 0).then(|| Self { bytes: bytes.to_vec() }))
+        Ok((fields > 0).then_some(Self { wanted }))
     }
 
-    /// Whether metadata have all fields.
+    /// Whether metadata have all fields. Looks at each of their fields once.
     pub fn accepts(&self, metadata: &[u8]) -> bool {
-        let mut wanted = Reader::new(&self.bytes);
-        let fields = wanted.map().unwrap_or(0);
-        (0..fields).all(|_| has_field(&mut wanted, metadata) == Ok(true))
+        !metadata.is_empty() && self.has_all(metadata) == Ok(true)
     }
-}
 
-fn has_field(wanted: &mut Reader<'_>, metadata: &[u8]) -> Result<bool, Malformed> {
-    let (name, value) = (wanted.str()?, wanted.raw()?);
-    if metadata.is_empty() {
-        return Ok(false);
-    }
-    let mut found = Reader::new(metadata);
-    for _ in 0..found.map()? {
-        let is_it = match found.str() {
-            Ok(other) => other == name,
-            Err(_) => found.raw().map(|_| false)?,
-        };
-        let other = found.raw()?;
-        if is_it {
-            return Ok(are_equal(value, other));
+    fn has_all(&self, metadata: &[u8]) -> Result<bool, Malformed> {
+        let (mut seen, mut left) = (0_u64, self.wanted.len());
+        let mut reader = Reader::new(metadata);
+        for _ in 0..reader.map()? {
+            let name = match reader.str() {
+                Ok(name) => Some(name),
+                Err(_) => reader.raw().map(|_| None)?,
+            };
+            let found = reader.raw()?;
+            for (place, (wanted, value)) in self.wanted.iter().enumerate() {
+                if seen >> place & 1 == 1 || name != Some(wanted) {
+                    continue;
+                }
+                if !are_equal(value, found) {
+                    return Ok(false);
+                }
+                seen |= 1 << place;
+                left -= 1;
+            }
+            if left == 0 {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
-    Ok(false)
 }
 
 /// Whether two values say the same: numbers by what they are worth, however they are written.

@@ -4,7 +4,7 @@
 //! of one kind are done in the order in which they were given.
 
 use super::{files::FileList, region::Region};
-use crate::runtime::disk::sync_folder;
+use crate::{memory::index::PagesAhead, runtime::disk::sync_folder};
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -26,6 +26,8 @@ pub enum Job {
     Load(Load),
     /// Writes a part of a checkpoint.
     Save(Save),
+    /// Has the system make memory that the index needs soon.
+    Populate(PagesAhead),
 }
 
 /// Records to be written and synced.
@@ -114,7 +116,7 @@ impl Write {
 }
 
 impl Job {
-    /// Does the job and waits until it is on the disk; nothing to tell of a removal.
+    /// Does the job and waits until it is on the disk; nothing to tell of a removal, and of memory.
     pub fn perform(self) -> Option<Done> {
         Some(match self {
             Self::Write(write) => {
@@ -129,6 +131,10 @@ impl Job {
             Self::Load(load) => {
                 let result = load.perform();
                 Done::Loaded(load.token, result)
+            }
+            Self::Populate(pages) => {
+                pages.populate();
+                return None;
             }
             Self::Save(save) => {
                 let result = save.perform();

@@ -31,6 +31,11 @@ const MAGIC: &[u8; 8] = b"coreflwM";
 const VERSION: u32 = 1;
 /// Where a segment's first record lies.
 pub const FIRST_OFFSET: usize = UNIT_BYTES;
+/// Bytes of records after which a write begins whatever is under way: what is longer would be copied when
+/// its buffer grows.
+const WRITE_BYTES: usize = 256 << 10;
+/// Buffers that are kept for further writes.
+const BUFFERS_MAX: usize = 4;
 /// Writes under way; what comes meanwhile waits for the next one and shares its sync.
 const WRITES_MAX: usize = 2;
 /// A record's bytes beside its vector that are brought into memory with its head.
@@ -111,6 +116,8 @@ pub struct RecordLog {
     buffers: Vec<Vec<u8>>,
     jobs: Vec<Job>,
     failed: Option<String>,
+    /// Segments in memory alone in which nothing lives: they are given back a piece at a time.
+    retired: Vec<Arc<Region>>,
 }
 
 /// The file of a segment.
@@ -187,6 +194,7 @@ impl RecordLog {
             buffers: Vec::new(),
             jobs: Vec::new(),
             failed: None,
+            retired: Vec::new(),
         }
     }
 
@@ -269,6 +277,9 @@ impl RecordLog {
             return Err(NoRoom::Failed(problem.clone()));
         }
         self.make_room(record::length_of(content))?;
+        if self.open.len() >= WRITE_BYTES {
+            self.start_write();
+        }
         let segment = self.segments.back_mut().expect("there is room in one");
         let place = self.settings.place(segment.number, self.open_offset + self.open.len());
         self.sequence += 1;
@@ -400,7 +411,9 @@ impl RecordLog {
                     self.synced = written.sequence;
                 }
                 bytes.clear();
-                self.buffers.push(bytes);
+                if self.buffers.len() < BUFFERS_MAX {
+                    self.buffers.push(bytes);
+                }
             }
             Err(error) => {
                 let file = written.region.path().unwrap_or(Path::new("memory"));
@@ -525,9 +538,21 @@ impl RecordLog {
                 let (region, number) = (segment.region, segment.number);
                 let list = self.settings.list.clone();
                 self.jobs.push(Job::Remove(Remove { region, number, list }));
+            } else {
+                self.retired.push(segment.region);
             }
             freed = true;
         }
         freed
+    }
+
+    /// Gives back a piece of the memory of freed segments; false when there is none.
+    pub fn release_some(&mut self) -> bool {
+        let Some(region) = self.retired.last_mut() else { return false };
+        let is_more = Arc::get_mut(region).is_some_and(Region::release_some);
+        if !is_more {
+            self.retired.pop();
+        }
+        true
     }
 }

@@ -15,6 +15,7 @@
 //! | `room` | how many items all partitions may have together |
 //! | `partition`, `read` | changes, and items by name |
 //! | `search`, `filter` | items by nearness |
+//! | `portion` | how much one step reads |
 //! | `recall` | how much searches find |
 //! | `compact` | freeing the oldest segment |
 //! | `checkpoint` | the graph and the rows, so that a start reads few records |
@@ -40,6 +41,7 @@ mod log;
 mod losses;
 mod open;
 mod partition;
+mod portion;
 mod read;
 mod recall;
 mod record;

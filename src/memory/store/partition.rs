@@ -19,7 +19,7 @@ use super::{
     table::{NAMESPACES_MAX, Place, Row, Table},
 };
 use crate::{
-    memory::index::{Index, IndexOptions, Insertion, Invalid, STEP_DISTANCES},
+    memory::index::{Index, IndexOptions, Insertion, Invalid, PagesAhead, STEP_DISTANCES},
     wire::{
         api::Error,
         memory::{
@@ -28,7 +28,8 @@ use crate::{
         },
     },
 };
-use std::collections::VecDeque;
+use foldhash::fast::RandomState;
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 /// Changes that wait for the disk or the index.
 const PENDING_MAX: usize = 16 << 10;
@@ -77,6 +78,8 @@ pub struct Partition {
     pub(super) log: RecordLog,
     pub(super) metric: Metric,
     pending: VecDeque<Pending>,
+    /// How many of them change the item of a name, by its hash.
+    changing: HashMap<u64, u32, RandomState>,
     /// The oldest of them, while it is on its way into the index.
     coming: Option<Coming>,
     pending_bytes: usize,
@@ -150,6 +153,7 @@ impl Partition {
             log,
             metric,
             pending: VecDeque::new(),
+            changing: HashMap::default(),
             coming: None,
             pending_bytes: 0,
             pending_new: 0,
@@ -180,6 +184,11 @@ impl Partition {
     /// Its rows, names and namespaces.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Memory that the index needs soon: for somebody who may wait for the system to make it.
+    pub fn take_ahead(&mut self) -> Option<PagesAhead> {
+        self.index.take_ahead()
     }
 
     /// Its files.
@@ -299,6 +308,7 @@ impl Partition {
         let (kind, sequence) = (content.kind, self.log.sequence());
         let adds = kind == Kind::Put && !self.has_hash(hash);
         self.pending.push_back(Pending { kind, place, hash, sequence, bytes, adds, token });
+        *self.changing.entry(hash).or_default() += 1;
         self.pending_bytes += bytes;
         self.pending_new += usize::from(adds);
         self.tell_room();
@@ -322,7 +332,7 @@ impl Partition {
 
     /// Whether a change of that name waits.
     pub(super) fn is_changing(&self, hash: u64) -> bool {
-        self.pending.iter().any(|pending| pending.hash == hash)
+        self.changing.contains_key(&hash)
     }
 
     /// Lets what was recorded be written.
@@ -363,6 +373,12 @@ impl Partition {
     }
 
     fn forget_pending(&mut self, pending: &Pending) {
+        if let Entry::Occupied(mut entry) = self.changing.entry(pending.hash) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
         self.pending_bytes -= pending.bytes;
         self.pending_new -= usize::from(pending.adds);
         self.tell_room();
@@ -377,11 +393,17 @@ impl Partition {
     pub fn has_work(&self) -> bool {
         let synced = self.log.synced();
         let is_ready = |pending: &Pending| pending.sequence <= synced && !self.is_frozen;
-        !self.outcomes.is_empty() || self.pending.front().is_some_and(is_ready)
+        !self.outcomes.is_empty()
+            || self.index.owes_sweep()
+            || self.pending.front().is_some_and(is_ready)
     }
 
-    /// Goes on with the oldest change that is on the disk; false when there is none.
+    /// Goes on with the oldest change that is on the disk, after what a removal before it left to be swept;
+    /// false when there is none.
     pub fn apply(&mut self) -> Step<bool> {
+        if self.index.sweep_some(STEP_DISTANCES) {
+            return Step::Done(true);
+        }
         let synced = self.log.synced();
         let ready = self.pending.front().filter(|first| first.sequence <= synced);
         let Some(&pending) = ready.filter(|_| !self.is_frozen) else {
@@ -495,10 +517,11 @@ impl Partition {
         self.table.get(row).map(|entry| entry.place)
     }
 
+    /// An item is gone. The index may owe a part of a sweep then, which is paid before the next change.
     pub(super) fn remove_row(&mut self, row: Row) {
         if let Some(entry) = self.table.remove(row) {
             self.note_changed(row);
-            self.index.remove(row);
+            self.index.begin_remove(row);
             self.log.release(entry.place);
         }
     }

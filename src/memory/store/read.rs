@@ -2,6 +2,7 @@
 
 use super::{
     partition::{Partition, Step, check_names, damaged, item_of},
+    portion::Portion,
     record::hash_of,
     table::Row,
 };
@@ -42,7 +43,7 @@ impl Partition {
     }
 
     /// Items from a row on, without their vectors, at most `max`, and the row to go on from. Looks at
-    /// `rows_max` rows at most.
+    /// `rows_max` rows and one portion of records at most.
     pub fn list(
         &mut self,
         namespace: Option<&str>,
@@ -53,19 +54,26 @@ impl Partition {
         let wanted = namespace.map(|name| self.table.namespaces.find(name));
         let end = self.table.rows();
         let (mut items, mut missing, mut damages) = (Vec::new(), Vec::new(), Vec::new());
+        let mut portion = Portion::new();
         let mut row = from;
         while row < end && items.len() + missing.len() < max && row - from < rows_max as Row {
-            let (this, entry) = (row, self.table.get(row));
-            row += 1;
+            let entry = self.table.get(row);
             let is_wanted = |number| wanted.is_none_or(|wanted| wanted == Some(number));
-            let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) else { continue };
-            match self.log.missing(entry.place) {
-                Some(piece) => missing.push(piece),
-                None => match self.log.read(entry.place) {
-                    Ok(record) => items.push(item_of(&record)),
-                    Err(damage) => damages.push((this, damage)),
-                },
+            if let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) {
+                let piece = self.log.missing(entry.place);
+                let head = if piece.is_none() { self.log.head(entry.place) } else { None };
+                if !portion.take(head.map_or(0, |head| head.length)) {
+                    break;
+                }
+                match piece {
+                    Some(piece) => missing.push(piece),
+                    None => match self.log.read(entry.place) {
+                        Ok(record) => items.push(item_of(&record)),
+                        Err(damage) => damages.push((row, damage)),
+                    },
+                }
             }
+            row += 1;
         }
         damages.into_iter().for_each(|(row, damage)| self.lose_row(row, damage));
         if !missing.is_empty() {

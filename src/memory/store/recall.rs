@@ -67,7 +67,8 @@ impl Recall {
             // What is stored can be asked for: only a vector that is gone meanwhile cannot.
             Step::Done(Some(hits)) => hits.unwrap_or_default(),
         };
-        let rows = hits.iter().map(|hit| hit.row).filter(|row| *row != sample.row).take(K);
+        let rows =
+            hits.iter().map(|ranked| ranked.hit.row).filter(|row| *row != sample.row).take(K);
         let rows: Vec<Row> = rows.collect();
         match sample.truth.take() {
             None => {

@@ -272,6 +272,7 @@ pub fn replay(
 }
 
 fn replay_one(partition: &mut Partition, segment: u32, seen: &Seen) -> io::Result<()> {
+    while partition.index.sweep_some(usize::MAX) {}
     let settings = partition.log.settings();
     let place = settings.place(segment, seen.offset as usize);
     let Some(Head { kind, hash, .. }) = partition.log.head(place) else { return Ok(()) };

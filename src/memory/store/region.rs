@@ -26,12 +26,17 @@ const _: () = assert!(cfg!(target_endian = "little"), "vectors are read as they 
 /// What residency is counted in; a larger page of the kernel is resident as a whole.
 const PAGE_BYTES: usize = 4096;
 
+/// Memory that is given back at a time.
+const RELEASE_BYTES: usize = 1 << 20;
+
 /// The bytes of a segment.
 #[derive(Debug)]
 pub struct Region {
     map: MmapRaw,
     file: Option<(File, PathBuf)>,
     readable: AtomicUsize,
+    /// Bytes from the begin that were given back.
+    released: usize,
     /// A bit for each page: whether it was in memory when somebody last looked.
     resident: Box<[AtomicU64]>,
 }
@@ -43,7 +48,8 @@ impl Region {
     /// There is not so much.
     pub fn anonymous(bytes: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(bytes)?.into();
-        Ok(Self { map, file: None, readable: AtomicUsize::new(0), resident: Box::default() })
+        let readable = AtomicUsize::new(0);
+        Ok(Self { map, file: None, readable, released: 0, resident: Box::default() })
     }
 
     /// Maps so many bytes of a file; nothing of it is readable yet. A file that is shorter is mapped
@@ -57,7 +63,7 @@ impl Region {
         let words = map.len().div_ceil(PAGE_BYTES).div_ceil(64);
         let resident = (0..words).map(|_| AtomicU64::new(0)).collect();
         let file = Some((file, path.to_owned()));
-        Ok(Self { map, file, readable: AtomicUsize::new(0), resident })
+        Ok(Self { map, file, readable: AtomicUsize::new(0), released: 0, resident })
     }
 
     /// Makes a file of so many zeros whose blocks are all there, and maps it.
@@ -263,6 +269,27 @@ impl Region {
         Ok(())
     }
 
+    /// Gives the next piece of memory back to the system, whose content is lost; false when all is. All at
+    /// once it would take as long as some thousand messages.
+    ///
+    /// # Panics
+    /// When the region is a file.
+    pub fn release_some(&mut self) -> bool {
+        assert!(self.file.is_none(), "files are removed");
+        let length = RELEASE_BYTES.min(self.size() - self.released);
+        if length > 0 {
+            // SAFETY: the range lies in the map, and nobody looks at it: the region is borrowed for
+            // writing. Its bytes are zeros afterwards, which are bytes as well.
+            let result = unsafe {
+                let start = self.map.as_mut_ptr().add(self.released);
+                libc::madvise(start.cast(), length, libc::MADV_DONTNEED)
+            };
+            // What the system does not take back now goes with the map.
+            self.released = if result == 0 { self.released + length } else { self.size() };
+        }
+        self.released < self.size()
+    }
+
     /// Asks the kernel to forget what it has of the file: for measurements of cold reads.
     ///
     /// # Errors
@@ -310,6 +337,16 @@ mod tests {
         region.advance(68);
         assert_eq!(region.floats(64, 1), [1.5]);
         assert!(region.is_resident(0, 1 << 20) && !region.size().is_multiple_of(3));
+    }
+
+    #[test]
+    fn memory_is_given_back_in_pieces() {
+        let mut region = Region::anonymous(2 * RELEASE_BYTES + 4096).unwrap();
+        region.write(0, &[7; 100]);
+        assert!(region.release_some() && region.release_some() && !region.release_some());
+        assert!(!region.release_some());
+        region.advance(1);
+        assert_eq!(region.bytes(0, 1), [0]);
     }
 
     #[test]

@@ -4,12 +4,19 @@
 //! true vectors. A filter of metadata is asked about records alone: so many candidates are taken
 //! that enough pass, at last all rows one after the other, so that a filter which lets few pass finds
 //! them all the same.
+//!
+//! Invariants:
+//! - A step computes about [`STEP_DISTANCES`] distances and reads one [`Portion`] of records, however many
+//!   hits are asked for.
+//! - Between two steps rows may be freed, taken by others and moved: a hit is answered with the record that
+//!   gave its distance, or not at all.
 
 use super::{
     damage::Damage,
     filter::Filter,
     job::Piece,
     partition::{Partition, Step, item_of},
+    portion::Portion,
     table::{Place, Row},
 };
 use crate::{
@@ -30,8 +37,10 @@ const WIDER: usize = 4;
 const WALKS_AGAIN: u32 = 2;
 /// Rows that one step of a pass over all rows looks at.
 const ROWS_A_STEP: Row = 256;
-/// Records that one step reads.
-const RECORDS_A_STEP: usize = 32;
+/// Candidates of which one step finds out whether their records are in memory.
+const LOOKS_A_STEP: usize = 256;
+/// Records that are brought into memory at a time, where it is not known how many will be wanted.
+const AHEAD: usize = 32;
 /// Bytes of text and metadata in one partition's hits.
 const HITS_BYTES_MAX: usize = 8 << 20;
 
@@ -47,6 +56,13 @@ pub struct Search {
     walks_again: u32,
 }
 
+/// A hit with its true distance, and the record that has the vector.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranked {
+    pub(super) hit: Hit,
+    place: Place,
+}
+
 enum Phase {
     /// The index is to be asked for so many.
     Walk(usize),
@@ -55,9 +71,21 @@ enum Phase {
     /// Candidates, nearest first; how many were looked at, and those of them that passed.
     Sift { hits: Vec<Hit>, looked_at: usize, passed: Vec<Hit>, may_be_more: bool },
     /// All rows are looked at from this one on; the best so far.
-    Scan { from: Row, best: Vec<Hit> },
-    /// These are ordered by their vectors, and are the answer.
-    Rank(Vec<Hit>),
+    Scan { from: Row, best: Vec<Ranked> },
+    /// Candidates whose records must be in memory; how many were looked at, and what is missing of them.
+    Gather { hits: Vec<Hit>, looked_at: usize, missing: Vec<Piece> },
+    /// Candidates are ordered by their vectors: how many were, how many of those are gone, and the best.
+    Rank { hits: Vec<Hit>, ranked: usize, gone: usize, best: Vec<Ranked> },
+    /// The hits, and those that were read for the answer; the bytes of their text and metadata.
+    Answer { hits: Vec<Ranked>, read: usize, answer: Vec<MemoryHit>, bytes: usize },
+}
+
+/// How far a phase came.
+enum Next {
+    Phase(Phase),
+    Wait(Phase, Vec<Piece>),
+    Ranked(Vec<Ranked>),
+    Answered(Vec<MemoryHit>),
 }
 
 /// Finds out whether a query can be asked.
@@ -107,11 +135,23 @@ impl Search {
         &mut self,
         partition: &mut Partition,
     ) -> Step<Option<Result<Vec<MemoryHit>, Error>>> {
-        match self.step_rows(partition) {
-            Step::Wait(pieces) => Step::Wait(pieces),
-            Step::Done(None) => Step::Done(None),
-            Step::Done(Some(ranked)) => {
-                Step::Done(Some(ranked.and_then(|hits| answer(partition, &hits))))
+        let mut portion = Portion::new();
+        loop {
+            match self.go_on(partition, &mut portion) {
+                Ok(Next::Wait(phase, pieces)) => {
+                    self.phase = phase;
+                    return Step::Wait(pieces);
+                }
+                Ok(Next::Answered(answer)) => return Step::Done(Some(Ok(answer))),
+                Ok(Next::Ranked(hits)) => {
+                    let answer = Vec::with_capacity(hits.len());
+                    self.phase = Phase::Answer { hits, read: 0, answer, bytes: 0 };
+                }
+                Ok(Next::Phase(phase)) => self.phase = phase,
+                Err(error) => return Step::Done(Some(Err(error))),
+            }
+            if self.is_step(&portion) {
+                return Step::Done(None);
             }
         }
     }
@@ -120,34 +160,64 @@ impl Search {
     pub(super) fn step_rows(
         &mut self,
         partition: &mut Partition,
-    ) -> Step<Option<Result<Vec<Hit>, Error>>> {
+    ) -> Step<Option<Result<Vec<Ranked>, Error>>> {
+        let mut portion = Portion::new();
+        loop {
+            match self.go_on(partition, &mut portion) {
+                Ok(Next::Wait(phase, pieces)) => {
+                    self.phase = phase;
+                    return Step::Wait(pieces);
+                }
+                Ok(Next::Ranked(hits)) => return Step::Done(Some(Ok(hits))),
+                Ok(Next::Answered(_)) => unreachable!("nothing is answered before it is ranked"),
+                Ok(Next::Phase(phase)) => self.phase = phase,
+                Err(error) => return Step::Done(Some(Err(error))),
+            }
+            if self.is_step(&portion) {
+                return Step::Done(None);
+            }
+        }
+    }
+
+    /// Whether what was done is a step: few records that were found are read and ordered in one.
+    fn is_step(&self, portion: &Portion) -> bool {
+        let reads_little = match &self.phase {
+            Phase::Gather { hits, looked_at, .. } => *looked_at == 0 && hits.len() <= LOOKS_A_STEP,
+            Phase::Rank { .. } | Phase::Answer { .. } => true,
+            _ => false,
+        };
+        portion.is_spent() || !reads_little
+    }
+
+    /// Goes on with the present phase.
+    fn go_on(&mut self, partition: &mut Partition, portion: &mut Portion) -> Result<Next, Error> {
         let number = match &self.namespace {
             None => None,
             Some(name) => match partition.table.namespaces.find(name) {
-                None => return Step::Done(Some(Ok(Vec::new()))),
+                None => return Ok(Next::Answered(Vec::new())),
                 number => number,
             },
         };
-        let stepped = match std::mem::replace(&mut self.phase, Phase::Rank(Vec::new())) {
-            Phase::Walk(wanted) => {
-                self.begin_walk(partition, wanted).map(|phase| (phase, Vec::new()))
-            }
+        let nothing = Phase::Walk(0);
+        Ok(match std::mem::replace(&mut self.phase, nothing) {
+            Phase::Walk(wanted) => Next::Phase(self.begin_walk(partition, wanted)?),
             Phase::Walking(wanted, search) => {
-                Ok((self.walk(partition, wanted, search, number), Vec::new()))
+                Next::Phase(self.walk(partition, wanted, search, number))
             }
             Phase::Sift { hits, looked_at, passed, may_be_more } => {
-                self.sift(partition, hits, looked_at, passed, may_be_more)
+                self.sift(partition, portion, hits, looked_at, passed, may_be_more)
             }
-            Phase::Scan { from, best } => self.scan(partition, from, best, number),
-            Phase::Rank(mut hits) => return self.rank(partition, &mut hits, number),
-        };
-        match stepped {
-            Ok((phase, pieces)) => {
-                self.phase = phase;
-                if pieces.is_empty() { Step::Done(None) } else { Step::Wait(pieces) }
+            Phase::Scan { from, best } => self.scan(partition, portion, from, best, number)?,
+            Phase::Gather { hits, looked_at, missing } => {
+                gather(partition, hits, looked_at, missing)
             }
-            Err(error) => Step::Done(Some(Err(error))),
-        }
+            Phase::Rank { hits, ranked, gone, best } => {
+                self.rank(partition, portion, hits, ranked, gone, best, number)?
+            }
+            Phase::Answer { hits, read, answer, bytes } => {
+                self.answer(partition, portion, hits, read, answer, bytes)?
+            }
+        })
     }
 
     fn begin_walk(&self, partition: &mut Partition, wanted: usize) -> Result<Phase, Error> {
@@ -172,7 +242,7 @@ impl Search {
             return Phase::Walking(wanted, search);
         };
         if self.filter.is_none() {
-            return Phase::Rank(hits);
+            return Phase::gather(hits);
         }
         let may_be_more = hits.len() == wanted;
         Phase::Sift { hits, looked_at: 0, passed: Vec::new(), may_be_more }
@@ -182,34 +252,37 @@ impl Search {
     fn sift(
         &self,
         partition: &mut Partition,
+        portion: &mut Portion,
         hits: Vec<Hit>,
         mut looked_at: usize,
         mut passed: Vec<Hit>,
         may_be_more: bool,
-    ) -> Result<(Phase, Vec<Piece>), Error> {
+    ) -> Next {
         let enough = 2 * self.k;
-        let end = (looked_at + RECORDS_A_STEP).min(hits.len());
+        let end = (looked_at + AHEAD).min(hits.len());
         let pieces = missing(partition, &hits[looked_at..end]);
         if !pieces.is_empty() {
-            return Ok((Phase::Sift { hits, looked_at, passed, may_be_more }, pieces));
+            return Next::Wait(Phase::Sift { hits, looked_at, passed, may_be_more }, pieces);
         }
         while looked_at < end && passed.len() < enough {
             let hit = hits[looked_at];
+            if !portion.take(bytes_of(partition, hit.row)) {
+                break;
+            }
             looked_at += 1;
             if self.passes(partition, hit.row) {
                 passed.push(hit);
             }
         }
-        let phase = if passed.len() >= enough || looked_at == hits.len() && !may_be_more {
-            Phase::Rank(passed)
+        Next::Phase(if passed.len() >= enough || looked_at == hits.len() && !may_be_more {
+            Phase::gather(passed)
         } else if looked_at < hits.len() {
             Phase::Sift { hits, looked_at, passed, may_be_more }
         } else if hits.len() < EF_MAX {
             Phase::Walk((hits.len() * WIDER).min(EF_MAX))
         } else {
             Phase::Scan { from: 0, best: Vec::new() }
-        };
-        Ok((phase, Vec::new()))
+        })
     }
 
     /// Whether an item's metadata are wanted; a damaged one's are not.
@@ -228,40 +301,52 @@ impl Search {
     fn scan(
         &self,
         partition: &mut Partition,
+        portion: &mut Portion,
         from: Row,
-        mut best: Vec<Hit>,
+        mut best: Vec<Ranked>,
         number: Option<u16>,
-    ) -> Result<(Phase, Vec<Piece>), Error> {
+    ) -> Result<Next, Error> {
         let end = partition.table.rows().min(from.saturating_add(ROWS_A_STEP));
-        let mut rows = Vec::with_capacity(RECORDS_A_STEP);
+        let mut rows = Vec::with_capacity(AHEAD);
         let mut next = from;
-        while next < end && rows.len() < RECORDS_A_STEP {
+        while next < end && rows.len() < AHEAD {
             let entry = partition.table.get(next);
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
             if entry.is_some_and(|entry| is_wanted(entry.namespace)) {
+                if !portion.take(bytes_of(partition, next)) {
+                    break;
+                }
                 rows.push(Hit { row: next, distance: f32::INFINITY });
             }
             next += 1;
         }
         let pieces = missing(partition, &rows);
         if !pieces.is_empty() {
-            return Ok((Phase::Scan { from, best }, pieces));
+            return Ok(Next::Wait(Phase::Scan { from, best }, pieces));
         }
-        rows.retain(|hit| self.passes(partition, hit.row));
-        best.append(&mut rows);
-        self.order(partition, self.k, &mut best)?;
+        self.order(partition, rows, &mut best)?;
         let is_end = next >= partition.table.rows();
-        Ok((if is_end { Phase::Rank(best) } else { Phase::Scan { from: next, best } }, Vec::new()))
+        Ok(match is_end {
+            true => Next::Phase(Phase::gather(best.iter().map(|ranked| ranked.hit).collect())),
+            false => Next::Phase(Phase::Scan { from: next, best }),
+        })
     }
 
-    /// Orders hits by their true vectors; damaged ones are left out.
-    fn order(&self, partition: &mut Partition, k: usize, hits: &mut Vec<Hit>) -> Result<(), Error> {
+    /// Adds those of some rows that pass to the best, which are in the order of their true vectors; damaged
+    /// ones are left out.
+    fn order(
+        &self,
+        partition: &mut Partition,
+        mut rows: Vec<Hit>,
+        best: &mut Vec<Ranked>,
+    ) -> Result<(), Error> {
         let mut damages: Vec<(Row, Damage)> = Vec::new();
-        hits.retain(|hit| {
+        rows.retain(|hit| {
             let place = place_of(partition, hit.row);
-            let read = place.map(|place| partition.log.read(place));
-            match read {
-                Some(Ok(_)) => true,
+            match place.map(|place| partition.log.read(place)) {
+                Some(Ok(record)) => {
+                    self.filter.as_ref().is_none_or(|it| it.accepts(record.metadata()))
+                }
                 Some(Err(damage)) => {
                     damages.push((hit.row, damage));
                     false
@@ -276,74 +361,153 @@ impl Search {
             Some(log.vector(place, &log.head(place)?))
         };
         index
-            .rerank(&self.vector, vector, k, hits)
-            .map_err(|error| Error::Invalid(format!("vector: {error}")))
+            .rerank(&self.vector, vector, self.k, &mut rows)
+            .map_err(|error| Error::Invalid(format!("vector: {error}")))?;
+        let ranked = rows
+            .into_iter()
+            .filter_map(|hit| Some(Ranked { hit, place: table.get(hit.row)?.place }));
+        best.extend(ranked);
+        // Both parts are in order, which this sort finds.
+        best.sort_by(|one, other| {
+            let (one, other) = (one.hit, other.hit);
+            one.distance.total_cmp(&other.distance).then(one.row.cmp(&other.row))
+        });
+        best.truncate(self.k);
+        Ok(())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of its phase")]
     fn rank(
         &mut self,
         partition: &mut Partition,
-        hits: &mut Vec<Hit>,
+        portion: &mut Portion,
+        hits: Vec<Hit>,
+        mut ranked: usize,
+        mut gone: usize,
+        mut best: Vec<Ranked>,
         number: Option<u16>,
-    ) -> Step<Option<Result<Vec<Hit>, Error>>> {
-        let before = hits.len();
-        // While records were brought into memory rows may have been freed, and taken by others.
-        hits.retain(|hit| {
+    ) -> Result<Next, Error> {
+        let mut rows = Vec::with_capacity(AHEAD);
+        let mut pieces = Vec::new();
+        while let Some(hit) = hits.get(ranked) {
+            // While records were brought into memory rows may have been freed, and taken by others.
             let entry = partition.table.get(hit.row);
-            entry.is_some_and(|entry| number.is_none_or(|number| number == entry.namespace))
-        });
-        let pieces = missing(partition, hits);
-        if !pieces.is_empty() {
-            self.phase = Phase::Rank(std::mem::take(hits));
-            return Step::Wait(pieces);
+            let is_wanted = |of: u16| number.is_none_or(|number| number == of);
+            if let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) {
+                pieces.extend(partition.log.missing(entry.place));
+                if !pieces.is_empty() || !portion.take(bytes_of(partition, hit.row)) {
+                    break;
+                }
+                rows.push(*hit);
+            } else {
+                gone += 1;
+            }
+            ranked += 1;
         }
-        if hits.len() < self.k.min(before) && self.walks_again > 0 {
-            self.walks_again -= 1;
-            self.phase = Phase::Walk(before.max(self.k));
-            return Step::Done(None);
+        self.order(partition, rows, &mut best)?;
+        if ranked < hits.len() {
+            let phase = Phase::Rank { hits, ranked, gone, best };
+            return Ok(match pieces.is_empty() {
+                true => Next::Phase(phase),
+                false => Next::Wait(phase, pieces),
+            });
         }
-        if self.filter.is_some() {
-            hits.retain(|hit| self.passes(partition, hit.row));
+        let before = hits.len();
+        if before - gone < self.k.min(before) && self.walks_again > 0 {
+            return Ok(Next::Phase(self.walk_again(before)));
         }
-        let ordered = self.order(partition, self.k, hits);
-        Step::Done(Some(ordered.map(|()| std::mem::take(hits))))
+        Ok(Next::Ranked(best))
     }
+
+    fn walk_again(&mut self, wanted: usize) -> Phase {
+        self.walks_again -= 1;
+        Phase::Walk(wanted.max(self.k))
+    }
+
+    /// Reads hits the way a door shows them.
+    fn answer(
+        &mut self,
+        partition: &mut Partition,
+        portion: &mut Portion,
+        hits: Vec<Ranked>,
+        mut read: usize,
+        mut answer: Vec<MemoryHit>,
+        mut bytes: usize,
+    ) -> Result<Next, Error> {
+        while let Some(Ranked { hit, place }) = hits.get(read) {
+            if !portion.take(bytes_of(partition, hit.row)) {
+                return Ok(Next::Phase(Phase::Answer { hits, read, answer, bytes }));
+            }
+            read += 1;
+            let Some(found) = place_of(partition, hit.row) else { continue };
+            if let Some(piece) = partition.log.missing(found) {
+                let phase = Phase::Answer { hits, read: read - 1, answer, bytes };
+                return Ok(Next::Wait(phase, vec![piece]));
+            }
+            let Ok(record) = partition.log.read(found) else { continue };
+            // Moved since it was ranked, or another item that has the row now.
+            if found != *place && record.head.moved_from != Some(*place) {
+                continue;
+            }
+            let item = item_of(&record);
+            bytes += item.metadata.len() + item.text.as_ref().map_or(0, String::len);
+            if bytes > HITS_BYTES_MAX {
+                return Err(Error::TooLarge(format!(
+                    "the hits have more than {} MiB of text and metadata: ask for fewer",
+                    HITS_BYTES_MAX >> 20
+                )));
+            }
+            answer.push(MemoryHit {
+                key: item.key,
+                namespace: item.namespace,
+                score: score(partition.metric, hit.distance),
+                text: item.text,
+                metadata: item.metadata,
+            });
+        }
+        if answer.len() < hits.len() && self.walks_again > 0 {
+            return Ok(Next::Phase(self.walk_again(hits.len())));
+        }
+        Ok(Next::Answered(answer))
+    }
+}
+
+impl Phase {
+    fn gather(hits: Vec<Hit>) -> Self {
+        Self::Gather { hits, looked_at: 0, missing: Vec::new() }
+    }
+}
+
+/// Finds out which of the candidates' records are not in memory, to wait for all of them at once.
+fn gather(partition: &Partition, hits: Vec<Hit>, looked_at: usize, mut pieces: Vec<Piece>) -> Next {
+    let end = (looked_at + LOOKS_A_STEP).min(hits.len());
+    pieces.extend(missing(partition, &hits[looked_at..end]));
+    if end < hits.len() {
+        return Next::Phase(Phase::Gather { hits, looked_at: end, missing: pieces });
+    }
+    if !pieces.is_empty() {
+        return Next::Wait(Phase::gather(hits), pieces);
+    }
+    Next::Phase(Phase::Rank { hits, ranked: 0, gone: 0, best: Vec::new() })
 }
 
 fn place_of(partition: &Partition, row: Row) -> Option<Place> {
     partition.table.get(row).map(|entry| entry.place)
 }
 
+/// Bytes of a row's record; none that are known while it is not in memory.
+fn bytes_of(partition: &Partition, row: Row) -> usize {
+    let Some(place) = place_of(partition, row) else { return 0 };
+    if partition.log.missing(place).is_some() {
+        return 0;
+    }
+    partition.log.head(place).map_or(0, |head| head.length)
+}
+
 /// What of the hits' records is not in memory.
 fn missing(partition: &Partition, hits: &[Hit]) -> Vec<Piece> {
     let places = hits.iter().filter_map(|hit| place_of(partition, hit.row));
     places.filter_map(|place| partition.log.missing(place)).collect()
-}
-
-/// The hits as a door shows them.
-fn answer(partition: &Partition, hits: &[Hit]) -> Result<Vec<MemoryHit>, Error> {
-    let mut bytes = 0;
-    let mut answer = Vec::with_capacity(hits.len());
-    for hit in hits {
-        let Some(place) = place_of(partition, hit.row) else { continue };
-        let Ok(record) = partition.log.read(place) else { continue };
-        let item = item_of(&record);
-        bytes += item.metadata.len() + item.text.as_ref().map_or(0, String::len);
-        if bytes > HITS_BYTES_MAX {
-            return Err(Error::TooLarge(format!(
-                "the hits have more than {} MiB of text and metadata: ask for fewer",
-                HITS_BYTES_MAX >> 20
-            )));
-        }
-        answer.push(MemoryHit {
-            key: item.key,
-            namespace: item.namespace,
-            score: score(partition.metric, hit.distance),
-            text: item.text,
-            metadata: item.metadata,
-        });
-    }
-    Ok(answer)
 }
 
 /// Larger is nearer.

@@ -5,7 +5,7 @@
 //! grow, and rows lie in parts that never move.
 
 use hashbrown::HashTable;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Tables that the hashes are spread over.
 const TABLES: usize = 1024;
@@ -35,7 +35,8 @@ pub struct Entry {
 /// The namespaces of a partition, each with a number while there is something in it.
 #[derive(Debug, Default)]
 pub struct Namespaces {
-    numbers: HashMap<Box<str>, u16>,
+    /// A tree, as a map that grows to many thousand names would keep messages waiting.
+    numbers: BTreeMap<Box<str>, u16>,
     names: Vec<(Box<str>, u64)>,
     free: Vec<u16>,
 }
@@ -185,10 +186,11 @@ impl Namespaces {
         &self.names[usize::from(number)].0
     }
 
-    /// Each namespace that has items, with its number.
-    pub fn numbered(&self) -> impl Iterator<Item = (u16, &str)> {
-        let all = (0..=u16::MAX).zip(&self.names);
-        all.filter(|(_, (_, count))| *count > 0).map(|(number, (name, _))| (number, &**name))
+    /// Each namespace that has items and whose number is at least `from`, with its number.
+    pub fn numbered(&self, from: usize) -> impl Iterator<Item = (u16, &str)> {
+        let all = (from..).zip(self.names.get(from..).unwrap_or_default());
+        let used = all.filter(|(_, (_, count))| *count > 0);
+        used.map(|(number, (name, _))| (number as u16, &**name))
     }
 
     /// Each namespace and its items.

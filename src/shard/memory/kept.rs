@@ -6,6 +6,9 @@ use crate::{
 };
 use std::{io, time::Instant};
 
+/// Namespaces that one step adds to a report.
+const NAMESPACES_A_STEP: usize = 256;
+
 /// A partition, and what it waits for.
 pub(super) struct Kept {
     pub(super) partition: Partition,
@@ -64,13 +67,16 @@ impl Kept {
     /// A part of a checkpoint is on the disk, or cannot be written: then there is none.
     pub(super) fn saved(&mut self, result: io::Result<Vec<u8>>) {
         self.is_saving = false;
-        let Some(checkpoint) = self.checkpoint.take() else { return };
+        let Some(mut checkpoint) = self.checkpoint.take() else { return };
         match result {
             Ok(_) if checkpoint.is_ended() => {
                 self.partition.saved(&checkpoint);
                 self.saved_at = Some(Instant::now());
             }
-            Ok(_) => self.checkpoint = Some(checkpoint),
+            Ok(buffer) => {
+                checkpoint.reuse(buffer);
+                self.checkpoint = Some(checkpoint);
+            }
             Err(error) => {
                 tracing::error!(%error, "a checkpoint of pattern memory cannot be written");
                 self.partition.give_up(&checkpoint);
@@ -78,11 +84,25 @@ impl Kept {
         }
     }
 
-    /// How the partition does, but for a sample of its searches.
+    /// Adds the next namespaces to a report, from a number on; the number to go on from.
+    pub(super) fn add_namespaces(
+        &self,
+        report: &mut PartitionReport,
+        from: usize,
+    ) -> Option<usize> {
+        let namespaces = &self.partition.table().namespaces;
+        let mut last = None;
+        for (number, name) in namespaces.numbered(from).take(NAMESPACES_A_STEP) {
+            report.namespaces.push((name.to_owned(), namespaces.count(number)));
+            last = Some(usize::from(number));
+        }
+        last.map(|last| last + 1)
+    }
+
+    /// How the partition does, but for a sample of its searches and for its namespaces, which may be many.
     pub(super) fn report(&self) -> PartitionReport {
         let partition = &self.partition;
         let (stats, damages) = (partition.index().stats(), partition.damages());
-        let namespaces = partition.table().namespaces.iter();
         PartitionReport {
             partition: MemoryPartition {
                 count: partition.len() as u64,
@@ -92,7 +112,7 @@ impl Kept {
                 changes_since_checkpoint: partition.changes(),
                 checkpoint_age_s: self.saved_at.map(|at| at.elapsed().as_secs()),
             },
-            namespaces: namespaces.map(|(name, count)| (name.to_owned(), count)).collect(),
+            namespaces: Vec::new(),
             sample: (0, 0, 0),
             damaged: damages.told.iter().map(ToString::to_string).collect(),
             damaged_count: damages.count,

@@ -54,9 +54,9 @@ fn answer(memory: &mut Memory, waited: &mut usize) -> Response {
         while memory.look(0) {}
         if let Some(operation) = memory.operations.pop_front() {
             let before = memory.waits.len();
-            let answer = memory.step(operation);
+            memory.step(operation);
             *waited += memory.waits.len() - before;
-            if let Some((_, response)) = answer {
+            if let Some((_, response)) = memory.answers.pop() {
                 return response;
             }
         }
@@ -82,9 +82,9 @@ fn cold_records_are_waited_for_aside_and_then_answered_with() {
     let (bell, partitions) = (Doorbell::new().unwrap(), std::mem::take(&mut store.partitions));
     let (threads, mut desks) = thread::start(&[bell], None, regions.clone()).unwrap();
     let mut memory = Memory::new(0, 1, partitions, 50, desks.pop());
-    let asker = Asker { core: 0, correlation: 1 };
     let ask = |memory: &mut Memory, request| {
-        assert!(memory.ask(asker, request).unwrap().is_none(), "nothing is known at once");
+        memory.ask(0, 1, request);
+        assert!(memory.answers.is_empty(), "nothing is known at once");
     };
     let search = |number: u16| {
         let query = MemoryQuery { vector: item(number).vector, k: 5, ..MemoryQuery::default() };

@@ -19,7 +19,7 @@ pub(super) fn check(index: &Index) {
     let graph = &index.graph;
     let nodes = &graph.nodes;
     let state = |slot: u32| nodes[slot as usize].state;
-    for (slot, node) in (0..).zip(nodes) {
+    for (slot, node) in (0..).zip(nodes.iter()) {
         if matches!(node.state, State::Free | State::Promised) {
             assert_eq!(node.tower, NONE);
             continue;
