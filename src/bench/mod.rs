@@ -179,7 +179,7 @@ pub fn run(
             "consensus_log" => results.push(replicated_log::run(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "pattern_search" | "search_latency" | "hnsw_index" => {
-                results.push(vectors::run(component, config, effort, files)?);
+                results.push(vectors::run(component, config, effort, files, folder)?);
             }
             "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),
             "agent_failover" => results.push(reliability::failover::run(config, effort, folder)?),

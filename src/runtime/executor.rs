@@ -1,5 +1,6 @@
 //! One executor on one pinned core, and what code that runs on it may ask of it.
 
+use super::sys;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::{
     future::{Future, poll_fn},
@@ -83,6 +84,11 @@ where
 /// Keeps the calling thread, which runs no executor, on a processor; tells whether that worked.
 pub fn pin_thread(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// Processor time of the calling thread, and how often another one took its processor away.
+pub fn thread_use() -> (Duration, u64) {
+    sys::thread_use()
 }
 
 /// Runs a future on this core until it ends; nobody waits for it.

@@ -24,6 +24,21 @@ pub fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Processor time of this thread, and how often another one took its processor away.
+pub fn thread_use() -> (Duration, u64) {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: all bytes zero are a value, and both calls write into what lives through them.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let (timed, counted) = unsafe {
+        let timed = libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time);
+        (timed, libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage))
+    };
+    assert!(timed == 0 && counted == 0, "a thread may ask what it used");
+    let time = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
+    (time, usage.ru_nivcsw as u64)
+}
+
 /// Kills a process group with SIGKILL; a group that is gone is no error.
 pub fn kill_group(leader: u32) {
     let Ok(leader) = libc::pid_t::try_from(leader) else { return };

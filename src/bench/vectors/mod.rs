@@ -1,11 +1,13 @@
 //! `pattern_search`, `search_latency` and `hnsw_index`: one partition of pattern memory, without doors,
 //! on one pinned core.
 //!
-//! The files: `data.rs` has what is stored and asked, `curve.rs` speed against recall and its picture.
+//! The files: `data.rs` has what is stored and asked, `curve.rs` speed against recall and its picture,
+//! `turns.rs` how long messages wait for a whole partition.
 //! Vectors are given as files or made around centres; the true neighbours come from comparing all.
 
 mod curve;
 mod data;
+mod turns;
 
 pub use curve::{Point, table};
 pub use data::VectorFiles;
@@ -19,7 +21,9 @@ use crate::{
 };
 use data::Vectors;
 use std::{
-    io, thread,
+    io,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -27,6 +31,11 @@ use std::{
 const K: usize = 10;
 /// Hits of the codes that are ordered again by float32.
 const RERANKED: usize = 2 * K;
+
+/// Vectors of the partition whose turns are measured and requests to it, at full and at quick effort.
+const TURNS: ((usize, usize), (usize, usize)) = ((20_000, 20_000), (1000, 300));
+/// No message should wait longer for memory.
+const TURN_GOAL_US: f64 = 200.0;
 
 /// An index with the vectors that it was built from, row by row.
 struct Built {
@@ -102,7 +111,7 @@ impl Built {
     }
 }
 
-/// Runs one of the components on the last of the workers' cores.
+/// Runs one of the components on the last of the workers' cores; a partition with files lies in `folder`.
 ///
 /// # Errors
 /// A file cannot be read, or the vectors in it are none.
@@ -111,6 +120,7 @@ pub(super) fn run(
     config: &Config,
     effort: &Effort,
     files: &VectorFiles,
+    folder: &Path,
 ) -> io::Result<Measured> {
     let cpus = super::swarm::topology(config)?.workers;
     let work = || {
@@ -120,7 +130,7 @@ pub(super) fn run(
         let mut built = Built::new(Vectors::new(files, effort)?, config)?;
         match component {
             "pattern_search" => curve::pattern_search(&mut built, effort),
-            "search_latency" => search_latency(&mut built, config, effort),
+            "search_latency" => search_latency(&mut built, config, effort, folder),
             "hnsw_index" => Ok(hnsw_index(&built)),
             other => unreachable!("{other} is no component of the index"),
         }
@@ -128,8 +138,14 @@ pub(super) fn run(
     thread::scope(|scope| scope.spawn(work).join().expect("the measurement does not panic"))
 }
 
-/// How long a search takes with the tuning's width, ordered again by float32: one after the other.
-fn search_latency(built: &mut Built, config: &Config, effort: &Effort) -> io::Result<Measured> {
+/// How long a search takes with the tuning's width, ordered again by float32: one after the other. And
+/// how long messages of the same core wait while a partition does all that it can be asked.
+fn search_latency(
+    built: &mut Built,
+    config: &Config,
+    effort: &Effort,
+    folder: &Path,
+) -> io::Result<Measured> {
     let ef = config.memory.ef_search;
     let recall = built.recall(ef, true)?;
     let mut latency = Latency::new();
@@ -141,7 +157,22 @@ fn search_latency(built: &mut Built, config: &Config, effort: &Effort) -> io::Re
         }
         Ok(())
     })?;
-    let measured = Measured::latency("search_latency", latency).at_most("p99_ms", 10.0, 1.0);
+    let (rows, requests) = effort.choose(TURNS);
+    let rows = built.vectors.stored().take(rows).collect();
+    let turns = turns::measure(rows, folder, requests)?;
+    let (longest, after) = turns.longest;
+    let us = |quantile| turns.times.quantile_ms(quantile) * 1e3;
+    let measured = Measured::latency("search_latency", latency)
+        .at_most("p99_ms", 10.0, 1.0)
+        .with("memory_turns", turns.times.count())
+        .with("memory_turns_interrupted", turns.interrupted)
+        .with("memory_requests", turns.answered)
+        .with_exact("memory_turn_p50_us", us(0.5))
+        .with_exact("memory_turn_p999_us", us(0.999))
+        .with_exact("memory_turn_longest_us", longest.as_secs_f64() * 1e6)
+        .with_text("memory_turn_longest_after", after)
+        .with_exact("memory_turn_goal_us", TURN_GOAL_US)
+        .with_truth("memory_turn_goal_met", us(0.999) <= TURN_GOAL_US);
     Ok(built.described(measured).with("ef", ef as u64).with_exact("recall", recall))
 }
 

@@ -4,7 +4,9 @@
 //! vectors come and go. So the caller notes which rows changed after [`Index::begin_image`], and says so when
 //! the image is loaded ([`Loader::finish`]). Rows whose chunk is damaged or missing, and those that have
 //! changed, come back as a list of rows to insert again; links to what is not there any more are
-//! replaced or dropped, and nodes that nothing leads to any more are inserted again too. Whatever the chunks are, the graph that comes out keeps the room's invariants.
+//! replaced or dropped. Nodes that are hardly found any more, since those who linked to them were lost, are
+//! inserted again too; and all are, where most would be. Whatever the chunks are, the graph that comes out
+//! keeps the room's invariants.
 //!
 //! A chunk is a header of [`IMAGE_HEADER_BYTES`] and its rows, all numbers little-endian:
 //!
@@ -38,6 +40,8 @@ pub const IMAGE_HEADER_BYTES: usize = 24;
 const CHUNK_BYTES: usize = 64 << 10;
 /// And with this number of rows, as empty ones take no room.
 const CHUNK_ROWS: usize = 4096;
+/// A node that lost links and to which fewer nodes lead is inserted again.
+const LEADING_LEAST: u8 = 3;
 
 /// An image that is being written.
 pub struct Image {
@@ -253,7 +257,8 @@ impl Loader {
         let wanted = |row| if row < rows { wanted(row) } else { Wanted::Nothing };
         let mut highest = None;
         let mut is_torn = false;
-        let mut thin = Vec::new();
+        // Of the nodes that live: those that lost many links, and those that lost any.
+        let (mut thin, mut frayed) = (Vec::new(), Vec::new());
         for row in 0..total {
             let node = &mut index.graph.nodes[row as usize];
             if node.state == State::Free {
@@ -267,17 +272,20 @@ impl Loader {
             } else {
                 index.bury(row);
             }
-            if index.graph.repair_links(row) && index.graph.is_live(row) {
-                thin.push(row);
+            let (before, after) = index.graph.repair_links(row);
+            if after < before && index.graph.is_live(row) {
+                let is_thin = 3 * after <= 2 * before;
+                if is_thin { &mut thin } else { &mut frayed }.push(row);
             }
         }
         index.graph.entry = highest.map(|(_, row)| row);
         if is_torn {
-            for row in thin {
-                index.live -= 1;
-                index.bury(row);
+            let is_ruin = 2 * thin.len() > index.live;
+            thin.into_iter().for_each(|row| index.bury_live(row));
+            if is_ruin {
+                (0..total).for_each(|row| index.bury_live(row));
             }
-            index.bury_unreachable();
+            index.bury_unreachable(&frayed);
         }
         // Nothing is open, so rows are free as soon as they are swept.
         let mut scratch = index.scratches.take();
@@ -304,23 +312,44 @@ impl Loader {
 }
 
 impl Index {
-    /// Buries nodes to which no way leads on the lowest layer, since those who linked to them were lost.
-    fn bury_unreachable(&mut self) {
+    fn bury_live(&mut self, row: Row) {
+        if self.contains(row) {
+            self.live -= 1;
+            self.bury(row);
+        }
+    }
+
+    /// Buries nodes that are hardly found any more: those of the `frayed` to which few nodes lead that
+    /// live, and all to which no way leads through such nodes on the lowest layer.
+    fn bury_unreachable(&mut self, frayed: &[Row]) {
+        let mut leading = vec![0_u8; self.graph.nodes.len()];
+        for row in self.live_rows() {
+            for &link in self.graph.links(row, 0) {
+                leading[link as usize] = leading[link as usize].saturating_add(1);
+            }
+        }
+        for &row in frayed.iter().filter(|&&row| leading[row as usize] < LEADING_LEAST) {
+            self.bury_live(row);
+        }
         let graph = &self.graph;
         let mut is_reached = vec![false; graph.nodes.len()];
-        let mut ahead: Vec<Row> = graph.entry.into_iter().collect();
+        let highest = self.live_rows().max_by_key(|&row| graph.level(row));
+        let mut ahead: Vec<Row> = highest.into_iter().collect();
         while let Some(row) = ahead.pop() {
-            if !std::mem::replace(&mut is_reached[row as usize], true) {
-                ahead
-                    .extend(graph.links(row, 0).iter().filter(|&&link| !is_reached[link as usize]));
+            if graph.is_live(row) && !std::mem::replace(&mut is_reached[row as usize], true) {
+                let links = graph.links(row, 0).iter();
+                ahead.extend(links.filter(|&&link| !is_reached[link as usize]));
             }
         }
         for (row, is_reached) in (0..).zip(is_reached) {
-            if !is_reached && self.contains(row) {
-                self.live -= 1;
-                self.bury(row);
+            if !is_reached {
+                self.bury_live(row);
             }
         }
+    }
+
+    fn live_rows(&self) -> impl Iterator<Item = Row> + '_ {
+        (0..self.graph.nodes.len() as Row).filter(|&row| self.contains(row))
     }
 }
 
@@ -337,8 +366,8 @@ impl Graph {
     }
 
     /// Drops links that no graph has: to no node, to the node itself, twice, above their target's level.
-    /// Whether that was a third of those on the lowest layer, or more.
-    fn repair_links(&mut self, row: Row) -> bool {
+    /// The number of those on the lowest layer, before and after.
+    fn repair_links(&mut self, row: Row) -> (usize, usize) {
         let before = self.links(row, 0).len();
         for layer in 0..=self.level(row) {
             let mut kept = [0; LINKS_BASE];
@@ -356,7 +385,7 @@ impl Graph {
             }
             self.set_links(row, layer, &kept[..count]);
         }
-        before > 0 && 3 * self.links(row, 0).len() <= 2 * before
+        (before, self.links(row, 0).len())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the index promises, against comparing everything with everything.
 
+mod bounds;
 mod graph;
 mod image;
 mod input;

@@ -36,7 +36,7 @@ pub(super) enum Arriving {
 
 impl Memory {
     /// Takes in changes that one request asks for. They are recorded in steps, in the order in which they
-    /// came, the first ones now unless others wait.
+    /// came.
     pub(super) fn begin_changes(&mut self, asker: Asker, partition: u16, what: Arriving) {
         let key = self.next_change;
         self.next_change = self.next_change.wrapping_add(1);
@@ -51,9 +51,6 @@ impl Memory {
         }
         self.changes.insert(key, changes);
         self.arrivals.push_back(Arrival { key, partition, recorded: 0, what });
-        if self.arrivals.len() == 1 {
-            self.record_some();
-        }
     }
 
     /// Records some of what arrived; false when nothing did.

@@ -199,6 +199,31 @@ fn only_rows_that_an_image_left_are_inserted_at() {
     check(&index);
 }
 
+/// However many chunks are lost: those whose rows stay are found as well as those that are inserted again.
+#[test]
+fn what_is_left_of_a_torn_image_is_found() {
+    for (seed, lost) in (71..).zip([3, 2, 2, 4]) {
+        let mut random = Rng::with_seed(seed);
+        let mut store = store(&mut random, Metric::Cosine, 1200);
+        let mut chunks = write(&mut store, |store| {
+            for _ in 0..20 {
+                store.remove(random.usize(..));
+                store.insert(vectors(&mut random, 1, DIMENSIONS).remove(0));
+            }
+        });
+        let all = chunks.len();
+        let mut at = 0;
+        chunks.retain(|_| {
+            at += 1;
+            at % lost != 0
+        });
+        let (mut loaded, again) = load(&store, Metric::Cosine, &chunks);
+        let found = found(&store, &mut loaded);
+        println!("{} of {all} chunks, {again} rows inserted again, {found:.4} found", chunks.len());
+        assert!(found >= 0.98, "{found}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -226,7 +251,9 @@ proptest! {
         let (mut loaded, _) = load(&store, Metric::Cosine, &chunks);
         if !store.vectors.is_empty() {
             let found = found(&store, &mut loaded);
-            prop_assert!(found >= 0.93, "{}", found);
+            // One of few is a large part of them.
+            let missed = ((1.0 - found) * store.vectors.len() as f64).round();
+            prop_assert!(missed <= 1.0 + 0.03 * store.vectors.len() as f64, "{}", found);
         }
         // It goes on like any other index.
         let mut live: Vec<Row> = store.vectors.keys().copied().collect();

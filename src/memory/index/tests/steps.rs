@@ -22,6 +22,8 @@ enum Act {
     StepSearch(Any, usize),
     DropSearch(Any),
     Remove(Any),
+    /// Goes on with what removals left to sweep.
+    Sweep(usize),
     /// Removes so many of those that live.
     RemoveMany(usize),
 }
@@ -36,6 +38,7 @@ fn act() -> impl Strategy<Value = Act> {
         12 => (any::<Any>(), 1..100_usize).prop_map(|(at, n)| Act::StepSearch(at, n)),
         1 => any::<Any>().prop_map(Act::DropSearch),
         4 => any::<Any>().prop_map(Act::Remove),
+        4 => (1..300_usize).prop_map(Act::Sweep),
         1 => (0..80_usize).prop_map(Act::RemoveMany),
     ]
 }
@@ -100,6 +103,11 @@ impl World {
                 let row = *self.live.iter().nth(at.index(self.live.len())).expect("in range");
                 self.remove(row)?;
             }
+            Act::Sweep(distances) => {
+                let owes = self.index.owes_sweep();
+                prop_assert_eq!(self.index.sweep_some(distances), owes);
+                self.disturb();
+            }
             Act::RemoveMany(count) => {
                 for row in self.live.clone().into_iter().take(count) {
                     self.remove(row)?;
@@ -113,8 +121,8 @@ impl World {
     }
 
     fn remove(&mut self, row: Row) -> Result<(), TestCaseError> {
-        prop_assert!(self.index.remove(row));
-        prop_assert!(!self.index.remove(row));
+        prop_assert!(self.index.begin_remove(row));
+        prop_assert!(!self.index.begin_remove(row));
         self.live.remove(&row);
         self.disturb();
         Ok(())
