@@ -82,6 +82,12 @@ impl Names {
         }
     }
 
+    /// Places that are taken.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.buckets.iter().map(|bucket| bucket.len()).sum()
+    }
+
     /// The agents whose name has this hash, in no order.
     pub fn find(&self, hash: u64) -> impl Iterator<Item = AgentAddress> {
         let table = &self.buckets[bucket_of(hash)];

@@ -208,6 +208,10 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
             .map(|seen| (seen.node, seen.status))
             .eq(model.status.iter().map(|(node, status)| (*node, *status)))
     );
+    // Nothing stays behind in the indexes.
+    prop_assert_eq!(world.names.len(), model.names.len());
+    let types = model.facts.values().filter(|fact| matches!(fact, Fact::Type(..))).count();
+    prop_assert_eq!(world.types.values().map(Vec::len).sum::<usize>(), types);
     for node in 1..=NODES {
         let agents = model.agents().filter(|(id, _)| id.node == node).count();
         prop_assert_eq!(world.node(node).map_or(0, |seen| seen.agents), agents);
