@@ -4,6 +4,8 @@
 //! query has it as it is, as a signed byte; that is what the processor multiplies at once (VNNI). The query
 //! is filled up with zeros, so what a row's last line is filled up with does not count.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -50,6 +52,8 @@ impl Kernels {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         all.extend(x86::available());
+        #[cfg(target_arch = "aarch64")]
+        all.extend(aarch64::available());
         all.push(Self {
             name: "portable",
             dot_rows: portable::dot_rows,
@@ -65,7 +69,9 @@ impl Kernels {
 pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     x86::prefetch(values);
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    aarch64::prefetch(values);
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
     let _ = values;
 }
 
