@@ -44,9 +44,13 @@ impl Damages {
             return false;
         }
         self.count += 1;
-        tracing::error!("{damage}");
         if self.told.len() < TOLD_MAX {
+            tracing::error!("{damage}");
             self.told.push(damage.clone());
+        } else if self.count == TOLD_MAX as u64 + 1 {
+            tracing::error!(
+                "there is more damage, which is counted: coreflow doctor --memory shows all"
+            );
         }
         true
     }
