@@ -212,20 +212,6 @@ def limits_are_those_of_the_page():
         assert b"nested deeper than 64" in said, said
 
 
-def another_embedder_is_warned_of():
-    with tempfile.TemporaryDirectory() as folder:
-        exec_embedder = ("memory.embedder=exec", 'memory.embedder_command=["cat"]')
-        said = []
-        for number, settings in enumerate(((), (), exec_embedder, ("memory.embedder=none",))):
-            with open(f"{folder}/said-{number}", "w+") as said_here:
-                with serving(*SMALL, *settings, folder=folder, stderr=said_here) as server:
-                    Client(server).call("memory.put", key="a", vector=[1, 2, 3, 4])
-                said_here.seek(0)
-                said.append(said_here.read())
-        wanted = "became vectors by the embedder lexical-2, and this node has exec cat"
-        assert [wanted in text for text in said] == [False, False, True, False], said
-
-
 def what_is_stored_outlives_the_node():
     with tempfile.TemporaryDirectory() as folder:
         for start in range(2):
@@ -496,7 +482,7 @@ def a_full_memory_refuses_and_keeps_what_it_has():
 
 
 for test in (requests_are_stored_and_found, what_is_wrong_is_said,
-             limits_are_those_of_the_page, another_embedder_is_warned_of,
+             limits_are_those_of_the_page,
              what_is_stored_outlives_the_node, texts_that_share_words_are_found,
              an_embedder_may_be_a_child_that_fails, an_import_waits_where_there_is_no_room,
              models_store_and_search, files_are_imported_and_exported,

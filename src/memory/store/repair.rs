@@ -9,6 +9,7 @@
 //! - A repair that is cut off leaves a folder that can be repaired.
 
 use super::{
+    checkpoint,
     damage::{Damage, Harm},
     files::{FileList, Listing, list_name},
     folder::{self, HEAD_NAME},
@@ -187,6 +188,11 @@ impl Partition {
     fn copy(&mut self) -> io::Result<Vec<Damage>> {
         self.settle()?;
         if self.log.segments.is_empty() {
+            // A checkpoint of nothing would only be wrong.
+            if let Some(file) = checkpoint::file_of(self.log.settings()).filter(|it| it.exists()) {
+                fs::remove_file(file)?;
+            }
+            self.checkpoint_bytes = 0;
             return Ok(std::mem::take(&mut self.damages).told);
         }
         let (last, _) = self.log.end();
