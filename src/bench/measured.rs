@@ -187,6 +187,12 @@ impl Measured {
         self.judge((target, value <= target), (goal, value <= goal))
     }
 
+    /// Holds the throughput against our own goal, where nothing else was asked for.
+    pub(super) fn goal_at_least(self, goal: f64) -> Self {
+        let met = self.main_value() >= goal;
+        self.with_exact("goal", goal).with_truth("goal_met", met)
+    }
+
     /// Holds a figure against our own goal, where nothing else was asked for.
     pub(super) fn goal_at_most(mut self, name: &'static str, goal: f64) -> Self {
         self.main = name;

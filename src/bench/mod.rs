@@ -16,6 +16,7 @@ mod load_balance;
 mod measured;
 mod message_latency;
 mod message_passing;
+mod node_messages;
 mod paced;
 mod probe;
 mod reliability;
@@ -46,8 +47,9 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 16] = [
+pub const COMPONENTS: [&str; 17] = [
     "message_passing",
+    "node_messages",
     "agent_scheduling",
     "load_balance",
     "durable_tasks",
@@ -68,8 +70,8 @@ pub const COMPONENTS: [&str; 16] = [
 /// A group of components that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// `message_passing`, `agent_scheduling`, `load_balance`, `durable_tasks`, `consensus`,
-    /// `consensus_log`, `pattern_search`: how much in a second, and how evenly
+    /// `message_passing`, `node_messages`, `agent_scheduling`, `load_balance`, `durable_tasks`,
+    /// `consensus`, `consensus_log`, `pattern_search`: how much in a second, and how evenly
     Throughput,
     /// `message_latency`, `consensus_finality`, `search_latency`: how long one message takes, one
     /// commit, and one search
@@ -101,6 +103,7 @@ impl Suite {
         match self {
             Self::Throughput => &[
                 "message_passing",
+                "node_messages",
                 "agent_scheduling",
                 "load_balance",
                 "durable_tasks",
@@ -166,6 +169,7 @@ pub fn run(
         tell(component);
         match component {
             "message_passing" => results.push(message_passing::run(config, effort)?),
+            "node_messages" => results.extend(node_messages::run(config, effort, folder)?),
             "agent_scheduling" => results.push(agent_scheduling::run(config, effort)?),
             "load_balance" => results.extend(load_balance::run()),
             "durable_tasks" => results.push(durable_tasks::run(config, effort, folder)?),

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     client::{Params, View},
-    wire::id::AgentId,
+    wire::id::{AgentAddress, AgentId},
 };
 use clap::{Args, Subcommand};
 use std::{io::Write, process::ExitCode};
@@ -15,7 +15,9 @@ use std::{io::Write, process::ExitCode};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     coreflow agent list --type echo\n  \
+    coreflow agent list --all\n  \
     coreflow agent spawn echo --name parrot\n  \
+    coreflow agent call parrot '\"hello\"'\n  \
     coreflow agent call 0.3.1 '{\"say\":\"hello\"}'")]
 pub struct AgentArgs {
     #[command(flatten)]
@@ -31,6 +33,9 @@ enum Action {
         /// Only those of this type
         #[arg(long = "type", value_name = "TYPE")]
         agent_type: Option<String>,
+        /// Those of all nodes of the cluster
+        #[arg(long)]
+        all: bool,
     },
     /// Start an agent of a configured type and print its id
     Spawn {
@@ -48,16 +53,18 @@ enum Action {
     },
     /// Send an agent a message, which it may or may not act on
     Send {
-        /// The agent
-        id: AgentId,
+        /// The agent, of any node: its id or its name
+        #[arg(value_name = "AGENT")]
+        agent: String,
         /// A JSON value; - reads it from standard input
         #[arg(allow_hyphen_values = true)]
         payload: String,
     },
     /// Send an agent a message and print its answer
     Call {
-        /// The agent
-        id: AgentId,
+        /// The agent, of any node: its id or its name
+        #[arg(value_name = "AGENT")]
+        agent: String,
         /// A JSON value; - reads it from standard input
         #[arg(allow_hyphen_values = true)]
         payload: String,
@@ -77,7 +84,12 @@ pub fn run(
     let json = common.json;
     remote::run(&args.connect, common, err, |node| {
         match &args.action {
-            Action::List { agent_type } => list(node, agent_type.as_deref(), json, out)?,
+            Action::List { agent_type, all: true } => {
+                list_all(node, agent_type.as_deref(), json, out)?;
+            }
+            Action::List { agent_type, all: false } => {
+                list(node, agent_type.as_deref(), json, out)?;
+            }
             Action::Spawn { agent_type, name } => {
                 let params = Params::new().str("type", agent_type).str_if("name", name.as_deref());
                 let answer = node.call("agent.spawn", &params)?;
@@ -87,12 +99,12 @@ pub fn run(
                 }
             }
             Action::Stop { id } => say(out, node.call("agent.stop", &of(*id))?, json, "stopped")?,
-            Action::Send { id, payload } => {
-                let params = of(*id).value("payload", &node.payload(payload)?);
+            Action::Send { agent, payload } => {
+                let params = to(agent).value("payload", &node.payload(payload)?);
                 say(out, node.call("agent.send", &params)?, json, "sent")?;
             }
-            Action::Call { id, payload, timeout_ms } => {
-                let params = of(*id)
+            Action::Call { agent, payload, timeout_ms } => {
+                let params = to(agent)
                     .value("payload", &node.payload(payload)?)
                     .uint_if("timeout_ms", Some(*timeout_ms));
                 let answer = node.call_waiting("agent.call", &params, *timeout_ms)?;
@@ -104,6 +116,12 @@ pub fn run(
         }
         Ok(true)
     })
+}
+
+/// The receiver of a message: an id, or the name of an agent.
+fn to(agent: &str) -> Params {
+    let field = if agent.parse::<AgentAddress>().is_ok() { "id" } else { "name" };
+    Params::new().str(field, agent)
 }
 
 fn of(id: AgentId) -> Params {
@@ -134,4 +152,34 @@ fn list(
     let agents = answer.get("agents").map(View::items);
     agents.into_iter().flatten().for_each(|agent| table.add(agent, &FIELDS));
     Ok(table.write(out)?)
+}
+
+/// Lists the agents of all nodes, part by part.
+fn list_all(
+    node: &mut Remote,
+    agent_type: Option<&str>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Trouble> {
+    let mut table = Table::new(&["ID", "NODE", "TYPE", "NAME", "STATUS"]);
+    let mut cursor: Option<String> = None;
+    loop {
+        let params = Params::new().bool("all", true).str_if("type", agent_type);
+        let answer = node.call("agent.list", &params.str_if("cursor", cursor.as_deref()))?;
+        let agents = answer.get("agents").map(View::items);
+        for agent in agents.into_iter().flatten() {
+            match json {
+                true => print_json(out, agent)?,
+                false => table.add(agent, &["id", "node", "type", "name", "status"]),
+            }
+        }
+        cursor = answer.get("cursor").and_then(View::str).map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    match json {
+        true => Ok(()),
+        false => Ok(table.write(out)?),
+    }
 }

@@ -124,7 +124,18 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
     }
     let seen = Seen::of(answer).ok_or_else(|| Trouble::Failed(Seen::STRANGE.into()))?;
     writeln!(out, "as node {} sees it:\n", seen.node)?;
-    let mut nodes = Table::new(&["NODE", "PEERS", "RPC", "MEMBER", "CONNECTED", "LEADS"]);
+    let mut nodes = Table::new(&[
+        "NODE",
+        "PEERS",
+        "RPC",
+        "MEMBER",
+        "CONNECTED",
+        "LEADS",
+        "STATUS",
+        "AGENTS",
+        "RUNNING",
+        "QUEUED",
+    ]);
     for node in &seen.nodes {
         let text = |address: &Option<SocketAddr>| {
             address.map_or_else(|| "-".to_owned(), |address| address.to_string())
@@ -133,7 +144,23 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
             [node.member, node.connected].map(|is| if is { "yes" } else { "no" }.to_owned());
         let [peers, rpc] = [&node.peers, &node.rpc].map(text);
         let leads = node.leads.to_string();
-        nodes.row([node.id.to_string(), peers, rpc, member, connected, leads]);
+        let status = node.status.clone().unwrap_or_else(|| "-".to_owned());
+        let [agents, running, queued] = match node.load {
+            Some(load) => load.map(|count| count.to_string()),
+            None => ["-"; 3].map(str::to_owned),
+        };
+        nodes.row([
+            node.id.to_string(),
+            peers,
+            rpc,
+            member,
+            connected,
+            leads,
+            status,
+            agents,
+            running,
+            queued,
+        ]);
     }
     nodes.write(out)?;
     writeln!(out)?;

@@ -1,7 +1,7 @@
 //! A node's counters as Prometheus reads them.
 
 use crate::wire::{
-    api::{ClusterStats, CoreStats, LinkStats, NodeStats},
+    api::{ClusterStats, CoreStats, GossipStats, LinkStats, NodeStats},
     memory::{MemoryPartition, MemoryStats},
 };
 use std::fmt::{Display, Write};
@@ -12,13 +12,28 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 27] = [
+const CORE_FIGURES: [CoreFigure; 32] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
     }),
     ("messages_undeliverable", COUNTER, "Messages whose agent was gone.", |core| {
         core.messages_undeliverable
+    }),
+    ("far_sent", COUNTER, "Messages and calls sent to agents of other nodes.", |core| {
+        core.far_sent
+    }),
+    ("far_received", COUNTER, "Messages and calls that came from other nodes.", |core| {
+        core.far_received
+    }),
+    ("cache_hits", COUNTER, "Lookups of agents that the core's cache answered.", |core| {
+        core.cache_hits
+    }),
+    ("cache_misses", COUNTER, "Lookups of agents that it did not answer.", |core| {
+        core.cache_misses
+    }),
+    ("cache_evictions", COUNTER, "Answers that it gave up for others.", |core| {
+        core.cache_evictions
     }),
     ("sends_refused", COUNTER, "Sends refused because a ring or a mailbox was full.", |core| {
         core.sends_refused
@@ -119,7 +134,8 @@ const LINK_FIGURES: [LinkFigure; 6] = [
 ];
 
 fn render_cluster(text: &mut String, cluster: &ClusterStats) {
-    let ClusterStats { partitions, leads, leaderless, forwarded, not_leader, links } = cluster;
+    let ClusterStats { partitions, leads, leaderless, forwarded, not_leader, links, gossip } =
+        cluster;
     for (name, kind, help, value) in [
         ("cluster_partitions", GAUGE, "Partitions of the cluster.", partitions),
         ("cluster_leads", GAUGE, "Partitions that this node leads.", leads),
@@ -138,6 +154,43 @@ fn render_cluster(text: &mut String, cluster: &ClusterStats) {
             let series = format_args!("coreflow_cluster_link_{name}{total}{{node=\"{node}\"}}");
             line(text, series, value(link));
         }
+    }
+    if let Some(gossip) = gossip {
+        render_gossip(text, gossip);
+    }
+}
+
+/// A figure of gossip: name, help, value.
+type GossipFigure = (&'static str, &'static str, fn(&GossipStats) -> u64);
+
+const GOSSIP_FIGURES: [GossipFigure; 12] = [
+    ("rounds", "Rounds of gossip.", |it| it.rounds),
+    ("datagrams_sent", "Datagrams of gossip sent.", |it| it.datagrams_sent),
+    ("datagrams_received", "Datagrams of gossip received.", |it| it.datagrams_received),
+    ("bytes_sent", "Bytes of gossip sent.", |it| it.bytes_sent),
+    ("bytes_received", "Bytes of gossip received.", |it| it.bytes_received),
+    ("suspicions", "Silent nodes that this node accused.", |it| it.suspicions),
+    ("deaths", "Nodes that became dead for this node.", |it| it.deaths),
+    ("returns", "Suspects and dead that turned out to live.", |it| it.returns),
+    ("refutations", "Accusations of this node that it refuted.", |it| it.refutations),
+    ("resets", "Nodes of which too much was missed.", |it| it.resets),
+    ("facts_untold", "Facts of this node that could not be told.", |it| it.facts_untold),
+    ("facts_refused", "Facts of other nodes that were refused.", |it| it.facts_refused),
+];
+
+fn render_gossip(text: &mut String, gossip: &GossipStats) {
+    head(text, "cluster_nodes", GAUGE, "Nodes by what gossip knows of them.");
+    for (status, nodes) in ["alive", "suspect", "dead", "left"].into_iter().zip(gossip.nodes) {
+        line(text, format_args!("coreflow_cluster_nodes{{status=\"{status}\"}}"), nodes);
+    }
+    for (name, help, value) in GOSSIP_FIGURES {
+        head(text, &format!("gossip_{name}_total"), COUNTER, help);
+        line(text, format_args!("coreflow_gossip_{name}_total"), value(gossip));
+    }
+    head(text, "gossip_refused_total", COUNTER, "Parts of datagrams that were refused.");
+    for (reason, count) in &gossip.refused {
+        let series = format_args!("coreflow_gossip_refused_total{{reason=\"{reason}\"}}");
+        line(text, series, *count);
     }
 }
 

@@ -1,7 +1,13 @@
 //! Starts a node.
 
 use super::{
-    Node, Shared, embed::Embedder, forward, local::LocalGateway, memory, recover, seat::seat,
+    Node, Others, Shared,
+    embed::Embedder,
+    forward,
+    gossip::{GossipError, Speaker},
+    local::LocalGateway,
+    memory, recover,
+    seat::seat,
 };
 use crate::{
     config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
@@ -66,6 +72,12 @@ pub enum StartError {
     /// Pattern memory could not be opened.
     #[error(transparent)]
     Memory(#[from] crate::memory::store::OpenError),
+    /// The node cannot speak to others.
+    #[error(transparent)]
+    Gossip(#[from] GossipError),
+    /// The system gives no thread.
+    #[error("no thread for what nodes say to each other: {0}")]
+    Thread(io::Error),
     /// The system gave no more descriptors for the mesh.
     #[error("the mesh between the cores: {0}")]
     Mesh(io::Error),
@@ -79,6 +91,9 @@ impl From<StartError> for io::Error {
                 io::ErrorKind::InvalidInput
             }
             StartError::Core { error, .. } | StartError::Mesh(error) => error.kind(),
+            StartError::Gossip(GossipError::Bind { error, .. }) => error.kind(),
+            StartError::Gossip(GossipError::Secret(_)) => io::ErrorKind::InvalidInput,
+            StartError::Thread(error) => error.kind(),
             StartError::Log(_) | StartError::Memory(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
@@ -181,9 +196,15 @@ impl NodeBuilder {
         let (workers, cluster) = (&topology.workers, recovered.cluster);
         let (embedder, mut child) = Embedder::new(&self.config);
         let forward = forward.transpose()?;
+        let speaker = match self.durable {
+            true => Speaker::new(&self.config, bells.len(), unix_ms)?,
+            false => None,
+        };
         let memory::Opened { facts, memories, ending, back } =
             memory::open(&self.config, self.durable, &topology, &bells)?;
-        let shared = Shared::new(at, workers, partitions, cluster, forward, embedder, facts);
+        let neighbours = speaker.as_ref().map(Speaker::desk);
+        let others = Others { cluster, forward, neighbours };
+        let shared = Shared::new(at, workers, partitions, others, embedder, facts);
         let shared = Arc::new(shared);
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
@@ -195,6 +216,7 @@ impl NodeBuilder {
             jobs,
             threads: Vec::new(),
             log,
+            gossip: None,
             memory: ending,
             handles: 0.into(),
         };
@@ -216,6 +238,11 @@ impl NodeBuilder {
                     return Err(StartError::Core { cpu, error });
                 }
             }
+        }
+        if let Some(speaker) = speaker {
+            let (cpu, jobs) = (node.topology.raft.first().copied(), node.jobs.clone());
+            let started = speaker.start(cpu, types, &node.shared, jobs);
+            node.gossip = Some(started.map_err(StartError::Thread)?);
         }
         Ok(node)
     }
@@ -256,6 +283,7 @@ impl NodeBuilder {
             shard.keep_memory(memory);
             let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
             let gateway = LocalGateway::new(core.clone(), shared);
+            gateway.join_cluster();
             let opened = on_core.iter().try_for_each(|open| open(gateway.clone()));
             let failed = opened.is_err();
             // The starting thread waits for this.

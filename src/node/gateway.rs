@@ -4,6 +4,7 @@
 //! edge. Every future of a [`Gateway`] ends: with the answer, or with an [`Error`] that says what
 //! to do.
 
+pub use super::trunk::Offer;
 pub use crate::consensus::{
     cluster::{Address, Answer, Ask, Status as ClusterStatus},
     raft::{Change, ChangeRefused},
@@ -13,9 +14,11 @@ use crate::wire::{
         AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
         Worker,
     },
-    id::{AgentId, PartitionIndex, TaskId},
+    id::{AgentAddress, AgentId, PartitionIndex, TaskId},
     memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric, not_configured},
+    neighbours::{AgentFilter, FarAgent, Neighbour},
 };
+use futures_lite::{AsyncRead, AsyncWrite};
 use std::{rc::Rc, sync::Arc};
 
 /// The doors' view of a node, one instance a core: it never leaves the core it was made on.
@@ -96,13 +99,17 @@ pub trait Gateway: 'static {
     /// Stops an agent; its tasks go to others.
     async fn stop(self: Rc<Self>, id: AgentId) -> Result<(), Error>;
 
-    /// Sends one MessagePack value to an agent; delivered at most once, in order.
-    async fn send(self: Rc<Self>, id: AgentId, payload: Vec<u8>) -> Result<(), Error>;
+    /// Sends one MessagePack value to an agent of any node; delivered at most once, in order.
+    async fn send(
+        self: Rc<Self>,
+        to: impl Into<AgentAddress>,
+        payload: Vec<u8>,
+    ) -> Result<(), Error>;
 
-    /// Sends a value to an agent and waits for its answer; 0 means the node's default timeout.
+    /// Sends a value to an agent of any node and waits for its answer; 0 means the node's default timeout.
     async fn call(
         self: Rc<Self>,
-        id: AgentId,
+        to: impl Into<AgentAddress>,
         payload: Vec<u8>,
         timeout_ms: u64,
     ) -> Result<Vec<u8>, Error>;
@@ -127,8 +134,35 @@ pub trait Gateway: 'static {
         max: u32,
     ) -> Result<(Vec<TaskView>, Option<u64>), Error>;
 
+    /// Whether a trunk that another node offers is taken; tells the longest record that it may send.
+    fn judge_trunk(&self, _offer: Offer) -> Result<usize, Error> {
+        Err(Error::Conflict("the node belongs to no cluster".into()))
+    }
+
+    /// Takes messages for agents from another node, until that connection ends.
+    async fn serve_trunk<S>(self: Rc<Self>, _offer: Offer, _stream: &mut S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+    }
+
     /// How the cluster does, as this node sees it.
     fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error>;
+
+    /// A part of the agents of all nodes that are there; `None` for a node that is alone.
+    fn agents_everywhere(&self, _filter: &AgentFilter) -> Option<Vec<FarAgent>> {
+        None
+    }
+
+    /// The agent of that name: one of this node before those of others.
+    fn find_agent(&self, _name: &str) -> Option<AgentAddress> {
+        None
+    }
+
+    /// All nodes of the cluster as gossip tells of them; empty for a node that is alone.
+    fn neighbours(&self) -> Vec<Neighbour> {
+        Vec::new()
+    }
 
     /// Asks something of the cluster, in the partitions that this node leads.
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error>;

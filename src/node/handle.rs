@@ -9,8 +9,9 @@ use crate::wire::{
         AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
         Worker,
     },
-    id::{AgentId, PartitionIndex, TaskId},
+    id::{AgentAddress, AgentId, PartitionIndex, TaskId},
     memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
+    neighbours::{AgentFilter, FarAgent, Neighbour},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -101,17 +102,23 @@ impl Gateway for NodeHandle {
         self.run(move |core| core.stop(id)).await
     }
 
-    async fn send(self: Rc<Self>, id: AgentId, payload: Vec<u8>) -> Result<(), Error> {
-        self.run(move |core| core.send(id, payload)).await
+    async fn send(
+        self: Rc<Self>,
+        to: impl Into<AgentAddress>,
+        payload: Vec<u8>,
+    ) -> Result<(), Error> {
+        let to = to.into();
+        self.run(move |core| core.send(to, payload)).await
     }
 
     async fn call(
         self: Rc<Self>,
-        id: AgentId,
+        to: impl Into<AgentAddress>,
         payload: Vec<u8>,
         timeout_ms: u64,
     ) -> Result<Vec<u8>, Error> {
-        self.run(move |core| core.call(id, payload, timeout_ms)).await
+        let to = to.into();
+        self.run(move |core| core.call(to, payload, timeout_ms)).await
     }
 
     fn stats(&self) -> NodeStats {
@@ -138,6 +145,14 @@ impl Gateway for NodeHandle {
 
     fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error> {
         self.shared.cluster_status()
+    }
+
+    fn agents_everywhere(&self, filter: &AgentFilter) -> Option<Vec<FarAgent>> {
+        self.shared.agents_everywhere(filter)
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        self.shared.neighbours()
     }
 
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {

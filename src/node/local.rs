@@ -3,7 +3,9 @@
 use super::{
     Shared,
     forward::Forwarder,
-    gateway::{Answer, Ask, ClusterStatus, Gateway},
+    gateway::{Answer, Ask, ClusterStatus, Gateway, Offer},
+    gossip,
+    trunk::{self, Dialer},
 };
 use crate::{
     runtime::executor,
@@ -17,12 +19,14 @@ use crate::{
             AgentView, Completion, Error, Leased, NodeStats, Priority, TaskFilter, TaskPage,
             TaskSpec, TaskView, Worker,
         },
-        id::{AgentId, CoreIndex, PartitionIndex, TaskId},
+        id::{AgentAddress, AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Request, Response},
         memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
+        neighbours::{AgentFilter, FarAgent, Neighbour},
     },
 };
 use futures_channel::oneshot::{self, Receiver, Sender};
+use futures_lite::{AsyncRead, AsyncWrite};
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// The longest wait for a task's end that one request may ask for, milliseconds.
@@ -46,6 +50,19 @@ impl LocalGateway {
             core.companion(|| Forwarder::new(cluster.clone(), settings.clone()))
         });
         Rc::new(Self { core, shared, forwarder, forwards: true })
+    }
+
+    /// Lets agents of this core talk to those of other nodes, and know who is where.
+    pub(crate) fn join_cluster(&self) {
+        let Shared { cluster, forward, neighbours, .. } = &*self.shared;
+        let (Some(cluster), Some(settings), Some(desk)) = (cluster, forward, neighbours) else {
+            return;
+        };
+        let dialer = Dialer::new(&self.core, cluster.clone(), settings.clone());
+        let gossip::Desk { board, bulletin, .. } = desk.clone();
+        self.core.with_shard(|shard| {
+            shard.join_cluster(cluster.leaders.me(), dialer, board, bulletin, self.shared.cache);
+        });
     }
 
     /// Tasks of this core's shard that the node waits for before it ends.
@@ -376,19 +393,40 @@ impl Gateway for LocalGateway {
         self.ask(id.core(), &Request::Stop(id), 0).await.map(drop)
     }
 
-    async fn send(self: Rc<Self>, id: AgentId, payload: Vec<u8>) -> Result<(), Error> {
+    async fn send(
+        self: Rc<Self>,
+        to: impl Into<AgentAddress>,
+        payload: Vec<u8>,
+    ) -> Result<(), Error> {
         self.check_accepting()?;
-        self.core.with_shard(|shard| shard.send_from_door(id, &payload))
+        self.core.with_shard(|shard| shard.send_from_door(to.into(), &payload))
     }
 
     async fn call(
         self: Rc<Self>,
-        id: AgentId,
+        to: impl Into<AgentAddress>,
         payload: Vec<u8>,
         timeout_ms: u64,
     ) -> Result<Vec<u8>, Error> {
         self.check_accepting()?;
-        self.request(|shard, answer| shard.call_from_door(id, &payload, timeout_ms, answer)).await
+        let to = to.into();
+        self.request(|shard, answer| shard.call_from_door(to, &payload, timeout_ms, answer)).await
+    }
+
+    fn judge_trunk(&self, offer: Offer) -> Result<usize, Error> {
+        let settings = self.shared.forward.as_ref();
+        let me = self.shared.cluster.as_ref().map(|cluster| cluster.leaders.me());
+        trunk::judge(settings.and(me), offer)?;
+        Ok(settings.map_or(0, |settings| trunk::bounds(settings).record_bytes))
+    }
+
+    async fn serve_trunk<S>(self: Rc<Self>, offer: Offer, stream: &mut S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Some(settings) = &self.shared.forward {
+            trunk::serve(&self.core, trunk::bounds(settings), offer, stream).await;
+        }
     }
 
     fn stats(&self) -> NodeStats {
@@ -417,6 +455,18 @@ impl Gateway for LocalGateway {
 
     fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error> {
         self.shared.cluster_status()
+    }
+
+    fn agents_everywhere(&self, filter: &AgentFilter) -> Option<Vec<FarAgent>> {
+        self.shared.agents_everywhere(filter)
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        self.shared.neighbours()
+    }
+
+    fn find_agent(&self, name: &str) -> Option<AgentAddress> {
+        self.core.with_shard(|shard| shard.find_agent(name))
     }
 
     async fn ask_cluster(self: Rc<Self>, ask: Ask) -> Result<Answer, Error> {

@@ -13,12 +13,15 @@ mod embed;
 mod fetch;
 mod forward;
 pub mod gateway;
+mod gossip;
 mod hand_over;
 mod handle;
 pub mod local;
 mod memory;
+mod neighbours;
 mod recover;
 mod seat;
+mod trunk;
 
 pub use builder::{AgentOptions, NodeBuilder, StartError};
 
@@ -28,7 +31,7 @@ use crate::{
         thread::LogThread,
     },
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
-    shard::{core::Partitions, run::Job},
+    shard::{core::Partitions, neighbours::CacheSize, run::Job},
     wire::api::{ClusterStats, CoreStats, Error, LinkStats, NodeStats},
 };
 use futures_channel::oneshot;
@@ -65,11 +68,25 @@ pub struct Shared {
     cluster: Option<Arc<Cluster>>,
     /// What forwarding may cost; `None` when nobody else leads anything.
     forward: Option<forward::Settings>,
+    /// How much a core keeps of what it looked up.
+    cache: CacheSize,
     /// What makes vectors of texts.
     embedder: embed::Embedder,
     counts: Counts,
+    /// What is known of the other nodes, where there are some, and what they are told.
+    neighbours: Option<gossip::Desk>,
     /// What holds for all of pattern memory.
     memory: memory::Facts,
+}
+
+/// The other nodes, where there are some.
+struct Others {
+    /// Who leads what; there for a node that is alone with a log, too.
+    cluster: Option<Arc<Cluster>>,
+    /// What forwarding may cost.
+    forward: Option<forward::Settings>,
+    /// What is known of them.
+    neighbours: Option<gossip::Desk>,
 }
 
 /// What this node did for tasks that others lead.
@@ -86,11 +103,11 @@ impl Shared {
         started: Instant,
         workers: &[usize],
         partitions: Partitions,
-        cluster: Option<Arc<Cluster>>,
-        forward: Option<forward::Settings>,
+        others: Others,
         embedder: embed::Embedder,
         memory: memory::Facts,
     ) -> Self {
+        let Others { cluster, forward, neighbours } = others;
         let stats = workers
             .iter()
             .map(|&cpu| Arc::new(Mutex::new(CoreStats { cpu, ..CoreStats::default() })));
@@ -102,6 +119,8 @@ impl Shared {
             partitions,
             cluster,
             forward,
+            neighbours,
+            cache: CacheSize::default(),
             embedder,
             counts: Counts::default(),
             memory,
@@ -204,6 +223,7 @@ impl Shared {
             forwarded: self.counts.forwarded.load(Ordering::Relaxed),
             not_leader: self.counts.not_leader.load(Ordering::Relaxed),
             links: links.collect(),
+            gossip: self.gossip_stats(),
         })
     }
 }
@@ -216,6 +236,8 @@ pub struct Node {
     threads: Vec<CoreThread<()>>,
     /// What writes the log, when tasks are kept on disk.
     log: Option<LogThread>,
+    /// What speaks to the other nodes, where there are some.
+    gossip: Option<gossip::GossipThread>,
     /// What is left of pattern memory when the cores have ended.
     memory: memory::Ending,
     /// Handles that were given out.
@@ -290,6 +312,9 @@ impl Node {
         self.stop_accepting();
         if let Some(cluster) = self.shared.cluster() {
             hand_over::hand_over(cluster, HAND_OVER_LIMIT);
+        }
+        if let Some(gossip) = self.gossip {
+            gossip.stop();
         }
         for jobs in &self.jobs {
             // A core that no longer takes jobs has ended, which joining it tells.

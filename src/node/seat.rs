@@ -48,7 +48,7 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
 
 /// The number that the nodes of a cluster have in common: with other partitions they would not agree
 /// on where a key belongs.
-fn cluster_id(name: &str, partitions: usize) -> u128 {
+pub(super) fn cluster_id(name: &str, partitions: usize) -> u128 {
     let digest = Sha256::digest(format!("{name} {partitions}"));
     u128::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
 }

@@ -323,6 +323,11 @@ impl Fact {
     }
 }
 
+/// Whether a name of a node, a type or an agent can be told.
+pub fn is_name(text: &str) -> bool {
+    is_text(text, NAME_BYTES_MAX)
+}
+
 /// Whether a text can be told: not empty, not too long, nothing in it that a terminal obeys.
 fn is_text(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)

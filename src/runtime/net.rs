@@ -31,6 +31,14 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Lets a connection end when the other side's kernel acknowledges nothing for so long.
+///
+/// # Errors
+/// The system refuses it.
+pub fn limit_unacknowledged(stream: &TcpStream, limit_ms: i32) -> io::Result<()> {
+    sys::set_socket_option(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, limit_ms)
+}
+
 /// A listener that every core opens for itself; the kernel spreads connections over them.
 pub struct Listener(glommio::net::TcpListener);
 

@@ -3,7 +3,7 @@
 use super::params::{Fields, required};
 use crate::{
     node::gateway::{Address, Answer, Ask, Change, ChangeRefused, ClusterStatus, Gateway},
-    wire::{api::Error, id::PartitionIndex, msgpack::write},
+    wire::{api::Error, id::PartitionIndex, msgpack::write, neighbours::Neighbour},
 };
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
@@ -37,7 +37,7 @@ pub enum ClusterRequest {
 #[derive(Debug)]
 pub enum ClusterReply {
     /// To `cluster.status`.
-    Status(Arc<ClusterStatus>),
+    Status(Arc<ClusterStatus>, Vec<Neighbour>),
     /// To `cluster.join` and `cluster.leave`: what became of it in each partition led here.
     Changes(Vec<(PartitionIndex, Result<(), ChangeRefused>)>),
     /// To `cluster.transfer`: it has begun.
@@ -83,7 +83,10 @@ impl ClusterRequest {
     /// Does what is asked, in the partitions that this node leads.
     pub async fn run<G: Gateway>(self, gateway: Rc<G>) -> Result<ClusterReply, Error> {
         match self {
-            Self::Status => gateway.cluster_status().map(ClusterReply::Status),
+            Self::Status => {
+                let neighbours = gateway.neighbours();
+                gateway.cluster_status().map(|status| ClusterReply::Status(status, neighbours))
+            }
             Self::Join { node, address } => {
                 gateway.clone().ask_cluster(Ask::Know(node, address)).await?;
                 change(gateway, Change::AddLearners(vec![node])).await
@@ -124,7 +127,7 @@ impl ClusterReply {
     /// Appends the answer's map.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Status(status) => write_status(out, status),
+            Self::Status(status, neighbours) => write_status(out, status, neighbours),
             Self::Changes(changes) => {
                 write::map(out, 1);
                 write::str(out, "partitions");
@@ -162,13 +165,15 @@ fn outcome_of(refused: &ChangeRefused) -> &'static str {
     }
 }
 
-fn write_status(out: &mut Vec<u8>, status: &ClusterStatus) {
+fn write_status(out: &mut Vec<u8>, status: &ClusterStatus, neighbours: &[Neighbour]) {
     write::map(out, 3);
     number(out, "node", status.me);
     write::str(out, "nodes");
     write::array(out, status.nodes.len());
     for node in &status.nodes {
-        write::map(out, 9 + 2 * usize::from(node.address.is_some()));
+        let told = neighbours.iter().find(|it| it.node == node.id);
+        let fields = 9 + 2 * usize::from(node.address.is_some());
+        write::map(out, fields + 7 * usize::from(told.is_some()));
         number(out, "id", node.id);
         if let Some(Address { peers, rpc }) = node.address {
             text(out, "peers", &peers.to_string());
@@ -184,6 +189,15 @@ fn write_status(out: &mut Vec<u8>, status: &ClusterStatus) {
         number(out, "bytes_sent", node.bytes.0);
         number(out, "bytes_received", node.bytes.1);
         number(out, "messages_dropped", node.dropped);
+        if let Some(told) = told {
+            text(out, "status", told.status);
+            number(out, "incarnation", told.incarnation);
+            number(out, "cores", told.cores);
+            number(out, "agents", told.agents);
+            number(out, "capacity", told.capacity);
+            number(out, "running", told.running);
+            number(out, "queued", told.queued);
+        }
     }
     write::str(out, "partitions");
     write::array(out, status.partitions.len());

@@ -8,6 +8,7 @@ use super::{
     request::Request,
     worker::WorkerRequest,
 };
+use crate::node::gateway::Offer;
 use crate::wire::{
     api::{Error, TaskFilter, TaskStatus},
     id::{PartitionIndex, TaskId},
@@ -27,6 +28,8 @@ pub enum HereRequest {
         /// A result of more bytes is left out.
         result_bytes: usize,
     },
+    /// `here.trunk`: the connection is for messages between agents from here on.
+    Trunk(Offer),
     /// `here.task.list`
     Tasks {
         /// The partition whose tasks are listed.
@@ -45,6 +48,7 @@ pub fn parse(method: &str, params: &[u8], limits: &Limits) -> Result<Option<Here
     Ok(Some(match method {
         "task.result" => task(params)?,
         "task.list" => tasks(params)?,
+        "trunk" => trunk(params)?,
         "task.submit" | "task.submit_batch" | "task.cancel" | "dead.requeue"
         | "worker.complete" | "worker.fail" | "worker.extend" => {
             HereRequest::Same(Box::new(Request::parse(method, params, limits)?))
@@ -83,6 +87,25 @@ fn tasks(params: &[u8]) -> Result<HereRequest, Error> {
     }
     let partition = required("partition", partition)? as PartitionIndex;
     Ok(HereRequest::Tasks { partition, filter, from, max: max as u32 })
+}
+
+fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
+    let mut fields = Fields::of(params)?;
+    let (mut from, mut to, mut record_bytes) = (None, None, None);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "from" => from = field.uint()?,
+            "to" => to = field.uint()?,
+            "record_bytes" => record_bytes = field.uint()?,
+            _ => return Err(field.unknown()),
+        }
+    }
+    let record_bytes = required("record_bytes", record_bytes)?;
+    Ok(HereRequest::Trunk(Offer {
+        from: required("from", from)?,
+        to: required("to", to)?,
+        record_bytes: usize::try_from(record_bytes).unwrap_or(usize::MAX),
+    }))
 }
 
 /// A status by its name.

@@ -1,10 +1,12 @@
 //! The answers that every door gives, as MessagePack maps.
 
 use super::{cluster::ClusterReply, large::Turn, memory::MemoryReply};
+use crate::node::gateway::Offer;
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
     id::{AgentId, TaskId},
     msgpack::write,
+    neighbours::FarAgent,
 };
 use std::{fmt::Display, rc::Rc};
 
@@ -33,6 +35,13 @@ pub enum Reply {
         /// Where the next part begins.
         next: Option<u64>,
     },
+    /// `{record_bytes}`; after it the connection is a trunk.
+    Trunk {
+        /// What the other node offered.
+        offer: Offer,
+        /// The longest record that this one takes, bytes.
+        record_bytes: usize,
+    },
     /// What the memory answers.
     Memory(MemoryReply),
     /// What is answered about the cluster.
@@ -46,6 +55,13 @@ pub enum Reply {
     },
     /// `{cancelled}`
     Cancelled(bool),
+    /// `{agents, cursor?}`, of all nodes
+    AgentsEverywhere {
+        /// The agents.
+        agents: Vec<FarAgent>,
+        /// Where the next part begins.
+        cursor: Option<String>,
+    },
     /// `{agents}`
     Agents(Vec<AgentView>),
     /// The agent's fields.
@@ -97,6 +113,10 @@ impl Reply {
                     number(out, "next", *next);
                 }
             }
+            Self::Trunk { record_bytes, .. } => {
+                write::map(out, 1);
+                number(out, "record_bytes", *record_bytes as u64);
+            }
             Self::Memory(reply) => reply.write(out),
             Self::Cluster(reply) => reply.write(out),
             Self::Leased { leased, types } => {
@@ -111,6 +131,24 @@ impl Reply {
                 write::map(out, 1);
                 write::str(out, "cancelled");
                 write::bool(out, *cancelled);
+            }
+            Self::AgentsEverywhere { agents, cursor } => {
+                write::map(out, 1 + usize::from(cursor.is_some()));
+                write::str(out, "agents");
+                write::array(out, agents.len());
+                for agent in agents {
+                    write::map(out, 4 + usize::from(agent.name.is_some()));
+                    field(out, "id", &agent.address.to_string());
+                    number(out, "node", agent.address.node);
+                    field(out, "type", &agent.agent_type);
+                    if let Some(name) = &agent.name {
+                        field(out, "name", name);
+                    }
+                    field(out, "status", agent.status);
+                }
+                if let Some(cursor) = cursor {
+                    field(out, "cursor", cursor);
+                }
             }
             Self::Agents(agents) => {
                 write::map(out, 1);
@@ -217,11 +255,16 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 28] = [
+const FIGURES: [Figure; 33] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
     ("sends_refused", |core| core.sends_refused),
+    ("far_sent", |core| core.far_sent),
+    ("far_received", |core| core.far_received),
+    ("cache_hits", |core| core.cache_hits),
+    ("cache_misses", |core| core.cache_misses),
+    ("cache_evictions", |core| core.cache_evictions),
     ("batches_received", |core| core.batches_received),
     ("batch_buffers", |core| core.batch_buffers),
     ("tasks_accepted", |core| core.tasks_accepted),

@@ -14,14 +14,17 @@ use crate::{
     node::gateway::Gateway,
     wire::{
         api::{Error, TaskFilter, TaskSpec, TaskStatus},
-        id::{AgentId, TaskId},
+        id::{AgentAddress, AgentId, TaskId},
         msgpack::Reader,
+        neighbours::{AgentFilter, FarAgent},
     },
 };
 use std::rc::Rc;
 
 /// Tasks in one part of a list.
 const PAGE_TASKS: u32 = 100;
+/// Agents in one part of a list of all nodes.
+const PAGE_AGENTS: usize = 1000;
 
 /// A request whose parameters are right.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub enum Request {
     Worker(WorkerRequest),
     /// `task.cancel`
     Cancel(TaskId),
+    /// `agent.list` with `all`
+    AgentsEverywhere(AgentFilter),
     /// `agent.list`
     Agents {
         /// Only agents of this type.
@@ -71,14 +76,14 @@ pub enum Request {
     /// `agent.send`
     Send {
         /// The receiver.
-        id: AgentId,
+        to: Receiver,
         /// One MessagePack value.
         payload: Vec<u8>,
     },
     /// `agent.call`
     Call {
         /// The receiver.
-        id: AgentId,
+        to: Receiver,
         /// One MessagePack value.
         payload: Vec<u8>,
         /// How long to wait for the answer; 0 for the node's default.
@@ -114,12 +119,12 @@ impl Request {
             "agent.spawn" => spawn(params)?,
             "agent.stop" => Self::Stop(agent_id(params)?),
             "agent.send" => {
-                let (id, payload, _) = message(params, payload_bytes_max, false)?;
-                Self::Send { id, payload }
+                let (to, payload, _) = message(params, payload_bytes_max, false)?;
+                Self::Send { to, payload }
             }
             "agent.call" => {
-                let (id, payload, timeout_ms) = message(params, payload_bytes_max, true)?;
-                Self::Call { id, payload, timeout_ms }
+                let (to, payload, timeout_ms) = message(params, payload_bytes_max, true)?;
+                Self::Call { to, payload, timeout_ms }
             }
             "node.stats" => no_fields(params, Self::Stats)?,
             "node.health" => no_fields(params, Self::Health)?,
@@ -173,6 +178,7 @@ impl Request {
             Self::Requeue(id) => gateway.requeue(id).await.map(|()| Reply::Done)?,
             Self::Worker(request) => request.run(gateway, session).await?,
             Self::Cancel(id) => Reply::Cancelled(gateway.cancel(id).await?),
+            Self::AgentsEverywhere(filter) => agents_everywhere(gateway, filter).await?,
             Self::Agents { agent_type } => Reply::Agents(gateway.agents(agent_type).await?),
             Self::AgentStatus(id) => {
                 let mut agents = gateway.agents(None).await?.into_iter();
@@ -183,9 +189,13 @@ impl Request {
                 Reply::Spawned(gateway.spawn(agent_type, name).await?)
             }
             Self::Stop(id) => gateway.stop(id).await.map(|()| Reply::Done)?,
-            Self::Send { id, payload } => gateway.send(id, payload).await.map(|()| Reply::Done)?,
-            Self::Call { id, payload, timeout_ms } => {
-                Reply::Answer(gateway.call(id, payload, timeout_ms).await?)
+            Self::Send { to, payload } => {
+                let to = to.find(&*gateway)?;
+                gateway.send(to, payload).await.map(|()| Reply::Done)?
+            }
+            Self::Call { to, payload, timeout_ms } => {
+                let to = to.find(&*gateway)?;
+                Reply::Answer(gateway.call(to, payload, timeout_ms).await?)
             }
             Self::Stats => Reply::Stats(gateway.stats()),
             Self::Health => {
@@ -205,6 +215,10 @@ async fn run_here<G: Gateway>(
         HereRequest::Same(request) => Box::pin(request.run(gateway, session)).await,
         HereRequest::Task { id, wait_ms, result_bytes } => {
             result(gateway, id, wait_ms, result_bytes, &session.large_results).await
+        }
+        HereRequest::Trunk(offer) => {
+            let record_bytes = gateway.judge_trunk(offer)?;
+            Ok(Reply::Trunk { offer, record_bytes })
         }
         HereRequest::Tasks { partition, filter, from, max } => {
             let max = max.min(PAGE_TASKS);
@@ -293,13 +307,68 @@ fn task_result(params: &[u8]) -> Result<Request, Error> {
 
 fn agents(params: &[u8]) -> Result<Request, Error> {
     let (mut fields, mut agent_type) = (Fields::of(params)?, None);
+    let (mut all, mut capability, mut cursor) = (false, None, None);
     while let Some(field) = fields.next()? {
         match field.name {
             "type" => agent_type = field.text()?.map(str::to_owned),
+            "all" => all = field.bool()?.unwrap_or(false),
+            "capability" => capability = field.text()?.map(str::to_owned),
+            "cursor" => cursor = field.text()?.map(str::to_owned),
             _ => return Err(field.unknown()),
         }
     }
-    Ok(Request::Agents { agent_type })
+    if !all {
+        return match (capability, cursor) {
+            (None, None) => Ok(Request::Agents { agent_type }),
+            _ => {
+                Err(Error::Invalid("capability and cursor are for lists of all nodes: all".into()))
+            }
+        };
+    }
+    let after = cursor.map(|cursor| cursor.parse()).transpose();
+    let after = after.map_err(|_| Error::Invalid("cursor is not one that a list gave".into()))?;
+    let max = PAGE_AGENTS;
+    Ok(Request::AgentsEverywhere(AgentFilter { agent_type, capability, after, max }))
+}
+
+/// The agents of all nodes; of a node that is alone its own.
+async fn agents_everywhere<G: Gateway>(
+    gateway: Rc<G>,
+    filter: AgentFilter,
+) -> Result<Reply, Error> {
+    if let Some(agents) = gateway.agents_everywhere(&filter) {
+        let full = agents.len() >= PAGE_AGENTS;
+        let cursor = agents.last().filter(|_| full).map(|agent| agent.address.to_string());
+        return Ok(Reply::AgentsEverywhere { agents, cursor });
+    }
+    let here = gateway.agents(filter.agent_type).await?;
+    let agents = here.into_iter().filter(|_| filter.capability.is_none()).map(|view| FarAgent {
+        address: view.id.into(),
+        agent_type: view.agent_type,
+        name: view.name,
+        status: "alive",
+    });
+    Ok(Reply::AgentsEverywhere { agents: agents.collect(), cursor: None })
+}
+
+/// Who gets a message.
+#[derive(Debug)]
+pub enum Receiver {
+    /// An agent of any node.
+    Address(AgentAddress),
+    /// The agent that has this name.
+    Name(String),
+}
+
+impl Receiver {
+    fn find<G: Gateway>(self, gateway: &G) -> Result<AgentAddress, Error> {
+        match self {
+            Self::Address(address) => Ok(address),
+            Self::Name(name) => gateway.find_agent(&name).ok_or_else(|| {
+                Error::NotFound(format!("no agent is called {name:?}, as far as this node knows"))
+            }),
+        }
+    }
 }
 
 fn spawn(params: &[u8]) -> Result<Request, Error> {
@@ -319,17 +388,26 @@ fn message(
     params: &[u8],
     payload_bytes_max: usize,
     has_timeout: bool,
-) -> Result<(AgentId, Vec<u8>, u64), Error> {
+) -> Result<(Receiver, Vec<u8>, u64), Error> {
     let (mut fields, mut id, mut payload, mut timeout_ms) = (Fields::of(params)?, None, None, 0);
+    let mut name = None;
     while let Some(field) = fields.next()? {
         match field.name {
             "id" => id = field.parsed()?,
+            "name" => name = field.text()?.map(str::to_owned),
             "payload" => payload = Some(field.payload(payload_bytes_max)?),
             "timeout_ms" if has_timeout => timeout_ms = field.uint()?.unwrap_or(0),
             _ => return Err(field.unknown()),
         }
     }
-    Ok((required("id", id)?, required("payload", payload)?, timeout_ms))
+    let to = match (id, name) {
+        (Some(_), Some(_)) => {
+            return Err(Error::Invalid("id and name: one of them says who gets it".into()));
+        }
+        (None, Some(name)) => Receiver::Name(name),
+        (id, None) => Receiver::Address(required("id", id)?),
+    };
+    Ok((to, required("payload", payload)?, timeout_ms))
 }
 
 fn no_fields(params: &[u8], request: Request) -> Result<Request, Error> {

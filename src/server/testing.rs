@@ -12,7 +12,7 @@ use crate::{
             AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Leased, LeasedTask,
             NodeStats, TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
         },
-        id::{AgentId, PartitionIndex, TaskId},
+        id::{AgentAddress, AgentId, PartitionIndex, TaskId},
         memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
     },
 };
@@ -288,12 +288,21 @@ impl Gateway for TestNode {
         if id == AGENT { Ok(()) } else { Err(Error::NotFound(format!("no agent {id}"))) }
     }
 
-    async fn send(self: Rc<Self>, _: AgentId, payload: Vec<u8>) -> Result<(), Error> {
+    async fn send(
+        self: Rc<Self>,
+        _: impl Into<AgentAddress>,
+        payload: Vec<u8>,
+    ) -> Result<(), Error> {
         self.sent.borrow_mut().push(payload);
         Ok(())
     }
 
-    async fn call(self: Rc<Self>, _: AgentId, payload: Vec<u8>, _: u64) -> Result<Vec<u8>, Error> {
+    async fn call(
+        self: Rc<Self>,
+        _: impl Into<AgentAddress>,
+        payload: Vec<u8>,
+        _: u64,
+    ) -> Result<Vec<u8>, Error> {
         Ok(payload)
     }
 

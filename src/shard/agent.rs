@@ -1,10 +1,10 @@
 //! What an agent is: a value on one core whose methods are called when something arrives for it.
 
-use super::{context::Context, handle::Lease};
+use super::{context::Context, handle::Lease, kernel::door_of};
 use crate::wire::{
     api::{Error, TaskStatus},
     batch::{Attachment, Header, Kind, Parcel},
-    id::{AgentId, TaskId},
+    id::{AgentAddress, AgentId, TaskId},
 };
 use rkyv::{Portable, api::high::HighValidator, bytecheck::CheckBytes, rancor};
 use std::{ops::Deref, sync::Arc};
@@ -131,6 +131,16 @@ impl<'a> Message<'a> {
     #[inline]
     pub fn source(&self) -> AgentId {
         AgentId::from_bits(self.header.source)
+    }
+
+    /// The sender's address, to which an answer can be sent; `None` for a message from outside the
+    /// runtime and for a call of another node, which has [`Message::reply_to`].
+    #[inline]
+    pub fn sender(&self) -> Option<AgentAddress> {
+        let agent = self.source();
+        let node = if self.header.kind == Kind::Send { self.header.correlation } else { 0 };
+        let is_agent = agent != door_of(agent.core());
+        is_agent.then_some(AgentAddress { node, agent })
     }
 
     /// Where to answer, when the sender waits for an answer.

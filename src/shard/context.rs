@@ -12,7 +12,7 @@ use crate::{
     wire::{
         api::{Error, Priority},
         batch::{Attachment, Content, Header, Kind, Payload, Value},
-        id::{AgentId, CoreIndex, TaskId},
+        id::{AgentAddress, AgentId, CoreIndex, NodeId, TaskId},
         letter::Request,
     },
 };
@@ -27,6 +27,12 @@ pub enum SendError {
     /// No agent can have that id, or no type that name.
     #[error("there is no such receiver")]
     NoReceiver,
+    /// The receiver's node cannot be reached: try again in a while.
+    #[error("the receiver's node cannot be reached")]
+    NodeGone,
+    /// It is larger than a message between nodes may be (`server.max_frame_bytes`).
+    #[error("larger than a message between nodes may be (server.max_frame_bytes)")]
+    TooLarge,
     /// As many questions wait for their answer as may.
     #[error("too many calls wait for their answer")]
     TooManyCalls,
@@ -141,6 +147,62 @@ impl Context<'_> {
         Ok(CallId(key.to_bits()))
     }
 
+    /// This agent's address, for agents of other nodes.
+    #[inline]
+    pub fn address(&self) -> AgentAddress {
+        AgentAddress { node: self.kernel.trunks.me(), agent: self.id }
+    }
+
+    /// Sends bytes to an agent of any node: delivered at most once, after everything that this
+    /// agent sent it before. What was under way when a connection is lost may not arrive.
+    ///
+    /// # Errors
+    /// As [`Context::send`]; [`SendError::NodeGone`] while the other node cannot be reached,
+    /// [`SendError::TooLarge`].
+    #[inline]
+    pub fn send_to(&mut self, target: AgentAddress, payload: &[u8]) -> Result<(), SendError> {
+        match self.kernel.is_here(target) {
+            true => self.send(target.agent, payload),
+            false => self.kernel.send_far(self.id, target, payload),
+        }
+    }
+
+    /// Asks an agent of any node, as [`Context::call`] does.
+    ///
+    /// # Errors
+    /// As [`Context::call`] and [`Context::send_to`].
+    pub fn call_to(
+        &mut self,
+        target: AgentAddress,
+        payload: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<CallId, SendError> {
+        if self.kernel.is_here(target) {
+            return self.call(target.agent, payload, timeout);
+        }
+        let timeout_ms = timeout.map_or(0, |timeout| timeout.as_millis().max(1) as u64);
+        let waiter = Waiter::AgentCall(self.id);
+        let key = self.kernel.call_far(self.id, target, payload, waiter, timeout_ms)?;
+        Ok(CallId(key.to_bits()))
+    }
+
+    /// Sends bytes to every agent of a type on one node, as [`Context::broadcast`] does on this.
+    ///
+    /// # Errors
+    /// As [`Context::broadcast`] and [`Context::send_to`]; a type that the other node does not have
+    /// is none.
+    pub fn broadcast_to(
+        &mut self,
+        node: NodeId,
+        agent_type: &str,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        match node == 0 || node == self.kernel.trunks.me() {
+            true => self.broadcast(agent_type, payload),
+            false => self.kernel.broadcast_far(self.id, node, agent_type, payload),
+        }
+    }
+
     /// Answers a call. It may be answered later than in the method that received it.
     pub fn reply(&mut self, to: ReplyTo, payload: &[u8]) {
         let header = Header {
@@ -200,6 +262,19 @@ impl Context<'_> {
     /// Who is where, as far as this core knows.
     pub fn directory(&self) -> &Directory {
         &self.kernel.directory
+    }
+
+    /// The agent of that name, as far as is known: one of this node before those of others.
+    #[inline]
+    pub fn find(&mut self, name: &str) -> Option<AgentAddress> {
+        self.kernel.find_agent(name)
+    }
+
+    /// The living node whose agents of a type have the least to do for what they can hold; `None`
+    /// for a node that is alone, and when no node has one.
+    #[inline]
+    pub fn least_loaded_node(&mut self, agent_type: &str) -> Option<NodeId> {
+        self.kernel.least_loaded_node(agent_type)
     }
 
     /// All agents of a type, on all cores, as far as this core knows.
@@ -278,6 +353,8 @@ impl From<SendError> for Error {
         match error {
             SendError::Full => Self::Backpressure(1),
             SendError::NoReceiver => Self::NotFound(error.to_string()),
+            SendError::NodeGone => Self::Unavailable(error.to_string()),
+            SendError::TooLarge => Self::TooLarge(error.to_string()),
             SendError::TooManyCalls => Self::Backpressure(10),
             SendError::LedElsewhere => Self::NotLeader(None),
         }

@@ -136,6 +136,7 @@ impl Shard {
         stats.agents = self.agents.len() as u64;
         stats.batch_buffers = self.kernel.links.buffers_made();
         self.tasks.count(&mut stats);
+        self.count_lookups(&mut stats);
         stats
     }
 
@@ -147,6 +148,7 @@ impl Shard {
     #[inline]
     pub fn turn(&mut self) -> Result<bool, TaskUnreadable> {
         let mut worked = false;
+        self.kernel.look_around();
         for core in 0..self.kernel.links.cores() {
             for _ in 0..BATCHES_A_TURN {
                 let Some(batch) = self.kernel.links.take(core) else { break };
@@ -166,6 +168,7 @@ impl Shard {
             self.kernel.links.load = self.tasks.load();
             self.kernel.loads[self.kernel.index as usize] = self.kernel.links.load;
         }
+        self.woke_futures |= self.kernel.trunks.take_woken();
         self.tasks.partitions.iter_mut().for_each(|partition| partition.ledger.flush());
         match self.has_work() {
             true => self.kernel.links.flush_due(self.kernel.now_us),
@@ -188,7 +191,7 @@ impl Shard {
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let timer = self.kernel.wheel.next_deadline_ms();
         let due = self.tasks.partitions.iter().filter_map(|it| it.table.next_due_ms());
-        timer.into_iter().chain(due).min()
+        timer.into_iter().chain(due).chain(self.loads_due_ms()).min()
     }
 
     /// Whether something waits for room in a ring, so that the core must look again soon.

@@ -3,6 +3,7 @@
 use super::{
     agent::{CallId, Message, Reply},
     agents::Stored,
+    bulletin::AgentNews,
     calls::CallKey,
     context::Context,
     core::Shard,
@@ -156,7 +157,7 @@ impl Shard {
         }
     }
 
-    fn deliver_reply(&mut self, correlation: u64, answer: Result<&[u8], Error>) {
+    pub(super) fn deliver_reply(&mut self, correlation: u64, answer: Result<&[u8], Error>) {
         let Some(waiter) = self.kernel.close_call(CallKey::from_bits(correlation)) else { return };
         self.settle(correlation, waiter, answer);
     }
@@ -165,7 +166,7 @@ impl Shard {
     pub(super) fn call_failed(&mut self, call: CallKey, error: Error) {
         let Some(waiter) = self.kernel.close_call(call) else { return };
         match waiter {
-            Waiter::AgentCall(_) | Waiter::DoorCall(_) => {
+            Waiter::AgentCall(_) | Waiter::DoorCall(_) | Waiter::FarCall { .. } => {
                 self.settle(call.to_bits(), waiter, Err(error));
             }
             _ => self.settle_response(call.to_bits(), waiter, Response::Failed(error)),
@@ -186,6 +187,9 @@ impl Shard {
                 self.woke_futures = true;
                 // A door that went away no longer wants the answer.
                 let _ = door.send(answer.map(<[u8]>::to_vec));
+            }
+            Waiter::FarCall { trunk, correlation } => {
+                self.answer_far(&trunk, correlation, answer);
             }
             _ => unreachable!("only calls are answered with bytes"),
         }
@@ -226,7 +230,7 @@ impl Shard {
                 let _ = answer.send(Err(failure(response)));
             }
             Waiter::Nobody => {}
-            Waiter::AgentCall(_) | Waiter::DoorCall(_) => {
+            Waiter::AgentCall(_) | Waiter::DoorCall(_) | Waiter::FarCall { .. } => {
                 unreachable!("agents answer calls, cores do not")
             }
         }
@@ -235,18 +239,32 @@ impl Shard {
     fn deliver_notice(&mut self, notice: Notice) {
         match notice {
             Notice::AgentUp(id, type_index, name) => {
+                if let (Some(neighbours), true) =
+                    (&self.kernel.neighbours, id.core() == self.kernel.index)
+                {
+                    neighbours.tell(id, AgentNews::Up(type_index, name.clone()));
+                }
                 self.kernel.directory.insert(id, Entry { type_index, name });
             }
             Notice::AgentReady(id, ready) => self.kernel.directory.set_ready(id, ready),
             Notice::AgentDown(id) => {
+                if let (Some(neighbours), true) =
+                    (&self.kernel.neighbours, id.core() == self.kernel.index)
+                {
+                    neighbours.tell(id, AgentNews::Down);
+                }
                 self.kernel.directory.remove(id);
                 self.kernel.links.set_closed(id, None);
+                self.kernel.trunks.has_room(id);
                 self.worker_gone(id);
             }
             Notice::MailboxFull(id, type_index) => {
                 self.kernel.links.set_closed(id, Some(type_index));
             }
-            Notice::MailboxOpen(id) => self.kernel.links.set_closed(id, None),
+            Notice::MailboxOpen(id) => {
+                self.kernel.links.set_closed(id, None);
+                self.kernel.trunks.has_room(id);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     calls::CallKey,
+    context::SendError,
     core::Shard,
     kernel::{Waiter, door_of},
     partition::key_conflict,
@@ -14,7 +15,7 @@ use crate::{
     wire::{
         api::{Completion, Error, TaskSpec, TaskStatus, TaskView},
         batch::{Header, Kind, Value},
-        id::{AgentId, CoreIndex, PartitionIndex, TaskId},
+        id::{AgentAddress, AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Ending, Request, Response, Submission},
     },
 };
@@ -123,6 +124,18 @@ fn fingerprint(spec: &TaskSpec) -> Fingerprint<'_> {
         timeout_ms: spec.timeout_ms.unwrap_or(0),
         max_attempts: spec.max_attempts.unwrap_or(0),
         delay_ms: spec.delay_ms,
+    }
+}
+
+/// Why nothing was sent to an agent of another node.
+fn far_error(to: AgentAddress, error: SendError) -> Error {
+    let node = to.node;
+    match error {
+        SendError::NoReceiver => Error::NotFound(format!("no node {node} is known")),
+        SendError::NodeGone => {
+            Error::Unavailable(format!("node {node} cannot be reached; nothing was sent"))
+        }
+        error => error.into(),
     }
 }
 
@@ -360,31 +373,42 @@ impl Shard {
         Ok((core, Request::Spawn(type_index, name)))
     }
 
-    /// Sends a message from outside to an agent.
+    /// Sends a message from outside to an agent of any node.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when this core knows of no such agent, [`Error::Backpressure`] when
-    /// the way to it or its mailbox is full.
-    pub fn send_from_door(&mut self, id: AgentId, payload: &[u8]) -> Result<(), Error> {
-        self.check_agent(id)?;
-        let door = door_of(self.kernel.index).to_bits();
-        self.kernel.push(door, Kind::Send, id, 0, payload)?;
+    /// [`Error::NotFound`] when this core knows of no such agent of this node, or of no such node,
+    /// [`Error::Unavailable`] when that node cannot be reached, [`Error::Backpressure`] when the
+    /// way to it or its mailbox is full.
+    pub fn send_from_door(&mut self, to: AgentAddress, payload: &[u8]) -> Result<(), Error> {
+        let door = door_of(self.kernel.index);
+        if !self.kernel.is_here(to) {
+            let sent = self.kernel.send_far(door, to, payload);
+            return sent.map_err(|error| far_error(to, error));
+        }
+        self.check_agent(to.agent)?;
+        self.kernel.push(door.to_bits(), Kind::Send, to.agent, 0, payload)?;
         Ok(())
     }
 
-    /// Calls an agent from outside; 0 means the node's default timeout.
+    /// Calls an agent of any node from outside; 0 means the node's default timeout.
     ///
     /// # Errors
     /// As [`Shard::send_from_door`].
     pub fn call_from_door(
         &mut self,
-        id: AgentId,
+        to: AgentAddress,
         payload: &[u8],
         timeout_ms: u64,
         answer: Sender<Result<Vec<u8>, Error>>,
     ) -> Result<(), Error> {
-        self.check_agent(id)?;
         self.check_room()?;
+        if !self.kernel.is_here(to) {
+            let (door, waiter) = (door_of(self.kernel.index), Waiter::DoorCall(answer));
+            let called = self.kernel.call_far(door, to, payload, waiter, timeout_ms);
+            return called.map(drop).map_err(|error| far_error(to, error));
+        }
+        let id = to.agent;
+        self.check_agent(id)?;
         self.kernel.check_way(id)?;
         let key = self.kernel.open_call(Waiter::DoorCall(answer), timeout_ms);
         let door = door_of(self.kernel.index).to_bits();

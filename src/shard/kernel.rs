@@ -6,7 +6,9 @@ use super::{
     doors::Outcomes,
     handle::{Failure, Inbox, Lease},
     links::Links,
+    neighbours::Neighbours,
     placing::Home,
+    trunks::{Trunk, Trunks},
     types::Types,
     wheel::Wheel,
 };
@@ -16,7 +18,7 @@ use crate::{
     registry::{Directory, TypeIndex},
     wire::{
         api::{CoreStats, Error, TaskView},
-        batch::{Attachment, Content, Header, Kind, Value},
+        batch::{Content, Header, Kind, Value},
         id::{AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Notice, Request, Response, Submission},
     },
@@ -33,6 +35,13 @@ pub enum Waiter {
     AgentCall(AgentId),
     /// An agent that started another.
     AgentSpawn(AgentId),
+    /// An agent or a door of another node that called an agent of this one.
+    FarCall {
+        /// Where the answer goes.
+        trunk: Rc<Trunk>,
+        /// What it repeats.
+        correlation: u64,
+    },
     /// A door that called an agent.
     DoorCall(oneshot::Sender<Result<Vec<u8>, Error>>),
     /// A door that asked a core.
@@ -114,6 +123,10 @@ pub struct Kernel {
     pub types: Arc<Types>,
     /// The mesh.
     pub links: Links,
+    /// What is known of other nodes, where there are some.
+    pub(super) neighbours: Option<Box<Neighbours>>,
+    /// The ways to other nodes.
+    pub trunks: Trunks,
     /// Questions that wait for an answer.
     pub calls: Calls<Waiter>,
     /// Everything that happens at a time.
@@ -157,6 +170,8 @@ impl Kernel {
             index,
             types,
             links,
+            neighbours: None,
+            trunks: Trunks::default(),
             calls: Calls::new(agents.max_calls),
             wheel: Wheel::new(0),
             directory: Directory::default(),
@@ -298,18 +313,7 @@ impl Kernel {
             correlation: 0,
             kind: Kind::Broadcast,
         };
-        let shared: Option<Arc<[u8]>> =
-            (payload.len() >= self.links.shared_payload_bytes()).then(|| payload.into());
-        for core in 0..cores {
-            let pushed = match &shared {
-                Some(shared) => {
-                    let shared = Attachment::Payload(shared.clone());
-                    self.links.push(self.now_us, core, header, shared)
-                }
-                None => self.links.push(self.now_us, core, header, payload),
-            };
-            assert!(pushed.is_ok(), "every way was seen to have room");
-        }
+        self.broadcast_here(header, payload);
         Ok(())
     }
 

@@ -8,7 +8,10 @@ use super::{
     wheel::TimerKey,
 };
 use crate::{
-    registry::TypeIndex,
+    registry::{
+        TypeIndex,
+        fact::{NAME_BYTES_MAX, is_name},
+    },
     task::pool::{Input, Output, Pool, PoolLimits, Seat},
     wire::{
         api::{AgentKind, AgentState, Error},
@@ -104,6 +107,13 @@ impl Shard {
     ) -> Result<AgentId, Error> {
         if self.kernel.types.try_get(type_index).is_none() {
             return Err(Error::NotFound("there is no such agent type".into()));
+        }
+        if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
+            let text = format!(
+                "name: it has {} bytes; allowed: 1 to {NAME_BYTES_MAX}, without control characters",
+                name.len()
+            );
+            return Err(Error::Invalid(text));
         }
         if let Some(name) = &name
             && self.kernel.directory.find(name).is_some()

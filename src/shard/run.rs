@@ -124,8 +124,14 @@ impl Core {
     }
 
     fn publish(&self) {
+        let stats = {
+            let mut shard = self.shard.borrow_mut();
+            let stats = shard.stats();
+            shard.tell_loads(&stats);
+            stats
+        };
         let mut published = self.published.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *published = self.shard.borrow().stats();
+        *published = stats;
     }
 
     /// Runs the loop until [`Core::stop`].

@@ -185,6 +185,18 @@ impl LoadIndex {
         }
     }
 
+    /// Agents, the tasks that they may work on at the same time, and those that they work on.
+    pub fn totals(&self) -> (u32, u32, u32) {
+        let add = |(agents, capacity, running): (u32, u32, u32), load: &Load| {
+            (
+                agents + 1,
+                capacity.saturating_add(load.max_tasks),
+                running.saturating_add(load.tasks),
+            )
+        };
+        self.loads.iter().fold((0, 0, 0), add)
+    }
+
     /// Tasks that an agent works on.
     pub fn tasks(&self, slot: u32) -> u32 {
         self.place(slot).map_or(0, |place| self.loads[place].tasks)

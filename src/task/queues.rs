@@ -139,6 +139,12 @@ impl Queues {
         &mut self.types[type_index][priority as usize]
     }
 
+    /// Tasks of a type that wait; some that stay in memory while others do not count twice.
+    pub(super) fn waiting(&self, type_index: TypeIndex) -> usize {
+        let queues = self.types.get(usize::from(type_index)).into_iter().flatten();
+        queues.map(|queue| queue.hot_len as usize + queue.cold_len as usize).sum()
+    }
+
     /// The less, the sooner it should run: since when it waits, a step of priority counting like
     /// a time of waiting.
     #[inline]

@@ -348,6 +348,11 @@ impl TaskTable {
         Counters { cold, keys, ..self.counters }
     }
 
+    /// Tasks of a type that wait for an agent, about.
+    pub fn queued_of(&self, type_index: TypeIndex) -> usize {
+        self.queues.waiting(type_index)
+    }
+
     /// Tasks that were accepted, or are about to be, and have not ended.
     pub fn unended(&self) -> usize {
         let ended = self.ended.len() + self.counters.dead_letters as usize;

@@ -322,6 +322,16 @@ pub struct CoreStats {
     pub messages_undeliverable: u64,
     /// Sends that were refused because a ring or a mailbox was full.
     pub sends_refused: u64,
+    /// Messages and calls sent to agents of other nodes.
+    pub far_sent: u64,
+    /// Messages and calls that came from other nodes.
+    pub far_received: u64,
+    /// Lookups of agents of all nodes that the core's cache answered.
+    pub cache_hits: u64,
+    /// Lookups that it did not answer.
+    pub cache_misses: u64,
+    /// Answers that it gave up for others.
+    pub cache_evictions: u64,
     /// Batches received over the mesh.
     pub batches_received: u64,
     /// Buffers for batches that it allocated because no used one had come back.
@@ -404,6 +414,41 @@ pub struct ClusterStats {
     pub not_leader: u64,
     /// The links to the other nodes.
     pub links: Vec<LinkStats>,
+    /// What nodes tell each other of themselves.
+    pub gossip: Option<Box<GossipStats>>,
+}
+
+/// What gossip did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GossipStats {
+    /// Nodes that are alive, suspect, dead, and gone with a goodbye.
+    pub nodes: [u64; 4],
+    /// Rounds.
+    pub rounds: u64,
+    /// Datagrams that were sent.
+    pub datagrams_sent: u64,
+    /// Datagrams that came.
+    pub datagrams_received: u64,
+    /// Bytes that were sent.
+    pub bytes_sent: u64,
+    /// Bytes that came.
+    pub bytes_received: u64,
+    /// Silent nodes that this node accused.
+    pub suspicions: u64,
+    /// Nodes that became dead here.
+    pub deaths: u64,
+    /// Suspects and dead that turned out to live.
+    pub returns: u64,
+    /// Accusations of this node that it refuted.
+    pub refutations: u64,
+    /// Nodes of which too much was missed, so that everything was asked for.
+    pub resets: u64,
+    /// What was refused, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Facts of this node that could not be told.
+    pub facts_untold: u64,
+    /// Facts of other nodes that were refused.
+    pub facts_refused: u64,
 }
 
 /// A link to another node, over which partitions are replicated.

@@ -7,5 +7,6 @@ pub mod json;
 pub mod letter;
 pub mod memory;
 pub mod msgpack;
+pub mod neighbours;
 pub mod secret;
 pub mod trunk;

@@ -96,6 +96,26 @@ impl Cluster {
         Ok(partitions.map(|it| it.get("leader").and_then(View::uint)).collect())
     }
 
+    /// Waits until some nodes say the same of others: `alive` or `dead`.
+    pub fn until_seen(&self, by: &[u64], of: &[u64], status: &str) {
+        until(&format!("nodes {of:?} are {status} for nodes {by:?}"), || {
+            by.iter().all(|by| self.sees(*by, of, status)).then_some(())
+        });
+    }
+
+    fn sees(&self, by: u64, of: &[u64], status: &str) -> bool {
+        let Ok(mut client) = self.node(by).connect() else { return false };
+        let asked = client.call_within("cluster.status", &Params::new(), ANSWER_LIMIT);
+        let Ok(answer) = asked else { return false };
+        let nodes = answer.get("nodes").into_iter().flat_map(View::items);
+        let seen = nodes.filter(|node| {
+            let id = node.get("id").and_then(View::uint);
+            id.is_some_and(|id| of.contains(&id))
+                && node.get("status").and_then(View::str) == Some(status)
+        });
+        seen.count() == of.len()
+    }
+
     /// The node that leads the most, as the nodes that run agree.
     pub fn leader(&self) -> &Node {
         let leaders = self.until_led();

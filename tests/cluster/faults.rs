@@ -82,7 +82,9 @@ pub fn run(network: &Network, rounds: u64, seed: u64) -> ExitCode {
                 continue;
             }
             let cluster = Cluster::start(network, name, proxies);
-            let scene = Scene { shared: Shared::new(cluster), network, ways: &ways };
+            let shared = Shared::new(cluster);
+            // Datagrams pass no proxy.
+            let scene = Scene { shared, network, ways: &ways, gossips: !proxies };
             is_well &= scene.play(name, &faults, &mut rng);
         }
     }
@@ -100,6 +102,8 @@ struct Scene<'a> {
     shared: Shared,
     network: &'a Network,
     ways: &'a Ways,
+    /// Whether nodes hear each other's gossip.
+    gossips: bool,
 }
 
 /// Ends the clients, also when the test fails, and tells then what the nodes said.
@@ -143,6 +147,10 @@ impl Scene<'_> {
                 let over = Instant::now();
                 shared.cluster.until_led();
                 self.each_node_takes();
+                if self.gossips {
+                    let all: Vec<u64> = (1..=NODES).collect();
+                    shared.cluster.until_seen(&all, &all, "alive");
+                }
                 println!(
                     "cluster: {name}: {fault:?}: {told}; took {:.1} s, and {:.1} s until every node \
                      took tasks again",
@@ -164,22 +172,29 @@ impl Scene<'_> {
         let leader = cluster.leader();
         let others = cluster.others(&[leader.id]);
         let began = Instant::now();
-        let led = |nodes: &[u64]| {
+        let led = |nodes: &[u64], gone: &str| {
             cluster.until_led_among(nodes);
             let took = began.elapsed().as_secs_f64();
+            let mut told =
+                format!("node {}: the others led everything after {took:.2} s", leader.id);
+            if self.gossips {
+                cluster.until_seen(nodes, &cluster.others(nodes), gone);
+                let took = began.elapsed().as_secs_f64();
+                told += &format!(" and said that it is {gone} after {took:.2} s at most");
+            }
             self.goes_on();
-            format!("node {}: the others led everything after {took:.2} s", leader.id)
+            told
         };
         match fault {
             Fault::Kill => {
                 leader.kill();
-                let told = led(&others);
+                let told = led(&others, "dead");
                 leader.start();
                 told
             }
             Fault::Freeze => {
                 leader.signal(Signal::Stop);
-                let told = led(&others);
+                let told = led(&others, "dead");
                 leader.signal(Signal::Continue);
                 told
             }
@@ -187,7 +202,7 @@ impl Scene<'_> {
                 let other = others[rng.usize(..others.len())];
                 let minority = [leader.id, other];
                 self.network.part(&minority);
-                let told = led(&cluster.others(&minority));
+                let told = led(&cluster.others(&minority), "dead");
                 let took: Vec<_> = self.takers(&minority);
                 self.network.join(&minority);
                 assert!(took.is_empty(), "{took:?} took tasks in a minority of {minority:?}");
@@ -195,7 +210,7 @@ impl Scene<'_> {
             }
             Fault::Isolate => {
                 self.network.set_cable(leader.id, false);
-                let told = led(&others);
+                let told = led(&others, "dead");
                 self.network.set_cable(leader.id, true);
                 told
             }
@@ -216,7 +231,7 @@ impl Scene<'_> {
                 leader.signal(Signal::Terminate);
                 let code = leader.wait();
                 assert_eq!(code, Some(0), "node {} said:\n{}", leader.id, leader.says());
-                let told = led(&others);
+                let told = led(&others, "left");
                 leader.start();
                 told
             }
@@ -228,7 +243,7 @@ impl Scene<'_> {
                         _ => self.ways.set(*other, leader.id, way),
                     }
                 }
-                let told = led(&others);
+                let told = led(&others, "dead");
                 self.ways.set_all(Way::default());
                 told
             }

@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod exec;
+mod far;
 mod limits;
 mod messages;
 mod partitions;

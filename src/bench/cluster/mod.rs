@@ -12,7 +12,7 @@ pub(super) mod failover;
 pub(super) mod finality;
 mod keys;
 pub(super) mod load;
-mod nodes;
+pub(super) mod nodes;
 mod proxy;
 pub(super) mod split_brain;
 

@@ -194,7 +194,7 @@ impl Nodes {
 
 /// Nodes at addresses that the system has for them. Their host is one that no connection comes
 /// from, so that none takes the port of a node that is away for a moment.
-fn entries(count: usize) -> io::Result<Vec<NodeEntry>> {
+pub(in crate::bench) fn entries(count: usize) -> io::Result<Vec<NodeEntry>> {
     let byte = || fastrand::u8(1..255);
     let host = Ipv4Addr::new(127, byte(), byte(), byte());
     // All at the same time, so that they differ.

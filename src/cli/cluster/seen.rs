@@ -14,6 +14,10 @@ pub struct NodeSeen {
     pub connected: bool,
     /// Partitions that it leads.
     pub leads: u64,
+    /// What gossip says: `alive`, `suspect`, `dead` or `left`.
+    pub status: Option<String>,
+    /// Its agents, and the tasks that run and wait there.
+    pub load: Option<[u64; 3]>,
 }
 
 /// A partition, and the members of its group.
@@ -69,7 +73,14 @@ fn node(view: View<'_>) -> Option<NodeSeen> {
         member: view.get("member")?.bool()?,
         connected: view.get("connected")?.bool()?,
         leads: view.get("leads")?.uint()?,
+        status: view.get("status").and_then(View::str).map(str::to_owned),
+        load: load(view),
     })
+}
+
+fn load(view: View<'_>) -> Option<[u64; 3]> {
+    let number = |name| view.get(name).and_then(View::uint);
+    Some([number("agents")?, number("running")?, number("queued")?])
 }
 
 fn partition(view: View<'_>) -> Option<PartitionSeen> {

@@ -108,6 +108,8 @@ fn nodes_are_told_of_another_address_of_a_member() {
         member: true,
         connected: true,
         leads: 0,
+        status: None,
+        load: None,
     };
     let there = SocketAddr::new(HERE.ip(), 8);
     let view = |node, rpc| Seen { node, nodes: vec![at(rpc)], ..Seen::default() };

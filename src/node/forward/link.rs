@@ -160,7 +160,7 @@ impl Link {
 }
 
 /// Writes once and reads once; whether anything moved.
-fn pump<S>(
+pub fn pump<S>(
     channel: &mut Channel,
     stream: &mut S,
     buffer: &mut [u8],

@@ -19,9 +19,9 @@
 //! `encode.rs` what travels; `link.rs` moves the bytes; `route.rs` decides which request goes where,
 //! `submit.rs` does so for submissions.
 
-mod channel;
+pub(super) mod channel;
 mod encode;
-mod link;
+pub(super) mod link;
 mod route;
 mod submit;
 mod tries;
@@ -51,9 +51,9 @@ const WAIT_SLICE: Duration = Duration::from_secs(2);
 /// What forwarding may cost.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     /// What other nodes ask of their clients, and of this one.
-    token: Option<Secret>,
+    pub(super) token: Option<Secret>,
     /// How long something is tried again that nobody takes.
     patience: Duration,
 }

@@ -120,6 +120,11 @@ impl World {
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
     }
 
+    /// The agents on nodes that are there, by id, from the first one behind `after`.
+    pub fn agents(&self, after: Option<AgentAddress>) -> impl Iterator<Item = AgentAddress> {
+        self.agents_where(after, |_, _| Some(|_: &Agent| true))
+    }
+
     /// The agents of a type on nodes that are there, by id, from the first one behind `after`. It
     /// passes over all agents of the nodes that have the type.
     pub fn of_type(

@@ -5,6 +5,7 @@ use super::{
     work::{Answer, Groups, Work},
 };
 use crate::{
+    node::gateway::Offer,
     server::{
         Engine, Limits,
         auth::{self, Gate, Said},
@@ -30,6 +31,8 @@ use std::{
 pub enum End {
     /// Everything was answered and written; the stream can be closed politely.
     Flushed,
+    /// The same, and from here on the stream is a trunk of another node.
+    Trunk(Offer),
     /// The peer is gone or too slow; nothing more can be said to it.
     Lost,
 }
@@ -60,6 +63,8 @@ pub struct Connection<S, E, M, F> {
     calls_in_flight: usize,
     bytes_in_flight: usize,
     intake: Intake,
+    /// What is to become of the stream when everything is answered.
+    becomes: Option<Offer>,
     stall: Stall<E>,
     /// Since when the client owes the token.
     owes_token_since: Option<Instant>,
@@ -92,6 +97,7 @@ where
             calls_in_flight: 0,
             bytes_in_flight: 0,
             intake: Intake::Open,
+            becomes: None,
             stall: Stall::new(engine),
             owes_token_since: (!is_open).then(Instant::now),
             owes_bytes_since: None,
@@ -123,7 +129,11 @@ where
         let Ok(read) = self.read(cx) else { return Poll::Ready(End::Lost) };
         let ended = self.is_ending() && self.in_flight.is_empty() && self.output.pending() == 0;
         if ended {
-            return Poll::Ready(End::Flushed);
+            return Poll::Ready(match self.becomes {
+                Some(_) if !self.input.unread().is_empty() => End::Lost,
+                Some(offer) => End::Trunk(offer),
+                None => End::Flushed,
+            });
         }
         if self.poll_stalled(cx).is_ready() {
             return Poll::Ready(End::Lost);
@@ -240,6 +250,10 @@ where
             self.calls_in_flight -= answer.calls;
             self.bytes_in_flight -= answer.bytes;
             answer.write(self.output.end());
+            if let Some(offer) = answer.trunk() {
+                self.becomes = Some(offer);
+                self.intake = Intake::Closed(Instant::now());
+            }
         }
     }
 

@@ -20,7 +20,7 @@ mod work;
 
 use super::{Drain, Engine, Limits, auth::Gate, stall, worker::WorkerSession};
 use crate::{node::gateway::Gateway, wire::secret::Secret};
-use connection::Connection;
+use connection::{Connection, End};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{future::poll_fn, pin::pin, rc::Rc};
 
@@ -52,8 +52,16 @@ pub async fn serve_rpc<S, G, E>(
     if let Some(worker) = session.take() {
         gateway.clone().leave(worker).await;
     }
-    if end == connection::End::Flushed {
-        stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
+    match end {
+        End::Flushed => {
+            stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
+        }
+        End::Trunk(offer) => {
+            let mut stream = connection.into_stream();
+            let ends = async { drain.begun().await };
+            futures_lite::future::or(ends, gateway.serve_trunk(offer, &mut stream)).await;
+        }
+        End::Lost => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::frame;
 use crate::{
-    node::gateway::Gateway,
+    node::gateway::{Gateway, Offer},
     server::{
         here,
         memory::{self, MemoryRequest, Stored},
@@ -216,6 +216,14 @@ pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: W
 }
 
 impl Answer {
+    /// What the connection becomes after this answer: a trunk of another node.
+    pub fn trunk(&self) -> Option<Offer> {
+        match &self.outcome {
+            Outcome::Call { result: Ok(Reply::Trunk { offer, .. }), .. } => Some(*offer),
+            _ => None,
+        }
+    }
+
     /// Appends the response of each call.
     pub fn write(&self, out: &mut Vec<u8>) {
         match &self.outcome {

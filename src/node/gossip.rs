@@ -1,0 +1,464 @@
+//! The thread that speaks for the node: it tells the other nodes what is here, and the cores what is
+//! there.
+//!
+//! ```text
+//! cores ──► bulletin ──► thread ──► gossip (pure) ◄══ datagrams ══► other nodes
+//!                           └──► world ──► board ──► each core's view, with its cache
+//! ```
+//!
+//! Datagrams go from and to the addresses of the peers' links, over UDP; who is a member is what
+//! the log says. The thread waits in one place, for a datagram or the next round.
+
+use super::Shared;
+use crate::{
+    config::{Config, SecretError},
+    consensus::cluster::{Address, Cluster},
+    gossip::{Counters, Event, Gossip, NodeView, Settings, Status},
+    registry::{
+        board::{Board, Publisher},
+        fact::{AgentFact, Capabilities, Fact, Key, NodeFact, TypeFact},
+        telling::Telling,
+        world::{Limits, World},
+    },
+    runtime::{
+        disk::{Placement, spawn_blocking_thread},
+        injector::Injector,
+    },
+    shard::{
+        bulletin::{AgentNews, Bulletin},
+        run::Job,
+        types::Types,
+    },
+    wire::id::{AgentId, CoreIndex, NodeId},
+};
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// The exit code of a process whose thread for other nodes panicked.
+const EXIT_GOSSIP_FAILED: i32 = 72;
+/// The longest wait for a datagram, so that the end of the node is seen.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// The shortest one: the system takes none of no time.
+const WAIT_MIN: Duration = Duration::from_micros(100);
+/// Datagrams that are received before it is looked whether a round is due.
+const DATAGRAMS_A_LOOK: usize = 64;
+/// The longest datagram that a socket gives.
+const DATAGRAM_BYTES: usize = 64 << 10;
+
+/// What the thread begins with.
+pub(super) struct Speaker {
+    me: NodeId,
+    at: Address,
+    settings: Settings,
+    secret: Option<crate::wire::secret::Secret>,
+    incarnation: u64,
+    socket: UdpSocket,
+    world: World,
+    publisher: Publisher,
+    bulletin: Arc<Bulletin>,
+    told: Arc<Told>,
+}
+
+/// What the cores and the thread have in common.
+#[derive(Clone)]
+pub(super) struct Desk {
+    /// Where the cores read who is where.
+    pub board: Arc<Board>,
+    /// Where they tell what is here.
+    pub bulletin: Arc<Bulletin>,
+    /// Where it is told how gossip does.
+    pub told: Arc<Told>,
+}
+
+/// What the thread tells of itself, for `cluster.status` and `/metrics`.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<Arc<GossipStatus>>);
+
+/// How gossip does.
+#[derive(Clone, Debug, Default)]
+pub struct GossipStatus {
+    /// What it counted.
+    pub counters: Counters,
+    /// Every node that is known.
+    pub nodes: Vec<NodeView>,
+    /// Facts of this node that other nodes could not be told: there were too many, or a name is too
+    /// long.
+    pub untold: u64,
+    /// Facts of other nodes that were refused.
+    pub refused: u64,
+}
+
+impl Told {
+    /// How gossip did a moment ago.
+    pub fn status(&self) -> Arc<GossipStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Why a node cannot speak to others.
+#[derive(Debug, thiserror::Error)]
+pub enum GossipError {
+    /// The address is taken or not of this machine.
+    #[error("cannot receive datagrams at {address} (peers of this node in [[node]]): {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file with a secret is not as it should be.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+impl Speaker {
+    /// Takes the address of a node of a cluster; `None` for one that is alone.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn new(config: &Config, cores: usize, unix_ms: u64) -> Result<Option<Self>, GossipError> {
+        let Some(me) = config.node.iter().find(|node| node.id == config.cluster.node) else {
+            return Ok(None);
+        };
+        let address = me.peers;
+        let socket = UdpSocket::bind(address);
+        let socket = socket.map_err(|error| GossipError::Bind { address, error })?;
+        let cluster = super::seat::cluster_id(&config.cluster.name, config.cluster.partitions);
+        let settings = Settings { cluster: cluster as u32, ..Settings::default() };
+        let mut world = World::new(me.id, Limits::default());
+        let publisher = Publisher::new(&mut world);
+        Ok(Some(Self {
+            me: me.id,
+            at: Address { peers: me.peers, rpc: me.rpc },
+            settings,
+            secret: config.cluster_secret()?,
+            // A node that starts again has a higher one while its clock goes forward; if it went
+            // back, others say so and the node takes a higher one.
+            incarnation: unix_ms,
+            socket,
+            world,
+            publisher,
+            bulletin: Arc::new(Bulletin::new(cores)),
+            told: Arc::default(),
+        }))
+    }
+
+    /// What the cores have in common with the thread.
+    pub fn desk(&self) -> Desk {
+        let Self { bulletin, told, .. } = self;
+        Desk { board: self.publisher.board(), bulletin: bulletin.clone(), told: told.clone() }
+    }
+
+    /// Starts the thread, on a processor if one is named.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        self,
+        cpu: Option<usize>,
+        types: Arc<Types>,
+        shared: &Arc<Shared>,
+        jobs: Vec<Injector<Job>>,
+    ) -> io::Result<GossipThread> {
+        let cluster = shared.cluster().expect("a node with others has a cluster").clone();
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let ends = is_ending.clone();
+        let placement = Placement { cpu, realtime: false };
+        let thread = spawn_blocking_thread("gossip", placement, EXIT_GOSSIP_FAILED, move |_| {
+            Voice::new(self, types, cluster, jobs).run(&ends);
+        })?;
+        Ok(GossipThread { is_ending, thread })
+    }
+}
+
+/// The running thread.
+pub(super) struct GossipThread {
+    is_ending: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl GossipThread {
+    /// Says goodbye to the other nodes and ends.
+    pub fn stop(self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        // One that panics ends the process.
+        drop(self.thread.join());
+    }
+}
+
+/// What the thread owns.
+struct Voice {
+    start: Instant,
+    gossip: Gossip,
+    socket: UdpSocket,
+    /// The members and where each listens, as they were last.
+    members: BTreeMap<NodeId, SocketAddr>,
+    cluster: Arc<Cluster>,
+    world: World,
+    publisher: Publisher,
+    bulletin: Arc<Bulletin>,
+    told: Arc<Told>,
+    types: Arc<Types>,
+    tellings: Vec<Telling>,
+    jobs: Vec<Injector<Job>>,
+    untold: u64,
+    refused: u64,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Voice {
+    fn new(
+        speaker: Speaker,
+        types: Arc<Types>,
+        cluster: Arc<Cluster>,
+        jobs: Vec<Injector<Job>>,
+    ) -> Self {
+        let Speaker { me, at, settings, secret, incarnation, socket, world, publisher, .. } =
+            speaker;
+        let seed = fastrand::u64(..);
+        let gossip = Gossip::new(settings, me, incarnation, at.peers, secret, seed, Duration::ZERO);
+        let mut voice = Self {
+            start: Instant::now(),
+            gossip,
+            socket,
+            members: BTreeMap::new(),
+            cluster,
+            world,
+            publisher,
+            bulletin: speaker.bulletin,
+            told: speaker.told,
+            tellings: types.iter().map(|_| Telling::default()).collect(),
+            types,
+            untold: 0,
+            refused: 0,
+            key: Vec::new(),
+            value: Vec::new(),
+            jobs,
+        };
+        voice.introduce(me, at.rpc);
+        voice
+    }
+
+    /// Tells what stays the same: the node and its types.
+    fn introduce(&mut self, me: NodeId, rpc: SocketAddr) {
+        let cores = self.jobs.len() as CoreIndex;
+        self.tell(&Fact::Node(NodeFact { name: format!("node {me}").into(), rpc, cores }));
+        for (index, spec) in self.types.clone().iter() {
+            let name = spec.name.as_str().into();
+            let capabilities = Capabilities::default();
+            self.tell(&Fact::Type(index, TypeFact { name, kind: spec.kind, capabilities }));
+        }
+    }
+
+    /// Makes a fact of this node known, here and elsewhere.
+    fn tell(&mut self, fact: &Fact) {
+        self.key.clear();
+        self.value.clear();
+        fact.key().encode(&mut self.key);
+        let told = fact.encode(&mut self.value).is_ok()
+            && self.gossip.set(&self.key, &self.value).is_ok()
+            && self.world.set(self.world.me(), &self.key, &self.value).is_ok();
+        self.untold += u64::from(!told);
+    }
+
+    fn take_back(&mut self, key: Key) {
+        self.key.clear();
+        key.encode(&mut self.key);
+        self.gossip.remove(&self.key);
+        self.world.remove(self.world.me(), &self.key);
+    }
+
+    fn run(mut self, is_ending: &AtomicBool) {
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        while !is_ending.load(Ordering::Relaxed) {
+            let now = self.start.elapsed();
+            if now >= self.gossip.next_wake() {
+                self.go_round();
+            }
+            let now = self.start.elapsed();
+            let wait = self.gossip.next_wake().saturating_sub(now).clamp(WAIT_MIN, WAIT_MAX);
+            if let Err(error) = self.socket.set_read_timeout(Some(wait)) {
+                tracing::error!(%error, "the socket for other nodes cannot be waited for");
+                std::thread::sleep(wait);
+            }
+            self.receive(&mut buffer);
+            self.take_events();
+            self.publisher.publish(&mut self.world);
+        }
+        let (now, socket) = (self.start.elapsed(), &self.socket);
+        self.gossip.leave(now, &mut |_, address, datagram| send(socket, address, datagram));
+    }
+
+    /// Takes the datagrams in that are there, and waits for the first.
+    fn receive(&mut self, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_A_LOOK {
+            match self.socket.recv_from(buffer) {
+                Ok((bytes, from)) => {
+                    let (now, socket) = (self.start.elapsed(), &self.socket);
+                    let mut out = |_, address, datagram: &[u8]| send(socket, address, datagram);
+                    self.gossip.receive(now, from, &buffer[..bytes], &mut out);
+                }
+                // Nothing came in time, or a node that was sent something is not there.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                Err(_) => return,
+            }
+            if self.start.elapsed() >= self.gossip.next_wake() {
+                return;
+            }
+        }
+    }
+
+    /// What is to be done once a round: who is a member, what is new here, then the round.
+    fn go_round(&mut self) {
+        self.look_at_members();
+        self.look_at_agents();
+        self.look_at_loads();
+        let (now, socket) = (self.start.elapsed(), &self.socket);
+        self.gossip.tick(now, &mut |_, address, datagram| send(socket, address, datagram));
+        let status = GossipStatus {
+            counters: *self.gossip.counters(),
+            nodes: self.gossip.nodes().collect(),
+            untold: self.untold,
+            refused: self.refused,
+        };
+        *self.told.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
+    }
+
+    fn look_at_members(&mut self) {
+        let status = self.cluster.status();
+        if status.me == 0 {
+            return;
+        }
+        let known = status.nodes.iter().filter(|node| node.id != status.me);
+        let members: BTreeMap<_, _> =
+            known.filter_map(|node| Some((node.id, node.address?.peers))).collect();
+        if members == self.members {
+            return;
+        }
+        for node in self.members.keys().filter(|node| !members.contains_key(node)) {
+            self.gossip.forget(*node);
+            self.world.forget(*node);
+        }
+        for (node, address) in &members {
+            self.gossip.learn(*node, *address);
+        }
+        self.members = members;
+    }
+
+    fn look_at_agents(&mut self) {
+        let news = self.bulletin.take_news();
+        if news.is_partial {
+            tracing::warn!("many agents came and went at once: all of them are told anew");
+            for jobs in &self.jobs {
+                // A core that takes no job now is asked by the next burst of news.
+                let job: Job = Box::new(|core| core.with_shard(|shard| shard.tell_agents()));
+                drop(jobs.push(job));
+            }
+        }
+        for (agent, what) in news.agents {
+            match what {
+                AgentNews::Up(type_index, name) => self.tell_agent(agent, type_index, name),
+                AgentNews::Down => self.take_back(Key::Agent(agent)),
+            }
+        }
+    }
+
+    fn tell_agent(&mut self, agent: AgentId, type_index: u16, name: Option<String>) {
+        let name = name.map(String::into_boxed_str);
+        let capabilities = Capabilities::default();
+        self.tell(&Fact::Agent(agent, AgentFact { type_index, name, capabilities }));
+    }
+
+    fn look_at_loads(&mut self) {
+        let now_ms = self.start.elapsed().as_millis() as u64;
+        let loads = self.bulletin.loads();
+        for (index, load) in loads.into_iter().enumerate().take(self.tellings.len()) {
+            if let Some(load) = self.tellings[index].due(now_ms, load) {
+                self.tell(&Fact::Load(index as u16, load));
+            }
+        }
+    }
+
+    /// Takes over what gossip says of other nodes.
+    fn take_events(&mut self) {
+        let me = self.world.me();
+        let events: Vec<Event> = self.gossip.events().collect();
+        for event in events {
+            match event {
+                Event::Set { node, .. } | Event::Removed { node, .. } | Event::Reset { node }
+                    if node == me => {}
+                Event::Set { node, key } => self.take_entry(node, &key),
+                Event::Removed { node, key } => drop(self.world.remove(node, &key)),
+                Event::Reset { node } => self.world.reset(node),
+                Event::Status { node, status } => self.take_status(node, status),
+                Event::Missed => self.take_everything(),
+            }
+        }
+    }
+
+    fn take_entry(&mut self, node: NodeId, key: &[u8]) {
+        if let Some(value) = self.gossip.value(node, key) {
+            self.refused += u64::from(self.world.set(node, key, value).is_err());
+        }
+    }
+
+    fn take_status(&mut self, node: NodeId, status: Status) {
+        let is_news = self.world.set_status(node, seen(status));
+        if !is_news {
+            return;
+        }
+        match status {
+            Status::Alive => tracing::info!(node, "a node is there"),
+            Status::Suspect => tracing::info!(node, "a node is silent"),
+            Status::Dead => tracing::warn!(node, "a node is dead"),
+            Status::Left => tracing::info!(node, "a node said goodbye"),
+        }
+        if matches!(status, Status::Dead | Status::Left) {
+            for jobs in &self.jobs {
+                // A core that takes no job now finds out by its connection.
+                let job: Job =
+                    Box::new(move |core| core.with_shard(|shard| shard.sever_trunks(node)));
+                drop(jobs.push(job));
+            }
+        }
+    }
+
+    fn take_everything(&mut self) {
+        let me = self.world.me();
+        let nodes: Vec<NodeView> = self.gossip.nodes().filter(|node| node.node != me).collect();
+        for NodeView { node, status, .. } in nodes {
+            self.world.reset(node);
+            self.take_status(node, status);
+            for (key, value) in self.gossip.entries(node) {
+                self.refused += u64::from(self.world.set(node, key, value).is_err());
+            }
+        }
+    }
+}
+
+fn seen(status: Status) -> crate::registry::world::Status {
+    use crate::registry::world::Status as Seen;
+    match status {
+        Status::Alive => Seen::Alive,
+        Status::Suspect => Seen::Suspect,
+        Status::Dead => Seen::Dead,
+        Status::Left => Seen::Left,
+    }
+}
+
+/// Datagrams may be lost anywhere, here as well.
+fn send(socket: &UdpSocket, address: SocketAddr, datagram: &[u8]) {
+    if let Err(error) = socket.send_to(datagram, address) {
+        tracing::debug!(%address, %error, "a datagram could not be sent");
+    }
+}

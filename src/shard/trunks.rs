@@ -1,0 +1,203 @@
+//! A core's trunks: its connections to cores of other nodes, for messages between agents.
+//!
+//! ```text
+//! agent ──► record ──► trunk (bounded) ═══ frames ═══► core of the other node ──► ring ──► agent
+//!                                 ◄═══ answers, "mailbox full" ═══
+//! ```
+//!
+//! Each core dials one trunk of its own to every node that its agents talk to. What travels against
+//! the direction of the dialling is answers and news of mailboxes alone.
+//!
+//! Invariants worth naming:
+//! - Messages from one agent to another arrive in the order in which they were sent, each at most
+//!   once: they take one trunk, one core and one ring.
+//! - What waits for a trunk is bounded in bytes; beyond that senders are refused. Answers are owed:
+//!   the askers' own limits bound them.
+//! - A full mailbox loses nothing: its senders on other nodes are told to stop, and what was on its
+//!   way by then still finds room.
+//! - Every call ends: with its answer, when its time is up, or when its trunk is lost.
+
+mod arrive;
+mod trunk;
+
+pub use trunk::{Bounds, Dial, Trunk};
+
+use super::{
+    context::SendError,
+    kernel::{Kernel, Waiter},
+};
+use crate::wire::{
+    id::{AgentAddress, AgentId, NodeId},
+    trunk::{RECORD_BYTES_BESIDE, Record},
+};
+use std::{
+    collections::HashMap,
+    rc::{Rc, Weak},
+};
+
+/// What a core knows of the other nodes' cores.
+#[derive(Default)]
+pub struct Trunks {
+    /// This node; 0 when it belongs to no cluster.
+    me: NodeId,
+    /// Makes connections; none when there are no other nodes.
+    dial: Option<Rc<dyn Dial>>,
+    /// The trunks that this core dialled.
+    dialled: HashMap<NodeId, Rc<Trunk>>,
+    /// Those that other nodes dialled to this core.
+    accepted: Vec<Weak<Trunk>>,
+    /// Whether futures that drive trunks were woken.
+    woke: bool,
+}
+
+impl Trunks {
+    /// This node; 0 when it belongs to no cluster.
+    #[inline]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Lets messages go to other nodes: this node is `me`, and `dial` makes connections.
+    pub fn open(&mut self, me: NodeId, dial: Rc<dyn Dial>) {
+        self.me = me;
+        self.dial = Some(dial);
+    }
+
+    /// Notes a trunk that another node dialled.
+    pub fn accepted(&mut self, trunk: &Rc<Trunk>) {
+        self.accepted.retain(|trunk| trunk.strong_count() > 0);
+        self.accepted.push(Rc::downgrade(trunk));
+    }
+
+    /// Whether trunks have something to write that they had not before.
+    #[inline]
+    pub fn take_woken(&mut self) -> bool {
+        std::mem::take(&mut self.woke)
+    }
+
+    /// Tells the other nodes that a mailbox has room again.
+    #[inline]
+    pub fn has_room(&mut self, agent: AgentId) {
+        for trunk in self.accepted.iter().filter_map(Weak::upgrade) {
+            self.woke |= trunk.has_room(agent);
+        }
+    }
+
+    /// Ends the trunks to a node that is known to be gone.
+    pub fn sever(&mut self, node: NodeId) {
+        if let Some(trunk) = self.dialled.get(&node) {
+            trunk.sever("the node is dead");
+        }
+        for trunk in self.accepted.iter().filter_map(Weak::upgrade) {
+            if trunk.node() == node {
+                trunk.sever("the node is dead");
+            }
+        }
+        self.woke = true;
+    }
+
+    /// The trunk to a node, which is dialled when there is none.
+    fn to(&mut self, node: NodeId) -> Result<&Rc<Trunk>, SendError> {
+        let dial = self.dial.as_ref().ok_or(SendError::NoReceiver)?;
+        let trunk = match self.dialled.entry(node) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                if !dial.knows(node) {
+                    return Err(SendError::NoReceiver);
+                }
+                place.insert(Rc::new(Trunk::to(node, dial.bounds())))
+            }
+        };
+        if trunk.begin()? {
+            dial.dial(trunk.clone());
+        }
+        Ok(trunk)
+    }
+}
+
+impl Kernel {
+    /// Whether an address is of this node.
+    #[inline]
+    pub(super) fn is_here(&self, address: AgentAddress) -> bool {
+        address.node == 0 || address.node == self.trunks.me
+    }
+
+    /// Puts a message to an agent of another node on its way.
+    #[inline]
+    pub(super) fn send_far(
+        &mut self,
+        source: AgentId,
+        to: AgentAddress,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let record = Record::Send { target: to.agent, source, payload };
+        self.put_far(to.node, Some(to.agent), &record, payload.len())
+    }
+
+    /// Puts a message to all agents of a type on another node on its way.
+    pub(super) fn broadcast_far(
+        &mut self,
+        source: AgentId,
+        node: NodeId,
+        agent_type: &str,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        if u8::try_from(agent_type.len()).is_err() {
+            return Err(SendError::NoReceiver);
+        }
+        let record = Record::Broadcast { source, agent_type, payload };
+        self.put_far(node, None, &record, payload.len())
+    }
+
+    /// Asks an agent of another node; 0 means the default timeout.
+    pub(super) fn call_far(
+        &mut self,
+        source: AgentId,
+        to: AgentAddress,
+        payload: &[u8],
+        waiter: Waiter,
+        timeout_ms: u64,
+    ) -> Result<super::calls::CallKey, SendError> {
+        if self.calls.is_full() {
+            return Err(SendError::TooManyCalls);
+        }
+        let bytes = payload.len() + RECORD_BYTES_BESIDE;
+        let checked = self.trunks.to(to.node).and_then(|trunk| trunk.check(Some(to.agent), bytes));
+        self.count_refusal(checked)?;
+        let timeout_ms = if timeout_ms == 0 { self.call_timeout_ms } else { timeout_ms };
+        let key = self.open_call(waiter, timeout_ms);
+        let correlation = key.to_bits();
+        let patience_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
+        let target = to.agent;
+        let record = Record::Call { target, source, correlation, patience_ms, payload };
+        let trunk = &self.trunks.dialled[&to.node];
+        self.trunks.woke |= trunk.put(&record);
+        self.stats.far_sent += 1;
+        trunk.await_answer(correlation, |correlation| {
+            self.calls.get_mut(super::calls::CallKey::from_bits(correlation)).is_some()
+        });
+        Ok(key)
+    }
+
+    fn put_far(
+        &mut self,
+        node: NodeId,
+        target: Option<AgentId>,
+        record: &Record<'_>,
+        payload_bytes: usize,
+    ) -> Result<(), SendError> {
+        let bytes = payload_bytes + RECORD_BYTES_BESIDE;
+        let put = self.trunks.to(node).and_then(|trunk| {
+            trunk.check(target, bytes)?;
+            Ok(trunk.put(record))
+        });
+        let woke = self.count_refusal(put)?;
+        self.trunks.woke |= woke;
+        self.stats.far_sent += 1;
+        Ok(())
+    }
+
+    fn count_refusal<T>(&mut self, outcome: Result<T, SendError>) -> Result<T, SendError> {
+        outcome.inspect_err(|_| self.stats.sends_refused += 1)
+    }
+}

@@ -1,0 +1,217 @@
+//! What arrives over trunks.
+
+use super::Trunk;
+use crate::{
+    shard::{
+        calls::CallKey,
+        core::Shard,
+        kernel::{Waiter, door_of},
+    },
+    wire::{
+        api::Error,
+        batch::{Attachment, Header, Kind},
+        id::{AgentId, CoreIndex, NodeId},
+        trunk::Record,
+    },
+};
+use std::{rc::Rc, sync::Arc};
+
+impl Shard {
+    /// Takes a record in that came over a trunk; `false` when there is no room for it now.
+    #[inline]
+    pub fn take_record(&mut self, trunk: &Rc<Trunk>, record: &Record<'_>) -> bool {
+        match *record {
+            Record::Send { target, source, payload } => {
+                self.take_send(trunk, target, source, payload)
+            }
+            Record::Call { target, correlation, patience_ms, payload, .. } => {
+                self.take_call(trunk, target, (correlation, patience_ms), payload)
+            }
+            Record::Broadcast { source, agent_type, payload } => {
+                self.take_broadcast(trunk.node(), source, agent_type, payload)
+            }
+            Record::Reply { correlation, payload } => {
+                if trunk.answered(correlation) {
+                    self.deliver_reply(correlation, Ok(payload));
+                }
+                true
+            }
+            Record::Refusal { correlation, ref error } => {
+                if trunk.answered(correlation) {
+                    self.deliver_reply(correlation, Err(error.clone()));
+                }
+                true
+            }
+            Record::Full(agent) => {
+                trunk.set_full(agent, true);
+                true
+            }
+            Record::Room(agent) => {
+                trunk.set_full(agent, false);
+                true
+            }
+        }
+    }
+
+    fn take_send(
+        &mut self,
+        trunk: &Rc<Trunk>,
+        target: AgentId,
+        source: AgentId,
+        payload: &[u8],
+    ) -> bool {
+        let kernel = &mut self.kernel;
+        if usize::from(target.core()) >= kernel.links.cores() {
+            kernel.stats.messages_undeliverable += 1;
+            return true;
+        }
+        let correlation = trunk.node();
+        let header = Header {
+            target: target.to_bits(),
+            source: source.to_bits(),
+            correlation,
+            kind: Kind::Send,
+        };
+        let pushed = kernel.links.push(kernel.now_us, target.core(), header, payload);
+        if pushed.is_err() {
+            return false;
+        }
+        kernel.stats.far_received += 1;
+        if kernel.links.is_closed(target) {
+            kernel.trunks.woke |= trunk.tell_full(target);
+        }
+        true
+    }
+
+    fn take_call(
+        &mut self,
+        trunk: &Rc<Trunk>,
+        target: AgentId,
+        (correlation, patience_ms): (u64, u32),
+        payload: &[u8],
+    ) -> bool {
+        let kernel = &mut self.kernel;
+        let refuse = |error| Record::Refusal { correlation, error };
+        if usize::from(target.core()) >= kernel.links.cores() {
+            kernel.stats.messages_undeliverable += 1;
+            let gone = Error::NotFound(format!("agent {target} does not exist (any more)"));
+            kernel.trunks.woke |= trunk.put(&refuse(gone));
+            return true;
+        }
+        if kernel.calls.is_full() || kernel.links.is_closed(target) {
+            if kernel.links.is_closed(target) {
+                kernel.trunks.woke |= trunk.tell_full(target);
+            }
+            kernel.trunks.woke |= trunk.put(&refuse(Error::Backpressure(10)));
+            return true;
+        }
+        if kernel.links.is_full(target.core()) {
+            return false;
+        }
+        kernel.stats.far_received += 1;
+        let waiter = Waiter::FarCall { trunk: trunk.clone(), correlation };
+        let key = kernel.open_call(waiter, patience_ms.max(1).into());
+        let header = Header {
+            target: target.to_bits(),
+            source: door_of(kernel.index).to_bits(),
+            correlation: key.to_bits(),
+            kind: Kind::Call,
+        };
+        let pushed = kernel.links.push(kernel.now_us, target.core(), header, payload);
+        assert_eq!(pushed, Ok(()), "the way was seen to have room");
+        true
+    }
+
+    fn take_broadcast(
+        &mut self,
+        node: NodeId,
+        source: AgentId,
+        agent_type: &str,
+        payload: &[u8],
+    ) -> bool {
+        let kernel = &mut self.kernel;
+        let Some(type_index) = kernel.types.find(agent_type) else {
+            kernel.stats.messages_undeliverable += 1;
+            return true;
+        };
+        let cores = kernel.links.cores() as CoreIndex;
+        if (0..cores).any(|core| kernel.links.is_full(core)) {
+            return false;
+        }
+        kernel.stats.far_received += 1;
+        let header = Header {
+            target: u64::from(type_index),
+            source: source.to_bits(),
+            correlation: node,
+            kind: Kind::Broadcast,
+        };
+        kernel.broadcast_here(header, payload);
+        true
+    }
+
+    /// A call of another node was answered, or will not be.
+    pub(in crate::shard) fn answer_far(
+        &mut self,
+        trunk: &Rc<Trunk>,
+        correlation: u64,
+        answer: Result<&[u8], Error>,
+    ) {
+        let record = match answer {
+            Ok(payload) => Record::Reply { correlation, payload },
+            Err(error) => Record::Refusal { correlation, error },
+        };
+        let most = trunk.bounds().record_bytes;
+        let record = match &record {
+            Record::Reply { payload, .. } if payload.len() + 64 > most => Record::Refusal {
+                correlation,
+                error: Error::TooLarge(format!(
+                    "the answer has {} bytes, between nodes {most} are allowed \
+                     (server.max_frame_bytes)",
+                    payload.len()
+                )),
+            },
+            _ => record,
+        };
+        self.kernel.trunks.woke |= trunk.put(&record);
+    }
+
+    /// A trunk was lost, or could not be made: calls over it have no answer.
+    pub fn trunk_lost(&mut self, trunk: &Rc<Trunk>, was_there: bool, why: &str) {
+        let node = trunk.node();
+        for correlation in trunk.lost(was_there) {
+            let error = match was_there {
+                true => Error::Uncertain(format!("node {node}: {why}; the agent got it or not")),
+                false => Error::Unavailable(format!("node {node}: {why}; nothing was sent")),
+            };
+            self.call_failed(CallKey::from_bits(correlation), error);
+        }
+    }
+
+    /// Ends the trunks to a node that is known to be gone.
+    pub fn sever_trunks(&mut self, node: NodeId) {
+        self.kernel.trunks.sever(node);
+    }
+
+    /// A trunk that another node dialled to this core.
+    pub fn trunk_accepted(&mut self, trunk: &Rc<Trunk>) {
+        self.kernel.trunks.accepted(trunk);
+    }
+}
+
+impl crate::shard::kernel::Kernel {
+    /// Puts a broadcast on its way to all cores, each of which was seen to have room.
+    pub(in crate::shard) fn broadcast_here(&mut self, header: Header, payload: &[u8]) {
+        let shared: Option<Arc<[u8]>> =
+            (payload.len() >= self.links.shared_payload_bytes()).then(|| payload.into());
+        for core in 0..self.links.cores() as CoreIndex {
+            let pushed = match &shared {
+                Some(shared) => {
+                    let shared = Attachment::Payload(shared.clone());
+                    self.links.push(self.now_us, core, header, shared)
+                }
+                None => self.links.push(self.now_us, core, header, payload),
+            };
+            assert!(pushed.is_ok(), "every way was seen to have room");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+"""Five real nodes: an agent that starts on one is known to all and answers all, and a node that dies
+is dead for all, while none that lives is.
+
+COREFLOW_GOSSIP_LOAD_S (5) is how long the nodes work at full load; 60 shows what production does."""
+
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+
+from client import Client
+from cluster import cluster_of, until
+from server import PROGRAM, split
+
+COUNT = 5
+LIMIT_S = 20
+LOAD_S = float(os.environ.get("COREFLOW_GOSSIP_LOAD_S", "5"))
+
+
+def statuses(node):
+    """What gossip says of every node, as one of them sees it."""
+    return {each["id"]: each.get("status") for each in node.call("cluster.status")["nodes"]}
+
+
+def see(cluster, expected):
+    """Whether every node that lives says the same of all."""
+    return all(statuses(node) == expected for node in cluster.living())
+
+
+def all_alive(cluster):
+    return see(cluster, {node.number: "alive" for node in cluster.nodes})
+
+
+def names(client):
+    return {each.get("name") for each in client.call("agent.list", all=True)["agents"]}
+
+
+def figure(node, name):
+    status, text = node.get("/metrics")
+    assert status == 200
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return sum(float(value) for series, value in lines if series.split("{")[0] == name)
+
+
+def an_agent_is_known_and_called_everywhere(cluster):
+    times = []
+    watchers = [node.client() for node in cluster.nodes]
+    for node in cluster.nodes:
+        name = f"parrot-{node.number}"
+        begun = time.monotonic()
+        node.call("agent.spawn", type="echo", name=name)
+        for watcher in watchers:
+            until(lambda: name in names(watcher), f"{name} is known", LIMIT_S)
+        times.append(time.monotonic() - begun)
+        for place, watcher in enumerate(watchers):
+            said = {"from": place + 1, "to": node.number}
+            assert watcher.call("agent.call", name=name, payload=said)["result"] == said
+    print(f"an agent is known to all {COUNT} nodes after {max(times) * 1000:.0f} ms at most")
+    # By address, from the command line, and of one type.
+    everyone = watchers[0].call("agent.list", all=True, type="echo")["agents"]
+    parrot = next(each for each in everyone if each.get("name") == "parrot-4")
+    assert parrot["node"] == 4 and parrot["id"].startswith("4/") and parrot["status"] == "alive"
+    assert watchers[1].call("agent.call", id=parrot["id"], payload=7)["result"] == 7
+    cli = [PROGRAM, "agent", "list", "--all", "--connect", cluster.nodes[2].rpc_text]
+    shown = subprocess.run(cli, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert all(f"parrot-{node.number}" in shown for node in cluster.nodes), shown
+    # Names that are none, and names and nodes that are not there.
+    for name in ["x" * 65, "a\nb"]:
+        error, _ = watchers[0].answer(watchers[0].ask("agent.spawn", type="echo", name=name))
+        assert error["code"] == "invalid" and "64" in error["message"], error
+    error, _ = watchers[0].answer(watchers[0].ask("agent.call", name="nobody", payload=1))
+    assert error["code"] == "not_found" and "nobody" in error["message"], error
+    error, _ = watchers[0].answer(watchers[0].ask("agent.call", id="9/0.0.0", payload=1))
+    assert error["code"] == "not_found" and "9" in error["message"], error
+    return parrot["id"]
+
+
+def a_killed_node_is_dead_everywhere_and_returns(cluster):
+    victim = cluster.nodes[4]
+    client = cluster.nodes[0].client()
+    agents = client.call("agent.list", all=True)["agents"]
+    theirs = next(each["id"] for each in agents if each["node"] == victim.number)
+    incarnation = cluster.nodes[0].call("cluster.status")["nodes"][4]["incarnation"]
+    begun = time.monotonic()
+    victim.kill()
+    expected = {node.number: "alive" for node in cluster.nodes[:4]} | {victim.number: "dead"}
+    until(lambda: see(cluster, expected), "the node is dead for all others", LIMIT_S)
+    print(f"a killed node is dead for all after {(time.monotonic() - begun) * 1000:.0f} ms")
+    assert f"parrot-{victim.number}" not in names(client)
+    begun = time.monotonic()
+    error, _ = client.answer(client.ask("agent.call", id=theirs, payload=1, timeout_ms=10000))
+    assert error["code"] == "unavailable", error
+    assert time.monotonic() - begun < 5, "a node that is known to be dead is not waited for"
+    victim.start(*victim.started_as)
+    until(lambda: all_alive(cluster), "the node is alive for all again", LIMIT_S)
+    after = cluster.nodes[0].call("cluster.status")["nodes"][4]["incarnation"]
+    assert after > incarnation, (incarnation, after)
+    victim.call("agent.spawn", type="echo", name="phoenix")
+    for node in cluster.nodes:
+        client = node.client()
+        until(lambda: "phoenix" in names(client), "its agents are known again", LIMIT_S)
+        assert client.call("agent.call", name="phoenix", payload=[1])["result"] == [1]
+
+
+def strangers_are_refused(cluster):
+    """Bytes that no node sent, and those of a node that says to be somebody else."""
+    node = cluster.nodes[0]
+    before = figure(node, "coreflow_gossip_refused_total")
+    noise = random.Random(7)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for size in [0, 1, 16, 100, 1400, 9000, 60000]:
+            for _ in range(20):
+                stranger.sendto(noise.randbytes(size), split(node.peers))
+    until(lambda: figure(node, "coreflow_gossip_refused_total") >= before + 60,
+          "strangers are refused and counted", LIMIT_S)
+    assert all_alive(cluster)
+
+
+def nobody_dies_under_load(cluster):
+    """All nodes work as hard as they can; this machine has fewer processors than they want."""
+    deaths = sum(figure(node, "coreflow_gossip_deaths_total") for node in cluster.living())
+    suspicions = sum(figure(node, "coreflow_gossip_suspicions_total") for node in cluster.living())
+    deadline = time.monotonic() + LOAD_S
+    done, troubles = [], []
+
+    def work(node):
+        client = Client(node)
+        try:
+            while time.monotonic() < deadline:
+                tasks = [{"type": "echo", "payload": "x" * 200}] * 100
+                error, _ = client.answer(client.ask("task.submit_batch", tasks=tasks))
+                assert error is None or error["code"] in ("backpressure", "unavailable"), error
+                done.append(0 if error else len(tasks))
+        except BaseException as trouble:
+            troubles.append(trouble)
+
+    threads = [threading.Thread(target=work, args=[node]) for node in cluster.living() * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not troubles, troubles
+    dead = sum(figure(node, "coreflow_gossip_deaths_total") for node in cluster.living()) - deaths
+    suspect = sum(figure(node, "coreflow_gossip_suspicions_total") for node in cluster.living())
+    print(f"{LOAD_S:.0f} s of load, {sum(done) / LOAD_S:.0f} tasks a second: {dead:.0f} false deaths, "
+          f"{suspect - suspicions:.0f} suspicions")
+    assert dead == 0
+    until(lambda: all_alive(cluster), "everybody is alive", LIMIT_S)
+
+
+def quiet_nodes_say_little(cluster):
+    sent = lambda name: [figure(node, f"coreflow_gossip_{name}_total") for node in cluster.living()]
+    rounds, bytes_sent = sent("rounds"), sent("bytes_sent")
+    until(lambda: min(b - a for a, b in zip(rounds, sent("rounds"))) >= 30, "30 rounds", LIMIT_S)
+    rounds = [b - a for a, b in zip(rounds, sent("rounds"))]
+    bytes_sent = [b - a for a, b in zip(bytes_sent, sent("bytes_sent"))]
+    print(f"a quiet node sends {sum(bytes_sent) / sum(rounds):.0f} bytes a round")
+
+
+def a_goodbye_is_no_death(cluster):
+    leaver = cluster.nodes[4]
+    leaver.stop()
+    expected = {node.number: "alive" for node in cluster.nodes[:4]} | {leaver.number: "left"}
+    until(lambda: see(cluster, expected), "the node left for all others", LIMIT_S)
+
+
+def main():
+    with cluster_of(COUNT) as cluster:
+        until(lambda: all_alive(cluster), "every node is alive for every node", LIMIT_S)
+        an_agent_is_known_and_called_everywhere(cluster)
+        a_killed_node_is_dead_everywhere_and_returns(cluster)
+        strangers_are_refused(cluster)
+        quiet_nodes_say_little(cluster)
+        nobody_dies_under_load(cluster)
+        a_goodbye_is_no_death(cluster)
+    print("ok")
+
+
+main()
