@@ -189,8 +189,8 @@ where
     let mut unpacker = Unpacker::new(FRAME_BYTES + record_bytes);
     poll_fn(|cx| match go_round(core, trunk, stream, &mut unpacker, cx) {
         Ok(true) => {
-            // One round, then the executor's turn: a busy trunk must not hold its core.
-            cx.waker().wake_by_ref();
+            // One round, then the core's turn: a busy trunk must not hold its core.
+            core.with_shard(|shard| shard.wake_after_turn(cx.waker()));
             Poll::Pending
         }
         Ok(false) => Poll::Pending,

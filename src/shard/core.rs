@@ -168,7 +168,7 @@ impl Shard {
             self.kernel.links.load = self.tasks.load();
             self.kernel.loads[self.kernel.index as usize] = self.kernel.links.load;
         }
-        self.woke_futures |= self.kernel.trunks.take_woken();
+        self.woke_futures |= self.kernel.trunks.end_turn();
         self.tasks.partitions.iter_mut().for_each(|partition| partition.ledger.flush());
         match self.has_work() {
             true => self.kernel.links.flush_due(self.kernel.now_us),

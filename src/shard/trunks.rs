@@ -33,7 +33,12 @@ use crate::wire::{
 use std::{
     collections::HashMap,
     rc::{Rc, Weak},
+    task::Waker,
 };
+
+/// How long after a message of another node, or to one, the core looks at its sockets often,
+/// microseconds.
+const BUSY_US: u64 = 2_000;
 
 /// What a core knows of the other nodes' cores.
 #[derive(Default)]
@@ -48,6 +53,10 @@ pub struct Trunks {
     accepted: Vec<Weak<Trunk>>,
     /// Whether futures that drive trunks were woken.
     woke: bool,
+    /// Those that go on after the core's next turn.
+    after_turn: Vec<Waker>,
+    /// Until when more is to be expected from other nodes soon, microseconds.
+    busy_until_us: u64,
 }
 
 impl Trunks {
@@ -69,9 +78,23 @@ impl Trunks {
         self.accepted.push(Rc::downgrade(trunk));
     }
 
-    /// Whether trunks have something to write that they had not before.
+    /// Whether more is to be expected from other nodes soon.
     #[inline]
-    pub fn take_woken(&mut self) -> bool {
+    pub fn is_busy(&self, now_us: u64) -> bool {
+        now_us < self.busy_until_us
+    }
+
+    /// Something went to another node, or came from one.
+    #[inline]
+    fn note(&mut self, now_us: u64) {
+        self.busy_until_us = now_us + BUSY_US;
+    }
+
+    /// Ends a turn: whether futures that drive trunks want to run.
+    #[inline]
+    pub fn end_turn(&mut self) -> bool {
+        self.woke |= !self.after_turn.is_empty();
+        self.after_turn.drain(..).for_each(Waker::wake);
         std::mem::take(&mut self.woke)
     }
 
@@ -172,6 +195,7 @@ impl Kernel {
         let record = Record::Call { target, source, correlation, patience_ms, payload };
         let trunk = &self.trunks.dialled[&to.node];
         self.trunks.woke |= trunk.put(&record);
+        self.trunks.busy_until_us = self.now_us + BUSY_US;
         self.stats.far_sent += 1;
         trunk.await_answer(correlation, |correlation| {
             self.calls.get_mut(super::calls::CallKey::from_bits(correlation)).is_some()
@@ -193,6 +217,7 @@ impl Kernel {
         });
         let woke = self.count_refusal(put)?;
         self.trunks.woke |= woke;
+        self.trunks.note(self.now_us);
         self.stats.far_sent += 1;
         Ok(())
     }

@@ -14,12 +14,13 @@ use crate::{
         trunk::Record,
     },
 };
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, task::Waker};
 
 impl Shard {
     /// Takes a record in that came over a trunk; `false` when there is no room for it now.
     #[inline]
     pub fn take_record(&mut self, trunk: &Rc<Trunk>, record: &Record<'_>) -> bool {
+        self.kernel.trunks.note(self.kernel.now_us);
         match *record {
             Record::Send { target, source, payload } => {
                 self.take_send(trunk, target, source, payload)
@@ -190,6 +191,14 @@ impl Shard {
     /// Ends the trunks to a node that is known to be gone.
     pub fn sever_trunks(&mut self, node: NodeId) {
         self.kernel.trunks.sever(node);
+    }
+
+    /// Wakes what drives a trunk after the core's next turn.
+    ///
+    /// A future that woke itself would keep the core: the engine goes on with futures that can run, and
+    /// what they brought would wait for its timer.
+    pub fn wake_after_turn(&mut self, waker: &Waker) {
+        self.kernel.trunks.after_turn.push(waker.clone());
     }
 
     /// A trunk that another node dialled to this core.
