@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -26,13 +26,25 @@ struct State {
     opened: Condvar,
 }
 
+/// Another host of the loopback: on that of the nodes a way could take a port that one of them is still
+/// to listen on.
+fn beside(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(host) if host.is_loopback() => {
+            let [a, b, c, d] = host.octets();
+            Ipv4Addr::new(a, b, c, if d == 254 { 1 } else { d + 1 }).into()
+        }
+        host => host,
+    }
+}
+
 impl Ways {
     /// A way from one node to another one that listens at `target`; tells where it begins.
     ///
     /// # Errors
     /// When the system has no port for it.
     pub fn open(&self, from: u64, to: u64, target: SocketAddr) -> io::Result<SocketAddr> {
-        let listener = TcpListener::bind((target.ip(), 0))?;
+        let listener = TcpListener::bind((beside(target.ip()), 0))?;
         let address = listener.local_addr()?;
         let ways = self.clone();
         thread::spawn(move || {
