@@ -240,9 +240,14 @@ impl NodeBuilder {
             }
         }
         if let Some(speaker) = speaker {
-            let (cpu, jobs) = (node.topology.raft.first().copied(), node.jobs.clone());
-            let started = speaker.start(cpu, types, &node.shared, jobs);
-            node.gossip = Some(started.map_err(StartError::Thread)?);
+            match speaker.start(types, &node.shared, node.jobs.clone()) {
+                Ok(thread) => node.gossip = Some(thread),
+                Err(error) => {
+                    // Why the thread does not start is what counts.
+                    let _ = node.shutdown();
+                    return Err(StartError::Thread(error));
+                }
+            }
         }
         Ok(node)
     }

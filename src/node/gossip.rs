@@ -49,6 +49,8 @@ const EXIT_GOSSIP_FAILED: i32 = 72;
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// The shortest one: the system takes none of no time.
 const WAIT_MIN: Duration = Duration::from_micros(100);
+/// Time between two times that the cores tell all of their agents.
+const RETELL: Duration = Duration::from_secs(10);
 /// Datagrams that are received before it is looked whether a round is due.
 const DATAGRAMS_A_LOOK: usize = 64;
 /// The longest datagram that a socket gives.
@@ -158,13 +160,13 @@ impl Speaker {
         Desk { board: self.publisher.board(), bulletin: bulletin.clone(), told: told.clone() }
     }
 
-    /// Starts the thread, on a processor if one is named.
+    /// Starts the thread, on any processor: the log thread, which may have a real-time priority, could
+    /// keep it off one that they share.
     ///
     /// # Errors
     /// The system gives no thread.
     pub fn start(
         self,
-        cpu: Option<usize>,
         types: Arc<Types>,
         shared: &Arc<Shared>,
         jobs: Vec<Injector<Job>>,
@@ -172,7 +174,7 @@ impl Speaker {
         let cluster = shared.cluster().expect("a node with others has a cluster").clone();
         let is_ending = Arc::new(AtomicBool::new(false));
         let ends = is_ending.clone();
-        let placement = Placement { cpu, realtime: false };
+        let placement = Placement { cpu: None, realtime: false };
         let thread = spawn_blocking_thread("gossip", placement, EXIT_GOSSIP_FAILED, move |_| {
             Voice::new(self, types, cluster, jobs).run(&ends);
         })?;
@@ -210,6 +212,10 @@ struct Voice {
     types: Arc<Types>,
     tellings: Vec<Telling>,
     jobs: Vec<Injector<Job>>,
+    /// When all agents were asked for last.
+    retold: Option<Instant>,
+    /// Whether they have to be asked.
+    owes_all: bool,
     untold: u64,
     refused: u64,
     key: Vec<u8>,
@@ -239,6 +245,8 @@ impl Voice {
             told: speaker.told,
             tellings: types.iter().map(|_| Telling::default()).collect(),
             types,
+            retold: None,
+            owes_all: false,
             untold: 0,
             refused: 0,
             key: Vec::new(),
@@ -339,7 +347,7 @@ impl Voice {
         if status.me == 0 {
             return;
         }
-        let known = status.nodes.iter().filter(|node| node.id != status.me);
+        let known = status.nodes.iter().filter(|node| node.id != status.me && node.is_member);
         let members: BTreeMap<_, _> =
             known.filter_map(|node| Some((node.id, node.address?.peers))).collect();
         if members == self.members {
@@ -357,7 +365,11 @@ impl Voice {
 
     fn look_at_agents(&mut self) {
         let news = self.bulletin.take_news();
-        if news.is_partial {
+        let is_time = self.retold.is_none_or(|retold| retold.elapsed() >= RETELL);
+        self.owes_all |= news.is_partial;
+        if self.owes_all && is_time {
+            self.owes_all = false;
+            self.retold = Some(Instant::now());
             tracing::warn!("many agents came and went at once: all of them are told anew");
             for jobs in &self.jobs {
                 // A core that takes no job now is asked by the next burst of news.

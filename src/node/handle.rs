@@ -151,6 +151,10 @@ impl Gateway for NodeHandle {
         self.shared.agents_everywhere(filter)
     }
 
+    fn find_agent(&self, name: &str) -> Option<AgentAddress> {
+        self.shared.find_agent(name)
+    }
+
     fn neighbours(&self) -> Vec<Neighbour> {
         self.shared.neighbours()
     }

@@ -417,6 +417,9 @@ impl Gateway for LocalGateway {
         let settings = self.shared.forward.as_ref();
         let me = self.shared.cluster.as_ref().map(|cluster| cluster.leaders.me());
         trunk::judge(settings.and(me), offer)?;
+        if self.shared.cluster.as_ref().is_none_or(|it| it.address(offer.from).is_none()) {
+            return Err(Error::Conflict(format!("from: no node {} is known", offer.from)));
+        }
         Ok(settings.map_or(0, |settings| trunk::bounds(settings).record_bytes))
     }
 

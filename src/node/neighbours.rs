@@ -49,6 +49,11 @@ impl Shared {
         })
     }
 
+    /// The agent of that name, by what the last round of gossip knew.
+    pub(super) fn find_agent(&self, name: &str) -> Option<AgentAddress> {
+        self.neighbours.as_ref()?.board.latest().world().named(name)
+    }
+
     /// All nodes that are known, this one among them; empty for a node that is alone.
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
         let Some(Desk { board, told, .. }) = &self.neighbours else { return Vec::new() };

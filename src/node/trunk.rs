@@ -214,8 +214,13 @@ where
         return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
     }
     trunk.wakes(cx.waker());
-    let mut more = deliver(core, trunk, unpacker)?;
-    if !more && let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, unpacker.space()) {
+    // A side that asks and does not take the answers is not listened to.
+    let is_behind = trunk.is_behind();
+    let mut more = !is_behind && deliver(core, trunk, unpacker)?;
+    if !more
+        && !is_behind
+        && let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, unpacker.space())
+    {
         match read? {
             0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
             len => unpacker.filled(len),

@@ -57,7 +57,9 @@ impl Bulletin {
     /// Tells of an agent.
     pub fn tell(&self, agent: AgentId, what: AgentNews) {
         let mut news = lock(&self.news);
-        if news.agents.len() >= NEWS_MAX && !news.agents.contains_key(&agent) {
+        // That one is gone must not be missed: nobody tells it again.
+        let most = if what == AgentNews::Down { 2 * NEWS_MAX } else { NEWS_MAX };
+        if news.agents.len() >= most && !news.agents.contains_key(&agent) {
             news.is_partial = true;
             return;
         }

@@ -173,14 +173,14 @@ impl Shard {
         }
     }
 
-    fn settle(&mut self, correlation: u64, waiter: Waiter, answer: Result<&[u8], Error>) {
+    fn settle(&mut self, call: u64, waiter: Waiter, answer: Result<&[u8], Error>) {
         match waiter {
             Waiter::AgentCall(agent) => {
                 let answer = match &answer {
                     Ok(bytes) => Ok(*bytes),
                     Err(error) => Err(error),
                 };
-                let reply = Reply { call: CallId(correlation), answer };
+                let reply = Reply { call: CallId(call), answer };
                 self.with_agent(agent, |agent, context| agent.on_reply(&reply, context));
             }
             Waiter::DoorCall(door) => {
@@ -189,7 +189,7 @@ impl Shard {
                 let _ = door.send(answer.map(<[u8]>::to_vec));
             }
             Waiter::FarCall { trunk, correlation } => {
-                self.answer_far(&trunk, correlation, answer);
+                self.answer_far(&trunk, (call, correlation), answer);
             }
             _ => unreachable!("only calls are answered with bytes"),
         }

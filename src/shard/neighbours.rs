@@ -32,14 +32,22 @@ pub struct Neighbours {
 
 /// Counts that stay the same while no load changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Counted([u64; 5]);
+struct Counted([u64; 7]);
 
 impl Counted {
     fn of(stats: &CoreStats) -> Self {
         let ended = stats.tasks_done + stats.tasks_dead + stats.tasks_cancelled;
         let CoreStats { agents, agents_started, tasks_accepted, .. } = *stats;
-        let attempts = stats.attempts_failed + stats.tasks_running;
-        Self([agents, agents_started, tasks_accepted, ended, attempts])
+        let CoreStats { attempts_failed, tasks_running, tasks_queued, .. } = *stats;
+        Self([
+            agents,
+            agents_started,
+            tasks_accepted,
+            ended,
+            attempts_failed,
+            tasks_running,
+            tasks_queued,
+        ])
     }
 }
 

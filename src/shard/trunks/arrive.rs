@@ -1,6 +1,6 @@
 //! What arrives over trunks.
 
-use super::Trunk;
+use super::{Trunk, trunk::Lost};
 use crate::{
     shard::{
         calls::CallKey,
@@ -15,6 +15,9 @@ use crate::{
     },
 };
 use std::{rc::Rc, sync::Arc, task::Waker};
+
+/// Longest reason for which an agent of another node is refused, bytes.
+const REASON_BYTES: usize = 4096;
 
 impl Shard {
     /// Takes a record in that came over a trunk; `false` when there is no room for it now.
@@ -112,6 +115,7 @@ impl Shard {
         kernel.stats.far_received += 1;
         let waiter = Waiter::FarCall { trunk: trunk.clone(), correlation };
         let key = kernel.open_call(waiter, patience_ms.max(1).into());
+        trunk.serves(key.to_bits());
         let header = Header {
             target: target.to_bits(),
             source: door_of(kernel.index).to_bits(),
@@ -135,6 +139,11 @@ impl Shard {
             kernel.stats.messages_undeliverable += 1;
             return true;
         };
+        if kernel.links.is_type_closed(type_index) {
+            // As the sender would have been refused here; it must not hold up all that is behind it.
+            kernel.stats.messages_undeliverable += 1;
+            return true;
+        }
         let cores = kernel.links.cores() as CoreIndex;
         if (0..cores).any(|core| kernel.links.is_full(core)) {
             return false;
@@ -154,11 +163,15 @@ impl Shard {
     pub(in crate::shard) fn answer_far(
         &mut self,
         trunk: &Rc<Trunk>,
-        correlation: u64,
+        (key, correlation): (u64, u64),
         answer: Result<&[u8], Error>,
     ) {
         let record = match answer {
             Ok(payload) => Record::Reply { correlation, payload },
+            Err(Error::Unavailable(why)) if why.len() > REASON_BYTES => {
+                let why: String = why.chars().take(REASON_BYTES / 4).collect();
+                Record::Refusal { correlation, error: Error::Unavailable(why + " …") }
+            }
             Err(error) => Record::Refusal { correlation, error },
         };
         let most = trunk.bounds().record_bytes;
@@ -173,13 +186,19 @@ impl Shard {
             },
             _ => record,
         };
+        trunk.served(key);
         self.kernel.trunks.woke |= trunk.put(&record);
     }
 
     /// A trunk was lost, or could not be made: calls over it have no answer.
     pub fn trunk_lost(&mut self, trunk: &Rc<Trunk>, was_there: bool, why: &str) {
         let node = trunk.node();
-        for correlation in trunk.lost(was_there) {
+        let Lost { asked, served } = trunk.lost(was_there);
+        for key in served {
+            // Nobody is left whom the agent could answer.
+            drop(self.kernel.close_call(CallKey::from_bits(key)));
+        }
+        for correlation in asked {
             let error = match was_there {
                 true => Error::Uncertain(format!("node {node}: {why}; the agent got it or not")),
                 false => Error::Unavailable(format!("node {node}: {why}; nothing was sent")),

@@ -43,9 +43,19 @@ pub trait Dial {
     fn bounds(&self) -> Bounds;
 }
 
+/// What a trunk that is lost leaves.
+pub struct Lost {
+    /// Calls that were sent over it and have no answer.
+    pub asked: Vec<u64>,
+    /// Calls of the other side that wait for an answer which nobody wants any more.
+    pub served: Vec<u64>,
+}
+
 /// One end of a trunk, on the core that it belongs to.
 pub struct Trunk {
     node: NodeId,
+    /// The other side dialled it.
+    is_accepted: bool,
     bounds: Cell<Bounds>,
     state: RefCell<State>,
 }
@@ -64,6 +74,8 @@ struct State {
     full: HashSet<AgentId>,
     /// Agents here whose mailbox is full, as the other side was told.
     told_full: HashSet<AgentId>,
+    /// Calls of the other side that wait for agents here.
+    serving: HashSet<u64>,
     /// Calls that were sent over it.
     asked: HashSet<u64>,
     /// How many of them make it worth a look which wait no more.
@@ -73,12 +85,12 @@ struct State {
 impl Trunk {
     /// A trunk to a node, not dialled yet.
     pub fn to(node: NodeId, bounds: Bounds) -> Self {
-        Self { node, bounds: Cell::new(bounds), state: RefCell::default() }
+        Self { node, is_accepted: false, bounds: Cell::new(bounds), state: RefCell::default() }
     }
 
     /// A trunk that a node dialled.
     pub fn from(node: NodeId, bounds: Bounds) -> Self {
-        let trunk = Self::to(node, bounds);
+        let trunk = Self { is_accepted: true, ..Self::to(node, bounds) };
         trunk.state.borrow_mut().is_driven = true;
         trunk
     }
@@ -162,6 +174,21 @@ impl Trunk {
         self.state.borrow_mut().asked.remove(&correlation)
     }
 
+    /// Notes that a call of the other side waits here, by the key that it has on this core.
+    pub(super) fn serves(&self, key: u64) {
+        self.state.borrow_mut().serving.insert(key);
+    }
+
+    /// It waits no more.
+    pub(super) fn served(&self, key: u64) {
+        self.state.borrow_mut().serving.remove(&key);
+    }
+
+    /// Whether the other side takes too little of what it asked for: then nothing more is read from it.
+    pub fn is_behind(&self) -> bool {
+        self.is_accepted && self.state.borrow().packer.waiting() >= self.bounds.get().waiting_bytes
+    }
+
     /// The other side says that a mailbox is full, or has room.
     pub(super) fn set_full(&self, agent: AgentId, is_full: bool) {
         let full = &mut self.state.borrow_mut().full;
@@ -217,16 +244,17 @@ impl Trunk {
     }
 
     /// The connection is lost, or was not made; the calls that were sent over it have no answer.
-    pub fn lost(&self, was_there: bool) -> Vec<u64> {
+    pub fn lost(&self, was_there: bool) -> Lost {
         let mut state = self.state.borrow_mut();
         let pause = match state.closed {
             Some((_, before)) if !was_there => (before * 2).min(BACKOFF_MAX),
             _ => BACKOFF,
         };
-        let asked = std::mem::take(&mut state.asked);
+        let (asked, served) =
+            (std::mem::take(&mut state.asked), std::mem::take(&mut state.serving));
         let closed = Some((Instant::now() + pause, pause));
         *state = State { closed, ..State::default() };
-        asked.into_iter().collect()
+        Lost { asked: asked.into_iter().collect(), served: served.into_iter().collect() }
     }
 }
 

@@ -30,6 +30,11 @@ impl Packer {
         self.open.len() + self.closed.len() - self.written
     }
 
+    /// Bytes of memory that it holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.open.capacity() + self.closed.capacity() + self.scratch.capacity()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting() == 0
@@ -61,6 +66,11 @@ impl Packer {
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
         assert!(self.written <= self.closed.len(), "no more is written than there is");
+        // A connection that always has something to write never empties the buffer.
+        if self.written >= KEPT_MAX && 2 * self.written >= self.closed.len() {
+            self.closed.drain(..self.written);
+            self.written = 0;
+        }
     }
 
     /// Forgets everything: the connection is over.

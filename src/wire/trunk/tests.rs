@@ -235,3 +235,20 @@ fn what_does_not_become_smaller_is_not_compressed_each_time() {
     let tries = (0..100).position(|_| bytes_of(&zeros) < FRAME_BYTES / 50);
     assert_eq!(tries, Some(15), "after some frames it is tried again");
 }
+
+#[test]
+fn a_buffer_that_is_never_empty_does_not_grow() {
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1000).collect();
+    let mut packer = Packer::default();
+    let mut sent = 0;
+    while sent < 64 << 20 {
+        while packer.waiting() < 1 << 20 {
+            packer.put(&Record::Reply { correlation: 0, payload: &noise });
+        }
+        let bytes = packer.to_write().len().div_ceil(2);
+        packer.wrote(bytes);
+        sent += bytes;
+        assert!(packer.waiting() > 0, "it was empty: this shows nothing");
+    }
+    assert!(packer.memory_bytes() < 8 << 20, "{} bytes", packer.memory_bytes());
+}
