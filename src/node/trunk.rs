@@ -85,6 +85,8 @@ impl Dial for Dialer {
         let address = self.cluster.address(trunk.node()).map(|address| address.rpc);
         let (me, settings) = (self.cluster.leaders.me(), self.settings.clone());
         executor::spawn(async move {
+            // A future is polled as soon as it is spawned, and whoever dials holds the shard.
+            executor::yield_now().await;
             let Some(address) = address else {
                 let why = "nobody has said where it is";
                 return core.with_shard(|shard| shard.trunk_lost(&trunk, false, why));
