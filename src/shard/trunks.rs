@@ -10,7 +10,7 @@
 //!
 //! Invariants worth naming:
 //! - Messages from one agent to another arrive in the order in which they were sent, each at most
-//!   once: they take one trunk, one core and one ring.
+//!   once, for as long as a trunk lasts: they take one trunk, one core and one ring.
 //! - What waits for a trunk is bounded in bytes; beyond that senders are refused. Answers are owed:
 //!   the askers' own limits bound them.
 //! - A full mailbox loses nothing: its senders on other nodes are told to stop, and what was on its
@@ -31,7 +31,7 @@ use crate::wire::{
     trunk::{RECORD_BYTES_BESIDE, Record},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     rc::{Rc, Weak},
     task::Waker,
 };
@@ -123,8 +123,8 @@ impl Trunks {
     fn to(&mut self, node: NodeId) -> Result<&Rc<Trunk>, SendError> {
         let dial = self.dial.as_ref().ok_or(SendError::NoReceiver)?;
         let trunk = match self.dialled.entry(node) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(place) => {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
                 if !dial.knows(node) {
                     return Err(SendError::NoReceiver);
                 }
@@ -193,9 +193,9 @@ impl Kernel {
         let patience_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
         let target = to.agent;
         let record = Record::Call { target, source, correlation, patience_ms, payload };
+        self.trunks.note(self.now_us);
         let trunk = &self.trunks.dialled[&to.node];
         self.trunks.woke |= trunk.put(&record);
-        self.trunks.busy_until_us = self.now_us + BUSY_US;
         self.stats.far_sent += 1;
         trunk.await_answer(correlation, |correlation| {
             self.calls.get_mut(super::calls::CallKey::from_bits(correlation)).is_some()

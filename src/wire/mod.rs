@@ -1,6 +1,7 @@
 //! What crosses a core or a socket: ids, envelopes, batches, MessagePack and JSON.
 
 pub mod api;
+pub mod arrivals;
 pub mod batch;
 pub mod id;
 pub mod json;

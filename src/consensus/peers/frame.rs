@@ -15,6 +15,7 @@ use super::{
     message::{MESSAGE_HEAD_BYTES, PART_HEAD_BYTES},
     proof::Challenge,
 };
+use crate::wire::arrivals::Arrivals;
 
 /// The version of everything that nodes say to each other.
 pub const VERSION: u8 = 1;
@@ -123,10 +124,7 @@ pub enum Frame<'a> {
 /// Memory grows with what arrived, never with what was declared.
 #[derive(Debug)]
 pub struct Decoder {
-    buffer: Vec<u8>,
-    /// What is not taken yet is `buffer[start..end]`.
-    start: usize,
-    end: usize,
+    arrivals: Arrivals,
     body_bytes_max: usize,
     unpacked: Unpacked,
 }
@@ -135,7 +133,7 @@ impl Decoder {
     /// A decoder of frames whose bodies are at most so long, compressed or not.
     pub fn new(body_bytes_max: usize) -> Self {
         let unpacked = Unpacked::default();
-        Self { buffer: Vec::new(), start: 0, end: 0, body_bytes_max, unpacked }
+        Self { arrivals: Arrivals::default(), body_bytes_max, unpacked }
     }
 
     /// A decoder that takes nothing but a handshake, with no more memory than that needs.
@@ -150,38 +148,22 @@ impl Decoder {
 
     /// Bytes of memory that it holds.
     pub fn memory_bytes(&self) -> usize {
-        self.buffer.capacity() + self.unpacked.plain.capacity()
+        self.arrivals.memory_bytes() + self.unpacked.plain.capacity()
     }
 
     /// Room for bytes that arrive, never empty after [`Decoder::next_frame`] had no more frames.
     pub fn space(&mut self) -> &mut [u8] {
-        let room = ROOM_BYTES.min(HEAD_BYTES + self.body_bytes_max);
-        let waiting = self.end - self.start;
-        if waiting == 0 {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > 4 * room {
-                self.buffer = Vec::new();
-            }
-        }
-        if self.buffer.len() - self.end < room.div_ceil(2) {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, waiting);
-            if self.buffer.len() - waiting < room.div_ceil(2) {
-                let most = HEAD_BYTES + self.body_bytes_max + room;
-                self.buffer.resize((2 * self.buffer.len()).clamp(room, most), 0);
-            }
-        }
-        &mut self.buffer[self.end..]
+        self.arrivals.space(ROOM_BYTES, HEAD_BYTES + self.body_bytes_max)
     }
 
     /// So many bytes of the room were filled.
     pub fn filled(&mut self, bytes: usize) {
-        self.end = (self.end + bytes).min(self.buffer.len());
+        self.arrivals.filled(bytes);
     }
 
     /// Whether no bytes wait for more.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.arrivals.waiting().is_empty()
     }
 
     /// The next frame; `None` when more bytes are needed.
@@ -189,14 +171,15 @@ impl Decoder {
     /// # Errors
     /// The bytes are no frame: nothing that follows them can be read.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
-        let bytes = &self.buffer[self.start..self.end];
+        let bytes = self.arrivals.waiting();
         let Some(head) = bytes.first_chunk() else { return Ok(None) };
         let (kind, body_bytes, checksum) = read_head(head, self.body_bytes_max)?;
         let Some(body) = bytes.get(HEAD_BYTES..HEAD_BYTES + body_bytes) else { return Ok(None) };
         if crc32fast::hash(body) != checksum {
             return Err(FrameError::Body);
         }
-        self.start += HEAD_BYTES + body_bytes;
+        let taken = self.arrivals.take(HEAD_BYTES + body_bytes);
+        let body = &self.arrivals.taken(taken)[HEAD_BYTES..];
         Ok(Some(match kind {
             Kind::Hello => Frame::Hello(Hello::decode(body)?),
             Kind::Refusal => Frame::Refusal(Refusal::decode(body)?),

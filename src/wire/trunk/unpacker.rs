@@ -1,6 +1,7 @@
 //! Takes records out of the bytes of a connection, however they are cut.
 
 use super::{FRAME_BYTES, HEAD_BYTES, Record, TrunkError};
+use crate::wire::arrivals::Arrivals;
 
 /// The room for bytes that arrive; larger only while a larger frame arrives.
 const ROOM_BYTES: usize = 2 * FRAME_BYTES;
@@ -10,10 +11,7 @@ const LZ4_RATIO_MAX: usize = 255;
 /// Bytes that arrived, and the records in them.
 #[derive(Debug)]
 pub struct Unpacker {
-    buffer: Vec<u8>,
-    /// What is not taken yet is `buffer[start..end]`.
-    start: usize,
-    end: usize,
+    arrivals: Arrivals,
     frame_bytes_max: usize,
     /// The frame whose records are being taken.
     frame: Option<Frame>,
@@ -36,9 +34,7 @@ impl Unpacker {
     /// A decoder of frames whose records together have at most so many bytes.
     pub fn new(frame_bytes_max: usize) -> Self {
         Self {
-            buffer: Vec::new(),
-            start: 0,
-            end: 0,
+            arrivals: Arrivals::default(),
             frame_bytes_max,
             frame: None,
             plain: Vec::new(),
@@ -48,33 +44,17 @@ impl Unpacker {
 
     /// Bytes of memory that it holds.
     pub fn memory_bytes(&self) -> usize {
-        self.buffer.capacity() + self.plain.capacity()
+        self.arrivals.memory_bytes() + self.plain.capacity()
     }
 
     /// Room for bytes that arrive; there is some after [`Unpacker::record`] found no more.
     pub fn space(&mut self) -> &mut [u8] {
-        let room = ROOM_BYTES.min(HEAD_BYTES + self.frame_bytes_max);
-        let waiting = self.end - self.start;
-        if waiting == 0 {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > 4 * room {
-                self.buffer = Vec::new();
-            }
-        }
-        if self.buffer.len() - self.end < room.div_ceil(2) {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, waiting);
-            if self.buffer.len() - waiting < room.div_ceil(2) {
-                let most = HEAD_BYTES + self.frame_bytes_max + room;
-                self.buffer.resize((2 * self.buffer.len()).clamp(room, most), 0);
-            }
-        }
-        &mut self.buffer[self.end..]
+        self.arrivals.space(ROOM_BYTES, HEAD_BYTES + self.frame_bytes_max)
     }
 
     /// So many bytes of the room were filled.
     pub fn filled(&mut self, bytes: usize) {
-        self.end = (self.end + bytes).min(self.buffer.len());
+        self.arrivals.filled(bytes);
     }
 
     /// The next record, the same one until it was [taken](Unpacker::taken); `None` when more bytes are
@@ -87,8 +67,12 @@ impl Unpacker {
         loop {
             match self.frame {
                 Some(frame) if frame.at < frame.end => {
-                    let memory = if frame.is_unpacked { &self.plain } else { &self.buffer };
-                    let (record, bytes) = Record::read(&memory[frame.at..frame.end])?;
+                    let left = frame.at..frame.end;
+                    let memory = match frame.is_unpacked {
+                        true => &self.plain[left],
+                        false => self.arrivals.taken(left),
+                    };
+                    let (record, bytes) = Record::read(memory)?;
                     self.last = bytes;
                     return Ok(Some(record));
                 }
@@ -110,7 +94,7 @@ impl Unpacker {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, TrunkError> {
-        let bytes = &self.buffer[self.start..self.end];
+        let bytes = self.arrivals.waiting();
         let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
         let number =
             |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
@@ -126,10 +110,10 @@ impl Unpacker {
         if crc32fast::hash(body) != number(8) {
             return Err(TrunkError::Body);
         }
-        let at = self.start + HEAD_BYTES;
-        self.start = at + travelling;
+        let taken = self.arrivals.take(HEAD_BYTES + travelling);
+        let (at, end) = (taken.start + HEAD_BYTES, taken.end);
         if plain == travelling {
-            return Ok(Some(Frame { is_unpacked: false, at, end: self.start }));
+            return Ok(Some(Frame { is_unpacked: false, at, end }));
         }
         // What cannot be true is no reason for memory.
         if travelling > plain || plain / LZ4_RATIO_MAX > travelling {
@@ -139,7 +123,7 @@ impl Unpacker {
             self.plain = Vec::new();
         }
         self.plain.resize(plain, 0);
-        let body = &self.buffer[at..self.start];
+        let body = self.arrivals.taken(at..end);
         match lz4_flex::block::decompress_into(body, &mut self.plain) {
             Ok(written) if written == plain => {
                 Ok(Some(Frame { is_unpacked: true, at: 0, end: plain }))
