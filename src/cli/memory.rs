@@ -34,7 +34,7 @@ const LIST_MAX: u64 = 1000;
 #[command(after_help = "Examples:\n  \
     coreflow memory put lesson-1 --text 'The migration timed out' --metadata '{\"by\":\"me\"}'\n  \
     coreflow memory import vectors.npy --namespace papers --keys-from titles.txt\n  \
-    coreflow memory search --text 'timeouts of the database' -k 5\n  \
+    coreflow memory search 'timeouts of the database' -k 5\n  \
     coreflow memory search --file queries.npy --row 7 --json\n  \
     coreflow memory export backup.jsonl")]
 pub struct MemoryArgs {
@@ -137,6 +137,9 @@ struct SearchArgs {
 #[group(required = true, multiple = false)]
 struct Query {
     /// A text, for the node's embedder
+    #[arg(value_name = "TEXT")]
+    words: Option<String>,
+    /// The same as a flag
     #[arg(long)]
     text: Option<String>,
     /// A vector, a JSON array; - reads standard input
@@ -240,7 +243,7 @@ fn search(
         .uint_if("k", Some(args.k))
         .str_if("namespace", args.namespace.as_deref())
         .uint_if("ef", args.ef)
-        .str_if("text", args.query.text.as_deref());
+        .str_if("text", args.query.words.as_deref().or(args.query.text.as_deref()));
     if let Some(vector) = &args.query.vector {
         params = params.value("vector", &node.json("--vector", vector)?);
     }

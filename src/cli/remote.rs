@@ -42,6 +42,16 @@ pub(super) enum Trouble {
     Output(io::Error),
 }
 
+impl Trouble {
+    /// What is told of it; nothing where nobody is left to tell.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Usage(text) | Self::Failed(text) => Some(text),
+            Self::Output(_) => None,
+        }
+    }
+}
+
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         Self::Output(error)

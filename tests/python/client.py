@@ -22,6 +22,13 @@ class Client:
         self.connection.sendall(msgpack.packb([0, self.number, method, [params]]))
         return self.number
 
+    def ask_raw(self, method, params):
+        """Asks with parameters that are MessagePack already."""
+        self.number += 1
+        start = [msgpack.packb(part) for part in (0, self.number, method)]
+        self.connection.sendall(b"\x94" + b"".join(start) + b"\x91" + params)
+        return self.number
+
     def answer(self, number):
         """The error and the result of an answer."""
         while number not in self.early:

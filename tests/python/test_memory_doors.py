@@ -411,7 +411,7 @@ def files_are_imported_and_exported():
         assert "stored 5 items" in memory("import", "half.npy", "--keys-from", "keys")
         assert client.call("memory.get", key="half 3")["vector"] == rows[3]
         pathlib.Path(folder, "few").write_text("a\nb\n")
-        said = memory("import", "half.npy", "--keys-from", "few", "--namespace", "few", code=2)
+        said = memory("import", "half.npy", "--keys-from", "few", "--namespace", "few", code=1)
         assert "it has 2 keys" in said and "2 items are stored; go on with --from 2" in said, said
 
         hits = told("search", "--file", "rows.npy", "--row", 42, "-k", 1, "--namespace", "n")["hits"]
@@ -420,6 +420,7 @@ def files_are_imported_and_exported():
                                   "--namespace", "default")
         assert "there are 3000 rows" in memory("search", "--file", "rows.npy", "--row", 3000, code=2)
         memory("search", "-k", 3, code=2)
+        memory("search", "some words", "--text", "some words", code=2)
         assert "this memory's have 4" in memory("search", "--vector", "[1]", code=2)
 
         lines = [{"key": "t", "text": "Some words", "metadata": {"a": [1, None]}},
@@ -429,6 +430,7 @@ def files_are_imported_and_exported():
         said = memory("import", "lines.jsonl", "--namespace", "texts", code=1)
         assert "line 4: is not JSON: column 9" in said and "stored 2 items" in said, said
         assert told("search", "--text", "some words", "-k", 1)["hits"][0]["key"] == "t"
+        assert told("search", "some words", "-k", 1)["hits"][0]["key"] == "t"
         assert told("get", "v", "--namespace", "lines", "--vector")["vector"] == [1, 2, 3, 4]
         assert "v" in memory("list", "--namespace", "lines")
         assert told("stats")["namespaces"]["n"] == 3000

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 from client import Client
 from server import PROGRAM, serving
@@ -59,6 +60,14 @@ class Shell:
                                 stderr=subprocess.PIPE, text=True)
 
 
+def mcp(server, body):
+    """The answer to a request that is JSON already."""
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    request = urllib.request.Request(server.url + "/mcp", body.encode(), headers)
+    with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+        return json.loads(answer.read())
+
+
 def wrong_records_are_told_and_the_others_are_stored():
     with serving(*SMALL) as server, tempfile.TemporaryDirectory() as folder:
         client, shell = Client(server), Shell(server, folder)
@@ -105,9 +114,74 @@ def wrong_records_are_told_and_the_others_are_stored():
         done = shell.run("import", "wide.fvecs", code=2)
         assert "its rows have 2 numbers, this memory's vectors have 4" in done.stderr, done
         fvecs(f"{folder}/bent.fvecs", [row(0), row(1), [1, 2, 3, 4, 5, 6, 7], [1]])
-        done = shell.run("import", "bent.fvecs", code=2)
+        done = shell.run("import", "bent.fvecs", code=1)
         assert "row 2: has 7 numbers, the first row has 4" in done.stderr, done
         assert "2 items are stored; go on with --from 2" in done.stderr, done
+        # Whatever comes behind, what is before is stored, and the row that is wrong is named.
+        for name, last, part in (
+            ("longer", [row(9)[0]] * 6, "row 3: has 6 numbers, the first row has 4"),
+            ("shorter", [1.0], "row 3: has 1 numbers, the first row has 4"),
+        ):
+            fvecs(f"{folder}/{name}.fvecs", [row(0), row(1), row(2), last, row(4), row(5)])
+            told = shell.told("import", f"{name}.fvecs", "--namespace", name, code=1)
+            assert (told["stored"], told["next"], told["complete"]) == (3, 3, False), told
+            assert part in told["reason"], told
+            assert client.call("memory.stats")["namespaces"][name] == 3
+        data = pathlib.Path(folder, "rows.fvecs").read_bytes()
+        pathlib.Path(folder, "cut.fvecs").write_bytes(data[: 20 * 10 + 11])
+        said = shell.run("import", "cut.fvecs", "--namespace", "cut", code=1).stderr
+        assert "row 10: is cut off: the file ends in the middle of a row of 4 numbers" in said, said
+        assert "9 items are stored; go on with --from 10" in said, said
+
+
+def positions_that_a_file_has_not_are_refused():
+    with serving(*SMALL) as server, tempfile.TemporaryDirectory() as folder:
+        client, shell = Client(server), Shell(server, folder)
+        fvecs(f"{folder}/rows.fvecs", [row(i) for i in range(5)])
+        text = "".join(json.dumps({"key": f"k{i}", "vector": row(i)}) + "\n" for i in range(5))
+        pathlib.Path(folder, "lines.jsonl").write_text(text)
+        for words, part in (
+            (("rows.fvecs", "--from", 6), "--from 6: rows.fvecs: has 5 rows, counted from 0"),
+            (("lines.jsonl", "--from", 0), "--from 0: lines are counted from 1"),
+            (("lines.jsonl", "--from", 7), "--from 7: lines.jsonl: has 5 lines, counted from 1"),
+        ):
+            said = shell.run("import", *words, code=2).stderr
+            assert part in said, (part, said)
+        assert client.call("memory.stats")["count"] == 0
+        # Where an import ended at the end of the file, nothing is left.
+        assert shell.told("import", "rows.fvecs", "--from", 5)["stored"] == 0
+        assert shell.told("import", "lines.jsonl", "--from", 6)["stored"] == 0
+        assert shell.told("import", "lines.jsonl", "--from", 5)["stored"] == 1
+        pathlib.Path(folder, "folder.npy").mkdir()
+        for words in (("import", "folder.npy"), ("search", "--file", "folder.npy")):
+            said = shell.run(*words, code=2).stderr
+            assert "folder.npy: is a folder" in said, said
+
+
+def a_key_that_metadata_have_twice_is_refused_at_every_door():
+    with serving(*SMALL) as server, tempfile.TemporaryDirectory() as folder:
+        client, shell = Client(server), Shell(server, folder)
+        twice = '{"by":"me","n":1,"by":"you"}'
+        for words in (("put", "a", "--vector", "[1,2,3,4]", "--metadata", twice),
+                      ("search", "--vector", "[1,2,3,4]", "--filter", twice)):
+            said = shell.run(*words, code=2).stderr
+            assert "has the key by twice" in said, said
+        line = '{"key":"%s","vector":[1,2,3,4],"metadata":%s}\n'
+        pathlib.Path(folder, "lines.jsonl").write_text(line % ("a", twice) + line % ("b", '{"by":1}'))
+        told = shell.told("import", "lines.jsonl", code=1)
+        assert told["stored"] == 1 and told["wrong"] == [
+            {"line": 1, "reason": "metadata has the key by twice"}], told
+        # Over MessagePack-RPC, whose client here cannot write such a map by itself.
+        vector = b"\xa6vector\x94\x01\x02\x03\x04"
+        for method, field in (("memory.put", b"\xa8metadata"), ("memory.search", b"\xa6filter")):
+            params = b"\x82" + vector + field + b"\x82\xa2by\x01\xa2by\x02"
+            error, _ = client.answer(client.ask_raw(method, params))
+            assert error["code"] == "invalid" and "has the key by twice" in error["message"], error
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "memory_store", "arguments": {"vector": [1, 2, 3, 4], "metadata": "TWICE"}}})
+        said = mcp(server, body.replace('"TWICE"', twice))
+        assert said["result"]["isError"] and "has the key by twice" in str(said), said
+        assert client.call("memory.stats")["count"] == 1
 
 
 def a_full_memory_ends_an_import_soon():
@@ -123,6 +197,11 @@ def a_full_memory_ends_an_import_soon():
             assert part in done.stderr, (part, done.stderr)
         assert took < 20, f"it took {took:.1f} s to say so"
         assert client.call("memory.stats")["count"] == 100
+        # The row that is named is the one to go on with, also where several cores answer.
+        for _ in range(5):
+            told = shell.told("import", "rows.fvecs", code=1)
+            assert told["reason"].startswith(f"row {told['next']} is refused: the memory is full"), told
+            assert "It has 100 items, and memory.max_vectors is 100" in told["reason"], told
         print(f"   an import into a full memory ended after {took:.2f} s", flush=True)
         # What is there can be replaced, and what is deleted makes room, on any core.
         keys = [item["key"] for item in shell.told("list")["items"]]
@@ -290,7 +369,9 @@ def items_are_put_and_listed_one_by_one():
         assert client.call("memory.get", key="two/4", namespace="files")["vector"] == row(7)
 
 
-for test in (wrong_records_are_told_and_the_others_are_stored, a_full_memory_ends_an_import_soon,
+for test in (wrong_records_are_told_and_the_others_are_stored,
+             positions_that_a_file_has_not_are_refused,
+             a_key_that_metadata_have_twice_is_refused_at_every_door, a_full_memory_ends_an_import_soon,
              an_import_that_is_interrupted_says_how_to_go_on,
              an_import_gives_up_on_a_node_that_is_silent, items_are_put_and_listed_one_by_one):
     test()

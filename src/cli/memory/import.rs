@@ -18,13 +18,13 @@ use super::{
 use crate::{
     client::{Params, Refusal, View},
     memory::formats::{Content, FormatError, Place, Record, Records},
-    wire::msgpack::write,
+    wire::{json, msgpack::write},
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -40,7 +40,8 @@ const STILL_AGAIN: Duration = Duration::from_secs(10);
 /// A line of a .jsonl file is {"key"?,"vector"|"text","namespace"?,"metadata"?}. An item without a key
 /// gets FILE:POSITION, where FILE is the file's name without its folder. What is stored again under
 /// its key is replaced, so an import that was interrupted may be begun again, or go on with --from.
-/// What is wrong is told and passed over; the exit code is 1 then.
+/// What is wrong is told and passed over; the exit code is 1 then, and when the import ends early: at a
+/// row that cannot be read, without a key for a row, or when the node takes no more.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// The file
@@ -55,7 +56,7 @@ pub struct ImportArgs {
     /// several folders need different ones
     #[arg(long, value_name = "TEXT", conflicts_with = "keys_from")]
     key_prefix: Option<String>,
-    /// Begin with this row, from 0, or line, from 1
+    /// Begin with this row, counted from 0, or line, counted from 1, which the file must have
     #[arg(long, value_name = "N")]
     from: Option<u64>,
     /// How long the node may be silent or without room, seconds
@@ -75,7 +76,7 @@ pub(super) fn import(
     let mut records = Records::open(&args.file).map_err(usage)?;
     check_dimension(node, &records, &args.file)?;
     let from = args.from.unwrap_or(records.first());
-    records.seek(from).map_err(usage)?;
+    go_to(&mut records, from, &args.file)?;
     let keys =
         args.keys_from.as_deref().map(|path| Keys::open(path, &records, from)).transpose()?;
     let file = args.file.file_name().unwrap_or_default().to_string_lossy();
@@ -91,7 +92,13 @@ pub(super) fn import(
         namespace: args.namespace.clone(),
         pipeline,
         next: from,
-        sums: Sums { stored: 0, replaced: 0, wrong: Wrong::new(unit), missing: None },
+        sums: Sums {
+            stored: 0,
+            replaced: 0,
+            wrong: Wrong::new(unit),
+            missing: None,
+            refused: None,
+        },
     };
     let ended = import.run(&interrupted, &progress, err);
     progress.finish_and_clear();
@@ -100,8 +107,9 @@ pub(super) fn import(
     let whole = ended.is_ok();
     if json {
         let wrong = wrong.json_fields();
+        let reason = ended.as_ref().err().and_then(Trouble::text).map_or_else(String::new, reason);
         let text = format!(
-            r#"{{"stored":{stored},"replaced":{replaced},"next":{next},"complete":{whole}{wrong}}}"#
+            r#"{{"stored":{stored},"replaced":{replaced},"next":{next},"complete":{whole}{reason}{wrong}}}"#
         );
         writeln!(out, "{text}")?;
     } else if whole {
@@ -123,12 +131,28 @@ pub(super) fn import(
     }
 }
 
+/// Goes on at a position, which the file must have, or its end.
+fn go_to(records: &mut Records, from: u64, file: &Path) -> Result<(), Trouble> {
+    let (unit, first, file) = (records.unit(), records.first(), file.display());
+    if from < first {
+        return Err(Trouble::Usage(format!("--from {from}: {unit}s are counted from {first}")));
+    }
+    if let Some(count) = records.count().filter(|count| from > *count) {
+        let text = format!("--from {from}: {file}: has {count} {unit}s, counted from {first}");
+        return Err(Trouble::Usage(text));
+    }
+    records.seek(from).map_err(|error| Trouble::Usage(format!("--from {from}: {error}")))
+}
+
+/// Why an import ended early, as a field of JSON after a comma.
+fn reason(text: &str) -> String {
+    let mut quoted = Vec::new();
+    json::string(&mut quoted, text);
+    format!(r#","reason":{}"#, String::from_utf8_lossy(&quoted))
+}
+
 /// Refuses a file all of whose rows the node would refuse.
-fn check_dimension(
-    node: &mut Remote,
-    records: &Records,
-    file: &std::path::Path,
-) -> Result<(), Trouble> {
+fn check_dimension(node: &mut Remote, records: &Records, file: &Path) -> Result<(), Trouble> {
     let Some(columns) = records.dimensions().filter(|columns| *columns > 0) else { return Ok(()) };
     let stats = node.call("memory.stats", &Params::new())?;
     let dimension = stats.get("dimension").and_then(View::uint).unwrap_or(columns as u64);
@@ -159,8 +183,10 @@ struct Sums {
     stored: u64,
     replaced: u64,
     wrong: Wrong,
-    /// The first one that was refused for another reason than itself.
+    /// The first one that is known not to be stored, though it may be right.
     missing: Option<u64>,
+    /// The first one that the node refused for another reason than itself, and that reason.
+    refused: Option<(u64, String)>,
 }
 
 impl Sums {
@@ -178,11 +204,21 @@ impl Sums {
             }
             Err(refusal) => {
                 self.miss(Some(position));
-                let unit = self.wrong.unit();
                 let Refusal { code, message, .. } = refusal;
-                Err(Trouble::Failed(format!("{unit} {position} is refused: {message} ({code})")))
+                // Answers come in another order than the records where several cores give them.
+                if self.refused.as_ref().is_none_or(|(first, _)| position < *first) {
+                    self.refused = Some((position, format!("{message} ({code})")));
+                }
+                Err(self.refusal())
             }
         }
+    }
+
+    /// What ends an import that the node refuses to go on with.
+    fn refusal(&self) -> Trouble {
+        let unit = self.wrong.unit();
+        let (position, why) = self.refused.as_ref().expect("one was refused");
+        Trouble::Failed(format!("{unit} {position} is refused: {why}"))
     }
 
     fn miss(&mut self, position: Option<u64>) {
@@ -234,6 +270,7 @@ impl Import {
     /// Takes the answers to what is under way, for a while, and ends with the trouble.
     fn end(&mut self, trouble: Trouble) -> Result<(), Trouble> {
         let until = Instant::now() + ENDING;
+        let is_refused = self.sums.refused.is_some();
         let full = self.pipeline.end();
         self.sums.miss(full);
         while !self.pipeline.is_empty() && Instant::now() < until {
@@ -244,7 +281,8 @@ impl Import {
                 break;
             }
         }
-        Err(trouble)
+        // One before the one that ended it may have been refused since.
+        Err(if is_refused { self.sums.refusal() } else { trouble })
     }
 
     /// The first position from which on something may not be stored.
@@ -263,10 +301,11 @@ impl Import {
                 self.sums.wrong.note(line, &problem)?;
                 return Ok(true);
             }
-            Err(error) => return Err(usage(error)),
+            // The file was right so far, so that it is no wrong usage any more.
+            Err(error) => return Err(Trouble::Failed(error.to_string())),
         };
         let key = match &mut self.keys {
-            Some(keys) => Some(keys.next(record.position)?),
+            Some(keys) => Some(keys.next(record.position).map_err(Trouble::Failed)?),
             None => None,
         };
         let Record { position, key: own, namespace, content, metadata } = record;

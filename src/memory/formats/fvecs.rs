@@ -15,16 +15,19 @@ use std::{
 /// Bytes of a row's length.
 const LENGTH_BYTES: u64 = 4;
 
-/// A file that is read row by row; all rows have the length of the first.
+/// A file that is read row by row; all rows have the length of the first, or reading ends at the one
+/// that has not.
 pub struct FvecsReader<R> {
     rows: Rows<R>,
+    /// What is wrong with the bytes behind the last row that has all of its own.
+    tail: Option<String>,
 }
 
 impl FvecsReader<BufReader<File>> {
     /// Opens a file.
     ///
     /// # Errors
-    /// When it cannot be read, or does not end at the end of a row.
+    /// When it cannot be read, or its first row has no length that a vector may have.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let (input, file) = rows::open(path)?;
         Self::new(input, file)
@@ -41,7 +44,7 @@ impl<R: Read + Seek> FvecsReader<R> {
         let end = input.seek(SeekFrom::End(0)).map_err(failed)?;
         input.seek(SeekFrom::Start(0)).map_err(failed)?;
         if end == 0 {
-            return Ok(Self { rows: Rows::new(input, file, 0, 0, 0) });
+            return Ok(Self { rows: Rows::new(input, file, 0, 0, 0), tail: None });
         }
         let mut length = [0; LENGTH_BYTES as usize];
         input.read_exact(&mut length).map_err(failed)?;
@@ -55,17 +58,16 @@ impl<R: Read + Seek> FvecsReader<R> {
             FormatError::at(&file, Place::Row(0), problem)
         })?;
         let row_bytes = LENGTH_BYTES + 4 * columns as u64;
-        if !end.is_multiple_of(row_bytes) {
-            let problem = format!("ends in the middle of a row of {columns} numbers");
-            return Err(FormatError::at(&file, Place::Row(end / row_bytes), problem));
-        }
-        let rows = Rows::new(input, file, end / row_bytes, columns, row_bytes as usize);
-        Ok(Self { rows })
+        let (rows, left) = (end / row_bytes, end % row_bytes);
+        let tail = (left > 0).then(|| tail(&mut input, rows * row_bytes, left, columns));
+        let tail = tail.transpose().map_err(failed)?;
+        input.seek(SeekFrom::Start(0)).map_err(failed)?;
+        Ok(Self { rows: Rows::new(input, file, rows, columns, row_bytes as usize), tail })
     }
 
-    /// How many rows there are.
+    /// How many rows there are, by the file's length; one that is cut off counts.
     pub fn rows(&self) -> u64 {
-        self.rows.rows
+        self.rows.rows + u64::from(self.tail.is_some())
     }
 
     /// How many numbers each row has; 0 where there is no row.
@@ -89,21 +91,48 @@ impl<R: Read + Seek> FvecsReader<R> {
     /// Reads the next row into `row`, which is overwritten; false behind the last one.
     ///
     /// # Errors
-    /// When the file cannot be read, or the row has another length than the first.
+    /// When the file cannot be read, the row has another length than the first, or is cut off.
     pub fn read_row(&mut self, row: &mut Vec<f32>) -> Result<bool, FormatError> {
         if !self.rows.fill()? {
-            return Ok(false);
+            return self.tail.as_ref().map_or(Ok(false), |problem| Err(self.rows.error(problem)));
         }
         let (numbers, _) = self.rows.bytes.as_chunks::<4>();
         let (length, numbers) = numbers.split_first().expect("a row begins with its length");
-        let length = i32::from_le_bytes(*length);
-        if usize::try_from(length) != Ok(self.rows.columns) {
-            let problem = format!("has {length} numbers, the first row has {}", self.rows.columns);
-            return Err(self.rows.error(problem));
+        if let Some(problem) = other_length(*length, self.rows.columns) {
+            // Where the next row begins nobody knows.
+            let error = self.rows.error(&problem);
+            self.rows.rows = self.rows.next;
+            self.tail = Some(problem);
+            return Err(error);
         }
         row.clear();
         row.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         self.rows.next += 1;
         Ok(true)
     }
+}
+
+/// What is wrong with the `left` bytes from `at` to the file's end, which are too few for a row.
+fn tail(
+    input: &mut (impl Read + Seek),
+    at: u64,
+    left: u64,
+    columns: usize,
+) -> std::io::Result<String> {
+    if left >= LENGTH_BYTES {
+        let mut length = [0; LENGTH_BYTES as usize];
+        input.seek(SeekFrom::Start(at))?;
+        input.read_exact(&mut length)?;
+        if let Some(problem) = other_length(length, columns) {
+            return Ok(problem);
+        }
+    }
+    Ok(format!("is cut off: the file ends in the middle of a row of {columns} numbers"))
+}
+
+/// What is wrong with a row's length, when it is not that of the first row.
+fn other_length(length: [u8; LENGTH_BYTES as usize], columns: usize) -> Option<String> {
+    let length = i32::from_le_bytes(length);
+    (usize::try_from(length) != Ok(columns))
+        .then(|| format!("has {length} numbers, the first row has {columns}"))
 }

@@ -3,6 +3,7 @@
 use super::{
     error::{FormatError, Place},
     records::{Content, Record},
+    rows,
 };
 use crate::wire::json::{self, Document, Json};
 use std::{
@@ -13,9 +14,6 @@ use std::{
 
 /// The longest line, bytes: room for the longest vector, text and metadata, escapes among it.
 const LINE_BYTES_MAX: usize = 2 << 20;
-/// Bytes read from the file at once.
-const BUFFER_BYTES: usize = 1 << 18;
-
 /// A file that is read line by line; lines of blanks only are passed over.
 pub struct JsonlReader<R> {
     input: R,
@@ -31,10 +29,8 @@ impl JsonlReader<BufReader<File>> {
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let file = path.display().to_string();
-        let input = File::open(path);
-        let input = input.map_err(|error| FormatError::at(&file, Place::File, error))?;
-        Ok(Self::new(BufReader::with_capacity(BUFFER_BYTES, input), file))
+        let (input, file) = rows::open(path)?;
+        Ok(Self::new(input, file))
     }
 }
 
@@ -61,12 +57,15 @@ impl<R: BufRead> JsonlReader<R> {
     /// Passes over lines until `line` is the next, counted from one.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or has fewer lines before that one.
     pub fn skip_to(&mut self, line: u64) -> Result<(), FormatError> {
         while self.line + 1 < line {
             match self.fill() {
                 Ok(true) => {}
-                Ok(false) => break,
+                Ok(false) => {
+                    let problem = format!("has {} lines, counted from 1", self.line - 1);
+                    return Err(FormatError::at(&self.file, Place::File, problem));
+                }
                 Err(error) if error.goes_on => {}
                 Err(error) => return Err(error),
             }

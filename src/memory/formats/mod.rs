@@ -5,7 +5,7 @@
 //! | `error` | what is wrong with a file, and where |
 //! | `npy` | NumPy's `.npy`: float16 and float32 rows, and rows of integers |
 //! | `fvecs` | `.fvecs`: each row with its length before it |
-//! | `rows` | what these two share: rows of one length |
+//! | `rows` | what the formats share: opening a file, rows of one length |
 //! | `jsonl` | one JSON object a line, and writing such lines |
 //! | `records` | any of these files, as what is to be stored |
 //!

@@ -1,4 +1,4 @@
-//! Rows of one length in a row: what the formats that have such share.
+//! Opening a file, and rows of one length in a row: what the formats share.
 
 use super::error::{FormatError, Place};
 use std::{
@@ -13,10 +13,13 @@ const BUFFER_BYTES: usize = 1 << 18;
 /// Opens a file; its name as errors tell it.
 pub(super) fn open(path: &Path) -> Result<(BufReader<File>, String), FormatError> {
     let file = path.display().to_string();
-    match File::open(path) {
-        Ok(input) => Ok((BufReader::with_capacity(BUFFER_BYTES, input), file)),
-        Err(error) => Err(FormatError::at(&file, Place::File, error)),
+    let failed = |error: std::io::Error| FormatError::at(&file, Place::File, error);
+    let input = File::open(path).map_err(failed)?;
+    // A folder can be opened; only reading it fails, with words that name nothing.
+    if input.metadata().map_err(failed)?.is_dir() {
+        return Err(FormatError::at(&file, Place::File, "is a folder, and a file is wanted"));
     }
+    Ok((BufReader::with_capacity(BUFFER_BYTES, input), file))
 }
 
 /// Rows that are read one after the other.

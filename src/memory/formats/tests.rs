@@ -144,10 +144,59 @@ fn rows_of_fvecs_have_one_length() {
     let error = reader.read_row(&mut row).expect_err("another length").to_string();
     assert_eq!(error, "a.fvecs: row 1: has 1 numbers, the first row has 2");
     assert_eq!(open_fvecs(Vec::new()).map(|empty| empty.rows()), Ok(0));
-    let cut = open_fvecs(fvecs(&[(2, &[1.0, 2.0]), (2, &[3.0])])).map(|_| ());
-    assert!(cut.expect_err("cut off").contains("row 1: ends in the middle"));
     let wild = open_fvecs(fvecs(&[(-5, &[1.0])])).map(|_| ());
     assert!(wild.expect_err("negative").contains("row 0: has -5 numbers"));
+}
+
+#[test]
+fn fvecs_are_read_up_to_the_row_that_is_wrong_whatever_the_length_of_the_file() {
+    let good: [(i32, &[f32]); 2] = [(2, &[1.0, 2.0]), (2, &[3.0, 4.0])];
+    let longer: (i32, &[f32]) = (3, &[5.0, 6.0, 7.0]);
+    let cut: (i32, &[f32]) = (2, &[5.0]);
+    let with = |more: &[(i32, &[f32])]| fvecs(&[&good[..], more].concat());
+    let half_a_length = [with(&[]), vec![2, 0]].concat();
+    for (file, problem) in [
+        (with(&[longer]), "has 3 numbers, the first row has 2"),
+        (with(&[longer, good[0], good[1]]), "has 3 numbers, the first row has 2"),
+        (with(&[cut]), "is cut off: the file ends in the middle of a row of 2 numbers"),
+        (half_a_length, "is cut off: the file ends in the middle of a row of 2 numbers"),
+    ] {
+        let mut reader = open_fvecs(file).expect("the first rows are right");
+        let mut row = Vec::new();
+        for (_, wanted) in good {
+            assert!(reader.read_row(&mut row).expect("it is right"));
+            assert_eq!(row, wanted);
+        }
+        assert!(reader.rows() > 2);
+        // However often it is asked.
+        for _ in 0..2 {
+            let error = reader.read_row(&mut row).expect_err(problem).to_string();
+            assert_eq!(error, format!("a.fvecs: row 2: {problem}"));
+        }
+    }
+}
+
+#[test]
+fn a_folder_is_no_file_whatever_its_name() {
+    let folder = std::env::temp_dir().join(format!("coreflow-formats-{}", std::process::id()));
+    for name in ["a.npy", "a.fvecs", "a.jsonl"] {
+        let path = folder.join(name);
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        let error = Records::open(&path).map(|_| ()).expect_err("a folder").to_string();
+        assert_eq!(error, format!("{}: is a folder, and a file is wanted", path.display()));
+    }
+    std::fs::remove_dir_all(&folder).expect("it is this test's own");
+}
+
+#[test]
+fn lines_are_passed_over_up_to_the_end_and_not_beyond() {
+    for text in ["{\"text\":\"a\"}\nno record", "{\"text\":\"a\"}\nno record\n"] {
+        let mut reader = jsonl(text);
+        reader.skip_to(3).expect("behind the last line is the end");
+        assert_eq!(reader.read(), Ok(None));
+        let error = jsonl(text).skip_to(4).expect_err("beyond").to_string();
+        assert_eq!(error, "a.jsonl: has 2 lines, counted from 1");
+    }
 }
 
 fn jsonl(text: &str) -> JsonlReader<Cursor<Vec<u8>>> {

@@ -240,7 +240,7 @@ impl Partition {
         if !self.has_hash(hash) {
             self.tell_room();
             if self.room.is_full() && !self.is_changing(hash) {
-                return Err(full(item, self.room.items_max()));
+                return Err(full(item, &self.room));
             }
         }
         let namespaces = &self.table.namespaces;
@@ -562,11 +562,12 @@ impl Partition {
 }
 
 /// There is no room for an item, and waiting makes none.
-fn full(item: &MemoryItem, items_max: usize) -> Error {
+fn full(item: &MemoryItem, room: &Room) -> Error {
     let MemoryItem { namespace, key, .. } = item;
+    let (used, items_max) = (room.used(), room.items_max());
     Error::Full(format!(
-        "the memory is full: {namespace}/{key} is not stored. It has {items_max} items, and \
-         memory.max_vectors allows no more; delete some, or raise it and start the node again"
+        "the memory is full: {namespace}/{key} is not stored. It has {used} items, and \
+         memory.max_vectors is {items_max}; delete some, or raise it and start the node again"
     ))
 }
 

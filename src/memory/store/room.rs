@@ -35,9 +35,13 @@ impl Room {
         self.used[self.own].store(items, Ordering::Relaxed);
     }
 
+    /// How many items all partitions have, those that are on their way included.
+    pub fn used(&self) -> usize {
+        self.used.iter().map(|items| items.load(Ordering::Relaxed)).sum()
+    }
+
     /// Whether there is no place for another item.
     pub fn is_full(&self) -> bool {
-        let used: usize = self.used.iter().map(|items| items.load(Ordering::Relaxed)).sum();
-        used >= self.items_max
+        self.used() >= self.items_max
     }
 }

@@ -203,7 +203,7 @@ fn limited(field: Field<'_>, bytes_max: usize) -> Result<Option<String>, Error> 
     }
 }
 
-/// A map with text keys, as its bytes; none for nil and for an empty one.
+/// A map with text keys, each of them once, as its bytes; none for nil and for an empty one.
 fn map(field: Field<'_>) -> Result<Vec<u8>, Error> {
     let wrong = || Error::Invalid(format!("{} must be a map with text keys", field.name));
     let mut reader = Reader::new(field.value);
@@ -211,9 +211,16 @@ fn map(field: Field<'_>) -> Result<Vec<u8>, Error> {
         return Ok(Vec::new());
     }
     let len = reader.map().map_err(|_| wrong())?;
+    // What is too long is not looked into.
+    let bytes = field.payload(METADATA_BYTES_MAX)?;
+    let mut names = Vec::new();
     for _ in 0..len {
-        reader.str().map_err(|_| wrong())?;
+        names.push(reader.str().map_err(|_| wrong())?);
         reader.raw().map_err(|_| wrong())?;
     }
-    if len == 0 { Ok(Vec::new()) } else { field.payload(METADATA_BYTES_MAX) }
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::Invalid(format!("{} has the key {:.40} twice", field.name, pair[0])));
+    }
+    if len == 0 { Ok(Vec::new()) } else { Ok(bytes) }
 }

@@ -159,6 +159,10 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
     assert_eq!(put(r#"{"text":""}"#), "text must not be empty");
     assert_eq!(put(r#"{"vector":[1,0],"key":""}"#), "key must not be empty");
     assert_eq!(put(r#"{"vector":[1,0],"metadata":[1]}"#), "metadata must be a map with text keys");
+    assert_eq!(
+        put(r#"{"vector":[1,0],"metadata":{"b":1,"a":{"b":2},"c":3,"b":1}}"#),
+        "metadata has the key b twice"
+    );
     let long = "x".repeat(257);
     assert_eq!(
         put(&format!(r#"{{"vector":[1,0],"key":"{long}"}}"#)),
@@ -179,6 +183,7 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
     }
     assert_eq!(search(r#"{"k":5}"#), "vector or text is missing");
     assert_eq!(search(r#"{"vector":[1,0],"filter":7}"#), "filter must be a map with text keys");
+    assert_eq!(search(r#"{"vector":[1,0],"filter":{"a":1,"a":1}}"#), "filter has the key a twice");
     assert_eq!(
         search(r#"{"vector":[1]}"#),
         "vector has 1 numbers, this memory's have 2 (memory.dimension)"

@@ -29,13 +29,17 @@ impl Keys {
         let opened = opened.map_err(|error| Trouble::Usage(format!("{file}: {error}")))?;
         let mut keys = Self { file, lines: BufReader::new(opened) };
         for row in 0..from {
-            keys.next(row)?;
+            keys.next(row).map_err(Trouble::Usage)?;
         }
         Ok(keys)
     }
 
-    pub(super) fn next(&mut self, row: u64) -> Result<String, Trouble> {
-        let wrong = |what: String| Trouble::Usage(format!("{}: {what}", self.file));
+    /// The key of the next row.
+    ///
+    /// # Errors
+    /// What is wrong with the file at its line.
+    pub(super) fn next(&mut self, row: u64) -> Result<String, String> {
+        let wrong = |what: String| format!("{}: {what}", self.file);
         let mut line = String::new();
         let read = self.lines.by_ref().take(LINE_BYTES_MAX).read_line(&mut line);
         if read.map_err(|error| wrong(error.to_string()))? == 0 {

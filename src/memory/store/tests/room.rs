@@ -45,7 +45,7 @@ fn a_full_memory_takes_what_is_there_again_and_refuses_by_name_what_is_not() {
     for other in &others {
         let text = refusal(&mut store, other);
         assert!(text.contains(&format!("space/{other}")), "{text}");
-        assert!(text.contains("memory.max_vectors") && text.contains("8 items"), "{text}");
+        assert!(text.contains("It has 8 items, and memory.max_vectors is 8"), "{text}");
     }
     for key in &keys {
         assert_eq!(put(part(&mut store, key), &item(key, 2.0)), Ok(true), "{key} is there");
@@ -63,6 +63,12 @@ fn a_full_memory_takes_what_is_there_again_and_refuses_by_name_what_is_not() {
     assert_eq!(count(&store), ITEMS_MAX);
     refusal(&mut store, &keys[0]);
     assert_eq!(put(part(&mut store, far), &item(far, 3.0)), Ok(true));
+    store.partitions.iter_mut().for_each(|partition| partition.close().unwrap());
+    drop(store);
+    // A limit that was lowered is told beside what is there.
+    let mut store = Store::open(&StoreSettings { items_max: 3, ..settings }).unwrap();
+    let text = refusal(&mut store, &keys[0]);
+    assert!(text.contains("It has 8 items, and memory.max_vectors is 3"), "{text}");
 }
 
 #[test]
