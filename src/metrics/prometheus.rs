@@ -12,7 +12,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 32] = [
+const CORE_FIGURES: [CoreFigure; 36] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -69,6 +69,16 @@ const CORE_FIGURES: [CoreFigure; 32] = [
         core.tasks_evicted
     }),
     ("attempts_failed", COUNTER, "Attempts that failed.", |core| core.attempts_failed),
+    ("tasks_lent", COUNTER, "Attempts lent to other nodes.", |core| core.tasks_lent),
+    ("tasks_lent_back", COUNTER, "Lent attempts that came back without having begun.", |core| {
+        core.tasks_lent_back
+    }),
+    ("tasks_lent_lost", COUNTER, "Lent attempts of which nobody knows what became.", |core| {
+        core.tasks_lent_lost
+    }),
+    ("tasks_borrowed", COUNTER, "Attempts of tasks of other nodes taken in.", |core| {
+        core.tasks_borrowed
+    }),
     ("dead_letters", GAUGE, "Dead letters kept.", |core| core.dead_letters),
     ("dead_letters_requeued", COUNTER, "Dead letters that were queued again.", |core| {
         core.dead_letters_requeued

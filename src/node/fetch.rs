@@ -74,7 +74,8 @@ impl LocalGateway {
         }
         let kept = (max as usize).min(leased.tasks.len());
         for task in leased.tasks.drain(kept..) {
-            self.tell(self.core_of(task.id.partition), &Request::GiveBack(task.id, task.lease));
+            let id = self.inner_id(task.id, task.lease);
+            self.tell(self.core_of(id.partition), &Request::GiveBack(id, task.lease));
         }
         Ok(leased)
     }

@@ -11,8 +11,8 @@ pub use crate::consensus::{
 };
 use crate::wire::{
     api::{
-        AgentView, Completion, Error, Leased, NodeStats, TaskFilter, TaskPage, TaskSpec, TaskView,
-        Worker,
+        AgentView, Completion, Error, Guest, Leased, NodeStats, Ran, TaskFilter, TaskPage,
+        TaskSpec, TaskView, Worker,
     },
     id::{AgentAddress, AgentId, PartitionIndex, TaskId},
     memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric, not_configured},
@@ -133,6 +133,15 @@ pub trait Gateway: 'static {
         from: u64,
         max: u32,
     ) -> Result<(Vec<TaskView>, Option<u64>), Error>;
+
+    /// Runs an attempt of a task that another node keeps, with an agent of this one; an error says that
+    /// it did not begin, or that nobody knows. Dropping the future gives the attempt up.
+    async fn run_guest(self: Rc<Self>, _agent_type: String, _guest: Guest) -> Result<Ran, Error> {
+        Err(Error::Conflict("the node belongs to no cluster".into()))
+    }
+
+    /// Gives up an attempt that another node lent, by its task and the lender's lease.
+    fn stop_guest(&self, _id: TaskId, _lease: u64) {}
 
     /// Whether a trunk that another node offers is taken; tells the longest record that it may send.
     fn judge_trunk(&self, _offer: Offer) -> Result<usize, Error> {

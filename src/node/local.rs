@@ -4,7 +4,7 @@ use super::{
     Shared,
     forward::Forwarder,
     gateway::{Answer, Ask, ClusterStatus, Gateway, Offer},
-    gossip,
+    gossip, lend,
     trunk::{self, Dialer},
 };
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     },
     wire::{
         api::{
-            AgentView, Completion, Error, Leased, NodeStats, Priority, TaskFilter, TaskPage,
-            TaskSpec, TaskView, Worker,
+            AgentView, Completion, Error, Guest, Leased, NodeStats, Priority, Ran, TaskFilter,
+            TaskPage, TaskSpec, TaskView, Worker,
         },
         id::{AgentAddress, AgentId, CoreIndex, PartitionIndex, TaskId},
         letter::{Request, Response},
@@ -60,8 +60,12 @@ impl LocalGateway {
         };
         let dialer = Dialer::new(&self.core, cluster.clone(), settings.clone());
         let gossip::Desk { board, bulletin, .. } = desk.clone();
+        let way = self.forwarder.as_ref().map(|it| lend::Way::new(&self.core, it.clone()));
         self.core.with_shard(|shard| {
             shard.join_cluster(cluster.leaders.me(), dialer, board, bulletin, self.shared.cache);
+            if let Some(way) = way {
+                shard.lend_to_others(way);
+            }
         });
     }
 
@@ -348,8 +352,7 @@ impl Gateway for LocalGateway {
     }
 
     async fn extend(self: Rc<Self>, id: TaskId, lease: u64, extend_ms: u64) -> Result<(), Error> {
-        self.check_partition(id)?;
-        self.extend_at_leader(id, lease, extend_ms).await
+        self.extend_anywhere(id, lease, extend_ms).await
     }
 
     async fn leave(self: Rc<Self>, worker: Worker) {
@@ -454,6 +457,14 @@ impl Gateway for LocalGateway {
     ) -> Result<(Vec<TaskView>, Option<u64>), Error> {
         self.check_partition(TaskId { partition, random: 0 })?;
         self.tasks_at_leader(partition, &filter, from, max).await
+    }
+
+    async fn run_guest(self: Rc<Self>, agent_type: String, guest: Guest) -> Result<Ran, Error> {
+        self.run_guest_here(&agent_type, guest).await
+    }
+
+    fn stop_guest(&self, id: TaskId, lease: u64) {
+        self.stop_guest_here(id, lease);
     }
 
     fn cluster_status(&self) -> Result<Arc<ClusterStatus>, Error> {

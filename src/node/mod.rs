@@ -16,6 +16,7 @@ pub mod gateway;
 mod gossip;
 mod hand_over;
 mod handle;
+mod lend;
 pub mod local;
 mod memory;
 mod neighbours;

@@ -1,6 +1,7 @@
 //! What other nodes ask: requests about tasks that this node does itself or refuses.
 //!
-//! Their names are those of clients' requests behind `here.`; two of them have fields of their own.
+//! Their names are those of clients' requests behind `here.`; some have fields of their own, and
+//! `here.run`, `here.stop` and `here.trunk` are for nodes alone.
 
 use super::{
     Limits,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::node::gateway::Offer;
 use crate::wire::{
-    api::{Error, TaskFilter, TaskStatus},
+    api::{Error, Guest, Priority, TaskFilter, TaskStatus},
     id::{PartitionIndex, TaskId},
 };
 
@@ -30,6 +31,20 @@ pub enum HereRequest {
     },
     /// `here.trunk`: the connection is for messages between agents from here on.
     Trunk(Offer),
+    /// `here.run`: an attempt of a task that the other node keeps.
+    Run {
+        /// The type of the agent that is to run it.
+        agent_type: String,
+        /// The attempt.
+        guest: Guest,
+    },
+    /// `here.stop`: the other node has given an attempt up.
+    Stop {
+        /// The task.
+        id: TaskId,
+        /// The other node's lease.
+        lease: u64,
+    },
     /// `here.task.list`
     Tasks {
         /// The partition whose tasks are listed.
@@ -49,6 +64,8 @@ pub fn parse(method: &str, params: &[u8], limits: &Limits) -> Result<Option<Here
         "task.result" => task(params)?,
         "task.list" => tasks(params)?,
         "trunk" => trunk(params)?,
+        "run" => run(params, limits.max_payload_bytes)?,
+        "stop" => stop(params)?,
         "task.submit" | "task.submit_batch" | "task.cancel" | "dead.requeue"
         | "worker.complete" | "worker.fail" | "worker.extend" => {
             HereRequest::Same(Box::new(Request::parse(method, params, limits)?))
@@ -106,6 +123,50 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
         to: required("to", to)?,
         record_bytes: usize::try_from(record_bytes).unwrap_or(usize::MAX),
     }))
+}
+
+fn run(params: &[u8], payload_bytes_max: usize) -> Result<HereRequest, Error> {
+    let (mut fields, mut id, mut lease) = (Fields::of(params)?, None, None);
+    let (mut agent_type, mut attempt, mut priority) = (None, None, None);
+    let (mut timeout_ms, mut payload) = (None, None);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "id" => id = field.parsed()?,
+            "lease" => lease = field.uint()?,
+            "type" => agent_type = field.text()?.map(str::to_owned),
+            "attempt" => attempt = field.positive_at_most(u32::MAX.into())?,
+            "priority" => priority = field.text()?.map(priority_of).transpose()?,
+            "timeout_ms" => timeout_ms = field.positive()?,
+            "payload" => payload = Some(field.payload(payload_bytes_max)?),
+            _ => return Err(field.unknown()),
+        }
+    }
+    let guest = Guest {
+        id: required("id", id)?,
+        lease: required("lease", lease)?,
+        attempt: required("attempt", attempt)? as u32,
+        priority: required("priority", priority)?,
+        timeout_ms: required("timeout_ms", timeout_ms)?,
+        payload: required("payload", payload)?,
+    };
+    Ok(HereRequest::Run { agent_type: required("type", agent_type)?, guest })
+}
+
+fn stop(params: &[u8]) -> Result<HereRequest, Error> {
+    let (mut fields, mut id, mut lease) = (Fields::of(params)?, None, None);
+    while let Some(field) = fields.next()? {
+        match field.name {
+            "id" => id = field.parsed()?,
+            "lease" => lease = field.uint()?,
+            _ => return Err(field.unknown()),
+        }
+    }
+    Ok(HereRequest::Stop { id: required("id", id)?, lease: required("lease", lease)? })
+}
+
+fn priority_of(name: &str) -> Result<Priority, Error> {
+    let unknown = "priority must be low, normal, high or critical";
+    Priority::from_name(name).ok_or_else(|| Error::Invalid(unknown.into()))
 }
 
 /// A status by its name.

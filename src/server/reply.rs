@@ -3,7 +3,7 @@
 use super::{cluster::ClusterReply, large::Turn, memory::MemoryReply};
 use crate::node::gateway::Offer;
 use crate::wire::{
-    api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, TaskPage, TaskView},
+    api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, Ran, TaskPage, TaskView},
     id::{AgentId, TaskId},
     msgpack::write,
     neighbours::FarAgent,
@@ -68,6 +68,8 @@ pub enum Reply {
     Agent(AgentView),
     /// `{id}`
     Spawned(AgentId),
+    /// `{result}`, or `{error, retry}`
+    Ran(Ran),
     /// `{}`
     Done,
     /// `{result}`
@@ -162,6 +164,17 @@ impl Reply {
                 write::str(out, "id");
                 text(out, id);
             }
+            Self::Ran(Ok(result)) => {
+                write::map(out, 1);
+                write::str(out, "result");
+                write::raw(out, result);
+            }
+            Self::Ran(Err(failure)) => {
+                write::map(out, 2);
+                field(out, "error", &failure.error);
+                write::str(out, "retry");
+                write::bool(out, failure.retry);
+            }
             Self::Done => write::map(out, 0),
             Self::Answer(value) => {
                 write::map(out, 1);
@@ -255,7 +268,7 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 33] = [
+const FIGURES: [Figure; 37] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
@@ -280,6 +293,10 @@ const FIGURES: [Figure; 33] = [
     ("tasks_cancelled", |core| core.tasks_cancelled),
     ("tasks_evicted", |core| core.tasks_evicted),
     ("attempts_failed", |core| core.attempts_failed),
+    ("tasks_lent", |core| core.tasks_lent),
+    ("tasks_lent_back", |core| core.tasks_lent_back),
+    ("tasks_lent_lost", |core| core.tasks_lent_lost),
+    ("tasks_borrowed", |core| core.tasks_borrowed),
     ("dead_letters", |core| core.dead_letters),
     ("dead_letters_requeued", |core| core.dead_letters_requeued),
     ("dead_letters_purged", |core| core.dead_letters_purged),

@@ -220,6 +220,13 @@ async fn run_here<G: Gateway>(
             let record_bytes = gateway.judge_trunk(offer)?;
             Ok(Reply::Trunk { offer, record_bytes })
         }
+        HereRequest::Run { agent_type, guest } => {
+            Ok(Reply::Ran(gateway.run_guest(agent_type, guest).await?))
+        }
+        HereRequest::Stop { id, lease } => {
+            gateway.stop_guest(id, lease);
+            Ok(Reply::Done)
+        }
         HereRequest::Tasks { partition, filter, from, max } => {
             let max = max.min(PAGE_TASKS);
             let (tasks, next) = gateway.tasks_of(partition, filter, from, max).await?;

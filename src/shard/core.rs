@@ -245,6 +245,8 @@ impl Shard {
                     }
                 }
                 Timer::Pool(type_index) => self.look_at_pool(type_index),
+                Timer::Lend(type_index) => self.look_for_borrowers(type_index),
+                Timer::Guest(key) => self.guest_waited(key),
             }
         }
         worked

@@ -257,6 +257,10 @@ impl Shard {
                 self.kernel.links.set_closed(id, None);
                 self.kernel.trunks.has_room(id);
                 self.worker_gone(id);
+                // If it was the last of its type, its tasks may go to other nodes.
+                if self.kernel.neighbours.is_some() {
+                    self.tasks.look_again();
+                }
             }
             Notice::MailboxFull(id, type_index) => {
                 self.kernel.links.set_closed(id, Some(type_index));

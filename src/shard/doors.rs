@@ -347,6 +347,11 @@ impl Shard {
         Ok(())
     }
 
+    /// The task that a lease is of, as this node's cores call it.
+    pub fn inner_id(&self, id: TaskId, lease: u64) -> TaskId {
+        self.kernel.inner_id(id, lease)
+    }
+
     /// This core.
     pub fn index(&self) -> CoreIndex {
         self.kernel.index
@@ -420,6 +425,7 @@ impl Shard {
     /// that have not ended; with a durable log those that run, and no other attempt begins: the
     /// rest is in the log and goes on after the next start.
     pub fn wind_down(&mut self) -> u64 {
+        self.turn_guests_away();
         self.tasks.wind_down()
     }
 

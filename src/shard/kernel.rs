@@ -4,6 +4,7 @@ use super::{
     calls::{CallKey, Calls},
     context::{NewTask, SendError},
     doors::Outcomes,
+    guests,
     handle::{Failure, Inbox, Lease},
     links::Links,
     neighbours::Neighbours,
@@ -80,6 +81,10 @@ pub enum Timer {
     Watch(CoreIndex, u64),
     /// A pool of agents may have to change.
     Pool(TypeIndex),
+    /// Another node may take tasks of a type.
+    Lend(TypeIndex),
+    /// An attempt of another node's task, by its key, has waited long enough for an agent.
+    Guest(u32),
 }
 
 /// What a method asked for that is done after it returned.
@@ -102,6 +107,11 @@ pub const fn door_of(core: CoreIndex) -> AgentId {
 /// The place of a door of a core that waits for the end of a task it did not submit just now.
 pub const fn watcher_of(core: CoreIndex) -> AgentId {
     AgentId::new(core, AgentId::SLOTS - 1, AgentId::SLOTS - 2)
+}
+
+/// Who stands for the agents of other nodes in an attempt that one of them runs.
+pub const fn borrower_of(core: CoreIndex) -> AgentId {
+    AgentId::new(core, AgentId::SLOTS - 1, AgentId::SLOTS - 3)
 }
 
 /// How many partitions the tasks have.
@@ -347,6 +357,28 @@ impl Kernel {
     #[inline]
     pub fn has_partition(&self, partition: PartitionIndex) -> bool {
         partition < self.partitions.all
+    }
+
+    /// The partition of a core's guests: the number behind those that it keeps, at the place that
+    /// follows from it as that of any other.
+    pub fn guests_of(&self, core: CoreIndex) -> PartitionIndex {
+        let cores = self.links.cores() as CoreIndex;
+        core + (self.partitions.all - core).div_ceil(cores) * cores
+    }
+
+    /// Whether a lease is that of a guest of this node.
+    pub fn is_guest(&self, lease: u64) -> bool {
+        let core = guests::core_of(lease).filter(|_| self.neighbours.is_some());
+        core.is_some_and(|core| usize::from(core) < self.links.cores())
+    }
+
+    /// The task that a lease is of, as this node's cores call it: a guest's is of its core's own
+    /// partition.
+    pub fn inner_id(&self, id: TaskId, lease: u64) -> TaskId {
+        match guests::core_of(lease) {
+            Some(core) if self.is_guest(lease) => TaskId { partition: self.guests_of(core), ..id },
+            _ => id,
+        }
     }
 
     /// The core that keeps a partition.

@@ -32,10 +32,10 @@ pub struct Neighbours {
 
 /// Counts that stay the same while no load changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Counted([u64; 7]);
+struct Counted([u64; 8]);
 
 impl Counted {
-    fn of(stats: &CoreStats) -> Self {
+    fn of(stats: &CoreStats, changes_of_guests: u64) -> Self {
         let ended = stats.tasks_done + stats.tasks_dead + stats.tasks_cancelled;
         let CoreStats { agents, agents_started, tasks_accepted, .. } = *stats;
         let CoreStats { attempts_failed, tasks_running, tasks_queued, .. } = *stats;
@@ -47,6 +47,7 @@ impl Counted {
             attempts_failed,
             tasks_running,
             tasks_queued,
+            changes_of_guests,
         ])
     }
 }
@@ -145,7 +146,7 @@ impl Shard {
     pub(super) fn tell_loads(&mut self, stats: &CoreStats) {
         let (core, now_ms) = (usize::from(self.kernel.index), self.kernel.now_ms());
         let Some(neighbours) = &mut self.kernel.neighbours else { return };
-        let counted = Counted::of(stats);
+        let counted = Counted::of(stats, self.tasks.guests.changes);
         neighbours.owes = neighbours.told.is_none_or(|(_, told)| told != counted);
         let is_early = neighbours.told.is_some_and(|(told_ms, _)| now_ms < told_ms + LOADS_MS);
         if !neighbours.owes || is_early {

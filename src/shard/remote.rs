@@ -107,6 +107,8 @@ impl Shard {
             match self.spawn_agent(type_index, None) {
                 Ok(seat) => {
                     self.tasks.set_ready(seat, type_index, false);
+                    let pool = &mut self.tasks.pools[usize::from(type_index)];
+                    pool.set_max_tasks(seat.slot(), capacity.max(1));
                     seats.push((type_index, seat));
                 }
                 Err(error) => {
@@ -189,14 +191,18 @@ impl Shard {
                 && leased.payloads.len() < LEASED_BYTES
                 && let Some(tasks::Waiting { place, key }) = self.tasks.next(type_index)
             {
-                let table = &mut self.tasks.partitions[place].table;
-                let lease = table.start(key, now_ms);
+                let lease = self.tasks.partitions[place].table.start(key, now_ms);
+                let (id, attempt, waited) = self.tasks.begun(place, lease);
+                if let Some(timer) = waited {
+                    self.kernel.wheel.cancel(timer);
+                }
+                let table = &self.tasks.partitions[place].table;
                 let deadline_ms = table.deadline_ms(key);
                 let task = LeasedTask {
-                    id: table.id(key),
+                    id,
                     lease: lease.token,
                     type_place,
-                    attempt: table.attempts(key),
+                    attempt,
                     deadline_ms: deadline_ms - now_ms,
                     payload_bytes: 0,
                 };
@@ -229,6 +235,7 @@ impl Shard {
 
     fn end_leased(&mut self, id: TaskId, letter: &ArchivedEnding<'_>) -> Result<Lease, Error> {
         let lease = self.leased(id, letter.lease.to_native())?;
+        self.ended_by_borrower(lease);
         let Some(attempt) = self.take_attempt(lease) else { return Err(stale()) };
         if letter.failed {
             let error = String::from_utf8_lossy(&letter.body);
@@ -242,17 +249,18 @@ impl Shard {
     /// The lease with that token, if it is the task's current one.
     fn leased(&self, id: TaskId, token: u64) -> Result<Lease, Error> {
         let attempt = self.tasks.attempts.get(&(id.partition, token)).ok_or_else(stale)?;
-        let is_it = self.tasks.table(id.partition).id(attempt.lease.key) == id;
+        let (random, _) = self.tasks.whose(attempt.lease);
+        let is_it = random == id.random;
         is_it.then_some(attempt.lease).ok_or_else(stale)
     }
 
-    /// Lets a lease last so long from now.
+    /// Lets a lease last so long from now; the lender's lease of a guest, which has to last as well.
     pub(super) fn extend_lease(
         &mut self,
         id: TaskId,
         token: u64,
         extend_ms: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<u64>, Error> {
         let lease = self.leased(id, token)?;
         let now_ms = self.kernel.now_ms();
         let table = &mut self.tasks.of(id.partition).table;
@@ -261,7 +269,12 @@ impl Shard {
             self.kernel.wheel.cancel(attempt.timer);
             attempt.timer = self.kernel.wheel.insert(deadline_ms, Timer::Attempt(lease));
         }
-        Ok(())
+        Ok(self.tasks.whose(lease).1)
+    }
+
+    /// The lender's lease of a guest that a worker holds.
+    pub(super) fn lender_of(&self, id: TaskId, token: u64) -> Result<u64, Error> {
+        self.tasks.whose(self.leased(id, token)?).1.ok_or_else(stale)
     }
 
     /// Takes a lease back as if it had not been given.
@@ -270,6 +283,7 @@ impl Shard {
         if self.take_attempt(lease).is_some() {
             let given_back = self.tasks.of(id.partition).table.give_back(lease);
             assert_eq!(given_back, Ok(()), "the lease was seen to be the current one");
+            self.guest_waits_again(lease);
         }
     }
 

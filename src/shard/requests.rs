@@ -49,7 +49,24 @@ impl Shard {
                 self.give_back(id, lease);
                 Response::Done
             }
-            Request::Extend(id, lease, extend_ms) => done(self.extend_lease(id, lease, extend_ms)),
+            Request::Extend(id, lease, extend_ms) => {
+                match self.extend_lease(id, lease, extend_ms) {
+                    Ok(None) => Response::Done,
+                    Ok(Some(lent)) => Response::Lent(lent),
+                    Err(error) => Response::Failed(error),
+                }
+            }
+            Request::Run(type_index, guest) => {
+                return self.take_guest(asker, correlation, type_index, &guest);
+            }
+            Request::Lender(id, lease) => match self.lender_of(id, lease) {
+                Ok(lent) => Response::Lent(lent),
+                Err(error) => Response::Failed(error),
+            },
+            Request::StopRun(random, lease) => {
+                self.stop_guest(random, lease);
+                Response::Done
+            }
             Request::Cancel(id) => return self.cancel_task(asker, correlation, id),
             Request::Agents(type_index) => Response::Agents(self.list_agents(type_index)),
             Request::Spawn(type_index, name) => match self.spawn_asked(type_index, name) {

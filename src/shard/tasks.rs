@@ -6,9 +6,11 @@
 use super::{
     agent::{Outcome, Task},
     core::{Shard, call},
+    guests::Guests,
     handle::{Failure, Lease},
-    kernel::{Timer, watcher_of},
+    kernel::{Timer, borrower_of, watcher_of},
     ledger::{Logged, Next},
+    lending::Lending,
     news::tell,
     partition::{Partition, key_conflict},
     reads::{Question, Read},
@@ -62,7 +64,7 @@ pub(super) struct Watch {
 /// A core's tasks and the agents' loads.
 pub(super) struct Tasks {
     /// The partitions that this core keeps: every one whose number leaves the core's own when it
-    /// is divided by the number of cores.
+    /// is divided by the number of cores; behind them, in a cluster, that of its guests.
     pub partitions: Vec<Partition>,
     cores: usize,
     /// One for each agent type.
@@ -72,6 +74,10 @@ pub(super) struct Tasks {
     pub attempts: HashMap<(PartitionIndex, u64), Attempt, RandomState>,
     /// Workers that fetch.
     pub remote: Remote,
+    /// Tasks that agents of other nodes run.
+    pub lending: Lending,
+    /// Tasks of other nodes that agents of this one run.
+    pub guests: Guests,
     /// Waits for a task's end, by the core that asked and its correlation.
     pub watches: HashMap<(CoreIndex, u64), Watch>,
     /// Whether a task could perhaps be given to an agent.
@@ -94,6 +100,8 @@ impl Tasks {
             pools: (0..types).map(|_| LoadIndex::default()).collect(),
             attempts: HashMap::default(),
             remote: Remote::default(),
+            lending: Lending::default(),
+            guests: Guests::default(),
             watches: HashMap::new(),
             // What was recovered waits already.
             assignable: true,
@@ -101,6 +109,12 @@ impl Tasks {
             result: Vec::new(),
             capacity,
         }
+    }
+
+    /// The partitions of this node's own tasks.
+    #[inline]
+    pub(super) fn own(&self) -> &[Partition] {
+        &self.partitions[..self.guests.place.unwrap_or(self.partitions.len())]
     }
 
     /// A partition of this core.
@@ -119,13 +133,20 @@ impl Tasks {
     /// one.
     #[inline]
     pub(super) fn next(&self, type_index: TypeIndex) -> Option<Waiting> {
-        let [only] = &self.partitions[..] else { return self.next_of_several(type_index) };
+        let ([only], true) = (self.own(), self.guests.is_empty()) else {
+            return self.next_of(&self.partitions, type_index);
+        };
         let key = only.table.next(type_index)?;
         Some(Waiting { place: 0, key })
     }
 
-    fn next_of_several(&self, type_index: TypeIndex) -> Option<Waiting> {
-        let tables = self.partitions.iter().map(|partition| &partition.table).enumerate();
+    /// The same among some of the partitions.
+    pub(super) fn next_of(
+        &self,
+        partitions: &[Partition],
+        type_index: TypeIndex,
+    ) -> Option<Waiting> {
+        let tables = partitions.iter().map(|partition| &partition.table).enumerate();
         let heads = tables.filter_map(|(place, table)| {
             let key = table.next(type_index)?;
             Some((table.urgency(key), Waiting { place, key }))
@@ -136,7 +157,7 @@ impl Tasks {
     /// How full the shard is, in thousandths.
     #[inline]
     pub(super) fn load(&self) -> u32 {
-        let free = self.partitions.iter().map(|partition| partition.table.free_room());
+        let free = self.own().iter().map(|partition| partition.table.free_room());
         let used = self.capacity - free.sum::<usize>().min(self.capacity);
         (used * 1000 / self.capacity.max(1)) as u32
     }
@@ -155,7 +176,7 @@ impl Tasks {
     }
 
     pub(super) fn count(&self, stats: &mut CoreStats) {
-        for partition in &self.partitions {
+        for partition in self.own() {
             let counts = partition.table.counters();
             stats.tasks_accepted += counts.accepted;
             stats.tasks_refused += counts.refused;
@@ -230,6 +251,9 @@ impl Tasks {
         lease: Lease,
         result: Result<&[u8], (&str, bool)>,
     ) -> bool {
+        if let Some(ended) = self.end_guest(lease, result) {
+            return ended;
+        }
         let ended = self.of(lease.partition).end_attempt(now_ms, lease, result);
         self.assignable |= matches!(ended, Some(Failed::Again { .. }));
         ended.is_some()
@@ -360,6 +384,9 @@ impl Shard {
     }
 
     fn ended(&mut self, partition: usize, key: u32) {
+        if self.guest_ended(partition, key) {
+            return;
+        }
         let table = &mut self.tasks.partitions[partition].table;
         table.ended(key);
         let id = table.id(key);
@@ -409,6 +436,7 @@ impl Shard {
         }
         if self.tasks.is_starved(type_index) {
             assigned |= self.grow_pool(type_index);
+            assigned |= self.lend(type_index);
         }
         assigned
     }
@@ -420,14 +448,18 @@ impl Shard {
         };
         let tasks = &mut self.tasks;
         let Waiting { place, key } = waiting;
-        let table = &mut tasks.partitions[place].table;
-        let lease = table.start(key, now_ms);
+        let lease = tasks.partitions[place].table.start(key, now_ms);
+        let (id, attempt, waited) = tasks.begun(place, lease);
+        if let Some(timer) = waited {
+            self.kernel.wheel.cancel(timer);
+        }
         tasks.pools[type_index as usize].begin(slot);
         let mut result = std::mem::take(&mut tasks.result);
         result.clear();
+        let table = &tasks.partitions[place].table;
         let task = Task {
-            id: table.id(key),
-            attempt: table.attempts(key),
+            id,
+            attempt,
             payload: table.payload(key),
             deadline_ms: table.deadline_ms(key),
             lease,
@@ -500,6 +532,9 @@ impl Shard {
         self.kernel.wheel.cancel(attempt.timer);
         let took_ms = self.kernel.now_ms() - attempt.started_ms;
         self.tasks.remote.released(attempt.agent);
+        if attempt.agent == borrower_of(self.kernel.index) {
+            self.tasks.lending.over(lease);
+        }
         // A worker's seat may be on another core.
         if attempt.agent.core() == self.kernel.index {
             self.tasks.pools[attempt.type_index as usize].end(attempt.agent.slot(), took_ms);

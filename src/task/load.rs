@@ -64,6 +64,8 @@ pub struct LoadIndex {
     /// A heap-ordered tournament of keys: 1 is the root, the last half the leaves.
     tree: Vec<u64>,
     turns: u64,
+    /// Tasks that all of them may work on at the same time.
+    capacity: u32,
 }
 
 impl LoadIndex {
@@ -112,6 +114,7 @@ impl LoadIndex {
             ready: true,
             turn,
         };
+        self.capacity = self.capacity.saturating_add(max_tasks);
         self.loads.push(load);
         if place < self.leaves() {
             return self.update(place);
@@ -131,12 +134,29 @@ impl LoadIndex {
     pub fn remove(&mut self, slot: u32) {
         let Some(place) = self.place(slot) else { return };
         self.places[slot as usize] = NOWHERE;
-        self.loads.swap_remove(place);
+        let removed = self.loads.swap_remove(place);
+        self.capacity = self.capacity.saturating_sub(removed.max_tasks);
         if let Some(moved) = self.loads.get(place) {
             self.places[moved.slot as usize] = place as u32;
             self.update(place);
         }
         self.update(self.loads.len());
+    }
+
+    /// Says how many tasks an agent may work on at the same time.
+    pub fn set_max_tasks(&mut self, slot: u32, max_tasks: u32) {
+        if let Some(place) = self.place(slot) {
+            let load = &mut self.loads[place];
+            let before = std::mem::replace(&mut load.max_tasks, max_tasks);
+            load.task_steps = SCORE_STEPS * WEIGHT_TASKS / max_tasks as f32;
+            self.capacity = self.capacity.saturating_sub(before).saturating_add(max_tasks);
+            self.update(place);
+        }
+    }
+
+    /// Tasks that all agents may work on at the same time.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// Says whether an agent takes tasks at all.
@@ -253,6 +273,7 @@ mod tests {
                 for load in &index.loads {
                     prop_assert!(load.tasks <= load.max_tasks);
                 }
+                prop_assert_eq!(index.capacity(), index.totals().1);
             }
         }
     }

@@ -24,6 +24,7 @@ mod entry;
 mod evict;
 mod index;
 mod keys;
+pub mod lender;
 pub mod list;
 mod load;
 mod moving;

@@ -796,6 +796,11 @@ impl TaskTable {
         self.entries[key as usize].when_ms
     }
 
+    /// How urgent the task is.
+    pub fn priority(&self, key: u32) -> Priority {
+        self.entries[key as usize].priority()
+    }
+
     /// Attempts begun.
     #[inline]
     pub fn attempts(&self, key: u32) -> u32 {

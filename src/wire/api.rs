@@ -213,13 +213,33 @@ pub struct Completion {
 }
 
 /// Why an attempt failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Failure {
     /// What went wrong.
     pub error: String,
     /// Whether another attempt may help.
     pub retry: bool,
 }
+
+/// An attempt of a task that another node keeps, to be run here.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Guest {
+    /// The task.
+    pub id: TaskId,
+    /// The fencing token that the lender has for the attempt.
+    pub lease: u64,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// How urgent the task is.
+    pub priority: Priority,
+    /// How long the attempt may take from its beginning, milliseconds.
+    pub timeout_ms: u64,
+    /// One MessagePack value.
+    pub payload: Vec<u8>,
+}
+
+/// How an agent ended an attempt.
+pub type Ran = Result<Vec<u8>, Failure>;
 
 /// Which tasks a list shows; `None` shows all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -362,6 +382,14 @@ pub struct CoreStats {
     pub tasks_evicted: u64,
     /// Attempts that failed.
     pub attempts_failed: u64,
+    /// Attempts that were lent to other nodes, whose agents run them.
+    pub tasks_lent: u64,
+    /// Those that came back without having begun.
+    pub tasks_lent_back: u64,
+    /// Those of which nobody knows what became of them: they failed.
+    pub tasks_lent_lost: u64,
+    /// Attempts of tasks of other nodes that were taken in.
+    pub tasks_borrowed: u64,
     /// Dead letters kept.
     pub dead_letters: u64,
     /// Dead letters that were queued again.

@@ -1,7 +1,9 @@
 //! What cores say to each other about agents and tasks: the archived payloads of a batch.
 
 use super::{
-    api::{AgentView, Error, Leased, Priority, TaskFilter, TaskStatus, TaskView, Worker},
+    api::{
+        AgentView, Error, Guest, Leased, Priority, Ran, TaskFilter, TaskStatus, TaskView, Worker,
+    },
     id::{AgentId, TaskId},
     memory::{MemoryHit, MemoryItem, MemoryQuery, PartitionReport},
 };
@@ -29,6 +31,14 @@ pub enum Request {
     GiveBack(TaskId, u64),
     /// Lets a lease last so many milliseconds from now.
     Extend(TaskId, u64, u64),
+    /// Runs an attempt of a task that another node keeps, with an agent of the type: a place in the
+    /// list of types.
+    Run(u16, Guest),
+    /// The lender's lease of an attempt that another node lent: the task and the lease here.
+    Lender(TaskId, u64),
+    /// Gives up an attempt that another node lent: the random part of the task's id and the lender's
+    /// lease.
+    StopRun(u128, u64),
     /// The core's agents; of one type when one is named.
     Agents(Option<u16>),
     /// Starts an agent of a type, with a name or without.
@@ -68,6 +78,11 @@ pub enum Response {
     Seated(Worker),
     /// To [`Request::Fetch`].
     Leased(Leased),
+    /// To [`Request::Run`]: the agent ended the attempt. That it did not begin is an error.
+    Ran(Ran),
+    /// To [`Request::Lender`], and to [`Request::Extend`] when another node keeps the task, whose lease
+    /// has to last as well.
+    Lent(u64),
     /// To [`Request::Cancel`]: false when the task had ended before.
     Cancelled(bool),
     /// To [`Request::Agents`].

@@ -27,7 +27,7 @@ use std::{
 };
 
 /// Where the nodes of a cluster listen and keep their logs.
-struct Places {
+pub(super) struct Places {
     folder: PathBuf,
     text: String,
 }
@@ -35,10 +35,16 @@ struct Places {
 impl Places {
     /// For two nodes, on ports that are free now.
     fn new(name: &str) -> Self {
+        Self::of(name, 2)
+    }
+
+    /// For so many nodes.
+    pub(super) fn of(name: &str, nodes: usize) -> Self {
         let folder =
             std::env::temp_dir().join(format!("coreflow-far-{name}-{}", std::process::id()));
-        let sockets: Vec<_> =
-            (0..6).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let sockets: Vec<_> = (0..3 * nodes)
+            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+            .collect();
         let addresses: Vec<SocketAddr> =
             sockets.iter().map(|it| it.local_addr().expect("it listens")).collect();
         let nodes = addresses.chunks_exact(3).enumerate().map(|(place, at)| {
@@ -51,8 +57,14 @@ impl Places {
         Self { folder, text: nodes.collect() }
     }
 
+    /// With more in the nodes' file.
+    pub(super) fn with(mut self, text: &str) -> Self {
+        self.text += text;
+        self
+    }
+
     /// Starts a node; `with` adds its agents.
-    fn start(&self, id: NodeId, with: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Node {
+    pub(super) fn start(&self, id: NodeId, with: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Node {
         let folder = Path::display(&self.folder);
         let overrides = [
             format!("cluster.node={id}"),
@@ -90,7 +102,7 @@ impl Drop for Places {
     }
 }
 
-fn stop(node: Node) {
+pub(super) fn stop(node: Node) {
     node.drain(Duration::ZERO);
     node.close_doors(WAIT);
     node.shutdown().expect("no core fails");

@@ -3,6 +3,7 @@
 mod cleaning;
 mod exec;
 mod far;
+mod lending;
 mod limits;
 mod messages;
 mod partitions;

@@ -6,7 +6,10 @@
 use crate::{
     client::{Params, View},
     wire::{
-        api::{Completion, Error, Priority, TaskFilter, TaskSpec, TaskStatus, TaskView},
+        api::{
+            Completion, Error, Failure, Guest, Priority, Ran, TaskFilter, TaskSpec, TaskStatus,
+            TaskView,
+        },
         id::TaskId,
         msgpack::write,
     },
@@ -74,6 +77,35 @@ pub fn completion(completion: &Completion) -> (&'static str, Params) {
 /// The parameters of a lease's extension.
 pub fn extension(id: TaskId, lease: u64, extend_ms: u64) -> Params {
     only_id(id).uint_if("lease", Some(lease)).uint_if("ms", Some(extend_ms))
+}
+
+/// The parameters of an attempt that another node is to run.
+pub fn run(agent_type: &str, guest: &Guest) -> Params {
+    let Guest { id, lease, attempt, priority, timeout_ms, payload } = guest;
+    only_id(*id)
+        .uint_if("lease", Some(*lease))
+        .str("type", agent_type)
+        .uint_if("attempt", Some((*attempt).into()))
+        .str("priority", priority.name())
+        .uint_if("timeout_ms", Some(*timeout_ms))
+        .value("payload", payload)
+}
+
+/// The parameters of an attempt's giving up.
+pub fn stop(id: TaskId, lease: u64) -> Params {
+    only_id(id).uint_if("lease", Some(lease))
+}
+
+/// How an attempt ended at another node.
+pub fn ran(answer: &[u8]) -> Result<Ran, Error> {
+    let answer = View::new(answer);
+    if let Some((_, result)) = answer.fields().find(|(name, _)| *name == "result") {
+        // A result may be nil.
+        return Ok(Ok(result.bytes().to_vec()));
+    }
+    let error = answer.get("error").and_then(View::str).ok_or_else(strange)?.to_owned();
+    let retry = answer.get("retry").and_then(View::bool).ok_or_else(strange)?;
+    Ok(Err(Failure { error, retry }))
 }
 
 /// The id that a submission was answered.
@@ -147,6 +179,7 @@ mod tests {
             assert!(matches!(view(bytes), Err(Error::Uncertain(_))));
             assert!(matches!(views(bytes), Err(Error::Uncertain(_))));
             assert!(matches!(cancelled(bytes), Err(Error::Uncertain(_))));
+            assert!(matches!(ran(bytes), Err(Error::Uncertain(_))));
         }
         let id = TaskId { partition: 3, random: 7 };
         let one = Params::new().with("ids", |out| {
@@ -155,6 +188,17 @@ mod tests {
         });
         assert_eq!(ids_of(&written(&one), 1), Ok(vec![id]));
         assert!(ids_of(&written(&one), 2).is_err(), "a task without an id");
+    }
+
+    #[test]
+    fn an_attempt_ends_with_a_result_or_says_whether_another_may_help() {
+        let nil = Params::new().value("result", &[0xc0]);
+        assert_eq!(ran(&written(&nil)), Ok(Ok(vec![0xc0])));
+        for retry in [false, true] {
+            let failed = Params::new().str("error", "no").bool("retry", retry);
+            let failure = Failure { error: "no".into(), retry };
+            assert_eq!(ran(&written(&failed)), Ok(Err(failure)));
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //!                 └─► led elsewhere: link ═══ MessagePack-RPC ═══► `here.…` at the leader ──► answer
 //! ```
 //!
-//! Each core has two connections of its own to each other node, one for requests that wait for the
-//! end of a task and one for everything else, so that waits hold up nothing.
+//! Each core has three connections of its own to each other node: one for requests that wait for the
+//! end of a task, one for attempts that it lends, and one for everything else, so that waits hold up
+//! nothing.
 //!
 //! Invariants worth naming:
 //! - Nothing is forwarded twice: what travels asks the other node itself.
@@ -17,10 +18,11 @@
 //!
 //! The files: `channel.rs` is a connection's requests and `tries.rs` when to try again, both pure;
 //! `encode.rs` what travels; `link.rs` moves the bytes; `route.rs` decides which request goes where,
-//! `submit.rs` does so for submissions.
+//! `submit.rs` does so for submissions; `lend.rs` asks for attempts of tasks.
 
 pub(super) mod channel;
 mod encode;
+mod lend;
 pub(super) mod link;
 mod route;
 mod submit;
@@ -84,6 +86,9 @@ enum Lane {
     Work,
     /// That of requests which wait for the end of a task.
     Waits,
+    /// That of attempts which the other node runs: those that wait for tasks must not keep the tasks
+    /// from running.
+    Runs,
 }
 
 /// A request that another node should do itself.

@@ -8,6 +8,7 @@ use crate::{
     consensus::{cluster::Cluster, peers::NodeId},
     node::local::LocalGateway,
     runtime::executor,
+    shard::guests,
     wire::{
         api::{Completion, Error, TaskFilter, TaskView},
         id::{PartitionIndex, TaskId},
@@ -268,7 +269,9 @@ impl LocalGateway {
         let is_here = |completion: &Completion| {
             let led_here =
                 |cluster: &Arc<Cluster>| cluster.leaders.is_here(completion.id.partition);
-            self.in_cluster().is_none_or(led_here) || self.check_partition(completion.id).is_err()
+            let is_led_here = self.in_cluster().is_none_or(led_here)
+                || self.check_partition(completion.id).is_err();
+            is_led_here && !self.is_guest(completion)
         };
         if completions.iter().all(is_here) {
             return self.end_attempts_here(&completions).await;
@@ -277,16 +280,27 @@ impl LocalGateway {
         let (here, there): (Vec<_>, Vec<_>) =
             completions.into_iter().enumerate().partition(|(_, completion)| is_here(completion));
         let (places, here): (Vec<_>, Vec<_>) = here.into_iter().unzip();
-        let there = there
-            .iter()
-            .map(async |(place, completion)| (*place, self.end_attempt_there(completion).await));
+        let there = there.into_iter().map(async |(place, completion)| {
+            let ended = match self.is_guest(&completion) {
+                true => self.end_guest(completion).await,
+                false => self.end_attempt_there(&completion).await,
+            };
+            (place, ended)
+        });
         let (here, mut ended) = join(self.end_attempts_here(&here), join_all(there)).await;
         ended.extend(places.into_iter().zip(here?));
         ended.sort_unstable_by_key(|(place, _)| *place);
         Ok(ended.into_iter().map(|(_, outcome)| outcome).collect())
     }
 
-    async fn end_attempt_there(&self, completion: &Completion) -> Result<(), Error> {
+    fn is_guest(&self, completion: &Completion) -> bool {
+        self.in_cluster().is_some() && guests::core_of(completion.lease).is_some()
+    }
+
+    pub(in crate::node) async fn end_attempt_there(
+        &self,
+        completion: &Completion,
+    ) -> Result<(), Error> {
         let ask = async |at| match at {
             At::Here => {
                 let ended = self.end_attempts_here(std::slice::from_ref(completion)).await?;

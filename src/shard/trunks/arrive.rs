@@ -207,9 +207,10 @@ impl Shard {
         }
     }
 
-    /// Ends the trunks to a node that is known to be gone.
+    /// Ends the trunks to a node that is known to be gone, and the attempts that it was lent.
     pub fn sever_trunks(&mut self, node: NodeId) {
         self.kernel.trunks.sever(node);
+        self.borrower_gone(node);
     }
 
     /// Wakes what drives a trunk after the core's next turn.

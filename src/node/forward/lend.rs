@@ -1,0 +1,30 @@
+//! What a node asks of another for an attempt that it lends.
+
+use super::{Call, Forwarder, Lane, encode};
+use crate::{
+    shard::lending::Lent,
+    wire::api::{Error, Ran},
+};
+use std::time::Duration;
+
+/// How long an attempt may be under way: the lender's lease ends it before.
+const RUN_LIMIT: Duration = Duration::from_millis(u32::MAX as u64 + crate::shard::lending::MORE_MS);
+
+impl Forwarder {
+    /// Has an attempt run by another node.
+    pub(in crate::node) async fn run(&self, lent: &Lent) -> Result<Ran, Error> {
+        let params = encode::run(&lent.agent_type, &lent.guest);
+        let lane = Lane::Runs;
+        let call = Call { lane, method: "here.run", params, wait: RUN_LIMIT, as_long_as_led: None };
+        encode::ran(&self.call(lent.node, call).await?)
+    }
+
+    /// Tells the other node that nobody wants an attempt any more. When it does not hear of it, the
+    /// attempt ends by its timeout, and its answer changes nothing.
+    pub(in crate::node) async fn stop(&self, lent: &Lent) {
+        let params = encode::stop(lent.guest.id, lent.guest.lease);
+        if let Err(error) = self.call(lent.node, Call::once("here.stop", params)).await {
+            tracing::debug!(node = lent.node, %error, "a node was not told to stop an attempt");
+        }
+    }
+}
