@@ -4,9 +4,11 @@
 //! change.
 
 use super::{Effort, Measured};
-use crate::gossip::simulated::measure::{Plan, Spreads, quantile};
+use crate::gossip::simulated::measure::{Plan, Spreads, Times, quantile};
 
-/// Nodes and changes at full and at quick effort, and the names of the figures.
+/// Changes in each world and how many of them begin together, for each size.
+const WAVES: [(usize, usize); 3] = [(1, 1), (50, 5), (40, 10)];
+/// Nodes, worlds at full and at quick effort, and the names of the figures.
 const SIZES: [(usize, (u64, u64), [&str; 5]); 3] = [
     (
         60,
@@ -21,7 +23,7 @@ const SIZES: [(usize, (u64, u64), [&str; 5]); 3] = [
     ),
     (
         1_000,
-        (40, 2),
+        (20, 2),
         [
             "rounds_p50_of_1000",
             "rounds_p99_of_1000",
@@ -60,15 +62,17 @@ pub(super) fn run(effort: &Effort, tell: &mut dyn FnMut(&str)) -> Measured {
     let from = effort.seed.unwrap_or(0);
     let mut measured = Measured::counts("gossip_convergence");
     let mut is_met = true;
-    for ((nodes, seeds, names), rounds_max) in SIZES.into_iter().zip(ROUNDS_MAX) {
+    let sizes = SIZES.into_iter().zip(WAVES).zip(ROUNDS_MAX);
+    for (((nodes, seeds, names), (each, together)), rounds_max) in sizes {
         let seeds = from..from + effort.choose(seeds);
         if seeds.is_empty() {
             continue;
         }
         tell(&format!("gossip_convergence of {nodes} nodes"));
-        let plan = Plan { nodes, loss: 0.0, in_step: false };
+        let plan = Plan { nodes, loss: 0.0, delay_ms: 3, in_step: false };
         let lossy = Plan { loss: LOSS, ..plan.clone() };
-        let (well, lost) = (plan.spreads(seeds.clone()), lossy.spreads(seeds));
+        let times = Times { seeds, each, together };
+        let (well, lost) = (plan.spreads(&times), lossy.spreads(&times));
         let rounds = |of: &Spreads, part| quantile(&of.rounds, part);
         is_met &= rounds(&well, 0.5) <= rounds_max;
         is_met &= rounds(&lost, 0.5) <= rounds(&well, 0.5) + 1;
@@ -80,7 +84,8 @@ pub(super) fn run(effort: &Effort, tell: &mut dyn FnMut(&str)) -> Measured {
             .with_value(names[4], plan.quiet(from, QUIET_ROUNDS).0.round());
         if nodes == SIZES[0].0 {
             is_met &= well.after[1] >= AFTER_TWO_MIN;
-            let (suspect_ms, dead_ms) = plan.detections(from..from + effort.choose(KILLS));
+            let kills = plan.detections(&Times::once(from..from + effort.choose(KILLS)));
+            let (suspect_ms, dead_ms) = (kills.suspect_ms, kills.dead_ms);
             is_met &= quantile(&dead_ms, 1.0) <= DEAD_MS_MAX;
             measured = measured
                 .with("changes_of_60", well.rounds.len() as u64)

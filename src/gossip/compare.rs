@@ -157,6 +157,7 @@ impl Gossip {
                 let (entries, whole) = (Entries::default(), mine.version);
                 record.incoming = Some(Arc::new(Incoming { entries, whole }));
             });
+            self.name_news(theirs.node);
         }
     }
 

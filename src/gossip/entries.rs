@@ -42,7 +42,7 @@ pub enum SetError {
     Full,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Slot {
     version: Version,
     /// Nothing is a tombstone.
@@ -50,7 +50,7 @@ struct Slot {
 }
 
 /// A map.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entries {
     slots: BTreeMap<Arc<[u8]>, Slot>,
     order: BTreeMap<Version, Arc<[u8]>>,

@@ -7,7 +7,7 @@ use super::{
     entries::{ENTRIES_MAX, Entries, TOMBSTONES_MAX},
     pack::Pack,
     record::{Claim, Incoming, Record},
-    round::name_of,
+    round::NEWS_MAX,
     settings::DATAGRAM_BYTES_MAX,
     state::{Event, Wanted},
 };
@@ -18,6 +18,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 const ROUNDS_OPEN: u64 = 16;
 /// Most nodes whose changes are asked for at the same time.
 const WANTS_MAX: usize = 256;
+/// Most news that an answer tells when there is more than a question names.
+const TOLD_MAX: usize = 16;
 /// Repeats that end a round's pushing, as a part of the peers that are pushed to.
 const ENOUGH_SHARE: usize = 2;
 
@@ -123,10 +125,14 @@ impl Gossip {
             .chunks_exact(4)
             .map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
             .collect();
-        for rumor in self.rumors.recent() {
+        // Of more news than a question names most are known to whoever asks.
+        let told_max = if self.rumors.len() > NEWS_MAX { TOLD_MAX } else { NEWS_MAX };
+        let mut told = 0;
+        for rumor in self.rumors.recent().filter(|rumor| !named.contains(&rumor.name)) {
             let Some(record) = self.roster.get(rumor.node) else { continue };
-            let since = record.since(rumor.from(), 0);
-            if !named.contains(&name_of(record)) && !pack.add_delta(record, since, true) {
+            let is_added = pack.add_delta(record, record.since(rumor.from(), 0), true);
+            told += 1;
+            if !is_added || told == told_max {
                 return;
             }
         }
@@ -157,6 +163,9 @@ impl Gossip {
             // The sender hears at once what is true.
             return self.contradict_as_me(delta.claim, pack);
         }
+        if self.roster.get(node).is_some_and(|record| is_known(record, delta)) {
+            return self.repeat(node);
+        }
         if delta.claim.is_absurd(self.known_incarnation(node)) {
             return self.counters.refuse(Refused::Incarnation);
         }
@@ -182,9 +191,7 @@ impl Gossip {
         }
         if delta.to <= known && !needs_reset {
             if !is_news {
-                self.counters.repeats += 1;
-                let peers = self.settings.fanout(self.roster.present());
-                self.rumors.repeat(node, (peers / ENOUGH_SHARE).max(1) as u32);
+                self.repeat(node);
             }
             if delta.floor > floor {
                 self.roster.change(node, |record| record.raise_floor(delta.floor));
@@ -207,6 +214,12 @@ impl Gossip {
         } else {
             self.remember(node, sender);
         }
+    }
+
+    /// Somebody told what is known here.
+    fn repeat(&mut self, node: NodeId) {
+        self.counters.repeats += 1;
+        self.rumors.repeat(node, (self.fanout() / ENOUGH_SHARE).max(1) as u32);
     }
 
     fn contradict_as_me(&mut self, said: Claim, pack: &mut Pack) {
@@ -241,6 +254,7 @@ impl Gossip {
                 record.entries = Some(Arc::new(whole));
             }
         });
+        self.name_news(node);
         events.into_iter().for_each(|event| self.tell(event));
     }
 
@@ -278,6 +292,14 @@ impl Gossip {
         }
         pack.add(&Section::Want(Want { node, generation, version, floor }));
     }
+}
+
+/// Whether a delta tells nothing new, which most do: news comes to a node many times.
+fn is_known(record: &Record, delta: &Delta<'_>) -> bool {
+    delta.claim.generation == record.claim.generation
+        && delta.claim <= record.claim
+        && delta.to <= record.version()
+        && delta.floor <= record.floor()
 }
 
 /// Whether a node's map stays within what a node may have.

@@ -61,7 +61,7 @@ impl Claim {
 }
 
 /// A map that is being received and is not shown yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
     /// What has come.
     pub entries: Entries,
@@ -70,7 +70,7 @@ pub struct Incoming {
 }
 
 /// What is known of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Which node.
     pub node: NodeId,

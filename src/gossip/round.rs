@@ -9,7 +9,9 @@ use crate::planted::{self, Bug};
 use std::{net::SocketAddr, time::Duration};
 
 /// Most news that a question names.
-const NEWS_MAX: usize = 64;
+pub(super) const NEWS_MAX: usize = 64;
+/// Most peers that are pushed to when there is more news than that.
+const FANOUT_OF_MUCH: usize = 3;
 /// Times that changes are asked for without any coming; later comparisons find them again.
 const TRIES_MAX: u32 = 3;
 /// Among so many nodes peers are drawn from a list, among more until they fit.
@@ -122,8 +124,8 @@ impl Gossip {
         let questions: Vec<_> = self.watch.questions().collect();
 
         let mut pack = self.pack(1);
-        let recent = self.rumors.recent().filter_map(|rumor| self.roster.get(rumor.node));
-        let news = recent.take(NEWS_MAX).flat_map(|record| name_of(record).to_le_bytes());
+        let recent = self.rumors.recent().take(NEWS_MAX);
+        let news = recent.flat_map(|rumor| rumor.name.to_le_bytes());
         let news: Vec<_> = news.collect();
         let (nonce, root) = (self.nonce(self.round), self.roster.root());
         pack.add(&Section::Ask { nonce, root, news: &news });
@@ -190,7 +192,7 @@ impl Gossip {
     /// Pushes news to peers by chance, to such as were not asked when there are enough.
     fn push(&mut self, asked: &[NodeId], out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
         let present = self.roster.present();
-        let fanout = self.settings.fanout(present);
+        let fanout = self.fanout();
         let mut pack = self.pack(self.settings.burst);
         let mut pushed = Vec::new();
         for rumor in self.rumors.hot() {
@@ -233,9 +235,11 @@ impl Gossip {
             self.send_packed(peer, pack, out);
         }
     }
-}
 
-/// Names a node's news among those that are recent.
-pub(super) fn name_of(record: &Record) -> u32 {
-    record.fingerprint() as u32
+    /// Peers that are pushed to: fewer when there is more news than a question names, as after the death
+    /// of many. Then it is the bytes that take time, and most of those to many peers are repeats.
+    pub(super) fn fanout(&self) -> usize {
+        let fanout = self.settings.fanout(self.roster.present());
+        if self.rumors.len() > NEWS_MAX { fanout.min(FANOUT_OF_MUCH) } else { fanout }
+    }
 }

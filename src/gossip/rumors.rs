@@ -5,12 +5,17 @@
 //! Algorithms for Replicated Database Maintenance*, 1987). Here the feedback is free of bytes: who
 //! is told what it knows already concludes that others know it as well. News that is no longer pushed
 //! is kept for a while for those that ask.
+//!
+//! Invariant: a name is that of what is known now; whoever changes a record names its news anew.
 
 use super::{NodeId, entries::Version};
+use foldhash::HashMap;
 use std::collections::VecDeque;
 
 /// Most nodes that are news at the same time; the oldest of more are left to comparisons.
 const RUMORS_MAX: usize = 1_024;
+/// How many of the oldest make room together, so that a death of many costs no search for each.
+const ROOM: usize = RUMORS_MAX / 8;
 /// Most versions of one node from which its changes may be told.
 const STEPS_MAX: usize = 8;
 
@@ -19,6 +24,8 @@ const STEPS_MAX: usize = 8;
 pub struct Rumor {
     /// Of which.
     pub node: NodeId,
+    /// Identifies what is known of it, among news.
+    pub name: u32,
     /// The round, and the version before it.
     steps: VecDeque<(u64, Version)>,
     /// Rounds for which it is pushed on.
@@ -40,6 +47,8 @@ impl Rumor {
 #[derive(Clone, Debug, Default)]
 pub struct Rumors {
     rumors: Vec<Rumor>,
+    /// Where each node's news is among them.
+    places: HashMap<NodeId, usize>,
 }
 
 impl Rumors {
@@ -52,14 +61,15 @@ impl Rumors {
         round: u64,
         rounds_hot: u32,
     ) {
-        let place = self.rumors.iter().position(|rumor| rumor.node == node);
-        let place = place.unwrap_or_else(|| {
+        let place = self.places.get(&node).copied().unwrap_or_else(|| {
             if self.rumors.len() == RUMORS_MAX {
-                let oldest = (0..RUMORS_MAX).min_by_key(|place| self.rumors[*place].round);
-                self.rumors.swap_remove(oldest.expect("rumors are there"));
+                self.rumors.sort_by_key(|rumor| std::cmp::Reverse((rumor.round, rumor.left)));
+                self.rumors.truncate(RUMORS_MAX - ROOM);
+                self.find_places();
             }
             let steps = VecDeque::new();
-            self.rumors.push(Rumor { node, steps, left: 0, repeats: 0, round });
+            self.rumors.push(Rumor { node, name: 0, steps, left: 0, repeats: 0, round });
+            self.places.insert(node, self.rumors.len() - 1);
             self.rumors.len() - 1
         });
         let rumor = &mut self.rumors[place];
@@ -78,9 +88,17 @@ impl Rumors {
         (rumor.left, rumor.repeats, rumor.round) = (rounds_hot, 0, round);
     }
 
+    /// What is known of a node has this fingerprint now.
+    pub fn name(&mut self, node: NodeId, fingerprint: u64) {
+        if let Some(place) = self.places.get(&node) {
+            self.rumors[*place].name = fingerprint as u32;
+        }
+    }
+
     /// Somebody told what is known already; enough of that ends the pushing.
     pub fn repeat(&mut self, node: NodeId, enough: u32) {
-        if let Some(rumor) = self.rumors.iter_mut().find(|rumor| rumor.node == node) {
+        if let Some(place) = self.places.get(&node) {
+            let rumor = &mut self.rumors[*place];
             rumor.repeats += 1;
             if rumor.repeats >= enough {
                 (rumor.left, rumor.repeats) = (rumor.left.saturating_sub(1), 0);
@@ -90,18 +108,36 @@ impl Rumors {
 
     /// Ends a round: what was pushed is pushed one time less, what is old is no news.
     pub fn age(&mut self, pushed: &[NodeId], round: u64, rounds_kept: u32) {
-        for rumor in &mut self.rumors {
-            if pushed.contains(&rumor.node) {
-                rumor.left = rumor.left.saturating_sub(1);
+        for node in pushed {
+            if let Some(place) = self.places.get(node) {
+                self.rumors[*place].left = self.rumors[*place].left.saturating_sub(1);
             }
         }
+        let count = self.rumors.len();
         self.rumors.retain(|rumor| rumor.left > 0 || rumor.round + u64::from(rounds_kept) > round);
+        if self.rumors.len() < count {
+            self.find_places();
+        }
+    }
+
+    fn find_places(&mut self) {
+        self.places.clear();
+        self.places.extend(self.rumors.iter().map(|rumor| rumor.node).zip(0..));
     }
 
     /// What is to be pushed, the newest first.
     pub fn hot(&mut self) -> impl Iterator<Item = &Rumor> {
-        self.rumors.sort_by_key(|rumor| (std::cmp::Reverse(rumor.left), rumor.node));
+        let order = |rumor: &Rumor| (std::cmp::Reverse(rumor.left), rumor.node);
+        if !self.rumors.is_sorted_by_key(order) {
+            self.rumors.sort_by_key(order);
+            self.find_places();
+        }
         self.rumors.iter().filter(|rumor| rumor.left > 0)
+    }
+
+    /// How many nodes are news.
+    pub fn len(&self) -> usize {
+        self.rumors.len()
     }
 
     /// Whether nothing is to be pushed.
@@ -117,5 +153,6 @@ impl Rumors {
     /// A node is no longer known.
     pub fn forget(&mut self, node: NodeId) {
         self.rumors.retain(|rumor| rumor.node != node);
+        self.find_places();
     }
 }

@@ -306,6 +306,14 @@ impl Gossip {
     pub(super) fn note(&mut self, node: NodeId, before: Version, begins_again: bool) {
         let rounds_hot = Settings::rounds_hot(self.roster.present());
         self.rumors.note(node, before, begins_again, self.round, rounds_hot);
+        self.name_news(node);
+    }
+
+    /// Names a node's news, if it is any, by what is known now.
+    pub(super) fn name_news(&mut self, node: NodeId) {
+        if let Some(print) = self.roster.print(node) {
+            self.rumors.name(node, print);
+        }
     }
 
     /// When the next round is due.

@@ -297,7 +297,7 @@ impl Faults {
 
     fn look(&self) {
         let now_ms = self.world.now_ms();
-        assert!(self.world.bytes_max <= 1_400, "a datagram of {} bytes", self.world.bytes_max);
+        assert!(self.world.bytes_max() <= 1_400, "a datagram of {} bytes", self.world.bytes_max());
         for at in self.world.running() {
             let gossip = self.world.gossip(at).expect("it runs");
             for view in gossip.nodes().filter(|view| view.entries > 0) {

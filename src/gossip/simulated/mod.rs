@@ -5,38 +5,23 @@
 
 mod lies;
 pub mod measure;
+mod medium;
 
-use super::{Event, Gossip, NodeId, Settings, Status, record::Record, roster::Roster};
+pub use medium::{DELAY_MS_MAX, Network};
+
+use super::{
+    Event, Gossip, NodeId, Settings, Status,
+    record::Record,
+    roster::{Pool, Roster},
+};
 use crate::wire::secret::Secret;
+use medium::{Delivery, Medium};
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
-
-/// The longest that a datagram may be under way.
-pub const DELAY_MS_MAX: u64 = 10_000;
-
-/// What the network does to datagrams.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// The part that is lost.
-    pub loss: f64,
-    /// Milliseconds that a datagram is under way.
-    pub delay_ms: RangeInclusive<u64>,
-    /// The part that comes a second time.
-    pub repeated: f64,
-    /// Of those, the second comes later by up to so many milliseconds.
-    pub repeated_ms: u64,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self { loss: 0.0, delay_ms: 1..=3, repeated: 0.0, repeated_ms: 1_000 }
-    }
-}
 
 struct Host {
     /// Nothing while the process is dead.
@@ -47,24 +32,12 @@ struct Host {
     paused_until_ms: u64,
     /// What came while it did not run.
     inbox: VecDeque<(SocketAddr, Arc<[u8]>)>,
-    /// It reaches only hosts of the same group.
-    group: u8,
     /// The incarnation it starts with next.
     next_incarnation: u64,
 }
 
 /// Most datagrams that wait for a host that does not run, as a socket's buffer would hold.
 const INBOX_MAX: usize = 512;
-
-/// Most datagrams that are recorded.
-const RECORDED_MAX: usize = 4_096;
-
-#[derive(Clone)]
-struct Delivery {
-    from: NodeId,
-    to: NodeId,
-    datagram: Arc<[u8]>,
-}
 
 /// Hosts 1 to N and the network between them.
 pub struct World {
@@ -73,21 +46,14 @@ pub struct World {
     settings: Settings,
     secret: Option<Secret>,
     hosts: Vec<Host>,
-    /// What is under way, by the millisecond at which it arrives.
-    under_way: VecDeque<Vec<Delivery>>,
+    /// Before it a host has nothing to do but to receive, by its place.
+    wake_ms: Vec<u64>,
+    medium: Medium,
+    /// All hosts as members that have not spoken, once somebody needed that.
+    members: Option<Roster>,
     now_ms: u64,
     rng: fastrand::Rng,
     in_step: bool,
-    /// Nothing that the first sends reaches the second.
-    cut: Vec<(NodeId, NodeId)>,
-    /// The last datagrams that were sent, when they are recorded.
-    recorded: Option<VecDeque<Delivery>>,
-    /// Datagrams that were sent.
-    pub datagrams: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// The largest one.
-    pub bytes_max: usize,
     /// Identifies all that was delivered.
     pub history: u64,
 }
@@ -114,7 +80,6 @@ impl World {
             ahead: Duration::ZERO,
             paused_until_ms: 0,
             inbox: VecDeque::new(),
-            group: 0,
             next_incarnation: 1_000,
         };
         let mut world = Self {
@@ -122,15 +87,12 @@ impl World {
             settings,
             secret: None,
             hosts: (0..count).map(host).collect(),
-            under_way: VecDeque::new(),
+            wake_ms: vec![u64::MAX; count],
+            medium: Medium::between(count),
+            members: None,
             now_ms: 0,
             rng: fastrand::Rng::with_seed(seed),
             in_step,
-            cut: Vec::new(),
-            recorded: None,
-            datagrams: 0,
-            bytes: 0,
-            bytes_max: 0,
             history: 0,
         };
         for node in 1..=count as NodeId {
@@ -156,16 +118,31 @@ impl World {
     /// Hosts that are members and have not spoken.
     pub fn strangers(count: usize, settings: Settings, seed: u64) -> Self {
         let mut world = Self::new(count, settings, seed, false);
-        let mut roster = Roster::new();
-        (1..=count as NodeId).for_each(|node| roster.insert(Record::new(node, address_of(node))));
-        for host in &mut world.hosts {
-            let gossip = host.gossip.as_mut().expect("all hosts run");
-            let mine = gossip.roster.get(gossip.me).expect("a node knows itself").clone();
-            gossip.roster = roster.clone();
-            gossip.roster.remove(gossip.me);
-            gossip.roster.insert(mine);
-        }
+        (1..=count as NodeId).for_each(|node| world.introduce(node));
         world
+    }
+
+    /// Names all hosts to one that has just started.
+    pub fn introduce(&mut self, node: NodeId) {
+        let count = self.hosts.len() as NodeId;
+        let members = self.members.get_or_insert_with(|| {
+            let mut members = Roster::new();
+            (1..=count).for_each(|node| members.insert(Record::new(node, address_of(node))));
+            members
+        });
+        let Some(gossip) = &mut self.hosts[node as usize - 1].gossip else { return };
+        let mine = gossip.roster.get(gossip.me).expect("a node knows itself").clone();
+        gossip.roster = members.clone();
+        gossip.roster.remove(gossip.me);
+        gossip.roster.insert(mine);
+    }
+
+    /// Keeps once what several hosts know alike. It changes nothing but the memory that the world takes.
+    pub fn share(&mut self) {
+        let mut pool = Pool::default();
+        for gossip in self.hosts.iter_mut().filter_map(|host| host.gossip.as_mut()) {
+            gossip.roster.share(&mut pool);
+        }
     }
 
     /// Gives all hosts that start from now on a secret.
@@ -185,22 +162,33 @@ impl World {
         let gossip = Gossip::new(settings, node, incarnation, address_of(node), secret, seed, now);
         self.hosts[index].gossip = Some(gossip);
         self.hosts[index].paused_until_ms = 0;
+        self.wake_ms[index] = self.now_ms;
     }
 
     /// Ends a host's process at once.
     pub fn kill(&mut self, node: NodeId) {
         self.hosts[node as usize - 1].gossip = None;
         self.hosts[node as usize - 1].inbox.clear();
+        self.wake_ms[node as usize - 1] = u64::MAX;
     }
 
     /// Lets a host not run for some time.
     pub fn pause(&mut self, node: NodeId, time: Duration) {
-        self.hosts[node as usize - 1].paused_until_ms = self.now_ms + time.as_millis() as u64;
+        let until_ms = self.now_ms + time.as_millis() as u64;
+        let host = &mut self.hosts[node as usize - 1];
+        host.paused_until_ms = until_ms;
+        if host.gossip.is_some() {
+            self.wake_ms[node as usize - 1] = until_ms;
+        }
     }
 
     /// Moves a host's clock.
     pub fn turn_clock(&mut self, node: NodeId, ahead: Duration) {
-        self.hosts[node as usize - 1].ahead = ahead;
+        let host = &mut self.hosts[node as usize - 1];
+        host.ahead = ahead;
+        if host.gossip.is_some() {
+            self.wake_ms[node as usize - 1] = host.paused_until_ms;
+        }
     }
 
     /// By how much a host's clock is ahead of the world's.
@@ -210,33 +198,27 @@ impl World {
 
     /// Parts the network: hosts reach only those of the same group.
     pub fn part(&mut self, group: impl Fn(NodeId) -> u8) {
-        for (node, host) in (1..).zip(&mut self.hosts) {
-            host.group = group(node);
-        }
+        self.medium.part(group);
     }
 
     /// Records the last datagrams from now on, for [`Self::replay`].
     pub fn record(&mut self) {
-        self.recorded = Some(VecDeque::new());
+        self.medium.record();
     }
 
     /// Lets everything arrive again that a host sent and that is recorded.
     pub fn replay(&mut self, from: NodeId) {
-        let recorded = self.recorded.iter().flatten().filter(|of| of.from == from);
-        for delivery in recorded.cloned().collect::<Vec<_>>() {
-            self.deliver_in(1, delivery);
-        }
+        self.medium.replay(from);
     }
 
     /// Cuts the way from a host to another, in this direction.
     pub fn cut(&mut self, from: NodeId, to: NodeId) {
-        self.cut.push((from, to));
+        self.medium.cut(from, to);
     }
 
     /// Mends all ways.
     pub fn mend(&mut self) {
-        self.cut.clear();
-        self.part(|_| 0);
+        self.medium.mend();
     }
 
     /// A host's gossip, while its process runs.
@@ -258,7 +240,7 @@ impl World {
 
     /// Lets a datagram arrive that nobody sent.
     pub fn inject(&mut self, from: NodeId, to: NodeId, datagram: &[u8]) {
-        self.deliver_in(1, Delivery { from, to, datagram: datagram.into() });
+        self.medium.deliver_in(1, Delivery { from, to, datagram: datagram.into() });
     }
 
     /// Hosts, running or not.
@@ -286,12 +268,19 @@ impl World {
         Duration::from_millis(self.now_ms) + self.hosts[node as usize - 1].ahead
     }
 
-    fn deliver_in(&mut self, delay_ms: u64, delivery: Delivery) {
-        let slot = delay_ms.clamp(1, DELAY_MS_MAX) as usize;
-        while self.under_way.len() <= slot {
-            self.under_way.push_back(Vec::new());
-        }
-        self.under_way[slot].push(delivery);
+    /// Datagrams that were sent.
+    pub fn datagrams(&self) -> u64 {
+        self.medium.datagrams
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.medium.bytes
+    }
+
+    /// The largest one's.
+    pub fn bytes_max(&self) -> usize {
+        self.medium.bytes_max
     }
 
     /// Lets a host do something and takes what it sends.
@@ -300,7 +289,8 @@ impl World {
         node: NodeId,
         what: impl FnOnce(&mut Gossip, &mut dyn FnMut(NodeId, SocketAddr, &[u8])),
     ) {
-        let Some(mut gossip) = self.hosts[node as usize - 1].gossip.take() else { return };
+        let Some(gossip) = &mut self.hosts[node as usize - 1].gossip else { return };
+        let (medium, network, rng) = (&mut self.medium, &self.network, &mut self.rng);
         let mut last: Option<Arc<[u8]>> = None;
         let mut out = |_: NodeId, address: SocketAddr, datagram: &[u8]| {
             // The same bytes to many peers are kept once.
@@ -309,46 +299,15 @@ impl World {
                 _ => datagram.into(),
             };
             last = Some(bytes.clone());
-            self.post(node, address, bytes);
+            medium.post(network, rng, node, address, bytes);
         };
-        what(&mut gossip, &mut out);
-        self.hosts[node as usize - 1].gossip = Some(gossip);
-    }
-
-    fn post(&mut self, from: NodeId, address: SocketAddr, datagram: Arc<[u8]>) {
-        self.datagrams += 1;
-        self.bytes += datagram.len() as u64;
-        self.bytes_max = self.bytes_max.max(datagram.len());
-        let to = node_at(address).filter(|to| (1..=self.hosts.len() as u64).contains(to));
-        let Some(to) = to else { return };
-        let (from_group, to_group) =
-            (self.hosts[from as usize - 1].group, self.hosts[to as usize - 1].group);
-        if self.cut.contains(&(from, to)) {
-            return;
-        }
-        if from_group != to_group || self.network.loss > 0.0 && self.rng.f64() < self.network.loss {
-            return;
-        }
-        if let Some(recorded) = &mut self.recorded {
-            recorded.push_back(Delivery { from, to, datagram: datagram.clone() });
-            if recorded.len() > RECORDED_MAX {
-                recorded.pop_front();
-            }
-        }
-        let delay_ms = self.rng.u64(self.network.delay_ms.clone());
-        if self.network.repeated > 0.0 && self.rng.f64() < self.network.repeated {
-            let later_ms = delay_ms + self.rng.u64(..=self.network.repeated_ms);
-            self.deliver_in(later_ms, Delivery { from, to, datagram: datagram.clone() });
-        }
-        self.deliver_in(delay_ms, Delivery { from, to, datagram });
+        what(gossip, &mut out);
     }
 
     /// Lets time go on by a millisecond; `see` hears of every event: at which host, and what.
     pub fn step(&mut self, see: &mut impl FnMut(u64, NodeId, Event)) {
         self.now_ms += 1;
-        self.under_way.pop_front();
-        let arrived = self.under_way.front_mut().map(std::mem::take).unwrap_or_default();
-        for Delivery { from, to, datagram } in arrived {
+        for Delivery { from, to, datagram } in self.medium.arrived() {
             let host = &mut self.hosts[to as usize - 1];
             if host.gossip.is_none() {
                 continue;
@@ -362,9 +321,7 @@ impl World {
             self.receive(address_of(from), to, &datagram, see);
         }
         for index in 0..self.hosts.len() {
-            if self.hosts[index].gossip.is_some()
-                && self.hosts[index].paused_until_ms <= self.now_ms
-            {
+            if self.wake_ms[index] <= self.now_ms {
                 self.run_host(index as NodeId + 1, see);
             }
         }
@@ -396,6 +353,18 @@ impl World {
         }
         while let Some((from, datagram)) = self.hosts[index].inbox.pop_front() {
             self.receive(from, node, &datagram, see);
+        }
+        self.wake_ms[index] = self.wake_of(index);
+    }
+
+    /// When a host's next round is due, rounded up to the world's time.
+    fn wake_of(&self, index: usize) -> u64 {
+        let host = &self.hosts[index];
+        let due = host.gossip.as_ref().map_or(Duration::MAX, Gossip::next_wake);
+        let due = due.saturating_sub(host.ahead).as_nanos().div_ceil(1_000_000) as u64;
+        match self.in_step {
+            true => due.next_multiple_of(self.settings.interval.as_millis() as u64),
+            false => due,
         }
     }
 
@@ -432,40 +401,54 @@ impl World {
     pub fn disagreement(&self) -> Option<String> {
         let running: Vec<_> = self.running().collect();
         let first = self.gossip(*running.first()?)?;
-        let is_running = |node: NodeId| self.gossip(node).is_some();
         for &node in &running {
             let gossip = self.gossip(node)?;
-            if gossip.root() != first.root() {
-                let other = |record: &&Record| {
-                    let theirs = first.roster.get(record.node).map(Record::fingerprint);
-                    theirs != Some(record.fingerprint())
-                };
-                let views = gossip
-                    .roster
-                    .iter()
-                    .find(other)
-                    .map(|record| (gossip.node(record.node), first.node(record.node)));
-                return Some(format!("{node} and {} differ: {views:?}", first.me));
+            if gossip.root() == first.root() {
+                continue;
             }
-            for view in gossip.nodes() {
-                let is_alive = view.status == Status::Alive;
-                if is_alive != is_running(view.node) {
-                    return Some(format!("{} is {:?} to {node}", view.node, view.status));
-                }
-                if is_alive && !view.is_complete {
-                    return Some(format!("the map of {} is not whole at {node}", view.node));
-                }
-                let owner = self.gossip(view.node);
-                if owner
-                    .is_some_and(|owner| !owner.entries(view.node).eq(gossip.entries(view.node)))
-                {
-                    return Some(format!("{node} has other entries of {} than it has", view.node));
-                }
-            }
-            if let Some(unknown) = running.iter().find(|other| gossip.node(**other).is_none()) {
-                return Some(format!("{node} does not know {unknown}"));
-            }
+            let other = |record: &&Record| {
+                let theirs = first.roster.get(record.node).map(Record::fingerprint);
+                theirs != Some(record.fingerprint())
+            };
+            let views = gossip
+                .roster
+                .iter()
+                .find(other)
+                .map(|record| (gossip.node(record.node), first.node(record.node)));
+            return Some(format!("{node} and {} differ: {views:?}", first.me));
         }
-        None
+        if let Some(unknown) = running.iter().find(|other| first.node(**other).is_none()) {
+            return Some(format!("{} does not know {unknown}", first.me));
+        }
+        running.iter().find_map(|node| {
+            let roster = &self.gossip(*node)?.roster;
+            let is_first = *node == first.me;
+            let buckets = roster.buckets().zip(first.roster.buckets());
+            // What is the same memory was looked at already.
+            let records = buckets
+                .filter(|(mine, theirs)| is_first || !Arc::ptr_eq(mine, theirs))
+                .flat_map(|(mine, _)| mine.records());
+            records.filter_map(|record| self.objection(*node, record)).next()
+        })
+    }
+
+    /// What is wrong with what a host knows of another.
+    fn objection(&self, at: NodeId, record: &Record) -> Option<String> {
+        let (node, status) = (record.node, record.claim.status);
+        let owner = self.gossip(node);
+        if (status == Status::Alive) != owner.is_some() {
+            return Some(format!("{node} is {status:?} to {at}"));
+        }
+        let owner = owner?;
+        if record.incoming.is_some() {
+            return Some(format!("the map of {node} is not whole at {at}"));
+        }
+        let (mine, known) = (owner.mine(), record.entries.as_deref());
+        // Of a node that has no entries none are known.
+        let is_same = match known {
+            Some(known) => std::ptr::eq(mine, known) || mine.iter().eq(known.iter()),
+            None => mine.len() == 0,
+        };
+        (!is_same).then(|| format!("{at} has other entries of {node} than it has"))
     }
 }

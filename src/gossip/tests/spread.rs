@@ -50,9 +50,9 @@ fn a_quiet_cluster_sends_little_and_the_same_however_much_it_knows() {
             world.run_until(5_000, &mut unseen, |world| sum(world, |of| u64::from(!of.is_quiet()))
                 == 0)
         );
-        let (bytes, rounds) = (world.bytes, sum(&world, |of| of.counters().rounds));
+        let (bytes, rounds) = (world.bytes(), sum(&world, |of| of.counters().rounds));
         world.run(20_000);
-        (world.bytes - bytes) as f64 / (sum(&world, |of| of.counters().rounds) - rounds) as f64
+        (world.bytes() - bytes) as f64 / (sum(&world, |of| of.counters().rounds) - rounds) as f64
     };
     let (few, many) = (per_round(60), per_round(6_000));
     println!("{few:.0} and {many:.0} bytes a node a round");
