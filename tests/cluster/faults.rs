@@ -24,6 +24,9 @@ use std::{
 const TAKEN: u64 = 60;
 /// Submitters, rivals and readers.
 const CLIENTS: (usize, usize, usize) = (3, 2, 2);
+/// Nodes that have a worker where nodes hear of each other's agents; the others lend them their tasks.
+/// Two of the five may be cut off.
+const WORKERS: usize = 3;
 /// Keys and tasks on their way to rivals and readers.
 const BEHIND_MAX: usize = 64;
 
@@ -137,7 +140,8 @@ impl Scene<'_> {
             for _ in 0..CLIENTS.2 {
                 busy.push(scope.spawn(|| clients::read(shared, &tasks)));
             }
-            for node in &shared.cluster.nodes {
+            let workers = if self.gossips { WORKERS } else { NODES as usize };
+            for node in shared.cluster.nodes.iter().take(workers) {
                 scope.spawn(|| worker::work(shared, node));
             }
             self.goes_on();

@@ -93,7 +93,7 @@ def an_acknowledgement_is_read_at_any_node(cluster):
 
 
 def workers_end_what_was_submitted_elsewhere(cluster):
-    """A worker gets what the node leads that it is connected to."""
+    """While every node has a worker, each gets what its node leads."""
     until(lambda: len(set(cluster.leaders())) == 3, "every node leads something", ELECTED_S)
     workers = [node.client() for node in cluster.nodes]
     for worker in workers:
