@@ -11,6 +11,9 @@ use crate::config::{Config, ConfigErrors};
 /// The exit code of wrong usage or configuration.
 pub const EXIT_WRONG_USAGE: u8 = 2;
 
+/// The exit code of a check that could not be made: nothing is known of what was to be looked at.
+pub const EXIT_NOT_LOOKED: u8 = 3;
+
 /// Where a subcommand's tuning comes from, and how it prints.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Common {

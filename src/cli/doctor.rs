@@ -27,6 +27,9 @@ use host::Host;
 const STEAL_SAMPLE: Duration = Duration::from_millis(250);
 
 /// Check this machine against the tuning: kernel, limits, cores, ports, what costs latency
+///
+/// Exit codes: 0 all is well, 1 a check failed or something is damaged, 2 wrong usage or configuration, 3
+/// the log or the memory could not be looked at: a node uses it, it is not there, or the disk refuses.
 #[derive(Args, Debug, Default)]
 pub struct DoctorArgs {
     /// Verify the durable log instead: every checksum, what is in it, what is damaged
@@ -35,7 +38,8 @@ pub struct DoctorArgs {
     /// Verify pattern memory instead: every record; without a folder, that of the tuning (memory.folder)
     #[arg(long, value_name = "DIR", num_args = 0..=1, group = "kept")]
     pub memory: Option<Option<PathBuf>>,
-    /// With --memory: drop what is damaged, so that the rest is whole; what it was is printed
+    /// With --memory: drop what is damaged, so that the rest is whole; what it was is printed, and what is
+    /// lost by it. Exit code 0 then, 1 where nothing says how the records are to be read
     #[arg(long, requires = "memory")]
     pub repair: bool,
     /// The folder of the log or of the memory; without it, the one of the tuning (log.folder,
@@ -46,8 +50,8 @@ pub struct DoctorArgs {
 
 /// Runs every check; the report goes to `out`, errors of the configuration to `err`.
 ///
-/// The exit code is 1 when a check failed: a node would not start, or not as configured; or when the
-/// log is damaged or cannot be read.
+/// The exit code is 1 when a check failed: a node would not start, or not as configured; or when what was
+/// looked at is damaged. It is [`EXIT_NOT_LOOKED`](super::common::EXIT_NOT_LOOKED) when that cannot be read.
 pub fn run(
     args: &DoctorArgs,
     common: &Common,

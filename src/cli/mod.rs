@@ -27,7 +27,8 @@ use std::{io, process::ExitCode};
 #[derive(Parser, Debug)]
 #[command(name = "coreflow", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 went well, 1 failed or regressed, 2 wrong usage or \
-                        configuration. Logs go to standard error; COREFLOW_LOG sets their level.")]
+                        configuration; 3 doctor could not look. Logs go to standard error; \
+                        COREFLOW_LOG sets their level.")]
 struct CommandLine {
     #[command(flatten)]
     common: Common,
@@ -55,10 +56,10 @@ enum Command {
 
 /// Parses the command line, runs the subcommand and tells the exit code.
 ///
-/// Exit codes: 0 went well, 1 failed or regressed, 2 wrong usage or configuration.
+/// Exit codes: 0 went well, 1 failed or regressed, 2 wrong usage or configuration, 3 doctor could not look.
 pub fn main() -> ExitCode {
     let CommandLine { common, command } = CommandLine::parse();
-    log_to_stderr();
+    log_to_stderr(matches!(command, Command::Doctor(_)));
     let (mut out, mut err) = (io::stdout(), io::stderr());
     match &command {
         Command::Serve(args) => serve::run(args, &common, &mut out, &mut err),
@@ -78,13 +79,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
+/// Lets logs go to standard error; damage that is met is told by the subcommand itself where it reports.
+fn log_to_stderr(reports_damage: bool) {
     use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("COREFLOW_LOG")
         .from_env_lossy()
         .add_directive("glommio=error".parse().expect("it is a directive"));
+    if reports_damage {
+        let quiet = "coreflow::memory::store::losses=off";
+        filter = filter.add_directive(quiet.parse().expect("it is a directive"));
+    }
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))

@@ -341,6 +341,8 @@ impl LocalGateway {
             stats.damaged_count += report.damaged_count;
             stats.lost.extend(lost);
             stats.lost_count += report.lost_count;
+            stats.lost_unnamed_count += report.lost_unnamed_count;
+            stats.lost_more |= report.lost_more;
         }
         stats.damaged.truncate(DAMAGES_TOLD);
         stats.lost.truncate(DAMAGES_TOLD);

@@ -132,6 +132,11 @@ impl<'a> Field<'a> {
         Ok(self.value.to_vec())
     }
 
+    /// The error for a field that the method does not have, which has those that are `known`.
+    pub fn unknown_beside(self, known: &str) -> Error {
+        wrong(self.name, &format!("is not a field of this method, which has: {known}"))
+    }
+
     /// The error for a field that the method does not have.
     pub fn unknown(self) -> Error {
         wrong(self.name, "is not a field of this method")

@@ -158,11 +158,15 @@ pub struct MemoryStats {
     pub damaged: Vec<String>,
     /// Damaged records that were met since the start.
     pub damaged_count: u64,
-    /// What is lost at present, at most 64, each in a sentence.
+    /// The damage by which something is lost at present, at most 64, each in a sentence.
     pub lost: Vec<String>,
-    /// Items whose records are damaged and that were not stored again or deleted, and damage that is
-    /// no item's.
+    /// Items whose records are damaged and that were not stored again or deleted.
     pub lost_count: u64,
+    /// Records that are gone and of which nobody knows whose they were: up to so many more items are
+    /// lost.
+    pub lost_unnamed_count: u64,
+    /// Whether still more may be lost, since a file was shortened.
+    pub lost_more: bool,
 }
 
 /// A part of a list of items.
@@ -189,8 +193,12 @@ pub struct PartitionReport {
     pub damaged_count: u64,
     /// The first of what is lost at present.
     pub lost: Vec<String>,
-    /// All of it.
+    /// Items that are lost.
     pub lost_count: u64,
+    /// Records that are gone and cannot be named.
+    pub lost_unnamed_count: u64,
+    /// Whether more may be lost.
+    pub lost_more: bool,
 }
 
 /// What a node answers that keeps no memory.

@@ -104,8 +104,77 @@ def a_shortened_file_loses_what_was_behind_its_end(folder):
         assert kept == keys[: len(kept)] and 50 < len(kept) < 400, len(kept)
         stats = client.call("memory.stats")
         assert any("it has 20000 bytes" in it for it in stats["damaged"]), stats
-        assert stats["lost_count"] >= 400 - len(kept), stats
-        print(f"   {len(kept)} of {len(keys)} items are there, {stats['lost_count']} losses are known")
+        # The checkpoint says what there was, so that each lost item is known, and counts once.
+        assert (stats["lost_count"], stats["lost_unnamed_count"]) == (400 - len(kept), 0), stats
+        print(f"   {len(kept)} of {len(keys)} items are there, {stats['lost_count']} are known as lost")
+    assert report["lost_count"] == stats["lost_count"], (report, stats)
+    assert len(report["damage"]) == 2, "items that cannot be named share a line"
+    code, repaired = doctor(memory, "--repair")
+    assert code == 0 and repaired["items"] == len(kept), repaired
+    assert repaired["lost_count"] == stats["lost_count"], repaired
+
+
+def damage_is_told_once_and_counted_in_items(folder):
+    keys = [f"key-{number}" for number in range(200)]
+    with serving(*ONE_CORE, config=CONFIG, folder=folder) as server:
+        fill(Client(server), keys)
+    memory = pathlib.Path(folder, "memory")
+    file = memory / "0000-00000000.rec"
+    content = bytearray(file.read_bytes())
+    # Heads of records, which lie before vector and name; and the name of another one.
+    for key in ("key-10\0", "key-20\0"):
+        name = content.index(b"default" + key.encode())
+        content[name - 4 * DIMENSION - 64] ^= 1
+    content[content.index(b"default" + b"key-30\0")] ^= 1
+    file.write_bytes(content)
+    code, report = doctor(memory)
+    assert (code, report["lost_count"], report["lost_unnamed_count"]) == (1, 3, 0), report
+    assert len(report["damage"]) == 3, report
+    for key in ("default/key-10", "default/key-20", "efault/key-30"):
+        assert sum(key in line for line in report["damage"]) == 1, (key, report)
+    with serving(*ONE_CORE, config=CONFIG, folder=folder) as server:
+        client, deadline = Client(server), time.monotonic() + 20
+        while (stats := client.call("memory.stats"))["lost_count"] < 3:
+            assert time.monotonic() < deadline, stats
+        assert (stats["lost_count"], stats["damaged_count"], len(stats["damaged"])) == (3, 3, 3), stats
+        assert sorted(stats["lost"]) == sorted(report["damage"]), (stats, report)
+    assert sorted(doctor(memory)[1]["damage"]) == sorted(report["damage"]), "after a start it is the same"
+    # A file that grew loses nothing.
+    with file.open("ab") as grown:
+        grown.write(b"behind the end")
+    code, now = doctor(memory)
+    assert code == 1 and now["lost_count"] == 3 and len(now["damage"]) == 4, now
+    assert any("(nothing is lost by it)" in line for line in now["damage"]), now
+    with serving(*ONE_CORE, config=CONFIG, folder=folder) as server:
+        stats = Client(server).call("memory.stats")
+        assert (stats["lost_count"], stats["lost_unnamed_count"], len(stats["lost"])) == (3, 0, 3), stats
+        # Who cannot look says so in another way than who finds damage.
+        assert doctor(memory)[0] == doctor(memory, "--repair")[0] == 3
+    said = coreflow("doctor", "--memory", "--folder", str(memory), "--repair")
+    assert said.returncode == 0 and said.stdout.count("dropped: ") == 4, said
+    assert said.stderr == "", "each is told once, where the report is"
+    assert "3 items are lost" in said.stdout, said
+    assert doctor(memory)[0] == 0
+    assert doctor(pathlib.Path(folder, "nothing"))[0] == 3
+
+
+def a_folder_without_head_and_lists_is_not_sent_round_in_circles(folder):
+    with serving(*ONE_CORE, config=CONFIG, folder=folder) as server:
+        fill(Client(server), ["a", "b"])
+    memory = pathlib.Path(folder, "memory")
+    listed, head = memory / "0000-files.list", memory / "head"
+    before = listed.read_bytes()
+    head.unlink()
+    listed.unlink()
+    for code, said in (doctor(memory), doctor(memory, "--repair"), (1, refused(folder, *ONE_CORE))):
+        assert code == 1 and "From a copy of this folder bring back head, or one of those" in said, said
+        assert "start with an empty one" in said, said
+    # What it says helps.
+    listed.write_bytes(before)
+    code, report = doctor(memory, "--repair")
+    assert code == 0 and report["lost_count"] == 0 and "head" in report["dropped"][0], report
+    with serving(*ONE_CORE, config=CONFIG, folder=folder) as server:
+        assert there(Client(server), ["a", "b"]) == ["a", "b"]
 
 
 def what_is_lost_is_told_by_an_export_until_it_is_repaired(folder):
@@ -251,6 +320,8 @@ def main():
     for test in (
         files_that_are_gone_are_missed,
         a_shortened_file_loses_what_was_behind_its_end,
+        damage_is_told_once_and_counted_in_items,
+        a_folder_without_head_and_lists_is_not_sent_round_in_circles,
         what_is_lost_is_told_by_an_export_until_it_is_repaired,
         another_embedder_is_refused_where_there_are_texts,
         bytes_on_disk_are_those_of_the_files,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::cli::common::printed;
+use crate::cli::common::{EXIT_NOT_LOOKED, printed};
 use crate::consensus::format::segment_name;
 use crate::consensus::open::{OpenError, inspect};
 use crate::consensus::record::KIND_NAMES;
@@ -15,8 +15,8 @@ use crate::consensus::recovery::Replayed;
 use crate::consensus::survey::{SegmentSurvey, Survey};
 use crate::consensus::tally::Tally;
 
-/// Verifies the log in `folder`; the report goes to `out`. The exit code is 1 when it is damaged or
-/// cannot be read.
+/// Verifies the log in `folder`; the report goes to `out`. The exit code is 1 when it is damaged, and
+/// another when it cannot be looked at.
 pub fn run(folder: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     match Report::new(folder) {
         Ok(report) => {
@@ -27,7 +27,10 @@ pub fn run(folder: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) 
         Err(error) => {
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(err, "{error}");
-            ExitCode::FAILURE
+            match error {
+                OpenError::Locked { .. } | OpenError::Io { .. } => ExitCode::from(EXIT_NOT_LOOKED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

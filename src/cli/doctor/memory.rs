@@ -1,17 +1,18 @@
 //! `coreflow doctor --memory`: reads a folder of pattern memory that no node uses and tells what is in
 //! it; with `--repair` it drops what is damaged.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::cli::common::printed;
-use crate::memory::store::{Finding, repair, survey};
+use crate::cli::common::{EXIT_NOT_LOOKED, printed};
+use crate::memory::store::{Finding, Harm, Lost, OpenError, RecoverError, repair, survey};
 
-/// Verifies the memory in `folder`; the report goes to `out`. The exit code is 1 when it is damaged or
-/// cannot be read.
+/// Verifies the memory in `folder`; the report goes to `out`. The exit code is 1 when it is damaged, and
+/// another when it cannot be looked at.
 pub fn run(folder: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     match Report::new(folder) {
         Ok(report) => {
@@ -19,16 +20,25 @@ pub fn run(folder: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) 
             let code = if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             printed(if json { report.json(out) } else { report.text(out) }, code)
         }
-        Err(error) => {
-            // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(err, "{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => refused(&error, err),
     }
 }
 
-/// Drops what is damaged in `folder`; what that was goes to `out`. The exit code is 1 when it cannot be
-/// done.
+/// The exit code where a folder cannot be used: damage is one thing, not to be able to look is another.
+fn refused(error: &OpenError, err: &mut dyn Write) -> ExitCode {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(err, "{error}");
+    match error {
+        OpenError::Head { .. }
+        | OpenError::Headless { .. }
+        | OpenError::List { .. }
+        | OpenError::Files(RecoverError::Missing(..)) => ExitCode::FAILURE,
+        _ => ExitCode::from(EXIT_NOT_LOOKED),
+    }
+}
+
+/// Drops what is damaged in `folder`; what that was goes to `out`. The exit code is 1 when the damage is
+/// such that it cannot be done.
 pub fn mend(
     folder: &Path,
     ef_construction: usize,
@@ -38,26 +48,63 @@ pub fn mend(
 ) -> ExitCode {
     let repaired = match repair(folder, ef_construction) {
         Ok(repaired) => repaired,
-        Err(error) => {
-            // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(err, "{error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return refused(&error, err),
     };
     let report = Mended {
         folder: folder.display().to_string(),
-        dropped: repaired.found.iter().map(sentence).collect(),
+        dropped: sentences(&repaired.found),
         items: repaired.items,
         copied: repaired.copied,
+        lost: repaired.lost().into(),
     };
     printed(if json { report.json(out) } else { report.text(out) }, ExitCode::SUCCESS)
 }
 
-/// Damage, and whether anything is lost by it.
-fn sentence(found: &Finding) -> String {
-    match found.is_harmless {
-        true => format!("{} (nothing is lost by it)", found.damage),
-        false => found.damage.to_string(),
+/// A sentence for each damage, and whether anything is lost by it; items of one file that cannot be named
+/// share one.
+fn sentences(found: &[Finding]) -> Vec<String> {
+    let is_nameless =
+        |it: &Finding| it.damage.harm == Harm::Record && it.damage.key.is_none() && !it.is_harmless;
+    let mut nameless: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for it in found.iter().filter(|it| is_nameless(it)) {
+        let (first, count) = nameless.entry(&it.damage.file).or_insert((it.damage.offset, 0));
+        (*first, *count) = (it.damage.offset.min(*first), *count + 1);
+    }
+    let mut all = Vec::new();
+    for it in found {
+        let (file, offset) = (&*it.damage.file, it.damage.offset);
+        let shared = nameless.get(file).filter(|(_, count)| is_nameless(it) && *count > 1);
+        match shared {
+            Some((first, count)) if offset == *first => all.push(format!(
+                "{file}, byte {offset}: from there on the records of {count} items cannot be read, \
+                 which cannot be named"
+            )),
+            Some(_) => {}
+            None if it.is_harmless => all.push(format!("{} (nothing is lost by it)", it.damage)),
+            None => all.push(it.damage.to_string()),
+        }
+    }
+    all
+}
+
+/// What is lost, as programs read it.
+#[derive(Serialize)]
+struct Losses {
+    /// Items that are lost.
+    lost_count: u64,
+    /// Records that are gone and cannot be named: up to so many more items.
+    lost_unnamed_count: u64,
+    /// Whether more may be lost than that.
+    lost_more: bool,
+    #[serde(skip)]
+    text: String,
+}
+
+impl From<Lost> for Losses {
+    fn from(lost: Lost) -> Self {
+        let Lost { items, unnamed, is_least } = lost;
+        let text = lost.to_string();
+        Self { lost_count: items, lost_unnamed_count: unnamed, lost_more: is_least, text }
     }
 }
 
@@ -68,6 +115,8 @@ struct Mended {
     dropped: Vec<String>,
     items: u64,
     copied: usize,
+    #[serde(flatten)]
+    lost: Losses,
 }
 
 impl Mended {
@@ -76,11 +125,12 @@ impl Mended {
     }
 
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self { folder, dropped, items, copied } = self;
+        let Self { folder, dropped, items, copied, lost } = self;
         if dropped.is_empty() {
             return writeln!(out, "{folder}: nothing is damaged");
         }
         dropped.iter().try_for_each(|damage| writeln!(out, "dropped: {damage}"))?;
+        writeln!(out, "{}", lost.text)?;
         writeln!(out, "{folder}: {copied} partitions were copied, {items} items are there")
     }
 }
@@ -94,6 +144,8 @@ struct Report {
     metric: &'static str,
     partitions: Vec<Partition>,
     damage: Vec<String>,
+    #[serde(flatten)]
+    lost: Losses,
 }
 
 #[derive(Serialize)]
@@ -106,13 +158,10 @@ struct Partition {
 }
 
 impl Report {
-    fn new(folder: &Path) -> Result<Self, crate::memory::store::OpenError> {
+    fn new(folder: &Path) -> Result<Self, OpenError> {
         let survey = survey(folder)?;
-        let damage: Vec<String> = survey
-            .partitions
-            .iter()
-            .flat_map(|partition| partition.found.iter().map(sentence))
-            .collect();
+        let found = survey.partitions.iter().map(|partition| sentences(&partition.found));
+        let damage: Vec<String> = found.flatten().collect();
         let partitions = survey.partitions.iter().map(|partition| Partition {
             files: partition.files,
             bytes: partition.bytes,
@@ -127,6 +176,7 @@ impl Report {
             metric: survey.head.metric.name(),
             partitions: partitions.collect(),
             damage,
+            lost: survey.lost().into(),
         })
     }
 
@@ -149,6 +199,7 @@ impl Report {
         }
         self.damage.iter().try_for_each(|damage| writeln!(out, "damaged: {damage}"))?;
         if !self.damage.is_empty() {
+            writeln!(out, "{}", self.lost.text)?;
             writeln!(out, "coreflow doctor --memory --repair drops what is damaged")?;
         }
         writeln!(out, "{}", self.status)

@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     client::{Params, View},
-    memory::formats::{Content, NpyWriter, Record, write_line},
+    memory::{
+        formats::{Content, NpyWriter, Record, write_line},
+        store::Lost,
+    },
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -117,17 +120,19 @@ pub(super) fn export(
 /// Finds out whether the memory has lost anything that could not be written.
 fn check_losses(node: &mut Remote) -> Result<(), Trouble> {
     let stats = node.call("memory.stats", &Params::new())?;
-    let count = stats.get("lost_count").and_then(View::uint).unwrap_or(0);
-    if count == 0 {
+    let figure = |name| stats.get(name).and_then(View::uint).unwrap_or(0);
+    let (items, unnamed) = (figure("lost_count"), figure("lost_unnamed_count"));
+    let is_least = stats.get("lost_more").and_then(View::bool) == Some(true);
+    let lost = Lost { items, unnamed, is_least };
+    if lost.is_nothing() {
         return Ok(());
     }
     let told = stats.get("lost").map(View::items).into_iter().flatten();
     let told: Vec<&str> = told.filter_map(View::str).collect();
-    let more = count.saturating_sub(told.len() as u64);
-    let mut text = format!("{count} of the memory's records are lost and were not written:");
+    let mut text = format!("{lost} and could not be written:");
     told.iter().for_each(|damage| text += &format!("\n  {damage}"));
-    if more > 0 {
-        text += &format!("\n  and {more} more");
+    if (told.len() as u64) < lost.items {
+        text += "\n  and more";
     }
     Err(Trouble::Failed(text))
 }

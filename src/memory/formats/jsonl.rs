@@ -116,7 +116,10 @@ fn record(position: u64, line: &mut [u8]) -> Result<Record, String> {
             "vector" => vector = Some(numbers(value)?),
             "metadata" if value.is_object() => json::to_msgpack(value, &mut metadata),
             "metadata" => return Err("metadata must be an object".into()),
-            _ => return Err(format!("{name:.40} is not a field of a record")),
+            _ => {
+                let known = "key, vector, text, namespace, metadata";
+                return Err(format!("{name:.40} is not a field of a record, which has: {known}"));
+            }
         }
     }
     let content = match (vector, text) {

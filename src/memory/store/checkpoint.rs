@@ -268,10 +268,25 @@ pub type Known = (Option<u32>, Damage);
 pub enum State {
     /// There is none.
     None,
-    /// It is as it was written; what it knows of damage, and up to where it covers the records.
-    Well(Vec<Known>, From),
-    /// It is not.
+    /// It is as it was written.
+    Well(Outline),
+    /// Its graph is not, and that is all: a start builds that part again.
+    Graph(Outline),
+    /// More of it is not: a start reads all records.
     Damaged,
+}
+
+/// What a checkpoint says of the records.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// Up to where it covers them.
+    pub from: From,
+    /// What it knows of damage.
+    pub known: Vec<Known>,
+    /// The first segment that there was.
+    pub first: u32,
+    /// Where the record of each item lies, and the low half of its name's hash.
+    pub places: Vec<(Place, u32)>,
 }
 
 /// Reads numbers off the front of bytes.
@@ -436,17 +451,30 @@ pub fn look_at(settings: &LogSettings) -> io::Result<State> {
 
 fn judge(bytes: &[u8], settings: &LogSettings) -> Option<State> {
     let mut rest = bytes.strip_prefix(MAGIC)?;
-    let (mut damages, mut last, mut is_whole) = (Vec::new(), None, false);
+    let (mut known, mut head, mut places) = (Vec::new(), None, Vec::new());
+    let (mut is_ended, mut is_whole) = (false, true);
     while !rest.is_empty() {
-        let (kind, content, true) = next_block(&mut rest)? else { return None };
+        let (kind, content, is_well) = next_block(&mut rest)?;
+        is_whole &= is_well;
         match kind {
-            kind::HEAD => last = Some(read_head(&mut Numbers(content), settings)?.from),
-            kind::DAMAGES => damages = read_damages(content, settings.folder.as_deref()?)?,
-            kind::END => is_whole = true,
+            kind::GRAPH => {}
+            _ if !is_well => return None,
+            kind::HEAD => head = Some(read_head(&mut Numbers(content), settings)?),
+            kind::ROWS => {
+                let mut content = Numbers(content);
+                while content.next().is_some() {
+                    places.push((content.next()?, content.next()?));
+                    let _namespace = content.next()?;
+                }
+            }
+            kind::DAMAGES => known = read_damages(content, settings.folder.as_deref()?)?,
+            kind::END => is_ended = true,
             _ => {}
         }
     }
-    last.filter(|_| is_whole).map(|last| State::Well(damages, last))
+    let Head { from, first, .. } = head.filter(|_| is_ended)?;
+    let outline = Outline { from, known, first, places };
+    Some(if is_whole { State::Well(outline) } else { State::Graph(outline) })
 }
 
 struct Head {

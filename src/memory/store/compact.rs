@@ -101,7 +101,7 @@ impl Partition {
         let record = match self.log.read(place) {
             Ok(record) => record,
             Err(damage) => {
-                self.lose(hash, damage);
+                self.lose(Kind::Put, hash, damage);
                 return ControlFlow::Continue(());
             }
         };

@@ -34,10 +34,66 @@ pub struct Damage {
     pub key: Option<String>,
 }
 
+/// What is lost by damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Items of which that is known.
+    pub items: u64,
+    /// Records that are gone and of which nobody knows whose they were: each may be one more item, or one
+    /// that was replaced or deleted since.
+    pub unnamed: u64,
+    /// More may be lost: nobody knows all that was in a file that is gone, or behind the end of one that
+    /// was shortened.
+    pub is_least: bool,
+}
+
+impl Lost {
+    /// Whether nothing is lost.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Adds what is lost by one damage; an item has one damaged record.
+    pub fn add(&mut self, harm: Harm) {
+        self.items += u64::from(harm == Harm::Record);
+        self.unnamed += harm.gone();
+        self.is_least |= match harm {
+            Harm::Missing => true,
+            Harm::Length(bytes, whole) => bytes < whole,
+            _ => false,
+        };
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { items, unnamed, is_least } = *self;
+        let at_least = if is_least { "at least " } else { "" };
+        match items {
+            0 if self.is_nothing() => write!(out, "nothing is lost")?,
+            0 if unnamed == 0 => write!(out, "how many items are lost is not known")?,
+            0 => write!(out, "up to {unnamed} items that cannot be named are lost")?,
+            1 => write!(out, "{at_least}1 item is lost")?,
+            _ => write!(out, "{at_least}{items} items are lost")?,
+        }
+        if items > 0 && unnamed > 0 {
+            write!(out, ", and up to {unnamed} more that cannot be named")?;
+        }
+        if unnamed > 0 && is_least { write!(out, ", or even more") } else { Ok(()) }
+    }
+}
+
 impl Damage {
     /// Damage of a file as a whole.
     pub fn of_file(file: impl Into<String>, harm: Harm) -> Self {
         Self { file: file.into(), offset: 0, harm, key: None }
+    }
+
+    /// Whether it is the same record, or the same of a file, that both tell of.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_record = |harm| matches!(harm, Harm::Record | Harm::Gone(1));
+        let is_alike = self.harm == other.harm || is_record(self.harm) && is_record(other.harm);
+        is_alike && self.offset == other.offset && self.file == other.file
     }
 
     /// What a checkpoint keeps of it.
@@ -78,6 +134,24 @@ impl Damage {
 }
 
 impl Harm {
+    /// Whether nothing is lost by it: records are read without it, or it can be made again.
+    pub fn is_harmless(self) -> bool {
+        match self {
+            Self::Begin | Self::Checkpoint | Self::Structure => true,
+            // What lies behind the end that a file was made with is no record.
+            Self::Length(bytes, whole) => bytes > whole,
+            Self::Record | Self::Gone(_) | Self::Missing => false,
+        }
+    }
+
+    /// Records that are gone and cannot be named.
+    pub fn gone(self) -> u64 {
+        match self {
+            Self::Gone(count) => count,
+            _ => 0,
+        }
+    }
+
     fn numbers(self) -> (u64, u64, u64) {
         match self {
             Self::Record => (1, 0, 0),
@@ -108,8 +182,9 @@ impl fmt::Display for Damage {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, offset, harm, key } = self;
         match harm {
-            Harm::Record | Harm::Gone(1) => {
-                write!(out, "{file}, byte {offset}: a record is damaged")?;
+            Harm::Record => write!(out, "{file}, byte {offset}: a record is damaged")?,
+            Harm::Gone(1) => {
+                write!(out, "{file}, byte {offset}: a record that cannot be named is gone")?;
             }
             Harm::Gone(count) => {
                 write!(
@@ -134,6 +209,45 @@ impl fmt::Display for Damage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_damage_is_known_as_one_however_it_was_met() {
+        let record = Damage { file: "a".into(), offset: 64, harm: Harm::Record, key: None };
+        let named = Damage { key: Some("n/k".into()), ..record.clone() };
+        let gone = |count| Damage { harm: Harm::Gone(count), ..record.clone() };
+        assert!(record.is_same(&named) && named.is_same(&gone(1)));
+        assert!(!record.is_same(&gone(2)) && gone(2).is_same(&gone(2)));
+        assert!(!record.is_same(&Damage { offset: 128, ..record.clone() }));
+        assert!(!record.is_same(&Damage { file: "b".into(), ..record.clone() }));
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_in_items_where_it_can_be() {
+        let say = |items, unnamed| Lost { items, unnamed, is_least: false }.to_string();
+        let least = |items, unnamed| Lost { items, unnamed, is_least: true }.to_string();
+        assert_eq!(say(0, 0), "nothing is lost");
+        assert_eq!(say(1, 0), "1 item is lost");
+        assert_eq!(say(2, 3), "2 items are lost, and up to 3 more that cannot be named");
+        assert_eq!(say(0, 3), "up to 3 items that cannot be named are lost");
+        assert_eq!(least(0, 0), "how many items are lost is not known");
+        assert_eq!(least(2, 0), "at least 2 items are lost");
+        assert_eq!(least(0, 3), "up to 3 items that cannot be named are lost, or even more");
+        let mut lost = Lost::default();
+        for harm in [Harm::Record, Harm::Gone(4), Harm::Length(9, 7), Harm::Begin] {
+            lost.add(harm);
+        }
+        assert_eq!(lost, Lost { items: 1, unnamed: 4, is_least: false });
+        for harm in [Harm::Missing, Harm::Length(7, 9)] {
+            let mut lost = Lost::default();
+            lost.add(harm);
+            assert_eq!(lost, Lost { is_least: true, ..Lost::default() });
+        }
+    }
+
+    #[test]
+    fn a_file_that_grew_loses_nothing_and_one_that_shrank_may() {
+        assert!(Harm::Length(9, 7).is_harmless() && !Harm::Length(7, 9).is_harmless());
+    }
 
     #[test]
     fn what_a_checkpoint_keeps_of_damage_is_read_as_it_was() {

@@ -10,7 +10,7 @@ use super::{
     head::StoreHead,
     log::{FIRST_OFFSET, LogSettings, parse_segment_name, segment_name},
     open::{OpenError, StoreSettings},
-    recover::{self, From, Numbers, RecoverError},
+    recover::{self, Numbers, RecoverError},
 };
 use crate::runtime::disk::replace_file;
 use std::{
@@ -43,10 +43,49 @@ fn text_of(file: &Path, folder: &Path) -> Result<Option<String>, OpenError> {
 /// # Errors
 /// It cannot be read, or is damaged.
 pub fn read_head(folder: &Path) -> Result<Option<StoreHead>, OpenError> {
-    let file = folder.join(HEAD_NAME);
-    let Some(text) = text_of(&file, folder)? else { return Ok(None) };
-    let head = text.parse().map_err(|source| OpenError::Head { file, source })?;
-    Ok(Some(head))
+    let Some(text) = text_of(&folder.join(HEAD_NAME), folder)? else { return Ok(None) };
+    match text.parse::<StoreHead>() {
+        Ok(head) => Ok(Some(head)),
+        Err(error) => Err(no_head(folder, error.to_string()).map_err(io_error(folder))?),
+    }
+}
+
+/// The head that all lists of a folder which can be read repeat; nothing when there are none, or when they
+/// do not belong together.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn head_of_lists(folder: &Path) -> io::Result<Option<StoreHead>> {
+    let mut head = None;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_list = path.extension().is_some_and(|extension| extension == "list");
+        let text = is_list.then(|| fs::read_to_string(&path).ok()).flatten();
+        let Some(listing) = text.and_then(|text| text.parse::<Listing>().ok()) else { continue };
+        match &head {
+            Some(other) if *other != listing.head => return Ok(None),
+            _ => head = Some(listing.head),
+        }
+    }
+    Ok(head)
+}
+
+/// Why a folder without a head that can be read is refused: what is wrong with the head, or which file
+/// needs one, and what can be done.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn no_head(folder: &Path, problem: String) -> io::Result<OpenError> {
+    let head = folder.join(HEAD_NAME);
+    Ok(match head_of_lists(folder)? {
+        Some(_) => OpenError::Head { head, problem },
+        None => OpenError::Headless { head, problem },
+    })
+}
+
+/// What is said of a head that is not there, by a file that needs one.
+pub fn missing_beside(file: &Path) -> String {
+    format!("it is missing, and {} is there", file.display())
 }
 
 /// Gives a folder a head, instead of the one that it has.
@@ -115,7 +154,7 @@ pub fn establish(
 ) -> Result<(StoreHead, HashMap<u16, Arc<FileList>>), OpenError> {
     let Some(head) = read_head(folder)? else {
         if let Some(file) = needs_head(folder).map_err(io_error(folder))? {
-            return Err(OpenError::NoHead { head: folder.join(HEAD_NAME), file });
+            return Err(no_head(folder, missing_beside(&file)).map_err(io_error(folder))?);
         }
         let head = settings.new_head();
         let lists = (0..head.partitions)
@@ -173,9 +212,10 @@ pub fn find_span(settings: &LogSettings, folder: &Path) -> Result<(Span, Vec<u32
         (Some(&first), Some(&last)) => Span { first, next: last + 1 },
         _ => Span::default(),
     };
-    if let State::Well(_, From { number: last, .. }) =
+    if let State::Well(outline) | State::Graph(outline) =
         checkpoint::look_at(settings).map_err(io_error(folder))?
     {
+        let last = outline.from.number;
         let first = if span.is_empty() { last } else { span.first.min(last) };
         span = Span { first, next: span.next.max(last + 1) };
     }

@@ -14,7 +14,7 @@ use super::{
     damage::{Damage, Harm},
     files::FileList,
     job::{Job, Make, Piece, Remove, Write},
-    record::{self, Content, HEAD_BYTES, Head, Kind, Record, Stamp, UNIT_BYTES},
+    record::{self, Content, Guess, HEAD_BYTES, Head, Kind, Record, Stamp, UNIT_BYTES},
     region::Region,
     table::Place,
 };
@@ -501,12 +501,23 @@ impl RecordLog {
         segment.region.floats(offset, head.dimensions())
     }
 
-    fn damage(&self, place: Place, head: Option<Head>) -> Damage {
+    /// What is told of a record that cannot be read; the name of its item is read where it is in memory.
+    pub fn damage(&self, place: Place, head: Option<Head>) -> Damage {
         let (segment, offset) = (self.segment(place), self.settings.offset(place));
         let path = segment.and_then(|segment| segment.region.path());
-        let key = head.zip(segment).and_then(|(head, segment)| {
-            let is_there = offset + head.length <= segment.region.readable();
-            is_there.then(|| head.guess_name(segment.region.bytes(offset, head.length)))
+        let key = segment.and_then(|Segment { region, .. }| {
+            let left = region.readable().saturating_sub(offset);
+            match head {
+                Some(head) => (head.length <= left)
+                    .then(|| head.guess_name(region.bytes(offset, head.length))),
+                None => {
+                    let near = HEAD_BYTES + Guess::names_within(self.settings.dimensions);
+                    let near = near.min(left);
+                    let is_near = near > 0 && region.is_resident(offset, near);
+                    let guess = is_near.then(|| Guess::of(region.bytes(offset, near)));
+                    guess.flatten().map(|guess| guess.name)
+                }
+            }
         });
         let file = path.map_or("memory".to_owned(), |path| path.display().to_string());
         Damage { file, offset, harm: Harm::Record, key }

@@ -10,8 +10,9 @@
 
 use super::{
     checkpoint::Known,
-    damage::Damage,
+    damage::{Damage, Lost},
     partition::{Partition, Step, damaged},
+    record::Kind,
     table::Row,
 };
 use crate::wire::api::Error;
@@ -21,6 +22,8 @@ use std::collections::HashMap;
 const TOLD_MAX: usize = 64;
 /// Damaged items that are known as such.
 const LOST_MAX: usize = 64 << 10;
+/// Damage that is no item's, or nobody knows whose, and is known as such.
+const UNNAMED_MAX: usize = 4 << 10;
 /// Rows whose records one step looks at.
 const ROWS_A_STEP: Row = 32;
 
@@ -33,14 +36,14 @@ pub struct Damages {
     pub count: u64,
     /// Items that are lost, by the low halves of the hashes of their names.
     lost: HashMap<u32, Damage>,
-    /// Damage that is no item's, or nobody knows whose; the first ones.
+    /// Damage that is no item's, or nobody knows whose.
     unnamed: Vec<Damage>,
 }
 
 impl Damages {
     /// Takes note of it; false when it was known.
     fn note(&mut self, damage: &Damage) -> bool {
-        if self.told.contains(damage) {
+        if self.told.iter().any(|told| told.is_same(damage)) {
             return false;
         }
         self.count += 1;
@@ -78,22 +81,25 @@ impl Damages {
         items.chain(self.unnamed.iter().map(|damage| (None, damage)))
     }
 
-    /// Items that are lost and damage that is nobody's, at present.
-    pub fn present(&self) -> usize {
-        self.lost.len() + self.unnamed.len()
+    /// What is lost at present.
+    pub fn lost(&self) -> Lost {
+        let mut lost = Lost { items: self.lost.len() as u64, ..Lost::default() };
+        self.unnamed.iter().for_each(|damage| lost.add(damage.harm));
+        lost
     }
 
-    /// The first of them.
-    pub fn present_told(&self) -> impl Iterator<Item = &Damage> {
-        self.lasting().map(|(_, damage)| damage).take(TOLD_MAX)
+    /// The first damage by which something is lost at present.
+    pub fn lost_told(&self) -> impl Iterator<Item = &Damage> {
+        let all = self.lasting().map(|(_, damage)| damage);
+        all.filter(|damage| !damage.harm.is_harmless()).take(TOLD_MAX)
     }
 }
 
 impl Partition {
     /// Takes note of damage that is no item's, or nobody knows whose.
     pub(super) fn note_unnamed(&mut self, damage: Damage) {
-        let is_new = !self.damages.unnamed.contains(&damage);
-        if self.damages.note(&damage) && is_new && self.damages.unnamed.len() < TOLD_MAX {
+        let is_new = !self.damages.unnamed.iter().any(|known| known.is_same(&damage));
+        if self.damages.note(&damage) && is_new && self.damages.unnamed.len() < UNNAMED_MAX {
             self.damages.unnamed.push(damage);
         }
     }
@@ -108,8 +114,9 @@ impl Partition {
         }
     }
 
-    /// An item's record is damaged: what was there before does not come back in its place.
-    pub(super) fn lose(&mut self, hash: u64, damage: Damage) -> Error {
+    /// An item's record is damaged: what was there before does not come back in its place. The item is
+    /// lost, unless the record said that it is gone.
+    pub(super) fn lose(&mut self, kind: Kind, hash: u64, damage: Damage) -> Error {
         let rows: Vec<Row> = self.table.with_hash(hash as u32).collect();
         for row in rows {
             let head = self.place_of(row).and_then(|place| self.log.head(place));
@@ -118,7 +125,13 @@ impl Partition {
             }
         }
         let error = damaged(&damage);
-        self.damages.lose(hash as u32, damage);
+        match kind {
+            Kind::Delete => {
+                self.damages.forget_item(hash);
+                self.damages.note(&damage);
+            }
+            Kind::Put | Kind::Seal => self.damages.lose(hash as u32, damage),
+        }
         error
     }
 

@@ -19,7 +19,7 @@
 //! | `recall` | how much searches find |
 //! | `compact` | freeing the oldest segment |
 //! | `checkpoint` | the graph and the rows, so that a start reads few records |
-//! | `survey` | every record of a folder that no node uses |
+//! | `survey`, `compare` | every record of a folder that no node uses, and which items are lost |
 //! | `repair` | what is damaged in such a folder is dropped |
 //! | `open` | a folder, or memory alone, as partitions |
 //!
@@ -31,6 +31,7 @@
 
 mod checkpoint;
 mod compact;
+mod compare;
 mod damage;
 mod files;
 mod filter;
@@ -57,7 +58,7 @@ mod table;
 mod tests;
 
 pub use checkpoint::Checkpoint;
-pub use damage::{Damage, Harm};
+pub use damage::{Damage, Harm, Lost};
 pub use files::FileList;
 pub use filter::Filter;
 pub use head::{HeadError, StoreHead};

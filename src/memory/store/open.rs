@@ -4,7 +4,7 @@ use super::{
     checkpoint::{self, Checkpoint, Loaded},
     files::{FileList, ListingError},
     folder,
-    head::{HeadError, StoreHead},
+    head::StoreHead,
     job::Done,
     log::{LogSettings, RecordLog},
     partition::{Partition, Step, index_options},
@@ -69,26 +69,33 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// The head is damaged.
-    #[error("{}: {source}; bring it back, or have it made again (coreflow doctor --memory --repair)", file.display())]
-    Head {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: HeadError,
-    },
-    /// There is no head, and there are files that need one.
+    /// The head is damaged, or missing where there are files that need one; a list of record files has
+    /// what it said.
     #[error(
-        "{} is missing, and {} is there: bring it back, or have it made again (coreflow doctor \
-         --memory --repair)",
-        head.display(),
-        file.display()
+        "{}: {problem}; bring it back, or have it made again (coreflow doctor --memory --repair)",
+        head.display()
     )]
-    NoHead {
-        /// Where the head should be.
+    Head {
+        /// Where the head is, or should be.
         head: PathBuf,
-        /// A file that is there.
-        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The same where no list has what it said, or several have different things.
+    #[error(
+        "{}: {problem}; it cannot be made again, since no list of record files (0000-files.list and so \
+         on) is there and whole, or they are not all of one memory. Nothing else says how the records \
+         are to be read. From a copy of this folder bring back head, or one of those lists and then \
+         have the rest made again (coreflow doctor --memory --repair). Without a copy its items are \
+         lost: move the folder away, start with an empty one, and store the items again or import an \
+         export",
+        head.display()
+    )]
+    Headless {
+        /// Where the head is, or should be.
+        head: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The list of a partition's record files is damaged.
     #[error("{}: {source}; bring it back, or have it made again (coreflow doctor --memory --repair)", file.display())]

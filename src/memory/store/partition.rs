@@ -453,7 +453,7 @@ impl Partition {
         }
         let record = match self.log.read(place) {
             Ok(record) => record,
-            Err(damage) => return Step::Done(Some(Err(self.lose(hash, damage)))),
+            Err(damage) => return Step::Done(Some(Err(self.lose(kind, hash, damage)))),
         };
         if let Some(from) = record.head.moved_from {
             let rows = self.table.with_hash(hash as u32);

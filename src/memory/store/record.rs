@@ -23,6 +23,7 @@
 //! - What is on the disk when a record says so is damaged when it cannot be read; what no record
 //!   says so of may have been cut off.
 
+use crate::wire::memory::{KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
 use crc32fast::Hasher;
 
 /// Records begin at multiples of this, so that vectors lie as the widest instructions want them.
@@ -98,6 +99,24 @@ pub struct Head {
     text_bytes: Option<usize>,
     metadata_bytes: usize,
     dimensions: usize,
+}
+
+/// What a head whose checksum is wrong still says of its record.
+///
+/// The hash of the names that it leads to is the one that it has, so that it is a record of that item;
+/// its other numbers may be what is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// What the record seems to say.
+    pub kind: Kind,
+    /// Its sequence, if that is not what is damaged.
+    pub sequence: u64,
+    /// The hash of namespace and key.
+    pub hash: u64,
+    /// Namespace and key.
+    pub name: String,
+    /// Bytes of the record, by the lengths of its parts.
+    pub length: usize,
 }
 
 /// A record whose checksums are right.
@@ -253,6 +272,39 @@ impl Head {
     }
 }
 
+impl Guess {
+    /// Bytes behind a head within which the names are.
+    pub const fn names_within(dimensions: usize) -> usize {
+        dimensions * size_of::<f32>() + NAMESPACE_BYTES_MAX + KEY_BYTES_MAX
+    }
+
+    /// Looks at bytes that should begin with a head; nothing when they do not say which item it was.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let head = bytes.get(..HEAD_BYTES)?;
+        let numbers = number(head, 48) as usize;
+        let (namespace, key) =
+            (usize::from(head[13]), usize::from(head[14]) | usize::from(head[15]) << 8);
+        let start = HEAD_BYTES.checked_add(numbers.checked_mul(size_of::<f32>())?)?;
+        let names = bytes.get(start..start.checked_add(namespace + key)?)?;
+        let (namespace, key) = names.split_at(namespace);
+        let (namespace, key) =
+            (std::str::from_utf8(namespace).ok()?, std::str::from_utf8(key).ok()?);
+        let hash = long(head, 32);
+        if namespace.is_empty() || key.is_empty() || hash_of(namespace, key) != hash {
+            return None;
+        }
+        let more = (number(head, 40) as usize).saturating_sub(1) + number(head, 44) as usize;
+        Some(Self {
+            kind: if numbers > 0 { Kind::Put } else { Kind::Delete },
+            sequence: long(head, 16),
+            hash,
+            name: format!("{namespace}/{key}"),
+            length: HEAD_BYTES
+                + (start - HEAD_BYTES + names.len() + more).next_multiple_of(UNIT_BYTES),
+        })
+    }
+}
+
 impl<'a> Record<'a> {
     fn part(&self, start: usize, bytes: usize) -> &'a [u8] {
         &self.body[start..start + bytes]
@@ -361,6 +413,29 @@ mod tests {
             let head = Head::read(&bytes, 9).unwrap();
             assert_eq!(head.record(&bytes, 9).unwrap().text(), text);
         }
+    }
+
+    #[test]
+    fn a_damaged_head_leads_to_the_names_or_to_none() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &content(), STAMP);
+        let length = bytes.len();
+        let whole = Guess::of(&bytes).expect("it is whole");
+        assert_eq!((&*whole.name, whole.sequence, whole.length), ("space/key", 7, length));
+        assert_eq!((whole.kind, whole.hash), (Kind::Put, hash_of("space", "key")));
+        let mut named = 0;
+        for bit in 0..HEAD_BYTES * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Some(guess) = Guess::of(&bytes) {
+                assert_eq!((&*guess.name, guess.hash), (&*whole.name, whole.hash), "bit {bit}");
+                named += 1;
+            }
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        // All but the lengths of the names, the number of numbers and the hash.
+        assert!(named >= (HEAD_BYTES - 3 - 4 - 8) * 8, "{named}");
+        assert_eq!(Guess::of(&[0; 256]), None);
+        assert_eq!(Guess::of(&[0xff; 256]), None);
     }
 
     #[test]

@@ -125,7 +125,9 @@ pub fn read(
         if number < from.number {
             continue;
         }
-        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        let mut bytes = fs::read(&path).map_err(io_error(&path))?;
+        // What a start finds of a file that was shortened, as it gives it its length again.
+        bytes.resize(settings.segment_bytes, 0);
         // Without a list a file may have been made in part.
         let may_be_empty = settings.list.is_none() && bytes.iter().all(|byte| *byte == 0);
         let has_begin = bytes.get(..FIRST_OFFSET) == Some(&settings.head_of(number));
@@ -135,7 +137,10 @@ pub fn read(
         let offset = if number == from.number { from.offset } else { 0 };
         scan.segment(file, &bytes, settings.salt_of(number), offset);
     }
-    let is_known = numbers.first().is_none_or(|first| *first <= from.number);
+    // A file that the list has is missed; what was freed before it is not.
+    let first = settings.list.as_ref().map(|list| list.span()).filter(|span| !span.is_empty());
+    let first = first.map(|span| span.first).or(numbers.first().copied());
+    let is_known = first.is_none_or(|first| first <= from.number);
     Ok((scan.finish(is_known.then_some(from.sequence)), damages))
 }
 
@@ -160,8 +165,8 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
     }
     let (found, mut damages) = read(&settings, &numbers, from)?;
     // Those that are not whole are met again, with their items, when they are applied.
-    let Found { records, damages: lost, end, is_torn, last, broken: _ } = found;
-    damages.extend(lost);
+    let Found { records, gaps, end, is_torn, last, broken: _ } = found;
+    damages.extend(gaps.into_iter().map(|gap| gap.damage));
     let scanned: Vec<u32> =
         numbers.iter().copied().filter(|number| *number >= from.number).collect();
     // Where the log goes on: behind the last record, or where a checkpoint says that it ended.
@@ -191,9 +196,13 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
             continue;
         }
         if end_number == Some(number) && (is_torn || !damages.is_empty()) {
-            tracing::warn!(file = %path.display(), offset = end_offset, "what was cut off is dropped");
+            if is_torn {
+                let file = path.display();
+                tracing::warn!(%file, offset = end_offset, "what was cut off is dropped");
+            }
             zero_from(&path, end_offset, settings.segment_bytes).map_err(io_error(&path))?;
         }
+        lengthen(&path, settings.segment_bytes).map_err(io_error(&path))?;
         let region = Region::open(&path, settings.segment_bytes).map_err(io_error(&path))?;
         let there = region.bytes_there().map_err(io_error(&path))?;
         let readable = if end_number == Some(number) { end_offset } else { there };
@@ -226,13 +235,21 @@ fn clean(settings: &LogSettings, number: u32, path: &Path) -> io::Result<Arc<Reg
     Region::open(path, settings.segment_bytes).map(Arc::new)
 }
 
+/// Gives a file that was shortened its length again, with zeros.
+fn lengthen(path: &Path, bytes: usize) -> io::Result<()> {
+    if fs::metadata(path)?.len() < bytes as u64 {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(bytes as u64)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Replaces by zeros what lies from an offset to the end, where it is not zeros.
 fn zero_from(path: &Path, offset: usize, bytes: usize) -> io::Result<()> {
     const PART: usize = 1 << 20;
+    lengthen(path, bytes)?;
     let file = OpenOptions::new().read(true).write(true).open(path)?;
-    if file.metadata()?.len() < bytes as u64 {
-        file.set_len(bytes as u64)?;
-    }
     let mut part = vec![0; PART];
     let mut at = offset;
     while at < bytes {
@@ -275,7 +292,12 @@ fn replay_one(partition: &mut Partition, segment: u32, seen: &Seen) -> io::Resul
     while partition.index.sweep_some(usize::MAX) {}
     let settings = partition.log.settings();
     let place = settings.place(segment, seen.offset as usize);
-    let Some(Head { kind, hash, .. }) = partition.log.head(place) else { return Ok(()) };
+    let Some(Head { kind, hash, .. }) = partition.log.head(place) else {
+        // The names behind a damaged head said which item it was.
+        let damage = partition.log.damage(place, None);
+        partition.lose(seen.kind, seen.hash, damage);
+        return Ok(());
+    };
     loop {
         match partition.apply_record(place, kind, hash) {
             Step::Done(None) => {}

@@ -10,8 +10,8 @@
 
 use super::{
     checkpoint,
-    damage::{Damage, Harm},
-    files::{FileList, Listing, list_name},
+    damage::{Damage, Harm, Lost},
+    files::{FileList, list_name},
     folder::{self, HEAD_NAME},
     head::StoreHead,
     log::{LogSettings, NoRoom, segment_name},
@@ -19,7 +19,7 @@ use super::{
     partition::{Partition, item_of},
     record::{Content, Kind},
     recover::{self, RecoverError},
-    survey::{Found, survey_partition},
+    survey::{Found, lost_by, survey_partition},
 };
 use crate::runtime::disk::{FolderLock, sync_folder};
 use std::{
@@ -44,6 +44,13 @@ pub struct Repaired {
     pub copied: usize,
 }
 
+impl Repaired {
+    /// What is lost by what was damaged.
+    pub fn lost(&self) -> Lost {
+        lost_by(&self.found)
+    }
+}
+
 /// Drops what is damaged in a folder; `ef_construction` is for an index that must be built again.
 ///
 /// # Errors
@@ -58,8 +65,9 @@ pub fn repair(folder: &Path, ef_construction: usize) -> Result<Repaired, OpenErr
         let has_stand_ins = mend_files(folder, &head, partition, &mut found)?;
         let survey = survey_partition(folder, &head, true, partition)?;
         copied[usize::from(partition)] = has_stand_ins || !survey.found.is_empty();
+        let mended = found.len();
         for it in survey.found {
-            if !found.iter().any(|other| other.damage == it.damage) {
+            if !found[..mended].iter().any(|other| other.damage.is_same(&it.damage)) {
                 found.push(it);
             }
         }
@@ -84,8 +92,9 @@ pub fn repair(folder: &Path, ef_construction: usize) -> Result<Repaired, OpenErr
         *copied |= partition.damages().count > 0;
         let told = if *copied { partition.copy().map_err(io)? } else { Vec::new() };
         for damage in told {
-            if !found.iter().any(|other| other.damage == damage) {
-                found.push(Found { damage, is_harmless: false });
+            if !found.iter().any(|other| other.damage.is_same(&damage)) {
+                let is_harmless = damage.harm.is_harmless();
+                found.push(Found { damage, is_harmless });
             }
         }
         partition.close().map_err(io)?;
@@ -94,8 +103,9 @@ pub fn repair(folder: &Path, ef_construction: usize) -> Result<Repaired, OpenErr
     Ok(Repaired { found, items, copied: copied.into_iter().filter(|it| *it).count() })
 }
 
-fn told(file: &Path, harm: Harm) -> Found {
-    Found { damage: Damage::of_file(file.display().to_string(), harm), is_harmless: false }
+/// A file that was gone or damaged; nothing is lost by one that was made again as it was.
+fn told(file: &Path, harm: Harm, is_harmless: bool) -> Found {
+    Found { damage: Damage::of_file(file.display().to_string(), harm), is_harmless }
 }
 
 /// The head of a folder, made again from a list where it is damaged or missing.
@@ -118,25 +128,17 @@ fn mend_head(folder: &Path, found: &mut Vec<Found>) -> Result<StoreHead, OpenErr
         Ok(None) => {
             let needs = folder::needs_head(folder).map_err(io)?;
             let none = || io(io::Error::other("there is no pattern memory: it has no head"));
-            let refusal = needs
-                .map_or_else(none, |needs| OpenError::NoHead { head: file.clone(), file: needs });
-            (Harm::Missing, refusal)
+            let needs = needs.ok_or_else(none)?;
+            (Harm::Missing, folder::no_head(folder, folder::missing_beside(&needs)).map_err(io)?)
         }
-        Err(error @ OpenError::Head { .. }) => (Harm::Structure, error),
+        Err(error @ (OpenError::Head { .. } | OpenError::Headless { .. })) => {
+            (Harm::Structure, error)
+        }
         Err(error) => return Err(error),
     };
-    let mut heads = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let is_list = path.extension().is_some_and(|extension| extension == "list");
-        let text = is_list.then(|| fs::read_to_string(&path).ok()).flatten();
-        heads.extend(text.and_then(|text| text.parse::<Listing>().ok()).map(|it| it.head));
-    }
-    let Some(head) = heads.pop().filter(|head| heads.iter().all(|other| other == head)) else {
-        return Err(refusal);
-    };
+    let Some(head) = folder::head_of_lists(folder).map_err(io)? else { return Err(refusal) };
     folder::write_head(folder, &head).map_err(io)?;
-    found.push(told(&file, harm));
+    found.push(told(&file, harm, true));
     Ok(head)
 }
 
@@ -158,7 +160,7 @@ fn mend_files(
     if let Some(harm) = harm {
         let (span, _) = folder::find_span(&settings, folder)?;
         folder::give_list(folder, head, partition, span)?;
-        found.push(told(&file, harm));
+        found.push(told(&file, harm, true));
     }
     let list = FileList::known(folder, folder::list_of(folder, head, partition)?);
     let missing = recover::list(folder, partition, Some(list.span()))?.missing;
@@ -174,7 +176,7 @@ fn mend_files(
             sync_folder(folder)
         };
         stand_in().map_err(|source| OpenError::Io { folder: folder.to_owned(), source })?;
-        found.push(told(&path, Harm::Missing));
+        found.push(told(&path, Harm::Missing, false));
     }
     Ok(has_stand_ins)
 }

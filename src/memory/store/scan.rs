@@ -7,8 +7,9 @@
 use super::{
     damage::{Damage, Harm},
     log::FIRST_OFFSET,
-    record::{HEAD_BYTES, Head, UNIT_BYTES},
+    record::{Guess, HEAD_BYTES, Head, Kind, UNIT_BYTES},
 };
+use std::ops::Range;
 
 /// A record that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +24,23 @@ pub struct Seen {
     pub sequence: u64,
     /// The hash of its item's name.
     pub hash: u64,
-    /// Whether all of it is as it was written; if not, its head is.
+    /// What it says.
+    pub kind: Kind,
+    /// Whether all of it is as it was written; if not, it is known of which item it was.
     pub is_whole: bool,
+}
+
+/// Records that are gone and of which nobody knows which they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Where they were, and how many.
+    pub damage: Damage,
+    /// The place of the damage: its segment among those that were scanned.
+    pub segment: u32,
+    /// The record behind them: segment and offset; none at the end.
+    pub next: Option<(u32, u32)>,
+    /// Sequences that are missing, those of records that were named among them.
+    pub sequences: Range<u64>,
 }
 
 /// What segments have, from a record on.
@@ -38,6 +54,10 @@ pub struct Scan {
     files: Vec<String>,
     /// Records that are not whole, by segment and offset.
     broken: Vec<(u32, u32, String)>,
+    /// Where the first record should be.
+    begin: Option<(u32, u32)>,
+    /// Records whose head is damaged, which still says whose they are.
+    guessed: Vec<(u32, u32, Guess)>,
 }
 
 /// What was found, in order.
@@ -45,8 +65,8 @@ pub struct Scan {
 pub struct Found {
     /// Records that count; those that are not whole are damaged.
     pub records: Vec<Seen>,
-    /// What is damaged and cannot be named.
-    pub damages: Vec<Damage>,
+    /// Records that are gone and cannot be named.
+    pub gaps: Vec<Gap>,
     /// The records that count and are not whole.
     pub broken: Vec<(Damage, Seen)>,
     /// Where the last segment with a record goes on: its place among the scanned, and the offset.
@@ -64,8 +84,17 @@ impl Scan {
         self.segments += 1;
         self.files.push(file);
         let mut at = from.max(FIRST_OFFSET);
+        self.begin.get_or_insert((segment, at as u32));
+        // Where the next record should begin.
+        let mut next = at;
         while at + HEAD_BYTES <= bytes.len() {
             let Some(head) = read_head(bytes, at, salt) else {
+                if at == next
+                    && let Some(guess) = Guess::of(&bytes[at..])
+                {
+                    next = at.saturating_add(guess.length);
+                    self.guessed.push((segment, at as u32, guess));
+                }
                 at += UNIT_BYTES;
                 continue;
             };
@@ -80,10 +109,12 @@ impl Scan {
                 length: head.length as u32,
                 sequence: head.sequence,
                 hash: head.hash,
+                kind: head.kind,
                 is_whole,
             });
             // The length is under the head's checksum.
             at += head.length;
+            next = at;
         }
     }
 
@@ -97,7 +128,16 @@ impl Scan {
             (None, None) => 1,
             (None, Some(first)) => {
                 if (first.segment, first.offset) != (0, FIRST_OFFSET as u32) {
-                    found.damages.push(self.damage(0, FIRST_OFFSET as u32));
+                    // How many is not known: one at least.
+                    found.gaps.push(Gap {
+                        damage: Damage {
+                            harm: Harm::Gone(1),
+                            ..self.damage(0, FIRST_OFFSET as u32)
+                        },
+                        segment: 0,
+                        next: Some((first.segment, first.offset)),
+                        sequences: first.sequence.saturating_sub(1)..first.sequence,
+                    });
                 }
                 first.sequence
             }
@@ -113,7 +153,7 @@ impl Scan {
                     found.is_torn = true;
                     break;
                 }
-                found.damages.push(self.lost(&found, expected, seen));
+                self.note_lost(&mut found, expected, seen);
             }
             if !seen.is_whole && seen.sequence > self.synced {
                 found.is_torn = true;
@@ -130,8 +170,10 @@ impl Scan {
         if found.last < self.synced {
             // Records that were on the disk are gone, and those behind them as well.
             let (segment, offset) = found.end.unwrap_or((0, FIRST_OFFSET as u32));
+            let sequences = found.last + 1..self.synced + 1;
             let harm = Harm::Gone(self.synced - found.last);
-            found.damages.push(Damage { harm, ..self.damage(segment, offset) });
+            let damage = Damage { harm, ..self.damage(segment, offset) };
+            found.gaps.push(Gap { damage, segment, next: None, sequences });
             found.last = self.synced;
         }
         found
@@ -143,11 +185,36 @@ impl Scan {
         Damage { key: it.map(|(.., key)| key.clone()), ..self.damage(seen.segment, seen.offset) }
     }
 
-    /// Records before `next` were there and cannot be read.
-    fn lost(&self, found: &Found, expected: u64, next: Seen) -> Damage {
-        let (segment, offset) = found.end.unwrap_or((next.segment, FIRST_OFFSET as u32));
-        let harm = Harm::Gone(next.sequence - expected);
-        Damage { harm, ..self.damage(segment, offset) }
+    /// Records before `next` were there and cannot be read: those whose head says whose they are count as
+    /// records that are not whole, the others are gone.
+    fn note_lost(&self, found: &mut Found, expected: u64, next: Seen) {
+        let begin = found.end.or(self.begin).unwrap_or((next.segment, FIRST_OFFSET as u32));
+        let behind = (next.segment, next.offset);
+        let (mut at, mut free, mut named) = (begin, expected, 0);
+        for (segment, offset, guess) in &self.guessed {
+            let (place, sequence) = ((*segment, *offset), guess.sequence);
+            if place < begin || place >= behind || !(free..next.sequence).contains(&sequence) {
+                continue;
+            }
+            let length = guess.length as u32;
+            let (kind, hash) = (guess.kind, guess.hash);
+            let (segment, offset) = place;
+            let seen = Seen { segment, offset, length, sequence, hash, kind, is_whole: false };
+            let key = Some(guess.name.clone());
+            found.broken.push((Damage { key, ..self.damage(segment, offset) }, seen));
+            found.records.push(seen);
+            if at == place {
+                at.1 = offset.saturating_add(length);
+            }
+            (free, named) = (sequence + 1, named + 1);
+        }
+        let gone = next.sequence - expected - named;
+        if gone > 0 {
+            let (segment, offset) = at;
+            let damage = Damage { harm: Harm::Gone(gone), ..self.damage(segment, offset) };
+            let (next, sequences) = (Some(behind), expected..next.sequence);
+            found.gaps.push(Gap { damage, segment, next, sequences });
+        }
     }
 
     fn damage(&self, segment: u32, offset: u32) -> Damage {
@@ -212,7 +279,7 @@ mod tests {
         let found = scan(&bytes);
         assert_eq!(sequences(&found), [1, 2, 3, 4, 5]);
         assert_eq!(found.end, Some((0, offsets[5] as u32)));
-        assert!(found.damages.is_empty() && !found.is_torn);
+        assert!(found.gaps.is_empty() && !found.is_torn);
     }
 
     #[test]
@@ -221,7 +288,7 @@ mod tests {
         bytes[offsets[3] + 70] ^= 1;
         let found = scan(&bytes);
         assert_eq!(sequences(&found), [1, 2, 3]);
-        assert!(found.damages.is_empty() && found.is_torn);
+        assert!(found.gaps.is_empty() && found.is_torn);
         assert_eq!(found.end, Some((0, offsets[3] as u32)));
     }
 
@@ -235,13 +302,46 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_head_is_told_and_passed_over() {
+    fn a_damaged_head_that_still_says_whose_it_is_is_a_record_that_is_not_whole() {
         let (mut bytes, offsets) = segment(5);
-        bytes[offsets[1] + 20] ^= 1;
+        bytes[offsets[1]] ^= 1;
+        bytes[offsets[2] + 60] ^= 1;
         let found = scan(&bytes);
-        assert_eq!(sequences(&found), [1, 3, 4, 5]);
-        assert_eq!(found.damages.len(), 1);
-        assert_eq!((&*found.damages[0].file, found.damages[0].offset), ("file", offsets[1]));
+        assert_eq!(sequences(&found), [1, 2, 3, 4, 5]);
+        let broken: Vec<_> = found.broken.iter().map(|(damage, seen)| (damage, *seen)).collect();
+        assert_eq!(broken.len(), 2);
+        assert_eq!((broken[0].0.key.as_deref(), broken[0].0.offset), (Some("n/key-2"), offsets[1]));
+        assert_eq!((broken[1].0.key.as_deref(), broken[1].1.sequence), (Some("n/key-3"), 3));
+        assert!(found.gaps.is_empty() && !found.is_torn);
+    }
+
+    #[test]
+    fn a_damaged_head_that_leads_to_no_name_is_told_and_passed_over() {
+        // The hash of the name, and a sequence that is another record's.
+        for (byte, named) in [(34, false), (16, false)] {
+            let (mut bytes, offsets) = segment(5);
+            bytes[offsets[1] + byte] ^= 1;
+            let found = scan(&bytes);
+            assert_eq!(sequences(&found), [1, 3, 4, 5]);
+            assert_eq!((found.gaps.len(), !found.broken.is_empty()), (1, named));
+            let Gap { damage, sequences, next, .. } = &found.gaps[0];
+            assert_eq!((&*damage.file, damage.offset), ("file", offsets[1]));
+            assert_eq!((damage.harm, sequences), (Harm::Gone(1), &(2..3)));
+            assert_eq!(*next, Some((0, offsets[2] as u32)));
+        }
+    }
+
+    #[test]
+    fn of_several_that_are_gone_those_with_a_name_are_told_by_it() {
+        let (mut bytes, offsets) = segment(6);
+        bytes[offsets[1]] ^= 1;
+        bytes[offsets[2] + 34] ^= 1;
+        let found = scan(&bytes);
+        assert_eq!(sequences(&found), [1, 2, 4, 5, 6]);
+        assert_eq!(found.broken[0].0.key.as_deref(), Some("n/key-2"));
+        let gap = &found.gaps[0];
+        assert_eq!((gap.damage.offset, gap.damage.harm), (offsets[2], Harm::Gone(1)));
+        assert_eq!(found.gaps.len(), 1);
     }
 
     #[test]
@@ -254,11 +354,11 @@ mod tests {
             scan.finish(None)
         };
         let found = finish(&rest(1));
-        assert_eq!((sequences(&found), found.damages.len()), (vec![2, 3, 4, 5], 0));
+        assert_eq!((sequences(&found), found.gaps.len()), (vec![2, 3, 4, 5], 0));
         let mut damaged = rest(1);
         damaged[FIRST_OFFSET + 20] ^= 1;
         let found = finish(&damaged);
-        assert_eq!((sequences(&found), found.damages.len()), (vec![3, 4, 5], 1));
+        assert_eq!((sequences(&found), found.gaps.len()), (vec![3, 4, 5], 1));
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! What a folder of pattern memory has, every checksum looked at: for a node that does not run.
 //!
-//! Nothing is changed. What is damaged is told whether an item is lost by it or not.
+//! Nothing is changed. Of what is damaged it is told whether an item is lost by it or not.
 
 use super::{
-    checkpoint::{self, Known, State},
-    damage::{Damage, Harm},
+    checkpoint::{self, State},
+    compare::Comparison,
+    damage::{Damage, Harm, Lost},
     files::{FileList, list_name},
-    folder::{self, HEAD_NAME},
+    folder,
     head::StoreHead,
-    log::{LogSettings, segment_name},
+    log::segment_name,
     open::OpenError,
     recover::{self, From, Numbers, RecoverError},
-    scan::{self, Seen},
 };
 use crate::runtime::disk::FolderLock;
-use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 /// What a folder has.
 #[derive(Debug)]
@@ -51,6 +51,21 @@ pub struct PartitionSurvey {
     pub found: Vec<Found>,
 }
 
+impl Survey {
+    /// What is lost by what is damaged.
+    pub fn lost(&self) -> Lost {
+        lost_by(self.partitions.iter().flat_map(|partition| &partition.found))
+    }
+}
+
+/// What is lost by damage that was found.
+pub(super) fn lost_by<'a>(found: impl IntoIterator<Item = &'a Found>) -> Lost {
+    let mut lost = Lost::default();
+    let harmful = found.into_iter().filter(|it| !it.is_harmless);
+    harmful.for_each(|it| lost.add(it.damage.harm));
+    lost
+}
+
 /// Looks at every record in a folder.
 ///
 /// # Errors
@@ -60,9 +75,8 @@ pub fn survey(folder: &Path) -> Result<Survey, OpenError> {
         .map_err(|source| OpenError::Lock { folder: folder.to_owned(), source })?;
     let io = |source| OpenError::Io { folder: folder.to_owned(), source };
     let Some(mut head) = folder::read_head(folder)? else {
-        let file = folder.join(HEAD_NAME);
         return Err(match folder::needs_head(folder).map_err(io)? {
-            Some(needs) => OpenError::NoHead { head: file, file: needs },
+            Some(needs) => folder::no_head(folder, folder::missing_beside(&needs)).map_err(io)?,
             None => io(io::Error::other("there is no pattern memory: it has no head")),
         });
     };
@@ -91,9 +105,9 @@ pub(super) fn survey_partition(
         match folder::list_of(folder, head, partition) {
             Ok(listing) => settings.list = Some(Arc::new(FileList::known(folder, listing))),
             Err(OpenError::Files(RecoverError::Missing(..))) => {
-                tell(Damage::of_file(file, Harm::Missing), false);
+                tell(Damage::of_file(file, Harm::Missing), true);
             }
-            Err(OpenError::List { .. }) => tell(Damage::of_file(file, Harm::Structure), false),
+            Err(OpenError::List { .. }) => tell(Damage::of_file(file, Harm::Structure), true),
             Err(error) => return Err(error),
         }
     }
@@ -106,51 +120,29 @@ pub(super) fn survey_partition(
     let length = |number: &u32| fs::metadata(folder.join(segment_name(partition, *number)));
     let bytes = there.iter().filter_map(|number| Some(length(number).ok()?.len())).sum();
     let (scanned, damages) = recover::read(&settings, &there, From::default())?;
-    let scan::Found { records, damages: gone, broken, is_torn, last: last_read, .. } = scanned;
-    damages.into_iter().chain(gone).for_each(|damage| tell(damage, false));
-    let last = last_of_each(&records);
-    for (damage, seen) in broken {
-        let is_replaced = last.get(&seen.hash).is_some_and(|last| *last > seen.sequence);
-        tell(damage, is_replaced);
+    for damage in damages {
+        let is_harmless = damage.harm.is_harmless();
+        tell(damage, is_harmless);
     }
-    let known = judge_checkpoint(&settings, folder, last_read, &mut tell)?;
-    let has_checkpoint = known.is_some();
-    for (_, damage) in known.unwrap_or_default() {
-        if !found.iter().any(|found| found.damage == damage) {
-            found.push(Found { damage, is_harmless: false });
+    let state = checkpoint::look_at(&settings)
+        .map_err(|source| OpenError::Io { folder: folder.to_owned(), source })?;
+    if let State::Graph(_) | State::Damaged = state {
+        let file = checkpoint::file_of(&settings).unwrap_or_default();
+        tell(Damage::of_file(file.display().to_string(), Harm::Checkpoint), true);
+    }
+    let has_checkpoint = state != State::None;
+    let (is_torn, records) = (scanned.is_torn, scanned.records.len() as u64);
+    let comparison = Comparison { settings: &settings, folder, numbers: &there, scanned };
+    let of_records = match state {
+        State::Well(outline) | State::Graph(outline) => comparison.with(outline),
+        State::None | State::Damaged => comparison.alone(),
+    };
+    let of_files = found.len();
+    for it in of_records {
+        if !found[..of_files].iter().any(|other: &Found| other.damage.is_same(&it.damage)) {
+            found.push(it);
         }
     }
-    let (files, records) = (there.len(), records.len() as u64);
+    let files = there.len();
     Ok(PartitionSurvey { files, bytes, records, is_torn, has_checkpoint, found })
-}
-
-/// The last record of each item, by the hash of its name.
-fn last_of_each(records: &[Seen]) -> HashMap<u64, u64> {
-    records.iter().map(|seen| (seen.hash, seen.sequence)).collect()
-}
-
-/// What a checkpoint knows of damage, where there is one.
-fn judge_checkpoint(
-    settings: &LogSettings,
-    folder: &Path,
-    last_read: u64,
-    tell: &mut impl FnMut(Damage, bool),
-) -> Result<Option<Vec<Known>>, OpenError> {
-    let io = |source| OpenError::Io { folder: folder.to_owned(), source };
-    match checkpoint::look_at(settings).map_err(io)? {
-        State::None => Ok(None),
-        State::Well(known, From { number, offset, sequence }) => {
-            if let Some(gone @ 1..) = sequence.checked_sub(last_read) {
-                let file = folder.join(segment_name(settings.partition, number));
-                let (file, harm) = (file.display().to_string(), Harm::Gone(gone));
-                tell(Damage { file, offset, harm, key: None }, false);
-            }
-            Ok(Some(known))
-        }
-        State::Damaged => {
-            let file = checkpoint::file_of(settings).unwrap_or_default();
-            tell(Damage::of_file(file.display().to_string(), Harm::Checkpoint), true);
-            Ok(Some(Vec::new()))
-        }
-    }
 }

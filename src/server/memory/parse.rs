@@ -48,7 +48,7 @@ fn batch(params: &[u8]) -> Result<Vec<Result<MemoryItem, Error>>, Error> {
     let (mut fields, mut items) = (Fields::of(params)?, None);
     while let Some(field) = fields.next()? {
         if field.name != "items" {
-            return Err(field.unknown());
+            return Err(field.unknown_beside("items"));
         }
         let mut reader = Reader::new(field.value);
         let not_array = |_| Error::Invalid("items must be an array of maps".into());
@@ -82,7 +82,7 @@ fn item(params: &[u8]) -> Result<MemoryItem, Error> {
             }
             "vector" | "text" => content.read(field)?,
             "metadata" => item.metadata = map(field)?,
-            _ => return Err(field.unknown()),
+            _ => return Err(field.unknown_beside("key, vector, text, namespace, metadata")),
         }
     }
     item.key = key.unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)));
@@ -140,7 +140,10 @@ fn name(params: &[u8], vector_default: Option<bool>) -> Result<(String, String, 
             "vector" if vector_default.is_some() => {
                 with_vector = field.bool()?.unwrap_or(with_vector);
             }
-            _ => return Err(field.unknown()),
+            _ if vector_default.is_some() => {
+                return Err(field.unknown_beside("key, namespace, vector"));
+            }
+            _ => return Err(field.unknown_beside("key, namespace")),
         }
     }
     let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.into());
@@ -159,7 +162,7 @@ fn search(params: &[u8]) -> Result<MemoryRequest, Error> {
             "ef" => query.ef = field.positive_at_most(EF_MAX.into())?.map(|ef| ef as u32),
             "namespace" => query.namespace = limited(field, NAMESPACE_BYTES_MAX)?,
             "filter" => query.filter = map(field)?,
-            _ => return Err(field.unknown()),
+            _ => return Err(field.unknown_beside("vector, text, k, ef, namespace, filter")),
         }
     }
     let (vector, text) = content.one()?;
@@ -175,7 +178,7 @@ fn list(params: &[u8]) -> Result<MemoryRequest, Error> {
             "namespace" => namespace = limited(field, NAMESPACE_BYTES_MAX)?,
             "cursor" => cursor = field.text()?.map(str::to_owned),
             "limit" => limit = field.positive_at_most(LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
-            _ => return Err(field.unknown()),
+            _ => return Err(field.unknown_beside("namespace, cursor, limit")),
         }
     }
     Ok(MemoryRequest::List { namespace, cursor, limit: limit as u32 })
@@ -186,7 +189,7 @@ fn stats(params: &[u8]) -> Result<MemoryRequest, Error> {
     while let Some(field) = fields.next()? {
         match field.name {
             "sample" => sample = field.at_most(SAMPLE_MAX)?.unwrap_or(0),
-            _ => return Err(field.unknown()),
+            _ => return Err(field.unknown_beside("sample")),
         }
     }
     Ok(MemoryRequest::Stats { sample: sample as u32 })

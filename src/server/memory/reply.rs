@@ -134,7 +134,7 @@ fn metadata(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
-    write::map(out, 14 + usize::from(stats.recall.is_some()));
+    write::map(out, 16 + usize::from(stats.recall.is_some()));
     number(out, "count", stats.count);
     number(out, "dimension", stats.dimension.into());
     text(out, "metric", stats.metric.name());
@@ -156,6 +156,9 @@ fn stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
     write::array(out, stats.damaged.len());
     stats.damaged.iter().for_each(|it| write::str(out, it));
     number(out, "lost_count", stats.lost_count);
+    number(out, "lost_unnamed_count", stats.lost_unnamed_count);
+    write::str(out, "lost_more");
+    write::bool(out, stats.lost_more);
     write::str(out, "lost");
     write::array(out, stats.lost.len());
     stats.lost.iter().for_each(|it| write::str(out, it));

@@ -109,7 +109,9 @@ fn each_item_of_a_batch_is_stored_or_refused_by_itself() {
         invalid("vector has 1 numbers, this memory's have 2 (memory.dimension)"),
         r#"{"error":{"code":"backpressure","message":"the node is full; nothing was accepted, try again in 50 ms","retry_after_ms":50}}"#.to_owned(),
         invalid("vector[1] is not finite in float32"),
-        invalid("k is not a field of this method"),
+        invalid(
+            "k is not a field of this method, which has: key, vector, text, namespace, metadata",
+        ),
         invalid("an item must be a map"),
     ];
     assert_eq!(answer, format!(r#"{{"results":[{}]}}"#, expected.join(",")));
@@ -145,7 +147,10 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
     let put = |params: &str| refusal("memory.put", params);
     assert_eq!(put("{}"), "vector or text is missing");
     assert!(put(r#"{"vector":[1,0],"text":"left"}"#).starts_with("vector and text are both there"));
-    assert_eq!(put(r#"{"vector":[1,0],"colour":1}"#), "colour is not a field of this method");
+    assert_eq!(
+        put(r#"{"vector":[1,0],"colour":1}"#),
+        "colour is not a field of this method, which has: key, vector, text, namespace, metadata"
+    );
     assert_eq!(
         put(r#"{"vector":[1,0,0]}"#),
         "vector has 3 numbers, this memory's have 2 (memory.dimension)"
@@ -193,7 +198,7 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
     assert_eq!(refusal("memory.get", "{}"), "key is missing");
     assert_eq!(
         refusal("memory.delete", r#"{"key":"a","vector":true}"#),
-        "vector is not a field of this method"
+        "vector is not a field of this method, which has: key, namespace"
     );
     assert_eq!(refusal("memory.list", r#"{"limit":0}"#), "limit must be an integer from 1 to 1000");
     assert_eq!(refusal("memory.stats", r#"{"sample":5000}"#), "sample must be at most 1000");

@@ -103,6 +103,7 @@ impl Kept {
     pub(super) fn report(&self) -> PartitionReport {
         let partition = &self.partition;
         let (stats, damages) = (partition.index().stats(), partition.damages());
+        let lost = damages.lost();
         PartitionReport {
             partition: MemoryPartition {
                 count: partition.len() as u64,
@@ -116,8 +117,10 @@ impl Kept {
             sample: (0, 0, 0),
             damaged: damages.told.iter().map(ToString::to_string).collect(),
             damaged_count: damages.count,
-            lost: damages.present_told().map(ToString::to_string).collect(),
-            lost_count: damages.present() as u64,
+            lost: damages.lost_told().map(ToString::to_string).collect(),
+            lost_count: lost.items,
+            lost_unnamed_count: lost.unnamed,
+            lost_more: lost.is_least,
         }
     }
 }

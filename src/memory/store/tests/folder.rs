@@ -84,6 +84,38 @@ fn a_head_that_is_gone_makes_no_new_memory_and_is_made_again_by_a_repair() {
 }
 
 #[test]
+fn without_head_and_lists_it_is_said_what_to_bring_back_and_what_is_lost_otherwise() {
+    let folder = Folder::new("headless");
+    let items = filled(&folder);
+    let (head, list) = (folder.path().join(HEAD_NAME), folder.path().join(list_name(0)));
+    let (head_was, list_was) = (fs::read(&head).unwrap(), fs::read(&list).unwrap());
+    fs::write(&list, &list_was[1..]).unwrap();
+    for content in [None, Some(b"no head")] {
+        fs::remove_file(&head).unwrap();
+        if let Some(content) = content {
+            fs::write(&head, content).unwrap();
+        }
+        let by_repair =
+            repair(folder.path(), 32).expect_err("nothing says what is there").to_string();
+        let by_survey = survey(folder.path()).expect_err("it cannot be read").to_string();
+        for error in [refusal(&folder), by_survey, by_repair] {
+            for part in ["From a copy of this folder bring back head", "its items are lost"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+        fs::write(&head, b"so that there is one to remove").unwrap();
+    }
+    // What it says is so: either of them is enough.
+    fs::write(&head, &head_was).unwrap();
+    assert_eq!(repair(folder.path(), 32).unwrap().items, items.len() as u64);
+    let list_now = fs::read(&list).unwrap();
+    fs::remove_file(&head).unwrap();
+    fs::write(&list, &list_now).unwrap();
+    assert_eq!(repair(folder.path(), 32).unwrap().items, items.len() as u64);
+    assert_eq!(told(&folder), [""; 0]);
+}
+
+#[test]
 fn a_head_that_is_gone_before_anything_was_stored_is_made_again() {
     let folder = Folder::new("empty");
     drop(open(&settings(Some(&folder))));

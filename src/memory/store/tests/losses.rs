@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::memory::store::{
+    damage::Lost,
     repair::repair,
     survey::{Found, survey},
 };
@@ -109,14 +110,199 @@ fn a_live_record_that_a_checkpoint_covers_is_found_damaged_after_the_start() {
     drop((partition, store));
     // A later start knows it from the checkpoint, before any record is looked at.
     let (mut partition, store) = open(&settings(Some(&folder)));
-    assert_eq!((partition.damages().count, partition.damages().present()), (1, 1));
+    assert_eq!((partition.damages().count, partition.damages().lost().items), (1, 1));
     assert_eq!(get(&mut partition, "key-4").unwrap_err().code(), "unavailable");
     // Until it is stored again.
     assert_eq!(put(&mut partition, &item("key-4", 5.0)), Ok(true));
-    assert_eq!(partition.damages().present(), 0);
+    assert!(partition.damages().lost().is_nothing());
     partition.close().unwrap();
     drop((partition, store));
     assert_eq!(open(&settings(Some(&folder))).0.damages().count, 0);
+}
+
+/// A store that was closed and, unless all is to be in its checkpoint, changed again before it was killed.
+fn changed(folder: &Folder, is_closed: bool) -> BTreeMap<String, MemoryItem> {
+    let mut items = filled(folder);
+    if is_closed {
+        return items;
+    }
+    let (mut partition, _store) = open(&settings(Some(folder)));
+    for number in 15..25 {
+        let item = item(&format!("key-{number}"), 60.0 + number as f32);
+        put(&mut partition, &item).unwrap();
+        items.insert(item.key.clone(), item);
+    }
+    delete(&mut partition, "key-3").unwrap();
+    items.remove("key-3");
+    put(&mut partition, &item("last", 99.0)).unwrap();
+    items
+}
+
+/// What a start knows to be lost once it has looked at all records.
+fn lost_at_a_start(folder: &Folder) -> Lost {
+    let (mut partition, _store) = open(&settings(Some(folder)));
+    look(&mut partition);
+    partition.damages().lost()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_doctor_a_start_and_a_repair_count_what_is_lost_alike(
+        is_closed in any::<bool>(),
+        has_checkpoint in any::<bool>(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..6),
+        cut in prop::option::of((any::<prop::sample::Index>(), 0..5000_u64)),
+    ) {
+        let folder = Folder::new("alike");
+        let items = changed(&folder, is_closed);
+        if !has_checkpoint {
+            fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
+        }
+        let files = folder.files();
+        for (file, bit) in flips {
+            let file = file.get(&files);
+            flip(file, bit.index(fs::metadata(file).unwrap().len() as usize * 8) as u64);
+        }
+        if let Some((file, bytes)) = cut {
+            let file: &PathBuf = file.get(&files);
+            shorten(file, bytes);
+        }
+        let by_doctor = survey(folder.path()).unwrap().lost();
+        let other = Folder::new("alike-repaired");
+        fs::create_dir_all(other.path()).unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, other.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let by_start = lost_at_a_start(&folder);
+        prop_assert_eq!(by_doctor, by_start);
+        // The start that was ended without a stop has noted what it found; so has the one after it.
+        prop_assert_eq!(survey(folder.path()).unwrap().lost(), by_start);
+        let repaired = repair(other.path(), 32).unwrap();
+        prop_assert_eq!(repaired.lost(), by_doctor);
+        let (mut partition, _store) = open(&settings(Some(&other)));
+        let there = check_known(&mut partition, &items);
+        let missing = (items.len() - there) as u64;
+        prop_assert!(missing >= by_doctor.items, "{missing} are missing, {by_doctor}");
+        // Without a checkpoint the last records may look like a write that was cut off.
+        let knows_all = is_closed && has_checkpoint;
+        let most = by_doctor.items + by_doctor.unnamed;
+        prop_assert!(missing <= most || !knows_all, "{missing} are missing, {by_doctor}");
+    }
+}
+
+/// The items that are there as they were last.
+fn check_known(partition: &mut Partition, items: &BTreeMap<String, MemoryItem>) -> usize {
+    items.values().filter(|item| get(partition, &item.key).as_ref() == Ok(*item)).count()
+}
+
+#[test]
+fn a_record_whose_head_is_damaged_is_told_once_with_its_name_and_hides_what_was_before() {
+    for has_checkpoint in [true, false] {
+        let folder = Folder::new("head");
+        let items = filled(&folder);
+        if !has_checkpoint {
+            fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
+        }
+        // The checksum of the record that has the newest of key-4.
+        for file in folder.files() {
+            let bytes = fs::read(&file).unwrap();
+            let text = b"text of key-4 is 24";
+            let Some(at) = bytes.windows(text.len()).position(|it| it == text) else { continue };
+            let names = "space".len() + "key-4".len();
+            flip(&file, (at - names - DIMENSION * 4 - 64) as u64 * 8);
+        }
+        let before = found(&folder);
+        assert_eq!(before.len(), 1, "{before:?}");
+        let told = before[0].damage.to_string();
+        assert!(told.ends_with("a record is damaged; it is that of space/key-4"), "{told}");
+        assert_eq!(survey(folder.path()).unwrap().lost().items, 1);
+        for _ in 0..2 {
+            let (mut partition, store) = open(&settings(Some(&folder)));
+            look(&mut partition);
+            assert_eq!((partition.damages().count, partition.damages().lost().items), (1, 1));
+            assert_eq!(partition.damages().lost_told().next().unwrap().to_string(), told);
+            let error = get(&mut partition, "key-4").unwrap_err();
+            assert!(error.to_string().contains("space/key-4"), "{error}");
+            assert_eq!(check(&mut partition, &items), 19);
+            partition.close().unwrap();
+            drop((partition, store));
+            assert_eq!(found(&folder), before, "after a start it is told once, too");
+        }
+        let repaired = repair(folder.path(), 32).unwrap();
+        assert_eq!((repaired.found, repaired.items), (before, 19));
+    }
+}
+
+#[test]
+fn a_file_that_grew_loses_nothing() {
+    for has_checkpoint in [true, false] {
+        let folder = Folder::new("grown");
+        let items = filled(&folder);
+        if !has_checkpoint {
+            fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
+        }
+        for file in folder.files() {
+            let bytes = fs::metadata(&file).unwrap().len();
+            shorten(&file, bytes + 100);
+        }
+        let before = found(&folder);
+        assert!(before.iter().all(|it| it.is_harmless) && !before.is_empty(), "{before:?}");
+        let (mut partition, _store) = open(&settings(Some(&folder)));
+        look(&mut partition);
+        let damages = partition.damages();
+        assert!(damages.count > 0, "it is told");
+        assert!(damages.lost().is_nothing() && damages.lost_told().next().is_none());
+        assert_eq!(check(&mut partition, &items), 20);
+    }
+}
+
+#[test]
+fn a_record_that_is_cut_in_its_padding_is_whole() {
+    for key in ["key-19", "key-7"] {
+        let folder = Folder::new("padding");
+        let items = filled(&folder);
+        let text = items[key].text.clone().unwrap();
+        for file in folder.files() {
+            let bytes = fs::read(&file).unwrap();
+            let found = bytes.windows(text.len()).position(|it| it == text.as_bytes());
+            let Some(at) = found else { continue };
+            let end = at + text.len() + items[key].metadata.len();
+            assert!(!end.is_multiple_of(64), "there is padding");
+            shorten(&file, end as u64);
+        }
+        let by_doctor = survey(folder.path()).unwrap().lost();
+        assert!(by_doctor.is_least, "nobody knows what was behind the end");
+        assert_eq!(lost_at_a_start(&folder), by_doctor);
+        let (mut partition, _store) = open(&settings(Some(&folder)));
+        assert_eq!(get(&mut partition, key).as_ref(), Ok(&items[key]));
+    }
+}
+
+#[test]
+fn a_damaged_record_of_a_delete_loses_no_item() {
+    let folder = Folder::new("delete");
+    let (mut partition, store) = open(&settings(Some(&folder)));
+    for key in ["one", "gone-1", "two"] {
+        put(&mut partition, &item(key, 1.0)).unwrap();
+    }
+    delete(&mut partition, "gone-1").unwrap();
+    put(&mut partition, &item("three", 3.0)).unwrap();
+    partition.close().unwrap();
+    drop((partition, store));
+    fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
+    let file = folder.files()[0].clone();
+    let bytes = fs::read(&file).unwrap();
+    let name = b"spacegone-1\0";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    flip(&file, at as u64 * 8 + 8 * 12);
+    assert_eq!(found(&folder).iter().map(|it| it.is_harmless).collect::<Vec<_>>(), [true]);
+    let (mut partition, _store) = open(&settings(Some(&folder)));
+    assert!(partition.damages().lost().is_nothing());
+    assert_eq!((partition.damages().count, partition.len()), (1, 3));
+    assert_eq!(get(&mut partition, "gone-1").unwrap_err().code(), "not_found");
 }
 
 #[test]
