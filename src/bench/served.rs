@@ -208,6 +208,7 @@ pub(super) fn agent_type(name: &str, kind: AgentKind, agents: usize, max_tasks: 
         max_tasks,
         idle_timeout_ms: 60_000,
         warmup_delay_ms: 0,
+        capabilities: Vec::new(),
     }
 }
 

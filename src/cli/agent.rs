@@ -16,6 +16,7 @@ use std::{io::Write, process::ExitCode};
 #[command(after_help = "Examples:\n  \
     coreflow agent list --type echo\n  \
     coreflow agent list --all\n  \
+    coreflow agent list --all --capability 'code review'\n  \
     coreflow agent spawn echo --name parrot\n  \
     coreflow agent call parrot '\"hello\"'\n  \
     coreflow agent call 0.3.1 '{\"say\":\"hello\"}'")]
@@ -36,6 +37,9 @@ enum Action {
         /// Those of all nodes of the cluster
         #[arg(long)]
         all: bool,
+        /// Only those that can do this, in the words of `capabilities` in [[agent]]
+        #[arg(long, requires = "all")]
+        capability: Option<String>,
     },
     /// Start an agent of a configured type and print its id
     Spawn {
@@ -84,10 +88,10 @@ pub fn run(
     let json = common.json;
     remote::run(&args.connect, common, err, |node| {
         match &args.action {
-            Action::List { agent_type, all: true } => {
-                list_all(node, agent_type.as_deref(), json, out)?;
+            Action::List { agent_type, all: true, capability } => {
+                list_all(node, (agent_type.as_deref(), capability.as_deref()), json, out)?;
             }
-            Action::List { agent_type, all: false } => {
+            Action::List { agent_type, all: false, .. } => {
                 list(node, agent_type.as_deref(), json, out)?;
             }
             Action::Spawn { agent_type, name } => {
@@ -157,7 +161,7 @@ fn list(
 /// Lists the agents of all nodes, part by part.
 fn list_all(
     node: &mut Remote,
-    agent_type: Option<&str>,
+    (agent_type, capability): (Option<&str>, Option<&str>),
     json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Trouble> {
@@ -165,6 +169,7 @@ fn list_all(
     let mut cursor: Option<String> = None;
     loop {
         let params = Params::new().bool("all", true).str_if("type", agent_type);
+        let params = params.str_if("capability", capability);
         let answer = node.call("agent.list", &params.str_if("cursor", cursor.as_deref()))?;
         let agents = answer.get("agents").map(View::items);
         for agent in agents.into_iter().flatten() {

@@ -33,6 +33,7 @@ pub(super) fn defaults() -> Vec<AgentType> {
         max_tasks: default("max_tasks"),
         idle_timeout_ms: default("idle_timeout_ms"),
         warmup_delay_ms: default("warmup_delay_ms"),
+        capabilities: default("capabilities"),
     };
     BUILTINS.map(builtin).into()
 }
@@ -107,6 +108,7 @@ pub(super) fn build(draft: &Draft) -> Result<AgentType, Vec<Trouble>> {
             max_tasks: read(draft, "max_tasks"),
             idle_timeout_ms: read(draft, "idle_timeout_ms"),
             warmup_delay_ms: read(draft, "warmup_delay_ms"),
+            capabilities: read(draft, "capabilities"),
         }),
         _ => Err(troubles),
     }
@@ -128,5 +130,6 @@ pub(super) fn values(agent: &AgentType) -> Vec<Option<Value>> {
         Some(agent.idle_timeout_ms.to_value()),
         Some(agent.warmup_delay_ms.to_value()),
         command.map(Field::to_value),
+        Some(agent.capabilities.to_value()),
     ]
 }

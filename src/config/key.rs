@@ -16,6 +16,10 @@ pub const AGENT_NAME_BYTES_MAX: usize = 64;
 const PATH_BYTES_MAX: usize = 4095;
 /// The longest name of an embedder's model, bytes.
 const TITLE_BYTES_MAX: usize = 256;
+/// Most capabilities of an agent type.
+pub const CAPABILITIES_MAX: usize = 16;
+/// Most bytes of a capability.
+pub const CAPABILITY_BYTES_MAX: usize = 32;
 /// Most words of a command, and most bytes of one word: far below the kernel's limit for `execve`.
 const COMMAND_WORDS_MAX: usize = 256;
 const COMMAND_WORD_BYTES_MAX: usize = 4096;
@@ -161,6 +165,8 @@ pub enum Rule {
     Command,
     /// A program and its arguments, or nothing.
     OptionalCommand,
+    /// Words that say what an agent can do.
+    Capabilities,
 }
 
 impl Rule {
@@ -200,6 +206,10 @@ impl Rule {
             Self::Command => {
                 format!("a list of 1 to {COMMAND_WORDS_MAX} strings: a program and its arguments")
             }
+            Self::Capabilities => format!(
+                "a list of up to {CAPABILITIES_MAX} different strings of 1 to \
+                 {CAPABILITY_BYTES_MAX} bytes"
+            ),
             Self::OptionalCommand => format!(
                 "a list of up to {COMMAND_WORDS_MAX} strings: a program and its arguments, or [] \
                  for none"
@@ -230,6 +240,7 @@ impl Rule {
             (Self::OneOf(words), Value::Text(text)) => one_of(text, words),
             (Self::OptionalCommand, Value::List(items)) if items.is_empty() => Ok(()),
             (Self::Command | Self::OptionalCommand, Value::List(items)) => command(items),
+            (Self::Capabilities, Value::List(items)) => capabilities(items),
             _ => Err(self.wrong_type(value.kind())),
         }
     }
@@ -255,7 +266,7 @@ impl Rule {
             | Self::OptionalTitle
             | Self::Name
             | Self::OneOf(_) => "a string",
-            Self::Command | Self::OptionalCommand => "a list of strings",
+            Self::Command | Self::OptionalCommand | Self::Capabilities => "a list of strings",
         };
         format!("must be {expected}, not {found}")
     }
@@ -376,6 +387,27 @@ fn command(items: &[Value]) -> Result<(), String> {
         }
     }
     if items.is_empty() { Err("the command is empty".to_owned()) } else { Ok(()) }
+}
+
+fn capabilities(items: &[Value]) -> Result<(), String> {
+    if items.len() > CAPABILITIES_MAX {
+        return Err(format!("{} capabilities are too many", items.len()));
+    }
+    for (index, item) in items.iter().enumerate() {
+        let Value::Text(word) = item else {
+            return Err(format!("a capability is a string, not {}", item.kind()));
+        };
+        if !(1..=CAPABILITY_BYTES_MAX).contains(&word.len()) {
+            return Err(format!("a capability of {} bytes", word.len()));
+        }
+        if word.chars().any(char::is_control) {
+            return Err(format!("{word:?} has a control character"));
+        }
+        if items[..index].contains(item) {
+            return Err(format!("{word:?} is listed twice"));
+        }
+    }
+    Ok(())
 }
 
 /// A field of the model that has a key: how a value becomes the field, and back.
@@ -503,7 +535,7 @@ impl Field for Embedder {
     }
 }
 
-/// The words of a command; none where there is no command.
+/// The words of a command or capabilities; none where there is none.
 impl Field for Vec<String> {
     fn from_value(value: &Value) -> Self {
         match value {

@@ -38,7 +38,7 @@ use std::path::Path;
 
 pub use derived::Listen;
 pub use error::{ConfigError, ConfigErrors};
-pub use key::AGENT_NAME_BYTES_MAX;
+pub use key::{AGENT_NAME_BYTES_MAX, CAPABILITIES_MAX, CAPABILITY_BYTES_MAX};
 pub use model::*;
 pub use secret::SecretError;
 

@@ -25,6 +25,8 @@ pub struct Config {
     pub server: Server,
     /// This node's part in a cluster.
     pub cluster: Cluster,
+    /// What nodes tell each other of themselves.
+    pub gossip: Gossip,
     /// The agent types of this node and how many of each are started.
     pub agent: Vec<AgentType>,
     /// The nodes of the cluster; no two have the same id or share an address.
@@ -274,6 +276,25 @@ pub struct Cluster {
     pub secret_file: Option<String>,
 }
 
+/// What nodes tell each other of themselves, and how soon they notice deaths.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gossip {
+    /// Time between two rounds, milliseconds.
+    pub interval_ms: u64,
+    /// Most nodes that a node tells news in a round, and most that it asks.
+    pub fanout_max: usize,
+    /// How long a silent node may refute that it is dead, milliseconds.
+    pub suspicion_ms: u64,
+    /// Largest datagram, bytes.
+    pub datagram_bytes: usize,
+    /// Time between two comparisons of all with some node, milliseconds.
+    pub reconcile_ms: u64,
+    /// Answers about other nodes that a core remembers.
+    pub lookups: usize,
+    /// How long it remembers them, milliseconds.
+    pub lookup_ttl_ms: u64,
+}
+
 /// What a node knows of the cluster when its log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterStart {
@@ -313,6 +334,8 @@ pub struct AgentType {
     pub idle_timeout_ms: u64,
     /// Pause between two starts towards `min`, milliseconds.
     pub warmup_delay_ms: u64,
+    /// What its agents can do, as other nodes are told.
+    pub capabilities: Vec<String>,
 }
 
 /// What an agent is.

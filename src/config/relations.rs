@@ -15,6 +15,9 @@ const SEGMENT_ENVELOPE_BYTES: u64 = 64 * 1024;
 /// Fewer segments could not be freed one by one.
 const SEGMENTS_MIN: u64 = 4;
 
+/// Rounds of gossip in which an accusation goes round and is refuted, when some datagrams are lost.
+const GOSSIP_ROUNDS_MIN: u64 = 5;
+
 /// Something that holds between keys of a valid configuration.
 pub(super) struct Relation {
     /// The keys, as `(section, key)`; the first one that a file names is blamed.
@@ -141,6 +144,33 @@ pub(super) static RELATIONS: &[Relation] = &[
                 ),
                 _ => None,
             }
+        },
+    },
+    Relation {
+        keys: &[("gossip", "suspicion_ms"), ("gossip", "interval_ms")],
+        broken: |config| {
+            let (time, interval) = (config.gossip.suspicion_ms, config.gossip.interval_ms);
+            (time < GOSSIP_ROUNDS_MIN * interval).then(|| {
+                format!(
+                    "in {time} ms (gossip.suspicion_ms) of rounds of {interval} ms \
+                     (gossip.interval_ms) a node may not hear that it is suspect and be heard; \
+                     allowed: suspicion_ms from {}",
+                    GOSSIP_ROUNDS_MIN * interval
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("gossip", "reconcile_ms"), ("gossip", "interval_ms")],
+        broken: |config| {
+            let (time, interval) = (config.gossip.reconcile_ms, config.gossip.interval_ms);
+            (time < GOSSIP_ROUNDS_MIN * interval).then(|| {
+                format!(
+                    "a comparison every {time} ms (gossip.reconcile_ms) is not done in a round of \
+                     {interval} ms (gossip.interval_ms); allowed: reconcile_ms from {}",
+                    GOSSIP_ROUNDS_MIN * interval
+                )
+            })
         },
     },
     Relation {

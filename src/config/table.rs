@@ -4,7 +4,8 @@
 
 use super::key::{Field, Key, Preset, Rule, Section, Value};
 use super::model::{
-    Agents, Cluster, Config, Cores, DropPolicy, Embedder, Log, Memory, Mesh, Runtime, Server, Tasks,
+    Agents, Cluster, Config, Cores, DropPolicy, Embedder, Gossip, Log, Memory, Mesh, Runtime,
+    Server, Tasks,
 };
 
 const KIB: u64 = 1 << 10;
@@ -354,6 +355,39 @@ tuning_table! {
             "Nothing. What nodes send each other is not encrypted: between machines use a network \
              that is.";
     }
+    gossip: Gossip, "What the nodes of a cluster tell each other by datagrams: who lives, and which \
+                     agents are where. All nodes have the same values, but for the last two." {
+        interval_ms = "interval_ms", number(20, 10_000, "milliseconds"), Int(100),
+            "Time between two rounds. News is everywhere after 2 or 3, and a node that answers none \
+             for about 6 is suspect.",
+            "Shorter sends more: some 340 bytes a round when nothing happens, 500 among thousands \
+             of nodes. Longer notices deaths later, and tells of agents and loads later.";
+        fanout_max = "fanout_max", number(1, 64, "nodes"), Int(10),
+            "Most nodes that a node asks in a round, and most that it tells what is new. It asks one \
+             more than the binary logarithm of their number.",
+            "More sends more datagrams a round in clusters of hundreds; fewer takes rounds longer \
+             and watches each node by fewer others.";
+        suspicion_ms = "suspicion_ms", number(100, 600_000, "milliseconds"), Int(800),
+            "How long a silent node may say that it lives before all take it for dead.",
+            "Longer notices deaths later by as much; shorter takes nodes for dead whose threads do \
+             not run for moments. At least 5 rounds.";
+        datagram_bytes = "datagram_bytes", number(1280, 8900, "bytes"), Int(1400),
+            "The largest datagram.",
+            "Larger ones are lost when the network carries smaller packets and drops fragments; they \
+             save datagrams where it carries large ones.";
+        reconcile_ms = "reconcile_ms", number(100, 3_600_000, "milliseconds"), Int(10_000),
+            "Time between two comparisons with some node of all that is known, which find what news \
+             did not tell.",
+            "Shorter sends up to 1,400 bytes more each time; longer leaves a rare difference for \
+             longer. At least 5 rounds.";
+        lookups = "lookups", number(16, 10_000_000, "answers"), Int(10_000),
+            "Answers about agents of other nodes that a core remembers.",
+            "About 160 bytes each on each core; fewer ask the table of all nodes more often, some \
+             hundred nanoseconds each time.";
+        lookup_ttl_ms = "lookup_ttl_ms", number(1, DAY_MS, "milliseconds"), Int(5000),
+            "How long it remembers them. What is heard to have changed is forgotten at once.",
+            "Nothing that was seen: longer only trusts more that every change is heard.";
+    }
 }
 
 /// The keys of one `[[agent]]` entry, in the order in which they are printed.
@@ -424,6 +458,14 @@ pub(super) static AGENT: Section = Section {
             default: Example(r#"["python3", "agents/coder.py"]"#),
             meaning: "The program of an \"exec\" type and its arguments; for no other kind.",
             cost: "Nothing.",
+        },
+        Key {
+            name: "capabilities",
+            rule: Rule::Capabilities,
+            default: NoWords,
+            meaning: "What agents of the type can do, in words of your own by which they are found, \
+                      on other nodes as well.",
+            cost: "The bytes of the words, on every node of the cluster.",
         },
     ],
 };

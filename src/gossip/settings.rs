@@ -87,6 +87,21 @@ pub enum Unusable {
 }
 
 impl Settings {
+    /// With rounds of some length, and the patience that belongs to it: what is reckoned with grows with
+    /// the rounds, and does not shrink below what threads and networks need.
+    pub fn every(interval: Duration) -> Self {
+        let usual = Self::default();
+        let longer = interval.as_secs_f64() / usual.interval.as_secs_f64();
+        let grown = |time: Duration| time.mul_f64(longer.max(1.0));
+        Self {
+            interval,
+            deviation_min: grown(usual.deviation_min),
+            pause: grown(usual.pause),
+            silence_max: grown(usual.silence_max),
+            ..usual
+        }
+    }
+
     /// Looks whether they can be used.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
     consensus::open::OpenError,
+    registry::fact::Capabilities,
     runtime::{
         executor::{self, CoreThread, Settings},
         injector::Injector,
@@ -24,6 +25,7 @@ use crate::{
         core::{Shard, Start},
         exec::{Exec, embedder::Embedder as Child},
         memory::Memory,
+        neighbours::CacheSize,
         partition::Beginning,
         remote::Seat,
         run::Core,
@@ -123,11 +125,21 @@ pub struct AgentOptions {
     pub idle_timeout_ms: u64,
     /// The worker cores that own them, by index from 0; empty for all.
     pub cores: Vec<CoreIndex>,
+    /// What they can do, in at most 16 words of 1 to 32 bytes by which they are found, on other nodes
+    /// as well.
+    pub capabilities: Vec<String>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { min: 1, max: 10_000, max_tasks: 1, idle_timeout_ms: 30_000, cores: Vec::new() }
+        Self {
+            min: 1,
+            max: 10_000,
+            max_tasks: 1,
+            idle_timeout_ms: 30_000,
+            cores: Vec::new(),
+            capabilities: Vec::new(),
+        }
     }
 }
 
@@ -204,7 +216,9 @@ impl NodeBuilder {
             memory::open(&self.config, self.durable, &topology, &bells)?;
         let neighbours = speaker.as_ref().map(Speaker::desk);
         let others = Others { cluster, forward, neighbours };
-        let shared = Shared::new(at, workers, partitions, others, embedder, facts);
+        let cache = CacheSize::of(&self.config.gossip);
+        let mut shared = Shared::new(at, workers, partitions, others, cache, embedder, facts);
+        shared.know_types(&types);
         let shared = Arc::new(shared);
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
@@ -335,6 +349,11 @@ impl NodeBuilder {
                     reason: format!("there is no worker core {core}, only {cores} of them"),
                 });
             }
+            let words = options.capabilities.iter().map(String::as_str);
+            let capabilities = Capabilities::new(words).map_err(|error| StartError::AgentType {
+                agent_type: name.clone(),
+                reason: error.to_string(),
+            })?;
             specs.push(TypeSpec {
                 name: name.clone(),
                 kind: AgentKind::Rust,
@@ -344,6 +363,7 @@ impl NodeBuilder {
                 warmup_delay_ms: 0,
                 idle_timeout_ms: options.idle_timeout_ms,
                 hosts,
+                capabilities,
                 factory: factory.clone(),
             });
         }
@@ -383,6 +403,8 @@ impl NodeBuilder {
                 (AgentKind::Remote, Arc::new(|| Box::new(Seat) as Box<dyn Agent>))
             }
         };
+        let capabilities = Capabilities::new(agent.capabilities.iter().map(String::as_str))
+            .map_err(|error| refuse(&error.to_string()))?;
         // Every core may own agents as far as `max` goes; `min` are on the first of them. Tasks go
         // where agents are, and a core whose agents are all busy asks one that has none for help.
         // Workers come to any core.
@@ -399,6 +421,7 @@ impl NodeBuilder {
             warmup_delay_ms: agent.warmup_delay_ms,
             idle_timeout_ms: agent.idle_timeout_ms,
             hosts: (0..hosts).collect(),
+            capabilities,
             factory,
         })
     }

@@ -163,6 +163,11 @@ pub trait Gateway: 'static {
         None
     }
 
+    /// Whether agents of a type of this node can do something.
+    fn is_able(&self, _agent_type: &str, _capability: &str) -> bool {
+        false
+    }
+
     /// The agent of that name: one of this node before those of others.
     fn find_agent(&self, _name: &str) -> Option<AgentAddress> {
         None

@@ -11,7 +11,7 @@
 
 use super::Shared;
 use crate::{
-    config::{Config, SecretError},
+    config::{self, Config, SecretError},
     consensus::cluster::{Address, Cluster},
     gossip::{Counters, Event, Gossip, NodeView, Settings, Status},
     registry::{
@@ -122,6 +122,18 @@ pub enum GossipError {
     Secret(#[from] SecretError),
 }
 
+/// How gossip behaves by the tuning.
+fn settings(tuning: &config::Gossip) -> Settings {
+    let ms = Duration::from_millis;
+    Settings {
+        reconcile: ms(tuning.reconcile_ms),
+        datagram: tuning.datagram_bytes,
+        fanout_max: tuning.fanout_max,
+        suspicion: ms(tuning.suspicion_ms),
+        ..Settings::every(ms(tuning.interval_ms))
+    }
+}
+
 impl Speaker {
     /// Takes the address of a node of a cluster; `None` for one that is alone.
     ///
@@ -135,7 +147,7 @@ impl Speaker {
         let socket = UdpSocket::bind(address);
         let socket = socket.map_err(|error| GossipError::Bind { address, error })?;
         let cluster = super::seat::cluster_id(&config.cluster.name, config.cluster.partitions);
-        let settings = Settings { cluster: cluster as u32, ..Settings::default() };
+        let settings = Settings { cluster: cluster as u32, ..settings(&config.gossip) };
         let mut world = World::new(me.id, Limits::default());
         let publisher = Publisher::new(&mut world);
         Ok(Some(Self {
@@ -263,7 +275,7 @@ impl Voice {
         self.tell(&Fact::Node(NodeFact { name: format!("node {me}").into(), rpc, cores }));
         for (index, spec) in self.types.clone().iter() {
             let name = spec.name.as_str().into();
-            let capabilities = Capabilities::default();
+            let capabilities = spec.capabilities.clone();
             self.tell(&Fact::Type(index, TypeFact { name, kind: spec.kind, capabilities }));
         }
     }

@@ -151,6 +151,10 @@ impl Gateway for NodeHandle {
         self.shared.agents_everywhere(filter)
     }
 
+    fn is_able(&self, agent_type: &str, capability: &str) -> bool {
+        self.shared.is_able(agent_type, capability)
+    }
+
     fn find_agent(&self, name: &str) -> Option<AgentAddress> {
         self.shared.find_agent(name)
     }

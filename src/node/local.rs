@@ -475,6 +475,10 @@ impl Gateway for LocalGateway {
         self.shared.agents_everywhere(filter)
     }
 
+    fn is_able(&self, agent_type: &str, capability: &str) -> bool {
+        self.shared.is_able(agent_type, capability)
+    }
+
     fn neighbours(&self) -> Vec<Neighbour> {
         self.shared.neighbours()
     }

@@ -31,8 +31,9 @@ use crate::{
         cluster::{Answer, Ask, Cluster, PartitionStatus, Status},
         thread::LogThread,
     },
+    registry::fact::Capabilities,
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
-    shard::{core::Partitions, neighbours::CacheSize, run::Job},
+    shard::{core::Partitions, neighbours::CacheSize, run::Job, types::Types},
     wire::api::{ClusterStats, CoreStats, Error, LinkStats, NodeStats},
 };
 use futures_channel::oneshot;
@@ -40,6 +41,7 @@ use futures_lite::future;
 use gateway::Gateway;
 use local::LocalGateway;
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     rc::Rc,
@@ -71,6 +73,8 @@ pub struct Shared {
     forward: Option<forward::Settings>,
     /// How much a core keeps of what it looked up.
     cache: CacheSize,
+    /// What the agents of each of this node's types can do.
+    capabilities: BTreeMap<String, Capabilities>,
     /// What makes vectors of texts.
     embedder: embed::Embedder,
     counts: Counts,
@@ -105,6 +109,7 @@ impl Shared {
         workers: &[usize],
         partitions: Partitions,
         others: Others,
+        cache: CacheSize,
         embedder: embed::Embedder,
         memory: memory::Facts,
     ) -> Self {
@@ -121,11 +126,24 @@ impl Shared {
             cluster,
             forward,
             neighbours,
-            cache: CacheSize::default(),
+            cache,
+            capabilities: BTreeMap::new(),
             embedder,
             counts: Counts::default(),
             memory,
         }
+    }
+
+    /// Takes over what the agents of each type can do.
+    fn know_types(&mut self, types: &Types) {
+        let able = types.iter().filter(|(_, spec)| !spec.capabilities.is_empty());
+        self.capabilities =
+            able.map(|(_, spec)| (spec.name.clone(), spec.capabilities.clone())).collect();
+    }
+
+    /// As [`Gateway::is_able`].
+    fn is_able(&self, agent_type: &str, capability: &str) -> bool {
+        self.capabilities.get(agent_type).is_some_and(|words| words.has(capability))
     }
 
     /// Who leads what; `None` when tasks are kept in memory.

@@ -25,10 +25,9 @@ pub const KEY_BYTES_MAX: usize = 9;
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// Longest name of a node, a type or an agent, bytes.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Longest capability, bytes.
-pub const CAPABILITY_BYTES_MAX: usize = 32;
-/// Most capabilities of a type, or of an agent beside those of its type.
-pub const CAPABILITIES_MAX: usize = 16;
+/// Most capabilities of a type, or of an agent beside those of its type, and bytes of the longest one:
+/// what a tuning file allows.
+pub use crate::config::{CAPABILITIES_MAX, CAPABILITY_BYTES_MAX};
 
 /// The longest values are those of agents and types: everything else about them takes few bytes.
 const _: () = assert!(

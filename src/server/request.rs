@@ -13,7 +13,7 @@ use super::{
 use crate::{
     node::gateway::Gateway,
     wire::{
-        api::{Error, TaskFilter, TaskSpec, TaskStatus},
+        api::{AgentView, Error, TaskFilter, TaskSpec, TaskStatus},
         id::{AgentAddress, AgentId, TaskId},
         msgpack::Reader,
         neighbours::{AgentFilter, FarAgent},
@@ -348,8 +348,12 @@ async fn agents_everywhere<G: Gateway>(
         let cursor = agents.last().filter(|_| full).map(|agent| agent.address.to_string());
         return Ok(Reply::AgentsEverywhere { agents, cursor });
     }
-    let here = gateway.agents(filter.agent_type).await?;
-    let agents = here.into_iter().filter(|_| filter.capability.is_none()).map(|view| FarAgent {
+    let here = gateway.clone().agents(filter.agent_type).await?;
+    let is_asked = |view: &AgentView| match &filter.capability {
+        Some(capability) => gateway.is_able(&view.agent_type, capability),
+        None => true,
+    };
+    let agents = here.into_iter().filter(is_asked).map(|view| FarAgent {
         address: view.id.into(),
         agent_type: view.agent_type,
         name: view.name,

@@ -277,6 +277,13 @@ impl Context<'_> {
         self.kernel.least_loaded_node(agent_type)
     }
 
+    /// The living node whose agents that can do something, in the words of `[[agent]]`
+    /// `capabilities`, have the least to do for what they can hold; `None` for a node that is alone, and
+    /// when no node has one. It looks at all types of all nodes.
+    pub fn least_loaded_capable_node(&self, capability: &str) -> Option<NodeId> {
+        self.kernel.least_loaded_capable_node(capability)
+    }
+
     /// All agents of a type, on all cores, as far as this core knows.
     pub fn agents_of(&self, agent_type: &str) -> Vec<AgentId> {
         match self.kernel.types.find(agent_type) {

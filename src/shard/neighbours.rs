@@ -7,6 +7,7 @@ use super::{
     trunks::Dial,
 };
 use crate::{
+    config,
     registry::{TypeIndex, board::Board, fact::Load, view::View},
     wire::{
         api::CoreStats,
@@ -68,9 +69,10 @@ pub struct CacheSize {
     pub ttl_ms: u64,
 }
 
-impl Default for CacheSize {
-    fn default() -> Self {
-        Self { entries: 10_000, ttl_ms: 5_000 }
+impl CacheSize {
+    /// What the tuning says.
+    pub fn of(gossip: &config::Gossip) -> Self {
+        Self { entries: gossip.lookups, ttl_ms: gossip.lookup_ttl_ms }
     }
 }
 
@@ -100,6 +102,12 @@ impl Kernel {
     pub(super) fn least_loaded_node(&mut self, agent_type: &str) -> Option<NodeId> {
         let now_ms = self.now_ms();
         self.neighbours.as_mut()?.view.least_loaded(agent_type, now_ms)
+    }
+
+    /// The living node whose agents that can do something have the least to do. It looks at all types
+    /// of all nodes.
+    pub(super) fn least_loaded_capable_node(&self, capability: &str) -> Option<NodeId> {
+        self.neighbours.as_ref()?.view.world().least_loaded_capable(capability)
     }
 }
 

@@ -161,6 +161,7 @@ fn nobody() -> TypeSpec {
         max: 1,
         warmup_delay_ms: 0,
         idle_timeout_ms: 0,
+        capabilities: Default::default(),
         hosts: vec![0],
         factory: Arc::new(|| Box::new(Seat)),
     }

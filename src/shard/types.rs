@@ -2,7 +2,7 @@
 
 use super::{agent::Agent, remote::Seat};
 use crate::{
-    registry::TypeIndex,
+    registry::{TypeIndex, fact::Capabilities},
     wire::{api::AgentKind, id::CoreIndex},
 };
 use foldhash::fast::RandomState;
@@ -33,6 +33,8 @@ pub struct TypeSpec {
     pub idle_timeout_ms: u64,
     /// Cores that may own agents of the type and their tasks; not empty.
     pub hosts: Vec<CoreIndex>,
+    /// What its agents can do.
+    pub capabilities: Capabilities,
     /// Makes an agent.
     pub factory: Factory,
 }
@@ -136,6 +138,7 @@ fn remote(name: &str, cores: CoreIndex) -> TypeSpec {
         warmup_delay_ms: 0,
         idle_timeout_ms: 0,
         hosts: (0..cores).collect(),
+        capabilities: Capabilities::default(),
         factory: Arc::new(|| Box::new(Seat)),
     }
 }

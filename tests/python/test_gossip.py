@@ -77,6 +77,33 @@ def an_agent_is_known_and_called_everywhere(cluster):
     return parrot["id"]
 
 
+def agents_are_found_by_what_they_can_do(cluster):
+    """The words of `capabilities` in [[agent]]: of agents that run here, and of workers that connect."""
+    watchers = [node.client() for node in cluster.nodes]
+    able = lambda client, word, **more: client.call(
+        "agent.list", all=True, capability=word, **more)["agents"]
+    for watcher in watchers:
+        everyone = watcher.call("agent.list", all=True)["agents"]
+        echoes = [each["id"] for each in everyone if each["type"] == "echo"]
+        assert len(echoes) >= 2 * COUNT and [each["id"] for each in able(watcher, "repeats")] == echoes
+        assert able(watcher, "repeats", type="sha256") == [] and able(watcher, "Repeats") == []
+        assert able(watcher, "outside") == []
+    worker = cluster.nodes[2].client()
+    worker.call("worker.register", types=["errand"], capacity=1)
+    for watcher in watchers:
+        found = until(lambda: able(watcher, "outside"), "the worker is found", LIMIT_S)
+        assert [(each["type"], each["node"]) for each in found] == [("errand", 3)], found
+    cli = [PROGRAM, "agent", "list", "--all", "--capability", "runs errands",
+           "--connect", cluster.nodes[0].rpc_text]
+    shown = subprocess.run(cli, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "errand" in shown and "echo" not in shown, shown
+    without = subprocess.run([word for word in cli if word != "--all"], capture_output=True, timeout=60)
+    assert without.returncode == 2, without
+    worker.connection.close()
+    for watcher in watchers:
+        until(lambda: not able(watcher, "outside"), "the worker is gone", LIMIT_S)
+
+
 def a_killed_node_is_dead_everywhere_and_returns(cluster):
     victim = cluster.nodes[4]
     client = cluster.nodes[0].client()
@@ -170,6 +197,7 @@ def main():
     with cluster_of(COUNT) as cluster:
         until(lambda: all_alive(cluster), "every node is alive for every node", LIMIT_S)
         an_agent_is_known_and_called_everywhere(cluster)
+        agents_are_found_by_what_they_can_do(cluster)
         a_killed_node_is_dead_everywhere_and_returns(cluster)
         strangers_are_refused(cluster)
         quiet_nodes_say_little(cluster)

@@ -345,6 +345,7 @@ fn work_type() -> TypeSpec {
         max: 1_000,
         warmup_delay_ms: 0,
         idle_timeout_ms: 0,
+        capabilities: Default::default(),
         hosts: vec![0],
         factory: Arc::new(|| Box::new(Seat)),
     }

@@ -12,6 +12,7 @@ fn each_kind_is_read() {
         "[[agent]]\ntype = \"echo\"\nkind = \"builtin\"\nmax_tasks = 9\n\
          [[agent]]\ntype = \"coder\"\nkind = \"exec\"\ncommand = [\"python3\", \"coder.py\"]\n\
          min = 0\nmax = 1\nidle_timeout_ms = 5\nwarmup_delay_ms = 0\n\
+         capabilities = [\"rust\", \"code review\"]\n\
          [[agent]]\ntype = \"far\"\nkind = \"remote\"\n",
     );
     assert_eq!(config.agent[0].max_tasks, 9);
@@ -24,9 +25,31 @@ fn each_kind_is_read() {
         max_tasks: 5,
         idle_timeout_ms: 5,
         warmup_delay_ms: 0,
+        capabilities: vec!["rust".to_owned(), "code review".to_owned()],
     };
     assert_eq!(config.agent[1], coder);
     assert_eq!((&config.agent[2].kind, config.agent[2].min), (&AgentKind::Remote, 0));
+}
+
+#[test]
+fn capabilities_are_a_few_short_words_each_once() {
+    let refused = |list: &str| {
+        refusal(&entry(&format!("type = \"echo\"\nkind = \"builtin\"\ncapabilities = {list}")))
+    };
+    let many: Vec<_> = (0..17).map(|number| format!("\"{number}\"")).collect();
+    for (list, why) in [
+        (r#"["a", "b", "a"]"#, "\"a\" is listed twice"),
+        (r#"[""]"#, "a capability of 0 bytes"),
+        (&format!("[\"{}\"]", "w".repeat(33)), "a capability of 33 bytes"),
+        (r#"["a\tb"]"#, "control character"),
+        ("[1]", "a capability is a string, not an integer"),
+        (r#""rust""#, "must be a list of strings, not a string"),
+        (&format!("[{}]", many.join(", ")), "17 capabilities are too many"),
+    ] {
+        let error = refused(list);
+        assert!(error.starts_with("t.toml:5: agent.echo.capabilities: "), "{error}");
+        assert!(error.contains(why) && error.contains("allowed: a list of up to 16"), "{error}");
+    }
 }
 
 #[test]

@@ -139,6 +139,10 @@ fn values_that_contradict_each_other_are_refused_at_the_key_that_was_written() {
     assert_eq!(blamed("[log]\nsegment_mib = 129"), "log.segment_mib");
     assert_eq!(blamed("[memory]\nembedder = \"exec\""), "memory.embedder");
     assert_eq!(blamed("[memory]\nembedder_command = [\"a\"]"), "memory.embedder_command");
+    assert_eq!(blamed("[gossip]\ninterval_ms = 161"), "gossip.interval_ms");
+    assert_eq!(blamed("[gossip]\nsuspicion_ms = 499"), "gossip.suspicion_ms");
+    assert_eq!(blamed("[gossip]\nreconcile_ms = 499"), "gossip.reconcile_ms");
+    valid("[gossip]\ninterval_ms = 1000\nsuspicion_ms = 5000\nreconcile_ms = 5000");
     valid("[log]\nsegment_mib = 6\nkeep_mib = 24\nblock_kib = 1536");
     let crowded = "[cores]\nworkers = [0]\n[agents]\nmax_per_core = 10";
     assert_eq!(blamed(crowded), "agents.max_per_core");

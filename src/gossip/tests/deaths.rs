@@ -2,7 +2,7 @@
 
 use super::{agree, set, sum, unseen, value, world};
 use crate::gossip::{
-    Event, NodeId, Status,
+    Event, NodeId, Settings, Status,
     simulated::{World, address_of},
 };
 use std::time::Duration;
@@ -67,10 +67,34 @@ fn a_node_that_starts_again_before_it_is_missed_is_alive_with_a_new_map() {
 fn a_death_is_noticed_as_soon_when_every_round_is_late() {
     // All rounds begin at the same moments, each some time after it was due.
     for seed in 0..4 {
-        let mut world = World::informed(10, crate::gossip::Settings::default(), seed, true);
+        let mut world = World::informed(10, Settings::default(), seed, true);
         world.run(3_000);
         let time_ms = time_to_death(&mut world, 3);
         assert!(time_ms <= 2_000, "seed {seed}: {time_ms} ms");
+    }
+}
+
+#[test]
+fn rounds_of_other_lengths_notice_deaths_and_take_nobody_that_lives_for_dead() {
+    for (interval_ms, suspicion_ms, dead_ms) in [(20, 800, 2_000), (1_000, 8_000, 16_000)] {
+        let settings = Settings {
+            suspicion: Duration::from_millis(suspicion_ms),
+            ..Settings::every(Duration::from_millis(interval_ms))
+        };
+        settings.validate().expect("they can be used");
+        let mut world = World::informed(20, settings, 9, false);
+        world.network.loss = 0.1;
+        world.network.delay_ms = 1..=8;
+        world.run(400 * interval_ms);
+        assert_eq!(sum(&world, |of| of.counters().deaths), 0, "rounds of {interval_ms} ms");
+        let begun_ms = world.now_ms();
+        world.kill(7);
+        let is_dead = |world: &World| {
+            let status = |at| world.gossip(at).and_then(|of| of.node(7)).map(|view| view.status);
+            world.running().all(|at| status(at) == Some(Status::Dead))
+        };
+        assert!(world.run_until(dead_ms, &mut unseen, is_dead), "rounds of {interval_ms} ms");
+        println!("rounds of {interval_ms} ms: dead after {} ms", world.now_ms() - begun_ms);
     }
 }
 
