@@ -36,7 +36,7 @@ Usage: cargo test --test gossip -- [--seed N | --seeds A..B] [--nodes N] [--trac
 
   --seed N      runs one seed
   --seeds A..B  runs the seeds from A up to B
-  --nodes N     nodes of each world (3 to 24, as the seed chooses)
+  --nodes N     nodes of each world (3 to 16, as the seed chooses)
   --trace       prints what happens
   --twice       runs each seed twice and compares the histories
   --storm       loses and delays datagrams, kills nodes and starts them again, cuts parts of the network
@@ -46,9 +46,10 @@ Usage: cargo test --test gossip -- [--seed N | --seeds A..B] [--nodes N] [--trac
     --churn N       kills a second; a killed node starts again after 6 s (a hundredth of the nodes,
                     at most 4)
     --changes N     changed values a second (10)
-    --partitions N  how often a part of the nodes is cut off, for a quarter of the time in between (1)
+    --partitions N  how often a part of the nodes is cut off, for a quarter of the time in between (1;
+                    0 above 1,000 nodes, where it takes hours and gigabytes)
     --share PART    which part (0.3)
-    --seconds N     how long things fail (30)
+    --seconds N     how long things fail (30; 6 above 1,000 nodes)
   --measure     prints how many rounds a change takes, with 60, 1,000 and 10,000 nodes unless --nodes
                 names another number; bytes of a round; and the time to notice a death
     --each N        changes in each world, and a quarter as many kills

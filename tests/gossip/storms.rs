@@ -9,6 +9,10 @@ const SIZES: [usize; 3] = [60, 1_000, 10_000];
 /// Nodes and seeds of those that every run of the tests has.
 const SMALL: (usize, u64) = (60, 4);
 
+/// Most nodes of which a part is cut off when nobody says how often: when it comes back, nearly all have to
+/// refute that they are dead, which takes time and memory by the square of their number.
+const PARTED_MAX: usize = 1_000;
+
 /// Runs what was asked for.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let sizes = arguments.nodes.map_or(SIZES.to_vec(), |nodes| vec![nodes]);
@@ -24,9 +28,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 delay_ms: arguments.delay_ms.unwrap_or(60),
                 churn: arguments.churn.unwrap_or((nodes as f64 / 100.0).min(4.0)),
                 changes: arguments.changes.unwrap_or(10.0),
-                partitions: arguments.partitions.unwrap_or(1),
+                partitions: arguments.partitions.unwrap_or((nodes <= PARTED_MAX).into()),
                 share: arguments.share.unwrap_or(0.3),
-                seconds: arguments.seconds.unwrap_or(30),
+                seconds: arguments.seconds.unwrap_or(if nodes <= PARTED_MAX { 30 } else { 6 }),
             };
             is_bad |= one(&plan, arguments.twice);
         }
