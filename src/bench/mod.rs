@@ -12,6 +12,7 @@ mod durable_tasks;
 #[cfg(test)]
 mod fake;
 mod gossip;
+mod inside;
 mod load_balance;
 mod measured;
 mod message_latency;
@@ -183,7 +184,7 @@ pub fn run(
             "consensus_log" => results.push(replicated_log::run(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "pattern_search" | "search_latency" | "hnsw_index" => {
-                results.push(vectors::run(component, config, effort, files, folder)?);
+                results.extend(vectors::run(component, config, effort, files, folder)?);
             }
             "task_loss" => results.push(reliability::task_loss(config, effort, folder, &mut tell)?),
             "agent_failover" => results.push(reliability::failover::run(config, effort, folder)?),

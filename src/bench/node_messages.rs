@@ -8,17 +8,14 @@
 use super::{
     Effort, Measured,
     cluster::nodes,
+    inside,
     served::Scratch,
     swarm::{self, Round, Tally},
 };
 use crate::{
     config::{ClusterStart, Config, CoreSet, NodeEntry, Spin},
-    metrics::{Latency, prometheus},
+    metrics::Latency,
     node::{AgentOptions, Node, NodeBuilder, gateway::Gateway},
-    server::{
-        Limits,
-        listen::{Keys, Listen, Listeners},
-    },
     shard::{
         agent::{Agent, Message, Reply},
         context::{Context, SendError},
@@ -29,7 +26,7 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Bytes of a message.
@@ -246,23 +243,5 @@ fn start(
     config.runtime.spin = Spin::Forever;
     config.log.folder = folder.join(format!("log-{id}")).display().to_string();
     config.memory.folder = Some(folder.join(format!("memory-{id}")).display().to_string());
-    let (at, server) = (config.listen(), &config.server);
-    let listeners = Listeners::new(Listen {
-        token: None,
-        rpc: at.rpc,
-        http: at.http,
-        keys: Keys { rpc: config.listen_key("rpc"), http: config.listen_key("http") },
-        max_connections: server.max_connections,
-        limits: Limits {
-            max_frame_bytes: server.max_frame_bytes,
-            max_payload_bytes: config.tasks.max_payload_bytes,
-            max_in_flight: server.max_in_flight,
-            write_buffer_bytes: server.write_buffer_bytes,
-            stall_timeout: Duration::from_millis(server.stall_timeout_ms),
-        },
-        metrics: prometheus::render,
-    });
-    let builder = NodeBuilder::new(config).durable();
-    let builder = builder.on_core(move |gateway| listeners.open(&gateway));
-    with(builder).start().map_err(swarm::failed)
+    Ok(inside::start(config, with)?.0)
 }

@@ -59,6 +59,13 @@ impl Latency {
         self.histogram.value_at_quantile(quantile) as f64 / NS_PER_MS
     }
 
+    /// How many took longer than so many nanoseconds, as exact as the records are.
+    pub fn count_above(&self, ns: u64) -> u64 {
+        let highest = self.histogram.highest_equivalent(ns);
+        let longer = self.histogram.iter_recorded().filter(|it| it.value_iterated_to() > highest);
+        longer.map(|it| it.count_at_value()).sum()
+    }
+
     /// The figures that results carry; all 0 when nothing was recorded.
     pub fn figures(&self) -> LatencyFigures {
         LatencyFigures {
@@ -125,6 +132,16 @@ pub struct LatencyFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_that_took_longer_are_counted() {
+        let mut latency = Latency::new();
+        for (ns, times) in [(100_u64, 3_u64), (200_000, 5), (200_900, 2), (5_000_000, 1)] {
+            latency.record_n(ns, times);
+        }
+        assert_eq!((latency.count_above(200_000), latency.count_above(99)), (3, 11));
+        assert_eq!(latency.count_above(5_000_000), 0);
+    }
 
     fn assert_near(actual: f64, expected: f64) {
         let distance = (actual - expected).abs();

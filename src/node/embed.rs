@@ -8,9 +8,11 @@ use crate::{
     wire::{api::Error, memory::Metric},
 };
 
-/// Text that the lexical embedder reads before others on its core have their turn, bytes: about a
-/// millisecond.
-const BYTES_A_TURN: usize = 16 << 10;
+/// Letters that the lexical embedder reads before others on its core have their turn: some tens of
+/// microseconds.
+const LETTERS_A_TURN: usize = 1024;
+/// What a text costs beside its letters, in letters.
+const LETTERS_A_TEXT: usize = 64;
 
 /// The embedder of a node, and what its memory's vectors look like.
 pub struct Embedder {
@@ -64,15 +66,18 @@ impl Embedder {
                 "this node has no embedder: send a vector, or set memory.embedder".into(),
             )),
             Kind::Lexical(lexical) => {
-                let (mut outcomes, mut bytes) = (Vec::with_capacity(texts.len()), 0);
+                let (mut outcomes, mut left) = (Vec::with_capacity(texts.len()), LETTERS_A_TURN);
                 for text in texts {
-                    let vector = lexical.embed(&text);
+                    let mut embedding = lexical.begin(&text);
+                    let vector = loop {
+                        match embedding.step(&mut left) {
+                            Some(vector) => break vector,
+                            None => executor::yield_now().await,
+                        }
+                        left = LETTERS_A_TURN;
+                    };
                     outcomes.push(vector.map_err(|error| Error::Invalid(error.to_string())));
-                    bytes += text.len();
-                    if bytes >= BYTES_A_TURN {
-                        bytes = 0;
-                        executor::yield_now().await;
-                    }
+                    left = left.saturating_sub(LETTERS_A_TEXT);
                 }
                 Ok(outcomes)
             }

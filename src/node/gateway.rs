@@ -26,6 +26,10 @@ use std::{rc::Rc, sync::Arc};
 /// Dropping a future withdraws the wait, never the work: a submitted task still runs.
 #[allow(async_fn_in_trait)]
 pub trait Gateway: 'static {
+    /// Lets the core's messages have their turn when futures have gone on for long enough: for a door with
+    /// much to read or write, between steps of some microseconds.
+    async fn breathe(&self) {}
+
     /// Accepts all the tasks or none; ids in the order of `specs`.
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error>;
 

@@ -261,6 +261,10 @@ fn parse_cursor(text: &str) -> Result<(PartitionIndex, u64), Error> {
 }
 
 impl Gateway for LocalGateway {
+    async fn breathe(&self) {
+        executor::breathe().await;
+    }
+
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
         self.check_accepting()?;
         self.submit_at_leaders(specs).await

@@ -16,8 +16,8 @@ use crate::{
         },
         thread::{self, MemoryThreads},
     },
-    runtime::{disk::FolderLock, doorbell::Doorbell, topology::Topology},
-    shard::memory::Memory,
+    runtime::{disk::FolderLock, doorbell::Doorbell, executor, topology::Topology},
+    shard::{core::Shard, memory::Memory},
     wire::{
         api::Error,
         id::CoreIndex,
@@ -162,34 +162,16 @@ impl LocalGateway {
         partition % self.cores()
     }
 
-    /// Asks several partitions at once; their answers in the order of the questions.
-    async fn ask_partitions(
-        &self,
-        questions: Vec<(u16, Request)>,
-        limit_ms: u64,
-    ) -> Vec<Result<Response, Error>> {
-        let asked: Vec<_> = questions
-            .iter()
-            .map(|(partition, request)| {
-                let (answer, answered) = oneshot::channel();
-                let core = self.core_of_memory(*partition);
-                let asked =
-                    self.core.with_shard(|shard| shard.ask(core, request, limit_ms, answer));
-                asked.map(|()| answered)
-            })
-            .collect();
-        let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked {
-            answers.push(match asked {
-                Ok(answered) => answered.await.unwrap_or_else(|_| Err(super::stopped())),
-                Err(error) => Err(error),
-            });
-        }
-        answers
+    /// Asks a partition; what to wait for.
+    fn begin_asking(&self, partition: u16, request: Request, limit_ms: u64) -> Asked {
+        let (answer, answered) = oneshot::channel();
+        let core = self.core_of_memory(partition);
+        let ask = |shard: &mut Shard| shard.ask_beside(core, request, limit_ms, answer);
+        Asked(self.core.with_shard(ask).map(|()| answered))
     }
 
     async fn ask_partition(&self, partition: u16, request: Request) -> Result<Response, Error> {
-        self.ask(self.core_of_memory(partition), &request, ANSWER_MS).await
+        self.begin_asking(partition, request, ANSWER_MS).answer().await
     }
 
     /// Asks all partitions the same.
@@ -199,8 +181,13 @@ impl LocalGateway {
         limit_ms: u64,
     ) -> Result<Vec<Response>, Error> {
         let all = 0..self.shared.memory.partitions;
-        let questions = all.map(|partition| (partition, question(partition))).collect();
-        self.ask_partitions(questions, limit_ms).await.into_iter().collect()
+        let ask = |partition| self.begin_asking(partition, question(partition), limit_ms);
+        let asked: Vec<Asked> = all.map(ask).collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(asked.answer().await?);
+        }
+        Ok(answers)
     }
 
     pub(super) async fn put_items(
@@ -216,17 +203,16 @@ impl LocalGateway {
             let (items, places) = parts.entry(partition).or_default();
             items.push(item);
             places.push(place);
+            executor::breathe().await;
         }
-        let (questions, places): (Vec<_>, Vec<_>) = parts
-            .into_iter()
-            .map(|(partition, (items, places))| {
-                ((partition, Request::MemoryPut(partition, items)), places)
-            })
-            .unzip();
+        let mut asked = Vec::with_capacity(parts.len());
+        for (partition, (items, places)) in parts {
+            let request = Request::MemoryPut(partition, items);
+            asked.push((self.begin_asking(partition, request, ANSWER_MS), places));
+        }
         let mut outcomes = vec![Ok(false); count];
-        let answers = self.ask_partitions(questions, ANSWER_MS).await;
-        for (answer, places) in answers.into_iter().zip(places) {
-            match answer {
+        for (asked, places) in asked {
+            match asked.answer().await {
                 Ok(Response::MemoryPut(of_part)) => {
                     for (place, outcome) in places.into_iter().zip(of_part) {
                         outcomes[place] = outcome;
@@ -268,15 +254,12 @@ impl LocalGateway {
         check_query(&query)?;
         let question = |partition| Request::MemorySearch(partition, query.clone());
         let limit_ms = if query.filter.is_empty() { ANSWER_MS } else { SCAN_MS };
-        let mut all = Vec::new();
-        for answer in self.ask_memory(question, limit_ms).await? {
-            match answer {
-                Response::MemoryHits(mut hits) => all.append(&mut hits),
-                other => unreachable!("a search was answered with {other:?}"),
-            }
-        }
-        all.sort_by(|one, other| other.score.total_cmp(&one.score));
-        all.truncate(query.k as usize);
+        let answers = self.ask_memory(question, limit_ms).await?;
+        let hits = answers.into_iter().map(|answer| match answer {
+            Response::MemoryHits(hits) => hits,
+            other => unreachable!("a search was answered with {other:?}"),
+        });
+        let mut all = nearest(hits.collect(), query.k as usize).await;
         if self.shared.memory.metric == Metric::Cosine {
             // Rounding takes some a bit beyond what a cosine can be.
             all.iter_mut().for_each(|hit| hit.score = hit.score.clamp(-1.0, 1.0));
@@ -333,9 +316,10 @@ impl LocalGateway {
             stats.bytes_resident += partition.bytes_resident;
             stats.bytes_on_disk += partition.bytes_on_disk;
             stats.partitions.push(partition);
-            of_part.into_iter().for_each(|(name, count)| {
+            for (name, count) in of_part {
                 *namespaces.entry(name).or_default() += count;
-            });
+                executor::breathe().await;
+            }
             (queries, found, wanted) = (queries + sample.0, found + sample.1, wanted + sample.2);
             stats.damaged.extend(damaged);
             stats.damaged_count += report.damaged_count;
@@ -346,7 +330,10 @@ impl LocalGateway {
         }
         stats.damaged.truncate(DAMAGES_TOLD);
         stats.lost.truncate(DAMAGES_TOLD);
-        stats.namespaces = namespaces.into_iter().collect();
+        for namespace in namespaces {
+            stats.namespaces.push(namespace);
+            executor::breathe().await;
+        }
         if stats.count > 0 {
             stats.bytes_per_vector = stats.bytes_resident as f64 / stats.count as f64;
         }
@@ -359,6 +346,40 @@ impl LocalGateway {
         });
         Ok(stats)
     }
+}
+
+/// A question to a partition that waits for its answer, or why it was not asked.
+struct Asked(Result<oneshot::Receiver<Result<Response, Error>>, Error>);
+
+impl Asked {
+    async fn answer(self) -> Result<Response, Error> {
+        self.0?.await.unwrap_or_else(|_| Err(super::stopped()))
+    }
+}
+
+/// The nearest of what partitions found, each of which has its nearest first.
+async fn nearest(found: Vec<Vec<MemoryHit>>, k: usize) -> Vec<MemoryHit> {
+    let mut rows: Vec<_> = found.into_iter().map(|hits| hits.into_iter().peekable()).collect();
+    let mut nearest = Vec::new();
+    while nearest.len() < k {
+        let mut best: Option<(f32, usize)> = None;
+        for (place, row) in rows.iter_mut().enumerate() {
+            let score = row.peek().map(|hit| hit.score);
+            if let Some(score) = score
+                && best.is_none_or(|(most, _)| score.total_cmp(&most).is_gt())
+            {
+                best = Some((score, place));
+            }
+        }
+        let Some((_, place)) = best else { break };
+        nearest.extend(rows[place].next());
+        executor::breathe().await;
+    }
+    for hit in rows.into_iter().flatten() {
+        drop(hit);
+        executor::breathe().await;
+    }
+    nearest
 }
 
 /// Where the next part of a list of items begins: `partition.row`.

@@ -3,11 +3,12 @@
 use super::sys;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::{
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -89,6 +90,85 @@ pub fn pin_thread(cpu: usize) -> bool {
 /// Processor time of the calling thread, and how often another one took its processor away.
 pub fn thread_use() -> (Duration, u64) {
     sys::thread_use()
+}
+
+thread_local! {
+    /// When the futures of this core were last let run.
+    static ROUND_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The core slept: the next round begins with the first future that runs.
+    static RESTED: Cell<bool> = const { Cell::new(false) };
+    /// Futures of this core that go on when its messages have had their turn.
+    static LATER: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// Tells whoever lets futures run that some wait for it.
+    static ON_LATER: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+/// How long futures that have much to do go on together, before messages have their turn.
+const BREATH: Duration = Duration::from_micros(30);
+
+/// The core's futures are about to run, after it looked at its messages.
+pub fn begin_round() {
+    ROUND_BEGAN.set(Some(Instant::now()));
+    LATER.take().into_iter().for_each(Waker::wake);
+}
+
+/// The core is about to sleep, with no message to wait for.
+pub fn rest() {
+    RESTED.set(true);
+}
+
+/// Has `tell` called whenever a future of this core waits for the next round: the core may be asleep.
+pub fn on_round_due(tell: impl Fn() + 'static) {
+    ON_LATER.set(Some(Box::new(tell)));
+}
+
+fn wake_later(waker: &Waker) {
+    LATER.with_borrow_mut(|later| later.push(waker.clone()));
+    ON_LATER.with_borrow(|tell| {
+        if let Some(tell) = tell {
+            tell();
+        }
+    });
+}
+
+/// Whether futures of this core wait for the next round.
+#[inline]
+pub fn is_round_due() -> bool {
+    LATER.with_borrow(|later| !later.is_empty())
+}
+
+/// Whether the futures of this core have gone on for long enough.
+fn is_round_over() -> bool {
+    if RESTED.take() {
+        ROUND_BEGAN.set(Some(Instant::now()));
+    }
+    ROUND_BEGAN.get().is_some_and(|began| began.elapsed() >= BREATH)
+}
+
+/// Lets a future go on that has more to do: at once, or after messages have had their turn, when the
+/// core's futures have gone on for long enough.
+pub fn again(waker: &Waker) {
+    match is_round_over() {
+        true => wake_later(waker),
+        false => waker.wake_by_ref(),
+    }
+}
+
+/// Lets messages have their turn, and other futures, when those of this core have gone on for long enough:
+/// for a future with much to do, between steps of some microseconds.
+pub async fn breathe() {
+    if !is_round_over() {
+        return;
+    }
+    let mut waits = true;
+    poll_fn(|context| match std::mem::take(&mut waits) {
+        true => {
+            wake_later(context.waker());
+            Poll::Pending
+        }
+        false => Poll::Ready(()),
+    })
+    .await;
 }
 
 /// Runs a future on this core until it ends; nobody waits for it.

@@ -2,6 +2,7 @@
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{
+    collections::VecDeque,
     io,
     ops::Range,
     pin::Pin,
@@ -12,6 +13,10 @@ use std::{
 const INPUT_INITIAL: usize = 8 << 10;
 /// What an empty buffer may keep for the next burst, bytes.
 const KEPT_MAX: usize = 256 << 10;
+/// Bytes that are read or written at once: more would make the core's messages wait.
+const AT_ONCE_MAX: usize = 64 << 10;
+/// Buffers of at least this many bytes are not copied.
+const WHOLE_LEAST: usize = 32 << 10;
 
 /// Bytes that arrived and were not consumed.
 #[derive(Debug)]
@@ -39,7 +44,16 @@ impl Input {
         &mut self.bytes[start..start + len]
     }
 
-    /// Reads once; the number of bytes that arrived, 0 at the end of the stream.
+    /// Consumes `len` bytes with the buffer that they are in, and where in it they are: for a long message,
+    /// after which little came.
+    pub fn take(&mut self, len: usize) -> (Vec<u8>, Range<usize>) {
+        let taken = self.unread.start..self.unread.start + len;
+        let rest = self.bytes[taken.end..self.unread.end].to_vec();
+        self.unread = 0..rest.len();
+        (std::mem::replace(&mut self.bytes, rest), taken)
+    }
+
+    /// Reads once, up to a bound; the number of bytes that arrived, 0 at the end of the stream.
     ///
     /// The caller bounds the buffer by consuming: it doubles only when it is full of bytes that
     /// belong to one message.
@@ -48,7 +62,8 @@ impl Input {
         S: AsyncRead + Unpin,
     {
         self.make_room();
-        let free = &mut self.bytes[self.unread.end..];
+        let end = self.bytes.len().min(self.unread.end + AT_ONCE_MAX);
+        let free = &mut self.bytes[self.unread.end..end];
         let arrived = ready!(Pin::new(stream).poll_read(cx, free))?;
         self.unread.end += arrived;
         Poll::Ready(Ok(arrived))
@@ -69,38 +84,57 @@ impl Input {
             self.bytes.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
         } else {
-            let len = (self.bytes.len() * 2).max(INPUT_INITIAL);
-            self.bytes.resize(len, 0);
+            // The memory doubles; what is made ready of it does not, since that takes time.
+            let more = self.bytes.len().clamp(INPUT_INITIAL, AT_ONCE_MAX);
+            self.bytes.resize(self.bytes.len() + more, 0);
         }
     }
 }
 
-/// Bytes that wait for the peer to read.
+/// Bytes that wait for the peer to read: buffers that were handed over whole, and what was appended after
+/// them.
 #[derive(Debug, Default)]
 pub struct Output {
+    whole: VecDeque<Vec<u8>>,
+    /// Bytes of those.
+    whole_bytes: usize,
     bytes: Vec<u8>,
+    /// Bytes of the first buffer that are written.
     written: usize,
 }
 
 impl Output {
     /// Bytes that wait.
     pub const fn pending(&self) -> usize {
-        self.bytes.len() - self.written
+        self.held() - self.written
     }
 
-    /// Bytes that the buffer holds: those that wait, and written ones that did not leave it yet, which
-    /// are no more.
+    /// Bytes that the buffers hold: those that wait, and written ones that did not leave yet, which
+    /// are no more, or are of one buffer that was handed over.
     pub const fn held(&self) -> usize {
-        self.bytes.len()
+        self.whole_bytes + self.bytes.len()
     }
 
-    /// The end of the buffer, to append to.
+    /// The end, to append to.
     pub const fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Writes once what the peer takes: whether anything was taken. `Pending` when the peer takes
-    /// nothing now.
+    /// Appends a buffer; a long one is taken as it is.
+    pub fn append(&mut self, buffer: Vec<u8>) {
+        if buffer.len() < WHOLE_LEAST {
+            return self.bytes.extend_from_slice(&buffer);
+        }
+        for buffer in [std::mem::take(&mut self.bytes), buffer] {
+            if !buffer.is_empty() {
+                self.whole_bytes += buffer.len();
+                self.whole.push_back(buffer);
+            }
+        }
+    }
+
+    /// Writes once what the peer takes, up to a bound: whether anything was taken. `Pending` when the peer
+    /// takes nothing now.
     pub fn poll_write<S>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<bool>>
     where
         S: AsyncWrite + Unpin,
@@ -108,11 +142,27 @@ impl Output {
         if self.pending() == 0 {
             return Poll::Ready(Ok(false));
         }
-        let taken = ready!(Pin::new(stream).poll_write(cx, &self.bytes[self.written..]))?;
+        let first = self.whole.front().unwrap_or(&self.bytes);
+        let end = first.len().min(self.written + AT_ONCE_MAX);
+        let taken = ready!(Pin::new(stream).poll_write(cx, &first[self.written..end]))?;
         if taken == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.written += taken;
+        self.let_go();
+        Poll::Ready(Ok(true))
+    }
+
+    /// Lets go of what is written.
+    fn let_go(&mut self) {
+        if let Some(first) = self.whole.front() {
+            if self.written == first.len() {
+                self.whole_bytes -= first.len();
+                self.whole.pop_front();
+                self.written = 0;
+            }
+            return;
+        }
         if self.pending() == 0 {
             self.bytes.clear();
             self.bytes.shrink_to(KEPT_MAX);
@@ -122,6 +172,82 @@ impl Output {
             self.bytes.drain(..self.written);
             self.written = 0;
         }
-        Poll::Ready(Ok(true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_fn};
+
+    /// A peer that takes so many bytes at a time.
+    struct Peer(Vec<u8>, usize);
+
+    impl AsyncWrite for Peer {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            assert!(bytes.len() <= AT_ONCE_MAX);
+            let taken = bytes.len().min(self.1);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_whole_stays_in_its_place() {
+        for at_once in [1000, 7777, usize::MAX] {
+            let (mut output, mut expected) = (Output::default(), Vec::new());
+            let mut peer = Peer(Vec::new(), at_once);
+            let write = |output: &mut Output, peer: &mut Peer| {
+                block_on(poll_fn(|cx| output.poll_write(peer, cx))).unwrap()
+            };
+            for (round, len) in
+                [3, WHOLE_LEAST, 10, 5 * WHOLE_LEAST, 0, 100].into_iter().enumerate()
+            {
+                output.end().push(round as u8);
+                let buffer: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+                expected.push(round as u8);
+                expected.extend_from_slice(&buffer);
+                output.append(buffer);
+                write(&mut output, &mut peer);
+                assert_eq!(output.pending(), expected.len() - peer.0.len());
+                assert!(output.held() >= output.pending());
+            }
+            while write(&mut output, &mut peer) {}
+            assert!(peer.0 == expected, "other bytes, {at_once} at a time");
+            assert_eq!((output.pending(), output.held()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_taken_leaves_what_came_after_it() {
+        let mut input = Input::new();
+        let (mut frames, mut sent) = (Vec::new(), Vec::new());
+        for len in [10, 3000, 100_000, 20] {
+            let frame: Vec<u8> = (0..len).map(|at| (at % 249) as u8).collect();
+            sent.extend_from_slice(&frame);
+            frames.push(frame);
+        }
+        let mut stream = &sent[..];
+        for frame in frames {
+            while input.unread().len() < frame.len() {
+                let arrived = block_on(poll_fn(|cx| input.poll_fill(&mut stream, cx))).unwrap();
+                assert!((1..=AT_ONCE_MAX).contains(&arrived));
+            }
+            let (bytes, range) = input.take(frame.len());
+            assert!(bytes[range] == frame);
+        }
+        assert!(input.unread().is_empty());
     }
 }

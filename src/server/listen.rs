@@ -25,6 +25,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Waker,
     thread,
     time::{Duration, Instant},
 };
@@ -350,6 +351,10 @@ pub struct CoreTime;
 impl Engine for CoreTime {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         executor::sleep(duration)
+    }
+
+    fn again(&self, waker: &Waker) {
+        executor::again(waker);
     }
 }
 

@@ -35,12 +35,17 @@ mod worker;
 
 pub use drain::Drain;
 
-use std::time::Duration;
+use std::{task::Waker, time::Duration};
 
 /// Time, as the executor of a core keeps it.
 pub trait Engine: Clone + Unpin + 'static {
     /// Ends after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
+
+    /// Polls a future again that has more to do, when others had their turn if that is due.
+    fn again(&self, waker: &Waker) {
+        waker.wake_by_ref();
+    }
 }
 
 /// What one connection may cost.

@@ -26,6 +26,11 @@ impl<E: Engine> Stall<E> {
         Self { engine, armed: None }
     }
 
+    /// What it was made with.
+    pub const fn engine(&self) -> &E {
+        &self.engine
+    }
+
     /// Whether nothing has moved since `since` for `limit`; wakes the task when that comes true.
     pub fn poll(&mut self, cx: &mut Context<'_>, since: Instant, limit: Duration) -> Poll<()> {
         // A timer armed for another limit could fire too late; one for this limit never does,

@@ -15,7 +15,9 @@ use crate::{
         api::{AgentState, ArchivedError, Error},
         batch::{Batch, Header, Kind, Parcel, Value},
         id::AgentId,
-        letter::{ArchivedNotice, ArchivedRequest, ArchivedResponse, Notice, Request, Response},
+        letter::{
+            ArchivedNotice, ArchivedRequest, ArchivedResponse, Beside, Notice, Request, Response,
+        },
     },
 };
 use rkyv::{deserialize, rancor};
@@ -63,12 +65,18 @@ impl Shard {
                 self.deliver_reply(header.correlation, Err(error));
             }
             Kind::Request => {
-                let request = letter!(parcel, ArchivedRequest, Request);
+                let request = match parcel.attachment {
+                    None => letter!(parcel, ArchivedRequest, Request),
+                    Some(beside) => Beside::take(beside),
+                };
                 let asker = AgentId::from_bits(header.source).core();
                 self.handle_request(asker, header.correlation, request);
             }
             Kind::Response => {
-                let response = letter!(parcel, ArchivedResponse, Response);
+                let response = match parcel.attachment {
+                    None => letter!(parcel, ArchivedResponse, Response),
+                    Some(beside) => Beside::take(beside),
+                };
                 self.deliver_response(header.correlation, response);
             }
             Kind::Notice => self.deliver_notice(letter!(parcel, ArchivedNotice, Notice)),

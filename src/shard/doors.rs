@@ -352,6 +352,21 @@ impl Shard {
         self.kernel.inner_id(id, lease)
     }
 
+    /// The same with a request that may be large: it is moved.
+    ///
+    /// # Errors
+    /// As [`Shard::ask`].
+    pub fn ask_beside(
+        &mut self,
+        core: CoreIndex,
+        request: Request,
+        timeout_ms: u64,
+        answer: Sender<Result<Response, Error>>,
+    ) -> Result<(), Error> {
+        self.kernel.ask_beside(core, request, Waiter::DoorRequest(answer), timeout_ms)?;
+        Ok(())
+    }
+
     /// This core.
     pub fn index(&self) -> CoreIndex {
         self.kernel.index

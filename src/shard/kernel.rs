@@ -21,7 +21,7 @@ use crate::{
         api::{CoreStats, Error, TaskView},
         batch::{Content, Header, Kind, Value},
         id::{AgentId, CoreIndex, PartitionIndex, TaskId},
-        letter::{Notice, Request, Response, Submission},
+        letter::{Beside, Notice, Request, Response, Submission},
     },
 };
 use futures_channel::oneshot;
@@ -274,6 +274,27 @@ impl Kernel {
         waiter: Waiter,
         timeout_ms: u64,
     ) -> Result<CallKey, SendError> {
+        self.ask_in(core, || Value(request), waiter, timeout_ms)
+    }
+
+    /// The same with a request that may be large: it is moved.
+    pub fn ask_beside(
+        &mut self,
+        core: CoreIndex,
+        request: Request,
+        waiter: Waiter,
+        timeout_ms: u64,
+    ) -> Result<CallKey, SendError> {
+        self.ask_in(core, || Beside::attach(request), waiter, timeout_ms)
+    }
+
+    fn ask_in<C: Content>(
+        &mut self,
+        core: CoreIndex,
+        request: impl FnOnce() -> C,
+        waiter: Waiter,
+        timeout_ms: u64,
+    ) -> Result<CallKey, SendError> {
         if self.calls.is_full() {
             return Err(SendError::TooManyCalls);
         }
@@ -285,7 +306,7 @@ impl Kernel {
             kind: Kind::Request,
         };
         // Questions to cores are bounded by the limit on calls, so they count as owed.
-        self.push_owed(core, header, Value(request));
+        self.push_owed(core, header, request());
         Ok(key)
     }
 
@@ -293,6 +314,12 @@ impl Kernel {
     pub fn answer(&mut self, core: CoreIndex, correlation: u64, response: &Response) {
         let header = Header { target: 0, source: 0, correlation, kind: Kind::Response };
         self.push_owed(core, header, Value(response));
+    }
+
+    /// The same with an answer that may be large: it is moved.
+    pub fn answer_beside(&mut self, core: CoreIndex, correlation: u64, response: Response) {
+        let header = Header { target: 0, source: 0, correlation, kind: Kind::Response };
+        self.push_owed(core, header, Beside::attach(response));
     }
 
     /// Tells every core, this one among them.

@@ -39,11 +39,13 @@ use std::{
 };
 
 /// A turn with memory ends with the step that is under way when it is over.
-const TURN: Duration = Duration::from_micros(80);
+const TURN: Duration = Duration::from_micros(60);
 /// What may be asked of one core and not be answered yet, puts and deletes apart.
 const OPERATIONS_MAX: usize = 1024;
 /// When to come back when there are so many, milliseconds.
 const RETRY_MS: u64 = 20;
+/// How soon records that could not be read are tried again, when that must be.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Rows that one step of a list looks at.
 const LIST_ROWS: usize = 256;
 /// Changes that an answer to a put can tell apart.
@@ -104,6 +106,8 @@ pub struct Memory {
     changes: HashMap<u32, Changes>,
     next_change: u32,
     waits: HashMap<u64, Waits>,
+    /// What could not be read, and when it is tried again.
+    unreadable: Vec<(Instant, Waits)>,
     next_wait: u64,
     /// Changes that wait for their partition's first file.
     early: VecDeque<(Asker, Request)>,
@@ -135,6 +139,7 @@ impl Memory {
             changes: HashMap::new(),
             next_change: 0,
             waits: HashMap::new(),
+            unreadable: Vec::new(),
             next_wait: 0,
             early: VecDeque::new(),
             arrivals: VecDeque::new(),
@@ -159,9 +164,9 @@ impl Memory {
             || self.kept.iter().any(Kept::has_work)
     }
 
-    /// Whether a job waits for room in a queue.
+    /// Whether a job waits for room in a queue, or for the time to be tried again.
     pub fn has_departures(&self) -> bool {
-        self.desk.as_ref().is_some_and(Desk::is_waiting)
+        !self.unreadable.is_empty() || self.desk.as_ref().is_some_and(Desk::is_waiting)
     }
 
     /// Whether records wait to be given to the threads.
@@ -211,18 +216,41 @@ impl Memory {
         }
     }
 
-    /// Records were brought into memory, or cannot be read: who waits for them looks again, and
-    /// meets what the disk says.
+    /// Records were brought into memory: who waits for them looks again. When they cannot be read, who
+    /// asked is told, and what must be done all the same is tried again after a while.
     fn go_on_after(&mut self, token: u64, result: io::Result<()>) {
-        if let Err(error) = result {
-            tracing::error!(%error, "records of pattern memory cannot be read");
+        let Some(waits) = self.waits.remove(&token) else { return };
+        let Err(error) = result else { return self.go_on(waits) };
+        tracing::error!(%error, "records of pattern memory cannot be read");
+        match waits {
+            Waits::Operation(operation) => {
+                let text = format!("records of pattern memory cannot be read: {error}");
+                let response = Response::Failed(Error::Unavailable(text));
+                self.answers.push((operation.asker, response));
+            }
+            waits => self.unreadable.push((Instant::now() + READ_AGAIN, waits)),
         }
-        match self.waits.remove(&token) {
-            Some(Waits::Operation(operation)) => self.operations.push_back(operation),
-            Some(Waits::Apply(place)) => self.kept[usize::from(place)].applying_waits = false,
-            Some(Waits::Move(place)) => self.kept[usize::from(place)].moving_waits = false,
-            Some(Waits::Look(place)) => self.kept[usize::from(place)].looking_waits = false,
-            None => {}
+    }
+
+    /// Tries again what could not be read a while ago.
+    fn read_again(&mut self) {
+        if self.unreadable.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let (due, later) =
+            std::mem::take(&mut self.unreadable).into_iter().partition(|it| it.0 <= now);
+        self.unreadable = later;
+        let due: Vec<(Instant, Waits)> = due;
+        due.into_iter().for_each(|(_, waits)| self.go_on(waits));
+    }
+
+    fn go_on(&mut self, waits: Waits) {
+        match waits {
+            Waits::Operation(operation) => self.operations.push_back(operation),
+            Waits::Apply(place) => self.kept[usize::from(place)].applying_waits = false,
+            Waits::Move(place) => self.kept[usize::from(place)].moving_waits = false,
+            Waits::Look(place) => self.kept[usize::from(place)].looking_waits = false,
         }
     }
 
@@ -445,19 +473,20 @@ impl Memory {
     /// Goes on until [`TURN`] is over or nothing is left to do, and gives what is to be answered to
     /// `answer`: the core that asked, its correlation and the answer. False when there was nothing to do.
     #[inline]
-    pub fn turn(&mut self, mut answer: impl FnMut(CoreIndex, u64, &Response)) -> bool {
+    pub fn turn(&mut self, mut answer: impl FnMut(CoreIndex, u64, Response)) -> bool {
         if !self.has_work() && !self.has_departures() && !self.is_filling() {
             return false;
         }
         let begun = Instant::now();
         let mut worked = self.take_answers();
+        self.read_again();
         let chores = CHORES_OF_A_PARTITION * self.kept.len() + CHORES_OF_ALL;
         let mut in_vain = 0;
         while in_vain < chores {
             let has_stepped = self.do_chore(self.next_chore);
             self.next_chore = (self.next_chore + 1) % chores;
             for (asker, response) in self.answers.drain(..) {
-                answer(asker.core, asker.correlation, &response);
+                answer(asker.core, asker.correlation, response);
                 worked = true;
             }
             in_vain = if has_stepped { 0 } else { in_vain + 1 };
@@ -522,6 +551,6 @@ impl Shard {
     pub(super) fn run_memory(&mut self) -> bool {
         let Self { memory, kernel, .. } = self;
         let Some(memory) = memory else { return false };
-        memory.turn(|core, correlation, response| kernel.answer(core, correlation, response))
+        memory.turn(|core, correlation, response| kernel.answer_beside(core, correlation, response))
     }
 }

@@ -153,6 +153,8 @@ impl Core {
                 std::process::abort();
             }
         });
+        let inbox = self.shard.borrow().inbox();
+        executor::on_round_due(move || inbox.nudge());
         let mut idle = Idle::new(settings.spin);
         let mut io_due_us = 0;
         let mut published_at = Instant::now();
@@ -161,7 +163,9 @@ impl Core {
             if self.stopping.get() {
                 return self.end().await;
             }
-            if woke_futures || now_us >= io_due_us || executor::need_yield() {
+            let is_due = woke_futures || executor::is_round_due();
+            if is_due || now_us >= io_due_us || executor::need_yield() {
+                executor::begin_round();
                 executor::yield_now().await;
                 let far_us = if is_far_busy { FAR_IO_US } else { u64::MAX };
                 io_due_us = now_us + settings.poll_io_us.min(far_us);
@@ -234,9 +238,11 @@ impl Core {
                 .next_deadline_ms()
                 .map(|deadline| Duration::from_millis(deadline.saturating_sub(now_ms).max(1)));
             let wait = if shard.has_departures() { Some(RETRY) } else { timer };
-            (shard.has_work() || !self.jobs.is_empty(), shard.inbox(), wait)
+            let ready = shard.has_work() || !self.jobs.is_empty() || executor::is_round_due();
+            (ready, shard.inbox(), wait)
         };
         if !ready {
+            executor::rest();
             match wait {
                 Some(wait) => drop(executor::timeout(wait, inbox.nudged()).await),
                 None => inbox.nudged().await,

@@ -4,10 +4,35 @@ use super::{
     api::{
         AgentView, Error, Guest, Leased, Priority, Ran, TaskFilter, TaskStatus, TaskView, Worker,
     },
+    batch::Attachment,
     id::{AgentId, TaskId},
     memory::{MemoryHit, MemoryItem, MemoryQuery, PartitionReport},
 };
 use rkyv::{Archive, Deserialize, Serialize, with::InlineAsBox};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A letter that travels beside its batch: it is moved and not written, however much is in it.
+pub struct Beside<L>(Mutex<Option<L>>);
+
+impl<L: Send + 'static> Beside<L> {
+    /// What carries it.
+    pub fn attach(letter: L) -> Attachment {
+        Attachment::Snapshot(Arc::new(Self(Mutex::new(Some(letter)))))
+    }
+
+    /// The letter; its one receiver takes it once.
+    ///
+    /// # Panics
+    /// When it is another one, or was taken: both ends are this program.
+    pub fn take(attachment: &Attachment) -> L {
+        let letter = match attachment {
+            Attachment::Snapshot(beside) => beside.downcast_ref::<Self>(),
+            Attachment::Payload(_) => None,
+        };
+        let mut letter = letter.expect("a letter").0.lock().unwrap_or_else(PoisonError::into_inner);
+        letter.take().expect("a letter is taken once")
+    }
+}
 
 /// A question to a core.
 #[derive(Clone, Debug, Archive, Serialize, Deserialize)]

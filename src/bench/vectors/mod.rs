@@ -2,9 +2,10 @@
 //! on one pinned core.
 //!
 //! The files: `data.rs` has what is stored and asked, `curve.rs` speed against recall and its picture,
-//! `turns.rs` how long messages wait for a whole partition.
+//! `turns.rs` how long messages wait for a whole partition, `beside.rs` how long they wait on a whole node.
 //! Vectors are given as files or made around centres; the true neighbours come from comparing all.
 
+mod beside;
 mod curve;
 mod data;
 mod turns;
@@ -36,6 +37,7 @@ const RERANKED: usize = 2 * K;
 const TURNS: ((usize, usize), (usize, usize)) = ((20_000, 20_000), (1000, 300));
 /// No message should wait longer for memory.
 const TURN_GOAL_US: f64 = 200.0;
+const TURN_GOAL_NS: u64 = 200_000;
 
 /// An index with the vectors that it was built from, row by row.
 struct Built {
@@ -121,7 +123,7 @@ pub(super) fn run(
     effort: &Effort,
     files: &VectorFiles,
     folder: &Path,
-) -> io::Result<Measured> {
+) -> io::Result<Vec<Measured>> {
     let cpus = super::swarm::topology(config)?.workers;
     let work = || {
         if let Some(&cpu) = cpus.last() {
@@ -129,9 +131,12 @@ pub(super) fn run(
         }
         let mut built = Built::new(Vectors::new(files, effort)?, config)?;
         match component {
-            "pattern_search" => curve::pattern_search(&mut built, effort),
-            "search_latency" => search_latency(&mut built, config, effort, folder),
-            "hnsw_index" => Ok(hnsw_index(&built)),
+            "pattern_search" => Ok(vec![curve::pattern_search(&mut built, effort)?]),
+            "search_latency" => {
+                let latency = search_latency(&mut built, config, effort, folder)?;
+                Ok(vec![latency, memory_waits(&built, config, effort, folder)?])
+            }
+            "hnsw_index" => Ok(vec![hnsw_index(&built)]),
             other => unreachable!("{other} is no component of the index"),
         }
     };
@@ -174,6 +179,48 @@ fn search_latency(
         .with_exact("memory_turn_goal_us", TURN_GOAL_US)
         .with_truth("memory_turn_goal_met", us(0.999) <= TURN_GOAL_US);
     Ok(built.described(measured).with("ef", ef as u64).with_exact("recall", recall))
+}
+
+/// How long messages of a core wait while its node is asked for everything of pattern memory, one kind
+/// after the other.
+fn memory_waits(
+    built: &Built,
+    config: &Config,
+    effort: &Effort,
+    folder: &Path,
+) -> io::Result<Measured> {
+    let (rows, _) = effort.choose(TURNS);
+    let rows: Vec<&[f32]> = built.vectors.stored().take(rows).collect();
+    let waits = beside::measure(&rows, config, effort, folder)?;
+    let (mut all, mut interrupted, mut longest) = (Latency::new(), 0, (Duration::ZERO, ""));
+    let mut worst: f64 = 0.0;
+    let mut table = String::new();
+    for waits in &waits {
+        let us = |quantile| waits.times.quantile_ms(quantile) * 1e3;
+        let (beyond, most) = (waits.times.count_above(TURN_GOAL_NS), waits.longest.as_micros());
+        table += &format!(
+            "{}: {} answered, p50 {:.0}, p99.9 {:.0}, longest {most} us, {beyond} of {} beyond; ",
+            waits.name,
+            waits.answered,
+            us(0.5),
+            us(0.999),
+            waits.times.count(),
+        );
+        all.merge(&waits.times);
+        worst = worst.max(waits.times.quantile_ms(0.999));
+        interrupted += waits.interrupted;
+        if waits.longest > longest.0 {
+            longest = (waits.longest, waits.name);
+        }
+    }
+    let measured = Measured::latency("memory_waits", all)
+        .with_exact("worst_p999_ms", worst)
+        .goal_at_most("worst_p999_ms", TURN_GOAL_US / 1e3)
+        .with("interrupted", interrupted)
+        .with_exact("longest_us", longest.0.as_secs_f64() * 1e6)
+        .with_text("longest_while_asked_for", longest.1)
+        .with_text("kinds", table.trim_end_matches("; "));
+    Ok(built.described(measured))
 }
 
 /// What the index takes beside the float32 vectors, and how long it takes to build.

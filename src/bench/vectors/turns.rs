@@ -15,13 +15,12 @@ use crate::{
     shard::memory::Memory,
     wire::{
         api::Error,
-        letter::{ArchivedRequest, Request, Response},
+        letter::{Request, Response},
         memory::{K_MAX, MemoryItem, MemoryQuery, Metric},
         msgpack::write,
     },
 };
 use fastrand::Rng;
-use rkyv::rancor;
 use std::{io, path::Path, time::Duration};
 
 /// Requests that wait for their answers.
@@ -55,6 +54,8 @@ struct Driver<'a> {
     failed: Option<Error>,
     turns: Turns,
     asked: &'static str,
+    /// What the last turn answered.
+    answers: Vec<Response>,
 }
 
 /// Stores `rows`, then asks for `requests` things of all kinds.
@@ -79,7 +80,9 @@ pub(super) fn measure(rows: Vec<&[f32]>, folder: &Path, requests: usize) -> io::
     let times = Latency::new();
     let turns = Turns { times, interrupted: 0, longest: (Duration::ZERO, ""), answered: 0 };
     let random = Rng::with_seed(SEED);
-    let mut driver = Driver { memory, rows, random, unanswered: 0, failed: None, turns, asked: "" };
+    let (failed, answers) = (None, Vec::new());
+    let mut driver =
+        Driver { memory, rows, random, unanswered: 0, failed, turns, asked: "", answers };
     for first in (0..driver.rows.len()).step_by(ITEMS) {
         let end = driver.rows.len().min(first + ITEMS);
         let items = (first..end).map(|row| driver.item(row, row)).collect();
@@ -166,15 +169,9 @@ impl Driver<'_> {
     /// Asks when few enough wait.
     fn ask(&mut self, name: &'static str, request: Request) {
         self.until(UNANSWERED - 1);
-        let bytes = rkyv::to_bytes::<rancor::Error>(&request).expect("a request has bytes");
-        drop(request);
         self.asked = name;
         self.unanswered += 1;
-        self.timed(|driver| {
-            let archived = rkyv::access::<ArchivedRequest, rancor::Error>(&bytes);
-            let request = archived.and_then(rkyv::deserialize::<Request, rancor::Error>);
-            driver.memory.ask(0, 0, request.expect("what was written is read"));
-        });
+        self.timed(|driver| driver.memory.ask(0, 0, request));
     }
 
     /// Gives memory turns until no more than so many requests wait.
@@ -182,17 +179,19 @@ impl Driver<'_> {
         while self.unanswered > unanswered {
             let worked = self.timed(|driver| {
                 let (waiting, failed) = (&mut driver.unanswered, &mut driver.failed);
+                let answered = &mut driver.answers;
                 driver.memory.turn(|_, _, response| {
                     *waiting -= 1;
-                    if let Response::Failed(error) = response
+                    if let Response::Failed(error) = &response
                         && !matches!(error, Error::NotFound(_))
                     {
                         failed.get_or_insert_with(|| error.clone());
                     }
-                    let bytes = rkyv::to_bytes::<rancor::Error>(response);
-                    std::hint::black_box(bytes.expect("a response has bytes"));
+                    // Whoever asked lets go of it.
+                    answered.push(response);
                 })
             });
+            self.answers.clear();
             if !worked {
                 // All that is left waits for the threads.
                 std::thread::yield_now();

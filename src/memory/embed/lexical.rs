@@ -19,7 +19,6 @@
 //! 15), without case, so that a letter with its accent is the same as the two that make it, a ligature
 //! its letters and a full-width letter a letter.
 
-use std::collections::HashMap;
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// What a text without any word cannot have.
@@ -49,6 +48,9 @@ enum Sort {
 const LETTERS_WHOLE: usize = 5;
 /// Letters of a piece.
 const PIECE: usize = 3;
+/// Bytes from which on a text is long, and the bits that tell buckets of its features apart.
+const LONG_BYTES: usize = 2 << 10;
+const LONG_BITS: u32 = 8;
 
 impl Lexical {
     /// An embedder whose vectors have `dimension` numbers, 1 at least.
@@ -62,63 +64,192 @@ impl Lexical {
     /// # Errors
     /// When there is no word in the text.
     pub fn embed(&self, text: &str) -> Result<Vec<f32>, NoWords> {
-        let words = words(text);
-        if words.is_empty() {
-            return Err(NoWords);
-        }
-        let mut features: HashMap<u64, (f64, u32)> = HashMap::new();
-        let mut count = |feature: u64, weight: f64| {
-            let seen = features.entry(feature).or_insert((weight, 0));
-            seen.1 += 1;
-        };
-        let mut before: Option<&str> = None;
-        let (mut bounded, mut joined) = (Vec::new(), String::new());
-        for word in &words {
-            let weight = weight(word);
-            count(hash(Sort::Word, word), weight);
-            if let Some(before) = before {
-                joined.clear();
-                joined.extend([before, " ", word.as_str()]);
-                count(hash(Sort::Pair, &joined), weight.min(self::weight(before)) / 2.0);
+        let mut embedding = self.begin(text);
+        loop {
+            let mut letters = usize::MAX;
+            if let Some(vector) = embedding.step(&mut letters) {
+                return vector;
             }
-            before = Some(word);
-            bounded.clear();
-            bounded.push(' ');
-            bounded.extend(word.chars());
-            bounded.push(' ');
-            // A word of one letter has one piece, which says nothing beyond the word.
-            if bounded.len() > PIECE {
-                let pieces = bounded.len() - (PIECE - 1);
-                let each = weight / 2.0 / (pieces as f64).sqrt();
-                for piece in bounded.windows(PIECE) {
-                    joined.clear();
-                    joined.extend(piece);
-                    count(hash(Sort::Piece, &joined), each);
+        }
+    }
+
+    /// Begins with a text, which goes on in steps.
+    pub fn begin<'t>(&self, text: &'t str) -> Embedding<'t> {
+        Embedding {
+            dimension: self.dimension,
+            text,
+            letters: letters(text),
+            phase: Phase::Reading,
+            word: String::new(),
+            sign: None,
+            before: String::new(),
+            bounded: Vec::new(),
+            joined: String::new(),
+            features: Features::of(text),
+        }
+    }
+}
+
+/// A text on its way to its vector.
+pub struct Embedding<'t> {
+    dimension: usize,
+    text: &'t str,
+    letters: Box<dyn Iterator<Item = char> + 't>,
+    phase: Phase,
+    /// The word that is being read.
+    word: String,
+    /// What ended it, where that is a word itself.
+    sign: Option<char>,
+    /// The word before; empty before the first.
+    before: String,
+    /// The letters of the word that was read last, with its ends.
+    bounded: Vec<char>,
+    joined: String,
+    features: Features,
+}
+
+enum Phase {
+    Reading,
+    /// The pieces of the last word are counted from this one on, each with this weight.
+    Pieces(usize, f64),
+    /// All letters were read.
+    Read,
+    /// The features of this bucket and of those behind it are to be summed.
+    Summing(usize, Vec<f64>),
+}
+
+impl Embedding<'_> {
+    /// Goes on by so many letters, which it takes off; the vector when it has come to an end.
+    pub fn step(&mut self, letters: &mut usize) -> Option<Result<Vec<f32>, NoWords>> {
+        while *letters > 0 {
+            *letters -= 1;
+            match std::mem::replace(&mut self.phase, Phase::Reading) {
+                Phase::Reading => self.read_letter(),
+                Phase::Pieces(from, each) => self.count_pieces(from, each, letters),
+                Phase::Read if self.before.is_empty() => return Some(Err(NoWords)),
+                Phase::Read => self.phase = Phase::Summing(0, vec![0.0; self.dimension]),
+                Phase::Summing(bucket, sums) if bucket == self.features.buckets.len() => {
+                    return Some(Ok(self.normalised(sums)));
+                }
+                Phase::Summing(bucket, mut sums) => {
+                    let summed = self.features.sum(bucket, &mut sums);
+                    *letters = letters.saturating_sub(summed);
+                    self.phase = Phase::Summing(bucket + 1, sums);
                 }
             }
         }
-        Ok(self.normalised(text, features))
+        None
     }
 
-    /// The hashed features as a vector of length 1.
-    fn normalised(&self, text: &str, features: HashMap<u64, (f64, u32)>) -> Vec<f32> {
-        // Summed in one order, so that equal texts have equal vectors to the last bit.
-        let mut features: Vec<_> = features.into_iter().collect();
-        features.sort_unstable_by_key(|(feature, _)| *feature);
-        let mut sums = vec![0.0; self.dimension];
-        for (feature, (weight, count)) in features {
-            let value = weight * (1.0 + f64::from(count).ln());
-            let place = (feature >> 1) % self.dimension as u64;
-            sums[place as usize] += if feature & 1 == 0 { value } else { -value };
+    fn read_letter(&mut self) {
+        if let Some(sign) = self.sign.take() {
+            self.word.push(sign);
+            return self.end_word();
         }
+        let Some(letter) = self.letters.next() else {
+            self.phase = Phase::Read;
+            if !self.word.is_empty() {
+                // What comes after it is the end again.
+                self.letters = Box::new(std::iter::empty());
+                self.end_word();
+            }
+            return;
+        };
+        let goes_on = is_mark(letter) && !self.word.is_empty();
+        if goes_on || letter.is_alphanumeric() && !is_word_itself(letter) {
+            return self.word.push(letter);
+        }
+        let is_sign = !letter.is_ascii() && !letter.is_whitespace() && !letter.is_control();
+        if is_word_itself(letter) || is_sign && !is_mark(letter) && !is_punctuation(letter) {
+            self.sign = Some(letter);
+        }
+        if !self.word.is_empty() {
+            self.end_word();
+        }
+    }
+
+    /// Counts the word that was read, and it and the one before as a pair; its pieces come next.
+    fn end_word(&mut self) {
+        let weight = weight(&self.word);
+        self.features.add(hash(Sort::Word, &self.word), weight);
+        if !self.before.is_empty() {
+            self.joined.clear();
+            self.joined.extend([&*self.before, " ", &*self.word]);
+            let pair = hash(Sort::Pair, &self.joined);
+            self.features.add(pair, weight.min(self::weight(&self.before)) / 2.0);
+        }
+        self.bounded.clear();
+        self.bounded.push(' ');
+        self.bounded.extend(self.word.chars());
+        self.bounded.push(' ');
+        std::mem::swap(&mut self.before, &mut self.word);
+        self.word.clear();
+        // A word of one letter has one piece, which says nothing beyond the word.
+        self.phase = match self.bounded.len() > PIECE {
+            true => {
+                let pieces = self.bounded.len() - (PIECE - 1);
+                Phase::Pieces(0, weight / 2.0 / (pieces as f64).sqrt())
+            }
+            false => Phase::Reading,
+        };
+    }
+
+    fn count_pieces(&mut self, from: usize, each: f64, letters: &mut usize) {
+        let mut next = from;
+        for piece in self.bounded[from..].windows(PIECE).take(letters.saturating_add(1)) {
+            self.joined.clear();
+            self.joined.extend(piece);
+            self.features.add(hash(Sort::Piece, &self.joined), each);
+            next += 1;
+        }
+        *letters = letters.saturating_sub(next - from);
+        let is_end = next + PIECE > self.bounded.len();
+        self.phase = if is_end { Phase::Reading } else { Phase::Pieces(next, each) };
+    }
+
+    fn normalised(&self, mut sums: Vec<f64>) -> Vec<f32> {
         let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
         if norm < 1e-6 {
             // All features cancelled each other, as they may where the dimensions are few.
             sums.fill(0.0);
-            sums[(hash(Sort::Word, text) % self.dimension as u64) as usize] = 1.0;
+            sums[(hash(Sort::Word, self.text) % self.dimension as u64) as usize] = 1.0;
             return sums.into_iter().map(|sum| sum as f32).collect();
         }
         sums.into_iter().map(|sum| (sum / norm) as f32).collect()
+    }
+}
+
+/// The features of a text with their weights, by their highest bits.
+struct Features {
+    bits: u32,
+    buckets: Vec<Vec<(u64, f64)>>,
+}
+
+impl Features {
+    /// A long text has many buckets, so that one is soon summed.
+    fn of(text: &str) -> Self {
+        let bits = if text.len() > LONG_BYTES { LONG_BITS } else { 0 };
+        Self { bits, buckets: vec![Vec::new(); 1 << bits] }
+    }
+
+    fn add(&mut self, feature: u64, weight: f64) {
+        let bucket = feature.checked_shr(u64::BITS - self.bits).unwrap_or(0);
+        self.buckets[bucket as usize].push((feature, weight));
+    }
+
+    /// Adds one bucket's features to the sums; how many there were. They are summed in one order, bucket
+    /// by bucket, so that equal texts have equal vectors to the last bit.
+    fn sum(&mut self, bucket: usize, sums: &mut [f64]) -> usize {
+        let mut features = std::mem::take(&mut self.buckets[bucket]);
+        // Stable: the weight of where a feature was seen first counts.
+        features.sort_by_key(|(feature, _)| *feature);
+        for same in features.chunk_by(|one, other| one.0 == other.0) {
+            let (feature, weight) = same[0];
+            let value = weight * (1.0 + (same.len() as f64).ln());
+            let place = (feature >> 1) % sums.len() as u64;
+            sums[place as usize] += if feature & 1 == 0 { value } else { -value };
+        }
+        features.len()
     }
 }
 
@@ -139,30 +270,6 @@ fn letters(text: &str) -> Box<dyn Iterator<Item = char> + '_> {
     // The small letters of the capitals: what Unicode's full case folding is but for a few letters.
     let folded = text.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
     Box::new(folded.nfkc())
-}
-
-/// The words of a text as they are compared.
-fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word) = (Vec::new(), String::new());
-    let mut end = |word: &mut String| {
-        if !word.is_empty() {
-            words.push(std::mem::take(word));
-        }
-    };
-    for letter in letters(text) {
-        let goes_on = is_mark(letter) && !word.is_empty();
-        if goes_on || letter.is_alphanumeric() && !is_word_itself(letter) {
-            word.push(letter);
-        } else {
-            end(&mut word);
-            let is_sign = !letter.is_ascii() && !letter.is_whitespace() && !letter.is_control();
-            if is_word_itself(letter) || is_sign && !is_mark(letter) && !is_punctuation(letter) {
-                end(&mut letter.to_string());
-            }
-        }
-    }
-    end(&mut word);
-    words
 }
 
 /// Whether a letter is of a script that writes no spaces between words: Chinese characters and the
@@ -202,6 +309,20 @@ fn hash(sort: Sort, text: &str) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The words of a text as they are compared.
+    fn words(text: &str) -> Vec<String> {
+        let (mut embedding, mut words) = (Lexical::new(2).begin(text), Vec::new());
+        while !matches!(embedding.phase, Phase::Read) {
+            let (had_word, had_sign) = (!embedding.word.is_empty(), embedding.sign.is_some());
+            embedding.step(&mut 1);
+            let ended = had_word && embedding.word.is_empty();
+            if ended || had_sign && embedding.sign.is_none() {
+                words.push(embedding.before.clone());
+            }
+        }
+        words
+    }
 
     const TEXTS: [&str; 8] = [
         "The deployment failed because the database migration timed out",
@@ -289,6 +410,27 @@ mod tests {
         let rounded: Vec<i32> =
             vector.iter().map(|number| (number * 1000.0).round() as i32).collect();
         assert_eq!(rounded, EXPECTED);
+    }
+
+    #[test]
+    fn a_long_text_takes_many_steps_and_becomes_the_same() {
+        let long = TEXTS.join(" ").repeat(20) + &"word".repeat(2000) + " 数据库迁移失败了";
+        let lexical = Lexical::new(384);
+        let whole = lexical.embed(&long).expect("it has words");
+        for letters in [1, 7, 100] {
+            let (mut embedding, mut steps) = (lexical.begin(&long), 0);
+            let vector = loop {
+                steps += 1;
+                if let Some(vector) = embedding.step(&mut { letters }) {
+                    break vector.expect("it has words");
+                }
+            };
+            assert!(steps >= long.chars().count() / letters, "{steps} steps of {letters}");
+            assert_eq!(vector, whole);
+        }
+        let mut in_one = lexical.begin(&long);
+        in_one.features = Features::of("");
+        assert_eq!(in_one.step(&mut { usize::MAX }), Some(Ok(whole)), "buckets change nothing");
     }
 
     proptest! {

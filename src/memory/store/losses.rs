@@ -12,6 +12,7 @@ use super::{
     checkpoint::Known,
     damage::{Damage, Lost},
     partition::{Partition, Step, damaged},
+    portion::Portion,
     record::Kind,
     table::Row,
 };
@@ -156,14 +157,19 @@ impl Partition {
     /// Looks at the records of some rows; false when there are no more.
     pub fn look(&mut self) -> Step<bool> {
         let Some(from) = self.look_from else { return Step::Done(false) };
-        let end = self.table.rows().min(from.saturating_add(ROWS_A_STEP));
-        let (mut missing, mut damages) = (Vec::new(), Vec::new());
+        let mut end = self.table.rows().min(from.saturating_add(ROWS_A_STEP));
+        let (mut missing, mut damages, mut portion) = (Vec::new(), Vec::new(), Portion::new());
         for row in from..end {
             let Some(place) = self.place_of(row) else { continue };
-            match self.log.missing(place) {
-                Some(piece) => missing.push(piece),
-                None => damages.extend(self.log.read(place).err().map(|damage| (row, damage))),
+            if let Some(piece) = self.log.missing(place) {
+                missing.push(piece);
+                continue;
             }
+            if !portion.take(self.log.head(place).map_or(0, |head| head.length)) {
+                end = row;
+                break;
+            }
+            damages.extend(self.log.read(place).err().map(|damage| (row, damage)));
         }
         if !missing.is_empty() {
             return Step::Wait(missing);

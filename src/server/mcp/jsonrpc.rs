@@ -1,7 +1,7 @@
 //! Messages that go out: JSON-RPC 2.0 results and errors.
 
-use super::{Era, MODERN_VERSION, Response, VERSIONS, tools::TOOLS};
-use crate::wire::json;
+use super::{Era, MODERN_VERSION, Response, STEP_BYTES, VERSIONS, tools::TOOLS};
+use crate::{node::gateway::Gateway, wire::json};
 use std::fmt::Write;
 
 /// Not JSON.
@@ -77,7 +77,18 @@ fn error_with_data(status: u16, id: &Id, code: i32, message: &str, data: &str) -
 
 /// A result whose fields, without braces, are `fields`.
 pub fn result(era: Era, id: &Id, fields: &str) -> Response {
-    let comma = if fields.is_empty() || era == Era::Legacy { "" } else { "," };
+    let mut body = begin_result(era, id, !fields.is_empty());
+    body.extend_from_slice(fields.as_bytes());
+    body.extend_from_slice(RESULT_END);
+    Response { status: 200, body: Some(body) }
+}
+
+/// What closes what [`begin_result`] opened.
+const RESULT_END: &[u8] = b"}}";
+
+/// What stands in front of the fields of a result.
+fn begin_result(era: Era, id: &Id, has_fields: bool) -> Vec<u8> {
+    let comma = if !has_fields || era == Era::Legacy { "" } else { "," };
     let stamp = match era {
         Era::Legacy => String::new(),
         Era::Modern => format!(
@@ -85,8 +96,7 @@ pub fn result(era: Era, id: &Id, fields: &str) -> Response {
             server_info()
         ),
     };
-    let body = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{{stamp}{comma}{fields}}}}}"#, id.0);
-    Response { status: 200, body: Some(body.into_bytes()) }
+    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{{stamp}{comma}"#, id.0).into_bytes()
 }
 
 /// The result of `initialize`.
@@ -132,14 +142,28 @@ pub fn tool_list(era: Era, id: &Id) -> Response {
 }
 
 /// The result of a tool: `structured` is a JSON object, repeated as text for clients and models
-/// that read only that.
-pub fn tool_result(era: Era, id: &Id, structured: &[u8], is_error: bool) -> Response {
-    let structured = std::str::from_utf8(structured).expect("JSON text is UTF-8");
-    let text = quoted(structured);
-    let fields = format!(
-        r#""content":[{{"type":"text","text":{text}}}],"structuredContent":{structured},"isError":{is_error}"#
-    );
-    result(era, id, &fields)
+/// that read only that. Between steps others have their turn.
+pub async fn tool_result<G: Gateway>(
+    gateway: &G,
+    (era, id): (Era, &Id),
+    structured: &[u8],
+    is_error: bool,
+) -> Response {
+    let mut body = begin_result(era, id, true);
+    body.reserve(2 * structured.len() + structured.len() / 8);
+    body.extend_from_slice(br#""content":[{"type":"text","text":""#);
+    for piece in structured.chunks(STEP_BYTES) {
+        json::escaped(&mut body, piece);
+        gateway.breathe().await;
+    }
+    body.extend_from_slice(br#""}],"structuredContent":"#);
+    for piece in structured.chunks(STEP_BYTES) {
+        body.extend_from_slice(piece);
+        gateway.breathe().await;
+    }
+    body.extend_from_slice(format!(r#","isError":{is_error}"#).as_bytes());
+    body.extend_from_slice(RESULT_END);
+    Response { status: 200, body: Some(body) }
 }
 
 fn caching() -> String {

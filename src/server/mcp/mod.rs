@@ -13,10 +13,16 @@ mod modern;
 pub mod stdio;
 mod tools;
 
-use super::{Limits, reply, request::Request, worker::WorkerSession};
+use super::{
+    Limits,
+    memory::MemoryReply,
+    reply::{self, Reply},
+    request::Request,
+    worker::WorkerSession,
+};
 use crate::{
     node::gateway::Gateway,
-    wire::{api::Error, json},
+    wire::{api::Error, json, msgpack::Reader},
 };
 use decide::{Decision, ToolCall};
 use std::rc::Rc;
@@ -89,24 +95,55 @@ pub async fn handle<G: Gateway>(
 async fn run_tool<G: Gateway>(gateway: Rc<G>, call: ToolCall, limits: &Limits) -> Response {
     let request = Request::parse(call.tool.method, &call.arguments, limits);
     let outcome = match request {
-        Ok(request) => request.run(gateway, &WorkerSession::default()).await,
+        Ok(request) => request.run(gateway.clone(), &WorkerSession::default()).await,
         Err(error) => Err(error),
     };
-    let (mut structured, mut is_error) = (Vec::new(), outcome.is_err());
-    let mut answer = Vec::new();
-    match &outcome {
-        Ok(reply) => reply.write(&mut answer),
-        Err(error) => reply::error(&mut answer, error),
+    let mut is_error = outcome.is_err();
+    let pieces = match outcome {
+        Ok(Reply::Memory(MemoryReply::Written(pieces))) => pieces,
+        Ok(reply) => vec![written(|out| reply.write(out))],
+        Err(error) => vec![written(|out| reply::error(out, &error))],
+    };
+    let structured = match to_json(&*gateway, &pieces).await {
+        Ok(structured) => structured,
+        Err(json::Unrepresentable) => {
+            is_error = true;
+            let text = "the result has no JSON form; MessagePack-RPC can read it";
+            let answer = written(|out| reply::error(out, &Error::Invalid(text.into())));
+            let mut structured = Vec::new();
+            json::from_msgpack(&answer, &mut structured).expect("an error has a JSON form");
+            structured
+        }
+    };
+    jsonrpc::tool_result(&*gateway, (call.era, &call.id), &structured, is_error).await
+}
+
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out
+}
+
+/// Bytes that a step writes, about.
+const STEP_BYTES: usize = 8 << 10;
+
+/// One value in pieces as JSON; between steps others have their turn.
+async fn to_json<G: Gateway>(
+    gateway: &G,
+    pieces: &[Vec<u8>],
+) -> Result<Vec<u8>, json::Unrepresentable> {
+    let (mut transcoder, mut out, mut is_end) = (json::Transcoder::default(), Vec::new(), false);
+    for piece in pieces {
+        let mut reader = Reader::new(piece);
+        while !reader.is_empty() {
+            if is_end {
+                return Err(json::Unrepresentable);
+            }
+            is_end = transcoder.step(&mut reader, STEP_BYTES, &mut out)?;
+            gateway.breathe().await;
+        }
     }
-    if json::from_msgpack(&answer, &mut structured).is_err() {
-        structured.clear();
-        answer.clear();
-        let text = "the result has no JSON form; MessagePack-RPC can read it";
-        reply::error(&mut answer, &Error::Invalid(text.into()));
-        json::from_msgpack(&answer, &mut structured).expect("an error has a JSON form");
-        is_error = true;
-    }
-    jsonrpc::tool_result(call.era, &call.id, &structured, is_error)
+    if is_end { Ok(out) } else { Err(json::Unrepresentable) }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod reply;
 mod tests;
 mod vector;
 
-pub use parse::parse;
+pub use parse::{BATCH_METHOD, Batch, parse};
 pub use reply::{MemoryReply, stored};
 
 use crate::{
@@ -34,8 +34,8 @@ use std::rc::Rc;
 pub enum MemoryRequest {
     /// `memory.put`: an item whose vector is empty gets that of its text.
     Put(MemoryItem),
-    /// `memory.put_batch`: items, and what is wrong with those that are none.
-    PutBatch(Vec<Result<MemoryItem, Error>>),
+    /// `memory.put_batch`
+    PutBatch(Batch),
     /// `memory.get` and `memory.retrieve`
     Get {
         /// Where the item is.
@@ -79,8 +79,13 @@ pub enum MemoryRequest {
 pub type Stored = (String, bool);
 
 impl MemoryRequest {
-    /// Does what is asked.
+    /// Does what is asked, and writes what the answer has if that is much.
     pub async fn run<G: Gateway>(self, gateway: Rc<G>) -> Result<MemoryReply, Error> {
+        let reply = self.answer(gateway.clone()).await?;
+        Ok(reply.written(&*gateway).await)
+    }
+
+    async fn answer<G: Gateway>(self, gateway: Rc<G>) -> Result<MemoryReply, Error> {
         Ok(match self {
             Self::Put(item) => {
                 let mut outcomes = put(gateway, vec![item]).await?;
@@ -88,7 +93,7 @@ impl MemoryRequest {
                 let (key, replaced) = outcome?;
                 MemoryReply::Stored { key, replaced }
             }
-            Self::PutBatch(items) => MemoryReply::StoredBatch(put_batch(gateway, items).await?),
+            Self::PutBatch(batch) => MemoryReply::StoredBatch(put_batch(gateway, batch).await?),
             Self::Get { namespace, key, with_vector } => {
                 MemoryReply::Item { item: gateway.memory_get(namespace, key).await?, with_vector }
             }
@@ -117,16 +122,26 @@ impl MemoryRequest {
 /// Stores those items of a batch that could be read; outcomes in the order of `items`.
 async fn put_batch<G: Gateway>(
     gateway: Rc<G>,
-    items: Vec<Result<MemoryItem, Error>>,
+    mut batch: Batch,
 ) -> Result<Vec<Result<Stored, Error>>, Error> {
-    let wrong: Vec<Option<Error>> = items.iter().map(|item| item.as_ref().err().cloned()).collect();
-    let stored = put(gateway, items.into_iter().flatten().collect()).await?;
-    let mut stored = stored.into_iter();
-    let outcome = |wrong: Option<Error>| match wrong {
-        Some(error) => Err(error),
-        None => stored.next().expect("each item has an outcome"),
-    };
-    Ok(wrong.into_iter().map(outcome).collect())
+    let mut items = Vec::with_capacity(batch.len());
+    // Those that could not be read, with their places.
+    let mut wrong = Vec::new();
+    let mut place = 0;
+    while let Some(item) = batch.next() {
+        match item {
+            Ok(item) => items.push(item),
+            Err(error) => wrong.push((place, error)),
+        }
+        place += 1;
+        gateway.breathe().await;
+    }
+    drop(batch);
+    let mut outcomes = put(gateway, items).await?;
+    for (place, error) in wrong {
+        outcomes.insert(place, Err(error));
+    }
+    Ok(outcomes)
 }
 
 /// Stores items, each by itself; outcomes in the order of `items`.
@@ -138,8 +153,11 @@ pub async fn put<G: Gateway>(
     let without: Vec<usize> =
         (0..items.len()).filter(|index| items[*index].vector.is_empty()).collect();
     if !without.is_empty() {
-        let text = |index: &usize| items[*index].text.clone().unwrap_or_default();
-        let texts = without.iter().map(text).collect();
+        let mut texts = Vec::with_capacity(without.len());
+        for index in &without {
+            texts.push(items[*index].text.clone().unwrap_or_default());
+            gateway.breathe().await;
+        }
         match gateway.clone().memory_embed(texts).await {
             Ok(vectors) => {
                 assert_eq!(vectors.len(), without.len(), "an embedder gives each text an outcome");
@@ -153,20 +171,34 @@ pub async fn put<G: Gateway>(
             Err(error) => without.into_iter().for_each(|it| outcomes[it] = Err(error.clone())),
         }
     }
-    for (item, outcome) in items.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_ok()) {
-        *outcome = check(&*gateway, &item.vector);
+    // Of each item its name, or what is wrong with it.
+    let mut names = Vec::with_capacity(items.len());
+    let mut well = Vec::with_capacity(items.len());
+    for (item, outcome) in items.into_iter().zip(outcomes) {
+        names
+            .push(outcome.and_then(|()| check(&*gateway, &item.vector)).map(|()| item.key.clone()));
+        if matches!(names.last(), Some(Ok(_))) {
+            well.push(item);
+        }
+        gateway.breathe().await;
     }
-    let keys: Vec<String> = items.iter().map(|item| item.key.clone()).collect();
-    let well = items.into_iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-    let well: Vec<MemoryItem> = well.map(|(item, _)| item).collect();
-    let stored = if well.is_empty() { Vec::new() } else { gateway.memory_put(well).await? };
-    let mut stored = stored.into_iter();
-    let join = |(key, outcome): (String, Result<(), Error>)| {
-        outcome?;
-        let replaced = stored.next().expect("a gateway gives each item an outcome")?;
-        Ok((key, replaced))
+    let stored = match well.is_empty() {
+        true => Vec::new(),
+        false => gateway.clone().memory_put(well).await?,
     };
-    Ok(keys.into_iter().zip(outcomes).map(join).collect())
+    let mut stored = stored.into_iter();
+    let mut outcomes = Vec::with_capacity(names.len());
+    for name in names {
+        outcomes.push(match name {
+            Ok(key) => {
+                let replaced = stored.next().expect("a gateway gives each item an outcome");
+                replaced.map(|replaced| (key, replaced))
+            }
+            Err(error) => Err(error),
+        });
+        gateway.breathe().await;
+    }
+    Ok(outcomes)
 }
 
 /// Whether a vector can be stored and searched for.

@@ -13,6 +13,8 @@ use crate::{
     },
 };
 
+/// The method that stores many items.
+pub const BATCH_METHOD: &str = "memory.put_batch";
 /// Hits of a search that does not say how many.
 const K_DEFAULT: u64 = 10;
 /// Items in one part of a list that does not say how many.
@@ -28,7 +30,7 @@ const BATCH_MAX: u32 = 10_000;
 pub fn parse(method: &str, params: &[u8]) -> Result<Option<MemoryRequest>, Error> {
     Ok(Some(match method {
         "memory.put" => MemoryRequest::Put(item(params)?),
-        "memory.put_batch" => MemoryRequest::PutBatch(batch(params)?),
+        BATCH_METHOD => MemoryRequest::PutBatch(Batch::of_frame(params.to_vec(), 0)?),
         "memory.get" => get(params, true)?,
         // The same for models, which read every number that they are shown.
         "memory.retrieve" => get(params, false)?,
@@ -43,28 +45,72 @@ pub fn parse(method: &str, params: &[u8]) -> Result<Option<MemoryRequest>, Error
     }))
 }
 
-/// The items of a batch, each read by itself.
-fn batch(params: &[u8]) -> Result<Vec<Result<MemoryItem, Error>>, Error> {
+/// The items of a batch as a client sent them, each read by itself when it is its turn: there may be many.
+#[derive(Debug)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// Where the next item begins.
+    next: usize,
+    /// Items that were not read.
+    len: u32,
+}
+
+impl Batch {
+    /// The batch of a frame whose parameters begin at `from`; the frame is kept as it is.
+    ///
+    /// # Errors
+    /// When there is no array of items, or it is too long.
+    pub fn of_frame(frame: Vec<u8>, from: usize) -> Result<Self, Error> {
+        let (items, len) = items(&frame[from..])?;
+        // What follows the array is within the frame.
+        let next = items.as_ptr() as usize - frame.as_ptr() as usize;
+        Ok(Self { bytes: frame, next, len })
+    }
+
+    /// Items that were not read.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// The next item, or what is wrong with it.
+    pub fn next(&mut self) -> Option<Result<MemoryItem, Error>> {
+        self.len = self.len.checked_sub(1)?;
+        let mut reader = Reader::new(&self.bytes[self.next..]);
+        let Ok(one) = reader.raw() else {
+            self.len = 0;
+            return Some(Err(Error::Invalid("items must be an array of maps".into())));
+        };
+        self.next += one.len();
+        Some(match Reader::new(one).map() {
+            Ok(_) => item(one),
+            Err(_) => Err(Error::Invalid("an item must be a map".into())),
+        })
+    }
+}
+
+/// What follows the head of an array of items, and how many there are.
+fn array<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], u32), Error> {
+    let not_array = |_| Error::Invalid("items must be an array of maps".into());
+    let len = reader.array().map_err(not_array)?;
+    match len > BATCH_MAX {
+        true => Err(Error::TooLarge(format!("a batch has at most {BATCH_MAX} items"))),
+        false => Ok((reader.rest(), len)),
+    }
+}
+
+/// The same of the items of a batch.
+fn items(params: &[u8]) -> Result<(&[u8], u32), Error> {
+    let mut only = Reader::new(params);
+    if only.map() == Ok(1) && only.str() == Ok("items") {
+        // Where nothing else is, nobody needs to know where the items end.
+        return array(&mut only);
+    }
     let (mut fields, mut items) = (Fields::of(params)?, None);
     while let Some(field) = fields.next()? {
         if field.name != "items" {
             return Err(field.unknown_beside("items"));
         }
-        let mut reader = Reader::new(field.value);
-        let not_array = |_| Error::Invalid("items must be an array of maps".into());
-        let len = reader.array().map_err(not_array)?;
-        if len > BATCH_MAX {
-            return Err(Error::TooLarge(format!("a batch has at most {BATCH_MAX} items")));
-        }
-        let mut all = Vec::new();
-        for _ in 0..len {
-            let one = reader.raw().map_err(not_array)?;
-            all.push(match Reader::new(one).map() {
-                Ok(_) => item(one),
-                Err(_) => Err(Error::Invalid("an item must be a map".into())),
-            });
-        }
-        items = Some(all);
+        items = Some(array(&mut Reader::new(field.value))?);
     }
     required("items", items)
 }

@@ -2,6 +2,7 @@
 
 use super::{Stored, vector};
 use crate::{
+    node::gateway::Gateway,
     server::reply,
     wire::{
         api::Error,
@@ -42,52 +43,139 @@ pub enum MemoryReply {
         /// What makes vectors of texts.
         embedder: &'static str,
     },
+    /// An answer that was written already, in pieces.
+    Written(Vec<Vec<u8>>),
 }
+
+/// An answer with no more parts and no more bytes in them is written in one go.
+const FEW_PARTS: usize = 64;
+const FEW_BYTES: usize = 32 << 10;
+/// Room of a piece of a long answer, and from how many bytes on another one is begun: a buffer for all
+/// would take long to make and to let go of.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECE_LEAST: usize = 48 << 10;
 
 impl MemoryReply {
     /// Appends the answer's map.
     pub fn write(&self, out: &mut Vec<u8>) {
+        self.begin(out);
+        (0..self.parts()).for_each(|place| self.part(out, place));
+        self.end(out);
+    }
+
+    /// The same reply, written if it is long: in steps, between which others have their turn.
+    pub async fn written<G: Gateway>(self, gateway: &G) -> Self {
+        if self.parts() <= FEW_PARTS && self.content_bytes() <= FEW_BYTES {
+            return self;
+        }
+        let (mut pieces, mut out) = (Vec::new(), Vec::with_capacity(PIECE_BYTES));
+        self.begin(&mut out);
+        for place in 0..self.parts() {
+            self.part(&mut out, place);
+            if out.len() >= PIECE_LEAST {
+                pieces.push(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES)));
+            }
+            gateway.breathe().await;
+        }
+        self.end(&mut out);
+        pieces.push(out);
+        // Letting go of many is work too.
+        match self {
+            Self::Hits(hits) => let_go(gateway, hits).await,
+            Self::Page(page) => let_go(gateway, page.items).await,
+            Self::StoredBatch(outcomes) => let_go(gateway, outcomes).await,
+            Self::Stats { stats, .. } => let_go(gateway, stats.namespaces).await,
+            _ => {}
+        }
+        Self::Written(pieces)
+    }
+
+    /// What is in front of the parts.
+    fn begin(&self, out: &mut Vec<u8>) {
         match self {
             Self::Stored { key, replaced } => stored(out, key, *replaced),
-            Self::StoredBatch(outcomes) => {
-                write::map(out, 1);
-                write::str(out, "results");
-                write::array(out, outcomes.len());
-                for outcome in outcomes {
-                    match outcome {
-                        Ok((key, replaced)) => stored(out, key, *replaced),
-                        Err(error) => {
-                            write::map(out, 1);
-                            write::str(out, "error");
-                            reply::error(out, error);
-                        }
-                    }
-                }
-            }
+            Self::StoredBatch(outcomes) => list(out, 1, "results", outcomes.len()),
             Self::Item { item: it, with_vector } => item(out, it, *with_vector),
-            Self::Hits(hits) => {
-                write::map(out, 1);
-                write::str(out, "hits");
-                write::array(out, hits.len());
-                hits.iter().for_each(|it| hit(out, it));
-            }
+            Self::Hits(hits) => list(out, 1, "hits", hits.len()),
             Self::Deleted(deleted) => {
                 write::map(out, 1);
                 write::str(out, "deleted");
                 write::bool(out, *deleted);
             }
             Self::Page(page) => {
-                write::map(out, 1 + usize::from(page.cursor.is_some()));
-                write::str(out, "items");
-                write::array(out, page.items.len());
-                page.items.iter().for_each(|it| item(out, it, false));
-                if let Some(cursor) = &page.cursor {
-                    text(out, "cursor", cursor);
-                }
+                list(out, 1 + usize::from(page.cursor.is_some()), "items", page.items.len());
             }
-            Self::Stats { stats: it, embedder } => stats(out, it, embedder),
+            Self::Stats { stats, embedder } => begin_stats(out, stats, embedder),
+            Self::Written(pieces) => pieces.iter().for_each(|piece| write::raw(out, piece)),
         }
     }
+
+    /// Parts of which there may be many.
+    fn parts(&self) -> usize {
+        match self {
+            Self::StoredBatch(outcomes) => outcomes.len(),
+            Self::Hits(hits) => hits.len(),
+            Self::Page(page) => page.items.len(),
+            Self::Stats { stats, .. } => stats.namespaces.len(),
+            _ => 0,
+        }
+    }
+
+    fn part(&self, out: &mut Vec<u8>, place: usize) {
+        match self {
+            Self::StoredBatch(outcomes) => match &outcomes[place] {
+                Ok((key, replaced)) => stored(out, key, *replaced),
+                Err(error) => {
+                    write::map(out, 1);
+                    write::str(out, "error");
+                    reply::error(out, error);
+                }
+            },
+            Self::Hits(hits) => hit(out, &hits[place]),
+            Self::Page(page) => item(out, &page.items[place], false),
+            Self::Stats { stats, .. } => {
+                let (name, count) = &stats.namespaces[place];
+                number(out, name, *count);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is behind the parts.
+    fn end(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Page(MemoryPage { cursor: Some(cursor), .. }) => text(out, "cursor", cursor),
+            Self::Stats { stats, .. } => end_stats(out, stats),
+            _ => {}
+        }
+    }
+
+    /// Bytes of the texts and metadata of the parts.
+    fn content_bytes(&self) -> usize {
+        let bytes = |text: &Option<String>, metadata: &Vec<u8>| {
+            text.as_ref().map_or(0, String::len) + metadata.len()
+        };
+        match self {
+            Self::Hits(hits) => hits.iter().map(|hit| bytes(&hit.text, &hit.metadata)).sum(),
+            Self::Page(page) => {
+                page.items.iter().map(|item| bytes(&item.text, &item.metadata)).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
+async fn let_go<G: Gateway, T>(gateway: &G, parts: Vec<T>) {
+    for part in parts {
+        drop(part);
+        gateway.breathe().await;
+    }
+}
+
+fn list(out: &mut Vec<u8>, fields: usize, name: &str, len: usize) {
+    write::map(out, fields);
+    write::str(out, name);
+    write::array(out, len);
 }
 
 /// Appends what an item answers that was stored.
@@ -133,7 +221,7 @@ fn metadata(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-fn stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
+fn begin_stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
     write::map(out, 16 + usize::from(stats.recall.is_some()));
     number(out, "count", stats.count);
     number(out, "dimension", stats.dimension.into());
@@ -147,7 +235,9 @@ fn stats(out: &mut Vec<u8>, stats: &MemoryStats, embedder: &str) {
     write::float(out, stats.bytes_per_vector);
     write::str(out, "namespaces");
     write::map(out, stats.namespaces.len());
-    stats.namespaces.iter().for_each(|(name, count)| number(out, name, *count));
+}
+
+fn end_stats(out: &mut Vec<u8>, stats: &MemoryStats) {
     write::str(out, "partitions");
     write::array(out, stats.partitions.len());
     stats.partitions.iter().for_each(|it| partition(out, it));

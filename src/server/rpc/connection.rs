@@ -10,6 +10,7 @@ use crate::{
         Engine, Limits,
         auth::{self, Gate, Said},
         buffers::{Input, Output},
+        memory::{self, Batch, MemoryRequest},
         request::Request,
         stall::Stall,
     },
@@ -25,6 +26,9 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
+
+/// Bytes from which on a frame is long: copying it would make messages wait.
+pub(super) const LONG_FRAME: usize = 32 << 10;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +143,7 @@ where
             return Poll::Ready(End::Lost);
         }
         if wrote || read || (self.has_room() && !self.scanned_out) {
-            cx.waker().wake_by_ref();
+            self.stall.engine().again(cx.waker());
         }
         Poll::Pending
     }
@@ -178,6 +182,13 @@ where
                     break;
                 }
             };
+            if len >= LONG_FRAME
+                && self.gate.is_open()
+                && let Some((msgid, request)) = self.take_batch(len)
+            {
+                self.take_in(&mut groups, msgid, request, len);
+                continue;
+            }
             let Some(call) = Call::parse(self.input.consume(len)) else {
                 let text = "not a MessagePack-RPC request or notification";
                 self.refuse_client(None, &Error::Invalid(text.into()));
@@ -197,21 +208,43 @@ where
             }
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
-            match request {
-                Ok(request) => {
-                    self.calls_in_flight += 1;
-                    self.bytes_in_flight += len;
-                    groups.add(msgid, request, len, |work| self.begin(work));
-                }
-                Err(error) => {
-                    if msgid.is_some() {
-                        frame::refuse(self.output.end(), msgid, &error);
-                    }
-                }
-            }
+            self.take_in(&mut groups, msgid, request, len);
         }
         if let Some(work) = groups.take() {
             self.begin(work);
+        }
+    }
+
+    /// A long frame with items to store: they are read in steps, where they are. `None` for another one.
+    fn take_batch(&mut self, len: usize) -> Option<(Option<u32>, Result<Request, Error>)> {
+        let frame = &self.input.unread()[..len];
+        let call = Call::parse(frame).filter(|call| call.method == memory::BATCH_METHOD)?;
+        let from = call.fields().ok()?.as_ptr() as usize - frame.as_ptr() as usize;
+        let msgid = call.msgid;
+        let (bytes, range) = self.input.take(len);
+        let batch = Batch::of_frame(bytes, range.start + from);
+        Some((msgid, batch.map(|batch| Request::Memory(MemoryRequest::PutBatch(batch)))))
+    }
+
+    /// Begins a request of so many bytes, or tells what is wrong with it.
+    fn take_in(
+        &mut self,
+        groups: &mut Groups,
+        msgid: Option<u32>,
+        request: Result<Request, Error>,
+        len: usize,
+    ) {
+        match request {
+            Ok(request) => {
+                self.calls_in_flight += 1;
+                self.bytes_in_flight += len;
+                groups.add(msgid, request, len, |work| self.begin(work));
+            }
+            Err(error) => {
+                if msgid.is_some() {
+                    frame::refuse(self.output.end(), msgid, &error);
+                }
+            }
         }
     }
 
@@ -249,11 +282,11 @@ where
         {
             self.calls_in_flight -= answer.calls;
             self.bytes_in_flight -= answer.bytes;
-            answer.write(self.output.end());
             if let Some(offer) = answer.trunk() {
                 self.becomes = Some(offer);
                 self.intake = Intake::Closed(Instant::now());
             }
+            answer.write(&mut self.output);
         }
     }
 

@@ -66,32 +66,34 @@ pub fn msgid_of_part(part: &[u8]) -> Option<u32> {
 pub fn answer(out: &mut Vec<u8>, msgid: u32, outcome: &Result<Reply, Error>) {
     match outcome {
         Ok(reply) => {
-            head(out, Some(msgid));
-            write::nil(out);
+            begin_answer(out, msgid);
             reply.write(out);
         }
         Err(error) => refuse(out, Some(msgid), error),
     }
 }
 
-/// Appends the answer of one submission among several.
-pub fn submitted(out: &mut Vec<u8>, msgid: u32, id: TaskId) {
+/// Appends what is in front of an answer that was written already.
+pub fn begin_answer(out: &mut Vec<u8>, msgid: u32) {
     head(out, Some(msgid));
     write::nil(out);
+}
+
+/// Appends the answer of one submission among several.
+pub fn submitted(out: &mut Vec<u8>, msgid: u32, id: TaskId) {
+    begin_answer(out, msgid);
     reply::submitted(out, id);
 }
 
 /// Appends the answer of one item that was stored among several.
 pub fn stored(out: &mut Vec<u8>, msgid: u32, key: &str, replaced: bool) {
-    head(out, Some(msgid));
-    write::nil(out);
+    begin_answer(out, msgid);
     memory::stored(out, key, replaced);
 }
 
 /// Appends the answer of something that has none but that it was done.
 pub fn done(out: &mut Vec<u8>, msgid: u32) {
-    head(out, Some(msgid));
-    write::nil(out);
+    begin_answer(out, msgid);
     write::map(out, 0);
 }
 

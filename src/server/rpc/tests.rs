@@ -621,3 +621,51 @@ fn puts_that_follow_each_other_are_stored_at_once_and_answered_by_themselves() {
         assert_eq!(node.puts.get(), 2, "those with a vector, and those with a text");
     });
 }
+
+#[test]
+fn a_long_batch_is_read_where_it_is_and_its_answer_comes_whole() {
+    with_rpc(|address, _, _| async move {
+        let mut client = Client::connect(address).await;
+        let said = "s".repeat(300);
+        let item = |key: usize| {
+            let vector = if key == 7 { "[1]" } else { "[1,0]" };
+            format!(r#"{{"key":"key-{key}","vector":{vector},"metadata":{{"said":"{said}"}}}}"#)
+        };
+        let items: Vec<String> = (0..150).map(item).collect();
+        let batch =
+            request(1, "memory.put_batch", &format!(r#"{{"items":[{}]}}"#, items.join(",")));
+        assert!(batch.len() > super::connection::LONG_FRAME);
+        // In front of it and behind it others, in one piece of the stream.
+        let mut bytes = request(0, "memory.put", r#"{"key":"first","vector":[0,1]}"#);
+        bytes.extend(&batch);
+        bytes.extend(request(2, "memory.get", r#"{"key":"key-149"}"#));
+        client.send(&bytes).await;
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            answers.push(client.answer().await.unwrap());
+        }
+        answers.sort();
+        assert_eq!(answers[0], r#"[1,0,null,{"key":"first","replaced":false}]"#);
+        assert_eq!(answers[1].matches(r#""replaced":false"#).count(), 149, "{}", answers[1]);
+        assert_eq!(answers[1].matches("vector has 1 numbers").count(), 1, "{}", answers[1]);
+        let order = answers[1].find(r#""key":"key-148""#) < answers[1].find(r#""key":"key-149""#);
+        assert!(order && answers[1].starts_with("[1,1,null,"), "{}", answers[1]);
+        // What is long is handed over whole, in its place among others.
+        let mut bytes = request(3, "memory.search", r#"{"vector":[1,0],"k":120}"#);
+        bytes.extend(request(4, "memory.get", r#"{"key":"first"}"#));
+        client.send(&bytes).await;
+        for _ in 0..2 {
+            let answer = client.answer().await.unwrap();
+            let hits = answer.matches(r#""said":"sss"#).count();
+            assert_eq!(hits, if answer.starts_with("[1,3,") { 120 } else { 0 }, "{answer}");
+        }
+        for (params, message) in [
+            (format!(r#"{{"items":{{"a":"{}"}}}}"#, "x".repeat(40_000)), "items must be an array"),
+            (format!(r#"{{"items":[],"more":"{}"}}"#, "x".repeat(40_000)), "more"),
+            (format!(r#"{{"items":["{}"]}}"#, "x".repeat(40_000)), "an item must be a map"),
+        ] {
+            let answer = client.call("memory.put_batch", &params).await;
+            assert!(answer.contains(message), "{answer:.200}");
+        }
+    });
+}

@@ -4,8 +4,9 @@ use super::frame;
 use crate::{
     node::gateway::{Gateway, Offer},
     server::{
+        buffers::Output,
         here,
-        memory::{self, MemoryRequest, Stored},
+        memory::{self, MemoryReply, MemoryRequest, Stored},
         reply::Reply,
         request::Request,
         worker::{WorkerRequest, WorkerSession},
@@ -225,18 +226,29 @@ impl Answer {
     }
 
     /// Appends the response of each call.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        match &self.outcome {
+    pub fn write(self, output: &mut Output) {
+        match self.outcome {
             Outcome::Call { msgid: None, .. } => {}
-            Outcome::Call { msgid: Some(msgid), result } => frame::answer(out, *msgid, result),
+            Outcome::Call {
+                msgid: Some(msgid),
+                result: Ok(Reply::Memory(MemoryReply::Written(pieces))),
+            } => {
+                frame::begin_answer(output.end(), msgid);
+                pieces.into_iter().for_each(|piece| output.append(piece));
+            }
+            Outcome::Call { msgid: Some(msgid), result } => {
+                frame::answer(output.end(), msgid, &result);
+            }
             Outcome::Submissions { msgids, result } => {
-                each(out, msgids, result, |out, msgid, id| frame::submitted(out, msgid, *id));
+                each(output.end(), &msgids, &result, |out, msgid, id| {
+                    frame::submitted(out, msgid, *id);
+                });
             }
             Outcome::Completions { msgids, result } => {
-                each(out, msgids, result, |out, msgid, ()| frame::done(out, msgid));
+                each(output.end(), &msgids, &result, |out, msgid, ()| frame::done(out, msgid));
             }
             Outcome::Puts { msgids, result } => {
-                each(out, msgids, result, |out, msgid, (key, replaced)| {
+                each(output.end(), &msgids, &result, |out, msgid, (key, replaced)| {
                     frame::stored(out, msgid, key, *replaced);
                 });
             }

@@ -121,3 +121,34 @@ fn cold_records_are_waited_for_aside_and_then_answered_with() {
     memory.close().unwrap();
     drop(store);
 }
+
+#[test]
+fn records_that_cannot_be_read_fail_what_asked_for_them_and_are_tried_again_for_the_rest() {
+    let name = format!("coreflow-unreadable-{}", std::process::id());
+    let folder = Folder(std::env::temp_dir().join(name));
+    fs::remove_dir_all(&folder.0).ok();
+    let store = Store::open(&StoreSettings { folder: None, ..settings(&folder) }).unwrap();
+    let mut memory = Memory::new(0, 1, store.partitions, 50, None);
+    let broken = || Err(io::Error::from_raw_os_error(5));
+    let what = What::Get("space".to_owned(), "key".to_owned());
+    let asker = Asker { core: 0, correlation: 9 };
+    memory.waits.insert(1, Waits::Operation(Operation { asker, partition: 0, what }));
+    memory.go_on_after(1, broken());
+    assert!(memory.operations.is_empty(), "it is not tried for ever");
+    let (told, response) = memory.answers.pop().expect("who asked is told");
+    assert_eq!(told.correlation, 9);
+    assert!(matches!(response, Response::Failed(Error::Unavailable(_))), "{response:?}");
+    for waits in [Waits::Apply(0), Waits::Move(0), Waits::Look(0)] {
+        memory.waits.insert(2, waits);
+        memory.go_on_after(2, broken());
+    }
+    let kept = &mut memory.kept[0];
+    (kept.applying_waits, kept.moving_waits, kept.looking_waits) = (true, true, true);
+    memory.read_again();
+    assert!(memory.has_departures() && memory.kept[0].applying_waits, "not at once");
+    memory.unreadable.iter_mut().for_each(|(at, _)| *at = Instant::now());
+    memory.read_again();
+    let kept = &memory.kept[0];
+    assert!(!kept.applying_waits && !kept.moving_waits && !kept.looking_waits);
+    assert!(!memory.has_departures());
+}

@@ -10,8 +10,8 @@ mod transcode;
 
 pub use document::{Document, Error, Fields, Items, Json};
 pub use fault::Fault;
-pub use text::{base64, string};
-pub use transcode::{Unrepresentable, from_msgpack, to_msgpack};
+pub use text::{base64, escaped, string};
+pub use transcode::{Transcoder, Unrepresentable, from_msgpack, to_msgpack};
 
 /// Arrays and objects that may contain each other; the value `[[1]]` is 2 deep.
 pub const DEPTH_MAX: usize = 64;

@@ -52,29 +52,56 @@ struct Open {
 ///
 /// After an error `out` holds a part of the text: the caller cuts it off.
 pub fn from_msgpack(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Unrepresentable> {
-    let mut reader = Reader::new(bytes);
-    let mut open: Vec<Open> = Vec::new();
-    loop {
-        let is_key = open.last().is_some_and(|open| open.is_map && open.remaining % 2 == 0);
-        if is_key {
-            key(&mut reader, out)?;
-        } else {
-            let value = reader.head()?;
-            scalar(value, &mut reader, out)?;
-            if let Value::Array(_) | Value::Map(_) = value {
-                if open.len() == DEPTH_MAX {
-                    return Err(Unrepresentable);
+    let (mut transcoder, mut reader) = (Transcoder::default(), Reader::new(bytes));
+    while !transcoder.step(&mut reader, usize::MAX, out)? {}
+    if reader.is_empty() { Ok(()) } else { Err(Unrepresentable) }
+}
+
+/// One MessagePack value on its way to JSON, in steps: it may be long, and come in pieces that end between
+/// two values.
+#[derive(Default)]
+pub struct Transcoder {
+    /// What is open around the next value.
+    open: Vec<Open>,
+}
+
+impl Transcoder {
+    /// Writes `bytes` of text, or a value more; true when the value has come to its end.
+    ///
+    /// # Errors
+    /// As [`from_msgpack`]; so it is when the piece ends too soon.
+    pub fn step(
+        &mut self,
+        reader: &mut Reader<'_>,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Unrepresentable> {
+        let end = out.len().saturating_add(bytes);
+        loop {
+            let open = &mut self.open;
+            let is_key = open.last().is_some_and(|open| open.is_map && open.remaining % 2 == 0);
+            if is_key {
+                key(reader, out)?;
+            } else {
+                let value = reader.head()?;
+                scalar(value, reader, out)?;
+                if let Value::Array(_) | Value::Map(_) = value {
+                    if open.len() == DEPTH_MAX {
+                        return Err(Unrepresentable);
+                    }
+                    let is_map = matches!(value, Value::Map(_));
+                    // One more than the values inside: this one is counted off like a scalar below.
+                    open.push(Open { is_map, remaining: value.children() + 1 });
                 }
-                let is_map = matches!(value, Value::Map(_));
-                // One more than the values inside: this one is counted off like a scalar below.
-                open.push(Open { is_map, remaining: value.children() + 1 });
+            }
+            if !next(open, is_key, out) {
+                return Ok(true);
+            }
+            if out.len() >= end || reader.is_empty() && bytes < usize::MAX {
+                return Ok(false);
             }
         }
-        if !next(&mut open, is_key, out) {
-            break;
-        }
     }
-    if reader.is_empty() { Ok(()) } else { Err(Unrepresentable) }
 }
 
 /// Writes what stands between the value just written and the next; false when there is none.
@@ -204,6 +231,46 @@ mod tests {
     fn a_value_that_ends_in_an_open_bracket_is_no_container() {
         assert_eq!(decode(&[0x92, 0xa1, b'[', 0xa1, b'{']).unwrap(), r#"["[","{"]"#);
         assert_eq!(decode(&[0x81, 0xa1, b'{', 0x80]).unwrap(), r#"{"{":{}}"#);
+    }
+
+    #[test]
+    fn a_value_in_steps_and_pieces_is_the_same() {
+        let mut bytes = Vec::new();
+        write::map(&mut bytes, 2);
+        write::str(&mut bytes, "items");
+        write::array(&mut bytes, 9);
+        let mut cuts = vec![bytes.len()];
+        for at in 0..9 {
+            write::map(&mut bytes, 2);
+            write::str(&mut bytes, "said");
+            write::str(&mut bytes, &"\"x\n".repeat(at));
+            write::int(&mut bytes, 5);
+            write::array(&mut bytes, 0);
+            cuts.push(bytes.len());
+        }
+        write::str(&mut bytes, "end");
+        write::nil(&mut bytes);
+        let mut whole = Vec::new();
+        from_msgpack(&bytes, &mut whole).unwrap();
+        for step in [1, 10, 1000] {
+            let (mut transcoder, mut out, mut is_end) = (Transcoder::default(), Vec::new(), false);
+            for (at, from) in [0].iter().chain(&cuts).enumerate() {
+                let to = cuts.get(at).copied().unwrap_or(bytes.len());
+                let mut reader = Reader::new(&bytes[*from..to]);
+                while !reader.is_empty() {
+                    assert!(!is_end);
+                    is_end = transcoder.step(&mut reader, step, &mut out).unwrap();
+                }
+            }
+            assert!(is_end);
+            assert_eq!(String::from_utf8(out), String::from_utf8(whole.clone()));
+        }
+        let part = &bytes[..bytes.len() - 1];
+        let mut transcoder = Transcoder::default();
+        let mut reader = Reader::new(part);
+        let stepped =
+            (0..1000).find_map(|_| transcoder.step(&mut reader, 64, &mut Vec::new()).err());
+        assert_eq!(stepped, Some(Unrepresentable), "what ends too soon is no value");
     }
 
     #[test]
