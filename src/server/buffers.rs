@@ -15,6 +15,10 @@ const INPUT_INITIAL: usize = 8 << 10;
 const KEPT_MAX: usize = 256 << 10;
 /// Bytes that are read or written at once: more would make the core's messages wait.
 const AT_ONCE_MAX: usize = 64 << 10;
+/// From how many bytes on a message gets room for a long one, and how much: memory that is not touched
+/// costs nothing.
+const LONG_FROM: usize = 128 << 10;
+const LONG_BYTES: usize = 4 << 20;
 /// Buffers of at least this many bytes are not copied.
 const WHOLE_LEAST: usize = 32 << 10;
 
@@ -84,8 +88,12 @@ impl Input {
             self.bytes.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
         } else {
-            // The memory doubles; what is made ready of it does not, since that takes time.
+            // The memory doubles, which copies it, up to some size; from there on it is had at once, and only
+            // what is made ready of it takes time.
             let more = self.bytes.len().clamp(INPUT_INITIAL, AT_ONCE_MAX);
+            if self.bytes.len() >= LONG_FROM && self.bytes.capacity() < LONG_BYTES {
+                self.bytes.reserve_exact(LONG_BYTES - self.bytes.len());
+            }
             self.bytes.resize(self.bytes.len() + more, 0);
         }
     }
