@@ -224,6 +224,8 @@ struct Voice {
     types: Arc<Types>,
     tellings: Vec<Telling>,
     jobs: Vec<Injector<Job>>,
+    /// Nodes that are gone since the last look.
+    gone: Vec<NodeId>,
     /// When all agents were asked for last.
     retold: Option<Instant>,
     /// Whether they have to be asked.
@@ -263,6 +265,7 @@ impl Voice {
             refused: 0,
             key: Vec::new(),
             value: Vec::new(),
+            gone: Vec::new(),
             jobs,
         };
         voice.introduce(me, at.rpc);
@@ -314,6 +317,8 @@ impl Voice {
             self.receive(&mut buffer);
             self.take_events();
             self.publisher.publish(&mut self.world);
+            // After it: who loses what it had lent to a node must know that the node is gone.
+            self.sever_gone();
         }
         let (now, socket) = (self.start.elapsed(), &self.socket);
         self.gossip.leave(now, &mut |_, address, datagram| send(socket, address, datagram));
@@ -448,6 +453,13 @@ impl Voice {
             Status::Left => tracing::info!(node, "a node said goodbye"),
         }
         if matches!(status, Status::Dead | Status::Left) {
+            self.gone.push(node);
+        }
+    }
+
+    /// Has cores end their connections with nodes that are gone.
+    fn sever_gone(&mut self) {
+        for node in self.gone.drain(..) {
             for jobs in &self.jobs {
                 // A core that takes no job now finds out by its connection.
                 let job: Job =

@@ -78,7 +78,7 @@ impl LocalGateway {
         let (random, lease) = (guest.id.random, guest.lease);
         let mut running = Running { gateway: self, core, random, lease, is_over: false };
         let answer = self.ask(core, &Request::Run(type_index, guest), RUN_MS).await;
-        running.is_over = true;
+        running.is_over = answer.is_ok();
         match answer? {
             Response::Ran(ran) => Ok(ran),
             other => unreachable!("an attempt was answered with {other:?}"),

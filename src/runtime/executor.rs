@@ -115,6 +115,13 @@ pub fn begin_round() {
     LATER.take().into_iter().for_each(Waker::wake);
 }
 
+/// No round follows: whoever waits for one goes on, and nobody waits any more.
+pub fn end_rounds() {
+    ROUND_BEGAN.set(None);
+    RESTED.set(false);
+    LATER.take().into_iter().for_each(Waker::wake);
+}
+
 /// The core is about to sleep, with no message to wait for.
 pub fn rest() {
     RESTED.set(true);
@@ -149,9 +156,9 @@ fn is_round_over(limit: Duration) -> bool {
 }
 
 /// Lets a future go on that has more to do: at once, or after messages have had their turn, when the
-/// core's futures have gone on for long enough.
-pub fn again(waker: &Waker) {
-    match is_round_over(ROUND) {
+/// core's futures have gone on for long enough. One that has much to do waits sooner.
+pub fn again(waker: &Waker, is_much: bool) {
+    match is_round_over(if is_much { BREATH } else { ROUND }) {
         true => wake_later(waker),
         false => waker.wake_by_ref(),
     }

@@ -76,7 +76,7 @@ impl Input {
     fn make_room(&mut self) {
         if self.unread.is_empty() {
             self.unread = 0..0;
-            if self.bytes.len() > KEPT_MAX {
+            if self.bytes.capacity() > KEPT_MAX {
                 self.bytes.truncate(KEPT_MAX);
                 self.bytes.shrink_to_fit();
             }

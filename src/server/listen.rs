@@ -353,8 +353,8 @@ impl Engine for CoreTime {
         executor::sleep(duration)
     }
 
-    fn again(&self, waker: &Waker) {
-        executor::again(waker);
+    fn again(&self, waker: &Waker, is_much: bool) {
+        executor::again(waker, is_much);
     }
 }
 

@@ -42,8 +42,9 @@ pub trait Engine: Clone + Unpin + 'static {
     /// Ends after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
 
-    /// Polls a future again that has more to do, when others had their turn if that is due.
-    fn again(&self, waker: &Waker) {
+    /// Polls a future again that has more to do, or much more, when others had their turn if that is due.
+    fn again(&self, waker: &Waker, is_much: bool) {
+        let _ = is_much;
         waker.wake_by_ref();
     }
 }

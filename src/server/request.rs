@@ -132,6 +132,11 @@ impl Request {
         })
     }
 
+    /// Whether it is an attempt that another node lends.
+    pub fn is_lent_attempt(&self) -> bool {
+        matches!(self, Self::Here(HereRequest::Run { .. }))
+    }
+
     /// The methods of workers, of pattern memory, of clusters and of other nodes.
     fn parse_other(method: &str, params: &[u8], limits: &Limits) -> Result<Self, Error> {
         if let Some(request) = worker::parse(method, params, limits.max_payload_bytes)? {

@@ -9,8 +9,9 @@ use crate::{
     node::gateway::{Address, Answer, Ask, Change, ChangeRefused, ClusterStatus, Gateway},
     wire::{
         api::{
-            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Leased, LeasedTask,
-            NodeStats, TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView, Worker,
+            AgentKind, AgentState, AgentView, Completion, CoreStats, Error, Guest, Leased,
+            LeasedTask, NodeStats, Ran, TaskFilter, TaskPage, TaskSpec, TaskStatus, TaskView,
+            Worker,
         },
         id::{AgentAddress, AgentId, PartitionIndex, TaskId},
         memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
@@ -156,6 +157,10 @@ impl TestNode {
 }
 
 impl Gateway for TestNode {
+    async fn run_guest(self: Rc<Self>, _: String, _: Guest) -> Result<Ran, Error> {
+        std::future::pending().await
+    }
+
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {
         self.submissions.set(self.submissions.get() + 1);
         specs.into_iter().map(|spec| self.accept(spec)).collect()

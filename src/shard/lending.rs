@@ -223,6 +223,15 @@ impl Shard {
         }
     }
 
+    /// The lease of an attempt is over without an answer: if it was lent, its node may hear nothing.
+    #[cold]
+    pub(super) fn unanswered(&mut self, lease: Lease) {
+        let (now_ms, lending) = (self.kernel.now_ms(), &mut self.tasks.lending);
+        if let Some(away) = lending.away.get(&(lease.partition, lease.token)) {
+            lending.types[usize::from(away.type_index)].lender.refused(away.node, now_ms);
+        }
+    }
+
     /// A worker of the other node ends a lent attempt itself, by this node's lease.
     pub(super) fn ended_by_borrower(&mut self, lease: Lease) {
         let lending = &mut self.tasks.lending;
@@ -255,6 +264,8 @@ impl Shard {
         let leases: Vec<Lease> = all.filter(is_there).collect();
         for lease in leases {
             self.kernel.stats.tasks_lent_lost += 1;
+            // What is believed of the node may be older than this.
+            self.unanswered(lease);
             let error = format!("node {node}, which ran it, is gone");
             self.finish(lease, Err(Failure { error, retry: true }));
         }

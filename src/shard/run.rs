@@ -191,6 +191,7 @@ impl Core {
     /// Stops the agents and waits for what they must not leave behind.
     async fn end(&self) {
         self.ending.borrow_mut().clear();
+        executor::end_rounds();
         let inbox = {
             let mut shard = self.shard.borrow_mut();
             shard.stop_agents();

@@ -544,6 +544,7 @@ impl Shard {
     }
 
     pub(super) fn attempt_timed_out(&mut self, lease: Lease) {
+        self.unanswered(lease);
         let Some(attempt) = self.take_attempt(lease) else { return };
         self.end_and_count(attempt.agent, lease, Err(("it took longer than its timeout", true)));
         self.with_agent(attempt.agent, |agent, context| agent.on_abandoned(lease, context));

@@ -49,7 +49,7 @@ const LETTERS_WHOLE: usize = 5;
 /// Letters of a piece.
 const PIECE: usize = 3;
 /// Bytes from which on a text is long, and the bits that tell buckets of its features apart.
-const LONG_BYTES: usize = 2 << 10;
+const LONG_BYTES: usize = 512;
 const LONG_BITS: u32 = 8;
 
 impl Lexical {

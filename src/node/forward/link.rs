@@ -30,6 +30,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes that one read takes.
 const READ_BYTES: usize = 64 << 10;
+/// How long the other node may acknowledge nothing of what was sent, milliseconds: it is gone then,
+/// though nobody says so.
+const UNACKNOWLEDGED_MS: i32 = 15_000;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +106,12 @@ impl Link {
     /// Makes the connection and drives it until it ends.
     async fn run(self: Rc<Self>) {
         let Target { node, address } = self.target;
-        let (why, was_there) = match executor::timeout(CONNECT_LIMIT, net::connect(address)).await {
+        let dialled = async {
+            let stream = net::connect(address).await?;
+            net::limit_unacknowledged(&stream, UNACKNOWLEDGED_MS)?;
+            io::Result::Ok(stream)
+        };
+        let (why, was_there) = match executor::timeout(CONNECT_LIMIT, dialled).await {
             Some(Ok(stream)) => {
                 self.state.borrow_mut().closed = None;
                 (self.drive(stream).await.to_string(), true)

@@ -124,7 +124,8 @@ async fn put_batch<G: Gateway>(
     gateway: Rc<G>,
     mut batch: Batch,
 ) -> Result<Vec<Result<Stored, Error>>, Error> {
-    let mut items = Vec::with_capacity(batch.len());
+    let count = batch.len();
+    let mut items = Vec::with_capacity(count);
     // Those that could not be read, with their places.
     let mut wrong = Vec::new();
     let mut place = 0;
@@ -134,14 +135,31 @@ async fn put_batch<G: Gateway>(
             Err(error) => wrong.push((place, error)),
         }
         place += 1;
-        gateway.breathe().await;
+        breathe_among(&*gateway, count).await;
     }
     drop(batch);
-    let mut outcomes = put(gateway, items).await?;
-    for (place, error) in wrong {
-        outcomes.insert(place, Err(error));
+    let stored = put(gateway.clone(), items).await?;
+    let (mut stored, mut wrong) = (stored.into_iter(), wrong.into_iter().peekable());
+    let mut outcomes = Vec::with_capacity(count);
+    for place in 0..count {
+        outcomes.push(match wrong.next_if(|(at, _)| *at == place) {
+            Some((_, error)) => Err(error),
+            None => stored.next().expect("each item has an outcome"),
+        });
+        gateway.breathe().await;
     }
     Ok(outcomes)
+}
+
+/// Items of which others need not have their turn between two. Requests of a connection with so few are
+/// begun as a whole, in the order in which they came.
+const FEW_ITEMS: usize = 256;
+
+/// Lets others have their turn between two items of so many.
+async fn breathe_among<G: Gateway>(gateway: &G, items: usize) {
+    if items > FEW_ITEMS {
+        gateway.breathe().await;
+    }
 }
 
 /// Stores items, each by itself; outcomes in the order of `items`.
@@ -149,14 +167,15 @@ pub async fn put<G: Gateway>(
     gateway: Rc<G>,
     mut items: Vec<MemoryItem>,
 ) -> Result<Vec<Result<Stored, Error>>, Error> {
-    let mut outcomes: Vec<Result<(), Error>> = vec![Ok(()); items.len()];
+    let count = items.len();
+    let mut outcomes: Vec<Result<(), Error>> = vec![Ok(()); count];
     let without: Vec<usize> =
         (0..items.len()).filter(|index| items[*index].vector.is_empty()).collect();
     if !without.is_empty() {
         let mut texts = Vec::with_capacity(without.len());
         for index in &without {
             texts.push(items[*index].text.clone().unwrap_or_default());
-            gateway.breathe().await;
+            breathe_among(&*gateway, count).await;
         }
         match gateway.clone().memory_embed(texts).await {
             Ok(vectors) => {
@@ -180,7 +199,7 @@ pub async fn put<G: Gateway>(
         if matches!(names.last(), Some(Ok(_))) {
             well.push(item);
         }
-        gateway.breathe().await;
+        breathe_among(&*gateway, count).await;
     }
     let stored = match well.is_empty() {
         true => Vec::new(),

@@ -27,7 +27,7 @@ use std::{
     time::Instant,
 };
 
-/// Bytes from which on a frame is long: copying it would make messages wait.
+/// Bytes from which on a frame, or what is to be written, is long: to copy it would make messages wait.
 pub(super) const LONG_FRAME: usize = 32 << 10;
 
 /// How a connection ended.
@@ -143,7 +143,8 @@ where
             return Poll::Ready(End::Lost);
         }
         if wrote || read || (self.has_room() && !self.scanned_out) {
-            self.stall.engine().again(cx.waker());
+            let is_much = self.output.pending() >= LONG_FRAME;
+            self.stall.engine().again(cx.waker(), is_much);
         }
         Poll::Pending
     }
@@ -236,9 +237,12 @@ where
     ) {
         match request {
             Ok(request) => {
+                // An attempt that another node lends is answered when it ends, which may take long, and
+                // those behind it must be taken or turned away meanwhile: its time goes on.
+                let bytes = if request.is_lent_attempt() { 0 } else { len };
                 self.calls_in_flight += 1;
-                self.bytes_in_flight += len;
-                groups.add(msgid, request, len, |work| self.begin(work));
+                self.bytes_in_flight += bytes;
+                groups.add(msgid, request, bytes, |work| self.begin(work));
             }
             Err(error) => {
                 if msgid.is_some() {

@@ -669,3 +669,23 @@ fn a_long_batch_is_read_where_it_is_and_its_answer_comes_whole() {
         }
     });
 }
+
+#[test]
+fn attempts_that_are_lent_do_not_keep_a_connection_from_being_read() {
+    with_rpc(|address, _, _| async move {
+        let mut client = Client::connect(address).await;
+        let payload = "p".repeat(30_000);
+        let mut bytes = Vec::new();
+        for msgid in 1..=6 {
+            let run = format!(
+                r#"{{"id":"{FIRST}","lease":{msgid},"type":"never","attempt":1,"priority":"normal","timeout_ms":60000,"payload":"{payload}"}}"#
+            );
+            bytes.extend(request(msgid, "here.run", &run));
+        }
+        assert!(bytes.len() > 2 * LIMITS.max_frame_bytes);
+        bytes.extend(request(9, "node.health", "{}"));
+        client.send(&bytes).await;
+        let answer = client.answer().await.expect("what comes after them is read");
+        assert!(answer.starts_with("[1,9,null,"), "{answer}");
+    });
+}

@@ -8,6 +8,8 @@ const CHANGES_MAX: usize = 16 << 10;
 
 /// Bytes of items that one step records; the last one may go beyond.
 const RECORDED_BYTES: usize = 32 << 10;
+/// What an item costs beside what is in it, in bytes.
+const RECORD_BYTES: usize = 512;
 
 /// Changes that one request asked for.
 pub(super) struct Changes {
@@ -64,7 +66,8 @@ impl Memory {
                 Arriving::Put(items) => {
                     let Some(item) = items.next() else { return true };
                     let text = item.text.as_ref().map_or(0, String::len);
-                    bytes += size_of_val(&item.vector[..]) + text + item.metadata.len();
+                    bytes +=
+                        size_of_val(&item.vector[..]) + text + item.metadata.len() + RECORD_BYTES;
                     partition.put(&item, token)
                 }
                 Arriving::Delete(namespace, key) => partition.delete(namespace, key, token),
