@@ -66,6 +66,10 @@ impl Board {
         }
         // Whoever puts one up holds the lock for some instructions, but it may be interrupted there.
         let Ok(latest) = self.latest.try_lock() else { return false };
+        if latest.number() == view.number() {
+            // It was had just before its number was told.
+            return false;
+        }
         let latest = latest.clone();
         view.adopt(latest, now_ms);
         true

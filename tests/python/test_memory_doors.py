@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 
+import msgpack
 from client import Client
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
@@ -121,6 +122,29 @@ def requests_are_stored_and_found():
 
         with urllib.request.urlopen(server.url + "/metrics", timeout=WAIT_S) as answer:
             assert "coreflow_memory_vectors 1002" in answer.read().decode()
+
+
+def puts_of_a_connection_take_effect_in_their_order():
+    with serving(*SMALL) as server:
+        client = Client(server)
+        for round in range(30):
+            # Many at once, in one piece of the stream, that end with the key; then few, that end with it.
+            asked = []
+            for group in [range(40), range(3)]:
+                keys = [f"other-{i}" for i in group] + ["the key"]
+                for key in keys:
+                    metadata = {"group": len(keys), "round": round}
+                    asked.append(["memory.put", {"key": key, "vector": direction(round), "metadata": metadata}])
+            items = [{"key": "the key", "vector": direction(round), "metadata": {"group": 0, "round": round}}]
+            asked.append(["memory.put_batch", {"items": items}])
+            client.connection.sendall(
+                b"".join(msgpack.packb([0, 10_000 + at, method, [params]]) for at, (method, params) in enumerate(asked))
+            )
+            for at in range(len(asked)):
+                error, result = client.answer(10_000 + at)
+                assert error is None, error
+            got = client.call("memory.get", key="the key")
+            assert got["metadata"] == {"group": 0, "round": round}, (round, got["metadata"])
 
 
 def what_is_wrong_is_said():
@@ -483,7 +507,8 @@ def a_full_memory_refuses_and_keeps_what_it_has():
             assert client.call("memory.put", key=key, vector=[1, 2, 3, 4])["replaced"], key
 
 
-for test in (requests_are_stored_and_found, what_is_wrong_is_said,
+for test in (requests_are_stored_and_found, puts_of_a_connection_take_effect_in_their_order,
+             what_is_wrong_is_said,
              limits_are_those_of_the_page,
              what_is_stored_outlives_the_node, texts_that_share_words_are_found,
              an_embedder_may_be_a_child_that_fails, an_import_waits_where_there_is_no_room,
