@@ -182,7 +182,16 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 /// A folder is this process's alone for as long as this lives; a process that dies leaves nothing.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // To close the file would not do: a child that is being started has a copy of it for a moment.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the lock of a folder stays until its file is closed");
+        }
+    }
 }
 
 /// Why a folder could not be locked.
@@ -215,7 +224,7 @@ impl FolderLock {
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// Keeps others from taking a folder while it is read; `None` when nobody ever took it.
@@ -224,7 +233,7 @@ impl FolderLock {
     /// Another process has it, or the file cannot be read.
     pub fn share(folder: &Path) -> Result<Option<Self>, LockError> {
         match File::open(folder.join("lock")) {
-            Ok(file) => Ok(Some(Self { _file: lock(file, false)? })),
+            Ok(file) => Ok(Some(Self { file: lock(file, false)? })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -306,6 +315,19 @@ mod tests {
             assert_eq!(content[8192..12_288], page[..]);
             assert_eq!(content.iter().filter(|byte| **byte != 0).count(), PAGE_BYTES);
         }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_free_again_though_a_child_has_a_copy_of_the_lock() {
+        let folder = std::env::temp_dir().join(format!("coreflow-lock-{}", std::process::id()));
+        make_folder(&folder).unwrap();
+        let lock = FolderLock::take(&folder).unwrap();
+        assert!(matches!(FolderLock::take(&folder), Err(LockError::Held(Some(_)))));
+        let copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        let again = FolderLock::take(&folder).unwrap();
+        drop((again, copy));
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -114,6 +114,7 @@ def three_nodes_in_one_command(folder):
         # The others run, so their folder is in use.
         with script(*words) as second:
             assert second.process.wait(WAIT_S) == 1, second.said
+            second.reader.join(WAIT_S)
             assert "runs already" in "".join(second.said), second.said
         with (folder / "again.log").open("w") as log:
             # Pasted in another folder; this process is the node in the end.
