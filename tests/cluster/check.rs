@@ -70,7 +70,10 @@ fn ask(
                 },
             };
             let what = phase.map_or(What::Missed(id), |phase| What::Seen(id, phase));
-            shared.history.add(key, asked, what);
+            // Who waits for ends sees most tasks open again and again, which a history has no room for.
+            if phase != Some(Phase::Open) {
+                shared.history.add(key, asked, what);
+            }
             phases.insert(key, phase);
         }
     }
