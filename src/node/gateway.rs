@@ -21,6 +21,10 @@ use crate::wire::{
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{rc::Rc, sync::Arc};
 
+/// Items of pattern memory of which others need not have their turn between two: requests of a connection
+/// with so few are begun as a whole, in the order in which they came.
+pub const FEW_ITEMS: usize = 256;
+
 /// The doors' view of a node, one instance a core: it never leaves the core it was made on.
 ///
 /// Dropping a future withdraws the wait, never the work: a submitted task still runs.

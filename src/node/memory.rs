@@ -5,7 +5,7 @@
 //! partitions by the hash of their names; a partition lives on one core. An item is asked for at the core
 //! that has it, a search asks all partitions at once and keeps the best of what they find.
 
-use super::local::LocalGateway;
+use super::{gateway::FEW_ITEMS, local::LocalGateway};
 use crate::{
     config::{self, Config},
     memory::{
@@ -39,8 +39,6 @@ use std::{
 const ANSWER_MS: u64 = 30_000;
 /// The same where all rows are compared.
 const SCAN_MS: u64 = 600_000;
-/// Items of which others need not have their turn between two.
-const FEW_ITEMS: usize = 256;
 /// Damaged records that are told with their place.
 const DAMAGES_TOLD: usize = 64;
 
@@ -205,7 +203,6 @@ impl LocalGateway {
             let (items, places) = parts.entry(partition).or_default();
             items.push(item);
             places.push(place);
-            // So few are begun as a whole, in the order in which they came.
             if count > FEW_ITEMS {
                 executor::breathe().await;
             }

@@ -43,8 +43,7 @@ pub trait Engine: Clone + Unpin + 'static {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
 
     /// Polls a future again that has more to do, or much more, when others had their turn if that is due.
-    fn again(&self, waker: &Waker, is_much: bool) {
-        let _ = is_much;
+    fn again(&self, waker: &Waker, _is_much: bool) {
         waker.wake_by_ref();
     }
 }

@@ -21,7 +21,7 @@ pub use parse::{BATCH_METHOD, Batch, parse};
 pub use reply::{MemoryReply, stored};
 
 use crate::{
-    node::gateway::Gateway,
+    node::gateway::{FEW_ITEMS, Gateway},
     wire::{
         api::Error,
         memory::{COMPONENT_MAX, MemoryItem, MemoryQuery, Metric},
@@ -150,10 +150,6 @@ async fn put_batch<G: Gateway>(
     }
     Ok(outcomes)
 }
-
-/// Items of which others need not have their turn between two. Requests of a connection with so few are
-/// begun as a whole, in the order in which they came.
-const FEW_ITEMS: usize = 256;
 
 /// Lets others have their turn between two items of so many.
 async fn breathe_among<G: Gateway>(gateway: &G, items: usize) {
