@@ -233,7 +233,7 @@ pub fn assemble<D: Disk + Clone, L: Links>(
         },
         balance,
     };
-    let raft = raft::Driver::new(raft_settings, groups)
+    let engine = raft::Driver::new(raft_settings, groups)
         .map_err(|unfit| io::Error::new(io::ErrorKind::InvalidData, unfit.to_string()))
         .map_err(Unfit::Io)?;
     let (jobs, jobs_end) = channel();
@@ -255,7 +255,7 @@ pub fn assemble<D: Disk + Clone, L: Links>(
         now,
         writer,
         disk,
-        raft,
+        engine,
         lanes: ends,
         told,
         bell: bell.clone(),

@@ -5,8 +5,9 @@
 //! queue.
 
 use super::{
+    engine::Agreement,
+    members::{Change, ChangeRefused, Members},
     peers::NodeId,
-    raft::{Change, ChangeRefused, Members},
 };
 use crate::{runtime::doorbell::Doorbell, wire::id::PartitionIndex};
 use futures_channel::oneshot;
@@ -108,6 +109,8 @@ pub struct PartitionStatus {
     pub committed: u64,
     /// The members.
     pub members: Members,
+    /// What it counted, where nodes may be byzantine.
+    pub agreement: Option<Agreement>,
 }
 
 /// How the cluster does, as this node sees it.

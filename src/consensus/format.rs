@@ -196,6 +196,11 @@ pub enum BlockKind {
 }
 
 impl BlockKind {
+    /// Whether it holds an entry, which has a term and an index.
+    pub const fn is_entry(self) -> bool {
+        matches!(self, Self::Records | Self::Change)
+    }
+
     const ALL: [Self; 5] =
         [Self::Records, Self::Change, Self::HardState, Self::Compacted, Self::Installed];
 }

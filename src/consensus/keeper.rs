@@ -19,17 +19,16 @@ use super::{
     book::Book,
     cluster::{Asked, Cluster},
     disk::Disk,
-    format::{BlockHead, BlockKind},
+    engine::{Block as LogBlock, Engine, Outputs, Refused, ToBlock},
+    format::BlockHead,
     lane::{LaneEnd, Signals, Told},
     links::{Heard, Links},
     peers::NodeId,
     place::Place,
-    raft::{self, HardState, Kind, Outputs, Write},
-    recovery::{encode_hard_state, point_bytes},
+    raft,
     writer::{Fatal, Job, Writer},
 };
 use crate::{
-    planted::{self, Bug},
     runtime::{
         disk::{self, Placed},
         doorbell::Doorbell,
@@ -99,7 +98,7 @@ enum Proposed {
 }
 
 /// What the log thread is made of.
-pub(super) struct Parts<D, L> {
+pub(super) struct Parts<D, L, E = raft::Driver> {
     pub cluster: Arc<Cluster>,
     pub asked: Receiver<Asked>,
     pub links: L,
@@ -109,7 +108,7 @@ pub(super) struct Parts<D, L> {
     pub writer: Writer<D>,
     /// Reads what was written.
     pub disk: D,
-    pub raft: raft::Driver,
+    pub engine: E,
     pub lanes: Vec<LaneEnd>,
     /// Up to which entry each partition was told at the start.
     pub told: Vec<u64>,
@@ -123,7 +122,7 @@ pub(super) struct Parts<D, L> {
 }
 
 /// The log thread's state.
-pub struct Keeper<D, L> {
+pub struct Keeper<D, L, E: Engine = raft::Driver> {
     cluster: Arc<Cluster>,
     asked: Receiver<Asked>,
     links: L,
@@ -137,8 +136,8 @@ pub struct Keeper<D, L> {
     changes: Vec<control::Changing>,
     writer: Writer<D>,
     disk: D,
-    raft: raft::Driver,
-    outputs: Outputs,
+    engine: E,
+    outputs: Outputs<E::Message, E::Write>,
     lanes: Vec<Lane>,
     last_ticket: u64,
     bell: Doorbell,
@@ -164,14 +163,20 @@ pub enum After {
     End,
 }
 
-impl<D: Disk, L: Links> Keeper<D, L> {
+impl<D: Disk, L> Keeper<D, L> {
+    /// The group of a partition.
+    pub fn group(&self, partition: PartitionIndex) -> Option<&raft::group::Group> {
+        self.engine.group(partition)
+    }
+}
+
+impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// A keeper of these parts.
-    pub(super) fn new(parts: Parts<D, L>) -> Self {
+    pub(super) fn new(parts: Parts<D, L, E>) -> Self {
         let Parts { cluster, asked, links, book, book_file, writer, disk, .. } = parts;
-        let Parts { raft, lanes, told, bell, stop, signals, jobs, results, now, .. } = parts;
+        let Parts { engine, lanes, told, bell, stop, signals, jobs, results, now, .. } = parts;
         let lane = |(partition, (end, told)): (PartitionIndex, (LaneEnd, u64))| {
-            let point = raft.group(partition).map_or(0, |group| group.point().index);
-            let fed = told.max(point);
+            let fed = told.max(engine.begins_behind(partition));
             Lane {
                 end,
                 reign: 0,
@@ -201,7 +206,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             changes: Vec::new(),
             writer,
             disk,
-            raft,
+            engine,
             outputs: Outputs::default(),
             lanes,
             last_ticket: 0,
@@ -216,15 +221,10 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             retry_at: None,
         };
         // What goes with entries is in the newest segment before anything is told.
-        keeper.raft.restate();
+        keeper.engine.restate();
         keeper.meet_all();
         keeper.meet_members();
         keeper
-    }
-
-    /// The group of a partition.
-    pub fn group(&self, partition: PartitionIndex) -> Option<&raft::group::Group> {
-        self.raft.group(partition)
     }
 
     /// Runs until it is told to stop; a log that fails ends the process.
@@ -269,7 +269,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         self.answer_changes();
         self.do_what_is_asked();
         let is_last = self.stop.load(Ordering::Acquire);
-        self.raft.advance(now.saturating_duration_since(self.began).as_millis() as u64);
+        self.engine.advance(now.saturating_duration_since(self.began).as_millis() as u64);
         self.take_blocks();
         let mut went_on = self.round()?;
         went_on |= self.feed()?;
@@ -301,19 +301,18 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     /// Takes what other nodes sent.
     fn hear(&mut self) {
-        let Self { links, raft, .. } = self;
+        let Self { links, engine, .. } = self;
         let (mut connected, mut books, mut notices) = (Vec::new(), Vec::new(), Vec::new());
         links.receive(self.now, &mut |heard| match heard {
-            Heard::Message(partition, message) => {
-                let from = message.from;
-                if let Err(why) = raft.step(partition, message) {
+            Heard::Message(partition, from, message) => {
+                if let Err(why) = engine.step(partition, from, message) {
                     tracing::debug!(partition, from, %why, "a message is dropped");
                 }
             }
             Heard::Book(book) => books.push(book),
             Heard::Notice(from, notice) => notices.push((from, notice)),
             Heard::Connected(node) => connected.push(node),
-            Heard::Lost(node) => raft.unreachable(node),
+            Heard::Lost(node) => engine.unreachable(node),
         });
         for node in connected {
             self.links.send_book(node, &self.book);
@@ -340,21 +339,21 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 }
                 let ticket = self.last_ticket + 1;
                 let data = Bytes::copy_from_slice(block.bytes());
-                match self.raft.propose(partition, data, ticket) {
+                match self.engine.propose(partition, data, ticket) {
                     Ok(()) => {
                         self.last_ticket = ticket;
                         lane.under_way.push_back((ticket, Proposed::Block(block)));
                     }
-                    Err(raft::Refused::Busy) => {
+                    Err(Refused::Busy) => {
                         lane.carried = Some(block);
                         break;
                     }
-                    Err(raft::Refused::NotLeader { .. }) => lane.end.tell(Told::Lost(block)),
+                    Err(Refused::NotLeader { .. }) => lane.end.tell(Told::Lost(block)),
                 }
             }
             // One that is refused because others wait is asked for again; one whose reign is over
             // ends with it.
-            if lane.read > 0 && self.raft.read(partition, lane.read).is_ok() {
+            if lane.read > 0 && self.engine.read(partition, lane.read).is_ok() {
                 lane.read = 0;
             }
         }
@@ -362,11 +361,11 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     /// Does what the groups ask for; false when that was nothing.
     fn round(&mut self) -> Result<bool, Fatal> {
-        if !self.raft.has_ready() {
+        if !self.engine.has_ready() {
             return Ok(false);
         }
         let mut outputs = std::mem::take(&mut self.outputs);
-        self.raft.take_ready(&mut outputs);
+        self.engine.take_ready(&mut outputs);
         for (partition, message) in outputs.messages.drain(..) {
             self.links.send(partition, &message);
         }
@@ -380,7 +379,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         }
         if !outputs.writes.is_empty() {
             self.write(&outputs.writes)?;
-            self.raft.persisted(outputs.batch);
+            self.engine.persisted(outputs.batch);
         }
         for (partition, event) in outputs.events.drain(..) {
             self.act(partition, event)?;
@@ -390,32 +389,12 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         Ok(true)
     }
 
-    fn write(&mut self, writes: &[(PartitionIndex, Write)]) -> Result<(), Fatal> {
+    fn write(&mut self, writes: &[(PartitionIndex, E::Write)]) -> Result<(), Fatal> {
         for (partition, write) in writes {
-            let partition = *partition;
-            match write {
-                Write::Entry { term, index, kind, data } => {
-                    let kind = match kind {
-                        Kind::Normal => BlockKind::Records,
-                        Kind::Change => BlockKind::Change,
-                    };
-                    let head = BlockHead::new(kind, partition, *term, *index, data);
-                    let place = self.add(&head, data)?;
-                    self.raft.placed(partition, *index, *term, place);
-                }
-                Write::HardState(state) => {
-                    let vote = if planted::has(Bug::ForgottenVote) { 0 } else { state.vote };
-                    let body = encode_hard_state(HardState { vote, ..*state });
-                    self.add(&BlockHead::new(BlockKind::HardState, partition, 0, 0, &body), &body)?;
-                }
-                Write::Compacted(point) => {
-                    let body = point_bytes(point);
-                    self.add(&BlockHead::new(BlockKind::Compacted, partition, 0, 0, &body), &body)?;
-                }
-                Write::Installed(point) => {
-                    let body = point_bytes(point);
-                    self.add(&BlockHead::new(BlockKind::Installed, partition, 0, 0, &body), &body)?;
-                }
+            let LogBlock { kind, term, index, body } = write.to_block();
+            let place = self.add(&BlockHead::new(kind, *partition, term, index, &body), &body)?;
+            if kind.is_entry() {
+                self.engine.placed(*partition, index, term, place);
             }
         }
         self.writer.write()?;
@@ -499,7 +478,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         let is_waiting = self.lanes.iter().any(|lane| lane.end.is_waiting());
         let room_in = is_waiting.then_some(LOOK_FOR_ROOM);
         let tick_in =
-            self.raft.next_tick_ms().map(|at| until(self.began + Duration::from_millis(at)));
+            self.engine.next_tick_ms().map(|at| until(self.began + Duration::from_millis(at)));
         [self.seal_in(), self.retry_at.map(until), room_in, tick_in].into_iter().flatten().min()
     }
 

@@ -2,12 +2,10 @@
 
 use super::{
     book::Book,
+    engine::Envelope,
     notice::Notice,
     peers::{self, Event, Message, NodeId, Shared, Sockets},
-    raft::{
-        self,
-        message::{decode_apart, encode_apart},
-    },
+    raft,
 };
 use crate::{runtime::doorbell::Doorbell, wire::id::PartitionIndex};
 use bytes::Bytes;
@@ -24,9 +22,9 @@ const BOOK: PartitionIndex = PartitionIndex::MAX;
 const NOTICE: PartitionIndex = PartitionIndex::MAX - 1;
 
 /// What is heard from other nodes.
-pub enum Heard {
-    /// A message of a partition's group.
-    Message(PartitionIndex, raft::Message),
+pub enum Heard<M = raft::Message> {
+    /// A message of a partition's group, and who sent it.
+    Message(PartitionIndex, NodeId, M),
     /// What a node knows of the nodes.
     Book(Book),
     /// What a node says of a partition beside its group's messages.
@@ -51,12 +49,12 @@ pub struct LinkStatus {
 }
 
 /// Links to other nodes. Messages may be lost; between two nodes those that are not come in order.
-pub trait Links {
+pub trait Links<M = raft::Message> {
     /// Tells what came, a bounded amount of it.
-    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard));
+    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard<M>));
 
     /// Sends a message of a partition's group to whom it is for.
-    fn send(&mut self, partition: PartitionIndex, message: &raft::Message);
+    fn send(&mut self, partition: PartitionIndex, message: &M);
 
     /// Sends what this node knows of the nodes.
     fn send_book(&mut self, to: NodeId, book: &Book);
@@ -118,8 +116,8 @@ impl PeerLinks {
     }
 }
 
-impl Links for PeerLinks {
-    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard)) {
+impl<M: Envelope> Links<M> for PeerLinks {
+    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard<M>)) {
         let Some(sockets) = &mut self.sockets else { return };
         let malformed = &mut self.malformed;
         sockets.receive(now, |event| match event {
@@ -137,14 +135,18 @@ impl Links for PeerLinks {
         });
     }
 
-    fn send(&mut self, partition: PartitionIndex, message: &raft::Message) {
+    fn send(&mut self, partition: PartitionIndex, message: &M) {
         if self.sockets.is_none() {
             return;
         }
         let (mut head, mut parts) = (Vec::new(), Vec::new());
-        encode_apart(partition, message, &mut head, &mut parts);
-        let parts = parts.into_iter().map(|part| self.shared(part)).collect();
-        self.dispatch(message.to, Message { partition, head: head.into(), parts });
+        message.encode_apart(partition, &mut head, &mut parts);
+        let head = Bytes::from(head);
+        let parts: Vec<_> = parts.into_iter().map(|part| self.shared(part)).collect();
+        for to in message.to() {
+            let (head, parts) = (head.clone(), parts.clone());
+            self.dispatch(*to, Message { partition, head, parts });
+        }
     }
 
     fn send_book(&mut self, to: NodeId, book: &Book) {
@@ -203,7 +205,7 @@ impl Links for PeerLinks {
 }
 
 /// What a message of a peer says.
-fn read(from: NodeId, received: &peers::frame::Received<'_>) -> Option<Heard> {
+fn read<M: Envelope>(from: NodeId, received: &peers::frame::Received<'_>) -> Option<Heard<M>> {
     if received.partition == BOOK {
         let text = std::str::from_utf8(received.head).ok()?;
         return Book::from_text(text).ok().map(Heard::Book);
@@ -213,8 +215,7 @@ fn read(from: NodeId, received: &peers::frame::Received<'_>) -> Option<Heard> {
     }
     let head = Bytes::copy_from_slice(received.head);
     let parts = received.parts().map(Bytes::copy_from_slice);
-    let (partition, message) = decode_apart(&head, parts).ok()?;
-    // A peer speaks for itself, and of the partition that its message names.
-    let is_right = partition == received.partition && message.from == from;
-    is_right.then_some(Heard::Message(partition, message))
+    let partition = received.partition;
+    let message = M::decode_apart(partition, from, &head, parts)?;
+    Some(Heard::Message(partition, from, message))
 }

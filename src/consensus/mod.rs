@@ -22,7 +22,8 @@
 //! `block.rs` and `group.rs` what a shard sends and what a write carries, `news.rs` what a partition
 //! hears; `disk.rs` what is asked of a disk, `files.rs` the real one, `simulated.rs` the one that
 //! fails; `survey.rs` reads a log, `recovery.rs` tells what of it is committed, `writer.rs` writes
-//! it, all pure; `raft/` are the groups, pure as well; `keeper.rs` is the log thread's loop,
+//! it, all pure; `engine.rs` and `members.rs` say what an engine of consensus is, `raft/` is one, pure as
+//! well; `keeper.rs` is the log thread's loop,
 //! `assemble.rs` puts it together, `lane.rs`, `thread.rs` and `open.rs` run it; `reader.rs` reads single records; `tally.rs` counts
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
@@ -32,6 +33,7 @@ pub mod book;
 pub mod cluster;
 pub mod damage;
 pub mod disk;
+pub mod engine;
 pub mod files;
 pub mod format;
 pub mod group;
@@ -39,6 +41,7 @@ mod keeper;
 pub mod lane;
 pub mod links;
 pub mod log;
+pub mod members;
 pub mod news;
 pub mod notice;
 pub mod open;

@@ -13,10 +13,8 @@ use super::{
     peers::NodeId,
     place::Place,
     raft::{
-        HardState, Point, Restore, Stored,
-        driver::PARTITIONS_MAX,
-        message::{decode_point, encode_point},
-        restore::Broken,
+        Point, Restore, Stored, blocks::decode_hard_state, driver::PARTITIONS_MAX,
+        message::decode_point, restore::Broken,
     },
     record::Record,
 };
@@ -25,11 +23,6 @@ use crate::{
     wire::id::PartitionIndex,
 };
 use std::collections::VecDeque;
-
-/// Bytes of a hard state.
-const HARD_STATE_BYTES: usize = 32;
-/// What it was before replicas could be told that they are no members.
-const OLD_HARD_STATE_BYTES: usize = 24;
 
 /// What a log says of its partitions, in the order in which it was committed.
 pub enum Replayed<'a> {
@@ -230,31 +223,4 @@ fn hand_on_records(
         at += bytes;
     }
     Ok(())
-}
-
-/// A hard state as bytes.
-pub fn encode_hard_state(state: HardState) -> [u8; HARD_STATE_BYTES] {
-    let mut bytes = [0; HARD_STATE_BYTES];
-    let numbers = [state.term, state.vote, state.commit, state.votes_from];
-    for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
-        place.copy_from_slice(&number.to_le_bytes());
-    }
-    bytes
-}
-
-fn decode_hard_state(bytes: &[u8]) -> Option<HardState> {
-    if ![OLD_HARD_STATE_BYTES, HARD_STATE_BYTES].contains(&bytes.len()) {
-        return None;
-    }
-    let (numbers, _) = bytes.as_chunks();
-    let number = |at: usize| numbers.get(at).copied().map_or(0, u64::from_le_bytes);
-    let (term, vote, commit) = (number(0), number(1), number(2));
-    Some(HardState { term, vote, commit, votes_from: number(3) })
-}
-
-/// A point as bytes.
-pub fn point_bytes(point: &Point) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode_point(point, &mut bytes);
-    bytes
 }

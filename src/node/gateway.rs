@@ -7,7 +7,7 @@
 pub use super::trunk::Offer;
 pub use crate::consensus::{
     cluster::{Address, Answer, Ask, Status as ClusterStatus},
-    raft::{Change, ChangeRefused},
+    members::{Change, ChangeRefused},
 };
 use crate::wire::{
     api::{

@@ -158,6 +158,7 @@ fn outcome_of(refused: &ChangeRefused) -> &'static str {
         ChangeRefused::NotLearner(_) => "not_learner",
         ChangeRefused::NotMember(_) => "not_member",
         ChangeRefused::NotCaughtUp { .. } => "not_caught_up",
+        ChangeRefused::Fixed => "fixed_members",
         ChangeRefused::TooMany => "too_many",
         ChangeRefused::NoQuorum { .. } => "no_quorum",
         ChangeRefused::Unproven => "unproven",

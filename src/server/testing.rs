@@ -4,7 +4,7 @@ use super::{Drain, Engine, Limits};
 use crate::{
     consensus::{
         cluster::{NodeStatus, PartitionStatus},
-        raft::Members,
+        members::Members,
     },
     node::gateway::{Address, Answer, Ask, Change, ChangeRefused, ClusterStatus, Gateway},
     wire::{
@@ -101,6 +101,7 @@ fn status() -> ClusterStatus {
         last: 9,
         committed: 8,
         members: members.clone(),
+        agreement: None,
     };
     ClusterStatus {
         me: 1,

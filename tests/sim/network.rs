@@ -357,7 +357,7 @@ impl State {
                     message.commit,
                     crc32fast::hash(&bytes)
                 );
-                Heard::Message(partition, message)
+                Heard::Message(partition, message.from, message)
             }
         })
     }

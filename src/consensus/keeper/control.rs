@@ -5,9 +5,10 @@ use super::{
         book::Book,
         cluster::{Answer, Ask, Asked, NodeStatus, PartitionStatus, Status},
         disk::Disk,
+        engine::{Engine, Refused},
         links::Links,
+        members::{Change, ChangeRefused},
         peers::NodeId,
-        raft::{Change, ChangeRefused, Refused},
     },
     Keeper,
 };
@@ -27,7 +28,7 @@ pub(super) struct Changing {
     answer: oneshot::Sender<Answer>,
 }
 
-impl<D: Disk, L: Links> Keeper<D, L> {
+impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// Does what cores and doors asked for.
     pub(super) fn do_what_is_asked(&mut self) {
         while self.take_ask() {}
@@ -55,7 +56,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 self.answer_changes();
                 return true;
             }
-            Ask::Transfer { partition, to } => match self.raft.transfer(partition, to) {
+            Ask::Transfer { partition, to } => match self.engine.transfer(partition, to) {
                 Err(Refused::NotLeader { leader }) => Answer::NotLeader { leader },
                 Ok(()) | Err(Refused::Busy) => Answer::Done,
             },
@@ -69,17 +70,17 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         let me = self.cluster.leaders.me();
         let led = (0..self.lanes.len() as PartitionIndex)
             .filter(|partition| self.cluster.leaders.of(*partition) == Some(me));
-        led.map(|partition| (partition, self.raft.change(partition, change))).collect()
+        led.map(|partition| (partition, self.engine.change(partition, change))).collect()
     }
 
     /// Answers those who asked for changes whose outcome is known by now. Groups know it after an
     /// election timeout at most.
     pub(super) fn answer_changes(&mut self) {
-        let raft = &mut self.raft;
+        let engine = &mut self.engine;
         let known = self.changes.extract_if(.., |Changing { change, outcomes, .. }| {
             for (partition, outcome) in outcomes.iter_mut() {
                 if *outcome == Err(ChangeRefused::Unproven) {
-                    *outcome = raft.change(*partition, change);
+                    *outcome = engine.change(*partition, change);
                 }
             }
             !outcomes.iter().any(|(_, outcome)| *outcome == Err(ChangeRefused::Unproven))
@@ -134,11 +135,11 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     pub(super) fn meet_members(&mut self) {
         let groups = || {
             (0..self.lanes.len() as PartitionIndex)
-                .filter_map(|partition| self.raft.group(partition))
+                .filter_map(|partition| self.engine.members(partition))
         };
-        let is_member = |node: NodeId| groups().any(|group| group.members().is_member(node));
+        let is_member = |node: NodeId| groups().any(|members| members.is_member(node));
         let me = self.cluster.leaders.me();
-        let hears_of_all = groups().all(|group| group.members().is_member(me));
+        let hears_of_all = groups().all(|members| members.is_member(me));
         let nodes: Vec<_> = self.book.nodes().map(|(node, _)| (node, is_member(node))).collect();
         for (node, is_member) in nodes {
             match (is_member, self.members.contains(&node)) {
@@ -176,8 +177,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             }
         };
         let partition = |partition: PartitionIndex| {
-            let group = self.raft.group(partition)?;
-            let status = group.status();
+            let status = self.engine.status(partition)?;
             Some(PartitionStatus {
                 partition,
                 leader: self.cluster.leaders.of(partition),
@@ -185,7 +185,8 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 first: status.first,
                 last: status.last,
                 committed: status.commit,
-                members: group.members().clone(),
+                members: self.engine.members(partition)?.clone(),
+                agreement: status.agreement,
             })
         };
         let partitions = (0..self.lanes.len() as PartitionIndex).filter_map(partition).collect();

@@ -3,10 +3,10 @@
 use super::{
     super::{
         disk::Disk,
+        engine::Engine,
         links::Links,
         notice::{Notice, Saying},
         peers::NodeId,
-        raft::group::Group,
     },
     Keeper, Lane,
 };
@@ -26,14 +26,14 @@ pub(super) struct Doubting {
     question: u64,
 }
 
-impl<D: Disk, L: Links> Keeper<D, L> {
+impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// Takes what a node says of a partition.
     pub(super) fn take_notice(&mut self, from: NodeId, Notice { partition, saying }: Notice) {
         match saying {
             Saying::Wanted { index } => self.want(partition, index),
             Saying::AmIMember { question } => self.doubt(partition, from, question),
             Saying::NoMember { question, applied } => {
-                self.raft.disown(partition, question, applied);
+                self.engine.disown(partition, question, applied);
             }
         }
     }
@@ -49,7 +49,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     }
 
     fn is_stranger(&self, partition: PartitionIndex, node: NodeId) -> bool {
-        self.raft.group(partition).is_some_and(|group| !group.members().is_member(node))
+        self.engine.members(partition).is_some_and(|members| !members.is_member(node))
     }
 
     /// A node may be none of a partition's members: it is told so when it is sure that this one
@@ -60,7 +60,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         }
         let lane = &mut self.lanes[usize::from(partition)];
         let context = DOUBT | (lane.last_doubt + 1);
-        if lane.doubts.len() < DOUBTS_MAX && self.raft.read(partition, context).is_ok() {
+        if lane.doubts.len() < DOUBTS_MAX && self.engine.read(partition, context).is_ok() {
             lane.last_doubt += 1;
             lane.doubts.push_back(Doubting { context, node, question });
         }
@@ -73,7 +73,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         let Some(Doubting { node, question, .. }) = lane.take_doubt(context) else {
             return context & DOUBT != 0;
         };
-        let is_known = self.raft.group(partition).is_some_and(Group::is_membership_known);
+        let is_known = self.engine.is_membership_known(partition);
         // When it is not known yet, the node asks again.
         if is_known && self.is_stranger(partition, node) {
             let saying = Saying::NoMember { question, applied };

@@ -5,6 +5,7 @@ use super::{
     super::{
         damage::Damage,
         disk::Disk,
+        engine::{Engine, Event, Fetch, Kind, Role, Stored},
         format::{BLOCK_HEAD_BYTES, segment_name},
         group::check_entry,
         lane::Told,
@@ -12,7 +13,6 @@ use super::{
         news::Foreign,
         notice::{Notice, Saying},
         place::Place,
-        raft::{Event, Fetch, Kind, Role, Stored},
         record::Record,
         writer::Fatal,
     },
@@ -31,7 +31,7 @@ const FED_A_TURN: usize = 32;
 /// How often leaders are told what this node wants of them.
 const WANT_EVERY: Duration = Duration::from_millis(100);
 
-impl<D: Disk, L: Links> Keeper<D, L> {
+impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     pub(super) fn act(&mut self, partition: PartitionIndex, event: Event) -> Result<(), Fatal> {
         let lane = &mut self.lanes[usize::from(partition)];
         match event {
@@ -44,7 +44,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                     }
                     Proposed::Compaction { upto } => {
                         lane.is_compacting = false;
-                        self.raft.compact(partition, upto);
+                        self.engine.compact(partition, upto);
                     }
                 }
             }
@@ -69,7 +69,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
                 self.cluster.leaders.set(partition, leader);
                 self.status_at = None;
                 if lane.reign > 0 {
-                    let point = self.raft.group(partition).map_or(0, |group| group.point().index);
+                    let point = self.engine.begins_behind(partition);
                     lane.begin_again(point);
                 }
             }
@@ -119,12 +119,11 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     /// its way to the disk, and the shard begins again behind it when it is there.
     fn feed_next(&mut self, partition: PartitionIndex) -> Result<bool, Fatal> {
         let index = self.lanes[usize::from(partition)].fed + 1;
-        let group = self.raft.group(partition);
-        if group.is_none_or(|group| index <= group.point().index) {
+        if index <= self.engine.begins_behind(partition) {
             return Ok(false);
         }
         let (kind, Stored { place, .. }) = self.stored(partition, index);
-        let body = match group.and_then(|group| group.in_memory(index)) {
+        let body = match self.engine.in_memory(partition, index) {
             Some(body) => body,
             None => self.read(partition, index)?,
         };
@@ -149,7 +148,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
 
     /// What is known of an entry that is committed and not compacted.
     fn stored(&self, partition: PartitionIndex, index: u64) -> (Kind, Stored) {
-        let stored = self.raft.group(partition).and_then(|group| group.stored(index));
+        let stored = self.engine.stored(partition, index);
         stored.expect("what is committed and not compacted is stored")
     }
 
@@ -157,7 +156,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     fn compact(&mut self, partition: PartitionIndex, body: &[u8]) -> bool {
         match Record::decode(body) {
             Ok((Record::Compacted { index, .. }, _)) => {
-                self.raft.compact(partition, index);
+                self.engine.compact(partition, index);
                 true
             }
             _ => false,
@@ -212,7 +211,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             // It is asked for again.
             Err(_) => None,
         };
-        self.raft.fetched(fetch.partition, fetch.id, data);
+        self.engine.fetched(fetch.partition, fetch.id, data);
         Ok(())
     }
 
@@ -229,15 +228,15 @@ impl<D: Disk, L: Links> Keeper<D, L> {
             return Ok(());
         }
         let begins_behind = |partition: usize| {
-            let group = self.raft.group(partition as PartitionIndex);
-            let first = group.and_then(|group| group.stored(group.point().index + 1));
+            let partition = partition as PartitionIndex;
+            let first = self.engine.stored(partition, self.engine.begins_behind(partition) + 1);
             first.is_none_or(|(_, stored)| stored.place.generation >= target)
         };
         let last = self.lanes.len() - 1;
         let looked_at = if planted::has(Bug::EarlyRelease) { last } else { last + 1 };
         if (0..looked_at).all(begins_behind) {
             // Points and hard states must not lie in what is freed.
-            self.raft.restate();
+            self.engine.restate();
             self.round()?;
             self.writer.release(target);
         } else if self.want_at <= self.now {
@@ -266,8 +265,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         else {
             return;
         };
-        let group = self.raft.group(partition);
-        let stored = group.and_then(|group| group.stored(index.min(lane.fed)));
+        let stored = self.engine.stored(partition, index.min(lane.fed));
         // What is compacted already is not wanted any more.
         let wanted = stored.map_or(0, |(_, stored)| stored.place.generation + 1);
         lane.wanted = lane.wanted.max(wanted.min(self.writer.generation()));
@@ -276,12 +274,13 @@ impl<D: Disk, L: Links> Keeper<D, L> {
     /// The last entry of a partition, told to its shard, before which everything lies below a
     /// generation; `None` when its log begins behind that.
     fn last_before(&self, partition: PartitionIndex, target: u64) -> Option<u64> {
-        let group = self.raft.group(partition)?;
         let fed = self.lanes[usize::from(partition)].fed;
         let is_old = |index: &u64| {
-            group.stored(*index).is_some_and(|(_, stored)| stored.place.generation < target)
+            self.engine
+                .stored(partition, *index)
+                .is_some_and(|(_, stored)| stored.place.generation < target)
         };
-        (group.point().index + 1..=fed).take_while(is_old).last()
+        (self.engine.begins_behind(partition) + 1..=fed).take_while(is_old).last()
     }
 
     fn propose_compaction(&mut self, partition: PartitionIndex, target: u64) {
@@ -296,7 +295,7 @@ impl<D: Disk, L: Links> Keeper<D, L> {
         let mut data = Vec::new();
         Record::Compacted { partition, index }.encode(&mut data);
         let ticket = self.last_ticket + 1;
-        if self.raft.propose(partition, data.into(), ticket).is_ok() {
+        if self.engine.propose(partition, data.into(), ticket).is_ok() {
             self.last_ticket = ticket;
             let lane = &mut self.lanes[usize::from(partition)];
             lane.is_compacting = true;

@@ -15,6 +15,7 @@ use super::{
     removal::Doubt,
     restore::{Broken, Restore},
 };
+pub use crate::consensus::engine::{Limits, Refused, Status};
 use crate::{
     consensus::place::Place,
     planted::{self, Bug},
@@ -39,56 +40,12 @@ const TOLD_BYTES_MAX: u64 = 4 << 20;
 /// Reads that wait for their confirmation.
 const READS_MAX: usize = 1024;
 
-/// What bounds a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of told entries that stay in memory for followers.
-    pub cache_bytes: usize,
-    /// Proposals of this replica whose fate was not told.
-    pub proposals: usize,
-    /// Their bytes; one is always taken.
-    pub proposal_bytes: usize,
-}
-
-/// Why something is not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// This replica was not told that it leads.
-    #[error("this replica does not lead")]
-    NotLeader {
-        /// Who does, as far as is known.
-        leader: Option<u64>,
-    },
-    /// Too much is under way, or leadership is being handed over; try again.
-    #[error("too much is under way")]
-    Busy,
-}
-
 /// A proposal of this replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Proposal {
     pub index: u64,
     pub ticket: u64,
     pub bytes: usize,
-}
-
-/// How a group is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// What it was told to be.
-    pub role: Role,
-    /// The latest term that it knows.
-    pub term: u64,
-    /// The index of its first entry.
-    pub first: u64,
-    /// The index of its last entry.
-    pub last: u64,
-    /// The index up to which entries are committed.
-    pub commit: u64,
-    /// Bytes of entries in memory.
-    pub cached_bytes: usize,
-    /// Proposals whose fate was not told.
-    pub proposals: usize,
 }
 
 /// A replica of a partition's log.
@@ -471,6 +428,7 @@ impl Group {
             commit: raft.raft_log.committed,
             cached_bytes: self.raft.store().cached_bytes(),
             proposals: self.proposals.len(),
+            agreement: None,
         }
     }
 

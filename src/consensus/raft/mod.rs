@@ -24,11 +24,14 @@
 //! `ready.rs` its cycle of ready and persisted, `guard.rs` what it refuses of peers;
 //! `membership.rs` the rules of changes
 //! and `changes.rs` the changes; `removal.rs` how a replica finds out that it is no member; `driver.rs` all groups and their clock; `balance.rs`
-//! spreads leaders; `message.rs` and `wire.rs` are messages as bytes.
+//! spreads leaders; `message.rs` and `wire.rs` are messages as bytes,
+//! `blocks.rs` what is written; `engine.rs` joins it to the log thread.
 
 pub mod balance;
+pub mod blocks;
 mod changes;
 pub mod driver;
+mod engine;
 pub mod entries;
 mod fetching;
 pub mod group;

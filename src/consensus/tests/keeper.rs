@@ -41,7 +41,7 @@ struct Wire(Rc<RefCell<VecDeque<Message>>>);
 
 impl Links for Wire {
     fn receive(&mut self, _: Instant, hear: &mut dyn FnMut(Heard)) {
-        self.0.borrow_mut().drain(..).for_each(|message| hear(Heard::Message(0, message)));
+        self.0.borrow_mut().drain(..).for_each(|message| hear(Heard::Message(0, LEADER, message)));
     }
 
     fn send(&mut self, _: u16, _: &raft::Message) {}
@@ -108,7 +108,7 @@ impl Follower {
             book_file: None,
             writer,
             disk: disk.clone(),
-            raft: raft::Driver::new(settings, groups).expect("it is whole"),
+            engine: raft::Driver::new(settings, groups).expect("it is whole"),
             lanes: vec![end],
             told: vec![0],
             bell,

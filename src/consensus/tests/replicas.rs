@@ -3,8 +3,11 @@
 use super::*;
 use crate::consensus::{
     damage::Damage,
-    raft::{HardState, Members, Point, Restore},
-    recovery::{self, Recovery, encode_hard_state, point_bytes},
+    raft::{
+        HardState, Members, Point, Restore,
+        blocks::{encode_hard_state, point_bytes},
+    },
+    recovery::{self, Recovery},
     survey::survey,
 };
 
