@@ -58,7 +58,14 @@ impl Drop for Scratch {
 
 #[test]
 fn check_says_ok_for_every_tuning_file_of_the_project() {
-    for name in ["cluster-3.toml", "default.toml", "latency.toml", "throughput.toml"] {
+    let files = [
+        "cluster-3.toml",
+        "cluster-4-pbft.toml",
+        "default.toml",
+        "latency.toml",
+        "throughput.toml",
+    ];
+    for name in files {
         let file = tuning(name);
         let answer = config(&["check", &file]);
         assert_eq!(answer.err, "");

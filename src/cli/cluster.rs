@@ -1,4 +1,4 @@
-//! `coreflow cluster status|join|leave|transfer`.
+//! `coreflow cluster status|join|leave|transfer|identity`.
 
 mod aim;
 mod reach;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{ClusterStart, CoreSet, DropPolicy, Embedder, Realtime, Spin};
+use super::model::{
+    ClusterStart, CoreSet, DropPolicy, Embedder, Protocol, PublicKey, Realtime, Spin,
+};
 use crate::wire::memory::Metric;
 
 /// The highest processor number that a core list may name: the kernel's affinity calls carry
@@ -167,6 +169,8 @@ pub enum Rule {
     OptionalCommand,
     /// Words that say what an agent can do.
     Capabilities,
+    /// An ed25519 public key.
+    PublicKey,
 }
 
 impl Rule {
@@ -206,6 +210,9 @@ impl Rule {
             Self::Command => {
                 format!("a list of 1 to {COMMAND_WORDS_MAX} strings: a program and its arguments")
             }
+            Self::PublicKey => {
+                "64 hexadecimal digits, as `coreflow cluster identity FILE` prints".to_owned()
+            }
             Self::Capabilities => format!(
                 "a list of up to {CAPABILITIES_MAX} different strings of 1 to \
                  {CAPABILITY_BYTES_MAX} bytes"
@@ -241,6 +248,10 @@ impl Rule {
             (Self::OptionalCommand, Value::List(items)) if items.is_empty() => Ok(()),
             (Self::Command | Self::OptionalCommand, Value::List(items)) => command(items),
             (Self::Capabilities, Value::List(items)) => capabilities(items),
+            (Self::PublicKey, Value::Text(text)) => match PublicKey::from_hex(text) {
+                Some(_) => Ok(()),
+                None => Err(format!("{text:?} is no public key")),
+            },
             _ => Err(self.wrong_type(value.kind())),
         }
     }
@@ -249,6 +260,7 @@ impl Rule {
     pub fn canonical(&self, value: &Value) -> Value {
         match self {
             Self::Address | Self::KnownAddress => SocketAddr::from_value(value).to_value(),
+            Self::PublicKey => PublicKey::from_value(value).to_value(),
             _ => value.clone(),
         }
     }
@@ -265,6 +277,7 @@ impl Rule {
             | Self::OptionalPath
             | Self::OptionalTitle
             | Self::Name
+            | Self::PublicKey
             | Self::OneOf(_) => "a string",
             Self::Command | Self::OptionalCommand | Self::Capabilities => "a list of strings",
         };
@@ -485,6 +498,29 @@ impl Field for Realtime {
             Self::Auto => "auto".to_owned(),
             Self::Off => "off".to_owned(),
         })
+    }
+}
+
+impl Field for Protocol {
+    fn from_value(value: &Value) -> Self {
+        if String::from_value(value) == "pbft" { Self::Pbft } else { Self::Raft }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(match self {
+            Self::Raft => "raft".to_owned(),
+            Self::Pbft => "pbft".to_owned(),
+        })
+    }
+}
+
+impl Field for PublicKey {
+    fn from_value(value: &Value) -> Self {
+        Self::from_hex(&String::from_value(value)).expect("the rule has read the key")
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.to_string())
     }
 }
 

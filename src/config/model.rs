@@ -1,6 +1,6 @@
 //! The typed tuning values that the rest of the project reads.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use crate::wire::memory::Metric;
 
@@ -25,6 +25,8 @@ pub struct Config {
     pub server: Server,
     /// This node's part in a cluster.
     pub cluster: Cluster,
+    /// How the nodes of the cluster agree.
+    pub consensus: Consensus,
     /// What nodes tell each other of themselves.
     pub gossip: Gossip,
     /// The agent types of this node and how many of each are started.
@@ -276,6 +278,47 @@ pub struct Cluster {
     pub secret_file: Option<String>,
 }
 
+/// How the nodes of a cluster agree on what the log says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Consensus {
+    /// What they trust each other with.
+    pub protocol: Protocol,
+    /// The file with this node's secret key; `None`: it has none.
+    pub identity_file: Option<String>,
+}
+
+/// What the nodes of a cluster trust each other with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Nodes may crash, and do nothing wrong: any more than half of them go on.
+    Raft,
+    /// Fewer than a third of the nodes may do anything at all, lies among it.
+    Pbft,
+}
+
+/// An ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl PublicKey {
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        crate::wire::secret::bytes_of_hex(text).map(Self)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
 /// What nodes tell each other of themselves, and how soon they notice deaths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gossip {
@@ -315,6 +358,8 @@ pub struct NodeEntry {
     pub rpc: SocketAddr,
     /// Where HTTP listens: MCP, metrics, health.
     pub http: SocketAddr,
+    /// What it signs with, to be known by; `None` where nodes do not sign.
+    pub public_key: Option<PublicKey>,
 }
 
 /// One agent type: what runs its tasks, and how many agents of it there are.

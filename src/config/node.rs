@@ -1,7 +1,7 @@
 //! `[[node]]` entries: from the values of one entry to a [`NodeEntry`], and back.
 
 use super::entry::{Draft, List, Trouble};
-use super::key::{Field, Value};
+use super::key::{Field, Key, Value};
 use super::model::NodeEntry;
 use super::relations::exposed;
 use super::table::NODE;
@@ -13,11 +13,14 @@ pub(super) static LIST: List = List {
     id_word: "ID",
     noun: "nodes",
     unknown: "no node has the number",
-    unique: &["id", "peers", "rpc", "http"],
-    once: "numbers and addresses that no other entry has",
+    unique: &["id", "peers", "rpc", "http", "public_key"],
+    once: "numbers, addresses and keys that no other entry has",
     entries_max: 16,
     defaults: Vec::new,
 };
+
+/// What an entry may lack: only some protocols need it.
+const KEY: &str = "public_key";
 
 /// Which proofs the configuration asks for.
 #[derive(Clone, Copy)]
@@ -31,7 +34,8 @@ pub(super) struct Asked {
 /// Joins the allowed values of an entry, or says which are missing and which addresses must not be
 /// reachable; nothing more about a value that was refused before.
 pub(super) fn build(draft: &Draft, asked: Asked) -> Result<NodeEntry, Vec<Trouble>> {
-    let mut troubles = draft.missing(NODE.keys.iter());
+    let needed = |key: &&Key| key.name != KEY;
+    let mut troubles = draft.missing(NODE.keys.iter().filter(needed));
     let guards = [
         (&["peers"], "cluster.secret_file", asked.secret),
         (&["rpc"], "server.token_file", asked.token),
@@ -47,6 +51,7 @@ pub(super) fn build(draft: &Draft, asked: Asked) -> Result<NodeEntry, Vec<Troubl
             peers: draft.field("peers")?,
             rpc: draft.field("rpc")?,
             http: draft.field("http")?,
+            public_key: draft.field("public_key"),
         })
     };
     entry().filter(|_| troubles.is_empty()).ok_or(troubles)
@@ -54,6 +59,7 @@ pub(super) fn build(draft: &Draft, asked: Asked) -> Result<NodeEntry, Vec<Troubl
 
 /// The values of an entry in the order of the table.
 pub(super) fn values(node: &NodeEntry) -> Vec<Option<Value>> {
-    let NodeEntry { id, peers, rpc, http } = node;
-    [id.to_value(), peers.to_value(), rpc.to_value(), http.to_value()].map(Some).into()
+    let NodeEntry { id, peers, rpc, http, public_key } = node;
+    let given = [id.to_value(), peers.to_value(), rpc.to_value(), http.to_value()];
+    given.into_iter().map(Some).chain([public_key.as_ref().map(Field::to_value)]).collect()
 }

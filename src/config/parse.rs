@@ -11,7 +11,7 @@ use super::error::{ConfigError, ConfigErrors};
 use super::key::{Key, Section, Value};
 use super::model::Config;
 use super::node::{self, Asked};
-use super::relations::{CLUSTER_RELATIONS, RELATIONS, Relation};
+use super::relations::{AGREEMENT_RELATIONS, CLUSTER_RELATIONS, RELATIONS, Relation};
 use super::suggest::{nearest, unknown_key, unknown_section};
 use super::table::{SECTIONS, build};
 
@@ -263,7 +263,8 @@ impl Reader {
         RELATIONS.iter().for_each(|relation| self.judge(relation, &config));
         // Of a list that was refused in part nobody knows what it was meant to be.
         if !self.findings.iter().any(|finding| finding.key.starts_with(node::LIST.section.name)) {
-            CLUSTER_RELATIONS.iter().for_each(|relation| self.judge(relation, &config));
+            let relations = CLUSTER_RELATIONS.iter().chain(AGREEMENT_RELATIONS);
+            relations.for_each(|relation| self.judge(relation, &config));
         }
         config
     }

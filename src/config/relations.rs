@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::model::{ClusterStart, Config, CoreSet, Embedder};
+use super::model::{ClusterStart, Config, CoreSet, Embedder, Protocol};
 
 /// Nodes that may begin a cluster together: so many may vote.
 const FOUNDERS_MAX: usize = 7;
@@ -251,6 +251,65 @@ pub(super) static CLUSTER_RELATIONS: &[Relation] = &[
         },
     },
 ];
+
+/// Relations of nodes that may lie.
+pub(super) static AGREEMENT_RELATIONS: &[Relation] = &[
+    Relation {
+        keys: &[("consensus", "protocol"), ("cluster", "node")],
+        broken: |config| {
+            let listed = config.node.len();
+            let fits = AGREEING.contains(&listed);
+            (agrees(config) && !fits).then(|| {
+                format!(
+                    "{listed} nodes cannot agree by PBFT; allowed: a list of 4 nodes, of which one \
+                     may lie, or of 7, of which two may"
+                )
+            })
+        },
+    },
+    Relation {
+        keys: &[("cluster", "start"), ("consensus", "protocol")],
+        broken: |config| {
+            let joins = agrees(config) && config.cluster.start == ClusterStart::Join;
+            joins.then(|| {
+                "nodes that agree by PBFT never join or leave; allowed: \"new\", with all of them \
+                 in the list"
+                    .to_owned()
+            })
+        },
+    },
+    Relation {
+        keys: &[("consensus", "identity_file"), ("consensus", "protocol")],
+        broken: |config| {
+            let is_missing = agrees(config) && config.consensus.identity_file.is_none();
+            is_missing.then(|| {
+                "a node that agrees by PBFT signs what it says; allowed: a file that `coreflow \
+                 cluster identity FILE` makes"
+                    .to_owned()
+            })
+        },
+    },
+    Relation {
+        keys: &[("consensus", "protocol"), ("cluster", "node")],
+        broken: |config| {
+            let unknown = config.node.iter().find(|node| node.public_key.is_none());
+            unknown.filter(|_| agrees(config)).map(|node| {
+                format!(
+                    "node {id} has no public_key; allowed: one in every [[node]], as `coreflow \
+                     cluster identity FILE` prints, or --set node.{id}.public_key=KEY",
+                    id = node.id
+                )
+            })
+        },
+    },
+];
+
+/// Numbers of nodes of which fewer than a third may lie, and none is one too many for that.
+const AGREEING: [usize; 2] = [4, 7];
+
+fn agrees(config: &Config) -> bool {
+    config.cluster.node > 0 && config.consensus.protocol == Protocol::Pbft
+}
 
 /// Whether clients prove who they are where others can reach the node.
 fn guarded(config: &Config, address: SocketAddr) -> Option<String> {

@@ -4,8 +4,8 @@
 
 use super::key::{Field, Key, Preset, Rule, Section, Value};
 use super::model::{
-    Agents, Cluster, Config, Cores, DropPolicy, Embedder, Gossip, Log, Memory, Mesh, Runtime,
-    Server, Tasks,
+    Agents, Cluster, Config, Consensus, Cores, DropPolicy, Embedder, Gossip, Log, Memory, Mesh,
+    Runtime, Server, Tasks,
 };
 
 const KIB: u64 = 1 << 10;
@@ -355,6 +355,21 @@ tuning_table! {
             "Nothing. What nodes send each other is not encrypted: between machines use a network \
              that is.";
     }
+    consensus: Consensus, "How the nodes of a cluster agree on what its log says; a node that is \
+                           alone has nobody to agree with." {
+        protocol = "protocol", Rule::OneOf(&["raft", "pbft"]), Text("raft"),
+            "What nodes trust each other with. \"raft\": nodes crash and do nothing wrong, and any \
+             that are more than half go on. \"pbft\": of 4 nodes one, of 7 two, may do anything, \
+             lie among it, and the log of the others stays what it was. It never changes when the \
+             log has begun.",
+            "\"pbft\" needs 4 or 7 nodes, which never join or leave, a round trip more, and \
+             signatures: some 0.1 ms of a core for each entry on each node.";
+        identity_file = "identity_file", Rule::OptionalPath, Text(""),
+            "The file with the secret key that this node signs with, made by `coreflow cluster \
+             identity FILE`, which only its user may read; \"pbft\" needs it. \"\": none.",
+            "Whoever reads it can be this node. A node that lost it, or its log, has to be replaced \
+             in a new cluster.";
+    }
     gossip: Gossip, "What the nodes of a cluster tell each other by datagrams: who lives, and which \
                      agents are where. All nodes have the same values, but for the last two." {
         interval_ms = "interval_ms", number(20, 10_000, "milliseconds"), Int(100),
@@ -507,6 +522,16 @@ pub(super) static NODE: Section = Section {
             meaning: "Where its HTTP listens, in place of server.http_address; beyond the loopback \
                       only with server.token_file. Must be given.",
             cost: "A socket on each worker core.",
+        },
+        Key {
+            name: "public_key",
+            rule: Rule::PublicKey,
+            default: Example(
+                "\"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\"",
+            ),
+            meaning: "What the signatures of the node are verified with, where consensus.protocol \
+                      is \"pbft\"; must be given there.",
+            cost: "Nothing.",
         },
     ],
 };

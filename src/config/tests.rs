@@ -13,7 +13,8 @@ use super::key::{Key, Section};
 use super::table::{AGENT, NODE, SECTIONS, values};
 use super::*;
 
-const FILES: [&str; 4] = ["cluster-3.toml", "default.toml", "latency.toml", "throughput.toml"];
+const FILES: [&str; 5] =
+    ["cluster-3.toml", "cluster-4-pbft.toml", "default.toml", "latency.toml", "throughput.toml"];
 
 fn tuning(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(name)

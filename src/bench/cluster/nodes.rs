@@ -202,8 +202,13 @@ pub(in crate::bench) fn entries(count: usize) -> io::Result<Vec<NodeEntry>> {
     let listeners = (0..3 * count).map(bind).collect::<io::Result<Vec<_>>>()?;
     let addresses =
         listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
-    let entry =
-        |(id, at): (u64, &[SocketAddr])| NodeEntry { id, peers: at[0], rpc: at[1], http: at[2] };
+    let entry = |(id, at): (u64, &[SocketAddr])| NodeEntry {
+        id,
+        peers: at[0],
+        rpc: at[1],
+        http: at[2],
+        public_key: None,
+    };
     Ok((1..).zip(addresses.chunks_exact(3)).map(entry).collect())
 }
 

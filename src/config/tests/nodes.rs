@@ -123,8 +123,8 @@ fn ids_and_addresses_are_there_once() {
         "{error}"
     );
     let error = refusal(&(entry(1) + &entry(2).replace(":22", ":11")));
-    let twin = "node.2.http: \"127.0.0.1:11\" was defined before in line 4; allowed: numbers and \
-                addresses that no other entry has";
+    let twin = "node.2.http: \"127.0.0.1:11\" was defined before in line 4; allowed: numbers, \
+                addresses and keys that no other entry has";
     assert_eq!(error, format!("t.toml:10: {twin}"));
     // Two ways to write one address; and the override is the one to blame.
     let error =
@@ -160,4 +160,52 @@ fn overrides_change_entries_that_are_there() {
     assert!(override_refusal(&["node.3.rpc=[::1]:9"]).ends_with("number \"3\"; nodes: none"));
     assert!(override_refusal(&["node.rpc=[::1]:9"]).contains("or node.ID.key=value"));
     assert!(override_refusal(&["node.1.rpcs=[::1]:9"]).contains("did you mean \"rpc\"?"));
+}
+
+/// Four nodes with keys, of which this is the first.
+fn agreeing(list: std::ops::RangeInclusive<u64>) -> String {
+    let entry = |id| format!("{}public_key = \"{}\"\n", entry(id), format!("{id:02x}").repeat(32));
+    "[consensus]\nprotocol = \"pbft\"\nidentity_file = \"key\"\n[cluster]\nnode = 1\n".to_owned()
+        + &list.map(entry).collect::<String>()
+}
+
+#[test]
+fn four_or_seven_nodes_with_keys_agree_by_pbft() {
+    let config = valid(&agreeing(1..=4));
+    assert_eq!(config.consensus.protocol, Protocol::Pbft);
+    assert_eq!(config.node[2].public_key, Some(PublicKey([3; 32])));
+    assert_eq!(valid(&config.print_toml()), config);
+    valid(&agreeing(1..=7));
+    for wrong in [1..=1, 1..=3, 1..=5, 1..=6] {
+        let error = refusal(&agreeing(wrong.clone()));
+        let count = wrong.count();
+        assert!(
+            error.contains(&format!("{count} nodes cannot agree by PBFT; allowed: ")),
+            "{error}"
+        );
+    }
+    // A file for all of them says nothing of itself.
+    assert!(overridden(&agreeing(1..=3), &["cluster.node=0"]).is_ok());
+}
+
+#[test]
+fn a_node_that_agrees_by_pbft_needs_keys_and_fixed_members() {
+    let text = agreeing(1..=4);
+    let error = refusal(&text.replace("identity_file = \"key\"\n", ""));
+    assert!(error.contains("consensus.protocol: a node that agrees by PBFT signs"), "{error}");
+    let error = refusal(&(text.clone() + "# ").replace(&"03".repeat(32), ""));
+    assert!(error.contains("node.3.public_key: \"\" is no public key; allowed: 64"), "{error}");
+    let without = text.replace(&format!("public_key = \"{}\"\n", "03".repeat(32)), "");
+    let error = refusal(&without);
+    assert!(error.contains("consensus.protocol: node 3 has no public_key; allowed: "), "{error}");
+    let given = format!("node.3.public_key={}", "0A".repeat(32));
+    let config = overridden(&without, &[&given]).expect("an override gives it");
+    assert_eq!(config.node[2].public_key, Some(PublicKey([10; 32])));
+    let twin = text.replace(&"03".repeat(32), &"04".repeat(32));
+    assert!(refusal(&twin).contains("public_key"), "{}", refusal(&twin));
+    let error = overridden(&text, &["cluster.start=join"]).expect_err("refused").to_string();
+    assert!(
+        error.starts_with("--set cluster.start: nodes that agree by PBFT never join"),
+        "{error}"
+    );
 }

@@ -70,3 +70,22 @@ fn errors_name_the_key_and_the_file() {
     let text = "server.token_file = \"/nowhere/token\": the file cannot be read: ";
     assert!(error.to_string().starts_with(text), "{error}");
 }
+
+#[test]
+fn a_key_is_read_by_its_owner_alone() {
+    let key = "07".repeat(32);
+    let config = |scratch: &Scratch| {
+        valid(&format!("[consensus]\nidentity_file = \"{}\"", scratch.0.display())).identity()
+    };
+    let good = Scratch::new("key", &format!("{key}\n"), 0o600);
+    assert_eq!(config(&good).expect("good"), Some([7; 32]));
+    assert!(valid("").identity().expect("none").is_none());
+    let shared = config(&Scratch::new("shared-key", &key, 0o640)).expect_err("refused").to_string();
+    assert!(shared.starts_with("consensus.identity_file = \"/"), "{shared}");
+    assert!(shared.ends_with("forbid it: chmod 600 FILE"), "{shared}");
+    for text in [&key[1..], "07070707070707070707070707070707", &key.replace("07", "0g")] {
+        let wrong =
+            config(&Scratch::new("wrong-key", text, 0o600)).expect_err("refused").to_string();
+        assert!(wrong.contains("64 hexadecimal digits"), "{wrong}");
+    }
+}
