@@ -296,6 +296,7 @@ fn open_node(node: NodeId, peers: &[(NodeId, SocketAddr)], folder: &Path) -> io:
         node,
         listen,
         secret: None,
+        signing: None,
         seed: node,
         limits: Limits::default(),
         timing: Timing::default(),

@@ -1,6 +1,7 @@
 //! `coreflow cluster status|join|leave|transfer|identity`.
 
 mod aim;
+mod identity;
 mod reach;
 mod seen;
 
@@ -12,7 +13,13 @@ use crate::client::Params;
 use aim::Aim;
 use clap::{Args, Subcommand};
 use seen::Seen;
-use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// Show the cluster of a running node, and change who belongs to it and who leads
 ///
@@ -22,7 +29,8 @@ use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
     coreflow cluster status\n  \
     coreflow cluster join 4 --peers 127.0.0.1:7482 --rpc 127.0.0.1:7480\n  \
     coreflow cluster leave 2\n  \
-    coreflow cluster transfer 0 3")]
+    coreflow cluster transfer 0 3\n  \
+    coreflow cluster identity node-1.key")]
 pub struct ClusterArgs {
     #[command(flatten)]
     connect: Connect,
@@ -70,6 +78,12 @@ enum Action {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Make the key that a node signs with where consensus.protocol is "pbft", unless it is there, and
+    /// print the public_key that belongs into its [[node]]; no node is asked
+    Identity {
+        /// The file, which only its user may read
+        file: PathBuf,
+    },
 }
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -84,7 +98,7 @@ impl Action {
     /// What is to be reached, and within which time; `None` for a question.
     fn aim(&self) -> Option<(Aim, Duration)> {
         let (aim, wait) = match *self {
-            Self::Status => return None,
+            Self::Status | Self::Identity { .. } => return None,
             Self::Join { node, peers, rpc, wait } => (Aim::Member { node, peers, rpc }, wait),
             Self::Leave { node, wait } => (Aim::Gone { node }, wait),
             Self::Transfer { partition, node, wait } => (Aim::Leads { partition, node }, wait),
@@ -100,6 +114,9 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> ExitCode {
+    if let Action::Identity { file } = &args.action {
+        return tell_key(file, common.json, out, err);
+    }
     remote::run_telling(&args.connect, common, err, |node, config, err| {
         let Some((aim, limit)) = args.action.aim() else {
             return status(node, common.json, out).map(|()| true);
@@ -115,6 +132,21 @@ pub fn run(
         }
         Ok(true)
     })
+}
+
+fn tell_key(file: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let told = identity::public_key(file).and_then(|key| match json {
+        true => writeln!(out, "{{\"public_key\":\"{key}\"}}"),
+        false => writeln!(out, "{key}"),
+    });
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(err, "coreflow: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trouble> {

@@ -46,6 +46,7 @@ pub mod news;
 pub mod notice;
 pub mod open;
 mod owner;
+pub mod pbft;
 pub mod peers;
 mod pending;
 pub mod place;

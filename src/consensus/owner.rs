@@ -99,6 +99,7 @@ mod tests {
             node,
             listen: "127.0.0.1:0".parse().expect("an address"),
             secret: None,
+            signing: None,
             seed: 1,
             limits: Limits::default(),
             timing: Timing::default(),

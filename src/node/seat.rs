@@ -39,6 +39,7 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
             node: me.id,
             listen: me.peers,
             secret: config.cluster_secret()?,
+            signing: None,
             seed: fastrand::u64(..),
             limits: limits(config),
             timing: Timing::default(),

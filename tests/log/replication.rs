@@ -47,6 +47,7 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
             node: id,
             listen,
             secret: None,
+            signing: None,
             seed: id,
             limits: Limits::default(),
             timing: Timing::default(),

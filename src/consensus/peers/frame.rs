@@ -11,7 +11,7 @@
 //! them.
 
 use super::{
-    hello::{HELLO_BYTES, Hello, Refusal},
+    hello::{HELLO_BYTES_MAX, Hello, Refusal},
     message::{MESSAGE_HEAD_BYTES, PART_HEAD_BYTES},
     proof::Challenge,
 };
@@ -138,7 +138,7 @@ impl Decoder {
 
     /// A decoder that takes nothing but a handshake, with no more memory than that needs.
     pub fn of_hello() -> Self {
-        Self::new(HELLO_BYTES)
+        Self::new(HELLO_BYTES_MAX)
     }
 
     /// Allows bodies of another length from the next frame on.

@@ -3,15 +3,18 @@
 use super::{
     NodeId,
     frame::FrameError,
-    proof::{self, Challenge, PROOF_BYTES, Proof, Side},
+    proof::{self, Challenge, PROOF_BYTES, Proof, Side, Signing},
 };
-use crate::wire::secret::Secret;
+use crate::{consensus::pbft::keys::Signature, wire::secret::Secret};
 
 const MAGIC: [u8; 8] = *b"coreflow";
 /// Bytes of what a hello says.
 const SAID_BYTES: usize = 72;
-/// Bytes of a hello's body.
+/// Bytes of the body of a hello that is not signed.
 pub const HELLO_BYTES: usize = SAID_BYTES + PROOF_BYTES;
+const SIGNATURE_BYTES: usize = 64;
+/// Bytes of a hello's body at most.
+pub const HELLO_BYTES_MAX: usize = HELLO_BYTES + SIGNATURE_BYTES;
 
 /// A name for one connection, never given twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Identity {
     pub instance: u64,
     /// The secret of the cluster, if it has one.
     pub secret: Option<Secret>,
+    /// What hellos are signed with, where nodes may lie.
+    pub signing: Option<Signing>,
 }
 
 /// What each side says of itself.
@@ -50,15 +55,15 @@ pub struct Hello {
     pub answers: Nonce,
     /// That it knows the secret of the cluster.
     pub proof: Proof,
+    /// That it is who it says, where nodes may lie.
+    pub signature: Option<Signature>,
 }
 
 impl Hello {
     /// Its bytes.
-    pub fn encode(&self) -> [u8; HELLO_BYTES] {
-        let mut body = [0; HELLO_BYTES];
-        body[..SAID_BYTES].copy_from_slice(&self.said());
-        body[SAID_BYTES..].copy_from_slice(&self.proof);
-        body
+    pub fn encode(&self) -> Vec<u8> {
+        let signature = self.signature.as_ref().map_or(&[][..], |signature| &signature.0);
+        [&self.said()[..], &self.proof, signature].concat()
     }
 
     /// The bytes that its proof is over.
@@ -80,7 +85,11 @@ impl Hello {
     /// # Errors
     /// It is no hello.
     pub fn decode(body: &[u8]) -> Result<Self, FrameError> {
-        let body: &[u8; HELLO_BYTES] = body.try_into().map_err(|_| FrameError::Hello)?;
+        let (body, signature) = body.split_at_checked(HELLO_BYTES).ok_or(FrameError::Hello)?;
+        let signature = match signature.len() {
+            0 => None,
+            _ => Some(Signature(signature.try_into().map_err(|_| FrameError::Hello)?)),
+        };
         if body[..8] != MAGIC {
             return Err(FrameError::Hello);
         }
@@ -94,19 +103,31 @@ impl Hello {
             to: number(1),
             nonce: Nonce { instance: number(2), attempt: number(3) },
             answers: Nonce { instance: number(4), attempt: number(5) },
-            proof: *body.last_chunk().expect("a hello ends with its proof"),
+            proof: *body.last_chunk().expect("a proof is behind what is said"),
+            signature,
         })
     }
 
     /// The hello with the proof that a node gives for it.
     #[must_use]
     pub fn proven(self, me: &Identity, side: Side, challenge: &Challenge) -> Self {
-        let proof = proof::prove(me.secret.as_ref(), side, challenge, &self.said());
-        Self { proof, ..self }
+        let said = self.said();
+        let proof = proof::prove(me.secret.as_ref(), side, challenge, &said);
+        let signature = me.signing.as_ref().map(|signing| signing.sign(side, challenge, &said));
+        Self { proof, signature, ..self }
     }
 
     fn is_proven(&self, me: &Identity, side: Side, challenge: &Challenge) -> bool {
         proof::is_right(me.secret.as_ref(), side, challenge, &self.said(), &self.proof)
+    }
+
+    /// Whether the node that it names has signed it, where that is asked for.
+    fn is_signed(&self, me: &Identity, side: Side, challenge: &Challenge) -> bool {
+        me.signing.as_ref().is_none_or(|signing| {
+            self.signature.is_some_and(|signature| {
+                signing.is_right(self.from, side, challenge, &self.said(), &signature)
+            })
+        })
     }
 
     /// Whether the one who dialled with this hello, and was told that challenge, is let in.
@@ -131,6 +152,8 @@ impl Hello {
             Err(Refusal::Unknown)
         } else if self.from > me.node {
             Err(Refusal::Direction)
+        } else if !self.is_signed(me, Side::Dials, challenge) {
+            Err(Refusal::Signature)
         } else {
             Ok(())
         }
@@ -157,6 +180,8 @@ impl Hello {
             Err(Refusal::Node)
         } else if self.answers != nonce {
             Err(Refusal::Stale)
+        } else if !self.is_signed(me, Side::Listens, challenge) {
+            Err(Refusal::Signature)
         } else {
             Ok(())
         }
@@ -202,11 +227,17 @@ pub enum Refusal {
     /// Its proof is not over the secret of this node.
     #[error("the two nodes do not have the same cluster.secret_file")]
     Proof,
+    /// It is not signed by the node that it says it is.
+    #[error(
+        "the signature is not that of the node's public_key: consensus.protocol, \
+         consensus.identity_file and the public_key of its [[node]] must fit together"
+    )]
+    Signature,
 }
 
 impl Refusal {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoHello,
         Self::Version,
         Self::Cluster,
@@ -218,6 +249,7 @@ impl Refusal {
         Self::Late,
         Self::Crowded,
         Self::Proof,
+        Self::Signature,
     ];
 
     /// Its place in [`Refusal::ALL`].
@@ -239,6 +271,7 @@ impl Refusal {
             Self::Late => "late",
             Self::Crowded => "crowded",
             Self::Proof => "proof",
+            Self::Signature => "signature",
         }
     }
 
@@ -248,7 +281,7 @@ impl Refusal {
     /// It is no refusal.
     pub fn decode(body: &[u8]) -> Result<Self, FrameError> {
         match body {
-            &[code @ 1..=11] => Ok(Self::ALL[usize::from(code) - 1]),
+            &[code @ 1..=12] => Ok(Self::ALL[usize::from(code) - 1]),
             _ => Err(FrameError::Refusal),
         }
     }

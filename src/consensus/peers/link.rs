@@ -248,7 +248,7 @@ impl Link {
     fn say_hello(&mut self, side: Side, challenge: &Challenge, answers: Nonce) {
         let Identity { cluster, node: from, .. } = self.me;
         let (to, nonce, proof) = (self.peer, self.nonce(), Default::default());
-        let hello = Hello { cluster, from, to, nonce, answers, proof };
+        let hello = Hello { cluster, from, to, nonce, answers, proof, signature: None };
         let hello = hello.proven(&self.me, side, challenge);
         self.outgoing.begin_small(Kind::Hello, &hello.encode());
     }

@@ -43,4 +43,5 @@ pub use crate::wire::id::NodeId;
 pub use limits::{Limits, Timing};
 pub use link::Lost;
 pub use message::{Message, Shared};
+pub use proof::Signing;
 pub use sockets::{Config, Event, Sockets};

@@ -7,10 +7,15 @@
 //! A proof is an HMAC with the secret over which side gives it, the challenge, and all that its hello
 //! says; the answer's hello names the one that it answers. A challenge is random and a name of a
 //! connection is never given twice, so that a proof that somebody saw is of no use on another
-//! connection, nor on the other side of the same one. What travels behind the handshake is neither
+//! connection, nor on the other side of the same one. Where nodes may lie, the secret that all of them
+//! know says too little: there a hello is signed as well, by the key of the node that it names, over
+//! the same bytes. What travels behind the handshake is neither
 //! encrypted nor proven: whoever can change packets on the way can change it.
 
-use crate::wire::secret::Secret;
+use crate::{
+    consensus::pbft::keys::{Identity, Ring, Signature},
+    wire::secret::Secret,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -65,13 +70,49 @@ pub fn is_right(
     secret.is_none_or(|secret| mac(secret, side, challenge, said).verify_slice(proof).is_ok())
 }
 
+/// What a node signs hellos with, and whose signatures it knows.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// Its own key.
+    pub identity: Identity,
+    /// The public keys of all nodes.
+    pub ring: Ring,
+}
+
+impl Signing {
+    /// The signature of what a hello says.
+    pub fn sign(&self, side: Side, challenge: &Challenge, said: &[u8]) -> Signature {
+        self.identity.sign_bytes(&signed(side, challenge, said))
+    }
+
+    /// Whether a node has signed what its hello says.
+    pub fn is_right(
+        &self,
+        node: u64,
+        side: Side,
+        challenge: &Challenge,
+        said: &[u8],
+        signature: &Signature,
+    ) -> bool {
+        self.ring.has_signed_bytes(node, &signed(side, challenge, said), signature)
+    }
+}
+
+fn signed(side: Side, challenge: &Challenge, said: &[u8]) -> Vec<u8> {
+    [domain(side), &challenge.0, said].concat()
+}
+
+fn domain(side: Side) -> &'static [u8] {
+    match side {
+        Side::Dials => b"coreflow peer dials  ",
+        Side::Listens => b"coreflow peer listens",
+    }
+}
+
 fn mac(secret: &Secret, side: Side, challenge: &Challenge, said: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
         .expect("a key of any length is allowed");
-    mac.update(match side {
-        Side::Dials => b"coreflow peer dials  ",
-        Side::Listens => b"coreflow peer listens",
-    });
+    mac.update(domain(side));
     mac.update(&challenge.0);
     mac.update(said);
     mac

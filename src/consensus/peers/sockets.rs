@@ -12,6 +12,7 @@ use super::{
     hello::{Identity, Refusal},
     link::{Link, SendError},
     peer::{Connection, Peer},
+    proof::Signing,
 };
 use crate::{
     runtime::{
@@ -40,6 +41,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What all nodes of the cluster know and prove to each other; `None`: none proves anything.
     pub secret: Option<Secret>,
+    /// What they sign hellos with, where nodes may lie.
+    pub signing: Option<Signing>,
     /// Random, another one at each start of the process.
     pub seed: u64,
     /// What a link may hold.
@@ -88,11 +91,11 @@ impl Sockets {
     /// # Errors
     /// The address is taken, or not of this machine.
     pub fn new(config: Config, now: Instant) -> io::Result<Self> {
-        let Config { cluster, node, listen, secret, seed, limits, timing } = config;
+        let Config { cluster, node, listen, secret, signing, seed, limits, timing } = config;
         let mut random = fastrand::Rng::with_seed(seed);
         let listener = Listener::bind(listen)?;
         Ok(Self {
-            me: Identity { cluster, node, instance: random.u64(..), secret },
+            me: Identity { cluster, node, instance: random.u64(..), secret, signing },
             limits,
             timing,
             random,

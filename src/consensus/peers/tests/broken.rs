@@ -151,6 +151,7 @@ fn silent_peer(high: &mut Node) -> TcpStream {
         nonce,
         answers: Nonce::default(),
         proof: [0; 32],
+        signature: None,
     };
     let mut frame = Vec::new();
     write_small(&mut frame, Kind::Hello, &hello.encode());

@@ -26,7 +26,7 @@ const LIMITS: Limits = Limits {
 const CHALLENGE: Challenge = Challenge([7; 32]);
 
 fn identity(node: u64) -> Identity {
-    Identity { cluster: 77, node, instance: 1000 + node, secret: None }
+    Identity { cluster: 77, node, instance: 1000 + node, secret: None, signing: None }
 }
 
 fn link(node: u64, peer: u64) -> Link {
@@ -136,6 +136,7 @@ fn each_mistake_of_one_who_dials_has_its_reason() {
         nonce: Nonce { instance: 5, attempt: 1 },
         answers: Nonce::default(),
         proof: [9; 32],
+        signature: None,
     };
     assert_eq!(Hello::decode(&right.encode()), Ok(right));
     let judged = |hello: Hello, is_peer| hello.judge(&identity(2), &CHALLENGE, is_peer);
@@ -170,6 +171,7 @@ fn who_does_not_know_the_secret_is_refused_on_both_sides() {
         nonce: Nonce { instance: 5, attempt: 1 },
         answers: Nonce::default(),
         proof: [0; 32],
+        signature: None,
     };
     let high = knowing(2, SECRET);
     let judged = |hello: Hello| hello.judge(&high, &CHALLENGE, true);
@@ -195,7 +197,8 @@ fn who_does_not_know_the_secret_is_refused_on_both_sides() {
         open(&mut link, 0);
         let Hello { nonce: answers, .. } = hello(&written(&mut link, 0));
         let (nonce, proof) = (Nonce { instance: 9, attempt: 9 }, [0; 32]);
-        let answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers, proof };
+        let signature = None;
+        let answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers, proof, signature };
         let answer = answer.proven(me, side, &CHALLENGE);
         let mut frame = Vec::new();
         frame::write_small(&mut frame, frame::Kind::Hello, &answer.encode());
@@ -214,7 +217,8 @@ fn an_answer_from_somebody_else_or_to_another_connection_is_refused() {
         open(&mut low, 0);
         let Hello { nonce: answers, .. } = hello(&written(&mut low, 0));
         let nonce = Nonce { instance: 9, attempt: 9 };
-        let mut answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers, proof: [0; 32] };
+        let (proof, signature) = ([0; 32], None);
+        let mut answer = Hello { cluster: 77, from: 2, to: 1, nonce, answers, proof, signature };
         change(&mut answer);
         let mut frame = Vec::new();
         frame::write_small(&mut frame, frame::Kind::Hello, &answer.encode());

@@ -44,6 +44,7 @@ pub fn config(node: NodeId) -> Config {
         node,
         listen: "127.0.0.1:0".parse().expect("an address"),
         secret: None,
+        signing: None,
         seed: 1000 + node,
         limits: Limits::default(),
         timing: TIMING,

@@ -5,10 +5,13 @@ use super::{
     *,
 };
 use crate::{
-    consensus::peers::{
-        Config,
-        frame::{HEAD_BYTES, Kind, write_small},
-        hello::{HELLO_BYTES, Hello, Nonce, Refusal},
+    consensus::{
+        pbft::keys,
+        peers::{
+            Config, Signing,
+            frame::{HEAD_BYTES, Kind, write_small},
+            hello::{HELLO_BYTES, Hello, Nonce, Refusal},
+        },
     },
     wire::secret::Secret,
 };
@@ -30,6 +33,7 @@ fn hello(mistake: impl FnOnce(&mut Hello)) -> Vec<u8> {
         nonce,
         answers: Nonce::default(),
         proof: [0; 32],
+        signature: None,
     };
     mistake(&mut hello);
     let mut frame = Vec::new();
@@ -143,6 +147,47 @@ fn nodes_with_another_secret_or_none_do_not_come_in() {
     // A node that asks for no proof is refused by the one that does, which dials it.
     let mut low = Node::new(Config { secret: known, ..config(1) });
     let mut high = Node::new(config(2));
+    low.knows(2, high.address());
+    high.knows(1, low.address());
+    until([&mut low, &mut high], "some refusals", |[low, _]| low.counters(2).refusals >= 3);
+    assert_eq!(low.told.len(), 0);
+}
+
+/// What a node signs with, when everybody knows these as the keys of nodes 1 and 2.
+fn signing(secret: u8, known: [u8; 2]) -> Option<Signing> {
+    let key = |secret| keys::Identity::from_secret(&[secret; 32]);
+    let ring = (1..).zip(known.map(|secret| key(secret).public()));
+    Some(Signing { identity: key(secret), ring: keys::Ring::new(ring).expect("they are keys") })
+}
+
+#[test]
+fn a_node_that_does_not_sign_as_the_one_that_it_says_it_is_does_not_come_in() {
+    let known = [31, 32];
+    for (of_low, is_let_in) in [
+        (signing(31, known), true),
+        // A member that gives itself out for another one, a stranger, and one that signs nothing.
+        (signing(32, known), false),
+        (signing(33, known), false),
+        (None, false),
+    ] {
+        let mut low = Node::new(Config { signing: of_low, ..config(1) });
+        let mut high = Node::new(Config { signing: signing(32, known), ..config(2) });
+        low.knows(2, high.address());
+        high.knows(1, low.address());
+        if is_let_in {
+            low.sockets.send(2, numbered(1)).unwrap();
+            until([&mut low, &mut high], "the message", |[_, high]| high.numbers() == [1]);
+        } else {
+            until([&mut low, &mut high], "some refusals", |[low, high]| {
+                low.counters(2).refusals >= 3 && high.counters(1).refusals >= 3
+            });
+            assert_eq!((low.told.len(), high.told.len()), (0, 0));
+            assert!(high.sockets.door_counters().refused(Refusal::Signature) >= 3);
+        }
+    }
+    // Nor is one believed that was dialled.
+    let mut low = Node::new(Config { signing: signing(31, known), ..config(1) });
+    let mut high = Node::new(Config { signing: signing(33, [31, 33]), ..config(2) });
     low.knows(2, high.address());
     high.knows(1, low.address());
     until([&mut low, &mut high], "some refusals", |[low, _]| low.counters(2).refusals >= 3);
