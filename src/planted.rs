@@ -47,6 +47,12 @@ pub enum Bug {
     BelievedReplay,
     /// A map that is received in parts is shown before it is whole.
     HalfMap,
+    /// Byzantine agreement counts 2f votes for a quorum, one too few.
+    SmallQuorum,
+    /// A replica answers a client tentatively before the entry is prepared.
+    EarlyTentative,
+    /// Certificates in view changes and new views are not verified.
+    UncheckedCertificate,
 }
 
 impl Bug {
@@ -76,6 +82,10 @@ impl Bug {
         Self::BelievedReplay,
         Self::HalfMap,
     ];
+
+    /// Those that the simulator of Byzantine agreement must find.
+    pub const PBFT: [Self; 3] =
+        [Self::SmallQuorum, Self::EarlyTentative, Self::UncheckedCertificate];
 }
 
 #[cfg(feature = "planted-bugs")]

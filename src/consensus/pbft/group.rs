@@ -1,0 +1,591 @@
+//! One group: a replica of a partition's log.
+//!
+//! Invariants worth naming
+//! - What a replica says that others rely on is on its disk before it is sent: an accepted entry
+//!   before its prepare, a certificate before the commit and the tentative answers, a view before
+//!   its view change.
+//! - Entries are accepted, prepared, committed and told in their order.
+//! - Whatever peers and clients send takes bounded memory: a slot for each sender and kind, inside
+//!   the water marks.
+//! - The same inputs give the same outputs.
+
+use super::{
+    batch::{Batch, link},
+    certificate::Stable,
+    client::Client,
+    keys::{Digest, Keys},
+    log::Log,
+    members::Members,
+    message::{Checkpoint, Message, NewView, StatusReport, ViewChange},
+    outputs::{Answer, Counters, Dropped, Letter, Write},
+    ready::{AfterDisk, Held},
+    requests::Requests,
+    restore::{Broken, Restore, Restored},
+    slot::Slot,
+    table::Table,
+    transfer::{Serving, Transfer},
+};
+use crate::consensus::{
+    engine::{Event, Limits, Refused, Role, Stored},
+    place::Place,
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+/// Entries between the water marks at most.
+pub const WINDOW_MAX: u64 = 1024;
+/// Reads that wait for their confirmation.
+const READS_MAX: usize = 1024;
+
+/// How long things may take, milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Of a tick.
+    pub tick_ms: u64,
+    /// Between two reports of a replica's status, by which the others send again what it misses.
+    pub status_ms: u64,
+    /// Without a sign of the primary, or progress in what was asked of it, a replica leaves the view.
+    pub patience_ms: u64,
+    /// It doubles with each view that brings no progress, up to this.
+    pub patience_max_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { tick_ms: 50, status_ms: 150, patience_ms: 1000, patience_max_ms: 30_000 }
+    }
+}
+
+/// What a group is given beside its keys and members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bounds.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timing: Timing,
+    /// Entries between two checkpoints; the water marks are twice as far from each other (OSDI '99,
+    /// §4.3). All replicas of a cluster have the same.
+    pub checkpoint_every: u64,
+    /// Whether clients are answered tentatively (TOCS 2002, §5.1.2).
+    pub is_tentative: bool,
+    /// Entries of requests that are ordered at once; more requests wait and travel together.
+    pub pipeline: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = Limits { cache_bytes: 1 << 20, proposals: 1024, proposal_bytes: 64 << 20 };
+        Self {
+            limits,
+            timing: Timing::default(),
+            checkpoint_every: 128,
+            is_tentative: true,
+            pipeline: 16,
+        }
+    }
+}
+
+/// An entry and the chain behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Head {
+    /// The entry.
+    pub seq: u64,
+    /// The chain behind it.
+    pub chain: Digest,
+}
+
+/// A proposal of this replica's node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    pub seq: u64,
+    pub ticket: u64,
+    pub bytes: usize,
+}
+
+/// What is known of another member.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    /// The last report that was not dealt with.
+    pub report: Option<StatusReport>,
+    /// It has not come further since the one before.
+    pub is_stalled: bool,
+    /// The last report.
+    pub last: StatusReport,
+    /// Its last checkpoints.
+    pub checkpoints: VecDeque<Checkpoint>,
+    /// The last change to a view that it wants.
+    pub change: Option<Arc<ViewChange>>,
+    /// When it was heard of, milliseconds.
+    pub heard_ms: u64,
+}
+
+/// How a group is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What it was told to be.
+    pub role: Role,
+    /// Its view.
+    pub view: u64,
+    /// Whether that has begun.
+    pub is_active: bool,
+    /// The primary of its view.
+    pub primary: u64,
+    /// The index of its first entry.
+    pub first: u64,
+    /// The last entry that it has accepted.
+    pub accepted: u64,
+    /// The last entry that it has committed.
+    pub committed: Head,
+    /// Its stable checkpoint.
+    pub stable: u64,
+    /// Bytes of entries in memory.
+    pub cached_bytes: usize,
+    /// Proposals whose fate was not told.
+    pub proposals: usize,
+    /// Where what is committed contradicts itself: more than f members are faulty.
+    pub diverged: Option<u64>,
+    /// Signatures that were verified.
+    pub verified: u64,
+    /// What was counted.
+    pub counters: Counters,
+}
+
+/// A replica of a partition's log.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub(super) partition: u16,
+    pub(super) me: u64,
+    pub(super) members: Members,
+    pub(super) keys: Keys,
+    pub(super) settings: Settings,
+    pub(super) now: u64,
+
+    /// What is committed.
+    pub(super) log: Log,
+    pub(super) table: Table,
+    pub(super) is_commit_noted: bool,
+
+    /// The view, and whether it has begun.
+    pub(super) view: u64,
+    pub(super) is_active: bool,
+    /// The stable checkpoint that the view began with.
+    pub(super) floor: Head,
+    /// The last entry that the view began with.
+    pub(super) bar: u64,
+    pub(super) new_view: Option<Arc<NewView>>,
+    /// Its own last view change.
+    pub(super) own_change: Option<Arc<ViewChange>>,
+    /// Its view change, and its new view, are on the disk.
+    pub(super) is_change_said: bool,
+    pub(super) is_view_said: bool,
+    /// Entries are accepted up to this in the view.
+    pub(super) accepted: Head,
+    /// The clients' table behind that.
+    pub(super) projected: Table,
+    /// Commits were sent up to this in the view.
+    pub(super) prepared: u64,
+
+    pub(super) stable: Arc<Stable>,
+    /// A checkpoint of a quorum that this replica has not come to.
+    pub(super) target: Option<Arc<Stable>>,
+    /// Its own last checkpoints.
+    pub(super) own_checkpoints: VecDeque<Checkpoint>,
+    pub(super) slots: BTreeMap<u64, Slot>,
+    pub(super) peers: BTreeMap<u64, Peer>,
+    pub(super) transfer: Option<Transfer>,
+    pub(super) serving: BTreeMap<u64, Serving>,
+    /// Members whose entries did not fold into what a quorum has signed.
+    pub(super) liars: BTreeSet<u64>,
+    pub(super) transfers: u64,
+    pub(super) last_question: u64,
+    pub(super) compact_to: u64,
+
+    pub(super) role: Role,
+    pub(super) tickets: VecDeque<Ticket>,
+    pub(super) ticket_bytes: usize,
+    pub(super) reads: VecDeque<super::reads::Read>,
+    pub(super) requests: Requests,
+    pub(super) client: Client,
+    pub(super) client_tickets: BTreeMap<u64, u64>,
+    /// Numbers of requests below this may be used.
+    pub(super) numbers_below: u64,
+    /// That is not on the disk yet.
+    pub(super) is_reserving: bool,
+    pub(super) answers: Vec<Answer>,
+
+    /// Views that were left without progress.
+    pub(super) failures: u32,
+    pub(super) progress_ms: u64,
+    pub(super) primary_ms: u64,
+    pub(super) status_due_ms: u64,
+    /// Since when it has a target.
+    pub(super) target_ms: u64,
+    pub(super) has_begun: bool,
+    /// When a quorum was seen to want the view that has not begun.
+    pub(super) wanted_ms: Option<u64>,
+    pub(super) diverged: Option<u64>,
+    pub(super) counters: Counters,
+
+    pub(super) letters: Vec<Letter>,
+    pub(super) writes: Vec<Write>,
+    pub(super) events: Vec<Event>,
+    pub(super) fetches: Vec<(u64, u64, Vec<Stored>)>,
+    pub(super) after_disk: Vec<AfterDisk>,
+    pub(super) held: VecDeque<Held>,
+    pub(super) batch: u64,
+    /// Entries that were told to be written and not placed: their index and term.
+    pub(super) unplaced: VecDeque<(u64, u64)>,
+}
+
+impl Group {
+    /// A group that goes on with what was read back.
+    ///
+    /// # Errors
+    /// When that is not whole.
+    pub fn new(
+        me: u64,
+        members: Members,
+        keys: Keys,
+        settings: Settings,
+        restore: Restore,
+    ) -> Result<Self, Broken> {
+        let partition = restore.partition();
+        let restored = restore.finish(settings.limits.cache_bytes)?;
+        let Restored { log, table, view, is_active, floor, bar, stable, slots, .. } = restored;
+        let others = members.nodes().iter().filter(|node| **node != me);
+        let peers = others.map(|node| (*node, Peer::default())).collect();
+        let client = Client::new(me, members.clone(), keys.clone(), settings.timing);
+        let accepted = if stable.seq >= floor.seq {
+            Head { seq: stable.seq, chain: stable.chain }
+        } else {
+            floor
+        };
+        let is_fresh = restored.is_fresh;
+        let mut group = Self {
+            partition,
+            me,
+            members,
+            keys,
+            settings,
+            now: 0,
+            projected: table.clone(),
+            log,
+            table,
+            is_commit_noted: true,
+            view,
+            is_active,
+            floor,
+            bar,
+            new_view: None,
+            own_change: None,
+            is_change_said: false,
+            is_view_said: false,
+            accepted,
+            prepared: accepted.seq,
+            stable: Arc::new(stable),
+            target: restored.target.map(Arc::new),
+            own_checkpoints: VecDeque::new(),
+            slots,
+            peers,
+            transfer: None,
+            serving: BTreeMap::new(),
+            liars: BTreeSet::new(),
+            transfers: 0,
+            last_question: 0,
+            compact_to: 0,
+            role: Role::Follower { leader: None },
+            tickets: VecDeque::new(),
+            ticket_bytes: 0,
+            reads: VecDeque::new(),
+            requests: Requests::default(),
+            client,
+            client_tickets: BTreeMap::new(),
+            numbers_below: 0,
+            is_reserving: false,
+            answers: Vec::new(),
+            failures: 0,
+            progress_ms: 0,
+            primary_ms: 0,
+            status_due_ms: 0,
+            target_ms: 0,
+            has_begun: false,
+            wanted_ms: None,
+            diverged: None,
+            counters: Counters::default(),
+            letters: Vec::new(),
+            writes: Vec::new(),
+            events: Vec::new(),
+            fetches: Vec::new(),
+            after_disk: Vec::new(),
+            held: VecDeque::new(),
+            batch: 0,
+            unplaced: VecDeque::new(),
+        };
+        group.client.begin_after(restored.numbers_below.max(group.table.last(me)));
+        group.numbers_below = restored.numbers_below;
+        group.resume(is_fresh);
+        Ok(group)
+    }
+
+    /// Proposes a block. Its fate is told with the ticket.
+    ///
+    /// # Errors
+    /// When it is not taken; its fate is not told then.
+    pub fn propose(&mut self, data: Bytes, ticket: u64) -> Result<(), Refused> {
+        self.leads()?;
+        let bytes = data.len();
+        let Limits { proposals, proposal_bytes, .. } = self.settings.limits;
+        let is_over = self.tickets.len() >= proposals || self.ticket_bytes + bytes > proposal_bytes;
+        let is_outside = self.accepted.seq >= self.high();
+        if is_over && !self.tickets.is_empty() || is_outside {
+            return Err(Refused::Busy);
+        }
+        let seq = self.accepted.seq + 1;
+        self.tickets.push_back(Ticket { seq, ticket, bytes });
+        self.ticket_bytes += bytes;
+        self.order(Batch::own(self.view, self.me, data));
+        Ok(())
+    }
+
+    /// Whether it was told that it leads, and does.
+    pub(super) fn leads(&self) -> Result<(), Refused> {
+        match self.role {
+            Role::Leader { .. } if self.diverged.is_none() => Ok(()),
+            Role::Leader { .. } => Err(Refused::NotLeader { leader: None }),
+            Role::Follower { leader } => Err(Refused::NotLeader { leader }),
+        }
+    }
+
+    /// Takes a message that a member or a client sent; the link knows who it was.
+    ///
+    /// # Errors
+    /// When it is dropped, and why.
+    pub fn step(&mut self, from: u64, message: Message) -> Result<(), Dropped> {
+        let taken = self.take(from, message);
+        if let Err(why) = taken {
+            self.counters.dropped[why as usize] += 1;
+        }
+        self.settle();
+        taken
+    }
+
+    fn take(&mut self, from: u64, message: Message) -> Result<(), Dropped> {
+        if self.diverged.is_some() {
+            return Err(Dropped::Diverged);
+        }
+        match message {
+            Message::Request(request) => return self.take_request(from, request),
+            Message::HeadAsk(id) => return self.answer_head(from, id),
+            _ => {}
+        }
+        let now = self.now;
+        let peer = self.peers.get_mut(&from).ok_or(Dropped::Sender)?;
+        peer.heard_ms = now;
+        let is_sign = match &message {
+            Message::PrePrepare(order) => order.view == self.view,
+            Message::Status(report) => report.is_active && report.view == self.view,
+            _ => false,
+        };
+        if is_sign && from == self.primary() {
+            self.primary_ms = now;
+        }
+        match message {
+            Message::Request(_) | Message::HeadAsk(_) => Ok(()),
+            Message::PrePrepare(order) => self.take_pre_prepare(from, order),
+            Message::Prepare(vote) => self.take_prepare(from, vote),
+            Message::Commit(vote, committed) => self.take_commit(from, vote, committed),
+            Message::Reply(reply) => self.take_reply(from, reply),
+            Message::Checkpoint(checkpoint) => self.take_checkpoint(from, checkpoint),
+            Message::Stable(stable) => self.take_stable(&stable),
+            Message::ViewChange(change) => self.take_view_change(from, change),
+            Message::NewView(new_view) => self.take_new_view(new_view),
+            Message::Status(report) => self.take_status(from, report),
+            Message::BatchAsk(seq, digest) => self.answer_batch(from, seq, &digest),
+            Message::BatchTell(seq, batch) => self.take_batch(seq, batch),
+            Message::Proven(entries) => self.take_proven(entries),
+            Message::EntriesAsk(id, first, last) => self.serve(from, id, first, last),
+            Message::Entries(entries) => self.take_entries(from, entries),
+            Message::ReadAsk(id, view) => self.answer_read(from, id, view),
+            Message::ReadTell(id, view) => self.take_read(from, id, view),
+            Message::HeadTell(..) => Err(Dropped::Unasked),
+        }
+    }
+
+    /// The primary of its view.
+    pub fn primary(&self) -> u64 {
+        self.members.primary(self.view)
+    }
+
+    /// Whether it is the primary of its view, and that has begun.
+    pub(super) fn is_primary(&self) -> bool {
+        self.is_active && self.primary() == self.me
+    }
+
+    /// The high water mark.
+    pub(super) fn high(&self) -> u64 {
+        self.stable.seq + 2 * self.settings.checkpoint_every
+    }
+
+    /// What it has committed.
+    pub(super) fn committed(&self) -> u64 {
+        self.log.last()
+    }
+
+    /// Sends a message to all other members.
+    pub(super) fn tell_all(&mut self, message: Message) {
+        let to: Vec<_> = self.peers.keys().copied().collect();
+        if !to.is_empty() {
+            self.letters.push(Letter { to, message });
+        }
+    }
+
+    /// Sends a message to one.
+    pub(super) fn tell(&mut self, to: u64, message: Message) {
+        self.letters.push(Letter { to: vec![to], message });
+    }
+
+    /// What is committed contradicts itself. This replica says nothing any more.
+    pub(super) fn diverge(&mut self, seq: u64) {
+        self.diverged.get_or_insert(seq);
+        let mut lost = Vec::new();
+        self.step_down(&mut lost);
+        self.events.extend(lost);
+    }
+
+    /// Goes on with whatever an input made possible.
+    pub(super) fn settle(&mut self) {
+        if self.diverged.is_some() {
+            return;
+        }
+        self.accept_waiting();
+        self.order_requests();
+        self.tell_role();
+        self.tell_reads();
+        self.take_client_letters();
+    }
+
+    /// Tells what the role is when that has changed.
+    pub(super) fn tell_role(&mut self) {
+        let primary = self.primary();
+        let leads = self.is_primary() && self.committed() >= self.bar;
+        let role = if leads {
+            Role::Leader { term: self.view + 1 }
+        } else {
+            Role::Follower { leader: (primary != self.me).then_some(primary) }
+        };
+        if role == self.role {
+            return;
+        }
+        let mut events = Vec::new();
+        if let Role::Leader { .. } = self.role {
+            self.step_down(&mut events);
+        }
+        self.role = role;
+        events.push(Event::Role(role));
+        self.events.extend(events);
+    }
+
+    /// Leadership is over: tells of everything whose fate is not known.
+    pub(super) fn step_down(&mut self, events: &mut Vec<Event>) {
+        self.ticket_bytes = 0;
+        let tickets = self.tickets.drain(..);
+        events.extend(tickets.map(|Ticket { ticket, .. }| Event::Lost { ticket }));
+        let reads = self.reads.drain(..);
+        events.extend(reads.map(|read| Event::ReadLost { context: read.context }));
+        self.role = Role::Follower { leader: None };
+    }
+
+    /// Tells where an entry was written.
+    pub fn placed(&mut self, index: u64, term: u64, place: Place) {
+        while let Some((at, of)) = self.unplaced.pop_front() {
+            if (at, of) != (index, term) {
+                continue;
+            }
+            if let Some(written) = self.slots.get_mut(&index).and_then(|slot| slot.written.as_mut())
+            {
+                written.place = place;
+            }
+            if let Some(transfer) = &mut self.transfer {
+                transfer.placed(index, place);
+            }
+            return;
+        }
+    }
+
+    /// How many reads may still be asked for.
+    pub(super) fn has_room_for_reads(&self) -> bool {
+        self.reads.len() < READS_MAX
+    }
+
+    /// What it was told to be.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The members.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> u16 {
+        self.partition
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The view that it is in or wants.
+    pub fn view(&self) -> u64 {
+        self.view
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role,
+            view: self.view,
+            is_active: self.is_active,
+            primary: self.primary(),
+            first: self.log.point().index + 1,
+            accepted: self.accepted.seq.max(self.committed()),
+            committed: Head { seq: self.committed(), chain: self.log.chain() },
+            stable: self.stable.seq,
+            cached_bytes: self.log.cached_bytes(),
+            proposals: self.tickets.len(),
+            diverged: self.diverged,
+            verified: self.keys.verified,
+            counters: self.counters,
+        }
+    }
+
+    /// A number that follows from what the protocol has come to here: two groups that would act
+    /// alike on all inputs but time have the same.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let Self { view, is_active, floor, bar, accepted, prepared, stable, slots, .. } = self;
+        (view, is_active, floor, bar, accepted, prepared, stable).hash(&mut hasher);
+        slots.hash(&mut hasher);
+        (self.log.last(), self.log.chain(), self.log.point().index).hash(&mut hasher);
+        self.table.hash(&mut hasher);
+        for (node, peer) in &self.peers {
+            (node, &peer.report, &peer.last, &peer.checkpoints, &peer.change).hash(&mut hasher);
+        }
+        self.requests.hash(&mut hasher);
+        self.new_view.is_some().hash(&mut hasher);
+        (self.diverged, self.transfer.is_some(), &self.target).hash(&mut hasher);
+        (&self.letters, &self.writes, self.after_disk.len(), self.held.len()).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The chain that a batch would make behind what is accepted.
+    pub(super) fn next_chain(&self, batch: &Batch) -> Digest {
+        link(&self.accepted.chain, self.accepted.seq + 1, batch.digest())
+    }
+}

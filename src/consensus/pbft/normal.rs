@@ -1,0 +1,356 @@
+//! The normal case: pre-prepare, prepare, commit (OSDI '99, §4.2).
+//!
+//! The primary orders entries one behind the other, many under way at once inside the water marks.
+//! What is signed is the chain behind an entry. A backup accepts entries in their order, each only
+//! behind the chain that it has itself, so a quorum's prepares of an entry are of all before it too.
+//!
+//! Invariants worth naming
+//! - In a view a replica accepts one proposal for an entry.
+//! - It sends a commit only when it has certificates of all entries before it.
+
+use super::{
+    batch::{Batch, link},
+    certificate::Certificate,
+    group::{Group, Head},
+    keys::Statement,
+    message::{Message, PrePrepare, Vote},
+    notes::Note,
+    outputs::{Dropped, Write},
+    ready::AfterDisk,
+    slot::{Proposal, Slot, Written},
+};
+use crate::{
+    consensus::place::Place,
+    planted::{self, Bug},
+};
+use std::sync::Arc;
+
+impl Group {
+    /// Orders a batch as the primary.
+    pub(super) fn order(&mut self, batch: Batch) {
+        let (view, seq, parent) = (self.view, self.accepted.seq + 1, self.accepted.chain);
+        let chain = self.next_chain(&batch);
+        let signature = self.keys.sign(Statement::PrePrepare { view, seq, chain: &chain });
+        let order = PrePrepare { view, seq, parent, signature, batch: batch.clone() };
+        // It is on its way while this replica's disk writes: a primary that forgot what it has
+        // ordered orders nothing in that view any more.
+        self.tell_all(Message::PrePrepare(order));
+        let proposal = Proposal::new(view, seq, parent, *batch.digest(), signature);
+        self.accept(seq, proposal, batch);
+    }
+
+    pub(super) fn take_pre_prepare(&mut self, from: u64, order: PrePrepare) -> Result<(), Dropped> {
+        let PrePrepare { view, seq, parent, signature, .. } = order;
+        if from != self.members.primary(view) {
+            return Err(Dropped::Sender);
+        }
+        let is_next = view > self.view || view == self.view && !self.is_active;
+        if view < self.view || view > self.view + self.members.nodes().len() as u64 {
+            return Err(Dropped::View);
+        }
+        if seq <= self.stable.seq || seq > self.high() {
+            return Err(Dropped::Seq);
+        }
+        let proposal = Proposal::new(view, seq, parent, *order.batch.digest(), signature);
+        let slot = self.slots.entry(seq).or_default();
+        if !is_next {
+            if slot.choice.is_some_and(|choice| choice.digest == proposal.digest)
+                && slot.batch(&proposal.digest).is_none()
+            {
+                slot.keep(order.batch);
+                return Ok(());
+            }
+            if slot.choice.is_some() || seq <= self.bar {
+                return Err(Dropped::Duplicate);
+            }
+        }
+        let waits = if is_next { &slot.ahead } else { &slot.waiting };
+        if waits.as_ref().is_some_and(|waits| waits.view >= self.view && waits.view < view) {
+            return Err(Dropped::Full);
+        }
+        let waits = waits.as_ref().filter(|waits| waits.view == view);
+        let known = slot
+            .accepted
+            .filter(|accepted| accepted.view == view)
+            .map(|accepted| accepted.chain)
+            .or_else(|| waits.map(|waits| link(&waits.parent, seq, waits.batch.digest())));
+        if known.is_some_and(|chain| chain == proposal.chain) {
+            return Err(Dropped::Duplicate);
+        }
+        let statement = Statement::PrePrepare { view, seq, chain: &proposal.chain };
+        if !self.keys.has_signed(from, statement, &signature) {
+            return Err(Dropped::Signature);
+        }
+        if known.is_some() {
+            // It has signed two orders of one entry. The first is kept: others may have it.
+            self.counters.caught += 1;
+            self.suspect(view);
+            return Err(Dropped::Contradiction);
+        }
+        let slot = self.slots.entry(seq).or_default();
+        *(if is_next { &mut slot.ahead } else { &mut slot.waiting }) = Some(order);
+        Ok(())
+    }
+
+    /// Accepts what can be, in order.
+    pub(super) fn accept_waiting(&mut self) {
+        while self.is_active && self.committed() >= self.floor.seq.max(self.stable.seq) {
+            let seq = self.accepted.seq + 1;
+            if seq > self.high() || !self.accept_next(seq) {
+                return;
+            }
+        }
+    }
+
+    fn accept_next(&mut self, seq: u64) -> bool {
+        let (view, is_mine) = (self.view, self.primary() == self.me);
+        let Some(slot) = self.slots.get_mut(&seq) else { return false };
+        if let Some(choice) = slot.choice.filter(|choice| choice.view == view) {
+            let Some(batch) = slot.batch(&choice.digest).cloned() else {
+                self.ask_for_batch(seq, choice.digest);
+                return false;
+            };
+            if self.log.chain_at(seq).is_some_and(|chain| chain != choice.chain) {
+                self.diverge(seq);
+                return false;
+            }
+            self.accept(seq, choice, batch);
+            return true;
+        }
+        if seq <= self.bar || is_mine {
+            return false;
+        }
+        let Some(order) = slot.waiting.take().filter(|order| order.view == view) else {
+            return false;
+        };
+        let PrePrepare { parent, signature, batch, .. } = order;
+        let is_bound_otherwise =
+            slot.bound.is_some_and(|(bound, digest)| bound == view && digest != *batch.digest());
+        if parent != self.accepted.chain || !self.may_order(&batch) {
+            self.counters.caught += 1;
+            self.suspect(view);
+            return false;
+        }
+        if is_bound_otherwise {
+            // This replica has accepted another one before it was started again.
+            self.suspect(view);
+            return false;
+        }
+        let proposal = Proposal::new(view, seq, parent, *batch.digest(), signature);
+        self.accept(seq, proposal, batch);
+        true
+    }
+
+    /// Whether the primary of this view may order a batch behind what is accepted.
+    fn may_order(&mut self, batch: &Batch) -> bool {
+        if batch.origin() != self.view {
+            return false;
+        }
+        if batch.is_own(self.primary()) {
+            return true;
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        let is_fresh = batch.requests().all(|head| {
+            self.projected.is_fresh(head.client, head.timestamp)
+                && seen.insert((head.client, head.timestamp))
+        });
+        let Self { keys, requests, .. } = self;
+        is_fresh && batch.is_signed(keys, |request| requests.knows(request))
+    }
+
+    fn accept(&mut self, seq: u64, proposal: Proposal, batch: Batch) {
+        self.write(seq, &batch);
+        let slot = self.slots.entry(seq).or_default();
+        slot.accepted = Some(proposal);
+        if seq > self.log.last() {
+            for head in batch.requests().filter(|head| head.timestamp != 0) {
+                self.projected.execute(head.client, head.timestamp, seq);
+            }
+        }
+        slot.keep(batch);
+        slot.prune();
+        self.accepted = Head { seq, chain: proposal.chain };
+        let Proposal { view, chain, .. } = proposal;
+        self.after_disk.push(AfterDisk::Accepted { view, seq, chain });
+        self.certify(seq);
+    }
+
+    /// Writes the entry of a batch, unless it was the last that was written there.
+    pub(super) fn write(&mut self, seq: u64, batch: &Batch) {
+        let slot = self.slots.entry(seq).or_default();
+        let digest = *batch.digest();
+        if slot.written.is_none_or(|written| written.digest != digest) {
+            let (term, place) = (batch.origin() + 1, Place::default());
+            slot.written = Some(Written { digest, place, is_durable: false });
+            let (heads, data) = (batch.heads().clone(), batch.data().clone());
+            self.writes.push(Write::Entry { term, index: seq, heads, data });
+            self.unplaced.push_back((seq, term));
+        }
+        self.after_disk.push(AfterDisk::Written { seq, digest });
+    }
+
+    /// An entry is on the disk.
+    pub(super) fn written_durably(&mut self, seq: u64, digest: super::keys::Digest) {
+        let written = self.slots.get_mut(&seq).and_then(|slot| slot.written.as_mut());
+        if let Some(written) = written.filter(|written| written.digest == digest) {
+            written.is_durable = true;
+        }
+    }
+
+    /// An accepted proposal is on the disk: this replica may say so.
+    pub(super) fn accepted_durably(&mut self, view: u64, seq: u64, chain: super::keys::Digest) {
+        let me = self.me;
+        let Some(slot) = self.slots.get_mut(&seq) else { return };
+        let is_accepted = slot.accepted.is_some_and(|accepted| accepted.chain == chain);
+        if !is_accepted || !self.is_active || self.view != view {
+            return;
+        }
+        if self.members.primary(view) != me {
+            let signature = self.keys.sign(Statement::Prepare { view, seq, chain: &chain });
+            let vote = Vote { view, seq, chain, signature };
+            slot.prepares.insert(me, vote);
+            self.tell_all(Message::Prepare(vote));
+            self.certify(seq);
+        }
+        self.commit_ready();
+    }
+
+    /// The place for a vote; `None` when it is there.
+    fn check_vote(&mut self, vote: &Vote) -> Result<&mut Slot, Dropped> {
+        if vote.view < self.view {
+            return Err(Dropped::View);
+        }
+        if vote.seq <= self.stable.seq || vote.seq > self.high() {
+            return Err(Dropped::Seq);
+        }
+        Ok(self.slots.entry(vote.seq).or_default())
+    }
+
+    pub(super) fn take_prepare(&mut self, from: u64, vote: Vote) -> Result<(), Dropped> {
+        let Vote { view, seq, chain, signature } = vote;
+        if from == self.members.primary(view) {
+            return Err(Dropped::Sender);
+        }
+        let slot = self.check_vote(&vote)?;
+        if slot.certificate.as_ref().is_some_and(|known| known.view >= view) {
+            return Err(Dropped::Duplicate);
+        }
+        check_against(slot.prepares.get(&from), &vote)?;
+        if !self.keys.has_signed(from, Statement::Prepare { view, seq, chain: &chain }, &signature)
+        {
+            return Err(Dropped::Signature);
+        }
+        self.slots.entry(seq).or_default().prepares.insert(from, vote);
+        self.certify(seq);
+        Ok(())
+    }
+
+    /// Makes the certificate of an entry when its prepares are there.
+    fn certify(&mut self, seq: u64) {
+        let (view, needed) = (self.view, self.members.prepares());
+        let Some(slot) = self.slots.get_mut(&seq) else { return };
+        let Some(accepted) = slot.accepted.filter(|accepted| accepted.view == view) else { return };
+        if !self.is_active || slot.certificate.as_ref().is_some_and(|known| known.view >= view) {
+            return;
+        }
+        let prepares: Vec<_> = slot.prepares_of(&accepted).take(needed).collect();
+        if prepares.len() < needed {
+            if planted::has(Bug::EarlyTentative) {
+                self.answer_tentatively(seq);
+            }
+            return;
+        }
+        let Proposal { parent, digest, signature: primary, .. } = accepted;
+        let certificate =
+            Certificate { view, seq, parent, digest, primary, prepares, commits: Vec::new() };
+        let certificate = Arc::new(certificate);
+        slot.certificate = Some(certificate.clone());
+        slot.is_certified = false;
+        slot.prune();
+        self.note(&Note::Certificate(certificate));
+        self.after_disk.push(AfterDisk::Certified { view, seq });
+    }
+
+    /// A certificate is on the disk.
+    pub(super) fn certified_durably(&mut self, view: u64, seq: u64) {
+        let Some(slot) = self.slots.get_mut(&seq) else { return };
+        if slot.certificate.as_ref().is_none_or(|known| known.view != view) {
+            return;
+        }
+        slot.is_certified = true;
+        if self.is_active && self.view == view && seq <= self.prepared {
+            self.send_commit(seq);
+        }
+        self.send_commits();
+        self.commit_ready();
+    }
+
+    /// Sends the commits of all entries in a row that are prepared.
+    pub(super) fn send_commits(&mut self) {
+        while self.is_active {
+            let seq = self.prepared + 1;
+            if !self.send_commit(seq) && seq > self.committed() {
+                return;
+            }
+            self.prepared = seq;
+        }
+    }
+
+    /// Sends the commit of an entry, if it has a certificate of this view.
+    fn send_commit(&mut self, seq: u64) -> bool {
+        let (view, me) = (self.view, self.me);
+        let Some(slot) = self.slots.get_mut(&seq) else { return false };
+        let certificate = slot.certificate.as_ref().filter(|known| known.view == view);
+        let Some(certificate) = certificate.filter(|_| slot.is_certified) else { return false };
+        if slot.commits.get(&me).is_some_and(|vote| vote.view == view) {
+            return true;
+        }
+        let chain = certificate.chain();
+        let signature = self.keys.sign(Statement::Commit { view, seq, chain: &chain });
+        let vote = Vote { view, seq, chain, signature };
+        slot.commits.insert(me, vote);
+        let committed = self.log.last();
+        if committed + 1 >= seq {
+            slot.eager.insert(me);
+        }
+        self.tell_all(Message::Commit(vote, committed));
+        true
+    }
+
+    pub(super) fn take_commit(
+        &mut self,
+        from: u64,
+        vote: Vote,
+        has_committed: u64,
+    ) -> Result<(), Dropped> {
+        let Vote { view, seq, chain, signature } = vote;
+        let committed = self.committed();
+        let slot = self.check_vote(&vote)?;
+        if seq <= committed {
+            return Err(Dropped::Duplicate);
+        }
+        check_against(slot.commits.get(&from), &vote)?;
+        if !self.keys.has_signed(from, Statement::Commit { view, seq, chain: &chain }, &signature) {
+            return Err(Dropped::Signature);
+        }
+        let slot = self.slots.entry(seq).or_default();
+        slot.commits.insert(from, vote);
+        if has_committed + 1 >= seq {
+            slot.eager.insert(from);
+        }
+        self.commit_ready();
+        Ok(())
+    }
+}
+
+/// Whether a vote may take the place of one of the same sender.
+fn check_against(known: Option<&Vote>, vote: &Vote) -> Result<(), Dropped> {
+    match known {
+        Some(known) if known.view > vote.view => Err(Dropped::View),
+        Some(known) if known.view == vote.view && known.chain == vote.chain => {
+            Err(Dropped::Duplicate)
+        }
+        Some(known) if known.view == vote.view => Err(Dropped::Contradiction),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! What a replica must not forget beside entries, as bytes that are opaque to the log thread.
+
+use super::{
+    certificate::{Certificate, Stable},
+    codec::{certificate, put_certificate, put_stable, stable},
+    group::{Group, Head, WINDOW_MAX},
+    log::Point,
+    outputs::Write,
+    slot::Proposal,
+    table::Table,
+    wire::{Malformed, Put, Reader},
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The view of a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Its number.
+    pub view: u64,
+    /// Whether it has begun.
+    pub is_active: bool,
+    /// The stable checkpoint that it began with.
+    pub floor: Head,
+    /// What was ordered again when it began.
+    pub choices: Vec<(u64, Proposal)>,
+}
+
+/// A note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An entry is prepared.
+    Certificate(Arc<Certificate>),
+    /// The view; the last one counts.
+    View(View),
+    /// A checkpoint of a quorum.
+    Stable(Arc<Stable>),
+    /// Everything up to an entry is committed, with this chain behind it.
+    Committed(Head),
+    /// The log begins behind this point; what is above it stays.
+    Compacted(Point),
+    /// The log is what was written behind this point.
+    Installed(Point),
+    /// Numbers of requests below this may have been used.
+    Numbers(u64),
+}
+
+impl Note {
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Self::Certificate(certificate) => {
+                out.put_u8(1);
+                put_certificate(certificate, &mut out);
+            }
+            Self::View(View { view, is_active, floor, choices }) => {
+                out.put_u8(2);
+                out.put_u64(*view);
+                out.put_flag(*is_active);
+                out.put_u64(floor.seq);
+                out.put_digest(&floor.chain);
+                out.put_u32(choices.len() as u32);
+                for (seq, choice) in choices {
+                    out.put_u64(*seq);
+                    out.put_digest(&choice.parent);
+                    out.put_digest(&choice.digest);
+                    out.put_signature(&choice.signature);
+                }
+            }
+            Self::Stable(stable) => {
+                out.put_u8(3);
+                put_stable(stable, &mut out);
+            }
+            Self::Committed(Head { seq, chain }) => {
+                out.put_u8(4);
+                out.put_u64(*seq);
+                out.put_digest(chain);
+            }
+            Self::Compacted(point) => {
+                out.put_u8(5);
+                put_point(point, &mut out);
+            }
+            Self::Installed(point) => {
+                out.put_u8(6);
+                put_point(point, &mut out);
+            }
+            Self::Numbers(below) => {
+                out.put_u8(7);
+                out.put_u64(*below);
+            }
+        }
+        out.into()
+    }
+
+    /// Reads a note.
+    ///
+    /// # Errors
+    /// When the bytes are none.
+    pub fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes, &[]);
+        let from = &mut reader;
+        let note = match from.u8()? {
+            1 => Self::Certificate(Arc::new(certificate(from)?)),
+            2 => Self::View(view(from)?),
+            3 => Self::Stable(Arc::new(stable(from)?)),
+            4 => Self::Committed(Head { seq: from.u64()?, chain: from.digest()? }),
+            5 => Self::Compacted(point(from)?),
+            6 => Self::Installed(point(from)?),
+            7 => Self::Numbers(from.u64()?),
+            kind => return Err(Malformed::Kind(kind)),
+        };
+        reader.end()?;
+        Ok(note)
+    }
+}
+
+fn put_point(point: &Point, out: &mut Vec<u8>) {
+    out.put_u64(point.index);
+    out.put_u64(point.term);
+    out.put_digest(&point.chain);
+    point.table.encode(out);
+}
+
+fn point(from: &mut Reader<'_>) -> Result<Point, Malformed> {
+    Ok(Point {
+        index: from.u64()?,
+        term: from.u64()?,
+        chain: from.digest()?,
+        table: Table::decode(from)?,
+    })
+}
+
+fn view(from: &mut Reader<'_>) -> Result<View, Malformed> {
+    let (view, is_active) = (from.u64()?, from.flag()?);
+    let floor = Head { seq: from.u64()?, chain: from.digest()? };
+    let count = from.count(WINDOW_MAX as usize, 136)?;
+    let choice = |_| {
+        let seq = from.u64()?;
+        let (parent, digest, signature) = (from.digest()?, from.digest()?, from.signature()?);
+        Ok((seq, Proposal::new(view, seq, parent, digest, signature)))
+    };
+    let choices = (0..count).map(choice).collect::<Result<_, Malformed>>()?;
+    Ok(View { view, is_active, floor, choices })
+}
+
+impl Group {
+    /// Writes a note.
+    pub(super) fn note(&mut self, note: &Note) {
+        self.writes.push(Write::Note(note.encode()));
+    }
+
+    /// Says what is committed, when that was not written.
+    pub(super) fn note_commit(&mut self) {
+        if !self.is_commit_noted {
+            self.is_commit_noted = true;
+            let head = Head { seq: self.committed(), chain: self.log.chain() };
+            self.note(&Note::Committed(head));
+        }
+    }
+
+    /// Writes again what must not be lost and may lie in old segments only.
+    pub fn restate(&mut self) {
+        self.note(&Note::Compacted(self.log.point().clone()));
+        self.note(&Note::Stable(self.stable.clone()));
+        if let Some(target) = self.target.clone() {
+            self.note(&Note::Stable(target));
+        }
+        self.restate_slots();
+        let mut choices = Vec::new();
+        for (seq, slot) in &self.slots {
+            choices.extend(slot.choice.filter(|_| self.is_active).map(|choice| (*seq, choice)));
+        }
+        let (view, is_active, floor) = (self.view, self.is_active, self.floor);
+        self.note(&Note::View(View { view, is_active, floor, choices }));
+        self.is_commit_noted = false;
+        self.note_commit();
+        if self.numbers_below > 0 {
+            self.note(&Note::Numbers(self.numbers_below));
+        }
+    }
+
+    /// Writes certificates again, and batches of which another one was written later at the same
+    /// index; those first, so that the last one stays the last.
+    fn restate_slots(&mut self) {
+        let seqs: Vec<_> = self.slots.keys().copied().collect();
+        for seq in seqs {
+            let Some(slot) = self.slots.get(&seq) else { continue };
+            let certificate = slot.certificate.clone();
+            let Some(written) = slot.written else { continue };
+            let mut batches: Vec<_> = slot.batches.clone();
+            batches.sort_by_key(|batch| *batch.digest() == written.digest);
+            let is_all_there = seq <= self.committed() && batches.len() <= 1;
+            for batch in batches.iter().filter(|_| !is_all_there) {
+                let (term, index) = (batch.origin() + 1, seq);
+                let (heads, data) = (batch.heads().clone(), batch.data().clone());
+                self.writes.push(Write::Entry { term, index, heads, data });
+                self.unplaced.push_back((index, term));
+            }
+            if let Some(certificate) = certificate {
+                self.note(&Note::Certificate(certificate));
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Requests of clients that wait to be ordered (OSDI '99, §4.1, §4.2).
+//!
+//! A replica keeps what a client asked for until it is executed, hands it on to the primary, and
+//! leaves the view of a primary under which it waits too long.
+//!
+//! Invariants worth naming
+//! - What waits is signed by its client, and bounded for each client in number and bytes.
+//! - A request is ordered once in a view, and not when it was executed.
+
+use super::{
+    batch::{BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, Request},
+    client::{Finished, UNDER_WAY_MAX},
+    group::{Group, Head},
+    message::{Message, Reply},
+    notes::Note,
+    outputs::{Answer, Dropped},
+};
+use crate::consensus::engine::Refused;
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::{Hash, Hasher},
+};
+
+/// Bytes of requests of one client that wait; one is always taken.
+const CLIENT_BYTES_MAX: usize = 8 << 20;
+/// Numbers of requests that are reserved at once: none is used before its reservation is on the
+/// disk, and none twice in two lives of a node.
+const RESERVED: u64 = 1 << 16;
+
+/// What a client asked for.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// By number, and since when, milliseconds.
+    requests: BTreeMap<u64, (Request, u64)>,
+    bytes: usize,
+}
+
+/// Requests that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Requests {
+    clients: BTreeMap<u64, Asked>,
+    /// Those that a primary has not ordered in its view, in the order of their arrival.
+    queue: VecDeque<(u64, u64)>,
+}
+
+impl Hash for Requests {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        for (client, asked) in &self.clients {
+            (client, asked.requests.keys().collect::<Vec<_>>()).hash(hasher);
+        }
+        self.queue.hash(hasher);
+    }
+}
+
+impl Requests {
+    /// Whether a request waits here, so its signature was verified.
+    pub fn knows(&self, request: &Request) -> bool {
+        self.get(request.client, request.timestamp).is_some_and(|known| known == request)
+    }
+
+    fn get(&self, client: u64, timestamp: u64) -> Option<&Request> {
+        Some(&self.clients.get(&client)?.requests.get(&timestamp)?.0)
+    }
+
+    fn insert(&mut self, request: Request, now: u64) -> Result<(), Dropped> {
+        let Request { client, timestamp, .. } = request;
+        let asked = self.clients.entry(client).or_default();
+        let bytes = request.operation.len();
+        let is_over =
+            asked.requests.len() >= UNDER_WAY_MAX || asked.bytes + bytes > CLIENT_BYTES_MAX;
+        if is_over && !asked.requests.is_empty() {
+            return Err(Dropped::Full);
+        }
+        asked.requests.insert(timestamp, (request, now));
+        asked.bytes += bytes;
+        self.queue.push_back((client, timestamp));
+        Ok(())
+    }
+
+    /// A request was executed.
+    pub fn executed(&mut self, client: u64, timestamp: u64) {
+        let Some(asked) = self.clients.get_mut(&client) else { return };
+        if let Some((request, _)) = asked.requests.remove(&timestamp) {
+            asked.bytes -= request.operation.len();
+        }
+        if asked.requests.is_empty() {
+            self.clients.remove(&client);
+        }
+    }
+
+    /// Forgets what a predicate does not name, when entries were executed without being seen here.
+    pub fn retain(&mut self, mut is_fresh: impl FnMut(u64, u64) -> bool) {
+        for (client, asked) in &mut self.clients {
+            asked.requests.retain(|timestamp, _| is_fresh(*client, *timestamp));
+            asked.bytes = asked.requests.values().map(|(request, _)| request.operation.len()).sum();
+        }
+        self.clients.retain(|_, asked| !asked.requests.is_empty());
+    }
+
+    /// Since when the oldest waits, milliseconds.
+    pub fn since(&self) -> Option<u64> {
+        let all = self.clients.values().flat_map(|asked| asked.requests.values());
+        all.map(|(_, since)| *since).min()
+    }
+
+    /// A view begins: all have to be ordered in it, and its primary has its time for that.
+    pub fn begin(&mut self, now: u64) {
+        self.queue.clear();
+        for (client, asked) in &mut self.clients {
+            for (timestamp, (_, since)) in &mut asked.requests {
+                *since = now;
+                self.queue.push_back((*client, *timestamp));
+            }
+        }
+    }
+
+    /// Whether nothing is to be ordered.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+impl Group {
+    pub(super) fn take_request(&mut self, from: u64, request: Request) -> Result<(), Dropped> {
+        let Request { client, timestamp, .. } = request;
+        let is_member = self.peers.contains_key(&from) || from == self.me;
+        if !(is_member || from == client) || !self.keys.ring().knows(client) {
+            return Err(Dropped::Sender);
+        }
+        if timestamp == 0 || request.operation.len() > BATCH_BYTES_MAX {
+            return Err(Dropped::Proof);
+        }
+        if !self.table.is_fresh(client, timestamp) {
+            self.answer_again(client, timestamp);
+            return Err(Dropped::Duplicate);
+        }
+        let is_asked_here = from == client;
+        let is_known = self.requests.get(client, timestamp).is_some();
+        if !is_known {
+            if !request.is_signed(&mut self.keys) {
+                return Err(Dropped::Signature);
+            }
+            self.requests.insert(request.clone(), self.now)?;
+        }
+        // A replica hands on what the client itself sent, so that nothing goes round.
+        if is_asked_here && !self.is_primary() {
+            self.tell_other(self.primary(), Message::Request(request));
+        }
+        if is_known { Err(Dropped::Duplicate) } else { Ok(()) }
+    }
+
+    fn tell_other(&mut self, to: u64, message: Message) {
+        if to != self.me {
+            self.tell(to, message);
+        }
+    }
+
+    /// Answers a request that was executed already.
+    fn answer_again(&mut self, client: u64, timestamp: u64) {
+        let Some(seq) = self.table.executed_in(client, timestamp) else { return };
+        // What is compacted has no chain here any more, and the replicas need not agree on where
+        // their logs begin: they answer without.
+        let chain = self.log.chain_at(seq).unwrap_or_default();
+        self.reply(client, vec![timestamp], Head { seq, chain }, false);
+    }
+
+    /// Orders waiting requests as the primary, when not too many entries are under way.
+    pub(super) fn order_requests(&mut self) {
+        while !self.requests.is_idle()
+            && self.leads().is_ok()
+            && self.is_primary()
+            && self.accepted.seq < self.high()
+            && self.accepted.seq < self.committed() + self.settings.pipeline
+        {
+            let batch = self.next_requests();
+            if batch.is_empty() {
+                return;
+            }
+            self.order(Batch::of_requests(self.view, &batch));
+        }
+    }
+
+    fn next_requests(&mut self) -> Vec<Request> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some((client, timestamp)) = self.requests.queue.front().copied() {
+            let request = self.requests.get(client, timestamp);
+            let request = request.filter(|_| self.projected.is_fresh(client, timestamp));
+            let length = request.map_or(0, |request| request.operation.len());
+            if batch.len() == BATCH_REQUESTS_MAX || bytes + length > BATCH_BYTES_MAX {
+                break;
+            }
+            bytes += length;
+            batch.extend(request.cloned());
+            self.requests.queue.pop_front();
+        }
+        batch
+    }
+
+    /// Asks for a block as a client, whoever is the primary; ends in an [`Answer`].
+    ///
+    /// # Errors
+    /// When too much is under way.
+    pub fn request(&mut self, data: Bytes, ticket: u64) -> Result<(), Refused> {
+        let next = self.client.next_timestamp();
+        if next >= self.numbers_below {
+            self.numbers_below = next + RESERVED;
+            self.note(&Note::Numbers(self.numbers_below));
+            self.after_disk.push(super::ready::AfterDisk::Reserved);
+            self.is_reserving = true;
+        }
+        self.client.follow(self.view);
+        let timestamp = self.client.submit(data).ok_or(Refused::Busy)?;
+        self.client_tickets.insert(timestamp, ticket);
+        self.settle();
+        Ok(())
+    }
+
+    /// Takes the requests of this node that are finished.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    pub(super) fn take_reply(&mut self, from: u64, reply: Reply) -> Result<(), Dropped> {
+        let taken = self.client.step(from, &Message::Reply(reply));
+        self.take_finished();
+        taken
+    }
+
+    /// The answer of this replica to its own node.
+    pub(super) fn hear_reply(&mut self, from: u64, reply: &Reply) {
+        self.client.hear(from, reply);
+        self.take_finished();
+    }
+
+    fn take_finished(&mut self) {
+        for Finished { timestamp, seq, is_fast, .. } in self.client.take_finished() {
+            let Some(ticket) = self.client_tickets.remove(&timestamp) else { continue };
+            self.answers.push(Answer { ticket, index: seq, is_fast });
+            if is_fast {
+                self.counters.fast += 1;
+            } else {
+                self.counters.slow += 1;
+            }
+        }
+    }
+
+    /// Sends what this node's client has to send, once its numbers are reserved on the disk.
+    pub(super) fn take_client_letters(&mut self) {
+        if self.is_reserving {
+            return;
+        }
+        for letter in self.client.take_letters() {
+            for to in letter.to {
+                if to != self.me {
+                    self.tell(to, letter.message.clone());
+                } else if let Message::Request(request) = letter.message.clone() {
+                    // One that it cannot take now is sent again.
+                    let _ = self.take_request(self.me, request);
+                    self.order_requests();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A group's state, built again from what was written, in the order in which it was written.
+//!
+//! Invariants worth naming
+//! - Of the entries that were written at an index, the last one before it is said to be committed is
+//!   the one that is; what is said folds into the chain that was said with it.
+//! - Entries, batches and certificates above the stable checkpoint are kept; of batches a bounded
+//!   number, the last that were written: others still have older ones.
+
+use super::{
+    batch::{Batch, link},
+    certificate::{Certificate, Stable},
+    execute::body_bytes,
+    group::{Head, WINDOW_MAX},
+    keys::Digest,
+    log::{Entry, Log, Point},
+    notes::{Note, View},
+    slot::{Slot, Written},
+    table::Table,
+    wire::Malformed,
+};
+use crate::consensus::{engine::Stored, place::Place};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+/// What was read back cannot be a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// An entry is missing.
+    #[error("entry {0} was committed and is missing")]
+    Missing(u64),
+    /// The entries are not those that were committed.
+    #[error("the entries up to {0} do not follow the chain that was written with them")]
+    Chain(u64),
+    /// The entries begin in the middle, and nothing tells what was before.
+    #[error("the entries begin at {0}, and nothing tells what was before")]
+    NoPoint(u64),
+    /// An entry or a note cannot be read.
+    #[error("an entry or a note is none: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// What a note means to whoever hands on what is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// Nothing.
+    Nothing,
+    /// Everything up to this entry is committed: of each index, what was written last.
+    Committed(u64),
+    /// The log begins behind this entry.
+    Compacted(u64),
+    /// What was committed is to be forgotten: the log begins behind this entry, and what was written
+    /// behind it stays, and is soon said to be committed.
+    Installed(u64),
+}
+
+/// An entry that was written.
+#[derive(Clone, Debug)]
+struct Version {
+    entry: Entry,
+    batch: Option<Batch>,
+}
+
+/// Collects what was written of one group.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    partition: u16,
+    /// Batches that are kept.
+    window: usize,
+    log: Log,
+    table: Table,
+    versions: BTreeMap<u64, Vec<Version>>,
+    /// Of which versions the batches are kept.
+    kept: VecDeque<(u64, Digest)>,
+    certificates: BTreeMap<u64, Arc<Certificate>>,
+    stables: Vec<Stable>,
+    view: View,
+    /// What is said to be committed.
+    committed: Head,
+    numbers_below: u64,
+    is_untouched: bool,
+}
+
+/// What a group goes on with.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub log: Log,
+    pub table: Table,
+    pub view: u64,
+    pub is_active: bool,
+    pub floor: Head,
+    pub bar: u64,
+    pub stable: Stable,
+    pub target: Option<Stable>,
+    pub slots: BTreeMap<u64, Slot>,
+    pub numbers_below: u64,
+    /// Nothing was ever written.
+    pub is_fresh: bool,
+}
+
+impl Restore {
+    /// A group that begins its life; `checkpoint_every` is that of [`super::group::Settings`].
+    pub fn new(partition: u16, checkpoint_every: u64) -> Self {
+        Self {
+            partition,
+            window: 4 * checkpoint_every.min(WINDOW_MAX) as usize,
+            log: Log::new(Point::default(), 0),
+            table: Table::default(),
+            versions: BTreeMap::new(),
+            kept: VecDeque::new(),
+            certificates: BTreeMap::new(),
+            stables: Vec::new(),
+            view: View { is_active: true, ..View::default() },
+            committed: Head::default(),
+            numbers_below: 0,
+            is_untouched: true,
+        }
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> u16 {
+        self.partition
+    }
+
+    /// Everything up to this entry is said to be committed.
+    pub fn committed(&self) -> u64 {
+        self.committed.seq
+    }
+
+    /// The log begins behind this entry.
+    pub fn begins_behind(&self) -> u64 {
+        self.log.point().index
+    }
+
+    /// An entry.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn entry(
+        &mut self,
+        index: u64,
+        heads: Bytes,
+        data: Bytes,
+        place: Place,
+    ) -> Result<(), Broken> {
+        self.is_untouched = false;
+        let batch = Batch::new(heads, data)?;
+        let stored = Stored { place, bytes: body_bytes(&batch) };
+        if index <= self.log.last() {
+            // It is what is committed, written again.
+            let chain = self.log.chain_at(index.saturating_sub(1));
+            let is_same = chain.map(|chain| link(&chain, index, batch.digest()));
+            if is_same.is_some() && is_same == self.log.chain_at(index) {
+                self.log.moved(index, place);
+            }
+        }
+        let digest = *batch.digest();
+        let versions = self.versions.entry(index).or_default();
+        versions.retain(|version| version.entry.digest != digest);
+        versions.push(Version { entry: Entry::new(&batch, stored), batch: Some(batch) });
+        self.kept.push_back((index, digest));
+        while self.kept.len() > self.window
+            && let Some((index, digest)) = self.kept.pop_front()
+        {
+            if self.kept.contains(&(index, digest)) {
+                continue;
+            }
+            let versions = self.versions.get_mut(&index).into_iter().flatten();
+            for version in versions.filter(|version| version.entry.digest == digest) {
+                version.batch = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// A note.
+    ///
+    /// # Errors
+    /// When it is none, or contradicts what was read before.
+    pub fn note(&mut self, bytes: &Bytes) -> Result<Noted, Broken> {
+        self.is_untouched = false;
+        match Note::decode(bytes)? {
+            Note::Certificate(certificate) => {
+                let known = self.certificates.get(&certificate.seq);
+                if known.is_none_or(|known| known.view <= certificate.view) {
+                    self.certificates.insert(certificate.seq, certificate);
+                }
+            }
+            Note::View(view) => self.view = view,
+            Note::Stable(stable) => self.stable(Arc::unwrap_or_clone(stable)),
+            Note::Committed(head) => {
+                if head.seq > self.committed.seq {
+                    self.committed = head;
+                    self.fold()?;
+                    return Ok(Noted::Committed(head.seq));
+                }
+            }
+            Note::Compacted(point) => {
+                let index = point.index;
+                self.compacted(point)?;
+                return Ok(Noted::Compacted(index));
+            }
+            Note::Installed(point) => {
+                let (index, chain) = (point.index, point.chain);
+                self.table = point.table.clone();
+                self.log = Log::new(point, 0);
+                self.committed = Head { seq: index, chain };
+                return Ok(Noted::Installed(index));
+            }
+            Note::Numbers(below) => self.numbers_below = self.numbers_below.max(below),
+        }
+        Ok(Noted::Nothing)
+    }
+
+    fn stable(&mut self, stable: Stable) {
+        if self.stables.iter().any(|known| known.seq == stable.seq) {
+            return;
+        }
+        self.stables.push(stable);
+        self.stables.sort_by_key(|stable| stable.seq);
+        // The highest that the log has come to, and what is above.
+        let last = self.log.last();
+        let reached = self.stables.iter().filter(|stable| stable.seq <= last).count();
+        self.stables.drain(..reached.saturating_sub(1));
+        let keep = self.stables.first().map_or(0, |stable| stable.seq.min(last));
+        self.forget(keep);
+    }
+
+    /// Forgets what is known of entries up to one beside the log.
+    fn forget(&mut self, upto: u64) {
+        self.versions = self.versions.split_off(&(upto + 1));
+        self.certificates = self.certificates.split_off(&(upto + 1));
+        self.kept.retain(|(index, _)| *index > upto);
+    }
+
+    fn compacted(&mut self, point: Point) -> Result<(), Broken> {
+        if point.index <= self.log.point().index {
+            return Ok(());
+        }
+        if point.index <= self.log.last() {
+            self.log.compact(point.index);
+            return Ok(());
+        }
+        // Segments before were freed, so what was committed is not known from them.
+        self.table = point.table.clone();
+        let head = Head { seq: point.index, chain: point.chain };
+        self.log = Log::new(point, 0);
+        if self.committed.seq < head.seq {
+            self.committed = head;
+        }
+        self.fold()
+    }
+
+    /// Appends what is said to be committed to the log, when its beginning is known.
+    fn fold(&mut self) -> Result<(), Broken> {
+        while self.log.last() < self.committed.seq {
+            let seq = self.log.last() + 1;
+            let version = self.versions.get(&seq).and_then(|versions| versions.last());
+            let Some(Version { entry, .. }) = version else {
+                // The point may follow.
+                let is_floating = self.log.last() == 0;
+                return if is_floating { Ok(()) } else { Err(Broken::Missing(seq)) };
+            };
+            self.log.push_stored(entry);
+            for (client, timestamp) in &entry.executed {
+                self.table.execute(*client, *timestamp, seq);
+            }
+        }
+        if self.log.last() == self.committed.seq && self.log.chain() != self.committed.chain {
+            return Err(Broken::Chain(self.committed.seq));
+        }
+        Ok(())
+    }
+
+    /// The group's state.
+    pub(super) fn finish(mut self, cache_bytes: usize) -> Result<Restored, Broken> {
+        self.fold()?;
+        if self.log.last() < self.committed.seq {
+            return Err(Broken::NoPoint(self.versions.keys().next().copied().unwrap_or(0)));
+        }
+        let last = self.log.last();
+        let stable = self.stables.iter().rev().find(|stable| stable.seq <= last);
+        let stable = stable.cloned().unwrap_or_default();
+        let target = self.stables.last().filter(|stable| stable.seq > last).cloned();
+        self.forget(stable.seq);
+        let mut slots: BTreeMap<u64, Slot> = BTreeMap::new();
+        let View { view, is_active, floor, choices } = self.view;
+        for (seq, certificate) in self.certificates {
+            let slot = slots.entry(seq).or_default();
+            (slot.certificate, slot.is_certified) = (Some(certificate), true);
+        }
+        let is_choice = |seq: &u64| *seq > stable.seq && is_active;
+        let bar = floor.seq + choices.len() as u64;
+        for (seq, choice) in choices.into_iter().filter(|(seq, _)| is_choice(seq)) {
+            slots.entry(seq).or_default().choice = Some(choice);
+        }
+        for (seq, versions) in self.versions {
+            if seq > stable.seq + self.window as u64 {
+                continue;
+            }
+            let slot = slots.entry(seq).or_default();
+            if let Some(Version { entry, .. }) = versions.last() {
+                let (digest, place) = (entry.digest, entry.stored.place);
+                slot.written = Some(Written { digest, place, is_durable: true });
+                let is_own = is_active && entry.term == view + 1;
+                slot.bound = is_own.then_some((view, digest));
+            }
+            slot.batches = versions.into_iter().filter_map(|version| version.batch).collect();
+        }
+        self.log.set_cache_bytes(cache_bytes);
+        Ok(Restored {
+            log: self.log,
+            table: self.table,
+            view,
+            is_active,
+            floor,
+            bar,
+            stable,
+            target,
+            slots,
+            numbers_below: self.numbers_below,
+            is_fresh: self.is_untouched,
+        })
+    }
+}

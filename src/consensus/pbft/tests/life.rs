@@ -1,0 +1,118 @@
+//! What a group does in the normal case, and when nodes stop and start.
+
+use super::world::World;
+use bytes::Bytes;
+
+fn block(number: u64) -> Bytes {
+    Bytes::from(format!("block {number}"))
+}
+
+#[test]
+fn proposals_are_committed_everywhere_in_their_order() {
+    for seed in 0..10 {
+        let mut world = World::new(4, seed);
+        world.is_fifo = seed % 2 == 0;
+        world.collect();
+        assert_eq!(world.leader(), Some(1));
+        for ticket in 0..20 {
+            world.run(10);
+            world.group(1).propose(block(ticket), ticket).expect("it leads");
+        }
+        world.until(3000, |world| world.same_head() == Some(20));
+        let tickets: Vec<_> = (0..20).map(|ticket| (ticket, ticket + 1)).collect();
+        assert_eq!(world.node(1).tickets, tickets);
+        for node in &world.nodes {
+            let data: Vec<_> = node.told.values().map(|(_, data)| data.clone()).collect();
+            assert_eq!(data, (0..20).map(block).collect::<Vec<_>>());
+        }
+        assert_eq!(world.group(1).status().stable, 16);
+    }
+}
+
+#[test]
+fn one_node_alone_commits() {
+    let mut world = World::new(1, 1);
+    world.collect();
+    for ticket in 0..20 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+        world.run(10);
+    }
+    world.until(1000, |world| world.same_head() == Some(20));
+    world.kill(1);
+    world.start(1);
+    world.until(1000, |world| world.leader() == Some(1));
+    assert_eq!(world.node(1).told.len(), 20);
+}
+
+#[test]
+fn requests_of_clients_are_done_once_and_fast() {
+    let mut world = World::new(4, 3);
+    for number in 0..30 {
+        let client = 100 + number % 3;
+        let timestamp = world.client(client).submit(block(number));
+        assert_eq!(timestamp, Some(number / 3 + 1));
+        world.run(10);
+    }
+    world.run(100);
+    for client in 100..103 {
+        let finished = world.client(client).take_finished();
+        assert_eq!(finished.len(), 10);
+        assert!(finished.iter().all(|finished| finished.is_fast), "{finished:?}");
+    }
+    let mut data: Vec<_> = world.node(2).told.values().map(|it| it.1.clone()).collect();
+    data.sort();
+    let mut expected: Vec<_> = (0..30).map(block).collect();
+    expected.sort();
+    assert_eq!(data, expected);
+}
+
+#[test]
+fn what_was_committed_is_there_after_all_lost_power() {
+    for seed in 0..20 {
+        let mut world = World::new(4, seed);
+        world.collect();
+        for ticket in 0..30 {
+            let leader = world.leader().expect("somebody leads");
+            let _ = world.group(leader).propose(block(ticket), ticket);
+            world.run(10);
+        }
+        let truth = world.truth.clone();
+        assert!(truth.len() >= 30);
+        (1..=4).for_each(|id| world.kill(id));
+        world.network.clear();
+        (1..=4).for_each(|id| world.start(id));
+        world.until(5000, |world| world.leader().is_some() && world.same_head().is_some());
+        for (index, entry) in truth {
+            assert_eq!(world.node(3).told.get(&index), Some(&entry), "seed {seed}");
+        }
+        let leader = world.leader().expect("somebody leads");
+        world.group(leader).propose(block(1000), 1000).expect("it leads");
+        world.until(2000, |world| world.node(leader).tickets.iter().any(|it| it.0 == 1000));
+    }
+}
+
+#[test]
+fn a_primary_that_is_gone_is_replaced() {
+    for seed in 0..20 {
+        let mut world = World::new(4, seed);
+        world.collect();
+        for ticket in 0..12 {
+            world.group(1).propose(block(ticket), ticket).expect("it leads");
+        }
+        for _ in 0..world.rng.usize(..120) {
+            world.happen();
+        }
+        world.kill(1);
+        world.until(3000, |world| world.leader().is_some_and(|leader| leader != 1));
+        let leader = world.leader().expect("somebody leads");
+        world.group(leader).propose(block(100), 100).expect("it leads");
+        world.until(3000, |world| world.node(leader).tickets.iter().any(|it| it.0 == 100));
+        world.start(1);
+        world.until(5000, |world| world.same_head().is_some_and(|head| head > 0));
+        for node in 1..=4 {
+            let order: Vec<_> = world.node(node).told.values().map(|it| it.1.clone()).collect();
+            let own = order.len() - 1;
+            assert_eq!(order[..own], (0..own as u64).map(block).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Replicas beside each other under a network that is driven by a seed.
+
+mod life;
+mod world;

@@ -1,0 +1,388 @@
+//! State transfer (OSDI '99, §4.6; TOCS 2002, §5.3).
+//!
+//! A replica that is behind a checkpoint of a quorum asks one member after the other for the entries
+//! up to it. What comes is written as it comes, and is believed only when it all folds, link by
+//! link, into the chain and the table that the quorum has signed.
+//!
+//! Where a member's log begins behind what is asked for, it tells its point. That is taken only when
+//! f + 1 members say that their logs begin there or later: then a correct one found that nothing
+//! before is needed.
+//!
+//! Invariants worth naming
+//! - Entries of one transfer come from one member, so one that lies is known.
+//! - While a transfer runs nothing is committed otherwise; one that brings nothing ends.
+//! - Of each member one question is answered at a time.
+
+use super::{
+    batch::{Batch, link},
+    certificate::Stable,
+    codec::ENTRIES_MAX,
+    execute::body_bytes,
+    group::{Group, Head},
+    keys::Digest,
+    log::{Entry, Log, Point},
+    message::{Entries, Message},
+    notes::Note,
+    outputs::{Dropped, Write},
+    ready::AfterDisk,
+    table::Table,
+};
+use crate::consensus::{
+    engine::{Event, Kind, Stored},
+    place::Place,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Bytes of entries in one answer, when they are more than one.
+const ANSWER_BYTES: usize = 1 << 20;
+/// Questions without an answer after which another member is asked.
+const TRIES: u32 = 3;
+
+/// Entries that are being fetched.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    target: Arc<Stable>,
+    from: u64,
+    id: u64,
+    tries: u32,
+    asked_ms: u64,
+    /// The point that the member's log begins behind, when it is not this replica's.
+    point: Option<Point>,
+    /// The entry that comes next.
+    next: u64,
+    chain: Digest,
+    table: Table,
+    entries: Vec<Entry>,
+    first: u64,
+    is_whole: bool,
+}
+
+impl Transfer {
+    /// Tells where an entry was written.
+    pub fn placed(&mut self, index: u64, place: Place) {
+        let at = index.checked_sub(self.first).map(|at| at as usize);
+        if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {
+            entry.stored.place = place;
+        }
+    }
+}
+
+/// Entries that are being read for a member.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    fetch: u64,
+    id: u64,
+    first: u64,
+    point: Option<(u64, Digest, Arc<Table>)>,
+    since_ms: u64,
+}
+
+impl Group {
+    /// Begins a transfer that is needed, or asks again.
+    pub(super) fn tend_transfer(&mut self) {
+        let now = self.now;
+        let timing = self.settings.timing;
+        self.serving.retain(|_, serving| now < serving.since_ms + timing.patience_ms);
+        if let Some(transfer) = &self.transfer {
+            if !transfer.is_whole && now >= transfer.asked_ms + timing.status_ms {
+                self.ask_again();
+            }
+            return;
+        }
+        let Some(target) = self.target.clone() else { return };
+        let is_far = target.seq > self.high() || self.committed() < self.floor.seq;
+        if is_far || now >= self.target_ms + timing.status_ms {
+            self.begin_transfer(target);
+        }
+    }
+
+    fn begin_transfer(&mut self, target: Arc<Stable>) {
+        let committed = self.committed();
+        // Those that are known to be there first, in turn; liars last.
+        let has_it =
+            |node: &u64| self.peers.get(node).is_some_and(|peer| peer.last.committed >= target.seq);
+        let nodes: Vec<_> = self.peers.keys().copied().collect();
+        let turn = self.transfers as usize % nodes.len().max(1);
+        let in_turn = nodes.iter().cycle().skip(turn).take(nodes.len());
+        let from = in_turn
+            .clone()
+            .find(|node| has_it(node) && !self.liars.contains(node))
+            .or_else(|| in_turn.clone().find(|node| has_it(node)))
+            .or_else(|| in_turn.clone().next());
+        let Some(from) = from.copied() else { return };
+        self.transfers += 1;
+        self.transfer = Some(Transfer {
+            target,
+            from,
+            id: 0,
+            tries: 0,
+            asked_ms: self.now,
+            point: None,
+            next: committed + 1,
+            chain: self.log.chain(),
+            table: self.table.clone(),
+            entries: Vec::new(),
+            first: committed + 1,
+            is_whole: false,
+        });
+        self.ask_entries();
+    }
+
+    fn ask_entries(&mut self) {
+        self.last_question += 1;
+        let (id, now) = (self.last_question, self.now);
+        let Some(transfer) = &mut self.transfer else { return };
+        (transfer.id, transfer.asked_ms) = (id, now);
+        let (from, next, last) = (transfer.from, transfer.next, transfer.target.seq);
+        self.tell(from, Message::EntriesAsk(id, next, last));
+    }
+
+    fn ask_again(&mut self) {
+        let Some(transfer) = &mut self.transfer else { return };
+        transfer.tries += 1;
+        if transfer.tries < TRIES {
+            self.ask_entries();
+        } else {
+            self.give_up(false);
+        }
+    }
+
+    /// Ends a transfer that brings nothing; another member is asked next, at the next tick.
+    fn give_up(&mut self, is_lie: bool) {
+        let Some(transfer) = self.transfer.take() else { return };
+        if is_lie {
+            self.liars.insert(transfer.from);
+            if self.liars.len() >= self.peers.len() {
+                self.liars = BTreeSet::new();
+            }
+        }
+        self.write_again(transfer.first..transfer.next);
+        self.target_ms = self.now;
+    }
+
+    /// Writes what is accepted again, where something else was written at its index.
+    fn write_again(&mut self, seqs: std::ops::Range<u64>) {
+        for (seq, slot) in self.slots.range_mut(seqs).filter(|(_, slot)| slot.written.is_none()) {
+            let Some(accepted) = slot.accepted else { continue };
+            let Some(batch) = slot.batch(&accepted.digest).cloned() else { continue };
+            let term = batch.origin() + 1;
+            let (heads, data) = (batch.heads().clone(), batch.data().clone());
+            let (digest, place) = (accepted.digest, Place::default());
+            slot.written = Some(super::slot::Written { digest, place, is_durable: false });
+            self.writes.push(Write::Entry { term, index: *seq, heads, data });
+            self.unplaced.push_back((*seq, term));
+            let (view, chain) = (accepted.view, accepted.chain);
+            self.after_disk.push(AfterDisk::Accepted { view, seq: *seq, chain });
+        }
+    }
+
+    /// Answers a member that is behind.
+    pub(super) fn serve(
+        &mut self,
+        from: u64,
+        id: u64,
+        first: u64,
+        last: u64,
+    ) -> Result<(), Dropped> {
+        let last = last.min(self.committed());
+        if first == 0 || first > last {
+            return Err(Dropped::Seq);
+        }
+        if self.serving.contains_key(&from) {
+            return Err(Dropped::Full);
+        }
+        let begins = self.log.point();
+        let point = (first <= begins.index)
+            .then(|| (begins.index, begins.chain, Arc::new(begins.table.clone())));
+        let first = first.max(begins.index + 1);
+        let (mut bytes, mut batches) = (0, Vec::new());
+        for seq in first..=last {
+            let Some(batch) = self.log.in_memory(seq) else { break };
+            bytes += batch.bytes();
+            if bytes > ANSWER_BYTES && !batches.is_empty() || batches.len() == ENTRIES_MAX {
+                break;
+            }
+            batches.push(batch.clone());
+        }
+        if !batches.is_empty() || first > last {
+            self.tell(from, Message::Entries(Entries { id, point, first, batches }));
+            return Ok(());
+        }
+        let mut places = self.log.places(first, last, ANSWER_BYTES);
+        places.truncate(ENTRIES_MAX);
+        self.last_question += 1;
+        let fetch = self.last_question;
+        let since_ms = self.now;
+        self.serving.insert(from, Serving { fetch, id, first, point, since_ms });
+        self.fetches.push((fetch, first, places));
+        Ok(())
+    }
+
+    /// Answers a fetch with the batches of its entries; `None` when they cannot be read.
+    pub fn fetched(&mut self, fetch: u64, batches: Option<Vec<Batch>>) {
+        let asked = self.serving.iter().find(|(_, serving)| serving.fetch == fetch);
+        let Some(node) = asked.map(|(node, _)| *node) else { return };
+        let Some(serving) = self.serving.remove(&node) else { return };
+        let Serving { id, first, point, .. } = serving;
+        if let Some(batches) = batches {
+            self.tell(node, Message::Entries(Entries { id, point, first, batches }));
+        }
+    }
+
+    pub(super) fn take_entries(&mut self, from: u64, entries: Entries) -> Result<(), Dropped> {
+        let Entries { id, point, first, batches } = entries;
+        let transfer = self.transfer.as_ref().filter(|it| (it.from, it.id) == (from, id));
+        let transfer = transfer.filter(|it| !it.is_whole).ok_or(Dropped::Unasked)?;
+        if let Some((index, chain, table)) = point {
+            let is_first = transfer.point.is_none() && transfer.entries.is_empty();
+            let is_inside = (transfer.next..=transfer.target.seq).contains(&index);
+            if !is_first || !is_inside || !self.is_vouched(index) {
+                self.give_up(false);
+                return Err(Dropped::Proof);
+            }
+            let term = batches.first().map_or(0, |batch| batch.origin() + 1);
+            let table = Table::clone(&table);
+            if let Some(transfer) = &mut self.transfer {
+                (transfer.next, transfer.first) = (index + 1, index + 1);
+                (transfer.chain, transfer.table) = (chain, table.clone());
+                transfer.point = Some(Point { index, term, chain, table });
+            }
+        }
+        let transfer = self.transfer.as_ref().ok_or(Dropped::Unasked)?;
+        let brings_nothing = batches.is_empty() && transfer.next <= transfer.target.seq;
+        if first != transfer.next || brings_nothing {
+            self.give_up(false);
+            return Err(Dropped::Proof);
+        }
+        batches.into_iter().for_each(|batch| self.take_entry(batch));
+        self.end_chunk();
+        Ok(())
+    }
+
+    /// Whether f + 1 members say that their logs begin at a point or behind it.
+    fn is_vouched(&self, index: u64) -> bool {
+        let count = self.peers.values().filter(|peer| peer.last.point >= index).count();
+        count >= self.members.one_correct()
+    }
+
+    fn take_entry(&mut self, batch: Batch) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let seq = transfer.next;
+        if seq > transfer.target.seq {
+            return;
+        }
+        transfer.next += 1;
+        transfer.chain = link(&transfer.chain, seq, batch.digest());
+        let stored = Stored { place: Place::default(), bytes: body_bytes(&batch) };
+        let entry = Entry::new(&batch, stored);
+        for (client, timestamp) in &entry.executed {
+            transfer.table.execute(*client, *timestamp, seq);
+        }
+        transfer.entries.push(entry);
+        if let Some(slot) = self.slots.get_mut(&seq) {
+            slot.written = None;
+        }
+        let term = batch.origin() + 1;
+        let (heads, data) = (batch.heads().clone(), batch.data().clone());
+        self.writes.push(Write::Entry { term, index: seq, heads, data });
+        self.unplaced.push_back((seq, term));
+    }
+
+    /// Looks whether all is there and true, or asks for more.
+    fn end_chunk(&mut self) {
+        let Some(transfer) = &mut self.transfer else { return };
+        transfer.tries = 0;
+        let Stable { seq, chain, table, .. } = *transfer.target;
+        if transfer.next <= seq {
+            self.ask_entries();
+            return;
+        }
+        if transfer.chain != chain || transfer.table.digest() != table {
+            self.give_up(true);
+            return;
+        }
+        transfer.is_whole = true;
+        let (id, point) = (transfer.id, transfer.point.clone());
+        if let Some(point) = point {
+            self.note(&Note::Installed(point));
+        }
+        self.is_commit_noted = true;
+        self.note(&Note::Committed(Head { seq, chain }));
+        self.after_disk.push(AfterDisk::Transferred { id });
+    }
+
+    /// What was transferred is on the disk: it is committed here.
+    pub(super) fn transferred(&mut self, id: u64) {
+        let Some(transfer) = self.transfer.take_if(|it| it.id == id && it.is_whole) else {
+            return;
+        };
+        let Transfer { point, table, entries, first, .. } = transfer;
+        let mut lost = Vec::new();
+        if !self.tickets.is_empty() {
+            self.step_down(&mut lost);
+        }
+        self.events.extend(lost);
+        if let Some(point) = point {
+            self.events.push(Event::Installed { index: point.index });
+            self.log = Log::new(point, self.settings.limits.cache_bytes);
+        }
+        self.counters.transferred += entries.len() as u64;
+        for (index, entry) in (first..).zip(entries) {
+            let (term, place) = (entry.term, entry.stored.place);
+            self.log.push_stored(&entry);
+            let (kind, ticket, data) = (Kind::Normal, None, None);
+            self.events.push(Event::Committed { index, term, kind, ticket, data, place });
+        }
+        self.table = table;
+        let Self { requests, table, .. } = self;
+        requests.retain(|client, timestamp| table.is_fresh(client, timestamp));
+        let head = Head { seq: self.committed(), chain: self.log.chain() };
+        if self.accepted.seq <= head.seq {
+            self.accepted = head;
+        }
+        self.projected = self.table.clone();
+        for slot in self.slots.range(head.seq + 1..).map(|(_, slot)| slot) {
+            let Some(accepted) = slot.accepted.filter(|it| it.view == self.view) else { break };
+            let Some(batch) = slot.batch(&accepted.digest) else { break };
+            for request in batch.requests().filter(|request| request.timestamp != 0) {
+                self.projected.execute(request.client, request.timestamp, head.seq + 1);
+            }
+        }
+        self.progress_ms = self.now;
+        self.reach_target();
+        self.commit_ready();
+    }
+
+    /// Asks for the batch of an entry that a view began with.
+    pub(super) fn ask_for_batch(&mut self, seq: u64, digest: Digest) {
+        let (now, pause) = (self.now, self.settings.timing.status_ms);
+        let Some(slot) = self.slots.get_mut(&seq) else { return };
+        if now < slot.ask_at {
+            return;
+        }
+        slot.ask_at = now + pause;
+        self.tell_all(Message::BatchAsk(seq, digest));
+    }
+
+    pub(super) fn answer_batch(
+        &mut self,
+        from: u64,
+        seq: u64,
+        digest: &Digest,
+    ) -> Result<(), Dropped> {
+        let kept = self.slots.get(&seq).and_then(|slot| slot.batch(digest));
+        let batch = kept.or_else(|| self.log.in_memory(seq).filter(|it| it.digest() == digest));
+        let batch = batch.cloned().ok_or(Dropped::Seq)?;
+        self.tell(from, Message::BatchTell(seq, batch));
+        Ok(())
+    }
+
+    pub(super) fn take_batch(&mut self, seq: u64, batch: Batch) -> Result<(), Dropped> {
+        let slot = self.slots.get_mut(&seq).ok_or(Dropped::Seq)?;
+        if !slot.names(batch.digest()) {
+            return Err(Dropped::Unasked);
+        }
+        slot.keep(batch);
+        Ok(())
+    }
+}
