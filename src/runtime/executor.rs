@@ -95,6 +95,8 @@ pub fn thread_use() -> (Duration, u64) {
 thread_local! {
     /// When the futures of this core were last let run.
     static ROUND_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// How long they go on.
+    static ROUND_LIMIT: Cell<Duration> = const { Cell::new(ROUND) };
     /// The core slept: the next round begins with the first future that runs.
     static RESTED: Cell<bool> = const { Cell::new(false) };
     /// Futures of this core that go on when its messages have had their turn.
@@ -108,9 +110,13 @@ const BREATH: Duration = Duration::from_micros(30);
 /// The same for those that do little at a time, such as a connection that has more to read: to stop and
 /// begin again so soon would cost them a quarter of what they do.
 const ROUND: Duration = Duration::from_micros(100);
+/// The same while the core's messages have much to do in their own turns.
+const SHORT_ROUND: Duration = Duration::from_micros(50);
 
-/// The core's futures are about to run, after it looked at its messages.
-pub fn begin_round() {
+/// The core's futures are about to run, after it looked at its messages; for a shorter time where those
+/// take long turns.
+pub fn begin_round(is_short: bool) {
+    ROUND_LIMIT.set(if is_short { SHORT_ROUND } else { ROUND });
     ROUND_BEGAN.set(Some(Instant::now()));
     LATER.take().into_iter().for_each(Waker::wake);
 }
@@ -158,7 +164,7 @@ fn is_round_over(limit: Duration) -> bool {
 /// Lets a future go on that has more to do: at once, or after messages have had their turn, when the
 /// core's futures have gone on for long enough. One that has much to do waits sooner.
 pub fn again(waker: &Waker, is_much: bool) {
-    match is_round_over(if is_much { BREATH } else { ROUND }) {
+    match is_round_over(if is_much { BREATH } else { ROUND_LIMIT.get() }) {
         true => wake_later(waker),
         false => waker.wake_by_ref(),
     }

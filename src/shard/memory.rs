@@ -39,7 +39,7 @@ use std::{
 };
 
 /// A turn with memory ends with the step that is under way when it is over.
-const TURN: Duration = Duration::from_micros(60);
+const TURN: Duration = Duration::from_micros(50);
 /// What may be asked of one core and not be answered yet, puts and deletes apart.
 const OPERATIONS_MAX: usize = 1024;
 /// When to come back when there are so many, milliseconds.
@@ -117,6 +117,8 @@ pub struct Memory {
     answers: Vec<(Asker, Response)>,
     /// Which chore is next.
     next_chore: usize,
+    /// The last turn found something to do.
+    has_turned: bool,
 }
 
 impl Memory {
@@ -145,6 +147,7 @@ impl Memory {
             arrivals: VecDeque::new(),
             answers: Vec::new(),
             next_chore: 0,
+            has_turned: false,
         }
     }
 
@@ -551,6 +554,14 @@ impl Shard {
     pub(super) fn run_memory(&mut self) -> bool {
         let Self { memory, kernel, .. } = self;
         let Some(memory) = memory else { return false };
-        memory.turn(|core, correlation, response| kernel.answer_beside(core, correlation, response))
+        memory.has_turned = memory
+            .turn(|core, correlation, response| kernel.answer_beside(core, correlation, response));
+        memory.has_turned
+    }
+
+    /// Whether the last turn went on with pattern memory.
+    #[inline]
+    pub(super) fn memory_has_turned(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.has_turned)
     }
 }

@@ -159,13 +159,13 @@ impl Core {
         let mut io_due_us = 0;
         let mut published_at = Instant::now();
         loop {
-            let Turn { worked, woke_futures, now_us, is_far_busy } = self.turn();
+            let Turn { worked, woke_futures, now_us, is_far_busy, has_long_turns } = self.turn();
             if self.stopping.get() {
                 return self.end().await;
             }
             let is_due = woke_futures || executor::is_round_due();
             if is_due || now_us >= io_due_us || executor::need_yield() {
-                executor::begin_round();
+                executor::begin_round(has_long_turns);
                 executor::yield_now().await;
                 let far_us = if is_far_busy { FAR_IO_US } else { u64::MAX };
                 io_due_us = now_us + settings.poll_io_us.min(far_us);
@@ -225,6 +225,7 @@ impl Core {
             woke_futures: woke_futures || jobs > 0,
             now_us: shard.kernel.now_us,
             is_far_busy: shard.kernel.trunks.is_busy(shard.kernel.now_us),
+            has_long_turns: shard.memory_has_turned(),
         }
     }
 
@@ -271,6 +272,8 @@ struct Turn {
     now_us: u64,
     /// More is to be expected from other nodes soon.
     is_far_busy: bool,
+    /// It took long, and so will the next.
+    has_long_turns: bool,
 }
 
 /// How long a core has had nothing to do.
