@@ -2,8 +2,8 @@
 //! are lost.
 //!
 //! Invariants:
-//! - The items that are lost here are those that a start finds lost once it has looked at all records. How
-//!   many more may be gone that nobody can name is an estimate, and sometimes another than the start's.
+//! - What is lost here is what a start finds lost once it has looked at all records, and as many records
+//!   that nobody can name.
 //! - An item that is lost is told once, by its record; a damage by which nothing is lost says so.
 
 use super::{

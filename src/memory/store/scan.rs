@@ -148,14 +148,18 @@ impl Scan {
                 // No writer leaves such a one; it is not what anybody asked to be kept.
                 continue;
             }
+            let is_cut_off = !seen.is_whole && seen.sequence > self.synced;
             if seen.sequence > expected {
                 if expected > self.synced {
                     found.is_torn = true;
                     break;
                 }
-                self.note_lost(&mut found, expected, seen);
+                // Of those before a record that was cut off, only what was synced is missed.
+                let end = if is_cut_off { self.synced + 1 } else { seen.sequence };
+                self.note_lost(&mut found, expected..end, seen);
+                found.last = end - 1;
             }
-            if !seen.is_whole && seen.sequence > self.synced {
+            if is_cut_off {
                 found.is_torn = true;
                 break;
             }
@@ -185,15 +189,15 @@ impl Scan {
         Damage { key: it.map(|(.., key)| key.clone()), ..self.damage(seen.segment, seen.offset) }
     }
 
-    /// Records before `next` were there and cannot be read: those whose head says whose they are count as
+    /// Records of these sequences were there before `next` and cannot be read: those whose head says whose they are count as
     /// records that are not whole, the others are gone.
-    fn note_lost(&self, found: &mut Found, expected: u64, next: Seen) {
+    fn note_lost(&self, found: &mut Found, sequences: Range<u64>, next: Seen) {
         let begin = found.end.or(self.begin).unwrap_or((next.segment, FIRST_OFFSET as u32));
         let behind = (next.segment, next.offset);
-        let (mut at, mut free, mut named) = (begin, expected, 0);
+        let (mut at, mut free, mut named) = (begin, sequences.start, 0);
         for (segment, offset, guess) in &self.guessed {
             let (place, sequence) = ((*segment, *offset), guess.sequence);
-            if place < begin || place >= behind || !(free..next.sequence).contains(&sequence) {
+            if place < begin || place >= behind || !(free..sequences.end).contains(&sequence) {
                 continue;
             }
             let length = guess.length as u32;
@@ -208,12 +212,11 @@ impl Scan {
             }
             (free, named) = (sequence + 1, named + 1);
         }
-        let gone = next.sequence - expected - named;
+        let gone = sequences.end - sequences.start - named;
         if gone > 0 {
             let (segment, offset) = at;
             let damage = Damage { harm: Harm::Gone(gone), ..self.damage(segment, offset) };
-            let (next, sequences) = (Some(behind), expected..next.sequence);
-            found.gaps.push(Gap { damage, segment, next, sequences });
+            found.gaps.push(Gap { damage, segment, next: Some(behind), sequences });
         }
     }
 
@@ -359,6 +362,22 @@ mod tests {
         damaged[FIRST_OFFSET + 20] ^= 1;
         let found = finish(&damaged);
         assert_eq!((sequences(&found), found.gaps.len()), (vec![3, 4, 5], 1));
+    }
+
+    #[test]
+    fn what_is_gone_before_a_record_that_was_cut_off_is_counted_once() {
+        // Of six records four were synced; the fourth is damaged beyond its name, the fifth gone
+        // altogether, the sixth cut off.
+        let (mut bytes, offsets) = segment(6);
+        bytes[offsets[3] + 34] ^= 1;
+        bytes[offsets[4]..offsets[5]].fill(0);
+        bytes[offsets[5] + 70] ^= 1;
+        let found = scan(&bytes);
+        assert_eq!(sequences(&found), [1, 2, 3]);
+        let gone: Vec<_> = found.gaps.iter().map(|gap| (gap.damage.harm, &gap.sequences)).collect();
+        assert_eq!(gone, [(Harm::Gone(1), &(4..5))]);
+        assert_eq!((found.last, found.is_torn), (4, true));
+        assert_eq!(found.end, Some((0, offsets[3] as u32)));
     }
 
     #[test]
