@@ -168,6 +168,8 @@ pub struct Group {
     pub(super) log: Log,
     pub(super) table: Table,
     pub(super) is_commit_noted: bool,
+    /// Proofs of what is committed were written up to this entry.
+    pub(super) noted: u64,
 
     /// The view, and whether it has begun.
     pub(super) view: u64,
@@ -276,6 +278,7 @@ impl Group {
             log,
             table,
             is_commit_noted: true,
+            noted: 0,
             view,
             is_active,
             floor,

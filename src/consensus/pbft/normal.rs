@@ -195,6 +195,7 @@ impl Group {
         if let Some(written) = written.filter(|written| written.digest == digest) {
             written.is_durable = true;
         }
+        self.commit_ready();
     }
 
     /// An accepted proposal is on the disk: this replica may say so.

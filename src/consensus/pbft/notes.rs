@@ -150,10 +150,16 @@ impl Group {
         self.writes.push(Write::Note(note.encode()));
     }
 
-    /// Says what is committed, when that was not written.
+    /// Says what is committed, and why, when that was not written. Nothing waits for it: what is
+    /// committed is found again with the others. But if all were started again, nobody would know of
+    /// the last commits any more, and one that has left their view would wait for the next checkpoint.
     pub(super) fn note_commit(&mut self) {
         if !self.is_commit_noted {
             self.is_commit_noted = true;
+            let new = self.slots.range(self.noted + 1..=self.log.last().max(self.noted + 1));
+            let proofs: Vec<_> = new.filter_map(|(_, slot)| slot.proof.clone()).collect();
+            proofs.into_iter().for_each(|proof| self.note(&Note::Certificate(proof)));
+            self.noted = self.log.last();
             let head = Head { seq: self.committed(), chain: self.log.chain() };
             self.note(&Note::Committed(head));
         }
@@ -186,7 +192,7 @@ impl Group {
         let seqs: Vec<_> = self.slots.keys().copied().collect();
         for seq in seqs {
             let Some(slot) = self.slots.get(&seq) else { continue };
-            let certificate = slot.certificate.clone();
+            let (certificate, proof) = (slot.certificate.clone(), slot.proof.clone());
             let Some(written) = slot.written else { continue };
             let mut batches: Vec<_> = slot.batches.clone();
             batches.sort_by_key(|batch| *batch.digest() == written.digest);
@@ -199,6 +205,9 @@ impl Group {
             }
             if let Some(certificate) = certificate {
                 self.note(&Note::Certificate(certificate));
+            }
+            if let Some(proof) = proof {
+                self.note(&Note::Certificate(proof));
             }
         }
     }

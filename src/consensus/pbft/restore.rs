@@ -75,6 +75,7 @@ pub struct Restore {
     /// Of which versions the batches are kept.
     kept: VecDeque<(u64, Digest)>,
     certificates: BTreeMap<u64, Arc<Certificate>>,
+    proofs: BTreeMap<u64, Arc<Certificate>>,
     stables: Vec<Stable>,
     view: View,
     /// What is said to be committed.
@@ -111,6 +112,7 @@ impl Restore {
             versions: BTreeMap::new(),
             kept: VecDeque::new(),
             certificates: BTreeMap::new(),
+            proofs: BTreeMap::new(),
             stables: Vec::new(),
             view: View { is_active: true, ..View::default() },
             committed: Head::default(),
@@ -183,8 +185,11 @@ impl Restore {
         self.is_untouched = false;
         match Note::decode(bytes)? {
             Note::Certificate(certificate) => {
+                if certificate.proves_commit() {
+                    self.proofs.insert(certificate.seq, certificate.clone());
+                }
                 let known = self.certificates.get(&certificate.seq);
-                if known.is_none_or(|known| known.view <= certificate.view) {
+                if known.is_none_or(|known| known.view < certificate.view) {
                     self.certificates.insert(certificate.seq, certificate);
                 }
             }
@@ -232,6 +237,7 @@ impl Restore {
     fn forget(&mut self, upto: u64) {
         self.versions = self.versions.split_off(&(upto + 1));
         self.certificates = self.certificates.split_off(&(upto + 1));
+        self.proofs = self.proofs.split_off(&(upto + 1));
         self.kept.retain(|(index, _)| *index > upto);
     }
 
@@ -290,6 +296,9 @@ impl Restore {
         for (seq, certificate) in self.certificates {
             let slot = slots.entry(seq).or_default();
             (slot.certificate, slot.is_certified) = (Some(certificate), true);
+        }
+        for (seq, proof) in self.proofs {
+            slots.entry(seq).or_default().proof = Some(proof);
         }
         let is_choice = |seq: &u64| *seq > stable.seq && is_active;
         let bar = floor.seq + choices.len() as u64;

@@ -1,4 +1,5 @@
 //! Replicas beside each other under a network that is driven by a seed.
 
 mod life;
+mod storm;
 mod world;
