@@ -134,7 +134,7 @@ impl Group {
             return;
         }
         let (quorum, mut bytes, mut entries) = (self.members.quorum(), 0, Vec::new());
-        let first = report.committed + 1;
+        let first = report.committed.saturating_add(1);
         for seq in (first..=self.committed()).take(AGAIN_ENTRIES as usize) {
             let Some(slot) = self.slots.get(&seq) else { break };
             let Some(proof) = slot.proof(seq, quorum) else { break };
@@ -159,7 +159,7 @@ impl Group {
         if self.transfer.is_some() {
             return Err(Dropped::Duplicate);
         }
-        let mut chain = self.log.chain();
+        let (mut chain, mut last) = (self.log.chain(), committed);
         let new = entries.into_iter().filter(|(proof, _)| proof.seq > committed);
         let new: Vec<_> = new.collect();
         if new.is_empty() {
@@ -168,6 +168,7 @@ impl Group {
         for (seq, (proof, batch)) in (committed + 1..).zip(new) {
             let is_next = proof.seq == seq && proof.parent == chain;
             if seq > self.high() || !is_next {
+                self.write_again(last + 1);
                 return Err(Dropped::Seq);
             }
             let known = self.slots.get(&seq).is_some_and(|slot| slot.proof.is_some());
@@ -177,11 +178,13 @@ impl Group {
             }
             let is_true = proof.proves_commit() && proof.digest == *batch.digest();
             if !is_true || !proof.is_valid(&self.members, &mut self.keys) {
+                self.write_again(last + 1);
                 return Err(Dropped::Proof);
             }
-            chain = proof.chain();
+            (chain, last) = (proof.chain(), seq);
             self.learn(seq, proof, batch);
         }
+        self.write_again(last + 1);
         Ok(())
     }
 
@@ -203,7 +206,7 @@ impl Group {
     /// Sends again what this replica said about entries that another has not committed.
     fn say_again(&mut self, node: u64, report: StatusReport) {
         let (view, me, is_primary) = (self.view, self.me, self.is_primary());
-        let first = report.committed.max(self.committed()) + 1;
+        let first = report.committed.max(self.committed()).saturating_add(1);
         let mut bytes = 0;
         let mut messages = Vec::new();
         for (seq, slot) in self.slots.range(first..first.saturating_add(AGAIN_ENTRIES)) {

@@ -11,7 +11,6 @@ use super::{
     keys::{Digest, Keys, Signature, Statement},
     members::Members,
 };
-use crate::planted::{self, Bug};
 
 /// Proof that a quorum has accepted an entry in a view: the primary's pre-prepare and 2f prepares. The
 /// commits of a quorum prove that as well, and that the entry is committed.
@@ -46,9 +45,6 @@ impl Certificate {
 
     /// Whether it proves what it says.
     pub fn is_valid(&self, members: &Members, keys: &mut Keys) -> bool {
-        if planted::has(Bug::UncheckedCertificate) {
-            return true;
-        }
         let chain = self.chain();
         let Self { view, seq, .. } = *self;
         if self.proves_commit() {

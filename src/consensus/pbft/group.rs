@@ -61,7 +61,7 @@ impl Default for Timing {
 }
 
 /// What a group is given beside its keys and members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Bounds.
     pub limits: Limits,
@@ -72,6 +72,9 @@ pub struct Settings {
     pub checkpoint_every: u64,
     /// Whether clients are answered tentatively (TOCS 2002, §5.1.2).
     pub is_tentative: bool,
+    /// Whether an operation may be in the log; the same everywhere. Correct replicas accept no entry
+    /// with another.
+    pub is_valid: fn(&[u8]) -> bool,
     /// Entries of requests that are ordered at once; more requests wait and travel together.
     pub pipeline: u64,
 }
@@ -84,6 +87,7 @@ impl Default for Settings {
             timing: Timing::default(),
             checkpoint_every: 128,
             is_tentative: true,
+            is_valid: |_| true,
             pipeline: 16,
         }
     }

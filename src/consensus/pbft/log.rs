@@ -12,7 +12,7 @@ use super::{
     keys::Digest,
     table::Table,
 };
-use crate::consensus::{engine::Stored, place::Place};
+use crate::consensus::engine::Stored;
 use std::collections::VecDeque;
 
 /// What is known of every entry.
@@ -216,13 +216,5 @@ impl Log {
     /// Batches beyond the stable checkpoint may take this many bytes.
     pub(super) fn set_cache_bytes(&mut self, cache_bytes: usize) {
         self.cache_bytes = cache_bytes;
-    }
-
-    /// The place of an entry is now this.
-    pub fn moved(&mut self, index: u64, place: Place) {
-        let at = index.checked_sub(self.point.index + 1).map(|at| at as usize);
-        if let Some(meta) = at.and_then(|at| self.metas.get_mut(at)) {
-            meta.stored.place = place;
-        }
     }
 }

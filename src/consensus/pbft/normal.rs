@@ -146,6 +146,10 @@ impl Group {
         if batch.origin() != self.view {
             return false;
         }
+        let is_valid = self.settings.is_valid;
+        if !batch.operations().all(|request| is_valid(&request.operation)) {
+            return false;
+        }
         if batch.is_own(self.primary()) {
             return true;
         }
@@ -175,7 +179,9 @@ impl Group {
         self.certify(seq);
     }
 
-    /// Writes the entry of a batch, unless it was the last that was written there.
+    /// Writes the entry of a batch, unless it was the last that was written there. What was written
+    /// above is written again when it is accepted again: the places of committed entries ascend with
+    /// their indexes, so that whoever frees what lies before the first of them frees none.
     pub(super) fn write(&mut self, seq: u64, batch: &Batch) {
         let slot = self.slots.entry(seq).or_default();
         let digest = *batch.digest();
@@ -185,6 +191,7 @@ impl Group {
             let (heads, data) = (batch.heads().clone(), batch.data().clone());
             self.writes.push(Write::Entry { term, index: seq, heads, data });
             self.unplaced.push_back((seq, term));
+            self.slots.range_mut(seq + 1..).for_each(|(_, slot)| slot.written = None);
         }
         self.after_disk.push(AfterDisk::Written { seq, digest });
     }
@@ -336,7 +343,7 @@ impl Group {
         }
         let slot = self.slots.entry(seq).or_default();
         slot.commits.insert(from, vote);
-        if has_committed + 1 >= seq {
+        if has_committed.saturating_add(1) >= seq {
             slot.eager.insert(from);
         }
         self.commit_ready();

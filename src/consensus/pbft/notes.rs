@@ -6,6 +6,7 @@ use super::{
     group::{Group, Head, WINDOW_MAX},
     log::Point,
     outputs::Write,
+    ready::AfterDisk,
     slot::Proposal,
     table::Table,
     wire::{Malformed, Put, Reader},
@@ -186,22 +187,22 @@ impl Group {
         }
     }
 
-    /// Writes certificates again, and batches of which another one was written later at the same
-    /// index; those first, so that the last one stays the last.
+    /// Writes certificates again, and the batches of entries that are not committed: of each index the
+    /// one that was written last is the last again.
     fn restate_slots(&mut self) {
         let seqs: Vec<_> = self.slots.keys().copied().collect();
         for seq in seqs {
             let Some(slot) = self.slots.get(&seq) else { continue };
             let (certificate, proof) = (slot.certificate.clone(), slot.proof.clone());
-            let Some(written) = slot.written else { continue };
             let mut batches: Vec<_> = slot.batches.clone();
-            batches.sort_by_key(|batch| *batch.digest() == written.digest);
-            let is_all_there = seq <= self.committed() && batches.len() <= 1;
-            for batch in batches.iter().filter(|_| !is_all_there) {
+            let written = slot.written.map(|written| written.digest);
+            batches.sort_by_key(|batch| Some(*batch.digest()) == written);
+            for batch in batches.iter().filter(|_| seq > self.log.last()) {
                 let (term, index) = (batch.origin() + 1, seq);
                 let (heads, data) = (batch.heads().clone(), batch.data().clone());
                 self.writes.push(Write::Entry { term, index, heads, data });
                 self.unplaced.push_back((index, term));
+                self.after_disk.push(AfterDisk::Written { seq, digest: *batch.digest() });
             }
             if let Some(certificate) = certificate {
                 self.note(&Note::Certificate(certificate));

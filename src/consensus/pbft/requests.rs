@@ -128,7 +128,8 @@ impl Group {
         if !(is_member || from == client) || !self.keys.ring().knows(client) {
             return Err(Dropped::Sender);
         }
-        if timestamp == 0 || request.operation.len() > BATCH_BYTES_MAX {
+        let is_over = request.operation.len() > BATCH_BYTES_MAX;
+        if timestamp == 0 || is_over || !(self.settings.is_valid)(&request.operation) {
             return Err(Dropped::Proof);
         }
         if !self.table.is_fresh(client, timestamp) {

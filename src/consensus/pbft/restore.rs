@@ -7,7 +7,7 @@
 //!   number, the last that were written: others still have older ones.
 
 use super::{
-    batch::{Batch, link},
+    batch::Batch,
     certificate::{Certificate, Stable},
     execute::body_bytes,
     group::{Head, WINDOW_MAX},
@@ -150,14 +150,6 @@ impl Restore {
         self.is_untouched = false;
         let batch = Batch::new(heads, data)?;
         let stored = Stored { place, bytes: body_bytes(&batch) };
-        if index <= self.log.last() {
-            // It is what is committed, written again.
-            let chain = self.log.chain_at(index.saturating_sub(1));
-            let is_same = chain.map(|chain| link(&chain, index, batch.digest()));
-            if is_same.is_some() && is_same == self.log.chain_at(index) {
-                self.log.moved(index, place);
-            }
-        }
         let digest = *batch.digest();
         let versions = self.versions.entry(index).or_default();
         versions.retain(|version| version.entry.digest != digest);
@@ -264,11 +256,8 @@ impl Restore {
         while self.log.last() < self.committed.seq {
             let seq = self.log.last() + 1;
             let version = self.versions.get(&seq).and_then(|versions| versions.last());
-            let Some(Version { entry, .. }) = version else {
-                // The point may follow.
-                let is_floating = self.log.last() == 0;
-                return if is_floating { Ok(()) } else { Err(Broken::Missing(seq)) };
-            };
+            // Where segments were freed, a point or a later one follows.
+            let Some(Version { entry, .. }) = version else { return Ok(()) };
             self.log.push_stored(entry);
             for (client, timestamp) in &entry.executed {
                 self.table.execute(*client, *timestamp, seq);
@@ -284,7 +273,12 @@ impl Restore {
     pub(super) fn finish(mut self, cache_bytes: usize) -> Result<Restored, Broken> {
         self.fold()?;
         if self.log.last() < self.committed.seq {
-            return Err(Broken::NoPoint(self.versions.keys().next().copied().unwrap_or(0)));
+            let missing = self.log.last() + 1;
+            let first = self.versions.keys().find(|index| **index > missing).copied();
+            return Err(match first {
+                Some(first) if missing == 1 => Broken::NoPoint(first),
+                _ => Broken::Missing(missing),
+            });
         }
         let last = self.log.last();
         let stable = self.stables.iter().rev().find(|stable| stable.seq <= last);

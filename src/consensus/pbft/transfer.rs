@@ -156,13 +156,13 @@ impl Group {
                 self.liars = BTreeSet::new();
             }
         }
-        self.write_again(transfer.first..transfer.next);
+        self.write_again(transfer.first);
         self.target_ms = self.now;
     }
 
-    /// Writes what is accepted again, where something else was written at its index.
-    fn write_again(&mut self, seqs: std::ops::Range<u64>) {
-        for (seq, slot) in self.slots.range_mut(seqs).filter(|(_, slot)| slot.written.is_none()) {
+    /// Writes again what is accepted from an index on, where something was written at or below it.
+    pub(super) fn write_again(&mut self, first: u64) {
+        for (seq, slot) in self.slots.range_mut(first..).filter(|(_, it)| it.written.is_none()) {
             let Some(accepted) = slot.accepted else { continue };
             let Some(batch) = slot.batch(&accepted.digest).cloned() else { continue };
             let term = batch.origin() + 1;
@@ -171,6 +171,7 @@ impl Group {
             slot.written = Some(super::slot::Written { digest, place, is_durable: false });
             self.writes.push(Write::Entry { term, index: *seq, heads, data });
             self.unplaced.push_back((*seq, term));
+            self.after_disk.push(AfterDisk::Written { seq: *seq, digest });
             let (view, chain) = (accepted.view, accepted.chain);
             self.after_disk.push(AfterDisk::Accepted { view, seq: *seq, chain });
         }
@@ -279,9 +280,7 @@ impl Group {
             transfer.table.execute(*client, *timestamp, seq);
         }
         transfer.entries.push(entry);
-        if let Some(slot) = self.slots.get_mut(&seq) {
-            slot.written = None;
-        }
+        self.slots.range_mut(seq..).for_each(|(_, slot)| slot.written = None);
         let term = batch.origin() + 1;
         let (heads, data) = (batch.heads().clone(), batch.data().clone());
         self.writes.push(Write::Entry { term, index: seq, heads, data });
@@ -349,6 +348,7 @@ impl Group {
             }
         }
         self.progress_ms = self.now;
+        self.write_again(head.seq + 1);
         self.reach_target();
         self.commit_ready();
     }
