@@ -12,7 +12,7 @@
 use super::{
     batch::{Batch, link},
     group::{Group, Head, Ticket},
-    keys::{Signature, Statement},
+    keys::{Digest, Signature, Statement},
     message::{Checkpoint, Message, Reply},
     table::REMEMBERED,
 };
@@ -118,7 +118,21 @@ impl Group {
 
     /// Says that everything up to an entry is committed here.
     fn make_checkpoint(&mut self, seq: u64) {
-        let (chain, table) = (self.log.chain(), self.table.digest());
+        self.say_checkpoint(seq, self.log.chain(), self.table.digest());
+    }
+
+    /// Makes the checkpoints again that are not stable: the messages of an earlier life may be lost.
+    pub(super) fn make_checkpoints_again(&mut self) {
+        let every = self.settings.checkpoint_every;
+        let first = self.stable.seq + every;
+        for seq in (first..=self.committed()).step_by(every as usize) {
+            let Some(chain) = self.log.chain_at(seq) else { continue };
+            let table = self.log.table_at(seq).digest();
+            self.say_checkpoint(seq, chain, table);
+        }
+    }
+
+    fn say_checkpoint(&mut self, seq: u64, chain: Digest, table: Digest) {
         let signature = self.keys.sign(Statement::Checkpoint { seq, chain: &chain, table: &table });
         let checkpoint = Checkpoint { seq, chain, table, signature };
         self.own_checkpoints.push_back(checkpoint);

@@ -202,6 +202,14 @@ impl Log {
         true
     }
 
+    /// The clients' table behind an entry that is held, or the point.
+    pub fn table_at(&self, index: u64) -> Table {
+        let mut table = self.point.table.clone();
+        let executed = self.executions.iter().take_while(|(seq, ..)| *seq <= index);
+        executed.for_each(|(seq, client, timestamp)| table.execute(*client, *timestamp, *seq));
+        table
+    }
+
     /// Where entries from an index on lie, as many as fit into some bytes.
     pub fn places(&self, first: u64, last: u64, bytes_max: usize) -> Vec<Stored> {
         let mut bytes = 0;

@@ -185,6 +185,7 @@ impl Group {
             // It may have ordered what its disk does not have, so it orders nothing any more.
             self.leave(self.view + 1);
         }
+        self.make_checkpoints_again();
         self.tell_role();
         self.send_commits();
         self.accept_waiting();

@@ -340,11 +340,11 @@ impl Group {
             self.accepted = head;
         }
         self.projected = self.table.clone();
-        for slot in self.slots.range(head.seq + 1..).map(|(_, slot)| slot) {
+        for (seq, slot) in self.slots.range(head.seq + 1..) {
             let Some(accepted) = slot.accepted.filter(|it| it.view == self.view) else { break };
             let Some(batch) = slot.batch(&accepted.digest) else { break };
             for request in batch.requests().filter(|request| request.timestamp != 0) {
-                self.projected.execute(request.client, request.timestamp, head.seq + 1);
+                self.projected.execute(request.client, request.timestamp, *seq);
             }
         }
         self.progress_ms = self.now;

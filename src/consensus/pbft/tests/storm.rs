@@ -90,7 +90,8 @@ pub fn storm(seed: u64, count: u64) {
             submitted.iter().filter(|(of, _)| of == client).map(|it| it.1).collect();
         let mut finished: Vec<_> =
             client_state.take_finished().into_iter().map(|it| it.timestamp).collect();
-        (wanted.sort_unstable(), finished.sort_unstable());
+        wanted.sort_unstable();
+        finished.sort_unstable();
         assert_eq!(wanted, finished);
     }
     let done = world.truth.values().filter(|(_, data)| !data.starts_with(b"block"));
