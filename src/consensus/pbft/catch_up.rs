@@ -39,6 +39,7 @@ impl Group {
             self.status_due_ms = now + self.settings.timing.status_ms;
             self.report();
             self.ask_reads();
+            self.hand_on_again();
             self.note_commit();
         }
         self.tend_transfer();

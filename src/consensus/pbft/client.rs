@@ -216,7 +216,11 @@ impl Client {
                 count(&|other| is_same(other) && (!other.is_tentative || other.view == said.view));
             let is_slow = committed >= self.members.one_correct();
             if is_slow || answers >= self.members.quorum() {
-                let Said { view, seq, chain, .. } = *said;
+                let Said { seq, chain, .. } = *said;
+                // Of the highest views that are named, one that a correct replica has come to.
+                let mut views: Vec<_> = waiting.said.values().map(|said| said.view).collect();
+                views.sort_unstable_by(|one, other| other.cmp(one));
+                let view = views.get(self.members.faulty()).copied().unwrap_or(0);
                 self.view = self.view.max(view);
                 self.waiting.remove(&timestamp);
                 self.finished.push(Finished { timestamp, seq, chain, is_fast: !is_slow });

@@ -56,7 +56,11 @@ impl Group {
             self.diverge(seq);
             return false;
         }
-        let Some(batch) = slot.batch(&certificate.digest).cloned() else { return false };
+        let Some(batch) = slot.batch(&certificate.digest).cloned() else {
+            let digest = certificate.digest;
+            self.ask_for_batch(seq, digest);
+            return false;
+        };
         let stored = Stored { place: written.place, bytes: body_bytes(&batch) };
         // Votes of later views take the place of these, and others may still need the proof.
         let proof = slot.proof(seq, quorum);
@@ -94,7 +98,9 @@ impl Group {
         });
         for head in batch.requests().filter(|head| head.timestamp != 0) {
             self.table.execute(head.client, head.timestamp, seq);
-            self.requests.executed(head.client, head.timestamp);
+        }
+        for head in batch.requests().filter(|head| head.timestamp != 0) {
+            self.requests.executed(head.client, &self.table);
         }
         if self.accepted.seq < seq {
             let chain = self.log.chain();

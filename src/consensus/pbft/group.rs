@@ -110,6 +110,14 @@ pub(super) struct Ticket {
     pub bytes: usize,
 }
 
+/// An entry that is to be written: which, and by which transfer it came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unplaced {
+    pub index: u64,
+    pub term: u64,
+    pub transfer: Option<u64>,
+}
+
 /// What is known of another member.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
@@ -123,8 +131,9 @@ pub(super) struct Peer {
     pub checkpoints: VecDeque<Checkpoint>,
     /// The last change to a view that it wants.
     pub change: Option<Arc<ViewChange>>,
-    /// When it was heard of, milliseconds.
-    pub heard_ms: u64,
+    /// It has sent a proof that was none; before this time no other is looked at, which takes long,
+    /// milliseconds.
+    pub is_trusted_from: u64,
 }
 
 /// How a group is doing.
@@ -243,8 +252,8 @@ pub struct Group {
     pub(super) after_disk: Vec<AfterDisk>,
     pub(super) held: VecDeque<Held>,
     pub(super) batch: u64,
-    /// Entries that were told to be written and not placed: their index and term.
-    pub(super) unplaced: VecDeque<(u64, u64)>,
+    /// Entries that were told to be written and not placed.
+    pub(super) unplaced: VecDeque<Unplaced>,
 }
 
 impl Group {
@@ -390,8 +399,9 @@ impl Group {
             _ => {}
         }
         let now = self.now;
-        let peer = self.peers.get_mut(&from).ok_or(Dropped::Sender)?;
-        peer.heard_ms = now;
+        if !self.peers.contains_key(&from) {
+            return Err(Dropped::Sender);
+        }
         let is_sign = match &message {
             Message::PrePrepare(order) => order.view == self.view,
             Message::Status(report) => report.is_active && report.view == self.view,
@@ -478,7 +488,8 @@ impl Group {
     /// Tells what the role is when that has changed.
     pub(super) fn tell_role(&mut self) {
         let primary = self.primary();
-        let leads = self.is_primary() && self.committed() >= self.bar;
+        let has_all = self.committed().min(self.accepted.seq) >= self.bar;
+        let leads = self.is_primary() && has_all && self.accepted.seq >= self.committed();
         let role = if leads {
             Role::Leader { term: self.view + 1 }
         } else {
@@ -508,16 +519,16 @@ impl Group {
 
     /// Tells where an entry was written.
     pub fn placed(&mut self, index: u64, term: u64, place: Place) {
-        while let Some((at, of)) = self.unplaced.pop_front() {
-            if (at, of) != (index, term) {
+        while let Some(unplaced) = self.unplaced.pop_front() {
+            if (unplaced.index, unplaced.term) != (index, term) {
                 continue;
             }
-            if let Some(written) = self.slots.get_mut(&index).and_then(|slot| slot.written.as_mut())
-            {
-                written.place = place;
-            }
-            if let Some(transfer) = &mut self.transfer {
-                transfer.placed(index, place);
+            let transfer = self.transfer.as_mut();
+            if let Some(number) = unplaced.transfer {
+                let transfer = transfer.filter(|transfer| transfer.number() == number);
+                transfer.into_iter().for_each(|transfer| transfer.placed(index, place));
+            } else if let Some(slot) = self.slots.get_mut(&index) {
+                slot.written.iter_mut().for_each(|written| written.place = place);
             }
             return;
         }

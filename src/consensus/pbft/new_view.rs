@@ -94,7 +94,18 @@ impl Group {
         if view < self.view || view == self.view && self.is_active {
             return Err(Dropped::View);
         }
-        if self.members.primary(view) == self.me || !self.is_valid_new_view(&new_view) {
+        let primary = self.members.primary(view);
+        if primary == self.me {
+            return Err(Dropped::Sender);
+        }
+        self.check_trust(primary)?;
+        let digest = new_view_digest(&new_view);
+        let statement = Statement::NewView { view, digest: &digest };
+        if !self.keys.has_signed(primary, statement, &new_view.signature) {
+            return Err(Dropped::Signature);
+        }
+        if !self.is_valid_new_view(&new_view) {
+            self.distrust(primary);
             return Err(Dropped::Proof);
         }
         self.enter(new_view);
@@ -103,13 +114,10 @@ impl Group {
     }
 
     fn is_valid_new_view(&mut self, new_view: &NewView) -> bool {
-        let NewView { view, changes, proposals, signature } = new_view;
-        let digest = new_view_digest(new_view);
-        let statement = Statement::NewView { view: *view, digest: &digest };
+        let NewView { view, changes, proposals, .. } = new_view;
         let primary = self.members.primary(*view);
         if changes.len() != self.members.quorum()
             || !are_distinct(&self.members, changes.iter().map(|change| change.replica))
-            || !self.keys.has_signed(primary, statement, signature)
         {
             return false;
         }

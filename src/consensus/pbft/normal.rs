@@ -11,7 +11,7 @@
 use super::{
     batch::{Batch, link},
     certificate::Certificate,
-    group::{Group, Head},
+    group::{Group, Head, Unplaced},
     keys::Statement,
     message::{Message, PrePrepare, Vote},
     notes::Note,
@@ -94,7 +94,10 @@ impl Group {
 
     /// Accepts what can be, in order.
     pub(super) fn accept_waiting(&mut self) {
-        while self.is_active && self.committed() >= self.floor.seq.max(self.stable.seq) {
+        while self.is_active
+            && self.transfer.is_none()
+            && self.committed() >= self.floor.seq.max(self.stable.seq)
+        {
             let seq = self.accepted.seq + 1;
             if seq > self.high() || !self.accept_next(seq) {
                 return;
@@ -106,14 +109,20 @@ impl Group {
         let (view, is_mine) = (self.view, self.primary() == self.me);
         let Some(slot) = self.slots.get_mut(&seq) else { return false };
         if let Some(choice) = slot.choice.filter(|choice| choice.view == view) {
-            let Some(batch) = slot.batch(&choice.digest).cloned() else {
-                self.ask_for_batch(seq, choice.digest);
-                return false;
-            };
-            if self.log.chain_at(seq).is_some_and(|chain| chain != choice.chain) {
+            let committed = self.log.chain_at(seq);
+            if committed.is_some_and(|chain| chain != choice.chain) {
                 self.diverge(seq);
                 return false;
             }
+            let Some(batch) = slot.batch(&choice.digest).cloned() else {
+                if committed.is_some() {
+                    // Nobody needs this replica's vote for what it has not got any more.
+                    self.accepted = Head { seq, chain: choice.chain };
+                    return true;
+                }
+                self.ask_for_batch(seq, choice.digest);
+                return false;
+            };
             self.accept(seq, choice, batch);
             return true;
         }
@@ -190,7 +199,7 @@ impl Group {
             slot.written = Some(Written { digest, place, is_durable: false });
             let (heads, data) = (batch.heads().clone(), batch.data().clone());
             self.writes.push(Write::Entry { term, index: seq, heads, data });
-            self.unplaced.push_back((seq, term));
+            self.unplaced.push_back(Unplaced { index: seq, term, transfer: None });
             self.slots.range_mut(seq + 1..).for_each(|(_, slot)| slot.written = None);
         }
         self.after_disk.push(AfterDisk::Written { seq, digest });

@@ -3,7 +3,8 @@
 use super::{
     certificate::{Certificate, Stable},
     codec::{certificate, put_certificate, put_stable, stable},
-    group::{Group, Head, WINDOW_MAX},
+    group::{Group, Head, Unplaced, WINDOW_MAX},
+    keys::Digest,
     log::Point,
     outputs::Write,
     ready::AfterDisk,
@@ -168,6 +169,8 @@ impl Group {
 
     /// Writes again what must not be lost and may lie in old segments only.
     pub fn restate(&mut self) {
+        // What a transfer has written is not known to be needed, and may be freed.
+        self.abandon_transfer();
         self.note(&Note::Compacted(self.log.point().clone()));
         self.note(&Note::Stable(self.stable.clone()));
         if let Some(target) = self.target.clone() {
@@ -190,19 +193,26 @@ impl Group {
     /// Writes certificates again, and the batches of entries that are not committed: of each index the
     /// one that was written last is the last again.
     fn restate_slots(&mut self) {
+        let written = self.written_upto();
         let seqs: Vec<_> = self.slots.keys().copied().collect();
         for seq in seqs {
             let Some(slot) = self.slots.get(&seq) else { continue };
             let (certificate, proof) = (slot.certificate.clone(), slot.proof.clone());
             let mut batches: Vec<_> = slot.batches.clone();
-            let written = slot.written.map(|written| written.digest);
-            batches.sort_by_key(|batch| Some(*batch.digest()) == written);
-            for batch in batches.iter().filter(|_| seq > self.log.last()) {
+            let last = slot.written.map(|written| written.digest);
+            batches.sort_by_key(|batch| Some(*batch.digest()) == last);
+            for batch in batches.iter().filter(|_| seq > written) {
                 let (term, index) = (batch.origin() + 1, seq);
                 let (heads, data) = (batch.heads().clone(), batch.data().clone());
                 self.writes.push(Write::Entry { term, index, heads, data });
-                self.unplaced.push_back((index, term));
+                self.unplaced.push_back(Unplaced { index, term, transfer: None });
                 self.after_disk.push(AfterDisk::Written { seq, digest: *batch.digest() });
+            }
+            // Where it lies now it is not yet.
+            let is_moved = |it: &Digest| batches.iter().any(|batch| batch.digest() == it);
+            let moved = self.slots.get_mut(&seq).and_then(|slot| slot.written.as_mut());
+            if let Some(moved) = moved.filter(|it| seq > written && is_moved(&it.digest)) {
+                moved.is_durable = false;
             }
             if let Some(certificate) = certificate {
                 self.note(&Note::Certificate(certificate));

@@ -14,6 +14,7 @@ use super::{
     message::{Message, Reply},
     notes::Note,
     outputs::{Answer, Dropped},
+    table::Table,
 };
 use crate::consensus::engine::Refused;
 use bytes::Bytes;
@@ -27,6 +28,9 @@ const CLIENT_BYTES_MAX: usize = 8 << 20;
 /// Numbers of requests that are reserved at once: none is used before its reservation is on the
 /// disk, and none twice in two lives of a node.
 const RESERVED: u64 = 1 << 16;
+
+/// Requests that are handed on again with a report.
+const HANDED_ON: usize = 4;
 
 /// What a client asked for.
 #[derive(Clone, Debug, Default)]
@@ -78,24 +82,29 @@ impl Requests {
         Ok(())
     }
 
-    /// A request was executed.
-    pub fn executed(&mut self, client: u64, timestamp: u64) {
+    /// Requests of a client were executed: forgets those, and those that can never be any more
+    /// because their numbers are too far below.
+    pub fn executed(&mut self, client: u64, table: &Table) {
         let Some(asked) = self.clients.get_mut(&client) else { return };
-        if let Some((request, _)) = asked.requests.remove(&timestamp) {
-            asked.bytes -= request.operation.len();
-        }
+        asked.requests.retain(|timestamp, _| table.is_fresh(client, *timestamp));
+        asked.bytes = asked.requests.values().map(|(request, _)| request.operation.len()).sum();
         if asked.requests.is_empty() {
             self.clients.remove(&client);
         }
     }
 
-    /// Forgets what a predicate does not name, when entries were executed without being seen here.
-    pub fn retain(&mut self, mut is_fresh: impl FnMut(u64, u64) -> bool) {
-        for (client, asked) in &mut self.clients {
-            asked.requests.retain(|timestamp, _| is_fresh(*client, *timestamp));
-            asked.bytes = asked.requests.values().map(|(request, _)| request.operation.len()).sum();
-        }
-        self.clients.retain(|_, asked| !asked.requests.is_empty());
+    /// The same for all clients.
+    pub fn all_executed(&mut self, table: &Table) {
+        let clients: Vec<_> = self.clients.keys().copied().collect();
+        clients.into_iter().for_each(|client| self.executed(client, table));
+    }
+
+    /// Those that have waited longest.
+    fn oldest(&self, count: usize) -> Vec<Request> {
+        let all = self.clients.values().flat_map(|asked| asked.requests.values());
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(_, since)| *since);
+        all.into_iter().take(count).map(|(request, _)| request.clone()).collect()
     }
 
     /// Since when the oldest waits, milliseconds.
@@ -149,6 +158,17 @@ impl Group {
             self.tell_other(self.primary(), Message::Request(request));
         }
         if is_known { Err(Dropped::Duplicate) } else { Ok(()) }
+    }
+
+    /// Hands on again what has waited longest: what was lost on the way to the primary, or what it had
+    /// no room for.
+    pub(super) fn hand_on_again(&mut self) {
+        if self.is_active && !self.is_primary() {
+            let primary = self.primary();
+            for request in self.requests.oldest(HANDED_ON) {
+                self.tell(primary, Message::Request(request));
+            }
+        }
     }
 
     fn tell_other(&mut self, to: u64, message: Message) {

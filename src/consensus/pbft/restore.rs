@@ -307,9 +307,15 @@ impl Restore {
             if let Some(Version { entry, .. }) = versions.last() {
                 let (digest, place) = (entry.digest, entry.stored.place);
                 slot.written = Some(Written { digest, place, is_durable: true });
-                let is_own = is_active && entry.term == view + 1;
-                slot.bound = is_own.then_some((view, digest));
             }
+            // What this replica may have accepted in the view. When that is not clear, because
+            // another entry came by a transfer, nothing is what it has accepted.
+            let of_view = |version: &&Version| is_active && version.entry.term == view + 1;
+            let mut accepted = versions.iter().filter(of_view).map(|it| it.entry.digest);
+            slot.bound = accepted.next().map(|first| {
+                let is_clear = accepted.next().is_none();
+                (view, if is_clear { first } else { Digest::default() })
+            });
             slot.batches = versions.into_iter().filter_map(|version| version.batch).collect();
         }
         self.log.set_cache_bytes(cache_bytes);

@@ -18,7 +18,7 @@ use super::{
     certificate::Stable,
     codec::ENTRIES_MAX,
     execute::body_bytes,
-    group::{Group, Head},
+    group::{Group, Head, Unplaced},
     keys::Digest,
     log::{Entry, Log, Point},
     message::{Entries, Message},
@@ -41,6 +41,7 @@ const TRIES: u32 = 3;
 /// Entries that are being fetched.
 #[derive(Clone, Debug)]
 pub struct Transfer {
+    number: u64,
     target: Arc<Stable>,
     from: u64,
     id: u64,
@@ -58,6 +59,11 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Tells where an entry was written.
     pub fn placed(&mut self, index: u64, place: Place) {
         let at = index.checked_sub(self.first).map(|at| at as usize);
@@ -112,6 +118,7 @@ impl Group {
         let Some(from) = from.copied() else { return };
         self.transfers += 1;
         self.transfer = Some(Transfer {
+            number: self.transfers,
             target,
             from,
             id: 0,
@@ -147,6 +154,19 @@ impl Group {
         }
     }
 
+    /// Ends a transfer that is under way; it begins anew.
+    pub(super) fn abandon_transfer(&mut self) {
+        if self.transfer.as_ref().is_some_and(|transfer| !transfer.is_whole) {
+            self.give_up(false);
+        }
+    }
+
+    /// Entries up to this are committed here, or are when the disk has them.
+    pub(super) fn written_upto(&self) -> u64 {
+        let transfer = self.transfer.as_ref().map_or(0, |transfer| transfer.target.seq);
+        transfer.max(self.committed())
+    }
+
     /// Ends a transfer that brings nothing; another member is asked next, at the next tick.
     fn give_up(&mut self, is_lie: bool) {
         let Some(transfer) = self.transfer.take() else { return };
@@ -170,7 +190,7 @@ impl Group {
             let (digest, place) = (accepted.digest, Place::default());
             slot.written = Some(super::slot::Written { digest, place, is_durable: false });
             self.writes.push(Write::Entry { term, index: *seq, heads, data });
-            self.unplaced.push_back((*seq, term));
+            self.unplaced.push_back(Unplaced { index: *seq, term, transfer: None });
             self.after_disk.push(AfterDisk::Written { seq: *seq, digest });
             let (view, chain) = (accepted.view, accepted.chain);
             self.after_disk.push(AfterDisk::Accepted { view, seq: *seq, chain });
@@ -273,6 +293,7 @@ impl Group {
             return;
         }
         transfer.next += 1;
+        let number = transfer.number;
         transfer.chain = link(&transfer.chain, seq, batch.digest());
         let stored = Stored { place: Place::default(), bytes: body_bytes(&batch) };
         let entry = Entry::new(&batch, stored);
@@ -284,7 +305,7 @@ impl Group {
         let term = batch.origin() + 1;
         let (heads, data) = (batch.heads().clone(), batch.data().clone());
         self.writes.push(Write::Entry { term, index: seq, heads, data });
-        self.unplaced.push_back((seq, term));
+        self.unplaced.push_back(Unplaced { index: seq, term, transfer: Some(number) });
     }
 
     /// Looks whether all is there and true, or asks for more.
@@ -333,8 +354,7 @@ impl Group {
             self.events.push(Event::Committed { index, term, kind, ticket, data, place });
         }
         self.table = table;
-        let Self { requests, table, .. } = self;
-        requests.retain(|client, timestamp| table.is_fresh(client, timestamp));
+        self.requests.all_executed(&self.table);
         let head = Head { seq: self.committed(), chain: self.log.chain() };
         if self.accepted.seq <= head.seq {
             self.accepted = head;
@@ -383,6 +403,7 @@ impl Group {
             return Err(Dropped::Unasked);
         }
         slot.keep(batch);
+        self.commit_ready();
         Ok(())
     }
 }

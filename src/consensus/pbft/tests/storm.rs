@@ -10,6 +10,7 @@ pub fn storm(seed: u64, count: u64) {
     let mut world = World::new(count, seed);
     world.is_fifo = seed.is_multiple_of(2);
     world.loss = world.rng.u32(..20);
+    world.twice = world.rng.u32(..20);
     let faulty_at_once = (count - 1) / 3;
     let mut ticket = 0;
     let mut proposed = BTreeSet::new();
@@ -36,7 +37,17 @@ pub fn storm(seed: u64, count: u64) {
                     submitted.push((client, timestamp));
                 }
             }
-            10..=12 => {
+            10 => {
+                let id = world.rng.u64(1..=count);
+                if !down.contains(&id) {
+                    ticket += 1;
+                    let data = Bytes::from(format!("request {ticket}"));
+                    if world.group(id).request(data, ticket).is_ok() {
+                        world.node(id).asked.insert(ticket);
+                    }
+                }
+            }
+            11..=12 => {
                 let ms = world.rng.u64(..400);
                 world.run(ms);
             }
@@ -77,12 +88,13 @@ pub fn storm(seed: u64, count: u64) {
             }
         }
     }
-    (world.loss, world.cut) = (0, Vec::new());
+    (world.loss, world.twice, world.cut) = (0, 0, Vec::new());
     down.into_iter().for_each(|id| world.start(id));
     world.until(60_000, |world| {
         world.leader().is_some()
-            && world.same_head().is_some()
+            && world.same_head().is_some_and(|head| world.highest_answer() <= head)
             && world.clients.values().all(|client| client.under_way() == 0)
+            && world.nodes.iter().all(|node| node.asked.is_empty())
     });
     tell(&world);
     for (client, client_state) in &mut world.clients {
@@ -105,6 +117,13 @@ pub fn storm(seed: u64, count: u64) {
         }
         for ticket in &node.lost {
             assert!(told.insert(*ticket), "a ticket is told once");
+        }
+        for answer in &node.answers {
+            let data = world.truth.get(&answer.index).map(|(_, data)| data.clone());
+            let data = data.unwrap_or_default();
+            let wanted = format!("request {}", answer.ticket).into_bytes();
+            let is_there = data.windows(wanted.len()).any(|part| part == wanted);
+            assert!(is_there, "{answer:?} at node {}: {data:?}", node.id);
         }
         assert_eq!(node.group.as_ref().map(|group| group.status().diverged), Some(None));
         for (index, entry) in &node.told {

@@ -10,7 +10,7 @@ use crate::consensus::{
 };
 use bytes::Bytes;
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A cluster's number.
 const CLUSTER: u128 = 7;
@@ -33,6 +33,8 @@ pub struct Node {
     pub lost: Vec<u64>,
     pub reads: Vec<u64>,
     pub role: Role,
+    /// Requests of this life that are not answered.
+    pub asked: BTreeSet<u64>,
     pub answers: Vec<Answer>,
 }
 
@@ -48,6 +50,8 @@ pub struct World {
     /// Percent of messages that are lost.
     pub loss: u32,
     pub is_fifo: bool,
+    /// Percent of messages that come twice.
+    pub twice: u32,
     /// Nodes that cannot reach others.
     pub cut: Vec<u64>,
     /// What was told anywhere.
@@ -96,6 +100,7 @@ impl World {
             lost: Vec::new(),
             reads: Vec::new(),
             role: Role::Follower { leader: None },
+            asked: BTreeSet::new(),
             answers: Vec::new(),
         };
         let mut world = Self {
@@ -107,6 +112,7 @@ impl World {
             network: Vec::new(),
             loss: 0,
             is_fifo: true,
+            twice: 0,
             cut: Vec::new(),
             truth: BTreeMap::new(),
         };
@@ -141,7 +147,7 @@ impl World {
         let group = Group::new(id, members(count), keys(id, count), settings, restore);
         let mut group = group.expect("what was written is whole");
         group.restate();
-        let node = self.node(id);
+        let node = &mut self.nodes[id as usize - 1];
         node.told.clear();
         let (first, last) = (group.log().point().index + 1, group.log().last());
         for index in first..=last {
@@ -149,6 +155,8 @@ impl World {
             let Write::Entry { term, data, .. } = &node.disk[stored.place.offset as usize] else {
                 panic!("an entry lies where it is said to")
             };
+            let known = self.truth.entry(index).or_insert((*term, data.clone()));
+            assert_eq!(*known, (*term, data.clone()), "nothing else is read back");
             node.told.insert(index, (*term, data.clone()));
         }
         node.group = Some(group);
@@ -159,6 +167,7 @@ impl World {
         let keep = self.rng.usize(..3);
         let node = self.node(id);
         node.group = None;
+        node.asked.clear();
         for (_, writes) in node.unsynced.drain(..).take(keep) {
             node.disk.extend(writes);
         }
@@ -179,7 +188,10 @@ impl World {
             }
             let node = &mut self.nodes[at];
             if let Some(group) = &mut node.group {
-                node.answers.extend(group.take_answers());
+                for answer in group.take_answers() {
+                    assert!(node.asked.remove(&answer.ticket), "a request is answered once");
+                    node.answers.push(answer);
+                }
             }
         }
         let letters: Vec<_> = self
@@ -266,6 +278,9 @@ impl World {
         let first = self.network.iter().position(|it| (it.0, it.1) == (from, to));
         let at = if self.is_fifo { first.unwrap_or(at) } else { at };
         let (from, to, message) = self.network.remove(at);
+        if self.rng.u32(..100) < self.twice {
+            self.network.push((from, to, message.clone()));
+        }
         self.deliver(from, to, message);
         true
     }
@@ -333,6 +348,12 @@ impl World {
             .map(|node| node.id)
     }
 
+    /// The highest entry that a node was answered to be finished.
+    pub fn highest_answer(&self) -> u64 {
+        let answers = self.nodes.iter().flat_map(|node| &node.answers);
+        answers.map(|answer| answer.index).max().unwrap_or(0)
+    }
+
     /// The chain that all nodes that are up have come to, when it is the same.
     pub fn same_head(&self) -> Option<u64> {
         let mut heads = self
@@ -348,20 +369,22 @@ impl World {
 impl Node {
     fn act(&mut self, event: Event, truth: &mut BTreeMap<u64, (u64, Bytes)>) {
         match event {
-            Event::Committed { index, term, ticket, data, .. } => {
+            Event::Committed { index, term, ticket, data, place, .. } => {
                 if let Some((last, _)) = self.told.last_key_value() {
                     assert_eq!(index, last + 1, "entries are told in their order");
                 }
-                if let Some(data) = data {
-                    let known = truth.entry(index).or_insert((term, data.clone()));
-                    assert_eq!(*known, (term, data.clone()), "all are told the same");
-                    self.told.insert(index, (term, data));
-                } else {
-                    // It is on the disk.
-                    let known = truth.get(&index).cloned().unwrap_or((term, Bytes::new()));
-                    assert_eq!(known.0, term);
-                    self.told.insert(index, known);
-                }
+                let Some(Write::Entry { index: found, data: stored, .. }) =
+                    self.disk.get(place.offset as usize)
+                else {
+                    let group = self.group.as_ref().map(Group::status);
+                    panic!("what is told is on the disk: {index} at {place:?}, {group:?}")
+                };
+                assert_eq!(index, *found);
+                assert!(data.is_none_or(|data| data == *stored));
+                let stored = stored.clone();
+                let known = truth.entry(index).or_insert((term, stored.clone()));
+                assert_eq!(*known, (term, stored.clone()), "all are told the same");
+                self.told.insert(index, (term, stored));
                 self.tickets.extend(ticket.map(|ticket| (ticket, index)));
             }
             Event::Lost { ticket } => self.lost.push(ticket),
