@@ -44,7 +44,7 @@ pub struct Request {
 impl Request {
     /// A request, signed.
     pub fn new(keys: &Keys, client: u64, timestamp: u64, operation: Bytes) -> Self {
-        let digest = hash(&[b"operation", &operation]);
+        let digest = operation_digest(&operation);
         let signature = keys.sign(Statement::Request { client, timestamp, digest: &digest });
         Self { client, timestamp, operation, signature }
     }
@@ -52,10 +52,14 @@ impl Request {
     /// Whether its client signed it.
     pub fn is_signed(&self, keys: &mut Keys) -> bool {
         let Self { client, timestamp, .. } = *self;
-        let digest = hash(&[b"operation", &self.operation]);
+        let digest = operation_digest(&self.operation);
         let statement = Statement::Request { client, timestamp, digest: &digest };
         keys.has_signed(client, statement, &self.signature)
     }
+}
+
+fn operation_digest(operation: &[u8]) -> Digest {
+    hash(&[b"operation", operation])
 }
 
 /// Who asked for an operation.
@@ -191,9 +195,17 @@ impl Batch {
     /// Whether everything in it is a request that its client signed. Those that `is_known` says
     /// were verified before are not verified again.
     pub fn is_signed(&self, keys: &mut Keys, mut is_known: impl FnMut(&Request) -> bool) -> bool {
-        self.operations().all(|request| {
-            request.timestamp != 0 && (is_known(&request) || request.is_signed(keys))
-        })
+        let mut unknown = Vec::new();
+        for request in self.operations() {
+            if request.timestamp == 0 {
+                return false;
+            }
+            if !is_known(&request) {
+                let Request { client, timestamp, operation, signature } = request;
+                unknown.push((client, timestamp, operation_digest(&operation), signature));
+            }
+        }
+        keys.have_requested(&unknown)
     }
 
     /// Bytes that it takes in a message or on the disk.

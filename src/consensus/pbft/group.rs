@@ -25,6 +25,10 @@ use super::{
     table::Table,
     transfer::{Serving, Transfer},
 };
+pub use super::{
+    settings::{Settings, Timing, WINDOW_MAX},
+    status::Status,
+};
 use crate::consensus::{
     engine::{Event, Limits, Refused, Role, Stored},
     place::Place,
@@ -32,66 +36,11 @@ use crate::consensus::{
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
-/// Entries between the water marks at most.
-pub const WINDOW_MAX: u64 = 1024;
 /// Reads that wait for their confirmation.
 const READS_MAX: usize = 1024;
-
-/// How long things may take, milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// Of a tick.
-    pub tick_ms: u64,
-    /// Between two reports of a replica's status, by which the others send again what it misses.
-    pub status_ms: u64,
-    /// Without a sign of the primary, or progress in what was asked of it, a replica leaves the view.
-    pub patience_ms: u64,
-    /// It doubles with each view that brings no progress, up to this.
-    pub patience_max_ms: u64,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { tick_ms: 50, status_ms: 150, patience_ms: 1000, patience_max_ms: 30_000 }
-    }
-}
-
-/// What a group is given beside its keys and members.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Bounds.
-    pub limits: Limits,
-    /// How long things may take.
-    pub timing: Timing,
-    /// Entries between two checkpoints; the water marks are twice as far from each other (OSDI '99,
-    /// §4.3). All replicas of a cluster have the same.
-    pub checkpoint_every: u64,
-    /// Whether clients are answered tentatively (TOCS 2002, §5.1.2).
-    pub is_tentative: bool,
-    /// Whether an operation may be in the log; the same everywhere. Correct replicas accept no entry
-    /// with another.
-    pub is_valid: fn(&[u8]) -> bool,
-    /// Entries of requests that are ordered at once; more requests wait and travel together.
-    pub pipeline: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let limits = Limits { cache_bytes: 1 << 20, proposals: 1024, proposal_bytes: 64 << 20 };
-        Self {
-            limits,
-            timing: Timing::default(),
-            checkpoint_every: 128,
-            is_tentative: true,
-            is_valid: |_| true,
-            pipeline: 16,
-        }
-    }
-}
 
 /// An entry and the chain behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -134,37 +83,6 @@ pub(super) struct Peer {
     /// It has sent a proof that was none; before this time no other is looked at, which takes long,
     /// milliseconds.
     pub is_trusted_from: u64,
-}
-
-/// How a group is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// What it was told to be.
-    pub role: Role,
-    /// Its view.
-    pub view: u64,
-    /// Whether that has begun.
-    pub is_active: bool,
-    /// The primary of its view.
-    pub primary: u64,
-    /// The index of its first entry.
-    pub first: u64,
-    /// The last entry that it has accepted.
-    pub accepted: u64,
-    /// The last entry that it has committed.
-    pub committed: Head,
-    /// Its stable checkpoint.
-    pub stable: u64,
-    /// Bytes of entries in memory.
-    pub cached_bytes: usize,
-    /// Proposals whose fate was not told.
-    pub proposals: usize,
-    /// Where what is committed contradicts itself: more than f members are faulty.
-    pub diverged: Option<u64>,
-    /// Signatures that were verified.
-    pub verified: u64,
-    /// What was counted.
-    pub counters: Counters,
 }
 
 /// A replica of a partition's log.
@@ -479,7 +397,6 @@ impl Group {
             return;
         }
         self.accept_waiting();
-        self.order_requests();
         self.tell_role();
         self.tell_reads();
         self.take_client_letters();
@@ -562,44 +479,6 @@ impl Group {
     /// The view that it is in or wants.
     pub fn view(&self) -> u64 {
         self.view
-    }
-
-    /// How it is doing.
-    pub fn status(&self) -> Status {
-        Status {
-            role: self.role,
-            view: self.view,
-            is_active: self.is_active,
-            primary: self.primary(),
-            first: self.log.point().index + 1,
-            accepted: self.accepted.seq.max(self.committed()),
-            committed: Head { seq: self.committed(), chain: self.log.chain() },
-            stable: self.stable.seq,
-            cached_bytes: self.log.cached_bytes(),
-            proposals: self.tickets.len(),
-            diverged: self.diverged,
-            verified: self.keys.verified,
-            counters: self.counters,
-        }
-    }
-
-    /// A number that follows from what the protocol has come to here: two groups that would act
-    /// alike on all inputs but time have the same.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        let Self { view, is_active, floor, bar, accepted, prepared, stable, slots, .. } = self;
-        (view, is_active, floor, bar, accepted, prepared, stable).hash(&mut hasher);
-        slots.hash(&mut hasher);
-        (self.log.last(), self.log.chain(), self.log.point().index).hash(&mut hasher);
-        self.table.hash(&mut hasher);
-        for (node, peer) in &self.peers {
-            (node, &peer.report, &peer.last, &peer.checkpoints, &peer.change).hash(&mut hasher);
-        }
-        self.requests.hash(&mut hasher);
-        self.new_view.is_some().hash(&mut hasher);
-        (self.diverged, self.transfer.is_some(), &self.target).hash(&mut hasher);
-        (&self.letters, &self.writes, self.after_disk.len(), self.held.len()).hash(&mut hasher);
-        hasher.finish()
     }
 
     /// The chain that a batch would make behind what is accepted.

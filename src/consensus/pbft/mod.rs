@@ -21,7 +21,7 @@
 //! - No message, however wrong, panics or takes memory without bound.
 //!
 //! The files: `keys.rs` identities and signed statements, `members.rs` who takes part,
-//! `batch.rs` what an entry carries, `table.rs` which requests were executed, `message.rs`,
+//! `settings.rs` and `status.rs` what a group is given and tells, `batch.rs` what an entry carries, `table.rs` which requests were executed, `message.rs`,
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
 //! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs` and `transfer.rs` help who is
@@ -50,7 +50,9 @@ mod reads;
 mod ready;
 mod requests;
 pub mod restore;
+pub mod settings;
 mod slot;
+pub mod status;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -55,15 +55,17 @@ pub struct Ready {
 impl Group {
     /// Whether [`Group::take_ready`] would find something.
     pub fn has_ready(&self) -> bool {
-        !(self.letters.is_empty()
+        let is_empty = self.letters.is_empty()
             && self.writes.is_empty()
             && self.events.is_empty()
             && self.fetches.is_empty()
-            && self.after_disk.is_empty())
+            && self.after_disk.is_empty();
+        !is_empty || self.may_order_requests()
     }
 
     /// Takes everything that is to be done.
     pub fn take_ready(&mut self) -> Ready {
+        self.order_requests();
         if !self.writes.is_empty() {
             self.note_commit();
         }

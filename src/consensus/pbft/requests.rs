@@ -29,6 +29,8 @@ const CLIENT_BYTES_MAX: usize = 8 << 20;
 /// disk, and none twice in two lives of a node.
 const RESERVED: u64 = 1 << 16;
 
+/// A queue that is no longer than this is not swept.
+const QUEUE_MIN: usize = 1024;
 /// Requests that are handed on again with a report.
 const HANDED_ON: usize = 4;
 
@@ -46,6 +48,8 @@ pub struct Requests {
     clients: BTreeMap<u64, Asked>,
     /// Those that a primary has not ordered in its view, in the order of their arrival.
     queue: VecDeque<(u64, u64)>,
+    /// The queue is swept when it is longer than this.
+    swept: usize,
 }
 
 impl Hash for Requests {
@@ -79,6 +83,14 @@ impl Requests {
         asked.requests.insert(timestamp, (request, now));
         asked.bytes += bytes;
         self.queue.push_back((client, timestamp));
+        if self.queue.len() > self.swept.max(QUEUE_MIN) {
+            // Those that were executed leave; a backup orders nothing and would keep them for ever.
+            let clients = &self.clients;
+            self.queue.retain(|(client, timestamp)| {
+                clients.get(client).is_some_and(|it| it.requests.contains_key(timestamp))
+            });
+            self.swept = 2 * self.queue.len();
+        }
         Ok(())
     }
 
@@ -186,14 +198,19 @@ impl Group {
         self.reply(client, vec![timestamp], Head { seq, chain }, false);
     }
 
-    /// Orders waiting requests as the primary, when not too many entries are under way.
-    pub(super) fn order_requests(&mut self) {
-        while !self.requests.is_idle()
+    /// Whether waiting requests are to be ordered here: as the primary, when not too many entries are
+    /// under way.
+    pub(super) fn may_order_requests(&self) -> bool {
+        !self.requests.is_idle()
             && self.leads().is_ok()
             && self.is_primary()
             && self.accepted.seq < self.high()
             && self.accepted.seq < self.committed() + self.settings.pipeline
-        {
+    }
+
+    /// Orders waiting requests. What has arrived since outputs were taken last travels together.
+    pub(super) fn order_requests(&mut self) {
+        while self.may_order_requests() {
             let batch = self.next_requests();
             if batch.is_empty() {
                 return;
@@ -278,7 +295,6 @@ impl Group {
                 } else if let Message::Request(request) = letter.message.clone() {
                     // One that it cannot take now is sent again.
                     let _ = self.take_request(self.me, request);
-                    self.order_requests();
                 }
             }
         }

@@ -54,11 +54,14 @@ fn requests_of_clients_are_done_once_and_fast() {
         world.run(10);
     }
     world.run(100);
+    // Messages are in any order, so that committed answers may be there before enough tentative ones.
+    let mut fast = 0;
     for client in 100..103 {
         let finished = world.client(client).take_finished();
         assert_eq!(finished.len(), 10);
-        assert!(finished.iter().all(|finished| finished.is_fast), "{finished:?}");
+        fast += finished.iter().filter(|finished| finished.is_fast).count();
     }
+    assert!(fast > 20, "{fast} of 30");
     let mut data: Vec<_> = world.node(2).told.values().map(|it| it.1.clone()).collect();
     data.sort();
     let mut expected: Vec<_> = (0..30).map(block).collect();

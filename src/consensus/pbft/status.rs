@@ -1,0 +1,79 @@
+//! How a group is doing.
+
+use super::{
+    group::{Group, Head},
+    outputs::Counters,
+};
+use crate::consensus::engine::Role;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// How a group is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What it was told to be.
+    pub role: Role,
+    /// Its view.
+    pub view: u64,
+    /// Whether that has begun.
+    pub is_active: bool,
+    /// The primary of its view.
+    pub primary: u64,
+    /// The index of its first entry.
+    pub first: u64,
+    /// The last entry that it has accepted.
+    pub accepted: u64,
+    /// The last entry that it has committed.
+    pub committed: Head,
+    /// Its stable checkpoint.
+    pub stable: u64,
+    /// Bytes of entries in memory.
+    pub cached_bytes: usize,
+    /// Proposals whose fate was not told.
+    pub proposals: usize,
+    /// Where what is committed contradicts itself: more than f members are faulty.
+    pub diverged: Option<u64>,
+    /// Signatures that were verified.
+    pub verified: u64,
+    /// What was counted.
+    pub counters: Counters,
+}
+
+impl Group {
+    /// How it is doing.
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role,
+            view: self.view,
+            is_active: self.is_active,
+            primary: self.primary(),
+            first: self.log.point().index + 1,
+            accepted: self.accepted.seq.max(self.committed()),
+            committed: Head { seq: self.committed(), chain: self.log.chain() },
+            stable: self.stable.seq,
+            cached_bytes: self.log.cached_bytes(),
+            proposals: self.tickets.len(),
+            diverged: self.diverged,
+            verified: self.keys.verified,
+            counters: self.counters,
+        }
+    }
+
+    /// A number that follows from what the protocol has come to here: two groups that would act
+    /// alike on all inputs but time have the same.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let Self { view, is_active, floor, bar, accepted, prepared, stable, slots, .. } = self;
+        (view, is_active, floor, bar, accepted, prepared, stable).hash(&mut hasher);
+        slots.hash(&mut hasher);
+        (self.log.last(), self.log.chain(), self.log.point().index).hash(&mut hasher);
+        self.table.hash(&mut hasher);
+        for (node, peer) in &self.peers {
+            (node, &peer.report, &peer.last, &peer.checkpoints, &peer.change).hash(&mut hasher);
+        }
+        self.requests.hash(&mut hasher);
+        self.new_view.is_some().hash(&mut hasher);
+        (self.diverged, self.transfer.is_some(), &self.target).hash(&mut hasher);
+        (&self.letters, &self.writes, self.after_disk.len(), self.held.len()).hash(&mut hasher);
+        hasher.finish()
+    }
+}

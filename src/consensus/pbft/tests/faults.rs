@@ -1,0 +1,296 @@
+//! What a correct replica does with what a faulty one says.
+
+use super::{
+    super::{
+        Batch, Dropped, Letter, Message, Request,
+        batch::link,
+        certificate::{Certificate, Stable},
+        keys::{Signature, Statement},
+        message::{Entries, PrePrepare, ViewChange},
+        new_view::choose,
+    },
+    world::{World, keys, members},
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+fn block(number: u64) -> Bytes {
+    Bytes::from(format!("block {number}"))
+}
+
+/// An order that node 1 signs for entry 1 of view 0.
+fn order(data: Bytes) -> PrePrepare {
+    let batch = Batch::own(0, 1, data);
+    let (view, seq, parent) = (0, 1, [0; 32]);
+    let chain = link(&parent, seq, batch.digest());
+    let signature = keys(1, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
+    PrePrepare { view, seq, parent, signature, batch }
+}
+
+/// A certificate of a whole view, signed by all.
+fn certificate(view: u64, seq: u64, parent: [u8; 32], batch: &Batch) -> Certificate {
+    let digest = *batch.digest();
+    let chain = link(&parent, seq, &digest);
+    let primary = members(4).primary(view);
+    let backups = (1..=4).filter(|node| *node != primary).take(2);
+    let prepare =
+        |node| (node, keys(node, 4).sign(Statement::Prepare { view, seq, chain: &chain }));
+    let prepares = backups.map(prepare).collect();
+    let primary = keys(primary, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
+    Certificate { view, seq, parent, digest, primary, prepares, commits: Vec::new() }
+}
+
+fn change(view: u64, replica: u64, prepared: Vec<Certificate>) -> Arc<ViewChange> {
+    let (stable, signature) = (Stable::default(), Signature::NONE);
+    let mut change = ViewChange { view, stable, prepared, replica, signature };
+    change.sign(&keys(replica, 4));
+    Arc::new(change)
+}
+
+#[test]
+fn a_primary_that_orders_two_entries_at_one_place_is_left() {
+    let mut world = World::new(4, 1);
+    world.collect();
+    let group = world.group(2);
+    assert_eq!(group.step(1, Message::PrePrepare(order(block(1)))), Ok(()));
+    let second = group.step(1, Message::PrePrepare(order(block(2))));
+    assert_eq!(second, Err(Dropped::Contradiction));
+    assert_eq!((group.view(), group.status().counters.caught), (1, 1));
+}
+
+#[test]
+fn orders_of_others_than_the_primary_and_unsigned_ones_are_dropped() {
+    let mut world = World::new(4, 1);
+    world.collect();
+    let group = world.group(2);
+    let sent = group.step(3, Message::PrePrepare(order(block(1))));
+    assert_eq!(sent, Err(Dropped::Sender));
+    let mut forged = order(block(1));
+    forged.signature = order(block(2)).signature;
+    assert_eq!(group.step(1, Message::PrePrepare(forged)), Err(Dropped::Signature));
+    assert_eq!(group.status().accepted, 0);
+}
+
+#[test]
+fn a_batch_with_one_forged_request_among_many_is_not_accepted() {
+    for count in [1, 2, 50] {
+        for forged in [None, Some(count / 2)] {
+            let mut world = World::new(4, 1);
+            world.collect();
+            let keys_of_client = keys(100, 4);
+            let request = |at: u64| Request::new(&keys_of_client, 100, at + 1, block(at));
+            let mut requests: Vec<_> = (0..count).map(request).collect();
+            if let Some(at) = forged {
+                requests[at as usize].operation = block(1000);
+            }
+            let batch = Batch::of_requests(0, &requests);
+            let (view, seq, parent) = (0, 1, [0; 32]);
+            let chain = link(&parent, seq, batch.digest());
+            let signature = keys(1, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
+            let order = PrePrepare { view, seq, parent, signature, batch };
+            let group = world.group(2);
+            assert_eq!(group.step(1, Message::PrePrepare(order)), Ok(()));
+            let is_accepted = group.status().accepted == 1;
+            assert_eq!(is_accepted, forged.is_none(), "{count} requests, {forged:?}");
+            assert_eq!(group.view(), u64::from(forged.is_some()));
+        }
+    }
+}
+
+#[test]
+fn a_request_is_not_ordered_twice() {
+    let mut world = World::new(4, 1);
+    world.client(100).submit(block(1));
+    world.run(50);
+    let request = Request::new(&keys(100, 4), 100, 1, block(1));
+    let batch = Batch::of_requests(0, &[request]);
+    let (view, seq, parent) = (0, 2, world.group(2).log().chain());
+    let chain = link(&parent, seq, batch.digest());
+    let signature = keys(1, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
+    let group = world.group(2);
+    let order = PrePrepare { view, seq, parent, signature, batch };
+    assert_eq!(group.step(1, Message::PrePrepare(order)), Ok(()));
+    assert_eq!((group.status().accepted, group.view()), (1, 1));
+}
+
+#[test]
+fn a_new_view_takes_the_certificate_of_the_highest_view_and_what_follows_from_it() {
+    let (first, second) = (Batch::own(0, 1, block(1)), Batch::own(1, 2, block(2)));
+    let third = Batch::own(0, 1, block(3));
+    let old = certificate(0, 1, [0; 32], &first);
+    let new = certificate(1, 1, [0; 32], &second);
+    let follows_old = certificate(0, 2, old.chain(), &third);
+    let changes = [
+        change(2, 1, vec![old.clone(), follows_old.clone()]),
+        change(2, 3, vec![new.clone()]),
+        change(2, 4, vec![]),
+    ];
+    // What follows an entry that is not chosen is not either.
+    assert_eq!(choose(&changes).1, [&new]);
+    let changes = [change(2, 1, vec![old.clone(), follows_old.clone()]), change(2, 4, vec![])];
+    assert_eq!(choose(&changes).1, [&old, &follows_old]);
+}
+
+#[test]
+fn a_view_change_with_a_certificate_that_is_none_is_dropped() {
+    let batch = Batch::own(0, 1, block(1));
+    let good = certificate(0, 1, [0; 32], &batch);
+    let mut unsigned = good.clone();
+    unsigned.prepares[0].1 = Signature::NONE;
+    let mut twice = good.clone();
+    twice.prepares[1] = twice.prepares[0];
+    let mut few = good.clone();
+    few.prepares.pop();
+    let mut other = good.clone();
+    other.digest = [9; 32];
+    let later = certificate(0, 2, [0; 32], &batch);
+    let future = certificate(1, 1, [0; 32], &batch);
+    for (prepared, is_good) in [
+        (vec![good.clone()], true),
+        (vec![unsigned], false),
+        (vec![twice], false),
+        (vec![few], false),
+        (vec![other], false),
+        (vec![later], false),
+        (vec![future], false),
+    ] {
+        let mut world = World::new(4, 1);
+        world.collect();
+        let taken = world.group(2).step(3, Message::ViewChange(change(1, 3, prepared)));
+        assert_eq!(taken, if is_good { Ok(()) } else { Err(Dropped::Proof) });
+    }
+    let mut world = World::new(4, 1);
+    world.collect();
+    let taken = world.group(2).step(4, Message::ViewChange(change(1, 3, vec![good])));
+    assert_eq!(taken, Err(Dropped::Sender));
+}
+
+#[test]
+fn a_new_view_that_leaves_out_what_is_prepared_is_dropped() {
+    let batch = Batch::own(0, 1, block(1));
+    let good = certificate(0, 1, [0; 32], &batch);
+    let mut world = World::new(4, 1);
+    world.collect();
+    let changes = vec![change(1, 2, vec![]), change(1, 3, vec![good]), change(1, 4, vec![])];
+    let (proposals, signature) = (Vec::new(), Signature::NONE);
+    let mut new_view = super::super::message::NewView { view: 1, changes, proposals, signature };
+    new_view.sign(&keys(2, 4));
+    let taken = world.group(3).step(2, Message::NewView(Arc::new(new_view)));
+    assert_eq!(taken, Err(Dropped::Proof));
+    assert_eq!(world.group(3).view(), 0);
+}
+
+#[test]
+fn entries_that_do_not_fold_into_what_a_quorum_signed_are_not_believed() {
+    let mut world = World::new(4, 5);
+    world.collect();
+    world.kill(4);
+    for ticket in 0..40 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+        world.run(20);
+    }
+    world.start(4);
+    // Whatever entries come to node 4, one is another, until the third answer.
+    let mut lies = 0;
+    let until = world.now + 10_000;
+    while world.group(4).log().last() < 40 {
+        assert!(world.now < until, "{}", world.describe());
+        world.collect();
+        for (_, to, message) in &mut world.network {
+            if let (4, Message::Entries(Entries { batches, .. }), true) = (*to, message, lies < 3)
+                && let Some(batch) = batches.last_mut().filter(|it| it.data() != "a lie")
+            {
+                *batch = Batch::own(batch.origin(), 1, Bytes::from_static(b"a lie"));
+                lies += 1;
+            }
+        }
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+        }
+    }
+    assert!(lies > 0);
+    assert_eq!(world.group(4).status().diverged, None);
+    // What node 4 is told is compared with what the others were.
+    world.collect();
+    assert_eq!(world.node(4).told.len(), 40);
+}
+
+#[test]
+fn a_replica_that_was_away_installs_a_point_when_the_others_have_forgotten_what_was_before() {
+    let mut world = World::new(4, 6);
+    world.collect();
+    world.kill(4);
+    for ticket in 0..40 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+        world.run(20);
+    }
+    // One alone is not believed.
+    world.group(1).compact(20);
+    world.start(4);
+    world.run(200);
+    assert!(world.node(4).installed.is_empty());
+    world.kill(4);
+    world.node(4).disk.clear();
+    for id in 1..=3 {
+        world.group(id).compact(20 + id);
+    }
+    world.start(4);
+    world.until(5000, |world| world.same_head() == Some(40));
+    let installed = world.node(4).installed.clone();
+    assert_eq!(installed.len(), 1);
+    assert!((21..=22).contains(&installed[0]), "{installed:?}");
+    world.kill(4);
+    world.start(4);
+    assert_eq!(world.group(4).log().point().index, installed[0]);
+    world.until(5000, |world| world.same_head() == Some(40));
+}
+
+#[test]
+fn a_primary_that_orders_nothing_for_a_client_is_left() {
+    let mut world = World::new(4, 7);
+    world.collect();
+    let asked = world.client(100).submit(block(1));
+    assert_eq!(asked, Some(1));
+    let until = world.now + 5000;
+    while world.client(100).under_way() > 0 {
+        assert!(world.now < until, "{}", world.describe());
+        world.collect();
+        // The primary of the first view does not hear of requests.
+        world.network.retain(|(_, to, it)| *to != 1 || !matches!(it, Message::Request(_)));
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+        }
+    }
+    assert!(world.group(2).view() > 0);
+}
+
+#[test]
+fn reads_are_confirmed_by_a_quorum_and_not_by_a_primary_that_was_left() {
+    let mut world = World::new(4, 8);
+    world.collect();
+    world.group(1).propose(block(1), 1).expect("it leads");
+    world.group(1).read(7).expect("it leads");
+    world.until(500, |world| world.node(1).reads == [7]);
+    assert_eq!(world.node(1).told.len(), 1);
+    world.cut = vec![1];
+    world.until(3000, |world| world.group(2).view() > 0 && world.leader() != Some(1));
+    // It does not know that it was left.
+    if world.group(1).read(8).is_ok() {
+        world.run(1000);
+        assert_eq!(world.node(1).reads, [7]);
+    }
+    let mut client = world.client(101).clone();
+    client.ask_head();
+    world.cut.clear();
+    for Letter { to, message } in client.take_letters() {
+        for node in to {
+            let _ = world.group(node).step(101, message.clone());
+        }
+    }
+    world.clients.insert(101, client);
+    world.run(100);
+    let head = world.client(101).head().map(|(seq, _)| seq);
+    assert_eq!(head, Some(1));
+}
