@@ -18,7 +18,9 @@ for each [[node]] of the file, waits until all are ready, and says where they li
 when it ends: with Ctrl-C or SIGTERM. A node that dies is left dead, so that you can watch the
 others go on; the command that starts it again is printed, and works from another terminal.
 
-  --config FILE    a tuning file with a [[node]] list (default: tuning/cluster-3.toml)
+  --config FILE    a tuning file with a [[node]] list (default: tuning/cluster-3.toml; with
+                   tuning/cluster-4-pbft.toml the nodes agree by PBFT, with keys that are made in
+                   the folder when they are not there)
   --folder DIR     where the nodes keep their logs and what they say (default: coreflow-cluster);
                    a cluster that was there before goes on
   --set KEY=VALUE  is handed on to every node
@@ -72,15 +74,21 @@ build() {
 
 if [[ -n ${COREFLOW:-} ]]; then program=$COREFLOW; else build; fi
 
-# The number, HTTP and MessagePack-RPC address of each [[node]], a line each.
-nodes=$("$program" config print --config "$config" "${settings[@]}" | awk '
+# The number, HTTP and MessagePack-RPC address of each [[node]], a line each; before them the protocol.
+read_config() {
+    "$program" config print --config "$config" "${settings[@]}" | awk '
+    $1 == "protocol" { gsub(/"/, "", $3); print $3 }
     function done_with() { if (id != "") print id, http, rpc; id = http = rpc = "" }
     /^\[/ { done_with(); inside = ($0 ~ /^\[\[node\]\]/) }
     inside && $1 == "id" { id = $3 }
     inside && $1 == "http" { gsub(/"/, "", $3); http = $3 }
     inside && $1 == "rpc" { gsub(/"/, "", $3); rpc = $3 }
     END { done_with() }
-') || fail "$config is not a tuning file that can be used" 2
+    '
+}
+read_nodes=$(read_config) || fail "$config is not a tuning file that can be used" 2
+protocol=${read_nodes%%$'\n'*}
+nodes=$(tail -n +2 <<<"$read_nodes")
 [[ -n $nodes ]] || fail "$config lists no [[node]]" 2
 
 mkdir -p -- "$folder"
@@ -92,6 +100,14 @@ while read -r number _; do
         fail "node $number of $folder runs already (process $other); stop it, or take another --folder"
     fi
 done <<<"$nodes"
+
+# Nodes that agree by PBFT sign: each has its key in the folder, and knows the keys of all.
+if [[ $protocol == pbft ]]; then
+    while read -r number _; do
+        key=$("$program" cluster identity "$folder/node-$number.key") || exit 1
+        settings+=(--set "node.$number.public_key=$key")
+    done <<<"$nodes"
+fi
 
 declare -A pids=() https=() rpcs=()
 stopping=
@@ -119,6 +135,9 @@ trap 'exit 0' INT TERM
 words() {
     node_words=("$program" serve --config "$config" "${settings[@]}"
         --set "cluster.node=$1" --set "log.folder=$folder/node-$1")
+    if [[ $protocol == pbft ]]; then
+        node_words+=(--set "consensus.identity_file=$folder/node-$1.key")
+    fi
 }
 
 is_ready() { # its /readyz answers 200
@@ -161,7 +180,9 @@ for number in $(printf '%s\n' "${!pids[@]}" | sort -n); do
 done
 first=$(printf '%s\n' "${!pids[@]}" | sort -n | head -n 1)
 words "$first"
-echo "ready; look at it with: $program cluster status --config $config ${settings[*]@Q} --set cluster.node=$first"
+look=(--set "cluster.node=$first")
+[[ $protocol != pbft ]] || look+=(--set "consensus.identity_file=$folder/node-$first.key")
+echo "ready; look at it with: $program cluster status --config $config ${settings[*]@Q} ${look[*]@Q}"
 
 # Until it is told to stop: says which nodes end.
 while ((${#pids[@]} > 0)); do

@@ -310,6 +310,8 @@ fn open_node(node: NodeId, peers: &[(NodeId, SocketAddr)], folder: &Path) -> io:
         tick_ms: TICK_MS,
         nodes: peers.iter().map(|(id, peers)| (*id, address(*peers))).collect(),
         links,
+        company: None,
+        is_tentative: true,
     };
     let settings = Settings {
         folder: folder.join(format!("node-{node}")),

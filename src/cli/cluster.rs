@@ -196,6 +196,9 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
     }
     nodes.write(out)?;
     writeln!(out)?;
+    if seen.partitions.iter().any(|it| it.agreement.is_some()) {
+        return agreements(&seen).write(out).map_err(Trouble::from);
+    }
     let mut partitions =
         Table::new(&["PARTITION", "LEADER", "TERM", "COMMITTED", "VOTERS", "LEARNERS"]);
     for it in &seen.partitions {
@@ -213,6 +216,28 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
         partitions.row([it.partition.to_string(), leader, term, committed, voters, learners]);
     }
     Ok(partitions.write(out)?)
+}
+
+/// The partitions of nodes that may lie.
+fn agreements(seen: &Seen) -> Table {
+    let names = ["PARTITION", "PRIMARY", "VIEW", "COMMITTED", "FAST", "SLOW", "CHANGES", "STATE"];
+    let mut table = Table::new(&names);
+    for it in &seen.partitions {
+        let Some(agreed) = it.agreement else { continue };
+        let primary = it.leader.map_or_else(|| "-".to_owned(), |leader| leader.to_string());
+        let state = match (agreed.diverged, agreed.active) {
+            (true, _) => "diverged",
+            (false, true) => "agrees",
+            (false, false) => "changes view",
+        };
+        let [view, fast, slow, changes] =
+            [agreed.view, agreed.fast, agreed.slow, agreed.view_changes].map(|it| it.to_string());
+        let committed = it.committed.to_string();
+        let state = state.to_owned();
+        let partition = it.partition.to_string();
+        table.row([partition, primary, view, committed, fast, slow, changes, state]);
+    }
+    table
 }
 
 #[cfg(test)]

@@ -4,19 +4,23 @@
 //! order of its own, with a disk, links and a clock of its own.
 
 use super::{
+    agreement::{self, Replicas},
     book::Book,
     cluster::{Cluster, Leaders},
     damage::{Damage, Finding},
     disk::Disk,
+    engine::{Engine, Limits},
     format::{PAGE_BYTES, segment_name},
     group::StoredBlock,
     keeper::Parts,
     lane::{BLOCKS_UNDER_WAY, LaneLog, LaneSettings, Signals, lane},
     links::Links,
     open::Seat,
+    pbft,
+    peers::NodeId,
     place::Place,
     raft::{self, Restore},
-    recovery::{Recovery, Replayed},
+    recovery::{Recover, Recovery, Replayed},
     survey::{SegmentSurvey, Survey, survey},
     writer::{Directory, Fatal, Geometry, Writer},
 };
@@ -40,12 +44,22 @@ pub use super::{
 /// Bytes that a partition may have proposed.
 const PROPOSAL_BYTES: usize = 64 << 20;
 
+/// Entries between two checkpoints of nodes that may lie.
+const CHECKPOINT_ENTRIES: u64 = 128;
+/// Ticks between two reports of how far a replica is, where nodes may lie.
+const REPORT_TICKS: u64 = 3;
+/// Ticks without progress after which a primary that may lie is replaced: as many as it takes at most
+/// until somebody stands for election where a leader is silent.
+const PATIENCE_TICKS: u64 = 20;
+/// The longest that this becomes, milliseconds, when one primary after the other brings no progress.
+const PATIENCE_MS_MAX: u64 = 30_000;
+
 /// What was found on a disk.
-pub struct Found {
+pub struct Found<R = Restore> {
     /// How many partitions there were when the log began.
     pub first_partitions: PartitionIndex,
     /// The groups as they were when the log ended.
-    pub groups: Vec<Restore>,
+    pub groups: Vec<R>,
     /// The segments.
     pub survey: Survey,
 }
@@ -95,9 +109,9 @@ pub struct Surroundings<D, L> {
 }
 
 /// The parts of a log.
-pub struct Assembled<D, L> {
+pub struct Assembled<D, L, E: Engine = raft::Driver> {
     /// The log thread's loop.
-    pub keeper: Keeper<D, L>,
+    pub keeper: Keeper<D, L, E>,
     /// Makes and removes segments for it.
     pub helper: Helper<D>,
     /// The shards' ends, in the order of the partitions.
@@ -133,10 +147,39 @@ pub fn read(
     cores: usize,
     replay: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<Found, Unreadable> {
-    let mut recovery = match seat.is_alone() {
+    let recovery = match seat.is_alone() {
         true => Recovery::alone(seat.node, replay),
         false => Recovery::new(seat.node, &seat.voters, replay),
     };
+    read_with(disk, seat, cores, recovery)
+}
+
+/// As [`read`], where nodes may lie.
+///
+/// # Errors
+/// What `replay` was told must be thrown away then.
+pub fn read_agreed(
+    disk: &mut dyn Disk,
+    seat: &Seat,
+    cores: usize,
+    replay: &mut dyn FnMut(Replayed<'_>),
+) -> Result<Found<pbft::Restore>, Unreadable> {
+    read_with(disk, seat, cores, recovery_of_agreed(replay))
+}
+
+/// What builds replicas again where nodes may lie.
+pub(super) fn recovery_of_agreed<'a>(
+    replay: &'a mut dyn FnMut(Replayed<'_>),
+) -> agreement::Recovery<'a> {
+    agreement::Recovery::new(CHECKPOINT_ENTRIES, replay)
+}
+
+fn read_with<R: Recover>(
+    disk: &mut dyn Disk,
+    seat: &Seat,
+    cores: usize,
+    mut recovery: R,
+) -> Result<Found<R::Restore>, Unreadable> {
     let mut broken = None;
     let survey = survey(disk, &mut |place, block| take(&mut recovery, &mut broken, place, block));
     let mut survey = survey.map_err(Unreadable::Io)?;
@@ -158,7 +201,7 @@ pub fn read(
 
 /// Lets a recovery take a block, unless one before did not fit.
 pub(super) fn take(
-    recovery: &mut Recovery<'_>,
+    recovery: &mut impl Recover,
     broken: &mut Option<(Place, Damage)>,
     place: Place,
     block: &StoredBlock<'_>,
@@ -192,8 +235,59 @@ pub fn assemble<D: Disk + Clone, L: Links>(
     found: Found,
     surroundings: Surroundings<D, L>,
 ) -> Result<Assembled<D, L>, Unfit> {
+    let told = found.groups.iter().map(Restore::told_upto).collect();
+    let Surroundings { seed, balance, .. } = surroundings;
+    let begin = |limits, groups| {
+        let (node, tick_ms) = (seat.node, seat.tick_ms);
+        let settings = raft::Settings { node, seed, tick_ms, limits, balance };
+        raft::Driver::new(settings, groups).map_err(|unfit| unfit.to_string())
+    };
+    assemble_with(sizes, seat.node, core_bells, found, told, surroundings, begin)
+}
+
+/// As [`assemble`], where nodes may lie.
+///
+/// # Errors
+/// The log cannot be written, its groups are not whole, or these nodes cannot agree.
+///
+/// # Panics
+/// As [`assemble`].
+pub fn assemble_agreed<D: Disk + Clone, L: Links<pbft::Letter>>(
+    sizes: Sizes,
+    seat: &Seat,
+    company: &pbft::Company,
+    core_bells: &[Doorbell],
+    found: Found<pbft::Restore>,
+    surroundings: Surroundings<D, L>,
+) -> Result<Assembled<D, L, Replicas>, Unfit> {
+    let told = found.groups.iter().map(pbft::Restore::committed).collect();
+    let (tick_ms, is_tentative) = (seat.tick_ms, seat.is_tentative);
+    let begin = |limits, groups| {
+        let timing = pbft::Timing {
+            tick_ms,
+            status_ms: REPORT_TICKS * tick_ms,
+            patience_ms: PATIENCE_TICKS * tick_ms,
+            patience_max_ms: PATIENCE_MS_MAX.max(PATIENCE_TICKS * tick_ms),
+        };
+        let checkpoint_every = CHECKPOINT_ENTRIES;
+        let settings =
+            pbft::Settings { limits, timing, checkpoint_every, is_tentative, ..Default::default() };
+        Replicas::new(settings, company, groups).map_err(|unfit| unfit.to_string())
+    };
+    assemble_with(sizes, seat.node, core_bells, found, told, surroundings, begin)
+}
+
+fn assemble_with<D: Disk + Clone, L: Links<E::Message>, E: Engine, R>(
+    sizes: Sizes,
+    me: NodeId,
+    core_bells: &[Doorbell],
+    found: Found<R>,
+    told: Vec<u64>,
+    surroundings: Surroundings<D, L>,
+    begin: impl FnOnce(Limits, Vec<R>) -> Result<E, String>,
+) -> Result<Assembled<D, L, E>, Unfit> {
     let Found { first_partitions, groups, survey } = found;
-    let Surroundings { disk, links, book, book_file, now, name, seed, balance } = surroundings;
+    let Surroundings { disk, links, book, book_file, now, name, .. } = surroundings;
     let page = PAGE_BYTES as u64;
     let segment_bytes = sizes.segment_bytes / page * page;
     let partitions = groups.len() as PartitionIndex;
@@ -220,22 +314,14 @@ pub fn assemble<D: Disk + Clone, L: Links>(
         .map(|(partition, core_bell)| lane(partition, &lane_settings, core_bell.clone()))
         .unzip();
     let stop = Arc::new(AtomicBool::new(false));
-    let told = groups.iter().map(Restore::told_upto).collect();
-    let raft_settings = raft::Settings {
-        node: seat.node,
-        seed,
-        tick_ms: seat.tick_ms,
-        limits: raft::Limits {
-            cache_bytes: sizes.cache_bytes,
-            // A lane has no more under way than that, and a compaction.
-            proposals: groups.len() * (BLOCKS_UNDER_WAY + 1),
-            proposal_bytes: groups.len() * PROPOSAL_BYTES,
-        },
-        balance,
+    let limits = Limits {
+        cache_bytes: sizes.cache_bytes,
+        // A lane has no more under way than that, and a compaction.
+        proposals: groups.len() * (BLOCKS_UNDER_WAY + 1),
+        proposal_bytes: groups.len() * PROPOSAL_BYTES,
     };
-    let engine = raft::Driver::new(raft_settings, groups)
-        .map_err(|unfit| io::Error::new(io::ErrorKind::InvalidData, unfit.to_string()))
-        .map_err(Unfit::Io)?;
+    let engine = begin(limits, groups)
+        .map_err(|unfit| Unfit::Io(io::Error::new(io::ErrorKind::InvalidData, unfit)))?;
     let (jobs, jobs_end) = channel();
     let (results_end, results) = channel();
     let helper = Helper {
@@ -245,7 +331,7 @@ pub fn assemble<D: Disk + Clone, L: Links>(
         results: results_end,
         bell: bell.clone(),
     };
-    let (cluster, asked) = Cluster::new(Leaders::new(seat.node, partitions), bell.clone());
+    let (cluster, asked) = Cluster::new(Leaders::new(me, partitions), bell.clone());
     let keeper = Keeper::new(Parts {
         cluster: cluster.clone(),
         asked,

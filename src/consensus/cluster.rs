@@ -10,6 +10,7 @@ use super::{
     peers::NodeId,
 };
 use crate::{runtime::doorbell::Doorbell, wire::id::PartitionIndex};
+use bytes::Bytes;
 use futures_channel::oneshot;
 use std::{
     net::SocketAddr,
@@ -145,6 +146,13 @@ pub enum Ask {
         /// Who is to lead it.
         to: NodeId,
     },
+    /// Appends a block of records to a partition's log, whoever leads it, where a leader may lie.
+    Request {
+        /// The partition.
+        partition: PartitionIndex,
+        /// Whole records of it.
+        block: Bytes,
+    },
 }
 
 /// What became of an [`Ask`].
@@ -152,6 +160,15 @@ pub enum Ask {
 pub enum Answer {
     /// It is done.
     Done,
+    /// The records are in this entry for ever.
+    Requested {
+        /// The entry.
+        index: u64,
+        /// Tentative answers said so.
+        is_fast: bool,
+    },
+    /// Too much is under way, or nobody can be asked for that here.
+    Busy,
     /// What became of the change, for each partition that this node leads.
     Changes(Vec<(PartitionIndex, Result<(), ChangeRefused>)>),
     /// This node does not lead the partition.

@@ -1,6 +1,6 @@
 //! What can be wrong with bytes that were read back from the log.
 
-use super::raft::restore::Broken;
+use super::{pbft, raft::restore::Broken};
 use crate::wire::id::PartitionIndex;
 use std::fmt;
 
@@ -32,6 +32,14 @@ pub enum Damage {
         partition: PartitionIndex,
         /// What is wrong.
         broken: Broken,
+    },
+    /// The entries of a partition on which nodes agree that may lie do not follow each other.
+    #[error("the log of partition {partition} is not whole: {broken}")]
+    Agreed {
+        /// The partition.
+        partition: PartitionIndex,
+        /// What is wrong.
+        broken: pbft::restore::Broken,
     },
     /// There is no head of a group where one must be.
     #[error("the head of a group is damaged or missing")]

@@ -20,6 +20,10 @@ use std::{borrow::Cow, fmt::Display};
 
 /// The consensus of a node in all partitions.
 pub trait Engine: Sized {
+    /// Whether nodes join and leave; else all that is known of nodes is what the configuration says, and
+    /// nobody else is believed.
+    const MEMBERS_CHANGE: bool;
+
     /// What replicas send each other.
     type Message: Envelope;
     /// What is to be written.
@@ -113,9 +117,30 @@ pub trait Engine: Sized {
     /// Whether this node, which leads a partition, knows its members.
     fn is_membership_known(&self, partition: u16) -> bool;
 
+    /// Asks for a block of records to be appended, whoever leads, where a leader may lie;
+    /// [`Engine::take_answers`] tells when that is so.
+    ///
+    /// # Errors
+    /// When too much is under way, or this engine has none that may lie.
+    fn request(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused>;
+
+    /// Takes the requests of this node that are finished.
+    fn take_answers(&mut self) -> Vec<Requested>;
+
     /// A leader's answer to a question of this replica: it is no member of the partition's group, whose
     /// log is applied up to an index there.
     fn disown(&mut self, partition: u16, question: u64, applied: u64);
+}
+
+/// A request of this node is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// The number that it was asked for with.
+    pub ticket: u64,
+    /// The entry that its records are in for ever.
+    pub index: u64,
+    /// Tentative answers finished it.
+    pub is_fast: bool,
 }
 
 /// A message between replicas.
@@ -151,8 +176,8 @@ pub struct Block<'a> {
 
 /// Something to write.
 pub trait ToBlock {
-    /// The block that is written for it.
-    fn to_block(&self) -> Block<'_>;
+    /// The block that is written for it in a partition's log.
+    fn to_block(&self, partition: u16) -> Block<'_>;
 }
 
 /// What an entry carries.
@@ -364,4 +389,9 @@ pub struct Agreement {
     pub dropped: u64,
     /// Signatures that were verified.
     pub verified: u64,
+    /// What identifies all that is committed: two replicas that have committed as much have the same.
+    pub chain: [u8; 32],
+    /// The entry at which what is committed contradicts itself: more nodes are faulty than the cluster
+    /// can bear, and the replica takes part in nothing any more.
+    pub diverged: Option<u64>,
 }

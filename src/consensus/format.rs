@@ -193,6 +193,8 @@ pub enum BlockKind {
     Compacted,
     /// The point that replaces a partition's log.
     Installed,
+    /// What byzantine agreement must not forget beside entries.
+    Note,
 }
 
 impl BlockKind {
@@ -201,8 +203,14 @@ impl BlockKind {
         matches!(self, Self::Records | Self::Change)
     }
 
-    const ALL: [Self; 5] =
-        [Self::Records, Self::Change, Self::HardState, Self::Compacted, Self::Installed];
+    const ALL: [Self; 6] = [
+        Self::Records,
+        Self::Change,
+        Self::HardState,
+        Self::Compacted,
+        Self::Installed,
+        Self::Note,
+    ];
 }
 
 /// What the head of a block says.

@@ -17,7 +17,7 @@ mod telling;
 use super::{
     block::Block,
     book::Book,
-    cluster::{Asked, Cluster},
+    cluster::{Answer, Asked, Cluster},
     disk::Disk,
     engine::{Block as LogBlock, Engine, Outputs, Refused, ToBlock},
     format::BlockHead,
@@ -36,8 +36,9 @@ use crate::{
     wire::id::PartitionIndex,
 };
 use bytes::Bytes;
+use futures_channel::oneshot;
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     path::PathBuf,
     sync::{
@@ -134,6 +135,8 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     /// When leaders are told again what this node wants of them.
     want_at: Instant,
     changes: Vec<control::Changing>,
+    /// Who waits for records that they asked for, by ticket.
+    requests: HashMap<u64, oneshot::Sender<Answer>>,
     writer: Writer<D>,
     disk: D,
     engine: E,
@@ -204,6 +207,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             status_at: None,
             want_at: now,
             changes: Vec::new(),
+            requests: HashMap::new(),
             writer,
             disk,
             engine,
@@ -272,6 +276,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         self.engine.advance(now.saturating_duration_since(self.began).as_millis() as u64);
         self.take_blocks();
         let mut went_on = self.round()?;
+        self.answer_requests();
         went_on |= self.feed()?;
         self.clean()?;
         self.tell_status();
@@ -391,7 +396,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
 
     fn write(&mut self, writes: &[(PartitionIndex, E::Write)]) -> Result<(), Fatal> {
         for (partition, write) in writes {
-            let LogBlock { kind, term, index, body } = write.to_block();
+            let LogBlock { kind, term, index, body } = write.to_block(*partition);
             let place = self.add(&BlockHead::new(kind, *partition, term, index, &body), &body)?;
             if kind.is_entry() {
                 self.engine.placed(*partition, index, term, place);

@@ -27,6 +27,7 @@
 //! `assemble.rs` puts it together, `lane.rs`, `thread.rs` and `open.rs` run it; `reader.rs` reads single records; `tally.rs` counts
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
+pub mod agreement;
 pub mod assemble;
 pub mod block;
 pub mod book;

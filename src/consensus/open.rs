@@ -1,16 +1,20 @@
 //! Opens a log: reads what is there, and starts the thread that goes on with it.
 
 use super::{
-    assemble::{Unreadable, name_broken, read, take},
+    assemble::{
+        Unreadable, assemble, assemble_agreed, name_broken, read, read_agreed, recovery_of_agreed,
+        take,
+    },
     cluster::{Address, Cluster},
     damage::Finding,
     files::SegmentFolder,
     format::segment_name,
     lane::LaneLog,
-    owner,
+    owner::{self, Protocol},
+    pbft::Company,
     peers::{self, NodeId},
     reader::SegmentReader,
-    recovery::{Recovery, Replayed, replayed},
+    recovery::{Recover, Recovery, Replayed, replayed},
     start::start,
     survey::{Survey, survey},
     thread::LogThread,
@@ -69,6 +73,10 @@ pub struct Seat {
     pub nodes: Vec<(NodeId, Address)>,
     /// The links to other nodes; `None` on a node that is alone.
     pub links: Option<peers::Config>,
+    /// Whom it agrees with by PBFT; `None` where nodes replicate by Raft.
+    pub company: Option<Company>,
+    /// Whether what it agrees on is answered before it is committed, as PBFT can without a risk.
+    pub is_tentative: bool,
 }
 
 impl Seat {
@@ -81,6 +89,8 @@ impl Seat {
             tick_ms: TICK_MS,
             nodes: Vec::new(),
             links: None,
+            company: None,
+            is_tentative: true,
         }
     }
 
@@ -207,18 +217,39 @@ pub fn open(
     })?;
     let mut disk = folder(&settings.folder).map_err(io)?;
     let cores = core_bells.len();
-    let found = read(&mut disk, seat, cores, replay).map_err(|unreadable| match unreadable {
+    let unreadable = |unreadable| match unreadable {
         Unreadable::Io(source) => io(source),
         Unreadable::Damaged(findings) => {
             OpenError::Damaged { folder: settings.folder.clone(), findings }
         }
         Unreadable::Cores(partitions) => OpenError::Cores { partitions, cores },
-    })?;
-    owner::claim(&settings.folder, seat, found.survey.end.is_some())
+    };
+    let claim = |survey: &Survey| {
+        owner::claim(&settings.folder, seat, survey.end.is_some())
+            .map_err(io)?
+            .map_err(|why| OpenError::Foreign { folder: settings.folder.clone(), why })?;
+        tell_torn(survey);
+        Ok(())
+    };
+    owner::check(&settings.folder, seat)
         .map_err(io)?
         .map_err(|why| OpenError::Foreign { folder: settings.folder.clone(), why })?;
-    tell_torn(&found.survey);
-    start(&settings, seat, core_bells, found, disk, lock)
+    match &seat.company {
+        None => {
+            let found = read(&mut disk, seat, cores, replay).map_err(unreadable)?;
+            claim(&found.survey)?;
+            start(&settings, seat, found, disk, lock, |sizes, found, surroundings| {
+                assemble(sizes, seat, core_bells, found, surroundings)
+            })
+        }
+        Some(company) => {
+            let found = read_agreed(&mut disk, seat, cores, replay).map_err(unreadable)?;
+            claim(&found.survey)?;
+            start(&settings, seat, found, disk, lock, |sizes, found, surroundings| {
+                assemble_agreed(sizes, seat, company, core_bells, found, surroundings)
+            })
+        }
+    }
 }
 
 /// Reads a log without changing anything, while no node has it, and calls `visit` with every record
@@ -233,16 +264,26 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
         holder => OpenError::Locked { folder: folder.to_owned(), holder },
     })?;
     let mut nothing = |_: Replayed<'_>| {};
-    let mut recovery = Recovery::alone(NODE, &mut nothing);
+    let survey = match owner::protocol(folder).map_err(io)? {
+        Protocol::Raft => verify(folder, Recovery::alone(NODE, &mut nothing), visit),
+        Protocol::Pbft => verify(folder, recovery_of_agreed(&mut nothing), visit),
+    };
+    survey.map_err(io)
+}
+
+fn verify(
+    folder: &Path,
+    mut recovery: impl Recover,
+    visit: &mut dyn FnMut(Replayed<'_>),
+) -> io::Result<Survey> {
     let mut broken = None;
     let mut disk = SegmentFolder::new(folder, false);
-    let survey = survey(&mut disk, &mut |place, block| {
+    let mut survey = survey(&mut disk, &mut |place, block| {
         take(&mut recovery, &mut broken, place, block);
         if let Err(damage) = replayed(place, block, visit) {
             broken.get_or_insert((place, damage));
         }
-    });
-    let mut survey = survey.map_err(io)?;
+    })?;
     name_broken(&mut survey, broken);
     Ok(survey)
 }

@@ -92,11 +92,19 @@ pub enum Record<'a> {
         /// The number.
         below: u64,
     },
+    /// Who asked for the records before it in its entry, where nodes may lie: what byzantine
+    /// agreement needs to show others beside them. The last one of its entry.
+    Order {
+        /// The partition.
+        partition: PartitionIndex,
+        /// Bytes that say so.
+        heads: &'a [u8],
+    },
 }
 
 /// The names of the kinds of records, in the order of [`Record::kind`].
-pub const KIND_NAMES: [&str; 7] =
-    ["submitted", "ended", "requeued", "key", "forgotten", "compacted", "tokens"];
+pub const KIND_NAMES: [&str; 8] =
+    ["submitted", "ended", "requeued", "key", "forgotten", "compacted", "tokens", "order"];
 
 impl<'a> Record<'a> {
     /// Which kind it is: an index into [`KIND_NAMES`].
@@ -109,6 +117,7 @@ impl<'a> Record<'a> {
             Self::Forgotten { .. } => 4,
             Self::Compacted { .. } => 5,
             Self::Tokens { .. } => 6,
+            Self::Order { .. } => 7,
         }
     }
 
@@ -120,9 +129,9 @@ impl<'a> Record<'a> {
             | Self::Requeued { id }
             | Self::Key { id, .. }
             | Self::Forgotten { id } => *id,
-            Self::Compacted { partition, .. } | Self::Tokens { partition, .. } => {
-                TaskId { partition: *partition, random: 0 }
-            }
+            Self::Compacted { partition, .. }
+            | Self::Tokens { partition, .. }
+            | Self::Order { partition, .. } => TaskId { partition: *partition, random: 0 },
         }
     }
 
@@ -136,6 +145,7 @@ impl<'a> Record<'a> {
             Self::Requeued { .. } | Self::Forgotten { .. } => 0,
             Self::Compacted { .. } | Self::Tokens { .. } => 8,
             Self::Key { key, .. } => 16 + key.len(),
+            Self::Order { heads, .. } => heads.len(),
         };
         HEAD_BYTES + ID_BYTES + body
     }
@@ -199,6 +209,7 @@ impl<'a> Record<'a> {
             Self::Compacted { index: number, .. } | Self::Tokens { below: number, .. } => {
                 out.extend_from_slice(&number.to_le_bytes());
             }
+            Self::Order { heads, .. } => out.extend_from_slice(heads),
             Self::Key { key, id: _, body_hash, expires_unix_ms } => {
                 out.extend_from_slice(&body_hash.to_le_bytes());
                 out.extend_from_slice(&expires_unix_ms.to_le_bytes());
@@ -245,6 +256,7 @@ impl<'a> Record<'a> {
             5 => Self::Forgotten { id },
             6 => Self::Compacted { partition: id.partition, index: fields.u64("index")? },
             7 => Self::Tokens { partition: id.partition, below: fields.u64("below")? },
+            8 => Self::Order { partition: id.partition, heads: fields.0 },
             kind => return Err(Damage::RecordKind(kind)),
         };
         Ok((record, length))

@@ -32,6 +32,21 @@ pub enum Replayed<'a> {
     Anew(PartitionIndex),
 }
 
+/// Builds the groups of a node again, whatever engine they are of.
+pub trait Recover {
+    /// What a group goes on with.
+    type Restore;
+
+    /// Takes a block.
+    ///
+    /// # Errors
+    /// When it cannot follow the blocks before.
+    fn take(&mut self, place: Place, block: &StoredBlock<'_>) -> Result<(), Damage>;
+
+    /// The groups of at least so many partitions, to go on with.
+    fn finish(self, partitions: PartitionIndex) -> Vec<Self::Restore>;
+}
+
 /// Takes the blocks of a survey.
 pub struct Recovery<'a> {
     node: NodeId,
@@ -70,12 +85,12 @@ impl<'a> Recovery<'a> {
     pub fn alone(node: NodeId, hand_on: &'a mut dyn FnMut(Replayed<'_>)) -> Self {
         Self { is_alone: true, ..Self::new(node, &[node], hand_on) }
     }
+}
 
-    /// Takes a block.
-    ///
-    /// # Errors
-    /// When it cannot follow the blocks before.
-    pub fn take(&mut self, place: Place, block: &StoredBlock<'_>) -> Result<(), Damage> {
+impl Recover for Recovery<'_> {
+    type Restore = Restore;
+
+    fn take(&mut self, place: Place, block: &StoredBlock<'_>) -> Result<(), Damage> {
         let index = block.head.partition;
         if usize::from(index) >= PARTITIONS_MAX {
             return Err(Damage::BlockHead);
@@ -110,12 +125,13 @@ impl<'a> Recovery<'a> {
                 let is_new = block.head.kind == BlockKind::Installed;
                 partition.point(point, is_new, self.hand_on).map_err(broken)?;
             }
+            // Another engine wrote this log.
+            BlockKind::Note => return Err(Damage::BlockHead),
         }
         Ok(())
     }
 
-    /// The groups of at least `partitions` partitions, to go on with.
-    pub fn finish(mut self, partitions: PartitionIndex) -> Vec<Restore> {
+    fn finish(mut self, partitions: PartitionIndex) -> Vec<Restore> {
         while self.partitions.len() < usize::from(partitions) {
             self.partitions.push(Partition::new(self.partitions.len() as u16, &self.voters));
         }
@@ -209,7 +225,11 @@ pub fn replayed(
     }
 }
 
-fn hand_on_records(
+/// Hands on the records of a body.
+///
+/// # Errors
+/// When they cannot be read, though their checksums are right.
+pub(super) fn hand_on_records(
     place: Place,
     partition: PartitionIndex,
     body: &[u8],

@@ -1,18 +1,16 @@
 //! Starts the threads that go on with a log that was read.
 
 use super::{
-    assemble::{Assembled, Found, Sizes, Surroundings, Unfit, assemble},
+    assemble::{Assembled, Found, Sizes, Surroundings, Unfit},
     book::Book,
+    engine::Engine,
     files::SegmentFolder,
     links::PeerLinks,
     open::{OpenError, OpenLog, Seat, Settings},
     reader::SegmentReader,
     thread::{EXIT_LOG_FAILED, LogThread},
 };
-use crate::runtime::{
-    disk::{FolderLock, Placement, spawn_blocking_thread},
-    doorbell::Doorbell,
-};
+use crate::runtime::disk::{FolderLock, Placement, spawn_blocking_thread};
 use std::{fs, io, path::Path, time::Instant};
 
 /// Bytes of entries that stay in memory for followers.
@@ -20,18 +18,25 @@ const CACHE_BYTES: usize = 64 << 20;
 /// What the book is called in the log's folder.
 const BOOK_NAME: &str = "nodes";
 
-/// Starts the threads.
+/// What surrounds the log of a process.
+type Own = Surroundings<SegmentFolder, PeerLinks>;
+
+/// Starts the threads of what `assemble` makes.
 ///
 /// # Errors
 /// The log cannot be written, or the address for other nodes cannot be had.
-pub(super) fn start(
+pub(super) fn start<R, E: Engine + Send + 'static>(
     settings: &Settings,
     seat: &Seat,
-    core_bells: &[Doorbell],
-    found: Found,
+    found: Found<R>,
     disk: SegmentFolder,
     lock: FolderLock,
-) -> Result<OpenLog, OpenError> {
+    assemble: impl FnOnce(Sizes, Found<R>, Own) -> Result<Assembled<SegmentFolder, PeerLinks, E>, Unfit>,
+) -> Result<OpenLog, OpenError>
+where
+    E::Message: Send,
+    E::Write: Send,
+{
     let io = |source| OpenError::Io { folder: settings.folder.clone(), source };
     let now = Instant::now();
     let first_partitions = found.first_partitions;
@@ -56,7 +61,7 @@ pub(super) fn start(
     let folder = disk.clone();
     let balance = seat.links.is_some();
     let surroundings = Surroundings { disk, links, book, book_file, now, name, seed, balance };
-    let assembled = assemble(sizes, seat, core_bells, found, surroundings);
+    let assembled = assemble(sizes, found, surroundings);
     let assembled = assembled.map_err(|unfit| match unfit {
         Unfit::Unwritable(source) => {
             OpenError::Unwritable { folder: settings.folder.clone(), source }

@@ -35,7 +35,10 @@ impl Tally {
             Record::Forgotten { .. } => {
                 self.dead.remove(&id);
             }
-            Record::Key { .. } | Record::Compacted { .. } | Record::Tokens { .. } => {}
+            Record::Key { .. }
+            | Record::Compacted { .. }
+            | Record::Tokens { .. }
+            | Record::Order { .. } => {}
         }
     }
 
@@ -97,6 +100,6 @@ mod tests {
         tally.add(&submitted(4));
         tally.add(&ended(4, TaskStatus::Dead));
         assert_eq!((tally.live_tasks(), tally.dead_letters()), (2, 1));
-        assert_eq!(tally.records, [7, 6, 1, 0, 1, 0, 0]);
+        assert_eq!(tally.records, [7, 6, 1, 0, 1, 0, 0, 0]);
     }
 }

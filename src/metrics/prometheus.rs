@@ -1,7 +1,7 @@
 //! A node's counters as Prometheus reads them.
 
 use crate::wire::{
-    api::{ClusterStats, CoreStats, GossipStats, LinkStats, NodeStats},
+    api::{AgreementStats, ClusterStats, CoreStats, GossipStats, LinkStats, NodeStats},
     memory::{MemoryPartition, MemoryStats},
 };
 use std::fmt::{Display, Write};
@@ -144,8 +144,7 @@ const LINK_FIGURES: [LinkFigure; 6] = [
 ];
 
 fn render_cluster(text: &mut String, cluster: &ClusterStats) {
-    let ClusterStats { partitions, leads, leaderless, forwarded, not_leader, links, gossip } =
-        cluster;
+    let ClusterStats { partitions, leads, leaderless, forwarded, not_leader, links, .. } = cluster;
     for (name, kind, help, value) in [
         ("cluster_partitions", GAUGE, "Partitions of the cluster.", partitions),
         ("cluster_leads", GAUGE, "Partitions that this node leads.", leads),
@@ -165,8 +164,33 @@ fn render_cluster(text: &mut String, cluster: &ClusterStats) {
             line(text, series, value(link));
         }
     }
-    if let Some(gossip) = gossip {
+    if let Some(gossip) = &cluster.gossip {
         render_gossip(text, gossip);
+    }
+    if let Some(agreement) = &cluster.agreement {
+        render_agreement(text, agreement);
+    }
+}
+
+fn render_agreement(text: &mut String, agreement: &AgreementStats) {
+    let AgreementStats { fast, slow, view_changes, dropped, verified, diverged } = agreement;
+    head(text, "pbft_finished_total", COUNTER, "Requests of this node that were finished.");
+    for (path, count) in [("fast", fast), ("slow", slow)] {
+        line(text, format_args!("coreflow_pbft_finished_total{{path=\"{path}\"}}"), *count);
+    }
+    for (name, kind, help, value) in [
+        (
+            "pbft_view_changes_total",
+            COUNTER,
+            "Views that replicas of this node left.",
+            view_changes,
+        ),
+        ("pbft_dropped_total", COUNTER, "Messages of other nodes that were dropped.", dropped),
+        ("pbft_verified_total", COUNTER, "Signatures that were verified.", verified),
+        ("pbft_diverged", GAUGE, "Partitions in which more nodes lie than can.", diverged),
+    ] {
+        head(text, name, kind, help);
+        line(text, format_args!("coreflow_{name}"), *value);
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     gossip::{GossipError, Speaker},
     local::LocalGateway,
     memory, recover,
-    seat::seat,
+    seat::{SeatError, seat},
 };
 use crate::{
     config::{self, AGENT_NAME_BYTES_MAX, Config, SecretError},
@@ -68,6 +68,9 @@ pub enum StartError {
     /// A file with a secret is not as it should be.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The node cannot take its place among others.
+    #[error(transparent)]
+    Seat(#[from] SeatError),
     /// The log could not be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -89,9 +92,10 @@ pub enum StartError {
 impl From<StartError> for io::Error {
     fn from(error: StartError) -> Self {
         let kind = match &error {
-            StartError::Topology(_) | StartError::AgentType { .. } | StartError::Secret(_) => {
-                io::ErrorKind::InvalidInput
-            }
+            StartError::Topology(_)
+            | StartError::AgentType { .. }
+            | StartError::Secret(_)
+            | StartError::Seat(_) => io::ErrorKind::InvalidInput,
             StartError::Core { error, .. } | StartError::Mesh(error) => error.kind(),
             StartError::Gossip(GossipError::Bind { error, .. }) => error.kind(),
             StartError::Gossip(GossipError::Secret(_)) => io::ErrorKind::InvalidInput,

@@ -7,6 +7,7 @@
 pub use super::trunk::Offer;
 pub use crate::consensus::{
     cluster::{Address, Answer, Ask, Status as ClusterStatus},
+    engine::Agreement,
     members::{Change, ChangeRefused},
 };
 use crate::wire::{

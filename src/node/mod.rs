@@ -34,7 +34,7 @@ use crate::{
     registry::fact::Capabilities,
     runtime::{executor::CoreThread, injector::Injector, topology::Topology},
     shard::{core::Partitions, neighbours::CacheSize, run::Job, types::Types},
-    wire::api::{ClusterStats, CoreStats, Error, LinkStats, NodeStats},
+    wire::api::{AgreementStats, ClusterStats, CoreStats, Error, LinkStats, NodeStats},
 };
 use futures_channel::oneshot;
 use futures_lite::future;
@@ -243,8 +243,25 @@ impl Shared {
             not_leader: self.counts.not_leader.load(Ordering::Relaxed),
             links: links.collect(),
             gossip: self.gossip_stats(),
+            agreement: agreement_stats(&status),
         })
     }
+}
+
+/// What the replicas of this node counted, where nodes may lie.
+fn agreement_stats(status: &Status) -> Option<AgreementStats> {
+    let counted = status.partitions.iter().filter_map(|partition| partition.agreement);
+    counted.fold(None, |sum, it| {
+        let sum = sum.unwrap_or_default();
+        Some(AgreementStats {
+            fast: sum.fast + it.fast,
+            slow: sum.slow + it.slow,
+            view_changes: sum.view_changes + it.view_changes,
+            dropped: sum.dropped + it.dropped,
+            verified: sum.verified + it.verified,
+            diverged: sum.diverged + u64::from(it.diverged.is_some()),
+        })
+    })
 }
 
 /// A running node.

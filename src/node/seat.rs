@@ -1,11 +1,12 @@
 //! A node's place among others, from its configuration.
 
 use crate::{
-    config::{ClusterStart, Config, SecretError},
+    config::{ClusterStart, Config, NodeEntry, Protocol, PublicKey, SecretError},
     consensus::{
         cluster::Address,
         open::Seat,
-        peers::{self, Limits, Timing},
+        pbft::{Company, Identity, Ring, keys::BadKey},
+        peers::{self, Limits, Signing, Timing},
     },
 };
 use sha2::{Digest, Sha256};
@@ -16,8 +17,8 @@ const FRAME_ENVELOPE_BYTES: usize = 1 << 20;
 /// The place that a configuration gives its node.
 ///
 /// # Errors
-/// What is wrong with the file of the cluster's secret.
-pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
+/// What is wrong with the files of the cluster's secret and the node's key.
+pub(super) fn seat(config: &Config) -> Result<Seat, SeatError> {
     let cluster = &config.cluster;
     let Some(me) = config.node.iter().find(|node| node.id == cluster.node) else {
         return Ok(Seat::alone());
@@ -26,6 +27,10 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
         ClusterStart::New => config.node.iter().map(|node| node.id).collect(),
         ClusterStart::Join => Vec::new(),
     };
+    let company = company(config)?;
+    let signing = company
+        .as_ref()
+        .map(|company| Signing { identity: company.identity.clone(), ring: company.ring.clone() });
     let addresses =
         config.node.iter().map(|node| (node.id, Address { peers: node.peers, rpc: node.rpc }));
     Ok(Seat {
@@ -39,12 +44,58 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SecretError> {
             node: me.id,
             listen: me.peers,
             secret: config.cluster_secret()?,
-            signing: None,
+            signing,
             seed: fastrand::u64(..),
             limits: limits(config),
             timing: Timing::default(),
         }),
+        company,
+        is_tentative: true,
     })
+}
+
+/// Whom a node agrees with, where nodes may lie.
+fn company(config: &Config) -> Result<Option<Company>, SeatError> {
+    if config.consensus.protocol == Protocol::Raft {
+        return Ok(None);
+    }
+    let node = config.cluster.node;
+    let key = |entry: &NodeEntry| Some((entry.id, entry.public_key?.0));
+    let ring = Ring::new(config.node.iter().filter_map(key))
+        .map_err(|BadKey(node)| SeatError::PublicKey(node))?;
+    let identity = config.identity()?.map(|secret| Identity::from_secret(&secret));
+    let identity = identity.ok_or(SeatError::NoIdentity)?;
+    let own = config.node.iter().find(|entry| entry.id == node);
+    if own.and_then(|entry| entry.public_key) != Some(PublicKey(identity.public())) {
+        return Err(SeatError::Identity(node));
+    }
+    Ok(Some(Company {
+        node,
+        identity,
+        ring,
+        cluster: cluster_id(&config.cluster.name, config.cluster.partitions),
+        nodes: config.node.iter().map(|entry| entry.id).collect(),
+    }))
+}
+
+/// Why a node cannot take its place.
+#[derive(Debug, thiserror::Error)]
+pub enum SeatError {
+    /// A file with a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// It has no key.
+    #[error("consensus.identity_file names no key, which a node that agrees by PBFT signs with")]
+    NoIdentity,
+    /// Its key is another one.
+    #[error(
+        "consensus.identity_file is not the key whose public_key node {0} has in the list of nodes; \
+         `coreflow cluster identity FILE` prints the one that belongs to it"
+    )]
+    Identity(u64),
+    /// A key that is none.
+    #[error("the public_key of node {0} is none that ed25519 knows, or a weak one")]
+    PublicKey(u64),
 }
 
 /// The number that the nodes of a cluster have in common: with other partitions they would not agree

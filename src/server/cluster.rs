@@ -2,7 +2,9 @@
 
 use super::params::{Fields, required};
 use crate::{
-    node::gateway::{Address, Answer, Ask, Change, ChangeRefused, ClusterStatus, Gateway},
+    node::gateway::{
+        Address, Agreement, Answer, Ask, Change, ChangeRefused, ClusterStatus, Gateway,
+    },
     wire::{api::Error, id::PartitionIndex, msgpack::write, neighbours::Neighbour},
 };
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
@@ -118,8 +120,13 @@ fn check_transfer(status: &ClusterStatus, index: PartitionIndex, node: u64) -> R
 
 async fn change<G: Gateway>(gateway: Rc<G>, change: Change) -> Result<ClusterReply, Error> {
     match gateway.ask_cluster(Ask::Change(change)).await? {
+        Answer::Changes(changes) if changes.iter().any(|(_, it)| is_fixed(it)) => {
+            Err(Error::Conflict(ChangeRefused::Fixed.to_string()))
+        }
         Answer::Changes(changes) => Ok(ClusterReply::Changes(changes)),
-        Answer::Done | Answer::NotLeader { .. } => Ok(ClusterReply::Changes(Vec::new())),
+        Answer::Done | Answer::Busy | Answer::Requested { .. } | Answer::NotLeader { .. } => {
+            Ok(ClusterReply::Changes(Vec::new()))
+        }
     }
 }
 
@@ -146,6 +153,10 @@ impl ClusterReply {
             Self::Begun => write::map(out, 0),
         }
     }
+}
+
+fn is_fixed(outcome: &Result<(), ChangeRefused>) -> bool {
+    *outcome == Err(ChangeRefused::Fixed)
 }
 
 /// The word for why a change was not begun.
@@ -203,7 +214,8 @@ fn write_status(out: &mut Vec<u8>, status: &ClusterStatus, neighbours: &[Neighbo
     write::str(out, "partitions");
     write::array(out, status.partitions.len());
     for partition in &status.partitions {
-        write::map(out, 8 + usize::from(partition.leader.is_some()));
+        let agreed = if partition.agreement.is_some() { AGREEMENT_FIELDS } else { 0 };
+        write::map(out, 8 + agreed + usize::from(partition.leader.is_some()));
         number(out, "partition", partition.partition.into());
         if let Some(leader) = partition.leader {
             number(out, "leader", leader);
@@ -222,7 +234,28 @@ fn write_status(out: &mut Vec<u8>, status: &ClusterStatus, neighbours: &[Neighbo
             write::array(out, ids.len());
             ids.iter().for_each(|id| write::uint(out, *id));
         }
+        if let Some(agreement) = &partition.agreement {
+            write_agreement(out, agreement);
+        }
     }
+}
+
+/// Fields of a partition on which nodes agree that may lie.
+const AGREEMENT_FIELDS: usize = 9;
+
+fn write_agreement(out: &mut Vec<u8>, agreement: &Agreement) {
+    number(out, "view", agreement.view);
+    write::str(out, "active");
+    write::bool(out, agreement.is_active);
+    number(out, "fast", agreement.fast);
+    number(out, "slow", agreement.slow);
+    number(out, "view_changes", agreement.view_changes);
+    number(out, "dropped", agreement.dropped);
+    number(out, "verified", agreement.verified);
+    let chain: String = agreement.chain.iter().map(|byte| format!("{byte:02x}")).collect();
+    text(out, "chain", &chain);
+    write::str(out, "diverged");
+    write::bool(out, agreement.diverged.is_some());
 }
 
 fn number(out: &mut Vec<u8>, name: &str, value: u64) {

@@ -358,6 +358,7 @@ impl Gateway for TestNode {
                 Ok(Answer::Changes(vec![(0, Err(refused))]))
             }
             Ask::Transfer { partition: 0, .. } => Ok(Answer::Done),
+            Ask::Request { .. } => Ok(Answer::Busy),
             Ask::Transfer { .. } => Err(Error::NotLeader(Some("127.0.0.1:7450".into()))),
         }
     }

@@ -252,7 +252,7 @@ pub fn replay(
         }
         Record::Forgotten { id } => table.replay_forgotten(id.random),
         Record::Tokens { below, .. } => table.replay_tokens(below),
-        Record::Compacted { .. } => {}
+        Record::Compacted { .. } | Record::Order { .. } => {}
     }
 }
 

@@ -444,6 +444,25 @@ pub struct ClusterStats {
     pub links: Vec<LinkStats>,
     /// What nodes tell each other of themselves.
     pub gossip: Option<Box<GossipStats>>,
+    /// What agreement counted, where nodes may lie.
+    pub agreement: Option<AgreementStats>,
+}
+
+/// What the replicas of this node counted, in all partitions, where nodes may lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgreementStats {
+    /// Requests of this node that tentative answers finished.
+    pub fast: u64,
+    /// Requests of this node that committed answers finished.
+    pub slow: u64,
+    /// Views that were left.
+    pub view_changes: u64,
+    /// Messages that were dropped.
+    pub dropped: u64,
+    /// Signatures that were verified.
+    pub verified: u64,
+    /// Partitions in which more nodes lie than can.
+    pub diverged: u64,
 }
 
 /// What gossip did.

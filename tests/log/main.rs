@@ -83,7 +83,7 @@ impl Node {
                     assert_eq!(id.partition, shard);
                     replayed.insert(id.random, (body.to_vec(), place));
                 }
-                Record::Compacted { .. } => {}
+                Record::Compacted { .. } | Record::Order { .. } => {}
                 record => panic!("{record:?} was written"),
             }
         })?;

@@ -52,6 +52,8 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
             limits: Limits::default(),
             timing: Timing::default(),
         }),
+        company: None,
+        is_tentative: true,
     };
     let bell = Doorbell::new().expect("there are descriptors");
     let mut heard = vec![BTreeSet::new(); usize::from(PARTITIONS)];

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import random
 import select
@@ -48,28 +49,42 @@ class Node:
         self.folder = folder / f"node-{number}"
         self.log = folder / f"node-{number}.txt"
         self.process = None
+        # What it signs with, and is known by, where nodes agree by PBFT.
+        self.identity = self.public_key = None
+        # The program that it runs, and what it finds in its environment beside the test's.
+        self.program, self.environment = PROGRAM, {}
         # The arguments of the last start, for another one.
         self.started_as = None
 
+    def make_identity(self, folder):
+        self.identity = folder / f"node-{self.number}.key"
+        words = [PROGRAM, "cluster", "identity", str(self.identity)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        self.public_key = done.stdout.strip()
+
     def entry(self):
+        key = f'public_key = "{self.public_key}"\n' if self.public_key else ""
         return (
             f'\n[[node]]\nid = {self.number}\npeers = "{self.peers}"\n'
-            f'rpc = "{self.rpc_text}"\nhttp = "{self.http}"\n'
+            f'rpc = "{self.rpc_text}"\nhttp = "{self.http}"\n{key}'
         )
 
     def start(self, config, start="new"):
         self.started_as = (config, start)
-        settings = (
+        settings = [
             f"cluster.node={self.number}",
             f"cluster.start={start}",
             f"log.folder={self.folder}",
-        )
-        words = [PROGRAM, "serve", "--json", "--config", str(config)]
+        ]
+        if self.identity:
+            settings.append(f"consensus.identity_file={self.identity}")
+        words = [self.program, "serve", "--json", "--config", str(config)]
         for setting in settings:
             words += ["--set", setting]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                words, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+                words, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True,
+                env={**os.environ, **self.environment},
             )
         said, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
         line = said and self.process.stdout.readline()
@@ -109,18 +124,24 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, folder, count, spare=0):
+    def __init__(self, folder, count, spare=0, agrees=False):
+        self.agrees = agrees
         self.folder = pathlib.Path(folder)
         addresses = free_addresses(3 * (count + spare))
         places = [tuple(addresses[3 * each : 3 * each + 3]) for each in range(count + spare)]
         nodes = [Node(self.folder, number + 1, place) for number, place in enumerate(places)]
         self.nodes, self.spare = nodes[:count], nodes[count:]
+        if agrees:
+            for node in self.nodes:
+                node.make_identity(self.folder)
         self.config = self.write_config("cluster.toml", self.nodes)
 
     def write_config(self, name, nodes):
         text = CONFIG.read_text().replace(
             "[tasks]", f"[log]\nsegment_mib = 8\n\n[cluster]\npartitions = {PARTITIONS}\n\n[tasks]"
         )
+        if self.agrees:
+            text = text.replace("[tasks]", '[consensus]\nprotocol = "pbft"\n\n[tasks]')
         path = self.folder / name
         path.write_text(text + "".join(node.entry() for node in nodes))
         return path
@@ -158,13 +179,14 @@ def until(condition, what, limit_s=WAIT_S):
 
 
 @contextlib.contextmanager
-def cluster_of(count, spare=0):
+def cluster_of(count, spare=0, agrees=False, prepare=lambda cluster: None):
     """A cluster that ends with the test, whatever happens; what its nodes said is shown when the
     test failed."""
     # Whoever ends the test gets its nodes ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("the test was ended from outside"))
     with tempfile.TemporaryDirectory(prefix="coreflow-cluster-") as folder:
-        cluster = Cluster(folder, count, spare)
+        cluster = Cluster(folder, count, spare, agrees)
+        prepare(cluster)
         try:
             for node in cluster.nodes:
                 node.start(cluster.config)

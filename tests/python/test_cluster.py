@@ -332,4 +332,5 @@ def main():
         told(figures_tell_what_the_cluster_does, cluster)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -189,6 +189,8 @@ impl Node {
             tick_ms: common.tick_ms,
             nodes: common.nodes.clone(),
             links: None,
+            company: None,
+            is_tentative: true,
         };
         let mut ports = mesh::<Batch>(1, common.config.mesh.ring_batches).expect("descriptors");
         let port = ports.pop().expect("one core has one port");

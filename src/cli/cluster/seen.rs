@@ -31,6 +31,22 @@ pub struct PartitionSeen {
     pub learners: Vec<u64>,
     /// Voters before a change that is under way.
     pub outgoing: Vec<u64>,
+    /// What else is known where nodes agree that may lie.
+    pub agreement: Option<AgreementSeen>,
+}
+
+/// How a partition does on which nodes agree that may lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgreementSeen {
+    pub view: u64,
+    /// Whether the view has begun.
+    pub active: bool,
+    /// Requests that the node has finished with tentative answers, and with committed ones.
+    pub fast: u64,
+    pub slow: u64,
+    pub view_changes: u64,
+    /// More nodes lie than can.
+    pub diverged: bool,
 }
 
 impl PartitionSeen {
@@ -93,5 +109,18 @@ fn partition(view: View<'_>) -> Option<PartitionSeen> {
         voters: ids("voters")?,
         learners: ids("learners")?,
         outgoing: ids("outgoing")?,
+        agreement: agreement(view),
+    })
+}
+
+fn agreement(view: View<'_>) -> Option<AgreementSeen> {
+    let number = |name| view.get(name).and_then(View::uint);
+    Some(AgreementSeen {
+        view: number("view")?,
+        active: view.get("active")?.bool()?,
+        fast: number("fast")?,
+        slow: number("slow")?,
+        view_changes: number("view_changes")?,
+        diverged: view.get("diverged")?.bool()?,
     })
 }

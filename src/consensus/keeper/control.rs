@@ -5,7 +5,7 @@ use super::{
         book::Book,
         cluster::{Answer, Ask, Asked, NodeStatus, PartitionStatus, Status},
         disk::Disk,
-        engine::{Engine, Refused},
+        engine::{Engine, Refused, Requested},
         links::Links,
         members::{Change, ChangeRefused},
         peers::NodeId,
@@ -44,6 +44,8 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
         };
         let answered = match ask {
+            // Whoever wants it to join is told that it cannot.
+            Ask::Know(..) if !E::MEMBERS_CHANGE => Answer::Done,
             Ask::Know(node, address) => {
                 if self.book.learn(node, address) {
                     self.book_changed(&[node]);
@@ -56,6 +58,19 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 self.answer_changes();
                 return true;
             }
+            Ask::Request { partition, block } => {
+                // The engine bounds how many are under way.
+                let ticket = self.last_ticket + 1;
+                match self.engine.request(partition, block, ticket) {
+                    Ok(()) => {
+                        self.last_ticket = ticket;
+                        self.requests.insert(ticket, answer);
+                        return true;
+                    }
+                    Err(Refused::NotLeader { leader }) => Answer::NotLeader { leader },
+                    Err(Refused::Busy) => Answer::Busy,
+                }
+            }
             Ask::Transfer { partition, to } => match self.engine.transfer(partition, to) {
                 Err(Refused::NotLeader { leader }) => Answer::NotLeader { leader },
                 Ok(()) | Err(Refused::Busy) => Answer::Done,
@@ -64,6 +79,16 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         // Whoever asked may have gone away.
         let _ = answer.send(answered);
         true
+    }
+
+    /// Tells those who asked for records that they are in the log.
+    pub(super) fn answer_requests(&mut self) {
+        for Requested { ticket, index, is_fast } in self.engine.take_answers() {
+            if let Some(answer) = self.requests.remove(&ticket) {
+                // Whoever asked may have gone away.
+                let _ = answer.send(Answer::Requested { index, is_fast });
+            }
+        }
     }
 
     fn change(&mut self, change: &Change) -> Vec<(PartitionIndex, Result<(), ChangeRefused>)> {
@@ -93,6 +118,9 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
 
     /// Takes what another node knows of the nodes.
     pub(super) fn merge_book(&mut self, book: &Book) {
+        if !E::MEMBERS_CHANGE {
+            return;
+        }
         let changed = self.book.merge(book);
         if !changed.is_empty() {
             self.book_changed(&changed);

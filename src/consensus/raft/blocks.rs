@@ -19,7 +19,7 @@ const HARD_STATE_BYTES: usize = 32;
 const OLD_HARD_STATE_BYTES: usize = 24;
 
 impl ToBlock for Write {
-    fn to_block(&self) -> Block<'_> {
+    fn to_block(&self, _: u16) -> Block<'_> {
         let beside = |kind, body| Block { kind, term: 0, index: 0, body: Cow::Owned(body) };
         match self {
             Self::Entry { term, index, kind, data } => {

@@ -1,20 +1,22 @@
 //! The groups of a node as the log thread drives them.
 
 use super::{
-    Driver, Kind, Members, Message, Outputs, Refused, Stored, Write,
+    Driver, Kind, Members, Message, Outputs, Refused, Role, Stored, Write,
     group::{Group, Status},
     guard::Dropped,
     membership::{Change, ChangeRefused},
     message::{decode_apart, encode_apart},
 };
 use crate::consensus::{
-    engine::{Engine, Envelope},
+    engine::{Engine, Envelope, Requested},
     peers::NodeId,
     place::Place,
 };
 use bytes::Bytes;
 
 impl Engine for Driver {
+    const MEMBERS_CHANGE: bool = true;
+
     type Message = Message;
     type Write = Write;
     type Dropped = Dropped;
@@ -101,6 +103,19 @@ impl Engine for Driver {
 
     fn is_membership_known(&self, partition: u16) -> bool {
         self.group(partition).is_some_and(Group::is_membership_known)
+    }
+
+    /// Who leads here tells the truth: it is asked.
+    fn request(&mut self, partition: u16, _: Bytes, _: u64) -> Result<(), Refused> {
+        let leader = match self.status(partition).map(|status| status.role) {
+            Some(Role::Follower { leader }) => leader,
+            _ => None,
+        };
+        Err(Refused::NotLeader { leader })
+    }
+
+    fn take_answers(&mut self) -> Vec<Requested> {
+        Vec::new()
     }
 
     fn disown(&mut self, partition: u16, question: u64, applied: u64) {

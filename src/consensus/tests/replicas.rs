@@ -7,7 +7,7 @@ use crate::consensus::{
         HardState, Members, Point, Restore,
         blocks::{encode_hard_state, point_bytes},
     },
-    recovery::{self, Recovery},
+    recovery::{self, Recover, Recovery},
     survey::survey,
 };
 

@@ -1,0 +1,20 @@
+//! Byzantine agreement joined to the log thread: [`super::pbft`] behind the trait of engines, its
+//! entries and notes as blocks of the log, and its state read back from them.
+//!
+//! Invariants worth naming
+//! - What is ordered is blocks of whole records of their partition: a message that carries anything
+//!   else is as good as lost, so no correct replica ever has it in its log.
+//! - Of an entry only the records are told to shards; who asked for them stands behind them in the
+//!   same block, for other replicas.
+//!
+//! The files: `body.rs` is an entry as a block, and what may be one; `replicas.rs` the engine;
+//! `recovery.rs` what is read back.
+
+pub mod body;
+pub mod recovery;
+pub mod replicas;
+#[cfg(test)]
+mod tests;
+
+pub use recovery::Recovery;
+pub use replicas::Replicas;

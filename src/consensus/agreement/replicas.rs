@@ -1,0 +1,225 @@
+//! The replicas of a node as the log thread drives them.
+
+use super::body::{batch_of, body_of, is_fit, is_operation};
+use crate::consensus::{
+    engine::{
+        Agreement, Block, Engine, Envelope, Kind, Refused, Requested, Status, Stored, ToBlock,
+    },
+    format::BlockKind,
+    members::{Change, ChangeRefused, Members},
+    pbft::{
+        Answer, Dropped, Group, Letter, Message, Outputs, Restore, Settings, Write,
+        driver::{Company, Driver, Unfit},
+    },
+    peers::NodeId,
+    place::Place,
+};
+use bytes::Bytes;
+use std::borrow::Cow;
+
+/// The replicas of a node in all partitions.
+pub struct Replicas {
+    driver: Driver,
+    members: Members,
+}
+
+/// Why a message is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwanted {
+    /// What it wants to be ordered is no block of records of the partition.
+    #[error("it asks for something that no log can hold")]
+    Unfit,
+    /// The replica drops it.
+    #[error(transparent)]
+    Dropped(#[from] Dropped),
+}
+
+impl Replicas {
+    /// Replicas that go on with what was read back, in the order of their partitions.
+    ///
+    /// # Errors
+    /// When that is not whole, or these nodes cannot agree.
+    pub fn new(settings: Settings, company: &Company, groups: Vec<Restore>) -> Result<Self, Unfit> {
+        let members = Members::of_voters(&company.nodes);
+        Ok(Self { driver: Driver::new(settings, company, groups)?, members })
+    }
+
+    /// The group of a partition.
+    pub fn group(&self, partition: u16) -> Option<&Group> {
+        self.driver.group(partition)
+    }
+}
+
+impl Engine for Replicas {
+    const MEMBERS_CHANGE: bool = false;
+
+    type Message = Letter;
+    type Write = Write;
+    type Dropped = Unwanted;
+
+    fn propose(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
+        self.driver.propose(partition, data, ticket)
+    }
+
+    fn step(&mut self, partition: u16, from: NodeId, letter: Letter) -> Result<(), Unwanted> {
+        if !is_fit(partition, &letter.message) {
+            return Err(Unwanted::Unfit);
+        }
+        Ok(self.driver.step(partition, from, letter.message)?)
+    }
+
+    fn advance(&mut self, now_ms: u64) {
+        self.driver.advance(now_ms);
+    }
+
+    fn next_tick_ms(&self) -> Option<u64> {
+        self.driver.next_tick_ms()
+    }
+
+    fn read(&mut self, partition: u16, context: u64) -> Result<(), Refused> {
+        self.driver.read(partition, context)
+    }
+
+    fn compact(&mut self, partition: u16, index: u64) {
+        self.driver.compact(partition, index);
+    }
+
+    fn restate(&mut self) {
+        self.driver.restate();
+    }
+
+    fn placed(&mut self, partition: u16, index: u64, term: u64, place: Place) {
+        self.driver.placed(partition, index, term, place);
+    }
+
+    fn fetched(&mut self, partition: u16, id: u64, data: Option<Vec<Bytes>>) {
+        let batches = data.and_then(|bodies| bodies.iter().map(batch_of).collect());
+        self.driver.fetched(partition, id, batches);
+    }
+
+    /// What was lost is sent again when the other replica tells how far it is.
+    fn unreachable(&mut self, _: NodeId) {}
+
+    fn persisted(&mut self, batch: u64) {
+        self.driver.persisted(batch);
+    }
+
+    fn has_ready(&self) -> bool {
+        self.driver.has_ready()
+    }
+
+    fn take_ready(&mut self, outputs: &mut Outputs) {
+        self.driver.take_ready(outputs);
+    }
+
+    fn status(&self, partition: u16) -> Option<Status> {
+        let status = self.driver.status(partition)?;
+        let counters = status.counters;
+        Some(Status {
+            role: status.role,
+            term: status.view + 1,
+            first: status.first,
+            last: status.accepted,
+            commit: status.committed.seq,
+            cached_bytes: status.cached_bytes,
+            proposals: status.proposals,
+            agreement: Some(Agreement {
+                view: status.view,
+                is_active: status.is_active,
+                fast: counters.fast,
+                slow: counters.slow,
+                view_changes: counters.view_changes,
+                dropped: counters.dropped.iter().sum(),
+                verified: status.verified,
+                chain: status.committed.chain,
+                diverged: status.diverged,
+            }),
+        })
+    }
+
+    fn members(&self, partition: u16) -> Option<&Members> {
+        self.driver.group(partition).map(|_| &self.members)
+    }
+
+    fn begins_behind(&self, partition: u16) -> u64 {
+        self.driver.group(partition).map_or(0, |group| group.log().point().index)
+    }
+
+    fn stored(&self, partition: u16, index: u64) -> Option<(Kind, Stored)> {
+        let stored = self.driver.group(partition)?.log().stored(index)?;
+        Some((Kind::Normal, stored))
+    }
+
+    fn in_memory(&self, partition: u16, index: u64) -> Option<Bytes> {
+        let batch = self.driver.group(partition)?.log().in_memory(index)?;
+        Some(batch.data().clone())
+    }
+
+    /// The next primary is whose turn it is, whoever was asked for.
+    fn transfer(&mut self, partition: u16, _: NodeId) -> Result<(), Refused> {
+        self.driver.abdicate(partition);
+        Ok(())
+    }
+
+    fn change(&mut self, _: u16, _: &Change) -> Result<(), ChangeRefused> {
+        Err(ChangeRefused::Fixed)
+    }
+
+    fn is_membership_known(&self, _: u16) -> bool {
+        true
+    }
+
+    fn request(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
+        if !is_operation(partition, &data) {
+            return Err(Refused::Busy);
+        }
+        self.driver.request(partition, data, ticket)
+    }
+
+    fn take_answers(&mut self) -> Vec<Requested> {
+        let answers = self.driver.take_answers().into_iter();
+        let requested = |(_, answer): (u16, Answer)| {
+            let Answer { ticket, index, is_fast } = answer;
+            Requested { ticket, index, is_fast }
+        };
+        answers.map(requested).collect()
+    }
+
+    /// Nobody is ever taken out.
+    fn disown(&mut self, _: u16, _: u64, _: u64) {}
+}
+
+impl Envelope for Letter {
+    fn to(&self) -> &[NodeId] {
+        &self.to
+    }
+
+    fn encode_apart(&self, _: u16, head: &mut Vec<u8>, parts: &mut Vec<Bytes>) {
+        self.message.encode(head, parts);
+    }
+
+    fn decode_apart(
+        _: u16,
+        _: NodeId,
+        head: &Bytes,
+        parts: impl Iterator<Item = Bytes>,
+    ) -> Option<Self> {
+        let parts: Vec<_> = parts.collect();
+        let message = Message::decode(head, &parts).ok()?;
+        Some(Self { to: Vec::new(), message })
+    }
+}
+
+impl ToBlock for Write {
+    fn to_block(&self, partition: u16) -> Block<'_> {
+        match self {
+            Self::Entry { term, index, heads, data } => {
+                let body = Cow::Owned(body_of(partition, heads, data));
+                Block { kind: BlockKind::Records, term: *term, index: *index, body }
+            }
+            Self::Note(bytes) => {
+                Block { kind: BlockKind::Note, term: 0, index: 0, body: Cow::Borrowed(bytes) }
+            }
+        }
+    }
+}

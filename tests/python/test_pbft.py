@@ -1,0 +1,199 @@
+"""Four real nodes that agree by PBFT: any of them takes what a client asks, one of them may die at any
+time or lie, and what one acknowledged is there for all others, who have the same log."""
+
+import subprocess
+import threading
+import time
+
+from cluster import PARTITIONS, cluster_of, until
+from server import PROGRAM
+from test_cluster import (
+    any_node_takes_what_another_leads, assert_done, figures, submit_until_taken, told)
+
+# Several changes of the view, on a machine where other tests run.
+CHANGED_S = 40
+
+
+def partitions(node):
+    return node.call("cluster.status")["partitions"]
+
+
+def primaries(node):
+    return [each.get("leader") for each in partitions(node)]
+
+
+def until_led_by_the_living(cluster, but=()):
+    """Every node that lives knows of each partition a primary that lives."""
+    numbers = {node.number for node in cluster.living()} - {node.number for node in but}
+    led = lambda node: set(primaries(node)) <= numbers
+    until(lambda: all(led(node) for node in cluster.living() if node not in but),
+          "all partitions have primaries that live", CHANGED_S)
+
+
+def assert_alike(nodes):
+    """The nodes have committed the same entries in all partitions, from the first one on: the chain
+    is a hash over all of them."""
+    heads = {}
+
+    def are_alike():
+        heads.clear()
+        for node in nodes:
+            found = partitions(node)
+            assert len(found) == PARTITIONS
+            assert not any(each["diverged"] for each in found), (node.number, found)
+            heads[node.number] = [(each["committed"], each["chain"]) for each in found]
+        return all(head == heads[nodes[0].number] for head in heads.values())
+
+    until(are_alike, "the logs are alike", CHANGED_S)
+    return sum(committed for committed, _ in heads[nodes[0].number])
+
+
+class Submitter(threading.Thread):
+    """Submits tasks to nodes in turn, again until one of them takes each."""
+
+    def __init__(self, nodes, first):
+        super().__init__(daemon=True)
+        self.nodes, self.number, self.tasks = nodes, first, {}
+        self.stopping, self.failed = threading.Event(), None
+        self.start()
+
+    def run(self):
+        try:
+            while not self.stopping.is_set():
+                self.submit_one()
+        except BaseException as failed:
+            self.failed = failed
+
+    def submit_one(self):
+        deadline = time.monotonic() + CHANGED_S
+        for step in range(1_000_000):
+            node = self.nodes[(self.number + step) % len(self.nodes)]
+            try:
+                client = node.client()
+                error, result = client.answer(client.ask(
+                    "task.submit", type="echo", payload=self.number, key=f"order-{self.number}"))
+            except (OSError, AssertionError):
+                error = {"code": "gone"}
+            if error is None:
+                self.tasks[self.number] = result["id"]
+                self.number += 1
+                return
+            codes = ("not_leader", "unavailable", "gone", "backpressure")
+            assert error["code"] in codes, error
+            assert time.monotonic() < deadline, f"task {self.number} is not taken: {error}"
+            time.sleep(0.02)
+
+    def stop(self):
+        """What was acknowledged, by number."""
+        self.stopping.set()
+        self.join(CHANGED_S + 5)
+        if self.failed:
+            raise self.failed
+        return self.tasks
+
+    def until_more(self, count):
+        goal = len(self.tasks) + count
+        until(lambda: self.failed or len(self.tasks) >= goal, f"{count} more tasks", CHANGED_S)
+        if self.failed:
+            raise self.failed
+
+
+def primaries_are_spread_and_requests_are_finished_by_tentative_answers(cluster):
+    until_led_by_the_living(cluster)
+    assert set(primaries(cluster.nodes[0])) == {1, 2, 3, 4}
+    fast, slow = ([figures(node)[f'coreflow_pbft_finished_total{{path="{path}"}}']
+                   for node in cluster.nodes] for path in ("fast", "slow"))
+    assert sum(fast) > 0, (fast, slow)
+    print(f"finished by tentative answers: {fast}, by committed ones: {slow}")
+    text = cluster.cli("status").stdout
+    assert "PRIMARY" in text and "agrees" in text and "diverged" not in text, text
+
+
+def members_never_change(cluster):
+    done = cluster.cli("leave", "2", "--timeout", "5", ok=False)
+    assert "never join or leave" in done.stderr, done
+
+
+def a_primary_that_dies_is_replaced_and_comes_back(cluster, tasks):
+    """Each node in turn: its partitions go to others, and it catches up when it is back."""
+    submitter = Submitter(cluster.nodes, 1000)
+    for node in cluster.nodes:
+        submitter.until_more(20)
+        node.kill()
+        until_led_by_the_living(cluster)
+        submitter.until_more(20)
+        node.start(*node.started_as)
+        cluster.until_ready()
+    submitter.until_more(20)
+    more = submitter.stop()
+    tasks.update(more)
+    assert_done(cluster, tasks)
+    entries = assert_alike(cluster.nodes)
+    print(f"{len(tasks)} tasks through four deaths: 0 lost; {entries} entries, the same in all logs")
+
+
+def a_node_that_stops_gives_its_partitions_up_at_once(cluster):
+    node = cluster.nodes[primaries(cluster.nodes[0])[0] - 1]
+    began = time.monotonic()
+    node.stop()
+    until_led_by_the_living(cluster)
+    print(f"a node that stops is replaced within {time.monotonic() - began:.2f} s")
+    node.start(*node.started_as)
+    cluster.until_ready()
+
+
+def everybody_dies_and_all_is_there(cluster, tasks):
+    for node in cluster.living():
+        node.kill()
+    for node in cluster.nodes:
+        node.start(*node.started_as)
+    cluster.until_ready()
+    until_led_by_the_living(cluster)
+    assert_done(cluster, tasks)
+    # The key is remembered by whoever leads now.
+    for number, task in list(tasks.items())[:20]:
+        assert submit_until_taken(cluster.nodes[number % 4], number) == task
+    assert_alike(cluster.nodes)
+
+
+def two_of_four_that_are_gone_stop_everything_and_nothing_is_lost(cluster, tasks):
+    """What is not agreed on by three is not acknowledged."""
+    for node in cluster.nodes[2:]:
+        node.kill()
+    client = cluster.nodes[0].client()
+    error, result = client.answer(client.ask(
+        "task.submit", type="echo", payload=7, key="order-7777", timeout_ms=1000))
+    assert error is not None, result
+    for node in cluster.nodes[2:]:
+        node.start(*node.started_as)
+    cluster.until_ready()
+    until_led_by_the_living(cluster)
+    tasks[7777] = submit_until_taken(cluster.nodes[3], 7777)
+    assert_done(cluster, tasks)
+    assert_alike(cluster.nodes)
+
+
+def the_doctor_finds_their_logs_whole(cluster):
+    for node in cluster.living():
+        node.stop()
+    for node in cluster.nodes:
+        words = [PROGRAM, "doctor", "--log", "--folder", str(node.folder)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done
+    print("the doctor finds four whole logs")
+
+
+def main():
+    with cluster_of(4, agrees=True) as cluster:
+        tasks = told(any_node_takes_what_another_leads, cluster)
+        told(primaries_are_spread_and_requests_are_finished_by_tentative_answers, cluster)
+        told(members_never_change, cluster)
+        told(a_primary_that_dies_is_replaced_and_comes_back, cluster, tasks)
+        told(a_node_that_stops_gives_its_partitions_up_at_once, cluster)
+        told(everybody_dies_and_all_is_there, cluster, tasks)
+        told(two_of_four_that_are_gone_stop_everything_and_nothing_is_lost, cluster, tasks)
+        told(the_doctor_finds_their_logs_whole, cluster)
+
+
+if __name__ == "__main__":
+    main()
