@@ -242,7 +242,7 @@ fn world() -> World {
         for index in 0..TYPES {
             let capabilities = Capabilities::new(["cpu", "web"]).expect("two short words");
             let name = format!("type-{index}").into();
-            let fact = TypeFact { name, kind: AgentKind::Exec, capabilities };
+            let fact = TypeFact { name, kind: AgentKind::Exec, max: 10, capabilities };
             set(&mut world, node, &Fact::Type(index, fact));
             set(&mut world, node, &Fact::Load(index, load(100 * node as u32 % 700)));
         }

@@ -15,6 +15,7 @@ use crate::{
     consensus::cluster::{Address, Cluster},
     gossip::{Counters, Event, Gossip, NodeView, Settings, Status},
     registry::{
+        TypeIndex,
         board::{Board, Publisher},
         fact::{AgentFact, Capabilities, Fact, Key, NodeFact, TypeFact},
         telling::Telling,
@@ -32,7 +33,7 @@ use crate::{
     wire::id::{AgentId, CoreIndex, NodeId},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
     sync::{
@@ -223,6 +224,8 @@ struct Voice {
     told: Arc<Told>,
     types: Arc<Types>,
     tellings: Vec<Telling>,
+    /// The types that others were told of.
+    introduced: BTreeSet<TypeIndex>,
     jobs: Vec<Injector<Job>>,
     /// Nodes that are gone since the last look.
     gone: Vec<NodeId>,
@@ -257,7 +260,8 @@ impl Voice {
             publisher,
             bulletin: speaker.bulletin,
             told: speaker.told,
-            tellings: types.iter().map(|_| Telling::default()).collect(),
+            tellings: Vec::new(),
+            introduced: BTreeSet::new(),
             types,
             retold: None,
             owes_all: false,
@@ -276,10 +280,22 @@ impl Voice {
     fn introduce(&mut self, me: NodeId, rpc: SocketAddr) {
         let cores = self.jobs.len() as CoreIndex;
         self.tell(&Fact::Node(NodeFact { name: format!("node {me}").into(), rpc, cores }));
-        for (index, spec) in self.types.clone().iter() {
-            let name = spec.name.as_str().into();
-            let capabilities = spec.capabilities.clone();
-            self.tell(&Fact::Type(index, TypeFact { name, kind: spec.kind, capabilities }));
+        for (index, _) in self.types.clone().iter() {
+            if self.types.is_configured(index) {
+                self.introduce_type(index);
+            }
+        }
+    }
+
+    /// Tells of a type, once. One that is not configured is told of when it has an agent here.
+    fn introduce_type(&mut self, index: TypeIndex) {
+        let types = self.types.clone();
+        if let Some(spec) = types.try_get(index).filter(|_| self.introduced.insert(index)) {
+            let (name, kind) = (spec.name.as_str().into(), spec.kind);
+            let max = if types.is_configured(index) { spec.max.max(1) } else { 0 };
+            let (max, capabilities) =
+                (max.try_into().unwrap_or(u32::MAX), spec.capabilities.clone());
+            self.tell(&Fact::Type(index, TypeFact { name, kind, max, capabilities }));
         }
     }
 
@@ -402,7 +418,8 @@ impl Voice {
         }
     }
 
-    fn tell_agent(&mut self, agent: AgentId, type_index: u16, name: Option<String>) {
+    fn tell_agent(&mut self, agent: AgentId, type_index: TypeIndex, name: Option<String>) {
+        self.introduce_type(type_index);
         let name = name.map(String::into_boxed_str);
         let capabilities = Capabilities::default();
         self.tell(&Fact::Agent(agent, AgentFact { type_index, name, capabilities }));
@@ -411,7 +428,10 @@ impl Voice {
     fn look_at_loads(&mut self) {
         let now_ms = self.start.elapsed().as_millis() as u64;
         let loads = self.bulletin.loads();
-        for (index, load) in loads.into_iter().enumerate().take(self.tellings.len()) {
+        if self.tellings.len() < loads.len() {
+            self.tellings.resize_with(loads.len(), Telling::default);
+        }
+        for (index, load) in loads.into_iter().enumerate() {
             if let Some(load) = self.tellings[index].due(now_ms, load) {
                 self.tell(&Fact::Load(index as u16, load));
             }

@@ -303,7 +303,7 @@ impl Gateway for LocalGateway {
         max: u32,
     ) -> Result<TaskPage, Error> {
         if let Some(name) = &filter.agent_type {
-            self.core.with_shard(|shard| shard.find_type(name))?;
+            self.core.with_shard(|shard| shard.check_type(name))?;
         }
         let (mut partition, mut from) = cursor.as_deref().map_or(Ok((0, 0)), parse_cursor)?;
         let mut page = TaskPage::default();

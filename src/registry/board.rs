@@ -169,7 +169,8 @@ mod tests {
 
     fn of_type(name: &str) -> Fact {
         let capabilities = Capabilities::default();
-        Fact::Type(0, TypeFact { name: name.into(), kind: AgentKind::Exec, capabilities })
+        let name = name.into();
+        Fact::Type(0, TypeFact { name, kind: AgentKind::Exec, max: 1, capabilities })
     }
 
     fn load(running: u32) -> Fact {

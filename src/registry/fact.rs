@@ -18,7 +18,7 @@ use crate::wire::{
 use std::net::SocketAddr;
 
 /// The version of all values; a change of any of them raises it.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Longest key, bytes.
 pub const KEY_BYTES_MAX: usize = 9;
 /// Longest value, bytes.
@@ -177,6 +177,9 @@ pub struct TypeFact {
     pub name: Box<str>,
     /// What its agents are.
     pub kind: AgentKind,
+    /// The most agents that the node may have of it; 0 when its configuration does not have the type,
+    /// and workers of it came all the same.
+    pub max: u32,
     /// What each of its agents can do.
     pub capabilities: Capabilities,
 }
@@ -260,6 +263,7 @@ impl Fact {
             Self::Type(_, of_type) => {
                 encode_text(&of_type.name, bytes);
                 bytes.push(kind_number(of_type.kind));
+                bytes.extend_from_slice(&of_type.max.to_le_bytes());
                 of_type.capabilities.encode(bytes);
             }
             Self::Load(_, load) => {
@@ -297,8 +301,9 @@ impl Fact {
             Key::Type(index) => {
                 let name = decode_text(&mut reader, NAME_BYTES_MAX)?.into();
                 let kind = kind_of(reader.u8()?)?;
+                let max = reader.u32()?;
                 let capabilities = Capabilities::decode(&mut reader)?;
-                Self::Type(index, TypeFact { name, kind, capabilities })
+                Self::Type(index, TypeFact { name, kind, max, capabilities })
             }
             Key::Load(index) => {
                 let [agents, capacity] = [reader.u32()?, reader.u32()?];
@@ -378,7 +383,7 @@ mod tests {
     fn fact() -> impl Strategy<Value = Fact> {
         let address = (any::<std::net::IpAddr>(), any::<u16>()).prop_map(SocketAddr::from);
         let node = (text(NAME_BYTES_MAX), address, any::<u16>());
-        let of_type = (any::<u16>(), text(NAME_BYTES_MAX), 0..4_u8, capabilities());
+        let of_type = (any::<u16>(), text(NAME_BYTES_MAX), 0..4_u8, any::<u32>(), capabilities());
         let agent = (
             any::<u64>().prop_map(AgentId::from_bits),
             any::<u16>(),
@@ -387,9 +392,9 @@ mod tests {
         );
         prop_oneof![
             node.prop_map(|(name, rpc, cores)| Fact::Node(NodeFact { name, rpc, cores })),
-            of_type.prop_map(|(index, name, kind, capabilities)| {
+            of_type.prop_map(|(index, name, kind, max, capabilities)| {
                 let kind = kind_of(kind).expect("one of four");
-                Fact::Type(index, TypeFact { name, kind, capabilities })
+                Fact::Type(index, TypeFact { name, kind, max, capabilities })
             }),
             any::<(u16, [u32; 4])>().prop_map(|(index, numbers)| {
                 let [agents, capacity, running, queued] = numbers;
@@ -461,9 +466,9 @@ mod tests {
             assert_eq!(agent(name), Err(Malformed::Text), "{name:?}");
         }
         let of = |value: &[u8]| Fact::decode(Key::Agent(AgentId::from_bits(0)), value);
-        assert_eq!(of(&[2, 0, 0, 0, 0]), Err(Malformed::Version));
-        assert_eq!(of(&[1, 0, 0, 0, 2, 1, b'b', 1, b'a']), Err(Malformed::Capabilities));
-        assert_eq!(of(&[1, 0, 0, 0, 2, 1, b'a', 1, b'a']), Err(Malformed::Capabilities));
-        assert_eq!(of(&[1, 0, 0, 1, 0xff, 0]), Err(Malformed::Text));
+        assert_eq!(of(&[1, 0, 0, 0, 0]), Err(Malformed::Version));
+        assert_eq!(of(&[2, 0, 0, 0, 2, 1, b'b', 1, b'a']), Err(Malformed::Capabilities));
+        assert_eq!(of(&[2, 0, 0, 0, 2, 1, b'a', 1, b'a']), Err(Malformed::Capabilities));
+        assert_eq!(of(&[2, 0, 0, 1, 0xff, 0]), Err(Malformed::Text));
     }
 }

@@ -140,6 +140,15 @@ impl Shard {
         stats
     }
 
+    /// Makes room for what the types have on this core that were learned since the last time.
+    #[inline]
+    pub(super) fn know_types(&mut self) {
+        if self.kernel.types.len() != self.tasks.pools.len() {
+            self.pools.know(&self.kernel.types);
+            self.tasks.know(&self.kernel.types);
+        }
+    }
+
     /// Does what there is to do, up to a bound; false when there was nothing.
     ///
     /// # Errors
@@ -149,6 +158,7 @@ impl Shard {
     pub fn turn(&mut self) -> Result<bool, TaskUnreadable> {
         let mut worked = false;
         self.kernel.look_around();
+        self.know_types();
         for core in 0..self.kernel.links.cores() {
             for _ in 0..BATCHES_A_TURN {
                 let Some(batch) = self.kernel.links.take(core) else { break };

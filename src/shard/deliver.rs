@@ -33,6 +33,8 @@ macro_rules! letter {
 impl Shard {
     /// Delivers a batch, message by message, in order.
     pub(super) fn deliver_batch(&mut self, batch: &Batch) {
+        // It may name a type that another core learned just now.
+        self.know_types();
         let count = batch.len();
         let mut next = 0;
         while next < count {

@@ -145,20 +145,26 @@ impl Shard {
     /// # Errors
     /// [`Error::NotFound`] when there is no such type.
     pub fn find_type(&self, name: &str) -> Result<TypeIndex, Error> {
-        self.kernel.types.find(name).ok_or_else(|| {
-            let known: Vec<_> =
-                self.kernel.types.iter().map(|(_, spec)| spec.name.as_str()).collect();
-            Error::NotFound(format!("no agent type {name:?}; there are: {}", known.join(", ")))
-        })
+        self.kernel.types.find(name).ok_or_else(|| self.kernel.no_type(name))
+    }
+
+    /// Finds out whether there may be tasks of a type: this node knows it, or another one does.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn check_type(&self, name: &str) -> Result<(), Error> {
+        self.kernel.known_type(name).map(drop)
     }
 
     /// Chooses a partition and an id for a task.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown agent type, [`Error::Invalid`] for a key that is none;
-    /// nothing was done.
+    /// [`Error::NotFound`] for a type that neither this node knows nor another one has agents of, as
+    /// far as is known, [`Error::Full`] when too many were learned, and [`Error::Invalid`] for a key
+    /// that is none; nothing was done.
     pub fn place(&mut self, spec: &TaskSpec) -> Result<Destination, Error> {
-        let type_index = self.find_type(&spec.agent_type)?;
+        self.kernel.look_around();
+        let type_index = self.kernel.known_type(&spec.agent_type)?;
         let key = spec.key.as_deref();
         key.map_or(Ok(()), check_key)?;
         Ok(match self.kernel.home_of(type_index, key) {

@@ -10,7 +10,7 @@ use crate::{
     task::Watcher,
     wire::{
         api::Error,
-        id::{AgentId, TaskId},
+        id::{AgentId, CoreIndex, TaskId},
         letter::Response,
     },
 };
@@ -30,7 +30,10 @@ impl Shard {
         let partition = &mut self.tasks.partitions[place];
         match next {
             Next::Logged(..) => unreachable!("what waits for the log is not for here"),
-            Next::Foreign(foreign) => partition.follow(&foreign, &self.kernel.types, now_ms),
+            Next::Foreign(foreign) => {
+                let cores = self.kernel.links.cores() as CoreIndex;
+                partition.follow(&foreign, &self.kernel.types, cores, now_ms);
+            }
             Next::Lead => partition.reserve_tokens(),
             Next::Read(number) => self.may_read(place, number),
             Next::Follow => self.step_down(place),

@@ -91,6 +91,13 @@ pub(super) struct Lending {
 }
 
 impl Lending {
+    /// Makes room for what so many types have.
+    pub(super) fn know(&mut self, types: usize) {
+        if self.way.is_some() {
+            self.types.resize_with(types, OfType::default);
+        }
+    }
+
     /// An attempt that was lent is over, however it came to that.
     #[cold]
     pub(super) fn over(&mut self, lease: Lease) {
@@ -111,7 +118,7 @@ impl Shard {
     /// Lets tasks go to agents of other nodes.
     pub fn lend_to_others(&mut self, way: Rc<dyn Lend>) {
         self.tasks.lending.way = Some(way);
-        self.tasks.lending.types.resize_with(self.kernel.types.len(), OfType::default);
+        self.tasks.lending.know(self.tasks.pools.len());
         self.open_guests();
     }
 

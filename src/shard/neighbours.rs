@@ -5,19 +5,22 @@ use super::{
     core::Shard,
     kernel::Kernel,
     trunks::Dial,
+    types::LEARNED_MAX,
 };
 use crate::{
     config,
     registry::{TypeIndex, board::Board, fact::Load, view::View},
     wire::{
-        api::CoreStats,
-        id::{AgentAddress, AgentId, NodeId},
+        api::{CoreStats, Error},
+        id::{AgentAddress, AgentId, CoreIndex, NodeId},
     },
 };
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 /// Time between two loads that are told, milliseconds: a round of gossip.
 const LOADS_MS: u64 = 100;
+/// Types that a refusal names.
+const NAMED_MAX: usize = 64;
 
 /// A core's side of the directory of all nodes.
 pub struct Neighbours {
@@ -97,6 +100,55 @@ impl Kernel {
         here.or_else(|| self.neighbours.as_mut()?.view.named(name, now_ms))
     }
 
+    /// The place of a type: of this node, or one of which another node has an agent, as far as is
+    /// known. Then it is learned, for its tasks can be kept here and run there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nobody has it, and [`Error::Full`] when too many were learned.
+    #[inline]
+    pub(super) fn known_type(&self, name: &str) -> Result<TypeIndex, Error> {
+        self.types.find(name).map_or_else(|| self.learn_type(name), Ok)
+    }
+
+    #[cold]
+    fn learn_type(&self, name: &str) -> Result<TypeIndex, Error> {
+        let Some(world) = self.neighbours.as_ref().map(|it| it.view.world()) else {
+            return Err(self.no_type(name));
+        };
+        let mut there = world.loads(name).filter(|(node, status, load)| {
+            *node != world.me() && status.is_present() && load.agents > 0
+        });
+        if there.next().is_none() {
+            return Err(self.no_type(name));
+        }
+        self.types.learn(name, self.links.cores() as CoreIndex).ok_or_else(|| {
+            Error::Full(format!(
+                "no agent type {name:?} on this node, which knows {LEARNED_MAX} types of other nodes \
+                 already"
+            ))
+        })
+    }
+
+    /// Nobody has a type: says which ones there are.
+    #[cold]
+    pub(super) fn no_type(&self, name: &str) -> Error {
+        let here: BTreeSet<&str> = self.types.iter().map(|(_, spec)| &*spec.name).collect();
+        let world = self.neighbours.as_ref().map(|it| it.view.world());
+        let there = world.map(|world| world.types_with_agents()).unwrap_or_default();
+        let there: BTreeSet<&str> = there.difference(&here).copied().collect();
+        let mut text = format!("no agent type {name:?}; there are: {}", some_of(&here));
+        if !there.is_empty() {
+            text += &format!("; on other nodes: {}", some_of(&there));
+        }
+        Error::NotFound(text)
+    }
+
+    /// The most agents that a type may have on a node that has it configured, as the first of those
+    /// nodes tells: all nodes agree on it.
+    pub(super) fn told_max(&self, name: &str) -> Option<usize> {
+        self.neighbours.as_ref()?.view.world().max_of_type(name)
+    }
+
     /// The living node whose agents of a type have the least to do.
     #[inline]
     pub(super) fn least_loaded_node(&mut self, agent_type: &str) -> Option<NodeId> {
@@ -109,6 +161,15 @@ impl Kernel {
     pub(super) fn least_loaded_capable_node(&self, capability: &str) -> Option<NodeId> {
         self.neighbours.as_ref()?.view.world().least_loaded_capable(capability)
     }
+}
+
+/// The first of some names.
+fn some_of(names: &BTreeSet<&str>) -> String {
+    let mut text = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = names.len().checked_sub(NAMED_MAX) {
+        text += &format!(" and {more} more");
+    }
+    text
 }
 
 impl Shard {

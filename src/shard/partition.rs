@@ -13,7 +13,7 @@ use crate::{
     task::{Failed, Key, Lease, Place, TaskTable, Watcher},
     wire::{
         api::{Error, Priority},
-        id::TaskId,
+        id::{CoreIndex, TaskId},
     },
 };
 
@@ -68,9 +68,9 @@ impl Partition {
         }
     }
 
-    /// Follows what somebody else wrote.
-    pub(super) fn follow(&mut self, foreign: &Foreign, types: &Types, now_ms: u64) {
-        let type_of = |name: &str| types.find_or_unknown(name);
+    /// Follows what somebody else wrote, on a node of so many cores.
+    pub(super) fn follow(&mut self, foreign: &Foreign, types: &Types, cores: CoreIndex, now_ms: u64) {
+        let type_of = |name: &str| types.learn(name, cores).unwrap_or(types.unknown());
         let table = &mut self.table;
         let followed = foreign.records(|place, record| {
             replay(table, type_of, place, &record, now_ms);

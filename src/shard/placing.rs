@@ -7,6 +7,7 @@
 //! Invariants worth naming:
 //! - The partition of a key follows from the key, the type's `max` and the number of partitions
 //!   alone, so that all nodes agree on it, whatever cores they have.
+//! - A type that only other nodes have configured has the `max` that the first of them tells.
 //! - A task waits only where agents of its type may live. Agents of a type with fewer of them than a
 //!   node has cores live on its first cores, and so do the first partitions, on every node.
 
@@ -49,11 +50,16 @@ impl Kernel {
         let Some(cluster) = &self.cluster else { unreachable!("it was seen just now") };
         let spec = self.types.get(type_index);
         let cores = self.links.cores() as CoreIndex;
+        let told_max = match self.types.is_configured(type_index) {
+            true => None,
+            false => self.told_max(&spec.name),
+        };
         let spread = Spread {
             leaders: &cluster.leaders,
             cores,
-            few: spec.max,
-            is_everywhere: spec.hosts.len() == usize::from(cores),
+            few: told_max.unwrap_or(spec.max),
+            // Of cores elsewhere this node knows nothing.
+            is_everywhere: told_max.is_none() && spec.hosts.len() == usize::from(cores),
         };
         match key {
             Some(key) => spread.of_key(key),

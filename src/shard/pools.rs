@@ -29,6 +29,8 @@ struct Watched {
 /// The pools of all types on one core.
 pub(super) struct Pools {
     list: Vec<Watched>,
+    core: CoreIndex,
+    limits: crate::config::Agents,
     /// The core ends: nothing starts any more.
     closed: bool,
 }
@@ -36,6 +38,14 @@ pub(super) struct Pools {
 impl Pools {
     /// A pool a type, without agents.
     pub(super) fn new(core: CoreIndex, types: &Types, limits: &crate::config::Agents) -> Self {
+        let mut pools = Self { list: Vec::new(), core, limits: limits.clone(), closed: false };
+        pools.know(types);
+        pools
+    }
+
+    /// A pool for each type that has none yet.
+    pub(super) fn know(&mut self, types: &Types) {
+        let Self { core, ref limits, .. } = *self;
         let watched = |(_, spec): (TypeIndex, &super::types::TypeSpec)| {
             // Workers come by themselves, to any core: `grow_pool` starts none, and `seat_worker`
             // counts those of all cores.
@@ -51,7 +61,7 @@ impl Pools {
             };
             Watched { pool: Pool::new(limits), timer: None }
         };
-        Self { list: types.iter().map(watched).collect(), closed: false }
+        self.list.extend(types.iter().skip(self.list.len()).map(watched));
     }
 
     /// Lets nothing start any more.

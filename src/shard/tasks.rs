@@ -111,6 +111,14 @@ impl Tasks {
         }
     }
 
+    /// Makes room for what further types have.
+    pub(super) fn know(&mut self, types: &Types) {
+        let count = types.len();
+        self.pools.resize_with(count, LoadIndex::default);
+        self.lending.know(count);
+        self.assignable = true;
+    }
+
     /// The partitions of this node's own tasks.
     #[inline]
     pub(super) fn own(&self) -> &[Partition] {
@@ -275,6 +283,8 @@ impl Shard {
                     }
                 }
             }
+            // The log may have named types that were not known.
+            self.know_types();
             if std::mem::take(&mut self.tasks.assignable) && !self.tasks.winding_down {
                 for type_index in 0..self.tasks.pools.len() as TypeIndex {
                     went_on |= self.assign(type_index);

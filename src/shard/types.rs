@@ -1,4 +1,11 @@
-//! The node's agent types: the same list on every core, fixed when the node starts.
+//! The node's agent types: the same list on every core.
+//!
+//! Those of the configuration and of the log are there when the node starts. Others are learned while
+//! it runs: a task of theirs came, and agents of another node can run it.
+//!
+//! Invariants worth naming:
+//! - A type keeps its place for as long as the node runs, and is never taken out.
+//! - No question waits: a place is written once, and read without a lock.
 
 use super::{agent::Agent, remote::Seat};
 use crate::{
@@ -6,10 +13,21 @@ use crate::{
     wire::{api::AgentKind, id::CoreIndex},
 };
 use foldhash::fast::RandomState;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Workers that a type may have that only the log knows.
 const WORKERS_OF_UNKNOWN_MAX: usize = 10_000;
+
+/// Types that a node learns at most while it runs.
+pub const LEARNED_MAX: usize = 1_024;
+/// Types that it begins with at most; a place behind those that may be learned is that of all others.
+const LISTED_MAX: usize = TypeIndex::MAX as usize - LEARNED_MAX;
 
 /// Makes a new agent of a type, on the core that will own it.
 pub type Factory = Arc<dyn Fn() -> Box<dyn Agent> + Send + Sync>;
@@ -53,9 +71,15 @@ impl TypeSpec {
 }
 
 /// All agent types of a node.
-#[derive(Clone)]
 pub struct Types {
+    /// Those that it began with.
     list: Vec<TypeSpec>,
+    /// How many of them are configured: the first ones.
+    configured: usize,
+    /// Those that it learned, from the first on.
+    learned: Box<[OnceLock<TypeSpec>]>,
+    /// How many are learned.
+    learned_count: AtomicUsize,
     /// What stands for a type that is not in the list.
     unknown: TypeSpec,
     by_name: HashMap<String, TypeIndex, RandomState>,
@@ -64,8 +88,14 @@ pub struct Types {
 impl Types {
     /// The types in this order; a later one replaces an earlier one of its name.
     pub fn new(specs: Vec<TypeSpec>) -> Self {
-        let mut types =
-            Self { list: Vec::new(), unknown: remote("unknown", 1), by_name: HashMap::default() };
+        let mut types = Self {
+            list: Vec::new(),
+            configured: 0,
+            learned: (0..LEARNED_MAX).map(|_| OnceLock::new()).collect(),
+            learned_count: AtomicUsize::new(0),
+            unknown: remote("unknown", 1),
+            by_name: HashMap::default(),
+        };
         for spec in specs {
             match types.by_name.get(&spec.name) {
                 Some(&index) => types.list[index as usize] = spec,
@@ -75,12 +105,51 @@ impl Types {
                 }
             }
         }
+        types.configured = types.list.len();
         types
     }
 
     /// The type of that name.
+    #[inline]
     pub fn find(&self, name: &str) -> Option<TypeIndex> {
-        self.by_name.get(name).copied()
+        self.by_name.get(name).copied().or_else(|| self.find_learned(name))
+    }
+
+    fn find_learned(&self, name: &str) -> Option<TypeIndex> {
+        let mut learned = self.learned().enumerate();
+        let place = learned.find(|(_, spec)| spec.name == name).map(|(place, _)| place);
+        place.map(|place| (self.list.len() + place) as TypeIndex)
+    }
+
+    fn learned(&self) -> impl Iterator<Item = &TypeSpec> {
+        let count = self.learned_count.load(Ordering::Acquire);
+        self.learned[..count].iter().filter_map(OnceLock::get)
+    }
+
+    /// The type of that name; one that the node has not heard of is learned as a remote type, for the
+    /// node has no agent of it: other nodes may have, and workers may come. `None` when there were too
+    /// many.
+    #[cold]
+    pub fn learn(&self, name: &str, cores: CoreIndex) -> Option<TypeIndex> {
+        if let Some(index) = self.find(name) {
+            return Some(index);
+        }
+        // Who comes second to a place finds what the first one put there.
+        let mut places = self.learned.iter().enumerate();
+        let is_it = |slot: &OnceLock<TypeSpec>| slot.get_or_init(|| remote(name, cores)).name == name;
+        let (place, _) = places.find(|(_, slot)| is_it(slot))?;
+        self.learned_count.fetch_max(place + 1, Ordering::AcqRel);
+        Some((self.list.len() + place) as TypeIndex)
+    }
+
+    /// The place of all types that are too many to be learned: their tasks wait.
+    pub fn unknown(&self) -> TypeIndex {
+        (self.list.len() + LEARNED_MAX) as TypeIndex
+    }
+
+    /// Whether the configuration has the type.
+    pub fn is_configured(&self, index: TypeIndex) -> bool {
+        usize::from(index) < self.configured
     }
 
     /// The type of that name; one that nobody configured is added as a remote type, whose workers
@@ -89,6 +158,9 @@ impl Types {
         if let Some(index) = self.find(name) {
             return index;
         }
+        if self.list.len() >= LISTED_MAX {
+            return self.unknown();
+        }
         let index = self.list.len() as TypeIndex;
         self.by_name.insert(name.to_owned(), index);
         self.list.push(remote(name, cores));
@@ -96,34 +168,32 @@ impl Types {
     }
 
     /// The type at a place that [`Types::find`] gave.
+    #[inline]
     pub fn get(&self, index: TypeIndex) -> &TypeSpec {
-        self.list.get(index as usize).unwrap_or(&self.unknown)
-    }
-
-    /// The type of that name; for one that this node has never heard of, though others have, the
-    /// place behind all others: its tasks wait.
-    pub fn find_or_unknown(&self, name: &str) -> TypeIndex {
-        self.find(name).unwrap_or(self.list.len() as TypeIndex)
+        self.try_get(index).unwrap_or(&self.unknown)
     }
 
     /// The type at a place that came from elsewhere.
+    #[inline]
     pub fn try_get(&self, index: TypeIndex) -> Option<&TypeSpec> {
-        self.list.get(index as usize)
+        let index = usize::from(index);
+        self.list.get(index).or_else(|| self.learned.get(index - self.list.len())?.get())
     }
 
     /// All types with their places.
     pub fn iter(&self) -> impl Iterator<Item = (TypeIndex, &TypeSpec)> {
-        self.list.iter().enumerate().map(|(index, spec)| (index as TypeIndex, spec))
+        self.list.iter().chain(self.learned()).enumerate().map(|(i, spec)| (i as TypeIndex, spec))
     }
 
     /// How many there are.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.list.len() + self.learned_count.load(Ordering::Acquire)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.len() == 0
     }
 }
 
@@ -140,5 +210,39 @@ fn remote(name: &str, cores: CoreIndex) -> TypeSpec {
         hosts: (0..cores).collect(),
         capabilities: Capabilities::default(),
         factory: Arc::new(|| Box::new(Seat)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeSet, HashSet};
+
+    #[test]
+    fn types_that_cores_learn_at_the_same_time_have_one_place_each() {
+        let mut types = Types::new(vec![remote("configured", 2)]);
+        assert_eq!(types.find_or_add("of the log", 2), 1);
+        assert!(types.is_configured(0) && !types.is_configured(1));
+        let name = |number: usize| format!("type {number}");
+        let learn = |_| -> Vec<TypeIndex> {
+            (0..LEARNED_MAX).map(|it| types.learn(&name(it), 2).expect("there is room")).collect()
+        };
+        let places: HashSet<Vec<TypeIndex>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|it| scope.spawn(move || learn(it))).collect();
+            threads.into_iter().map(|it| it.join().expect("it learns")).collect()
+        });
+        let [places] = &places.into_iter().collect::<Vec<_>>()[..] else {
+            panic!("the threads do not agree on the places")
+        };
+        assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), LEARNED_MAX);
+        for (number, &place) in places.iter().enumerate() {
+            assert_eq!((types.find(&name(number)), types.is_configured(place)), (Some(place), false));
+            assert_eq!(types.get(place).name, name(number));
+        }
+        assert_eq!((types.len(), types.iter().count()), (2 + LEARNED_MAX, 2 + LEARNED_MAX));
+        assert_eq!(types.learn("one too many", 2), None);
+        assert_eq!(types.learn("of the log", 2), Some(1), "it was there");
+        assert!(types.try_get(types.unknown()).is_none());
+        assert_eq!(types.get(types.unknown()).name, "unknown");
     }
 }

@@ -13,7 +13,7 @@ use coreflow::{
         handle::{Failure, Lease},
     },
     wire::{
-        api::{Completion, CoreStats, LeasedTask, NodeStats, TaskStatus, TaskView, Worker},
+        api::{Completion, CoreStats, LeasedTask, NodeStats, TaskSpec, TaskStatus, TaskView, Worker},
         id::{NodeId, TaskId},
         msgpack::write,
     },
@@ -26,13 +26,13 @@ use std::{
 };
 
 /// The type of the tasks.
-const TYPE: &str = "clerk";
+pub(super) const TYPE: &str = "clerk";
 
 /// What agents of one node saw.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// The attempts of each task, as the agents were told.
-    attempts: HashMap<TaskId, Vec<u32>>,
+    pub attempts: HashMap<TaskId, Vec<u32>>,
     /// Attempts that run now, and the most that ran at the same time.
     running: usize,
     most: usize,
@@ -89,7 +89,7 @@ impl Agent for Clerk {
 }
 
 /// Agents on each core of a node that has some, so that tasks of all partitions find one.
-fn on_each_core(agents: usize) -> usize {
+pub(super) fn on_each_core(agents: usize) -> usize {
     agents * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -97,9 +97,19 @@ fn on_each_core(agents: usize) -> usize {
 /// agents it only knows the type.
 fn node(places: &Places, id: NodeId, agents: usize, max_tasks: u32, takes_ms: u64) -> Clerks {
     let agents = on_each_core(agents);
+    let options = AgentOptions { min: agents, max: agents, max_tasks, ..AgentOptions::default() };
+    with_agents(places, id, options, takes_ms)
+}
+
+/// A node with agents of the type.
+pub(super) fn with_agents(
+    places: &Places,
+    id: NodeId,
+    options: AgentOptions,
+    takes_ms: u64,
+) -> Clerks {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let seen_there = seen.clone();
-    let options = AgentOptions { min: agents, max: agents, max_tasks, ..AgentOptions::default() };
     let node = places.start(id, |builder| {
         builder.agent(TYPE, options, move || Clerk {
             seen: seen_there.clone(),
@@ -111,18 +121,23 @@ fn node(places: &Places, id: NodeId, agents: usize, max_tasks: u32, takes_ms: u6
     Clerks { node, seen }
 }
 
-struct Clerks {
-    node: Node,
-    seen: Arc<Mutex<Seen>>,
+/// A node that has never heard of the type.
+pub(super) fn without(places: &Places, id: NodeId) -> Clerks {
+    Clerks { node: places.start(id, |builder| builder), seen: Arc::default() }
+}
+
+pub(super) struct Clerks {
+    pub node: Node,
+    pub seen: Arc<Mutex<Seen>>,
 }
 
 impl Clerks {
-    fn figure(&self, figure: fn(&CoreStats) -> u64) -> u64 {
+    pub(super) fn figure(&self, figure: fn(&CoreStats) -> u64) -> u64 {
         self.node.stats().cores.iter().map(figure).sum()
     }
 
     /// Waits until the counters say something.
-    fn until(&self, what: &str, holds: impl Fn(&NodeStats) -> bool) {
+    pub(super) fn until(&self, what: &str, holds: impl Fn(&NodeStats) -> bool) {
         let deadline = Instant::now() + WAIT;
         while !holds(&self.node.stats()) {
             assert!(Instant::now() < deadline, "not in time: {what}\n{:?}", self.node.stats());
@@ -132,7 +147,7 @@ impl Clerks {
 
     /// Waits until each of so many nodes leads the partitions that prefer it: an attempt ends with the
     /// reign in which it began.
-    fn until_leaders_stay(&self, nodes: u64) {
+    pub(super) fn until_leaders_stay(&self, nodes: u64) {
         let deadline = Instant::now() + WAIT;
         let status = || self.node.handle().wait(|gateway| async move { gateway.cluster_status() });
         let stays = |it: &coreflow::node::gateway::ClusterStatus| {
@@ -146,20 +161,17 @@ impl Clerks {
         }
     }
 
-    fn submit(&self, numbers: std::ops::Range<u64>, fails: u32) -> HashMap<TaskId, u64> {
-        let task = |number| {
-            spec(TYPE, |out| {
-                write::array(out, 2);
-                write::uint(out, number);
-                write::uint(out, fails.into());
-            })
-        };
-        let specs: Vec<_> = numbers.clone().map(task).collect();
+    pub(super) fn submit(
+        &self,
+        numbers: std::ops::Range<u64>,
+        fails: u32,
+    ) -> HashMap<TaskId, u64> {
+        let specs: Vec<_> = numbers.clone().map(|number| task(number, fails)).collect();
         let ids = self.node.handle().wait(move |gateway| gateway.submit(specs));
         ids.expect("there is room").into_iter().zip(numbers).collect()
     }
 
-    fn end_of(&self, id: TaskId) -> TaskView {
+    pub(super) fn end_of(&self, id: TaskId) -> TaskView {
         let wait_ms = WAIT.as_millis() as u64;
         let view = self.node.handle().wait(move |gateway| gateway.task(id, wait_ms)).unwrap();
         assert!(view.status.is_ended(), "{view:?}");
@@ -167,7 +179,7 @@ impl Clerks {
     }
 
     /// Waits until all are done, each with its own result after so many attempts.
-    fn all_done(&self, tasks: &HashMap<TaskId, u64>, attempts: u32) {
+    pub(super) fn all_done(&self, tasks: &HashMap<TaskId, u64>, attempts: u32) {
         for (id, number) in tasks {
             let view = self.end_of(*id);
             let mut result = Vec::new();
@@ -176,6 +188,15 @@ impl Clerks {
             assert_eq!(view.result, Some(result));
         }
     }
+}
+
+/// A task whose agent answers with the number, after so many attempts that fail.
+pub(super) fn task(number: u64, fails: u32) -> TaskSpec {
+    spec(TYPE, |out| {
+        write::array(out, 2);
+        write::uint(out, number);
+        write::uint(out, fails.into());
+    })
 }
 
 #[test]

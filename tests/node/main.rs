@@ -4,6 +4,7 @@ mod cleaning;
 mod exec;
 mod far;
 mod lending;
+mod lending_types;
 mod limits;
 mod messages;
 mod partitions;

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     node::local::LocalGateway,
     runtime::executor,
-    shard::doors::{Destination, Placed},
+    shard::{
+        core::Shard,
+        doors::{Destination, Placed},
+    },
     wire::{
         api::{Error, TaskSpec},
         id::TaskId,
@@ -65,7 +68,18 @@ impl LocalGateway {
     }
 
     fn place_each(&self, specs: &[TaskSpec]) -> Vec<Result<Destination, Error>> {
-        self.core.with_shard(|shard| specs.iter().map(|spec| shard.place(spec)).collect())
+        self.core.with_shard(|shard| specs.iter().map(|spec| self.place(shard, spec)).collect())
+    }
+
+    /// Where a task goes. Whoever sent it here knew of an agent that runs it: when this node does not
+    /// yet, it soon will, and the other one tries again.
+    fn place(&self, shard: &mut Shard, spec: &TaskSpec) -> Result<Destination, Error> {
+        shard.place(spec).map_err(|error| match error {
+            Error::NotFound(why) if !self.forwards => {
+                Error::Unavailable(format!("its partition's leader knows of {why}"))
+            }
+            error => error,
+        })
     }
 
     /// Submits tasks whose places are at this node; those that meet a change of leaders go on by
@@ -76,7 +90,7 @@ impl LocalGateway {
         placed: Vec<Result<Placed, Error>>,
     ) -> Result<Vec<Result<TaskId, Error>>, Error> {
         let began = Instant::now();
-        let begin = |shard: &mut crate::shard::core::Shard, answer| {
+        let begin = |shard: &mut Shard, answer| {
             shard.submit_each_placed(specs, placed, answer)
         };
         let mut outcomes = self.request(begin).await?;
@@ -93,7 +107,7 @@ impl LocalGateway {
         let mut tries = self.tries();
         loop {
             let began = Instant::now();
-            let destination = self.core.with_shard(|shard| shard.place(spec))?;
+            let destination = self.core.with_shard(|shard| self.place(shard, spec))?;
             let tried = match destination {
                 Destination::Here(placed) => self.submit_one_here(spec, placed).await,
                 Destination::Elsewhere(Some(node)) if self.forwards => {
@@ -111,7 +125,7 @@ impl LocalGateway {
 
     async fn submit_one_here(&self, spec: &TaskSpec, placed: Placed) -> Result<TaskId, Error> {
         let specs = std::slice::from_ref(spec);
-        let begin = |shard: &mut crate::shard::core::Shard, answer| {
+        let begin = |shard: &mut Shard, answer| {
             shard.submit_each_placed(specs, vec![Ok(placed)], answer)
         };
         let gone = || Error::Uncertain("the node gave the task no id".into());
@@ -208,7 +222,7 @@ impl LocalGateway {
         self.core.with_shard(|shard| {
             for member in open {
                 let spec = &specs[member];
-                let (mut at, placed) = match shard.place(spec)? {
+                let (mut at, placed) = match self.place(shard, spec)? {
                     Destination::Here(placed) => (At::Here, Some(placed)),
                     Destination::Elsewhere(Some(node)) if self.forwards => (At::Node(node), None),
                     Destination::Elsewhere(leader) => return Err(self.not_leader(leader)),

@@ -13,6 +13,7 @@ use crate::{
     wire::id::{AgentAddress, NodeId},
 };
 use foldhash::fast::RandomState;
+use std::collections::BTreeSet;
 
 /// An agent, as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +176,23 @@ impl World {
             });
             agents.into_iter().flatten()
         })
+    }
+
+    /// The names of the types of which another node that is there has agents.
+    pub fn types_with_agents(&self) -> BTreeSet<&str> {
+        let others = self.nodes.iter().filter(|(node, _)| *node != self.me);
+        let there = others.filter(|(_, here)| here.status.is_present());
+        let types = there.flat_map(|(_, here)| here.types.values());
+        let with_agents = types.filter(|of_type| of_type.load.agents > 0);
+        with_agents.filter_map(|of_type| of_type.fact.as_deref()).map(|fact| &*fact.name).collect()
+    }
+
+    /// The most agents that a type may have on a node which has it configured, as the one with the
+    /// lowest id says, whether or not it is there: nodes that were told the same agree on it.
+    pub fn max_of_type(&self, agent_type: &str) -> Option<usize> {
+        let homes = self.homes(agent_type).iter();
+        let facts = homes.filter_map(|(node, index)| self.get(*node)?.type_fact(*index));
+        facts.map(|fact| fact.max as usize).find(|max| *max > 0)
     }
 
     fn homes(&self, agent_type: &str) -> &[Home] {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{registry::fact::Capabilities, wire::api::AgentKind};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const ME: NodeId = 2;
 const NODES: NodeId = 4;
@@ -36,10 +37,8 @@ fn agent_id() -> impl Strategy<Value = AgentId> {
 fn fact() -> impl Strategy<Value = Fact> {
     let load = (0..3_u32, 0..4_u32, 0..4_u32, 0..4_u32)
         .prop_map(|(agents, capacity, running, queued)| Load { agents, capacity, running, queued });
-    let of_type = (name(), capabilities()).prop_map(|(name, capabilities)| TypeFact {
-        name,
-        kind: AgentKind::Exec,
-        capabilities,
+    let of_type = (name(), 0..3_u32, capabilities()).prop_map(|(name, max, capabilities)| {
+        TypeFact { name, kind: AgentKind::Exec, max, capabilities }
     });
     let agent = (0..TYPES, prop::option::of(name()), capabilities());
     prop_oneof![
@@ -199,6 +198,25 @@ impl Model {
         }
         best.map(|(_, node)| node)
     }
+
+    /// The types of which other nodes that are there have agents.
+    fn types_with_agents(&self) -> BTreeSet<&str> {
+        let loads = self.facts.iter().filter_map(|((node, _), fact)| match fact {
+            Fact::Load(index, load) if load.agents > 0 && *node != ME => Some((*node, *index)),
+            _ => None,
+        });
+        let present = loads.filter(|(node, _)| self.status[node].is_present());
+        present.filter_map(|(node, index)| Some(&*self.type_fact(node, index)?.name)).collect()
+    }
+
+    fn max_of_type(&self, name: &str) -> Option<usize> {
+        let told = self.facts.iter().filter_map(|((node, _), fact)| match fact {
+            Fact::Type(index, fact) if &*fact.name == name => Some((*node, *index, fact.max)),
+            _ => None,
+        });
+        let (.., max) = told.filter(|(.., max)| *max > 0).min()?;
+        Some(max as usize)
+    }
 }
 
 fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
@@ -226,8 +244,10 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
         let of_type = model.type_fact(id.node, fact.type_index).map(|fact| &*fact.name);
         prop_assert_eq!(seen.agent_type, of_type);
     }
+    prop_assert_eq!(world.types_with_agents(), model.types_with_agents());
     for name in NAMES {
         prop_assert_eq!(world.named(name), model.named(name));
+        prop_assert_eq!(world.max_of_type(name), model.max_of_type(name));
         prop_assert_eq!(world.least_loaded(name), model.least_loaded(|of| &*of.name == name));
         let expected = model.agents_where(|_, of| of.is_some_and(|of| &*of.name == name));
         prop_assert_eq!(world.of_type(name, None).collect::<Vec<_>>(), &expected[..]);
