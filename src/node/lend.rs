@@ -43,11 +43,15 @@ impl Way {
 }
 
 impl Lend for Way {
-    fn lend(&self, lent: Lent, given_up: oneshot::Receiver<()>) {
+    fn lend(&self, lent: Lent, mut given_up: oneshot::Receiver<()>) {
         let (core, forwarder) = (self.core.clone(), self.forwarder.clone());
         executor::spawn(async move {
             // A future is polled as soon as it is spawned, and whoever lends holds the shard.
             executor::yield_now().await;
+            if !matches!(given_up.try_recv(), Ok(None)) {
+                // It was given up before it began: the other node need not hear of it.
+                return;
+            }
             let run = pin!(forwarder.run(&lent));
             match select(run, given_up).await {
                 Either::Left((answer, _)) => {
@@ -77,7 +81,10 @@ impl LocalGateway {
         let (core, type_index) = home?;
         let (random, lease) = (guest.id.random, guest.lease);
         let mut running = Running { gateway: self, core, random, lease, is_over: false };
-        let answer = self.ask(core, &Request::Run(type_index, guest), RUN_MS).await;
+        let request = Request::Run(type_index, guest);
+        let asked =
+            self.request(|shard, answer| shard.ask_beside(core, request, RUN_MS, answer));
+        let answer = asked.await;
         running.is_over = answer.is_ok();
         match answer? {
             Response::Ran(ran) => Ok(ran),
@@ -102,8 +109,8 @@ impl LocalGateway {
             Response::Lent(lease) => lease,
             other => unreachable!("a question for a lease was answered with {other:?}"),
         };
-        let ended = self.end_attempt_there(&Completion { lease, ..completion }).await;
-        if matches!(ended, Ok(()) | Err(Error::StaleLease(_) | Error::NotFound(_))) {
+        let (ended, is_over) = self.end_lent_attempt(&Completion { lease, ..completion }).await;
+        if is_over {
             self.tell(self.core_of(inner.partition), &Request::StopRun(id.random, lease));
         }
         ended

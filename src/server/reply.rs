@@ -229,7 +229,11 @@ fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
     number(out, "attempts", view.attempts.into());
     if let Some(result) = result {
         write::str(out, "result");
-        write::raw(out, result);
+        match result.is_empty() {
+            // Of an agent that had nothing to say.
+            true => write::nil(out),
+            false => write::raw(out, result),
+        }
     }
     if let Some(error) = &view.error {
         field(out, "error", error);

@@ -31,6 +31,7 @@ use crate::{
         api::{self, Error},
         id::{CoreIndex, PartitionIndex, TaskId},
         letter::Response,
+        msgpack::{Scan, Scanner},
     },
 };
 use foldhash::fast::RandomState;
@@ -52,6 +53,10 @@ pub const WAIT_MS: u64 = 500;
 const WAITING_LEAST: usize = 16;
 /// Guests of all types that may wait on a core.
 const WAITING_MAX: usize = 4_096;
+/// Payloads of the guests that may wait on a core, bytes, and one payload more.
+const WAITING_BYTES: usize = 16 << 20;
+/// What an agent that says nothing answers.
+const NIL: [u8; 1] = [0xc0];
 /// When to come back while too many wait, milliseconds.
 const RETRY_MS: u64 = 10;
 
@@ -78,6 +83,7 @@ struct Known {
     attempt: u32,
     /// The lender's token.
     lease: u64,
+    payload_bytes: usize,
     stage: Stage,
 }
 
@@ -88,6 +94,8 @@ pub(super) struct Guests {
     pub place: Option<usize>,
     /// By their keys in its table.
     known: HashMap<u32, Known, RandomState>,
+    /// Payloads of those that wait.
+    waiting_bytes: usize,
     /// What happened to them so far, as a number.
     pub changes: u64,
 }
@@ -107,6 +115,18 @@ impl Guests {
 
     fn get(&mut self, key: u32) -> &mut Known {
         self.known.get_mut(&key).expect("a guest is known until its end is told")
+    }
+
+    /// Takes a guest into another stage; gives the timer of its wait, if it waited.
+    fn enter(&mut self, key: u32, stage: Stage) -> Option<TimerKey> {
+        let waits = matches!(stage, Stage::Waiting(_));
+        let guest = self.get(key);
+        let bytes = guest.payload_bytes;
+        let before = std::mem::replace(&mut guest.stage, stage);
+        let timer = if let Stage::Waiting(timer) = before { Some(timer) } else { None };
+        self.waiting_bytes -= if timer.is_some() { bytes } else { 0 };
+        self.waiting_bytes += if waits { bytes } else { 0 };
+        timer
     }
 }
 
@@ -148,11 +168,9 @@ impl Tasks {
             return (table.id(lease.key), table.attempts(lease.key), None);
         }
         self.guests.changes += 1;
+        let timer = self.guests.enter(lease.key, Stage::Running(lease));
+        assert!(timer.is_some(), "only what waits begins");
         let guest = self.guests.get(lease.key);
-        let timer = match std::mem::replace(&mut guest.stage, Stage::Running(lease)) {
-            Stage::Waiting(timer) => Some(timer),
-            Stage::Running(_) | Stage::Over(_) => unreachable!("only what waits begins"),
-        };
         (guest.id, guest.attempt, timer)
     }
 
@@ -174,13 +192,22 @@ impl Tasks {
         if !self.is_guests(lease.partition) {
             return None;
         }
+        // It becomes a part of what is sent to the lender, where any other bytes would make all that
+        // follows unreadable.
+        let result = match result {
+            Ok([]) => Ok(&NIL[..]),
+            Ok(bytes) if !is_one_value(bytes) => {
+                Err(("its result is not one MessagePack value", false))
+            }
+            result => result,
+        };
         let partition = self.of(lease.partition);
         let is_current = partition.table.complete(lease, result.unwrap_or_default()).is_ok();
         if is_current {
             partition.ledger.at_once(Logged::Ended { key: lease.key });
             let ended = result.map(drop);
             let ended = ended.map_err(|(error, retry)| Failure { error: error.into(), retry });
-            self.guests.get(lease.key).stage = Stage::Over(Ok(ended));
+            self.guests.enter(lease.key, Stage::Over(Ok(ended)));
         }
         Some(is_current)
     }
@@ -192,7 +219,7 @@ impl Tasks {
         let cancelled = table.cancel(table.id(key).random);
         assert_eq!(cancelled, Ok(Some(key)), "a guest whose end is not told has not ended");
         ledger.at_once(Logged::Ended { key });
-        self.guests.get(key).stage = Stage::Over(Err(why));
+        self.guests.enter(key, Stage::Over(Err(why)));
     }
 }
 
@@ -250,7 +277,9 @@ impl Shard {
         let now_ms = self.kernel.now_ms();
         let capacity = self.tasks.pools[usize::from(type_index)].capacity() as usize;
         let table = &mut self.tasks.partitions[place].table;
-        if table.queued_of(type_index) >= capacity.max(WAITING_LEAST) {
+        if table.queued_of(type_index) >= capacity.max(WAITING_LEAST)
+            || self.tasks.guests.waiting_bytes >= WAITING_BYTES
+        {
             return Err(Error::Backpressure(RETRY_MS));
         }
         let submission = Submission {
@@ -274,7 +303,9 @@ impl Shard {
         table.accepted(key, now_ms, None);
         let timer = self.kernel.wheel.insert(now_ms + WAIT_MS, Timer::Guest(key));
         let api::Guest { id, attempt, lease, .. } = *guest;
-        let known = Known { asker, id, attempt, lease, stage: Stage::Waiting(timer) };
+        let (payload_bytes, stage) = (guest.payload.len(), Stage::Waiting(timer));
+        let known = Known { asker, id, attempt, lease, payload_bytes, stage };
+        self.tasks.guests.waiting_bytes += payload_bytes;
         self.tasks.guests.known.insert(key, known);
         self.tasks.guests.changes += 1;
         self.tasks.look_again();
@@ -287,7 +318,7 @@ impl Shard {
         if self.tasks.is_guests(lease.partition) {
             let due_ms = self.kernel.now_ms() + WAIT_MS;
             let timer = self.kernel.wheel.insert(due_ms, Timer::Guest(lease.key));
-            self.tasks.guests.get(lease.key).stage = Stage::Waiting(timer);
+            self.tasks.guests.enter(lease.key, Stage::Waiting(timer));
         }
     }
 
@@ -347,10 +378,15 @@ impl Shard {
             Ok(ran) => Response::Ran(ran.map(|()| result.to_vec())),
             Err(error) => Response::Failed(error),
         };
-        self.kernel.answer(asker, correlation, &response);
+        self.kernel.answer_beside(asker, correlation, response);
         table.retain_within_limits();
         true
     }
+}
+
+/// Whether bytes are one MessagePack value, and nothing follows.
+fn is_one_value(bytes: &[u8]) -> bool {
+    Scanner::new(bytes.len()).scan(bytes) == Scan::Complete(bytes.len())
 }
 
 fn no_agent(agent_type: &str) -> Error {

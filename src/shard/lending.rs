@@ -6,9 +6,10 @@
 //!                    └───── finish, or give back ◄══ answer, or why none ◄═══════┘
 //! ```
 //!
-//! A task is lent when it waits and this node has no agent of its type. All that makes it durable stays
-//! here: its lease with the fencing token, its attempts, its end. `task/lender.rs` says which node gets
-//! it, and `guests.rs` is the other side.
+//! A task is lent when it waits and this node has no agent of its type; and when it has waited for
+//! [`BESIDE_MS`] because those that it has are busy, while another node has places that are free. All that
+//! makes it durable stays here: its lease with the fencing token, its attempts, its end.
+//! `task/lender.rs` says which node gets it, and `guests.rs` is the other side.
 //!
 //! Invariants worth naming:
 //! - The lease decides. It lasts [`MORE_MS`] longer than the attempt may take, for the way and the
@@ -38,6 +39,9 @@ use std::{collections::HashMap, rc::Rc};
 
 /// What a lease lasts on top of the time that the attempt may take, milliseconds.
 pub const MORE_MS: u64 = super::guests::WAIT_MS + 1_500;
+/// How long a task waits for agents of its own node, before it may go to others with free places,
+/// milliseconds: a round of gossip.
+const BESIDE_MS: u64 = 100;
 /// Payloads that are lent before the core does something else, bytes.
 const LENT_BYTES: usize = 4 << 20;
 /// What is lent in one go, attempts of a type.
@@ -122,21 +126,32 @@ impl Shard {
         self.open_guests();
     }
 
-    /// Lends tasks of a type that wait and for which this node has no agent; false when there were
-    /// none, or nobody takes them now.
+    /// Lends tasks of a type that wait, and for which this node has no agent or too few; false when
+    /// there were none, or nobody takes them now.
     #[cold]
     pub(super) fn lend(&mut self, type_index: TypeIndex) -> bool {
         let Some(way) = self.tasks.lending.way.clone() else { return false };
-        if !self.kernel.directory.homes_of(type_index).is_empty() {
-            return false;
-        }
-        self.learn_loads(type_index);
+        let is_beside = !self.kernel.directory.homes_of(type_index).is_empty();
         let (mut count, mut bytes) = (0, 0);
         while let Some(waiting) = self.tasks.next_to_lend(type_index) {
-            let (now_ms, lot) = (self.kernel.now_ms(), self.kernel.random.u64(..));
+            let now_ms = self.kernel.now_ms();
+            if is_beside {
+                let Waiting { place, key } = waiting;
+                let since_ms = self.tasks.partitions[place].table.waits_since_ms(key);
+                if now_ms < since_ms + BESIDE_MS {
+                    self.look_at_ms(type_index, since_ms + BESIDE_MS);
+                    break;
+                }
+            }
+            self.learn_loads(type_index);
+            let lot = self.kernel.random.u64(..);
             let OfType { lender, .. } = &mut self.tasks.lending.types[usize::from(type_index)];
             let is_enough = count >= LENT_TOGETHER || bytes >= LENT_BYTES;
-            let chosen = if is_enough { None } else { lender.choose(now_ms, lot) };
+            let chosen = match (is_enough, is_beside) {
+                (true, _) => None,
+                (false, true) => lender.choose_free(now_ms, lot),
+                (false, false) => lender.choose(now_ms, lot),
+            };
             let Some(node) = chosen else {
                 let due_ms = if is_enough { now_ms + 1 } else { lender.next_look_ms(now_ms) };
                 self.look_at_ms(type_index, due_ms);
@@ -213,6 +228,7 @@ impl Shard {
         let lender = &mut self.tasks.lending.types[usize::from(type_index)].lender;
         match &answer {
             Ok(_) => lender.served(node),
+            Err(Error::Backpressure(_)) => lender.was_full(node, now_ms),
             Err(_) => lender.refused(node, now_ms),
         }
         match answer {

@@ -38,6 +38,11 @@ impl TaskTable {
         self.queues.urgency(entry.priority() as i64, entry)
     }
 
+    /// Since when a task waits for an agent, milliseconds.
+    pub fn waits_since_ms(&self, key: u32) -> u64 {
+        self.entries[key as usize].when_ms
+    }
+
     /// Begins an attempt of the task that is next.
     #[inline]
     pub fn start(&mut self, key: u32, now_ms: u64) -> Lease {

@@ -3,7 +3,8 @@
 //! What nodes tell of their loads is a tenth of a second old, and others lend by the same word. So the
 //! loads only say who has the least to do; how much may be under way to a node follows from what the
 //! node itself answers: a *window*, as TCP has one. It grows with every attempt that the node ends, after
-//! the first refusal with every window of them, and is halved when the node takes none.
+//! the first refusal with every window of them, and is halved when the node takes none; not below what
+//! its agents can hold, when it says that it has enough to do.
 //!
 //! Invariants worth naming:
 //! - A node is lent nothing while as much is under way to it as its window, and no window is larger
@@ -43,6 +44,13 @@ struct Borrower {
     /// It is left alone before this time, milliseconds.
     closed_until_ms: u64,
     pause_ms: u64,
+}
+
+impl Borrower {
+    /// What its agents have to do, as far as is known.
+    fn tasks(&self) -> u64 {
+        self.load.tasks() + u64::from(self.since_told)
+    }
 }
 
 /// The nodes that may be lent tasks of one type.
@@ -92,10 +100,25 @@ impl Lender {
     /// The node that gets the next task, which counts as under way to it from now on; `lot` decides
     /// between equals. `None` when none takes any now.
     pub fn choose(&mut self, now_ms: u64, lot: u64) -> Option<NodeId> {
+        self.choose_of(now_ms, lot, |_| true)
+    }
+
+    /// The same among the nodes whose agents are known to have places that are free.
+    pub fn choose_free(&mut self, now_ms: u64, lot: u64) -> Option<NodeId> {
+        self.choose_of(now_ms, lot, |it| it.tasks() < u64::from(it.load.capacity))
+    }
+
+    fn choose_of(
+        &mut self,
+        now_ms: u64,
+        lot: u64,
+        may: impl Fn(&Borrower) -> bool,
+    ) -> Option<NodeId> {
         let is_open = |it: &&mut Borrower| {
-            it.load.capacity > 0 && it.under_way < it.window && now_ms >= it.closed_until_ms
+            let is_open = it.under_way < it.window && now_ms >= it.closed_until_ms;
+            it.load.capacity > 0 && is_open && may(it)
         };
-        let tasks = |it: &Borrower| u128::from(it.load.tasks() + u64::from(it.since_told));
+        let tasks = |it: &Borrower| u128::from(it.tasks());
         let capacity = |it: &Borrower| u128::from(it.load.capacity);
         let turn = lot as usize % self.borrowers.len().max(1);
         let (head, tail) = self.borrowers.split_at_mut(turn);
@@ -131,11 +154,23 @@ impl Lender {
 
     /// A node did not begin an attempt, or it is not known whether it did.
     pub fn refused(&mut self, node: NodeId, now_ms: u64) {
+        self.close(node, now_ms, 0);
+    }
+
+    /// A node did not begin an attempt because it has enough to do.
+    pub fn was_full(&mut self, node: NodeId, now_ms: u64) {
+        self.close(node, now_ms, WINDOW_MAX);
+    }
+
+    /// Leaves a node alone for a pause. Of what its agents can hold, so many may be under way as before.
+    fn close(&mut self, node: NodeId, now_ms: u64, most: u32) {
         let Some(borrower) = self.borrower(node) else { return };
         if now_ms < borrower.closed_until_ms {
             return;
         }
-        borrower.window = (borrower.under_way / 2).max(1);
+        // Tasks that take long fill its agents for long: half of them would leave places empty.
+        let held = borrower.load.capacity.min(borrower.under_way.saturating_sub(1)).min(most);
+        borrower.window = (borrower.under_way / 2).max(held).max(1);
         (borrower.has_refused, borrower.ended) = (true, 0);
         borrower.closed_until_ms = now_ms + borrower.pause_ms;
         borrower.pause_ms = (2 * borrower.pause_ms).min(PAUSE_MAX_MS);
@@ -229,6 +264,42 @@ mod tests {
     }
 
     #[test]
+    fn a_node_whose_agents_are_full_of_long_tasks_keeps_them_full() {
+        let mut lender = knowing(&[(2, load(8, 0, 0))]);
+        // One more than it can hold is refused, again and again, while nothing ends.
+        let mut now_ms = 0;
+        lender.borrower(2).unwrap().window = 9;
+        let mut under_way = 0;
+        for _ in 0..20 {
+            under_way += std::iter::from_fn(|| lender.choose(now_ms, 0)).count();
+            for _ in 8..under_way {
+                lender.was_full(2, now_ms);
+                lender.came_back(2);
+            }
+            under_way = under_way.min(8);
+            assert_eq!(lender.borrower(2).unwrap().window, 8, "none of its places is left empty");
+            now_ms += 2 * PAUSE_MAX_MS;
+        }
+        // One that others fill as well has fewer for this core.
+        lender.came_back(2);
+        lender.came_back(2);
+        assert_eq!(lender.choose(now_ms, 0), Some(2));
+        lender.was_full(2, now_ms);
+        assert_eq!(lender.borrower(2).unwrap().window, 6);
+        // Whoever does not answer is not believed to hold anything.
+        lender.refused(2, now_ms + 2 * PAUSE_MAX_MS);
+        assert_eq!(lender.borrower(2).unwrap().window, 3);
+    }
+
+    #[test]
+    fn beside_agents_of_ones_own_only_free_places_of_others_are_taken() {
+        let mut lender = knowing(&[(2, load(4, 3, 1)), (3, load(4, 2, 0)), (4, load(0, 0, 0))]);
+        let chosen: Vec<_> = std::iter::from_fn(|| lender.choose_free(0, 0)).collect();
+        assert_eq!(chosen, [3, 3], "two places are free, and all others are taken");
+        assert!(lender.choose(0, 0).is_some());
+    }
+
+    #[test]
     fn who_has_no_agents_is_lent_nothing_and_what_is_under_way_comes_back() {
         let mut lender = knowing(&[(2, load(4, 0, 0)), (3, load(0, 0, 9))]);
         assert_eq!(lender.choose(0, 1), Some(2));
@@ -245,9 +316,9 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Learn(Vec<(NodeId, u32, u32)>),
-        Choose(u64),
-        /// How the attempt in some place ended: served, refused.
-        End(usize, bool),
+        Choose(u64, bool),
+        /// How the attempt in some place ended: served, refused, full.
+        End(usize, u8),
         Wait(u64),
     }
 
@@ -256,8 +327,8 @@ mod tests {
         let nodes = nodes.prop_map(|map| map.into_iter().map(|(n, (c, r))| (n, c, r)).collect());
         prop_oneof![
             1 => nodes.prop_map(Step::Learn),
-            6 => any::<u64>().prop_map(Step::Choose),
-            4 => (any::<usize>(), any::<bool>()).prop_map(|(at, well)| Step::End(at, well)),
+            6 => (any::<u64>(), any::<bool>()).prop_map(|(lot, free)| Step::Choose(lot, free)),
+            4 => (any::<usize>(), 0..3_u8).prop_map(|(at, how)| Step::End(at, how)),
             1 => (0_u64..200).prop_map(Step::Wait),
         ]
     }
@@ -281,16 +352,26 @@ mod tests {
                         let with = nodes.iter().filter(|(_, capacity, _)| *capacity > 0);
                         present = with.map(|(node, ..)| *node).collect();
                     }
-                    Step::Choose(lot) => {
-                        if let Some(node) = lender.choose(now_ms, lot) {
+                    Step::Choose(lot, free) => {
+                        let chosen = match free {
+                            true => lender.choose_free(now_ms, lot),
+                            false => lender.choose(now_ms, lot),
+                        };
+                        if let Some(node) = chosen {
+                            let load = lender.borrower(node).unwrap().load;
+                            prop_assert!(!free || load.tasks() < u64::from(load.capacity));
                             prop_assert!(present.contains(&node));
                             prop_assert!(now_ms >= lender.borrower(node).unwrap().closed_until_ms);
                             lent.push(node);
                         }
                     }
-                    Step::End(at, well) if !lent.is_empty() => {
+                    Step::End(at, how) if !lent.is_empty() => {
                         let node = lent.swap_remove(at % lent.len());
-                        if well { lender.served(node) } else { lender.refused(node, now_ms) }
+                        match how {
+                            0 => lender.served(node),
+                            1 => lender.refused(node, now_ms),
+                            _ => lender.was_full(node, now_ms),
+                        }
                         lender.came_back(node);
                     }
                     Step::End(..) => {}

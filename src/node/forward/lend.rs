@@ -19,11 +19,17 @@ impl Forwarder {
         encode::ran(&self.call(lent.node, call).await?)
     }
 
-    /// Tells the other node that nobody wants an attempt any more. When it does not hear of it, the
-    /// attempt ends by its timeout, and its answer changes nothing.
+    /// Tells the other node that nobody wants an attempt any more: behind what asked for it, so that it
+    /// does not come first. When it does not hear of it, the attempt ends by its timeout, and its answer
+    /// changes nothing.
     pub(in crate::node) async fn stop(&self, lent: &Lent) {
-        let params = encode::stop(lent.guest.id, lent.guest.lease);
-        if let Err(error) = self.call(lent.node, Call::once("here.stop", params)).await {
+        let stop = || Call::once("here.stop", encode::stop(lent.guest.id, lent.guest.lease));
+        let mut told = self.call(lent.node, Call { lane: Lane::Runs, ..stop() }).await;
+        if let Err(Error::Backpressure(_)) = told {
+            // As many attempts are under way as may be; this one has been for long.
+            told = self.call(lent.node, stop()).await;
+        }
+        if let Err(error) = told {
             tracing::debug!(node = lent.node, %error, "a node was not told to stop an attempt");
         }
     }

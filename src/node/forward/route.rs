@@ -17,6 +17,7 @@ use crate::{
 };
 use futures_util::future::{join, join_all};
 use std::{
+    cell::Cell,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -297,11 +298,13 @@ impl LocalGateway {
         self.in_cluster().is_some() && guests::core_of(completion.lease).is_some()
     }
 
-    pub(in crate::node) async fn end_attempt_there(
-        &self,
-        completion: &Completion,
-    ) -> Result<(), Error> {
-        let ask = async |at| match at {
+    async fn end_attempt_there(&self, completion: &Completion) -> Result<(), Error> {
+        let ask = async |at| self.end_attempt_at(at, completion).await;
+        self.at_leader(completion.id.partition, Repeatable::No, ask).await
+    }
+
+    async fn end_attempt_at(&self, at: At, completion: &Completion) -> Result<(), Error> {
+        match at {
             At::Here => {
                 let ended = self.end_attempts_here(std::slice::from_ref(completion)).await?;
                 ended.into_iter().next().unwrap_or(Ok(()))
@@ -310,8 +313,31 @@ impl LocalGateway {
                 let (method, params) = encode::completion(completion);
                 self.forward(node, Call::once(method, params)).await.map(drop)
             }
+        }
+    }
+
+    /// Ends an attempt that another node has lent, by its lease; again while nobody knows whether that
+    /// was taken, since a lease ends once. Tells as well whether the lease is over.
+    pub(in crate::node) async fn end_lent_attempt(
+        &self,
+        completion: &Completion,
+    ) -> (Result<(), Error>, bool) {
+        let uncertain = Cell::new(None);
+        let ask = async |at| {
+            let ended = self.end_attempt_at(at, completion).await;
+            if let Err(error @ Error::Uncertain(_)) = &ended {
+                uncertain.set(Some(error.clone()));
+            }
+            ended
         };
-        self.at_leader(completion.id.partition, Repeatable::No, ask).await
+        let ended = self.at_leader(completion.id.partition, Repeatable::Yes, ask).await;
+        match (ended, uncertain.take()) {
+            (Ok(()), _) => (Ok(()), true),
+            // An earlier try may have been the one that ended it.
+            (Err(Error::StaleLease(_) | Error::NotFound(_)), Some(error)) => (Err(error), true),
+            (Err(error @ (Error::StaleLease(_) | Error::NotFound(_))), None) => (Err(error), true),
+            (Err(error), _) => (Err(error), false),
+        }
     }
 }
 

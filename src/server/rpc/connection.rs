@@ -30,6 +30,9 @@ use std::{
 /// Bytes from which on a frame, or what is to be written, is long: to copy it would make messages wait.
 pub(super) const LONG_FRAME: usize = 32 << 10;
 
+/// When another node may lend again that has lent too much on one connection, milliseconds.
+const LENT_RETRY_MS: u64 = 10;
+
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -66,6 +69,8 @@ pub struct Connection<S, E, M, F> {
     in_flight: FuturesUnordered<F>,
     calls_in_flight: usize,
     bytes_in_flight: usize,
+    /// Attempts that another node lends, which count as no call.
+    lent_in_flight: usize,
     intake: Intake,
     /// What is to become of the stream when everything is answered.
     becomes: Option<Offer>,
@@ -100,6 +105,7 @@ where
             in_flight: FuturesUnordered::new(),
             calls_in_flight: 0,
             bytes_in_flight: 0,
+            lent_in_flight: 0,
             intake: Intake::Open,
             becomes: None,
             stall: Stall::new(engine),
@@ -236,13 +242,20 @@ where
         len: usize,
     ) {
         match request {
+            Ok(request) if request.is_lent_attempt() => {
+                // It is answered when it ends, which may take long, and what is behind it must be read
+                // meanwhile: other attempts, whose time goes on, and that one is given up.
+                if self.lent_in_flight >= self.limits.max_in_flight {
+                    let error = Error::Backpressure(LENT_RETRY_MS);
+                    return frame::refuse(self.output.end(), msgid, &error);
+                }
+                self.lent_in_flight += 1;
+                groups.add(msgid, request, 0, |work| self.begin(work));
+            }
             Ok(request) => {
-                // An attempt that another node lends is answered when it ends, which may take long, and
-                // those behind it must be taken or turned away meanwhile: its time goes on.
-                let bytes = if request.is_lent_attempt() { 0 } else { len };
                 self.calls_in_flight += 1;
-                self.bytes_in_flight += bytes;
-                groups.add(msgid, request, bytes, |work| self.begin(work));
+                self.bytes_in_flight += len;
+                groups.add(msgid, request, len, |work| self.begin(work));
             }
             Err(error) => {
                 if msgid.is_some() {
@@ -286,6 +299,7 @@ where
         {
             self.calls_in_flight -= answer.calls;
             self.bytes_in_flight -= answer.bytes;
+            self.lent_in_flight -= answer.lent;
             if let Some(offer) = answer.trunk() {
                 self.becomes = Some(offer);
                 self.intake = Intake::Closed(Instant::now());

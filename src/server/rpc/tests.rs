@@ -687,5 +687,25 @@ fn attempts_that_are_lent_do_not_keep_a_connection_from_being_read() {
         client.send(&bytes).await;
         let answer = client.answer().await.expect("what comes after them is read");
         assert!(answer.starts_with("[1,9,null,"), "{answer}");
+        // Nor do many; what is too much is sent back.
+        let mut bytes = Vec::new();
+        for msgid in 10..10 + LIMITS.max_in_flight as u32 {
+            let run = format!(
+                r#"{{"id":"{FIRST}","lease":{msgid},"type":"never","attempt":1,"priority":"normal","timeout_ms":60000,"payload":1}}"#
+            );
+            bytes.extend(request(msgid, "here.run", &run));
+        }
+        bytes.extend(request(999, "node.health", "{}"));
+        client.send(&bytes).await;
+        let mut refused = 0;
+        loop {
+            let answer = client.answer().await.expect("what comes after them is read");
+            if answer.starts_with("[1,999,null,") {
+                break;
+            }
+            assert!(answer.contains("backpressure"), "{answer}");
+            refused += 1;
+        }
+        assert_eq!(refused, 6, "as many more as were under way before");
     });
 }

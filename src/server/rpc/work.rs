@@ -168,6 +168,8 @@ pub struct Answer {
     pub calls: usize,
     /// Bytes that are no longer held.
     pub bytes: usize,
+    /// Attempts that another node lent, which have ended.
+    pub lent: usize,
 }
 
 enum Outcome {
@@ -181,10 +183,18 @@ enum Outcome {
 type Each<T> = Result<Vec<Result<T, Error>>, Error>;
 
 impl Work {
+    /// Attempts that another node lends: they count as no call.
+    pub fn lent(&self) -> usize {
+        match &self.kind {
+            Kind::Call { request, .. } => usize::from(request.is_lent_attempt()),
+            _ => 0,
+        }
+    }
+
     /// Calls that it answers.
     pub fn calls(&self) -> usize {
         match &self.kind {
-            Kind::Call { .. } => 1,
+            Kind::Call { .. } => 1 - self.lent(),
             Kind::Submissions(group) => group.items.len(),
             Kind::Completions(group) => group.items.len(),
             Kind::Puts(group) => group.items.len(),
@@ -194,7 +204,7 @@ impl Work {
 
 /// Does the work.
 pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: Work) -> Answer {
-    let (calls, bytes) = (work.calls(), work.bytes);
+    let (calls, bytes, lent) = (work.calls(), work.bytes, work.lent());
     let gateway = if work.here { gateway.here() } else { gateway };
     let outcome = match work.kind {
         Kind::Call { msgid, request } => {
@@ -213,7 +223,7 @@ pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: W
             Outcome::Puts { msgids: group.msgids, result }
         }
     };
-    Answer { outcome, calls, bytes }
+    Answer { outcome, calls, bytes, lent }
 }
 
 impl Answer {
