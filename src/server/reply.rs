@@ -17,7 +17,7 @@ pub enum Reply {
     Submitted(TaskId),
     /// `{ids}`
     SubmittedBatch(Vec<TaskId>),
-    /// `{id, type, status, priority, attempts, result?, error?}`
+    /// `{id, type, status, priority, attempts, node?, result?, error?}`
     Task {
         /// What is known.
         view: TaskView,
@@ -219,14 +219,17 @@ pub fn error(out: &mut Vec<u8>, error: &Error) {
 
 fn task(out: &mut Vec<u8>, view: &TaskView, with_result: bool) {
     let result = view.result.as_ref().filter(|_| with_result);
-    let pairs = 5 + usize::from(result.is_some()) + usize::from(view.error.is_some());
-    write::map(out, pairs);
+    let more = [result.is_some(), view.error.is_some(), view.node.is_some()];
+    write::map(out, 5 + more.into_iter().filter(|there| *there).count());
     write::str(out, "id");
     task_id(out, view.id);
     field(out, "type", &view.agent_type);
     field(out, "status", view.status.name());
     field(out, "priority", view.priority.name());
     number(out, "attempts", view.attempts.into());
+    if let Some(node) = view.node {
+        number(out, "node", node);
+    }
     if let Some(result) = result {
         write::str(out, "result");
         match result.is_empty() {

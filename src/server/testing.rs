@@ -149,6 +149,7 @@ impl TestNode {
             status: if done { TaskStatus::Done } else { TaskStatus::Queued },
             priority: spec.priority,
             attempts: u32::from(done),
+            node: None,
             result: Some(spec.payload),
             error: None,
         };

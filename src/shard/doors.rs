@@ -304,6 +304,7 @@ impl Shard {
             status: TaskStatus::Queued,
             priority: spec.priority,
             attempts: 0,
+            node: None,
             result: None,
             error: None,
         });

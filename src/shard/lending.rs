@@ -102,6 +102,16 @@ impl Lending {
         }
     }
 
+    /// Whether nothing is lent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.away.is_empty()
+    }
+
+    /// The node that was lent an attempt.
+    pub(super) fn node_of(&self, lease: Lease) -> Option<NodeId> {
+        self.away.get(&(lease.partition, lease.token)).map(|away| away.node)
+    }
+
     /// An attempt that was lent is over, however it came to that.
     #[cold]
     pub(super) fn over(&mut self, lease: Lease) {

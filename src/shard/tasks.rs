@@ -234,7 +234,18 @@ impl Tasks {
     /// What is known of a task; a longer result is left out.
     pub(super) fn view(&self, id: TaskId, result_bytes: usize, types: &Types) -> Option<TaskView> {
         let name = |type_index| types.get(type_index).name.clone();
-        self.table(id.partition).view(id.random, result_bytes, name)
+        let view = self.table(id.partition).view(id.random, result_bytes, name)?;
+        Some(self.placed(view))
+    }
+
+    /// The view of a task with the node that was lent its attempt.
+    fn placed(&self, mut view: TaskView) -> TaskView {
+        if view.status == TaskStatus::Running && !self.lending.is_empty() {
+            let table = self.table(view.id.partition);
+            let lease = table.key(view.id.random).and_then(|key| table.last_lease(key));
+            view.node = lease.and_then(|lease| self.lending.node_of(lease));
+        }
+        view
     }
 
     pub(super) fn watch(&mut self, id: TaskId, watcher: Watcher) -> bool {
@@ -600,6 +611,7 @@ impl Shard {
         let name = |type_index| types.get(type_index).name.clone();
         let max = max.min(LIST_TASKS_MAX) as usize;
         let (tasks, next) = self.tasks.of(partition).table.list(filter, cursor, max, name);
+        let tasks = tasks.into_iter().map(|view| self.tasks.placed(view)).collect();
         Response::Tasks(tasks, next)
     }
 

@@ -289,6 +289,7 @@ impl TaskTable {
             },
             priority: cold.priority(),
             attempts: cold.attempts.into(),
+            node: None,
             result: None,
             error: None,
         }

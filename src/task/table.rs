@@ -852,6 +852,7 @@ impl TaskTable {
             status,
             priority: entry.priority(),
             attempts: entry.attempts,
+            node: None,
             result: has_result.then(|| entry.body.as_bytes().to_vec()),
             error: entry.error().map(str::to_string),
         })

@@ -2,7 +2,7 @@
 //!
 //! Payloads, results and replies are MessagePack values.
 
-use crate::wire::id::{AgentId, TaskId};
+use crate::wire::id::{AgentId, NodeId, TaskId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// How urgent a task is.
@@ -131,6 +131,8 @@ pub struct TaskView {
     pub priority: Priority,
     /// Attempts begun.
     pub attempts: u32,
+    /// The other node whose agents were lent its attempt.
+    pub node: Option<NodeId>,
     /// The result, one MessagePack value, when the task is done; otherwise `None`.
     pub result: Option<Vec<u8>>,
     /// What the last failed attempt said.

@@ -216,6 +216,7 @@ mod tests {
             status,
             priority: Priority::Normal,
             attempts: 3,
+            node: None,
             result: result.map(<[u8]>::to_vec),
             error: error.map(str::to_owned),
         };

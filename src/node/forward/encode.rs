@@ -147,6 +147,7 @@ fn view_of(task: View<'_>) -> Option<TaskView> {
         status: TaskStatus::from_name(text("status")?)?,
         priority: Priority::from_name(text("priority")?)?,
         attempts: task.get("attempts").and_then(View::uint)?.try_into().ok()?,
+        node: task.get("node").and_then(View::uint),
         // A result may be nil.
         result: result.map(|(_, result)| result.bytes().to_vec()),
         error: text("error").map(str::to_owned),
@@ -205,11 +206,11 @@ mod tests {
     fn a_result_that_is_nil_is_a_result() {
         let id = TaskId { partition: 3, random: 7 };
         let state = only_id(id).str("type", "echo").str("status", "done").str("priority", "low");
-        let state = state.uint_if("attempts", Some(2));
+        let state = state.uint_if("attempts", Some(2)).uint_if("node", Some(7));
         assert_eq!(view(&written(&state)).unwrap().result, None);
         let state = state.value("result", &[0xc0]);
         let view = view(&written(&state)).unwrap();
-        assert_eq!((view.result, view.attempts), (Some(vec![0xc0]), 2));
+        assert_eq!((view.result, view.attempts, view.node), (Some(vec![0xc0]), 2, Some(7)));
         assert_eq!((view.id, view.priority), (id, Priority::Low));
     }
 }
