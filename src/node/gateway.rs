@@ -158,8 +158,12 @@ pub trait Gateway: 'static {
     }
 
     /// Takes messages for agents from another node, until that connection ends.
-    async fn serve_trunk<S>(self: Rc<Self>, _offer: Offer, _stream: &mut S)
-    where
+    async fn serve_trunk<S>(
+        self: Rc<Self>,
+        _offer: Offer,
+        _stream: &mut S,
+        _leaves: impl Future<Output = ()>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
     }

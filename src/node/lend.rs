@@ -82,8 +82,7 @@ impl LocalGateway {
         let (random, lease) = (guest.id.random, guest.lease);
         let mut running = Running { gateway: self, core, random, lease, is_over: false };
         let request = Request::Run(type_index, guest);
-        let asked =
-            self.request(|shard, answer| shard.ask_beside(core, request, RUN_MS, answer));
+        let asked = self.request(|shard, answer| shard.ask_beside(core, request, RUN_MS, answer));
         let answer = asked.await;
         running.is_over = answer.is_ok();
         match answer? {

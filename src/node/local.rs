@@ -430,12 +430,16 @@ impl Gateway for LocalGateway {
         Ok(settings.map_or(0, |settings| trunk::bounds(settings).record_bytes))
     }
 
-    async fn serve_trunk<S>(self: Rc<Self>, offer: Offer, stream: &mut S)
-    where
+    async fn serve_trunk<S>(
+        self: Rc<Self>,
+        offer: Offer,
+        stream: &mut S,
+        leaves: impl Future<Output = ()>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         if let Some(settings) = &self.shared.forward {
-            trunk::serve(&self.core, trunk::bounds(settings), offer, stream).await;
+            trunk::serve(&self.core, trunk::bounds(settings), offer, stream, leaves).await;
         }
     }
 

@@ -25,9 +25,9 @@ use crate::{
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll},
@@ -42,6 +42,8 @@ const UNACKNOWLEDGED_MS: i32 = 5000;
 const HANDSHAKE_BYTES: usize = 4096;
 /// Bytes that wait for a trunk before senders are refused.
 const WAITING_BYTES: usize = 1 << 20;
+/// How long a trunk stays for the answers of calls that are under way when its node closes its doors.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// Records that are delivered before the core does something else.
 const RECORDS_A_TURN: usize = 1000;
 
@@ -104,7 +106,7 @@ impl Dial for Dialer {
                     trunk.limit_records(limit);
                     trunk.opened();
                     let most = settings.bounds.frame_bytes;
-                    (drive(&core, &trunk, &mut stream, most).await, true)
+                    (drive(&core, &trunk, &mut stream, most, pending()).await, true)
                 }
                 Some(Err(error)) => (error, false),
                 None => (io::Error::from(io::ErrorKind::TimedOut), false),
@@ -157,16 +159,22 @@ where
     limit.ok_or_else(|| io::Error::other("its answer names no record_bytes"))
 }
 
-/// Serves a trunk that another node dialled, until it ends.
-pub async fn serve<S>(core: &Rc<Core>, bounds: Bounds, offer: Offer, stream: &mut S)
-where
+/// Serves a trunk that another node dialled, until it ends. From `leaves` on no call begins, and it ends
+/// when those under way are answered and the answers are written.
+pub async fn serve<S>(
+    core: &Rc<Core>,
+    bounds: Bounds,
+    offer: Offer,
+    stream: &mut S,
+    leaves: impl Future<Output = ()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let trunk = Rc::new(Trunk::from(offer.from, bounds));
     trunk.limit_records(offer.record_bytes);
     core.with_shard(|shard| shard.trunk_accepted(&trunk));
     let guard = Served { core, trunk: &trunk };
-    let error = drive(core, &trunk, stream, bounds.record_bytes).await;
+    let error = drive(core, &trunk, stream, bounds.record_bytes, leaves).await;
     drop(guard);
     tracing::debug!(node = offer.from, %error, "a trunk that another node dialled ended");
 }
@@ -184,19 +192,37 @@ impl Drop for Served<'_> {
 }
 
 /// Moves bytes both ways until the connection ends; tells why.
-async fn drive<S>(core: &Core, trunk: &Rc<Trunk>, stream: &mut S, record_bytes: usize) -> io::Error
+async fn drive<S>(
+    core: &Core,
+    trunk: &Rc<Trunk>,
+    stream: &mut S,
+    record_bytes: usize,
+    leaves: impl Future<Output = ()>,
+) -> io::Error
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut unpacker = Unpacker::new(FRAME_BYTES + record_bytes);
-    poll_fn(|cx| match go_round(core, trunk, stream, &mut unpacker, cx) {
-        Ok(true) => {
-            // One round, then the core's turn: a busy trunk must not hold its core.
-            core.with_shard(|shard| shard.wake_after_turn(cx.waker()));
-            Poll::Pending
+    let (mut leaves, mut patience) = (pin!(leaves), pin!(None));
+    poll_fn(|cx| {
+        if !trunk.is_leaving() && leaves.as_mut().poll(cx).is_ready() {
+            trunk.leave();
+            patience.set(Some(executor::sleep(LEAVE_LIMIT)));
         }
-        Ok(false) => Poll::Pending,
-        Err(error) => Poll::Ready(error),
+        let is_late = patience.as_mut().as_pin_mut().is_some_and(|it| it.poll(cx).is_ready());
+        match go_round(core, trunk, stream, &mut unpacker, cx) {
+            Ok(_) if is_late || trunk.has_left() => {
+                let closed = "the node closes its doors";
+                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, closed))
+            }
+            Ok(true) => {
+                // One round, then the core's turn: a busy trunk must not hold its core.
+                core.with_shard(|shard| shard.wake_after_turn(cx.waker()));
+                Poll::Pending
+            }
+            Ok(false) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
     })
     .await
 }

@@ -480,8 +480,7 @@ impl Kernel {
         agent: AgentId,
         task: NewTask<'_>,
     ) -> Result<TaskId, SendError> {
-        let type_index =
-            self.known_type(task.agent_type).map_err(|_| SendError::NoReceiver)?;
+        let type_index = self.known_type(task.agent_type).map_err(|_| SendError::NoReceiver)?;
         let Home::Here(partition) = self.home_of(type_index, None) else {
             return Err(SendError::LedElsewhere);
         };

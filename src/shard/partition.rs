@@ -69,7 +69,13 @@ impl Partition {
     }
 
     /// Follows what somebody else wrote, on a node of so many cores.
-    pub(super) fn follow(&mut self, foreign: &Foreign, types: &Types, cores: CoreIndex, now_ms: u64) {
+    pub(super) fn follow(
+        &mut self,
+        foreign: &Foreign,
+        types: &Types,
+        cores: CoreIndex,
+        now_ms: u64,
+    ) {
         let type_of = |name: &str| types.learn(name, cores).unwrap_or(types.unknown());
         let table = &mut self.table;
         let followed = foreign.records(|place, record| {

@@ -136,7 +136,8 @@ impl Types {
         }
         // Who comes second to a place finds what the first one put there.
         let mut places = self.learned.iter().enumerate();
-        let is_it = |slot: &OnceLock<TypeSpec>| slot.get_or_init(|| remote(name, cores)).name == name;
+        let is_it =
+            |slot: &OnceLock<TypeSpec>| slot.get_or_init(|| remote(name, cores)).name == name;
         let (place, _) = places.find(|(_, slot)| is_it(slot))?;
         self.learned_count.fetch_max(place + 1, Ordering::AcqRel);
         Some((self.list.len() + place) as TypeIndex)
@@ -236,7 +237,10 @@ mod tests {
         };
         assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), LEARNED_MAX);
         for (number, &place) in places.iter().enumerate() {
-            assert_eq!((types.find(&name(number)), types.is_configured(place)), (Some(place), false));
+            assert_eq!(
+                (types.find(&name(number)), types.is_configured(place)),
+                (Some(place), false)
+            );
             assert_eq!(types.get(place).name, name(number));
         }
         assert_eq!((types.len(), types.iter().count()), (2 + LEARNED_MAX, 2 + LEARNED_MAX));

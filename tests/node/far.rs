@@ -10,7 +10,7 @@ use coreflow::{
         listen::{Keys, Listen, Listeners},
     },
     shard::{
-        agent::{Agent, CallId, Message, Reply},
+        agent::{Agent, CallId, Message, Reply, ReplyTo},
         context::{Context, SendError},
     },
     wire::{
@@ -358,6 +358,59 @@ fn calls_to_another_node_end_with_an_answer_or_a_reason_and_a_node_that_returns_
     }
     stop(near);
     stop(far);
+}
+
+/// Says that it was called, and answers after a while.
+struct Slow {
+    called: mpsc::Sender<()>,
+    asked: HashMap<u64, ReplyTo>,
+}
+
+impl Agent for Slow {
+    fn on_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+        let token = self.asked.len() as u64;
+        self.asked.insert(token, message.reply_to().expect("a call"));
+        let wait_ms = u64::from_le_bytes(message.payload().try_into().expect("the test's"));
+        context.set_timer(Duration::from_millis(wait_ms), token);
+        self.called.send(()).unwrap();
+    }
+
+    fn on_timer(&mut self, token: u64, context: &mut Context<'_>) {
+        context.reply(self.asked.remove(&token).expect("each answers once"), b"late");
+    }
+}
+
+#[test]
+fn a_node_that_closes_its_doors_answers_the_calls_that_it_has_and_takes_no_more() {
+    let places = Places::new("leave");
+    let (called, calls) = mpsc::channel();
+    let far = places.start(2, |builder| {
+        builder
+            .agent("slow", some(1), move || Slow { called: called.clone(), asked: HashMap::new() })
+    });
+    let slow = addresses(&far, 2, "slow", 1)[0];
+    let near = places.start(1, |builder| builder);
+    let call = |wait_ms: u64| {
+        let (handle, payload) = (near.handle(), wait_ms.to_le_bytes().to_vec());
+        let limit_ms = WAIT.as_millis() as u64;
+        std::thread::spawn(move || {
+            handle.wait(move |gateway| gateway.call(slow, payload, limit_ms))
+        })
+    };
+    let (soon, never) = (call(500), call(600_000));
+    receive(&calls);
+    receive(&calls);
+    let began = Instant::now();
+    far.drain(WAIT);
+    assert_eq!(far.close_doors(WAIT), 0);
+    assert!(began.elapsed() < WAIT / 2, "it waits for no answer for ever");
+    assert_eq!(soon.join().unwrap(), Ok(b"late".to_vec()), "it was under way");
+    let lost = never.join().unwrap().expect_err("nobody waited for it so long");
+    assert!(matches!(lost, Error::Uncertain(_)), "{lost}");
+    let late = call(0).join().unwrap().expect_err("the doors are closed");
+    assert_eq!(late.code(), "unavailable");
+    far.shutdown().expect("no core fails");
+    stop(near);
 }
 
 /// Tells every message that it gets.

@@ -13,7 +13,9 @@ use coreflow::{
         handle::{Failure, Lease},
     },
     wire::{
-        api::{Completion, CoreStats, LeasedTask, NodeStats, TaskSpec, TaskStatus, TaskView, Worker},
+        api::{
+            Completion, CoreStats, LeasedTask, NodeStats, TaskSpec, TaskStatus, TaskView, Worker,
+        },
         id::{NodeId, TaskId},
         msgpack::write,
     },
@@ -161,11 +163,7 @@ impl Clerks {
         }
     }
 
-    pub(super) fn submit(
-        &self,
-        numbers: std::ops::Range<u64>,
-        fails: u32,
-    ) -> HashMap<TaskId, u64> {
+    pub(super) fn submit(&self, numbers: std::ops::Range<u64>, fails: u32) -> HashMap<TaskId, u64> {
         let specs: Vec<_> = numbers.clone().map(|number| task(number, fails)).collect();
         let ids = self.node.handle().wait(move |gateway| gateway.submit(specs));
         ids.expect("there is room").into_iter().zip(numbers).collect()

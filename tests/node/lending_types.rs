@@ -61,7 +61,10 @@ fn a_type_that_only_another_node_has_is_taken_by_every_node_once_that_is_known()
         let submit = |clerks| submit(clerks, &spec, |_| false).expect("all of them know the type");
         let ids: HashSet<TaskId> = [first, third, &second].map(submit).into();
         assert_eq!(ids.len(), 1, "a key stands for one task: {ids:?}");
-        assert_eq!(third.end_of(*ids.iter().next().expect("there is one")).status, TaskStatus::Done);
+        assert_eq!(
+            third.end_of(*ids.iter().next().expect("there is one")).status,
+            TaskStatus::Done
+        );
     }
     // What nobody has is refused, and what there is is named.
     let nobody = spec("nobody", |out| out.push(0xc0));

@@ -90,9 +90,7 @@ impl LocalGateway {
         placed: Vec<Result<Placed, Error>>,
     ) -> Result<Vec<Result<TaskId, Error>>, Error> {
         let began = Instant::now();
-        let begin = |shard: &mut Shard, answer| {
-            shard.submit_each_placed(specs, placed, answer)
-        };
+        let begin = |shard: &mut Shard, answer| shard.submit_each_placed(specs, placed, answer);
         let mut outcomes = self.request(begin).await?;
         let again = specs.iter().zip(&mut outcomes).filter(|(spec, outcome)| {
             let worth = |error| self.pause(&mut self.tries(), error, repeatable(spec), began);
@@ -125,9 +123,8 @@ impl LocalGateway {
 
     async fn submit_one_here(&self, spec: &TaskSpec, placed: Placed) -> Result<TaskId, Error> {
         let specs = std::slice::from_ref(spec);
-        let begin = |shard: &mut Shard, answer| {
-            shard.submit_each_placed(specs, vec![Ok(placed)], answer)
-        };
+        let begin =
+            |shard: &mut Shard, answer| shard.submit_each_placed(specs, vec![Ok(placed)], answer);
         let gone = || Error::Uncertain("the node gave the task no id".into());
         self.request(begin).await?.pop().unwrap_or_else(|| Err(gone()))
     }

@@ -58,8 +58,11 @@ pub async fn serve_rpc<S, G, E>(
         }
         End::Trunk(offer) => {
             let mut stream = connection.into_stream();
-            let ends = async { drain.begun().await };
-            futures_lite::future::or(ends, gateway.serve_trunk(offer, &mut stream)).await;
+            gateway.serve_trunk(offer, &mut stream, drain.begun()).await;
+            if drain.has_begun() {
+                // What it sent last must not be lost by bytes that nobody reads any more.
+                stall::close(&mut stream, engine, limits.stall_timeout).await;
+            }
         }
         End::Lost => {}
     }

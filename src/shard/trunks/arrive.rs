@@ -102,6 +102,11 @@ impl Shard {
             kernel.trunks.woke |= trunk.put(&refuse(gone));
             return true;
         }
+        if trunk.is_leaving() {
+            let stops = Error::Unavailable("the node is shutting down; nothing was done".into());
+            kernel.trunks.woke |= trunk.put(&refuse(stops));
+            return true;
+        }
         if kernel.calls.is_full() || kernel.links.is_closed(target) {
             if kernel.links.is_closed(target) {
                 kernel.trunks.woke |= trunk.tell_full(target);

@@ -68,6 +68,8 @@ struct State {
     is_driven: bool,
     /// When it may be dialled again, and the pause before that.
     closed: Option<(Instant, Duration)>,
+    /// It takes no further calls.
+    leaves: bool,
     /// Why it is to end.
     severed: Option<&'static str>,
     /// Agents there whose mailbox is full.
@@ -208,6 +210,22 @@ impl Trunk {
     pub(super) fn has_room(&self, agent: AgentId) -> bool {
         let was_told = self.state.borrow_mut().told_full.remove(&agent);
         was_told && self.put(&Record::Room(agent))
+    }
+
+    /// Takes no further calls: the node closes its doors.
+    pub fn leave(&self) {
+        self.state.borrow_mut().leaves = true;
+    }
+
+    /// Whether it takes no further calls.
+    pub fn is_leaving(&self) -> bool {
+        self.state.borrow().leaves
+    }
+
+    /// Whether it takes no further calls, and those of before are answered and the answers written.
+    pub fn has_left(&self) -> bool {
+        let state = self.state.borrow();
+        state.leaves && state.serving.is_empty() && state.packer.waiting() == 0
     }
 
     /// Makes the connection end.
