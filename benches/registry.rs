@@ -283,7 +283,7 @@ fn bench_world(criterion: &mut Criterion) {
     });
     let mut next = types.iter().cycle();
     group.bench_function("least_loaded", |bencher| {
-        bencher.iter(|| view.least_loaded(next.next().expect("a cycle"), black_box(1)));
+        bencher.iter(|| view.least_loaded(next.next().expect("a cycle"), black_box(1), 7));
     });
     group.finish();
     let mut group = criterion.benchmark_group("world");
@@ -433,7 +433,7 @@ fn print_times() {
         }
     });
     print_passes("view, least loaded", 60, QUESTIONS, || {
-        types.iter().for_each(|name| sink(view.least_loaded(name, black_box(1))));
+        types.iter().for_each(|name| sink(view.least_loaded(name, black_box(1), 7)));
     });
     let (far_names, far_ids) = (names(&far), ids(&far));
     print_passes("world, name", 40, QUESTIONS, || {
@@ -447,6 +447,15 @@ fn print_times() {
     });
     print_passes("world, 100 of a type", 200, 1, || {
         black_box(world.of_type("type-3", None).take(100).last());
+    });
+    print_passes("world, all of a type", 200, 1, || {
+        black_box(world.of_type("type-3", None).last());
+    });
+    print_passes("world, nobody that can do it", 200, 1, || {
+        black_box(world.capable("nothing", None).last());
+    });
+    print_passes("world, all that can do it", 200, 1, || {
+        black_box(world.capable("web", None).last());
     });
     print_passes("a load, told and seen", 500, 1, || {
         set(&mut world, 3, &Fact::Load(0, load(rng.u32(..8_000))));

@@ -217,8 +217,17 @@ mod tests {
                 let snapshot = view.snapshot_for_tests();
                 for name in NAMES {
                     prop_assert_eq!(view.named(name, now_ms), snapshot.world.named(name));
+                    let share = |node| {
+                        let mut loads = snapshot.world.loads(name).filter(|it| it.0 == node);
+                        loads.map(|(.., load)| (load.tasks() << 32) / u64::from(load.capacity)).min()
+                    };
+                    let mut fresh = View::new(snapshot.clone(), 100, 5_000);
+                    let first = fresh.least_loaded(name, now_ms, now_ms);
                     let least = snapshot.world.least_loaded(name);
-                    prop_assert_eq!(view.least_loaded(name, now_ms), least);
+                    prop_assert_eq!(first.map(share), least.map(share), "the least loaded first");
+                    if let Some(node) = view.least_loaded(name, now_ms, 7) {
+                        prop_assert_eq!(snapshot.world.status(node), Some(Status::Alive));
+                    }
                 }
                 for node in 0..4 {
                     for slot in 0..4 {

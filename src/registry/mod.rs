@@ -5,7 +5,7 @@
 //! itself, as bytes of gossip; `bytes.rs` reads them; `telling.rs` says when a load is worth telling.
 //! `world.rs` puts together what all nodes tell, in `pages.rs`, `names.rs` and `text.rs`, of which
 //! copies are cheap. `board.rs` hands snapshots of the world to the cores, `view.rs` is what a core
-//! sees, and `cache.rs` keeps what it asked.
+//! sees, `cache.rs` keeps what it asked, and `spread.rs` whom it sends to next.
 //!
 //! Invariants worth naming:
 //! - A named agent lives on the core that its name hashes to, so whether a name is taken is
@@ -19,6 +19,7 @@ pub mod cache;
 pub mod fact;
 mod names;
 mod pages;
+mod spread;
 pub mod telling;
 mod text;
 pub mod view;

@@ -4,6 +4,7 @@
 //! - A view answers as its snapshot does, but for answers that are younger than the cache's time to
 //!   live and that no change since made wrong.
 //! - No question takes a lock or waits.
+//! - Of nodes that are chosen for their loads none is chosen by what was known before it was gone.
 //!
 //! The questions that are kept are those that are asked for every message or task: where an agent
 //! is, who has a name, who is the least loaded of a type. All others go to [`View::world`].
@@ -12,12 +13,15 @@ use super::{
     TypeIndex,
     board::Snapshot,
     cache::{Cache, Counters, Equivalent},
+    fact::Load,
+    spread::Spread,
     text::Text,
     world::{Change, Status, World},
 };
 use crate::wire::id::{AgentAddress, NodeId};
 use foldhash::fast::RandomState;
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
     sync::Arc,
 };
@@ -26,6 +30,10 @@ use std::{
 pub const ANSWERS_MAX: usize = 10_000;
 /// How long it keeps one, milliseconds.
 pub const ANSWER_TTL_MS: u64 = 5_000;
+/// Types, and things that agents can do, for which a core knows whom it sends to next.
+const CHOSEN_MAX: usize = 1_024;
+/// How long it goes by the loads that it knows, milliseconds: a round of gossip.
+const READ_MS: u64 = 100;
 
 /// Where an agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +49,6 @@ pub struct Place {
 enum Subject<'a> {
     Agent(AgentAddress),
     Name(&'a str),
-    Type(&'a str),
 }
 
 /// A question and its hash, which the world's hasher made.
@@ -55,7 +62,6 @@ struct Question<'a> {
 enum KeptSubject {
     Agent(AgentAddress),
     Name(Text),
-    Type(Text),
 }
 
 /// A question as it is kept.
@@ -83,7 +89,6 @@ impl Equivalent<KeptQuestion> for Question<'_> {
         match (self.subject, &kept.subject) {
             (Subject::Agent(agent), KeptSubject::Agent(kept)) => agent == *kept,
             (Subject::Name(name), KeptSubject::Name(kept)) => kept.as_bytes() == name.as_bytes(),
-            (Subject::Type(name), KeptSubject::Type(kept)) => kept.as_bytes() == name.as_bytes(),
             _ => false,
         }
     }
@@ -94,32 +99,23 @@ impl Question<'_> {
         let subject = match self.subject {
             Subject::Agent(agent) => KeptSubject::Agent(agent),
             Subject::Name(name) => KeptSubject::Name(Text::new(name)),
-            Subject::Type(name) => KeptSubject::Type(Text::new(name)),
         };
         KeptQuestion { hash: self.hash, subject }
     }
 }
 
-/// The question about a name or a type that has this hash: a change tells no more of it.
-struct Hashed {
-    hash: u64,
-    is_type: bool,
-}
+/// The question about a name that has this hash: a change tells no more of it.
+struct HashedName(u64);
 
-impl Hash for Hashed {
+impl Hash for HashedName {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.hash);
+        hasher.write_u64(self.0);
     }
 }
 
-impl Equivalent<KeptQuestion> for Hashed {
+impl Equivalent<KeptQuestion> for HashedName {
     fn equivalent(&self, kept: &KeptQuestion) -> bool {
-        let is_kind = match kept.subject {
-            KeptSubject::Agent(_) => false,
-            KeptSubject::Name(_) => !self.is_type,
-            KeptSubject::Type(_) => self.is_type,
-        };
-        is_kind && kept.hash == self.hash
+        matches!(kept.subject, KeptSubject::Name(_)) && kept.hash == self.0
     }
 }
 
@@ -147,13 +143,25 @@ impl Hasher for Brought {
 enum Answer {
     Agent(Option<Place>),
     Name(Option<AgentAddress>),
-    Type(Option<NodeId>),
+}
+
+/// The nodes among which what is sent to agents of a type is spread, or to agents that can do something.
+struct Chosen {
+    spread: Spread,
+    /// When it was read off the world, milliseconds.
+    read_ms: u64,
+    /// The snapshot that it was read off.
+    number: u64,
 }
 
 /// What a core sees of all nodes.
 pub struct View {
     snapshot: Arc<Snapshot>,
     answers: Cache<KeptQuestion, Answer, BuildHasherDefault<Brought>>,
+    /// By the name of the type.
+    of_type: HashMap<Box<str>, Chosen, RandomState>,
+    /// By what the agents can do.
+    capable: HashMap<Box<str>, Chosen, RandomState>,
     /// The world's: all snapshots have the same.
     hasher: RandomState,
 }
@@ -162,7 +170,8 @@ impl View {
     /// A view of a snapshot, with a cache for so many answers.
     pub fn new(snapshot: Arc<Snapshot>, answers: usize, ttl_ms: u64) -> Self {
         let hasher = snapshot.world().hasher();
-        Self { snapshot, answers: Cache::new(answers, ttl_ms), hasher }
+        let (of_type, capable) = (HashMap::default(), HashMap::default());
+        Self { snapshot, answers: Cache::new(answers, ttl_ms), of_type, capable, hasher }
     }
 
     /// The world as this core knows it, for questions that are asked seldom.
@@ -190,30 +199,36 @@ impl View {
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, now_ms: u64) {
         match snapshot.changes_since(self.number()) {
             Some(changes) => changes.for_each(|change| self.forget(*change, now_ms)),
-            None => self.answers.clear(now_ms),
+            None => self.forget(Change::All, now_ms),
         }
         self.snapshot = snapshot;
     }
 
     fn forget(&mut self, change: Change, now_ms: u64) {
         match change {
-            Change::All => self.answers.clear(now_ms),
-            Change::Gone(node) => self.answers.invalidate_where(|question, answer| {
-                let KeptSubject::Agent(agent) = question.subject else {
-                    return match answer {
-                        Answer::Name(Some(agent)) => agent.node == node,
-                        Answer::Type(Some(chosen)) => *chosen == node,
+            Change::All => {
+                self.answers.clear(now_ms);
+                self.of_type.clear();
+                self.capable.clear();
+            }
+            Change::Gone(node) => {
+                self.answers.invalidate_where(|question, answer| {
+                    match (&question.subject, answer) {
+                        (KeptSubject::Agent(agent), _) => agent.node == node,
+                        (_, Answer::Name(Some(agent))) => agent.node == node,
                         _ => false,
-                    };
-                };
-                agent.node == node
-            }),
+                    }
+                });
+                self.of_type.clear();
+                self.capable.clear();
+            }
             Change::Agent(agent) => {
                 let hash = self.hasher.hash_one(agent);
                 self.answers.invalidate(&Question { hash, subject: Subject::Agent(agent) });
             }
-            Change::Name(hash) => drop(self.answers.invalidate(&Hashed { hash, is_type: false })),
-            Change::Type(hash) => drop(self.answers.invalidate(&Hashed { hash, is_type: true })),
+            Change::Name(hash) => drop(self.answers.invalidate(&HashedName(hash))),
+            // Whom something is sent to next is read again a little later.
+            Change::Type(_) => {}
         }
     }
 
@@ -244,15 +259,23 @@ impl View {
         }
     }
 
-    /// The least loaded node of a type: as [`World::least_loaded`] says.
+    /// The least loaded living node of a type, by its load and by what was chosen since that was told;
+    /// `lot` decides between equals.
     #[inline]
-    pub fn least_loaded(&mut self, agent_type: &str, now_ms: u64) -> Option<NodeId> {
-        let hash = self.hasher.hash_one(agent_type);
-        let question = Question { hash, subject: Subject::Type(agent_type) };
-        match self.answer(&question, now_ms, |world| Answer::Type(world.least_loaded(agent_type))) {
-            Answer::Type(node) => node,
-            _ => unreachable!("an answer is of its question's kind"),
-        }
+    pub fn least_loaded(&mut self, agent_type: &str, now_ms: u64, lot: u64) -> Option<NodeId> {
+        let world = self.snapshot.world();
+        choose(&mut self.of_type, agent_type, (self.snapshot.number(), now_ms), || {
+            Spread::of(living(world.loads(agent_type)), lot)
+        })
+    }
+
+    /// The same among all types that can do something.
+    #[inline]
+    pub fn least_loaded_capable(&mut self, what: &str, now_ms: u64, lot: u64) -> Option<NodeId> {
+        let world = self.snapshot.world();
+        choose(&mut self.capable, what, (self.snapshot.number(), now_ms), || {
+            Spread::of(living(world.loads_of_capable(what)), lot)
+        })
     }
 
     #[inline]
@@ -269,4 +292,35 @@ impl View {
         self.answers.insert(question.keep(), answer, now_ms);
         answer
     }
+}
+
+/// The node that is chosen next, read off the world again when that has news and some time has passed.
+#[inline]
+fn choose(
+    all: &mut HashMap<Box<str>, Chosen, RandomState>,
+    name: &str,
+    (number, now_ms): (u64, u64),
+    read: impl Fn() -> Spread,
+) -> Option<NodeId> {
+    if let Some(chosen) = all.get_mut(name) {
+        if chosen.number != number && now_ms >= chosen.read_ms + READ_MS {
+            *chosen = Chosen { spread: read(), read_ms: now_ms, number };
+        }
+        return chosen.spread.next();
+    }
+    if all.len() >= CHOSEN_MAX {
+        all.clear();
+    }
+    let mut chosen = Chosen { spread: read(), read_ms: now_ms, number };
+    let next = chosen.spread.next();
+    all.insert(name.into(), chosen);
+    next
+}
+
+/// The loads of nodes that are alive.
+fn living(
+    loads: impl Iterator<Item = (NodeId, Status, Load)>,
+) -> impl Iterator<Item = (NodeId, Load)> {
+    let living = loads.filter(|(_, status, _)| *status == Status::Alive);
+    living.map(|(node, _, load)| (node, load))
 }

@@ -270,17 +270,18 @@ impl Context<'_> {
         self.kernel.find_agent(name)
     }
 
-    /// The living node whose agents of a type have the least to do for what they can hold; `None`
-    /// for a node that is alone, and when no node has one.
+    /// The living node whose agents of a type have the least to do for what they can hold, by what
+    /// gossip told and by what this core asked since, as if each were a message there; `None` for a node
+    /// that is alone, and when no node has one.
     #[inline]
     pub fn least_loaded_node(&mut self, agent_type: &str) -> Option<NodeId> {
         self.kernel.least_loaded_node(agent_type)
     }
 
     /// The living node whose agents that can do something, in the words of `[[agent]]`
-    /// `capabilities`, have the least to do for what they can hold; `None` for a node that is alone, and
-    /// when no node has one. It looks at all types of all nodes.
-    pub fn least_loaded_capable_node(&self, capability: &str) -> Option<NodeId> {
+    /// `capabilities`, have the least to do for what they can hold, as [`Context::least_loaded_node`]
+    /// counts it. Ten times a second it looks at all types of all nodes.
+    pub fn least_loaded_capable_node(&mut self, capability: &str) -> Option<NodeId> {
         self.kernel.least_loaded_capable_node(capability)
     }
 

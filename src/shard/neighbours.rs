@@ -149,17 +149,18 @@ impl Kernel {
         self.neighbours.as_ref()?.view.world().max_of_type(name)
     }
 
-    /// The living node whose agents of a type have the least to do.
+    /// The living node whose agents of a type have the least to do, what was chosen before included.
     #[inline]
     pub(super) fn least_loaded_node(&mut self, agent_type: &str) -> Option<NodeId> {
-        let now_ms = self.now_ms();
-        self.neighbours.as_mut()?.view.least_loaded(agent_type, now_ms)
+        let (now_ms, lot) = (self.now_ms(), self.random.u64(..));
+        self.neighbours.as_mut()?.view.least_loaded(agent_type, now_ms, lot)
     }
 
-    /// The living node whose agents that can do something have the least to do. It looks at all types
-    /// of all nodes.
-    pub(super) fn least_loaded_capable_node(&self, capability: &str) -> Option<NodeId> {
-        self.neighbours.as_ref()?.view.world().least_loaded_capable(capability)
+    /// The same of agents that can do something.
+    #[inline]
+    pub(super) fn least_loaded_capable_node(&mut self, capability: &str) -> Option<NodeId> {
+        let (now_ms, lot) = (self.now_ms(), self.random.u64(..));
+        self.neighbours.as_mut()?.view.least_loaded_capable(capability, now_ms, lot)
     }
 }
 

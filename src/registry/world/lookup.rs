@@ -215,12 +215,20 @@ impl World {
 
     /// The same among all types that can do something.
     pub fn least_loaded_capable(&self, capability: &str) -> Option<NodeId> {
-        least_loaded(self.nodes.iter().flat_map(|(node, here)| {
-            let able = here.types.values().filter(|of_type| {
+        least_loaded(self.loads_of_capable(capability))
+    }
+
+    /// The loads of all types that can do something, on all nodes, by node. It looks at all types.
+    pub fn loads_of_capable(
+        &self,
+        capability: &str,
+    ) -> impl Iterator<Item = (NodeId, Status, Load)> {
+        self.nodes.iter().flat_map(move |(node, here)| {
+            let able = here.types.values().filter(move |of_type| {
                 of_type.fact.as_ref().is_some_and(|fact| fact.capabilities.has(capability))
             });
             able.map(|of_type| (*node, here.status, of_type.load))
-        }))
+        })
     }
 }
 
