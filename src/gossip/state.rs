@@ -235,6 +235,21 @@ impl Gossip {
         Ok(true)
     }
 
+    /// How many keys of this node have a value.
+    pub fn len(&self) -> usize {
+        self.mine().len()
+    }
+
+    /// Whether no key of this node has a value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a key of this node may be given a value: it has one, or there are not too many.
+    pub fn has_room_for(&self, key: &[u8]) -> bool {
+        !self.mine().is_full_for(key)
+    }
+
     /// Deletes a key of this node; false when it had none.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         if self.mine().value(key).is_none() {

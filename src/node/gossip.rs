@@ -9,6 +9,8 @@
 //! Datagrams go from and to the addresses of the peers' links, over UDP; who is a member is what
 //! the log says. The thread waits in one place, for a datagram or the next round.
 
+mod tells;
+
 use super::Shared;
 use crate::{
     config::{self, Config, SecretError},
@@ -17,7 +19,6 @@ use crate::{
     registry::{
         TypeIndex,
         board::{Board, Publisher},
-        fact::{AgentFact, Capabilities, Fact, Key, NodeFact, TypeFact},
         telling::Telling,
         world::{Limits, World},
     },
@@ -25,15 +26,11 @@ use crate::{
         disk::{Placement, spawn_blocking_thread},
         injector::Injector,
     },
-    shard::{
-        bulletin::{AgentNews, Bulletin},
-        run::Job,
-        types::Types,
-    },
-    wire::id::{AgentId, CoreIndex, NodeId},
+    shard::{bulletin::Bulletin, run::Job, types::Types},
+    wire::id::{AgentId, NodeId},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
     sync::{
@@ -50,8 +47,6 @@ const EXIT_GOSSIP_FAILED: i32 = 72;
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// The shortest one: the system takes none of no time.
 const WAIT_MIN: Duration = Duration::from_micros(100);
-/// Time between two times that the cores tell all of their agents.
-const RETELL: Duration = Duration::from_secs(10);
 /// Datagrams that are received before it is looked whether a round is due.
 const DATAGRAMS_A_LOOK: usize = 64;
 /// The longest datagram that a socket gives.
@@ -233,6 +228,9 @@ struct Voice {
     retold: Option<Instant>,
     /// Whether they have to be asked.
     owes_all: bool,
+    /// Agents of this node that others were not told of, because there are too many.
+    left_out: HashSet<AgentId>,
+    /// Facts that could not be told when they came.
     untold: u64,
     refused: u64,
     key: Vec<u8>,
@@ -265,6 +263,7 @@ impl Voice {
             types,
             retold: None,
             owes_all: false,
+            left_out: HashSet::new(),
             untold: 0,
             refused: 0,
             key: Vec::new(),
@@ -274,47 +273,6 @@ impl Voice {
         };
         voice.introduce(me, at.rpc);
         voice
-    }
-
-    /// Tells what stays the same: the node and its types.
-    fn introduce(&mut self, me: NodeId, rpc: SocketAddr) {
-        let cores = self.jobs.len() as CoreIndex;
-        self.tell(&Fact::Node(NodeFact { name: format!("node {me}").into(), rpc, cores }));
-        for (index, _) in self.types.clone().iter() {
-            if self.types.is_configured(index) {
-                self.introduce_type(index);
-            }
-        }
-    }
-
-    /// Tells of a type, once. One that is not configured is told of when it has an agent here.
-    fn introduce_type(&mut self, index: TypeIndex) {
-        let types = self.types.clone();
-        if let Some(spec) = types.try_get(index).filter(|_| self.introduced.insert(index)) {
-            let (name, kind) = (spec.name.as_str().into(), spec.kind);
-            let max = if types.is_configured(index) { spec.max.max(1) } else { 0 };
-            let (max, capabilities) =
-                (max.try_into().unwrap_or(u32::MAX), spec.capabilities.clone());
-            self.tell(&Fact::Type(index, TypeFact { name, kind, max, capabilities }));
-        }
-    }
-
-    /// Makes a fact of this node known, here and elsewhere.
-    fn tell(&mut self, fact: &Fact) {
-        self.key.clear();
-        self.value.clear();
-        fact.key().encode(&mut self.key);
-        let told = fact.encode(&mut self.value).is_ok()
-            && self.gossip.set(&self.key, &self.value).is_ok()
-            && self.world.set(self.world.me(), &self.key, &self.value).is_ok();
-        self.untold += u64::from(!told);
-    }
-
-    fn take_back(&mut self, key: Key) {
-        self.key.clear();
-        key.encode(&mut self.key);
-        self.gossip.remove(&self.key);
-        self.world.remove(self.world.me(), &self.key);
     }
 
     fn run(mut self, is_ending: &AtomicBool) {
@@ -394,48 +352,6 @@ impl Voice {
             self.gossip.learn(*node, *address);
         }
         self.members = members;
-    }
-
-    fn look_at_agents(&mut self) {
-        let news = self.bulletin.take_news();
-        let is_time = self.retold.is_none_or(|retold| retold.elapsed() >= RETELL);
-        self.owes_all |= news.is_partial;
-        if self.owes_all && is_time {
-            self.owes_all = false;
-            self.retold = Some(Instant::now());
-            tracing::warn!("many agents came and went at once: all of them are told anew");
-            for jobs in &self.jobs {
-                // A core that takes no job now is asked by the next burst of news.
-                let job: Job = Box::new(|core| core.with_shard(|shard| shard.tell_agents()));
-                drop(jobs.push(job));
-            }
-        }
-        for (agent, what) in news.agents {
-            match what {
-                AgentNews::Up(type_index, name) => self.tell_agent(agent, type_index, name),
-                AgentNews::Down => self.take_back(Key::Agent(agent)),
-            }
-        }
-    }
-
-    fn tell_agent(&mut self, agent: AgentId, type_index: TypeIndex, name: Option<String>) {
-        self.introduce_type(type_index);
-        let name = name.map(String::into_boxed_str);
-        let capabilities = Capabilities::default();
-        self.tell(&Fact::Agent(agent, AgentFact { type_index, name, capabilities }));
-    }
-
-    fn look_at_loads(&mut self) {
-        let now_ms = self.start.elapsed().as_millis() as u64;
-        let loads = self.bulletin.loads();
-        if self.tellings.len() < loads.len() {
-            self.tellings.resize_with(loads.len(), Telling::default);
-        }
-        for (index, load) in loads.into_iter().enumerate() {
-            if let Some(load) = self.tellings[index].due(now_ms, load) {
-                self.tell(&Fact::Load(index as u16, load));
-            }
-        }
     }
 
     /// Takes over what gossip says of other nodes.

@@ -218,7 +218,7 @@ mod tests {
                 for name in NAMES {
                     prop_assert_eq!(view.named(name, now_ms), snapshot.world.named(name));
                     let share = |node| {
-                        let mut loads = snapshot.world.loads(name).filter(|it| it.0 == node);
+                        let loads = snapshot.world.loads(name).filter(|it| it.0 == node);
                         loads.map(|(.., load)| (load.tasks() << 32) / u64::from(load.capacity)).min()
                     };
                     let mut fresh = View::new(snapshot.clone(), 100, 5_000);

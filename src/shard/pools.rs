@@ -82,7 +82,8 @@ impl Pools {
 impl Shard {
     /// Lets this core's share of every pool start, one agent after the other.
     pub fn start_pools(&mut self) {
-        for type_index in 0..self.kernel.types.len() as TypeIndex {
+        self.know_types();
+        for type_index in 0..self.tasks.pools.len() as TypeIndex {
             self.step_pool(type_index, Input::Look);
         }
     }

@@ -30,6 +30,8 @@ use std::{
 pub(super) struct Places {
     folder: PathBuf,
     text: String,
+    /// Where each node takes requests, and where it says that it does when that is elsewhere.
+    rpc: Vec<SocketAddr>,
 }
 
 impl Places {
@@ -47,6 +49,7 @@ impl Places {
             .collect();
         let addresses: Vec<SocketAddr> =
             sockets.iter().map(|it| it.local_addr().expect("it listens")).collect();
+        let rpc = addresses.chunks_exact(3).map(|at| at[1]).collect();
         let nodes = addresses.chunks_exact(3).enumerate().map(|(place, at)| {
             let id = place + 1;
             let [peers, rpc, http] = [at[0], at[1], at[2]];
@@ -54,13 +57,24 @@ impl Places {
                 "[[node]]\nid = {id}\npeers = \"{peers}\"\nrpc = \"{rpc}\"\nhttp = \"{http}\"\n"
             )
         });
-        Self { folder, text: nodes.collect() }
+        Self { folder, text: nodes.collect(), rpc }
     }
 
     /// With more in the nodes' file.
     pub(super) fn with(mut self, text: &str) -> Self {
         self.text += text;
         self
+    }
+
+    /// Where a node takes requests.
+    pub(super) fn rpc_of(&self, id: NodeId) -> SocketAddr {
+        self.rpc[id as usize - 1]
+    }
+
+    /// Lets a node say that it takes requests elsewhere.
+    pub(super) fn say_rpc_of(&mut self, id: NodeId, address: SocketAddr) {
+        let is = format!("rpc = \"{}\"", self.rpc_of(id));
+        self.text = self.text.replace(&is, &format!("rpc = \"{address}\""));
     }
 
     /// Starts a node; `with` adds its agents.
@@ -77,7 +91,7 @@ impl Places {
         let server = &config.server;
         let listeners = Listeners::new(Listen {
             token: None,
-            rpc: at.rpc,
+            rpc: self.rpc_of(id),
             http: at.http,
             keys: Keys { rpc: "rpc".into(), http: "http".into() },
             max_connections: server.max_connections,

@@ -2,8 +2,10 @@
 
 mod cleaning;
 mod exec;
+mod facts;
 mod far;
 mod lending;
+mod lending_edges;
 mod lending_types;
 mod limits;
 mod messages;

@@ -330,7 +330,13 @@ impl LocalGateway {
             }
             ended
         };
-        let ended = self.at_leader(completion.id.partition, Repeatable::Yes, ask).await;
+        let mut ended = Err(Error::Uncertain("nobody was asked".into()));
+        for _ in 0..LENT_TRIES {
+            ended = self.at_leader(completion.id.partition, Repeatable::Yes, &ask).await;
+            if !matches!(ended, Err(Error::Uncertain(_))) {
+                break;
+            }
+        }
         match (ended, uncertain.take()) {
             (Ok(()), _) => (Ok(()), true),
             // An earlier try may have been the one that ended it.
@@ -341,5 +347,7 @@ impl LocalGateway {
     }
 }
 
+/// How often the end of a lent attempt is said until somebody says that it was taken, or was before.
+const LENT_TRIES: usize = 3;
 /// The pause before a task is looked at again when too many wait at its leader already.
 const CROWDED: Duration = Duration::from_millis(250);

@@ -10,7 +10,7 @@ use crate::{
         TypeIndex,
         fact::{Load, NodeFact, TypeFact},
     },
-    wire::id::{AgentAddress, NodeId},
+    wire::id::{AgentAddress, AgentId, NodeId},
 };
 use foldhash::fast::RandomState;
 use std::collections::BTreeSet;
@@ -92,6 +92,11 @@ impl World {
     pub fn types(&self, node: NodeId) -> impl Iterator<Item = (TypeIndex, &TypeFact, Load)> {
         let types = self.get(node).map(|here| here.types.iter()).into_iter().flatten();
         types.filter_map(|(index, here)| Some((*index, here.fact.as_deref()?, here.load)))
+    }
+
+    /// Whether an agent of this node is known.
+    pub fn has_agent(&self, agent: AgentId) -> bool {
+        self.get(self.me).is_some_and(|here| here.agents.get(&agent).is_some())
     }
 
     /// The agent of an address, whether or not its node is there. Without a node, it is this one's.

@@ -1,0 +1,142 @@
+//! What the thread tells other nodes of this one.
+//!
+//! Invariant worth naming: agents are left out before types and their loads are. When agents go, those
+//! that were left out are told.
+
+use super::Voice;
+use crate::{
+    gossip::ENTRIES_MAX,
+    registry::{
+        TypeIndex,
+        fact::{AgentFact, Capabilities, Fact, Key, NodeFact, TypeFact},
+        telling::Telling,
+    },
+    shard::{bulletin::AgentNews, run::Job},
+    wire::id::{AgentId, CoreIndex, NodeId},
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Time between two times that the cores tell all of their agents.
+const RETELL: Duration = Duration::from_secs(10);
+/// Types that may be learned for which agents leave room.
+const TYPES_AHEAD: usize = 64;
+
+impl Voice {
+    /// Tells what stays the same: the node and its types.
+    pub(super) fn introduce(&mut self, me: NodeId, rpc: SocketAddr) {
+        let cores = self.jobs.len() as CoreIndex;
+        self.tell(&Fact::Node(NodeFact { name: format!("node {me}").into(), rpc, cores }));
+        for (index, _) in self.types.clone().iter() {
+            if self.types.is_configured(index) {
+                self.introduce_type(index);
+            }
+        }
+    }
+
+    /// Tells of a type, once. One that is not configured is told of when it has an agent here.
+    fn introduce_type(&mut self, index: TypeIndex) {
+        let types = self.types.clone();
+        if let Some(spec) = types.try_get(index).filter(|_| self.introduced.insert(index)) {
+            let (name, kind) = (spec.name.as_str().into(), spec.kind);
+            let max = if types.is_configured(index) { spec.max.max(1) } else { 0 };
+            let (max, capabilities) =
+                (max.try_into().unwrap_or(u32::MAX), spec.capabilities.clone());
+            if !self.tell(&Fact::Type(index, TypeFact { name, kind, max, capabilities })) {
+                self.introduced.remove(&index);
+            }
+        }
+    }
+
+    /// Makes a fact of this node known, here and elsewhere; false when there is no room for it now.
+    pub(super) fn tell(&mut self, fact: &Fact) -> bool {
+        self.key.clear();
+        self.value.clear();
+        fact.key().encode(&mut self.key);
+        if fact.encode(&mut self.value).is_err() {
+            // It never will be told.
+            self.untold += 1;
+            return true;
+        }
+        // What this node could not keep of itself, no other could.
+        let has_room = self.gossip.has_room_for(&self.key)
+            && self.world.set(self.world.me(), &self.key, &self.value).is_ok();
+        match has_room {
+            true => self.gossip.set(&self.key, &self.value).is_ok(),
+            false => {
+                self.gossip.remove(&self.key);
+                false
+            }
+        }
+    }
+
+    fn take_back(&mut self, key: Key) {
+        self.key.clear();
+        key.encode(&mut self.key);
+        self.gossip.remove(&self.key);
+        self.world.remove(self.world.me(), &self.key);
+    }
+
+    pub(super) fn look_at_agents(&mut self) {
+        let news = self.bulletin.take_news();
+        let is_time = self.retold.is_none_or(|retold| retold.elapsed() >= RETELL);
+        if news.is_partial {
+            self.owes_all = true;
+            // Some of them may be gone, and nobody says so again.
+            self.left_out.clear();
+        }
+        if self.owes_all && is_time {
+            self.owes_all = false;
+            self.retold = Some(Instant::now());
+            tracing::info!("more agents came and went than can be told: all of them are told anew");
+            for jobs in &self.jobs {
+                // A core that takes no job now is asked by the next burst of news.
+                let job: Job = Box::new(|core| core.with_shard(|shard| shard.tell_agents()));
+                drop(jobs.push(job));
+            }
+        }
+        for (agent, what) in news.agents {
+            match what {
+                AgentNews::Up(type_index, name) => self.tell_agent(agent, type_index, name),
+                AgentNews::Down => self.agent_gone(agent),
+            }
+        }
+    }
+
+    fn tell_agent(&mut self, agent: AgentId, type_index: TypeIndex, name: Option<String>) {
+        self.introduce_type(type_index);
+        let name = name.map(String::into_boxed_str);
+        let capabilities = Capabilities::default();
+        let fact = Fact::Agent(agent, AgentFact { type_index, name, capabilities });
+        // Agents leave room for what there is to say of types.
+        let entries = self.gossip.len() + 2 * (self.types.len() + TYPES_AHEAD);
+        let is_told = self.world.has_agent(agent) || entries < ENTRIES_MAX;
+        match is_told && self.tell(&fact) {
+            true => drop(self.left_out.remove(&agent)),
+            false => self.untold += u64::from(self.left_out.insert(agent)),
+        }
+    }
+
+    /// An agent is gone. Those that were left out may have room now.
+    fn agent_gone(&mut self, agent: AgentId) {
+        if !self.left_out.remove(&agent) {
+            self.take_back(Key::Agent(agent));
+            self.owes_all |= !self.left_out.is_empty();
+        }
+    }
+
+    pub(super) fn look_at_loads(&mut self) {
+        let now_ms = self.start.elapsed().as_millis() as u64;
+        let loads = self.bulletin.loads();
+        if self.tellings.len() < loads.len() {
+            self.tellings.resize_with(loads.len(), Telling::default);
+        }
+        for (index, load) in loads.into_iter().enumerate() {
+            if let Some(load) = self.tellings[index].due(now_ms, load) {
+                self.tell(&Fact::Load(index as u16, load));
+            }
+        }
+    }
+}
