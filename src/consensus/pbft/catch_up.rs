@@ -1,5 +1,5 @@
 //! Time: reports of how far replicas are, what is sent again for them, and patience with a primary
-//! (TOCS 2002, §5.2; OSDI '99, §4.5.2).
+//! (TOCS 2002, message retransmission; OSDI '99, §4.5.2).
 //!
 //! Links lose messages. Every replica reports regularly how far it is, and whoever is ahead sends
 //! again what it said itself and the other misses. One report of each is dealt with between two of

@@ -1,5 +1,4 @@
-//! A client: it signs requests, sends them to the primary, counts answers (OSDI '99, §4.1; TOCS
-//! 2002, §5.1.2).
+//! A client: it signs requests, sends them to the primary, counts answers (OSDI '99, §4.1, §5.1).
 //!
 //! Without an answer in time it sends a request to all replicas: each hands it on to the primary,
 //! and leaves the view of one that does not order it.
@@ -148,7 +147,7 @@ impl Client {
     }
 
     /// What a quorum says of the log's last entry and the chain behind it (the read-only
-    /// optimisation, OSDI '99, §5.1.3).
+    /// optimisation, OSDI '99, §5.1).
     pub fn head(&self) -> Option<(u64, Digest)> {
         let said = &self.question.as_ref()?.said;
         let alike = |head: &(u64, Digest)| said.values().filter(|other| *other == head).count();

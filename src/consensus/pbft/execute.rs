@@ -1,6 +1,6 @@
 //! What is committed is told, executed in the clients' table, and answered.
 //!
-//! Tentative execution (TOCS 2002, §5.1.2): a replica answers when an entry is prepared and all
+//! Tentative execution (OSDI '99, §5.1; TOCS 2002): a replica answers when an entry is prepared and all
 //! before it are committed. Its certificate is on the disk by then and goes with its view changes,
 //! so of what a quorum has answered one correct replica tells every new view.
 //!

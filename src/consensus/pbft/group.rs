@@ -141,6 +141,8 @@ pub struct Group {
     pub(super) tickets: VecDeque<Ticket>,
     pub(super) ticket_bytes: usize,
     pub(super) reads: VecDeque<super::reads::Read>,
+    /// Clients that want to know how far the log is, and the numbers of their questions.
+    pub(super) head_asks: BTreeMap<u64, u64>,
     pub(super) requests: Requests,
     pub(super) client: Client,
     pub(super) client_tickets: BTreeMap<u64, u64>,
@@ -235,6 +237,7 @@ impl Group {
             tickets: VecDeque::new(),
             ticket_bytes: 0,
             reads: VecDeque::new(),
+            head_asks: BTreeMap::new(),
             requests: Requests::default(),
             client,
             client_tickets: BTreeMap::new(),
@@ -313,7 +316,7 @@ impl Group {
         }
         match message {
             Message::Request(request) => return self.take_request(from, request),
-            Message::HeadAsk(id) => return self.answer_head(from, id),
+            Message::HeadAsk(id) => return self.take_head_ask(from, id),
             _ => {}
         }
         let now = self.now;
@@ -386,9 +389,10 @@ impl Group {
     /// What is committed contradicts itself. This replica says nothing any more.
     pub(super) fn diverge(&mut self, seq: u64) {
         self.diverged.get_or_insert(seq);
-        let mut lost = Vec::new();
-        self.step_down(&mut lost);
-        self.events.extend(lost);
+        let mut events = Vec::new();
+        self.step_down(&mut events);
+        events.push(Event::Role(self.role));
+        self.events.extend(events);
     }
 
     /// Goes on with whatever an input made possible.
@@ -399,18 +403,19 @@ impl Group {
         self.accept_waiting();
         self.tell_role();
         self.tell_reads();
+        self.answer_heads();
         self.take_client_letters();
     }
 
     /// Tells what the role is when that has changed.
     pub(super) fn tell_role(&mut self) {
-        let primary = self.primary();
         let has_all = self.committed().min(self.accepted.seq) >= self.bar;
         let leads = self.is_primary() && has_all && self.accepted.seq >= self.committed();
         let role = if leads {
             Role::Leader { term: self.view + 1 }
         } else {
-            Role::Follower { leader: (primary != self.me).then_some(primary) }
+            let leader = self.members.primary(self.view_of_others());
+            Role::Follower { leader: (leader != self.me).then_some(leader) }
         };
         if role == self.role {
             return;
@@ -422,6 +427,18 @@ impl Group {
         self.role = role;
         events.push(Event::Role(role));
         self.events.extend(events);
+    }
+
+    /// Its view; while that has not begun, the highest in which one correct member is, as far as it
+    /// has heard. A replica may have left a view alone.
+    fn view_of_others(&self) -> u64 {
+        if self.is_active {
+            return self.view;
+        }
+        let active = self.peers.values().filter(|peer| peer.last.is_active);
+        let mut views: Vec<_> = active.map(|peer| peer.last.view).collect();
+        views.sort_unstable_by(|one, other| other.cmp(one));
+        views.get(self.members.faulty()).copied().unwrap_or(self.view)
     }
 
     /// Leadership is over: tells of everything whose fate is not known.

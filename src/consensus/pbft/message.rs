@@ -146,7 +146,7 @@ pub struct NewView {
     pub signature: Signature,
 }
 
-/// How far a replica is; whoever is ahead sends again what it misses (TOCS 2002, §5.2).
+/// How far a replica is; whoever is ahead sends again what it misses (TOCS 2002).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StatusReport {
     /// Its view.
@@ -216,7 +216,7 @@ pub enum Message {
     /// It is, with the number and the view.
     ReadTell(u64, u64),
     /// A client asks how far the log is, with a number for the question (the read-only
-    /// optimisation, OSDI '99, §5.1.3).
+    /// optimisation, OSDI '99, §5.1).
     HeadAsk(u64),
     /// With the number, the last committed entry, and the chain behind it.
     HeadTell(u64, u64, Digest),

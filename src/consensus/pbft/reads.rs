@@ -1,4 +1,4 @@
-//! Reads without an entry (the read-only optimisation, OSDI '99, §5.1.3).
+//! Reads without an entry (the read-only optimisation, OSDI '99, §5.1).
 //!
 //! The primary asks all whether its view is still theirs. When a quorum says so, no later view can
 //! have committed anything before it was asked: that takes a quorum which has left this one. So the
@@ -83,13 +83,26 @@ impl Group {
         }
     }
 
-    /// Tells a client how far the log is.
-    pub(super) fn answer_head(&mut self, from: u64, id: u64) -> Result<(), Dropped> {
+    pub(super) fn take_head_ask(&mut self, from: u64, id: u64) -> Result<(), Dropped> {
         if !self.keys.ring().knows(from) {
             return Err(Dropped::Sender);
         }
-        let (seq, chain) = (self.committed(), self.log.chain());
-        self.tell(from, Message::HeadTell(id, seq, chain));
+        // One question of each client waits.
+        self.head_asks.insert(from, id);
         Ok(())
+    }
+
+    /// Tells clients how far the log is, when nothing is executed tentatively: a request that
+    /// tentative answers have finished is in what a quorum says then (OSDI '99, §5.1).
+    pub(super) fn answer_heads(&mut self) {
+        let next = self.slots.get(&(self.committed() + 1));
+        let is_tentative = next.is_some_and(|slot| slot.answered == Some(self.view));
+        if is_tentative || !self.is_active || self.committed() < self.bar {
+            return;
+        }
+        let (seq, chain) = (self.committed(), self.log.chain());
+        for (client, id) in std::mem::take(&mut self.head_asks) {
+            self.tell(client, Message::HeadTell(id, seq, chain));
+        }
     }
 }

@@ -295,7 +295,7 @@ impl Restore {
             slots.entry(seq).or_default().proof = Some(proof);
         }
         let is_choice = |seq: &u64| *seq > stable.seq && is_active;
-        let bar = floor.seq + choices.len() as u64;
+        let bar = choices.iter().map(|(seq, _)| *seq).max().unwrap_or(floor.seq);
         for (seq, choice) in choices.into_iter().filter(|(seq, _)| is_choice(seq)) {
             slots.entry(seq).or_default().choice = Some(choice);
         }

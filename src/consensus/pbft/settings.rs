@@ -33,7 +33,7 @@ pub struct Settings {
     /// Entries between two checkpoints; the water marks are twice as far from each other (OSDI '99,
     /// §4.3). All replicas of a cluster have the same.
     pub checkpoint_every: u64,
-    /// Whether clients are answered tentatively (TOCS 2002, §5.1.2).
+    /// Whether clients are answered tentatively (OSDI '99, §5.1).
     pub is_tentative: bool,
     /// Whether an operation may be in the log; the same everywhere. Correct replicas accept no entry
     /// with another.

@@ -1,4 +1,4 @@
-//! State transfer (OSDI '99, §4.6; TOCS 2002, §5.3).
+//! State transfer (OSDI '99, §4.4; TOCS 2002, where a tree of digests does what the chain does here).
 //!
 //! A replica that is behind a checkpoint of a quorum asks one member after the other for the entries
 //! up to it. What comes is written as it comes, and is believed only when it all folds, link by
