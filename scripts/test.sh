@@ -11,6 +11,8 @@ Runs every test and prints what passed, failed or was skipped, and why:
   rust      unit, property and integration tests, examples and documentation
   simulator a cluster's code under 300 seeds, and bugs planted in it that must be found
   gossip    bugs planted in gossip that its simulator must find; its seeds run with `rust`
+  pbft      bugs planted in Byzantine agreement that its simulator and its model must find; 300 seeds with
+            lying replicas and the model itself run with `rust`
   loom      rings and parking under all interleavings (tests/loom)
   memory    the rings, and kernels and rows of the vector index, under valgrind, where it is installed
   python    real clients against a real server (tests/python), in virtual environments
@@ -66,6 +68,10 @@ gossip() {
     checked --test gossip -- --planted
 }
 
+pbft() {
+    checked --test pbft -- --planted
+}
+
 loom() {
     (cd tests/loom && CARGO_TARGET_DIR=../../target/loom RUSTFLAGS="--cfg loom" \
         cargo test --release --locked)
@@ -98,6 +104,7 @@ python() {
 part rust rust
 part simulator simulator
 part gossip gossip
+part pbft pbft
 part loom loom
 if command -v valgrind >/dev/null; then
     part memory memory

@@ -68,7 +68,10 @@ impl Group {
         (self.log.last(), self.log.chain(), self.log.point().index).hash(&mut hasher);
         self.table.hash(&mut hasher);
         for (node, peer) in &self.peers {
-            (node, &peer.report, &peer.last, &peer.checkpoints, &peer.change).hash(&mut hasher);
+            let change = peer.change.as_ref();
+            // Those of views that have begun have done what they can.
+            let change = change.filter(|it| it.view > *view || it.view == *view && !is_active);
+            (node, &peer.report, &peer.last, &peer.checkpoints, change).hash(&mut hasher);
         }
         self.requests.hash(&mut hasher);
         self.new_view.is_some().hash(&mut hasher);

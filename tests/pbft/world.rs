@@ -1,0 +1,743 @@
+//! A run: replicas, villains, clients and the network, moved by one seed.
+
+use crate::{
+    clients::Asker,
+    faults::{Fault, Faults},
+    network::{Network, Weather},
+    node::{Effect, Group, Node},
+    operation::{Operation, is_valid},
+    oracle::Oracle,
+    trace::{Trace, note},
+    villain::{self, Parcel, Trick, Villain},
+};
+use bytes::Bytes;
+use coreflow::consensus::{
+    engine::{Event, Role},
+    pbft::{Answer, Message, Settings, Timing},
+};
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
+
+thread_local! {
+    /// What a run is about, for whoever tells that it failed.
+    pub static STORY: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Clients that are no replicas have numbers from here on.
+const CLIENTS_FROM: u64 = 100;
+/// Milliseconds within which all must have come along and ended once nothing fails any more.
+const HEALED_MS_MAX: u64 = 90_000;
+/// Microseconds between two looks whether all has ended.
+const LOOK_US: u64 = 100_000;
+
+/// What a run is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Simulated seconds in which things fail.
+    pub seconds: u64,
+    /// What the villains do, when the seed does not say.
+    pub villain: Option<String>,
+    /// What happens is printed.
+    pub prints: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Operations that were executed.
+    pub executed: usize,
+    /// Requests that tentative answers finished.
+    pub fast: u64,
+    /// Requests that committed answers finished.
+    pub slow: u64,
+    /// Proposals that were told as committed.
+    pub proposals: u64,
+    /// Proposals whose fate was not known.
+    pub lost: u64,
+    /// The highest view that began, of all partitions together.
+    pub views: u64,
+    /// Processes that ended and began again.
+    pub crashes: u64,
+    /// Logs that were replaced by a point.
+    pub installed: u64,
+    /// Messages that arrived.
+    pub messages: u64,
+    /// Messages of villains that were dropped.
+    pub dropped: u64,
+    /// Reads that were confirmed.
+    pub reads: u64,
+    /// Milliseconds from the end of all faults until all had ended, at most.
+    pub healed_ms: u64,
+    /// A hash of what happened.
+    pub hash: u64,
+}
+
+impl Summary {
+    /// Adds another run.
+    pub fn add(&mut self, other: &Self) {
+        self.executed += other.executed;
+        self.fast += other.fast;
+        self.slow += other.slow;
+        self.proposals += other.proposals;
+        self.lost += other.lost;
+        self.views += other.views;
+        self.crashes += other.crashes;
+        self.installed += other.installed;
+        self.messages += other.messages;
+        self.dropped += other.dropped;
+        self.reads += other.reads;
+        self.healed_ms = self.healed_ms.max(other.healed_ms);
+        self.hash ^= other.hash;
+    }
+}
+
+/// Something that is due.
+#[derive(Debug)]
+enum Due {
+    /// Bytes arrive somewhere.
+    Arrive { from: u64, to: u64, partition: u16, bytes: Bytes, parts: Vec<Bytes> },
+    /// A node has something to do: its place and run.
+    Turn(usize, u32),
+    /// A node's batch is on the disk: its place, run, batch and end.
+    Synced(usize, u32, u64, u64),
+    /// A node's shards ask for something.
+    Shards(usize),
+    /// A node's process begins.
+    Start(usize),
+    /// A node forgets what is old.
+    Clean(usize),
+    /// A client asks for something, or again.
+    Client(usize),
+    /// A villain does something.
+    Villain(u64),
+    /// A millisecond in which something may fail.
+    Fault,
+}
+
+/// The world.
+pub struct World {
+    rng: fastrand::Rng,
+    trace: Trace,
+    now_us: u64,
+    order: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    due: BTreeMap<u64, Due>,
+    network: Network,
+    faults: Faults,
+    group: Group,
+    nodes: Vec<Node>,
+    villains: BTreeMap<u64, Villain>,
+    askers: Vec<Asker>,
+    oracle: Oracle,
+    seconds: u64,
+    is_healed: bool,
+    /// Up to where all have to come then, by partition.
+    marks: Vec<u64>,
+    /// Nobody asks for anything any more.
+    is_over: bool,
+    /// Milliseconds between two things that somebody asks for, at most.
+    pace_ms: u64,
+    /// How slow disks are, microseconds at most.
+    disk_us: u64,
+    last_ticket: u64,
+    last_number: u64,
+    summary: Summary,
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn new(options: &Options) -> Self {
+        let mut rng = fastrand::Rng::with_seed(options.seed ^ 0x5bf7);
+        let faulty = if rng.u32(..5) == 0 { 2 } else { 1 };
+        let nodes: Vec<_> = (1..=3 * faulty + 1).collect();
+        let clients: Vec<_> = (0..rng.u64(1..4)).map(|client| CLIENTS_FROM + client).collect();
+        let partitions = rng.u16(1..=2);
+        let timing = Timing {
+            tick_ms: 20,
+            status_ms: 100,
+            patience_ms: rng.u64(200..800),
+            patience_max_ms: 5_000,
+        };
+        let settings = Settings {
+            timing,
+            checkpoint_every: [2, 4, 8, 16][rng.usize(..4)],
+            is_tentative: rng.u32(..8) > 0,
+            pipeline: rng.u64(1..=4),
+            is_valid,
+            ..Settings::default()
+        };
+        let group = Group::new(nodes.clone(), &clients, partitions, settings);
+        let weather = Weather::random(&mut rng);
+        let faults = Faults::random(&mut rng);
+        let mut world = Self {
+            trace: Trace::new(options.prints),
+            now_us: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            due: BTreeMap::new(),
+            network: Network::new(rng.u64(..), weather),
+            faults,
+            nodes: Vec::new(),
+            villains: BTreeMap::new(),
+            askers: Vec::new(),
+            oracle: Oracle::default(),
+            seconds: options.seconds,
+            is_healed: false,
+            marks: Vec::new(),
+            is_over: false,
+            pace_ms: [20, 60, 200][rng.usize(..3)],
+            disk_us: [100, 2_000, 20_000][rng.usize(..3)],
+            last_ticket: 0,
+            last_number: 0,
+            summary: Summary::default(),
+            group,
+            rng,
+        };
+        world.choose_villains(options);
+        world.oracle = Oracle::new(world.villains.keys().copied());
+        for id in nodes {
+            let twins = match world.villains.get(&id) {
+                Some(villain) if villain.has(Trick::Twin) => 2,
+                _ => 1,
+            };
+            (0..twins).for_each(|_| world.nodes.push(Node::new(id)));
+        }
+        for id in clients {
+            let partition = world.rng.u16(..partitions);
+            world.askers.push(Asker::new(&world.group, id, partition));
+        }
+        let villains: Vec<_> =
+            world.villains.values().map(|villain| (villain.me, villain.tricks())).collect();
+        let World { group, faults, .. } = &world;
+        let story = format!(
+            "{} replicas, {partitions} partitions, a checkpoint every {}, {weather:?}, {faults:?}, \
+             villains {villains:?}",
+            group.nodes.len(),
+            settings.checkpoint_every
+        );
+        note!(world.trace, "{story}");
+        STORY.set(story);
+        world.begin();
+        world
+    }
+
+    fn choose_villains(&mut self, options: &Options) {
+        let nodes = self.group.nodes.clone();
+        let faulty = self.group.faulty();
+        let count = if self.rng.u32(..8) == 0 { 0 } else { self.rng.usize(1..=faulty) };
+        let named = options.villain.as_deref().map(|name| {
+            let tricks = name.split('+').map(|name| Trick::named(name).expect("a trick's name"));
+            tricks.collect::<Vec<_>>()
+        });
+        let side: BTreeSet<_> = nodes.iter().copied().filter(|_| self.rng.bool()).collect();
+        let mut order = nodes.clone();
+        self.rng.shuffle(&mut order);
+        for me in order.into_iter().take(count) {
+            let partitions = 0..self.group.partitions;
+            let keys = partitions.map(|partition| self.group.keys(me, partition)).collect();
+            let tricks = named.clone().unwrap_or_else(|| Trick::random(&mut self.rng));
+            let seed = self.rng.u64(..);
+            let villain = Villain::new(seed, me, &nodes, keys, tricks, side.clone());
+            self.villains.insert(me, villain);
+        }
+    }
+
+    fn begin(&mut self) {
+        for at in 0..self.nodes.len() {
+            self.start(at);
+            self.later(1_000, Due::Shards(at));
+            self.later(50_000, Due::Clean(at));
+        }
+        for at in 0..self.askers.len() {
+            self.later(1_000, Due::Client(at));
+        }
+        for id in self.villains.keys().copied().collect::<Vec<_>>() {
+            self.later(10_000, Due::Villain(id));
+        }
+        self.later(1_000, Due::Fault);
+    }
+
+    /// Something is due after some time.
+    fn later(&mut self, us: u64, due: Due) {
+        self.order += 1;
+        self.queue.push(Reverse((self.now_us + us, self.order)));
+        self.due.insert(self.order, due);
+    }
+
+    /// Runs to its end.
+    pub fn run(mut self) -> Summary {
+        let until_us = self.seconds * 1_000_000;
+        while self.now_us < until_us {
+            self.next();
+        }
+        self.heal();
+        self.go_on(until_us, "not all come along", Self::are_all_there);
+        self.is_over = true;
+        self.go_on(until_us, "not all ends", Self::has_ended);
+        assert!(
+            self.oracle.unkept().is_empty(),
+            "accepted, and not there: {:?}",
+            self.oracle.unkept()
+        );
+        for node in self.nodes.iter().filter(|node| !self.villains.contains_key(&node.id)) {
+            let driver = node.driver.as_ref().expect("all run");
+            for partition in 0..self.group.partitions {
+                let status = driver.group(partition).expect("it exists").status();
+                self.summary.views += status.view;
+            }
+        }
+        self.summary.healed_ms = (self.now_us - until_us) / 1_000;
+        self.summary.executed = self.oracle.executed();
+        self.summary.hash = self.trace.hash().0;
+        self.summary
+    }
+
+    /// Goes on until something is so.
+    fn go_on(&mut self, since_us: u64, why_not: &str, is_so: fn(&Self) -> bool) {
+        let mut look_us = self.now_us;
+        loop {
+            if self.now_us >= look_us {
+                if is_so(self) {
+                    return;
+                }
+                look_us = self.now_us + LOOK_US;
+            }
+            let healed_ms = (self.now_us - since_us) / 1_000;
+            assert!(healed_ms < HEALED_MS_MAX, "{why_not}: {}", self.what_is_open());
+            self.next();
+        }
+    }
+
+    /// Nothing fails from now on, but villains stay villains. Clients go on for a while.
+    fn heal(&mut self) {
+        note!(self.trace, "all is mended");
+        self.is_healed = true;
+        for partition in 0..self.group.partitions {
+            let beyond = 2 * self.group.settings.checkpoint_every;
+            self.marks.push(self.oracle.head(partition) + beyond);
+        }
+        self.network.heal();
+        self.disk_us = 500;
+        for at in 0..self.nodes.len() {
+            self.nodes[at].slow_until_us = 0;
+            if self.nodes[at].driver.is_none() {
+                self.start(at);
+            }
+        }
+    }
+
+    fn correct(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !self.villains.contains_key(&node.id))
+    }
+
+    /// Whether all correct replicas have told something that was asked for after all was mended.
+    fn are_all_there(&self) -> bool {
+        (0..).zip(&self.marks).all(|(partition, mark)| {
+            self.correct().all(|node| self.oracle.told(node.id, partition) >= *mark)
+        })
+    }
+
+    /// Whether all that correct clients asked for is done.
+    fn has_ended(&self) -> bool {
+        self.askers.iter().all(|asker| asker.under_way() == 0)
+            && self.correct().all(|node| node.shards.iter().all(|shard| shard.is_idle()))
+            && (0..self.group.partitions).all(|partition| {
+                self.correct().all(|node| self.oracle.open_tickets(node.id, partition) == 0)
+            })
+    }
+
+    fn what_is_open(&self) -> String {
+        let clients = self.askers.iter().map(|asker| (asker.id, asker.under_way()));
+        let clients: Vec<_> = clients.filter(|(_, open)| *open > 0).collect();
+        let nodes = self.correct().flat_map(|node| {
+            (0..self.group.partitions).map(|partition| {
+                let driver = node.driver.as_ref().expect("all run");
+                let status = driver.group(partition).expect("it exists").status();
+                let shard = &node.shards[usize::from(partition)];
+                format!(
+                    "\n    {} in {partition}: told {} of {}, requests {}, reads {}, {status:?}",
+                    node.id,
+                    self.oracle.told(node.id, partition),
+                    self.oracle.head(partition),
+                    shard.requests.len(),
+                    shard.reads.len(),
+                )
+            })
+        });
+        format!("clients {clients:?}{}", nodes.collect::<String>())
+    }
+
+    fn next(&mut self) {
+        let Reverse((at_us, order)) = self.queue.pop().expect("faults never end");
+        self.now_us = at_us;
+        self.trace.set_time(at_us);
+        match self.due.remove(&order).expect("it is due once") {
+            Due::Arrive { from, to, partition, bytes, parts } => {
+                self.arrive(from, to, partition, &bytes, &parts);
+            }
+            Due::Turn(at, run) if self.runs(at, run) => self.turn(at),
+            Due::Synced(at, run, batch, end) if self.runs(at, run) => {
+                self.nodes[at].synced(batch, end);
+                self.turn(at);
+            }
+            Due::Turn(..) | Due::Synced(..) => {}
+            Due::Shards(at) => self.ask(at),
+            Due::Start(at) => {
+                if self.nodes[at].driver.is_none() {
+                    self.start(at);
+                }
+            }
+            Due::Clean(at) => self.clean(at),
+            Due::Client(at) => self.client(at),
+            Due::Villain(id) => {
+                let villain = self.villains.get_mut(&id).expect("it exists");
+                let parcels = villain.act();
+                self.post(id, parcels);
+                let us = self.rng.u64(1_000..200_000);
+                self.later(us, Due::Villain(id));
+            }
+            Due::Fault => self.fail(),
+        }
+    }
+
+    fn runs(&self, at: usize, run: u32) -> bool {
+        self.nodes[at].driver.is_some() && self.nodes[at].run == run
+    }
+
+    fn start(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        note!(self.trace, "{} starts", node.id);
+        let (id, kept) = (node.id, node.start(&self.group));
+        if !self.villains.contains_key(&id) {
+            for (partition, (behind, entries)) in (0..).zip(kept) {
+                self.oracle.begin(id, partition);
+                self.oracle.install(id, partition, behind);
+                for (index, data) in (behind + 1..).zip(entries) {
+                    self.oracle.commit(id, partition, index, None, None, data);
+                }
+            }
+        }
+        self.turn(at);
+    }
+
+    fn crash(&mut self, at: usize, for_us: u64) {
+        let node = &mut self.nodes[at];
+        if node.driver.is_some() {
+            note!(self.trace, "{} crashes", node.id);
+            node.crash(&mut self.rng);
+            self.summary.crashes += 1;
+            self.later(for_us, Due::Start(at));
+        }
+    }
+
+    fn turn(&mut self, at: usize) {
+        let mut effects = Vec::new();
+        self.nodes[at].turn(self.now_us, &mut effects);
+        self.handle(at, effects);
+        let node = &self.nodes[at];
+        if !self.villains.contains_key(&node.id) {
+            assert_eq!(node.diverged(), None, "{} finds that the others have diverged", node.id);
+        }
+        let next_ms = node.driver.as_ref().and_then(|driver| driver.next_tick_ms());
+        if let Some(next_ms) = next_ms.filter(|next_ms| next_ms * 1_000 > node.wake_us) {
+            let (run, wake_us) = (node.run, next_ms * 1_000);
+            self.nodes[at].wake_us = wake_us;
+            self.later(wake_us.saturating_sub(self.now_us), Due::Turn(at, run));
+        }
+    }
+
+    fn handle(&mut self, at: usize, effects: Vec<Effect>) {
+        let id = self.nodes[at].id;
+        let is_villain = self.villains.contains_key(&id);
+        for effect in effects {
+            match effect {
+                Effect::Send(partition, to, message) => self.send(at, partition, to, message),
+                Effect::Written(batch, end) => {
+                    let node = &mut self.nodes[at];
+                    let slow = if node.slow_until_us > self.now_us { 100 } else { 1 };
+                    let us = self.rng.u64(50..=self.disk_us.max(51)) * slow;
+                    node.synced_us = node.synced_us.max(self.now_us + us);
+                    let (run, due_us) = (node.run, node.synced_us - self.now_us);
+                    self.later(due_us, Due::Synced(at, run, batch, end));
+                }
+                Effect::Told(partition, event) => self.told(at, is_villain, partition, event),
+                Effect::Answered(partition, answer) if !is_villain => {
+                    self.answered(at, partition, answer);
+                }
+                Effect::Answered(..) => {}
+            }
+        }
+    }
+
+    fn told(&mut self, at: usize, is_villain: bool, partition: u16, event: Event) {
+        let node = &mut self.nodes[at];
+        let (id, shard) = (node.id, usize::from(partition));
+        match event {
+            Event::Committed { index, term, ticket, data, place, .. } => {
+                let data = data.or_else(|| node.read(place));
+                node.shards[shard].told = index;
+                if is_villain {
+                    return;
+                }
+                let data = data.expect("what is committed is in memory or on the disk");
+                let all = Operation::names(&data);
+                note!(self.trace, "{id} in {partition} commits {index} {ticket:?}: {all:?}");
+                self.oracle.commit(id, partition, index, Some(term), ticket, data);
+                self.summary.proposals += u64::from(ticket.is_some());
+            }
+            Event::Installed { index } => {
+                node.shards[shard].told = index;
+                if !is_villain {
+                    note!(self.trace, "{id} in {partition} goes on behind {index}");
+                    self.oracle.install(id, partition, index);
+                    self.summary.installed += 1;
+                }
+            }
+            Event::Role(role) => {
+                let leads = match role {
+                    Role::Leader { term } => Some(term),
+                    Role::Follower { .. } => None,
+                };
+                node.shards[shard].leads = leads;
+                if !is_villain {
+                    note!(self.trace, "{id} in {partition}: {role:?}");
+                    self.oracle.role(id, partition, leads);
+                }
+            }
+            Event::Lost { ticket } if !is_villain => {
+                note!(self.trace, "{id} in {partition} loses {ticket}");
+                self.oracle.lose(id, partition, ticket);
+                self.summary.lost += 1;
+            }
+            Event::Read { context } => {
+                let Some(asked_at) = node.shards[shard].reads.remove(&context) else {
+                    panic!("{id} in {partition} answers a read that nobody asked for");
+                };
+                let told = node.shards[shard].told;
+                assert!(
+                    is_villain || told >= asked_at,
+                    "{id} in {partition} read at {told} what was committed up to {asked_at}"
+                );
+                self.summary.reads += u64::from(!is_villain);
+            }
+            Event::ReadLost { context } => {
+                let read = node.shards[shard].reads.remove(&context);
+                assert!(read.is_some(), "{id} in {partition} loses a read that nobody asked for");
+            }
+            Event::Membership(_) | Event::Lost { .. } => {}
+        }
+    }
+
+    fn answered(&mut self, at: usize, partition: u16, answer: Answer) {
+        let node = &mut self.nodes[at];
+        let Answer { ticket, index, is_fast } = answer;
+        let what = node.shards[usize::from(partition)].requests.remove(&ticket);
+        let what = what.unwrap_or_else(|| panic!("{} is answered {ticket} again", node.id));
+        note!(self.trace, "{} in {partition} is answered {what:?} at {index} {is_fast}", node.id);
+        self.oracle.accept(partition, what, index);
+        *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
+    }
+
+    /// A node's shards ask for something.
+    fn ask(&mut self, at: usize) {
+        let us = self.rng.u64(500..=self.pace_ms * 1_000);
+        self.later(us, Due::Shards(at));
+        let node = &mut self.nodes[at];
+        let is_villain = self.villains.contains_key(&node.id);
+        let Some(driver) = &mut node.driver else { return };
+        if self.is_over {
+            return;
+        }
+        for (partition, shard) in (0..).zip(&mut node.shards) {
+            let (filling, times) = (self.rng.usize(..200), self.rng.u32(..3));
+            if shard.leads.is_some() && self.rng.u32(..20) == 0 {
+                self.last_ticket += 1;
+                if driver.read(partition, self.last_ticket).is_ok() {
+                    shard.reads.insert(self.last_ticket, self.oracle.head(partition));
+                }
+            }
+            for _ in 0..times {
+                self.last_number += 1;
+                self.last_ticket += 1;
+                let (ticket, number) = (self.last_ticket, (1 << 48) + self.last_number);
+                let what = Operation { author: node.id, number };
+                let data = what.encode(filling);
+                if let Some(term) = shard.leads {
+                    if driver.propose(partition, data.clone(), ticket).is_ok() && !is_villain {
+                        note!(self.trace, "{} in {partition} proposes {number}: {ticket}", node.id);
+                        self.oracle.ask(partition, what, &data, Some(term));
+                        self.oracle.open(node.id, partition, ticket, what);
+                    }
+                } else if self.rng.u32(..4) == 0
+                    && driver.request(partition, data.clone(), ticket).is_ok()
+                    && !is_villain
+                {
+                    note!(self.trace, "{} in {partition} requests {number}: {ticket}", node.id);
+                    self.oracle.ask(partition, what, &data, None);
+                    shard.requests.insert(ticket, what);
+                }
+            }
+        }
+        self.turn(at);
+    }
+
+    fn client(&mut self, at: usize) {
+        let us = self.rng.u64(1_000..=self.pace_ms * 2_000);
+        self.later(us, Due::Client(at));
+        let (filling, asks) = (self.rng.usize(..700), self.rng.bool() && !self.is_over);
+        let asker = &mut self.askers[at];
+        asker.tick(self.now_us / 1_000);
+        if asks && let Some((what, data)) = asker.ask(filling) {
+            note!(self.trace, "{} asks {} for {what:?}", asker.id, asker.partition);
+            self.oracle.ask(asker.partition, what, &data, None);
+        }
+        self.client_letters(at);
+    }
+
+    fn client_letters(&mut self, at: usize) {
+        let (id, partition) = (self.askers[at].id, self.askers[at].partition);
+        for (to, message) in self.askers[at].take_letters().collect::<Vec<_>>() {
+            self.transmit(id, Parcel::new(partition, to, message));
+        }
+    }
+
+    /// A replica, or what a villain makes of it, says something.
+    fn send(&mut self, at: usize, partition: u16, to: u64, message: Message) {
+        let id = self.nodes[at].id;
+        let Some(villain) = self.villains.get_mut(&id) else {
+            self.transmit(id, Parcel::new(partition, to, message));
+            return;
+        };
+        let twin = self.nodes[..at].iter().filter(|node| node.id == id).count();
+        if villain.has(Trick::Twin) && villain.twin_of(to) != twin {
+            return;
+        }
+        let parcels = villain.twist(partition, to, message);
+        self.post(id, parcels);
+    }
+
+    fn post(&mut self, from: u64, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            self.transmit(from, parcel);
+        }
+    }
+
+    fn transmit(&mut self, from: u64, parcel: Parcel) {
+        let Parcel { partition, to, message, late_us, garbled } = parcel;
+        let (mut bytes, mut parts) = (Vec::new(), Vec::new());
+        message.encode(&mut bytes, &mut parts);
+        for _ in 0..garbled {
+            let at = self.rng.usize(..bytes.len());
+            bytes[at] ^= 1 << self.rng.u32(..8);
+        }
+        let bytes = Bytes::from(bytes);
+        let arrivals: Vec<_> = self.network.arrivals(self.now_us + late_us, from, to).collect();
+        for due_us in arrivals {
+            let (bytes, parts) = (bytes.clone(), parts.clone());
+            let due = Due::Arrive { from, to, partition, bytes, parts };
+            self.later(due_us - self.now_us, due);
+        }
+    }
+
+    fn arrive(&mut self, from: u64, to: u64, partition: u16, bytes: &Bytes, parts: &[Bytes]) {
+        let message = match Message::decode(bytes, parts) {
+            Ok(message) => message,
+            Err(error) => {
+                assert!(self.villains.contains_key(&from), "{from} wrote what is {error}");
+                self.summary.dropped += 1;
+                return;
+            }
+        };
+        self.summary.messages += 1;
+        if to >= CLIENTS_FROM {
+            let at = (to - CLIENTS_FROM) as usize;
+            self.askers[at].hear(from, &message);
+            for (what, index, is_fast) in self.askers[at].take_done() {
+                note!(self.trace, "{to} is answered {what:?} at {index} {is_fast}");
+                self.oracle.accept(partition, what, index);
+                *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
+            }
+            self.client_letters(at);
+            return;
+        }
+        let mut only = None;
+        if let Some(villain) = self.villains.get_mut(&to) {
+            if !villain.hears(from) {
+                return;
+            }
+            only = villain.has(Trick::Twin).then(|| villain.twin_of(from));
+            let parcels = villain.hear(partition, from, &message);
+            self.post(to, parcels);
+        }
+        let mut twin = 0;
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].id != to {
+                continue;
+            }
+            let is_it = only.is_none_or(|only| only == twin) || from >= CLIENTS_FROM;
+            twin += 1;
+            let Some(driver) = self.nodes[at].driver.as_mut().filter(|_| is_it) else { continue };
+            let taken = driver.step(partition, from, message.clone());
+            let kind = villain::kind(&message);
+            note!(self.trace, "{to} hears {from} in {partition}: {kind} {taken:?}");
+            if taken.is_err() && self.villains.contains_key(&from) {
+                self.summary.dropped += 1;
+            }
+            self.turn(at);
+        }
+    }
+
+    fn clean(&mut self, at: usize) {
+        let us = self.rng.u64(100_000..2_000_000);
+        self.later(us, Due::Clean(at));
+        let mut effects = Vec::new();
+        self.nodes[at].clean(&mut self.rng, &mut effects, self.now_us);
+        self.handle(at, effects);
+    }
+
+    fn fail(&mut self) {
+        self.later(1_000, Due::Fault);
+        if self.is_healed {
+            return;
+        }
+        let Some(fault) = self.faults.strike(&mut self.rng) else { return };
+        note!(self.trace, "{fault:?}");
+        let until_us = self.now_us + self.rng.u64(1_000..4_000_000);
+        let at = self.rng.usize(..self.nodes.len());
+        let nodes = self.group.nodes.clone();
+        let one = self.nodes[at].id;
+        match fault {
+            Fault::Crash => self.crash(at, until_us - self.now_us),
+            Fault::Blackout => {
+                for at in 0..self.nodes.len() {
+                    let for_us = self.rng.u64(1_000..1_000_000);
+                    self.crash(at, for_us);
+                }
+            }
+            Fault::Cut => {
+                let other = nodes[self.rng.usize(..nodes.len())];
+                self.network.cut(one, other, until_us);
+            }
+            Fault::Isolate => {
+                for other in nodes.into_iter().chain(self.askers.iter().map(|asker| asker.id)) {
+                    self.network.cut(one, other, until_us);
+                    self.network.cut(other, one, until_us);
+                }
+            }
+            Fault::Part => {
+                let part: BTreeSet<_> = nodes.iter().copied().filter(|_| self.rng.bool()).collect();
+                for from in &nodes {
+                    for to in nodes.iter().filter(|to| part.contains(from) != part.contains(to)) {
+                        self.network.cut(*from, *to, until_us);
+                    }
+                }
+            }
+            Fault::Slow => self.nodes[at].slow_until_us = until_us,
+        }
+    }
+}
