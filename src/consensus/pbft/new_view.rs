@@ -58,11 +58,15 @@ impl Group {
             return;
         }
         let (view, quorum) = (self.view, self.members.quorum());
+        // Those who want a later one have left this view as well, and who is to begin it may never do.
+        let others = self.peers.values().filter_map(|peer| peer.change.as_ref());
+        if others.filter(|change| change.view >= view).count() + 1 >= quorum {
+            self.wanted_ms.get_or_insert(self.now);
+        }
         let mut changes = self.changes();
         if changes.len() < quorum {
             return;
         }
-        self.wanted_ms.get_or_insert(self.now);
         let is_own = self.own_change.as_ref().is_some_and(|change| change.view == view);
         if self.primary() != self.me || !is_own {
             return;
