@@ -6,6 +6,7 @@
 //! only runs whose probes agree can be compared.
 
 mod agent_scheduling;
+mod agreement;
 mod cluster;
 mod disk;
 mod durable_tasks;
@@ -48,7 +49,7 @@ use std::{
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that can be measured.
-pub const COMPONENTS: [&str; 17] = [
+pub const COMPONENTS: [&str; 19] = [
     "message_passing",
     "node_messages",
     "agent_scheduling",
@@ -56,9 +57,11 @@ pub const COMPONENTS: [&str; 17] = [
     "durable_tasks",
     "consensus",
     "consensus_log",
+    "pbft_throughput",
     "pattern_search",
     "message_latency",
     "consensus_finality",
+    "pbft_latency",
     "search_latency",
     "hnsw_index",
     "task_loss",
@@ -72,10 +75,11 @@ pub const COMPONENTS: [&str; 17] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
     /// `message_passing`, `node_messages`, `agent_scheduling`, `load_balance`, `durable_tasks`,
-    /// `consensus`, `consensus_log`, `pattern_search`: how much in a second, and how evenly
+    /// `consensus`, `consensus_log`, `pbft_throughput`, `pattern_search`: how much in a second, and how
+    /// evenly
     Throughput,
-    /// `message_latency`, `consensus_finality`, `search_latency`: how long one message takes, one
-    /// commit, and one search
+    /// `message_latency`, `consensus_finality`, `pbft_latency`, `search_latency`: how long one message
+    /// takes, one commit, and one search
     Latency,
     /// `hnsw_index`: what a vector takes
     Memory,
@@ -110,9 +114,12 @@ impl Suite {
                 "durable_tasks",
                 "consensus",
                 "consensus_log",
+                "pbft_throughput",
                 "pattern_search",
             ],
-            Self::Latency => &["message_latency", "consensus_finality", "search_latency"],
+            Self::Latency => {
+                &["message_latency", "consensus_finality", "pbft_latency", "search_latency"]
+            }
             Self::Memory => &["hnsw_index"],
             Self::Reliability => &[
                 "task_loss",
@@ -182,6 +189,8 @@ pub fn run(
             "split_brain" => results.push(cluster::split_brain::run(config, effort, folder)?),
             "gossip_convergence" => results.push(gossip::run(effort, &mut tell)),
             "consensus_log" => results.push(replicated_log::run(effort, folder)?),
+            "pbft_throughput" => results.push(agreement::throughput(effort, folder)?),
+            "pbft_latency" => results.push(agreement::latency(effort, folder)?),
             "message_latency" => results.extend(message_latency::run(config, effort)?),
             "pattern_search" | "search_latency" | "hnsw_index" => {
                 results.extend(vectors::run(component, config, effort, files, folder)?);

@@ -1,4 +1,5 @@
-//! `consensus_log`: what the log threads of 1, 3 and 5 nodes commit together, without tasks.
+//! `consensus_log`: what the log threads of 1, 3 and 5 nodes commit together, without tasks. The same for
+//! nodes that may lie is in `agreement.rs`.
 //!
 //! A node is here what a served one has of consensus: its log thread, its folder on the disk, and
 //! sockets to the others on the loopback. One thread plays the shards of all nodes: it keeps a window
@@ -16,7 +17,8 @@ use crate::{
         cluster::Address,
         lane::LaneLog,
         open::{self, OpenLog, Seat, Settings},
-        peers::{self, Limits, NodeId, Timing},
+        pbft::{Company, Identity, Ring},
+        peers::{self, Limits, NodeId, Signing, Timing},
     },
     metrics::Latency,
     runtime::doorbell::Doorbell,
@@ -42,6 +44,8 @@ const PARTITIONS: PartitionIndex = 5;
 const WINDOW: u64 = 16_384;
 /// Operations in a second while finality is measured.
 const PACE: u64 = 100_000;
+/// The number of the cluster.
+const CLUSTER: u128 = 1;
 /// What a node's log keeps, as much as it is by default.
 const KEEP_BYTES: u64 = 512 << 20;
 /// What nodes count time in: an election must not begin because this machine is busy.
@@ -63,7 +67,7 @@ pub(super) fn run(effort: &Effort, folder: &Path) -> io::Result<Measured> {
     let disk_before = disk::synced_writes(scratch.path())?;
     let measure = |count| {
         let of_these = Scratch::new(scratch.path(), &format!("nodes-{count}"))?;
-        let mut nodes = Nodes::start(count, of_these.path())?;
+        let mut nodes = Nodes::start(count, Protocol::Raft, of_these.path())?;
         let rates = effort.rounds(|| nodes.keep_full(seconds))?;
         let finality = nodes.keep_pace(effort.rate.unwrap_or(PACE), seconds)?;
         Ok::<_, io::Error>((rates, finality))
@@ -101,9 +105,19 @@ struct Led {
     due: VecDeque<Instant>,
 }
 
+/// How nodes agree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Raft,
+    /// PBFT; with tentative answers or without.
+    Pbft {
+        is_tentative: bool,
+    },
+}
+
 /// Nodes of a cluster.
-struct Nodes {
-    logs: Vec<OpenLog>,
+pub(super) struct Nodes {
+    pub(super) logs: Vec<OpenLog>,
     /// By node and partition: records of others that it was told.
     told: Vec<Vec<u64>>,
     leads: Vec<Vec<bool>>,
@@ -113,10 +127,10 @@ struct Nodes {
 
 impl Nodes {
     /// Starts them, and waits until every partition is led by the node whose turn it is.
-    fn start(count: NodeId, folder: &Path) -> io::Result<Self> {
+    pub(super) fn start(count: NodeId, protocol: Protocol, folder: &Path) -> io::Result<Self> {
         let peers = (1..=count).map(|node| Ok((node, free_address()?)));
         let peers: Vec<(NodeId, SocketAddr)> = peers.collect::<io::Result<_>>()?;
-        let opened = peers.iter().map(|(node, _)| open_node(*node, &peers, folder));
+        let opened = peers.iter().map(|(node, _)| open_node(*node, protocol, &peers, folder));
         let logs: Vec<OpenLog> = opened.collect::<io::Result<_>>()?;
         let partitions = usize::from(PARTITIONS);
         let mut nodes = Self {
@@ -139,6 +153,13 @@ impl Nodes {
         Ok(nodes)
     }
 
+    /// Ends a node: it says nothing any more.
+    pub(super) fn silence(&mut self, node: usize) {
+        drop(self.logs.remove(node));
+        self.told.remove(node);
+        self.leads.remove(node);
+    }
+
     fn lane(&mut self, node: usize, partition: usize) -> &mut LaneLog {
         &mut self.logs[node].lanes[partition]
     }
@@ -158,7 +179,7 @@ impl Nodes {
     }
 
     /// Sends what was appended and takes what is told.
-    fn turn(&mut self) -> io::Result<()> {
+    pub(super) fn turn(&mut self) -> io::Result<()> {
         let mut is_quiet = true;
         for node in 0..self.logs.len() {
             for partition in 0..usize::from(PARTITIONS) {
@@ -230,7 +251,7 @@ impl Nodes {
     }
 
     /// Keeps as many under way as may be; operations committed in a second.
-    fn keep_full(&mut self, seconds: f64) -> io::Result<f64> {
+    pub(super) fn keep_full(&mut self, seconds: f64) -> io::Result<f64> {
         let (before, began) = (self.committed(), Instant::now());
         while began.elapsed().as_secs_f64() < seconds {
             for partition in 0..usize::from(PARTITIONS) {
@@ -244,7 +265,7 @@ impl Nodes {
     }
 
     /// Appends at a rate; how long each operation took until it was committed.
-    fn keep_pace(&mut self, rate: u64, seconds: f64) -> io::Result<Latency> {
+    pub(super) fn keep_pace(&mut self, rate: u64, seconds: f64) -> io::Result<Latency> {
         let between = Duration::from_secs_f64(1.0 / rate as f64);
         let count = (rate as f64 * seconds) as u64;
         let (began, mut sent) = (Instant::now(), 0);
@@ -289,14 +310,37 @@ fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
-fn open_node(node: NodeId, peers: &[(NodeId, SocketAddr)], folder: &Path) -> io::Result<OpenLog> {
+/// The key of a node of a bench: anybody can make it.
+fn identity(node: NodeId) -> Identity {
+    let mut secret = [0xb3; 32];
+    secret[..8].copy_from_slice(&node.to_le_bytes());
+    Identity::from_secret(&secret)
+}
+
+fn open_node(
+    node: NodeId,
+    protocol: Protocol,
+    peers: &[(NodeId, SocketAddr)],
+    folder: &Path,
+) -> io::Result<OpenLog> {
+    let nodes: Vec<NodeId> = peers.iter().map(|(id, _)| *id).collect();
+    let ring = Ring::new(nodes.iter().map(|id| (*id, identity(*id).public())));
+    let ring = ring.map_err(io::Error::other)?;
+    let company = (protocol != Protocol::Raft).then(|| Company {
+        node,
+        identity: identity(node),
+        ring: ring.clone(),
+        cluster: CLUSTER,
+        nodes: nodes.clone(),
+    });
+    let signing = company.is_some().then(|| Signing { identity: identity(node), ring });
     let listen = peers.iter().find(|(id, _)| *id == node).map(|(_, address)| *address);
     let links = listen.filter(|_| peers.len() > 1).map(|listen| peers::Config {
-        cluster: 1,
+        cluster: CLUSTER,
         node,
         listen,
         secret: None,
-        signing: None,
+        signing,
         seed: node,
         limits: Limits::default(),
         timing: Timing::default(),
@@ -305,13 +349,13 @@ fn open_node(node: NodeId, peers: &[(NodeId, SocketAddr)], folder: &Path) -> io:
     let address = |peers| Address { peers, rpc: peers };
     let seat = Seat {
         node,
-        voters: peers.iter().map(|(id, _)| *id).collect(),
+        voters: nodes,
         partitions: Some(PARTITIONS),
         tick_ms: TICK_MS,
         nodes: peers.iter().map(|(id, peers)| (*id, address(*peers))).collect(),
         links,
-        company: None,
-        is_tentative: true,
+        company,
+        is_tentative: protocol == Protocol::Pbft { is_tentative: true },
     };
     let settings = Settings {
         folder: folder.join(format!("node-{node}")),
@@ -332,7 +376,7 @@ mod tests {
     #[test]
     fn three_nodes_have_what_was_appended_at_a_rate_and_as_fast_as_they_can() {
         let scratch = Scratch::new(&std::env::temp_dir(), "replicated-log-test").expect("a folder");
-        let mut nodes = Nodes::start(3, scratch.path()).expect("they agree");
+        let mut nodes = Nodes::start(3, Protocol::Raft, scratch.path()).expect("they agree");
         assert!(nodes.keep_full(0.2).expect("nothing is lost") > 0.0);
         let finality = nodes.keep_pace(1000, 0.2).expect("nothing is lost");
         assert_eq!(finality.count(), 200);

@@ -1,0 +1,178 @@
+//! `pbft_throughput` and `pbft_latency`: what the log threads of four nodes commit of which one may lie.
+//!
+//! The nodes are those of `consensus_log` with the other engine: log threads with synced logs, links on the
+//! loopback, everything signed.
+//!
+//! Throughput: blocks of operations that the primaries' shards append, as many as fit. Latency: two
+//! clusters side by side, one that answers clients tentatively and one that answers what is committed. A
+//! node that is not the primary asks for one operation after the other, in turn of one cluster and the
+//! other, so the machine is as fast for both; then a node of the first is stopped, and it goes on. Four
+//! nodes share this machine's processors, so there is a pause between two requests: without it each would
+//! wait for what the one before left to do.
+
+use super::{
+    Effort, Measured, disk,
+    replicated_log::{Nodes, Protocol},
+    served::Scratch,
+};
+use crate::{
+    consensus::{
+        Record,
+        cluster::{Answer, Ask},
+        engine::Agreement,
+    },
+    metrics::Latency,
+    wire::{
+        api::TaskStatus,
+        id::{PartitionIndex, TaskId},
+    },
+};
+use async_io::Timer;
+use futures_lite::future::{block_on, or};
+use std::{
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Nodes: one may lie.
+const NODES: u64 = 4;
+/// Our goal for operations in a second.
+const GOAL: f64 = 100_000.0;
+/// The goal for the median of the fast path, beside that of the slow one.
+const RATIO_GOAL: f64 = 0.7;
+/// The partition that is asked, whose primary is the first node, and the node that asks.
+const PARTITION: PartitionIndex = 0;
+const ASKING: usize = 1;
+/// The node that falls silent.
+const SILENT: usize = 3;
+/// Requests that do not count, and those that do, at full and at quick effort.
+const WARM_UP: u32 = 20;
+const REQUESTS: (u32, u32) = (1500, 50);
+/// From one request to the next, so that nothing of the last one is still being done.
+const BETWEEN: Duration = Duration::from_millis(4);
+/// How long a request may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Measures how much four nodes commit.
+///
+/// # Errors
+/// A log cannot be opened, nobody leads in time, or an operation is lost.
+pub(super) fn throughput(effort: &Effort, folder: &Path) -> io::Result<Measured> {
+    let seconds = effort.seconds.min(effort.choose((5.0, 0.5)));
+    let scratch = Scratch::new(folder, "pbft-throughput")?;
+    let mut nodes = Nodes::start(NODES, Protocol::Pbft { is_tentative: true }, scratch.path())?;
+    let before = nodes.agreement();
+    let began = Instant::now();
+    let rates = effort.rounds(|| nodes.keep_full(seconds))?;
+    let (took, after) = (began.elapsed().as_secs_f64(), nodes.agreement());
+    let verified = (after.verified - before.verified) as f64 / took;
+    Ok(Measured::throughput("pbft_throughput", "throughput_ops_per_s", rates)
+        .with("nodes", NODES)
+        .with_value("verified_per_s", verified.round())
+        .with("view_changes", after.view_changes - before.view_changes)
+        .goal_at_least(GOAL))
+}
+
+/// Measures how long a request takes on the fast path and on the slow one.
+///
+/// # Errors
+/// As [`throughput`].
+pub(super) fn latency(effort: &Effort, folder: &Path) -> io::Result<Measured> {
+    let scratch = Scratch::new(folder, "pbft-latency")?;
+    let disk = disk::synced_writes(scratch.path())?;
+    let start = |name, is_tentative| {
+        let scratch = Scratch::new(scratch.path(), name)?;
+        let nodes = Nodes::start(NODES, Protocol::Pbft { is_tentative }, scratch.path())?;
+        Ok::<_, io::Error>((nodes, scratch))
+    };
+    let (mut fast, _fast_folder) = start("fast", true)?;
+    let (mut slow, _slow_folder) = start("slow", false)?;
+    let count = effort.choose(REQUESTS);
+    let mut pace = Pace(Instant::now());
+    for _ in 0..WARM_UP {
+        pace.ask(&mut fast)?;
+        pace.ask(&mut slow)?;
+    }
+    let (mut fast_times, mut slow_times) = (Latency::new(), Latency::new());
+    let (mut finished_fast, mut finished_slow) = (0, 0);
+    for _ in 0..count {
+        let (time, is_fast) = pace.ask(&mut fast)?;
+        fast_times.record(time);
+        finished_fast += u64::from(is_fast);
+        let (time, is_fast) = pace.ask(&mut slow)?;
+        slow_times.record(time);
+        finished_slow += u64::from(!is_fast);
+    }
+    fast.silence(SILENT);
+    let (mut silent_times, mut silent_fast) = (Latency::new(), 0);
+    for _ in 0..count {
+        let (time, is_fast) = pace.ask(&mut fast)?;
+        silent_times.record(time);
+        silent_fast += u64::from(is_fast);
+    }
+    let (fast_ms, slow_ms) = (fast_times.quantile_ms(0.5), slow_times.quantile_ms(0.5));
+    let percent = |part: u64| part as f64 * 100.0 / f64::from(count);
+    Ok(Measured::latency("pbft_latency", fast_times)
+        .with("nodes", NODES)
+        .with_exact("slow_p50_ms", slow_ms)
+        .with_exact("slow_p99_ms", slow_times.quantile_ms(0.99))
+        .with_exact("fast_to_slow_p50", fast_ms / slow_ms)
+        .with_exact("finished_fast_pct", percent(finished_fast))
+        .with_exact("finished_slow_pct", percent(finished_slow))
+        .with_exact("one_silent_p50_ms", silent_times.quantile_ms(0.5))
+        .with_exact("one_silent_fast_pct", percent(silent_fast))
+        .with_exact("disk_p50_ms", disk.quantile_ms(0.5))
+        .goal_at_most("fast_to_slow_p50", RATIO_GOAL))
+}
+
+/// When the next request is due.
+struct Pace(Instant);
+
+impl Pace {
+    /// Asks for one operation when it is due; nanoseconds from then on until it was finished, and whether
+    /// tentative answers did that.
+    fn ask(&mut self, nodes: &mut Nodes) -> io::Result<(u64, bool)> {
+        let (random, body) = (fastrand::u128(..), fastrand::u128(..).to_le_bytes());
+        let id = TaskId { partition: PARTITION, random };
+        let mut block = Vec::new();
+        let status = TaskStatus::Done;
+        let record = Record::Ended { id, status, attempts: 1, ended_unix_ms: 1, body: &body };
+        record.encode(&mut block);
+        thread::sleep(self.0.saturating_duration_since(Instant::now()));
+        let began = Instant::now();
+        let ask = Ask::Request { partition: PARTITION, block: block.into() };
+        let asked = nodes.logs[ASKING].cluster.ask(ask);
+        let asked = asked.ok_or_else(|| io::Error::other("the log thread is gone"))?;
+        let answer = block_on(or(async { asked.await.ok() }, async {
+            Timer::after(LIMIT).await;
+            None
+        }));
+        let took = began.elapsed();
+        self.0 = began + BETWEEN.max(took);
+        nodes.turn()?;
+        match answer {
+            Some(Answer::Requested { is_fast, .. }) => Ok((took.as_nanos() as u64, is_fast)),
+            Some(other) => Err(io::Error::other(format!("a request was answered with {other:?}"))),
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, "a request has no answer")),
+        }
+    }
+}
+
+impl Nodes {
+    /// What all replicas have counted together.
+    fn agreement(&self) -> Agreement {
+        let mut all = Agreement::default();
+        for log in &self.logs {
+            for partition in &log.cluster.status().partitions {
+                let of = partition.agreement.unwrap_or_default();
+                all.fast += of.fast;
+                all.slow += of.slow;
+                all.verified += of.verified;
+                all.view_changes += of.view_changes;
+            }
+        }
+        all
+    }
+}
