@@ -172,13 +172,10 @@ impl Group {
                 self.write_again(last + 1);
                 return Err(Dropped::Seq);
             }
-            let known = self.slots.get(&seq).is_some_and(|slot| slot.proof.is_some());
-            if known {
-                chain = proof.chain();
-                continue;
-            }
+            let known = self.slots.get(&seq).and_then(|slot| slot.proof.as_ref());
+            let is_known = known == Some(&proof);
             let is_true = proof.proves_commit() && proof.digest == *batch.digest();
-            if !is_true || !proof.is_valid(&self.members, &mut self.keys) {
+            if !is_true || !(is_known || proof.is_valid(&self.members, &mut self.keys)) {
                 self.write_again(last + 1);
                 return Err(Dropped::Proof);
             }
