@@ -408,6 +408,11 @@ impl Group {
     }
 
     /// Tells what the role is when that has changed.
+    ///
+    /// Who leads knows everything that was finished before, and its entries follow that. Until one of
+    /// its own is committed, another of an earlier view may still be in a later one, which was finished
+    /// for nobody: whoever has to exclude that commits an entry first, as with a reservation of
+    /// fencing tokens.
     pub(super) fn tell_role(&mut self) {
         let has_all = self.committed().min(self.accepted.seq) >= self.bar;
         let leads = self.is_primary() && has_all && self.accepted.seq >= self.committed();

@@ -294,3 +294,33 @@ fn reads_are_confirmed_by_a_quorum_and_not_by_a_primary_that_was_left() {
     let head = world.client(101).head().map(|(seq, _)| seq);
     assert_eq!(head, Some(1));
 }
+
+#[test]
+fn replicas_that_wait_for_different_views_come_together() {
+    let mut world = World::new(4, 9);
+    world.collect();
+    // The primary of view 2 is gone; one replica has given view 2 up already, and what they said of
+    // that was lost.
+    world.kill(3);
+    for (id, view) in [(1, 2), (2, 2), (4, 2), (1, 3)] {
+        world.group(id).leave(view);
+        world.collect();
+    }
+    world.network.clear();
+    world.until(20_000, |world| world.leader().is_some() && world.group(2).view() >= 3);
+    let leader = world.leader().expect("somebody leads");
+    world.group(leader).propose(block(1), 1).expect("it leads");
+    world.until(5000, |world| world.node(leader).tickets == [(1, 1)]);
+}
+
+#[test]
+fn a_primary_that_gives_its_view_up_is_followed_at_once() {
+    let mut world = World::new(4, 10);
+    world.collect();
+    world.group(1).propose(block(1), 1).expect("it leads");
+    world.run(50);
+    world.group(1).abdicate();
+    // Long before anybody loses patience.
+    world.until(100, |world| world.leader() == Some(2));
+    assert_eq!(world.same_head(), Some(1));
+}
