@@ -147,6 +147,8 @@ pub struct Villain {
     tricks: Vec<Trick>,
     /// Who is shown the other face.
     side: BTreeSet<u64>,
+    /// All villains: two that answer each other would never end.
+    comrades: BTreeSet<u64>,
     /// At whom silence, deafness and delays are aimed.
     victims: BTreeSet<u64>,
     /// Kinds of messages that it likes to hold back.
@@ -161,7 +163,7 @@ pub struct Villain {
 }
 
 impl Villain {
-    /// A villain with the keys of its partitions; `side` is shared with its like.
+    /// A villain with the keys of its partitions; `side` is shared with its like, the comrades.
     pub fn new(
         seed: u64,
         me: u64,
@@ -169,6 +171,7 @@ impl Villain {
         keys: Vec<Keys>,
         tricks: Vec<Trick>,
         side: BTreeSet<u64>,
+        comrades: BTreeSet<u64>,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let victims = nodes.iter().copied().filter(|_| rng.bool()).collect();
@@ -180,6 +183,7 @@ impl Villain {
             rng,
             tricks,
             side,
+            comrades,
             victims,
             kinds,
             heard: VecDeque::new(),
@@ -311,7 +315,7 @@ impl Villain {
     ) {
         let is_agreeable =
             self.has(Trick::Agreeable) || self.has(Trick::Equivocate) && self.side.contains(&from);
-        if is_agreeable && self.nodes.contains(&from) {
+        if is_agreeable && self.nodes.contains(&from) && !self.comrades.contains(&from) {
             let (prepare, commit) = self.votes(partition, view, seq, chain);
             if self.primary(partition, view) != self.me {
                 answers.push(Message::Prepare(prepare));

@@ -237,12 +237,15 @@ impl World {
         let side: BTreeSet<_> = nodes.iter().copied().filter(|_| self.rng.bool()).collect();
         let mut order = nodes.clone();
         self.rng.shuffle(&mut order);
-        for me in order.into_iter().take(count) {
+        order.truncate(count);
+        let comrades: BTreeSet<_> = order.iter().copied().collect();
+        for me in order {
             let partitions = 0..self.group.partitions;
             let keys = partitions.map(|partition| self.group.keys(me, partition)).collect();
             let tricks = named.clone().unwrap_or_else(|| Trick::random(&mut self.rng));
             let seed = self.rng.u64(..);
-            let villain = Villain::new(seed, me, &nodes, keys, tricks, side.clone());
+            let (side, comrades) = (side.clone(), comrades.clone());
+            let villain = Villain::new(seed, me, &nodes, keys, tricks, side, comrades);
             self.villains.insert(me, villain);
         }
     }
