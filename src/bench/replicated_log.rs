@@ -356,6 +356,7 @@ fn open_node(
         links,
         company,
         is_tentative: protocol == Protocol::Pbft { is_tentative: true },
+        takes_requests: protocol != Protocol::Raft,
     };
     let settings = Settings {
         folder: folder.join(format!("node-{node}")),

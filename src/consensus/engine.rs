@@ -117,6 +117,9 @@ pub trait Engine: Sized {
     /// Whether this node, which leads a partition, knows its members.
     fn is_membership_known(&self, partition: u16) -> bool;
 
+    /// Gives up all that it leads: this node stops, and nobody confirms what it has proposed.
+    fn resign(&mut self);
+
     /// Asks for a block of records to be appended, whoever leads, where a leader may lie;
     /// [`Engine::take_answers`] tells when that is so.
     ///

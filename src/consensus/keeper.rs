@@ -55,6 +55,8 @@ pub const EXIT_LOG_FAILED: i32 = 70;
 const SEAL_AFTER: Duration = Duration::from_millis(100);
 /// How soon it looks again whether a shard has taken what it was told.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(1);
+/// A log that is to end waits so long for others to confirm what it has proposed.
+const RESIGN_AFTER: Duration = Duration::from_secs(2);
 /// How long after a segment could not be made it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -153,6 +155,8 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     now: Instant,
     wrote_at: Instant,
     retry_at: Option<Instant>,
+    /// Since when it is to end.
+    ending_since: Option<Instant>,
 }
 
 /// What comes after a turn.
@@ -223,6 +227,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             now,
             wrote_at: now,
             retry_at: None,
+            ending_since: None,
         };
         // What goes with entries is in the newest segment before anything is told.
         keeper.engine.restate();
@@ -291,7 +296,15 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             return Ok(After::Turn);
         }
         let is_due = self.seal_in().is_some_and(|wait| wait.is_zero());
-        if is_last && self.lanes.iter().all(Lane::is_quiet) {
+        let is_quiet = self.lanes.iter().all(Lane::is_quiet);
+        if is_last && !is_quiet {
+            let since = *self.ending_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= RESIGN_AFTER {
+                self.ending_since = Some(now);
+                self.engine.resign();
+            }
+        }
+        if is_last && is_quiet {
             if self.writer.needs_seal() {
                 self.writer.seal()?;
             }

@@ -77,6 +77,9 @@ pub struct Seat {
     pub company: Option<Company>,
     /// Whether what it agrees on is answered before it is committed, as PBFT can without a risk.
     pub is_tentative: bool,
+    /// Whether any node may have records appended beside the one that leads, by PBFT's requests. The
+    /// shard of a partition that leads expects no records but its own.
+    pub takes_requests: bool,
 }
 
 impl Seat {
@@ -91,6 +94,7 @@ impl Seat {
             links: None,
             company: None,
             is_tentative: true,
+            takes_requests: false,
         }
     }
 

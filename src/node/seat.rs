@@ -51,6 +51,7 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SeatError> {
         }),
         company,
         is_tentative: true,
+        takes_requests: false,
     })
 }
 

@@ -54,6 +54,7 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
         }),
         company: None,
         is_tentative: true,
+        takes_requests: false,
     };
     let bell = Doorbell::new().expect("there are descriptors");
     let mut heard = vec![BTreeSet::new(); usize::from(PARTITIONS)];

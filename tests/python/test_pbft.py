@@ -1,6 +1,7 @@
 """Four real nodes that agree by PBFT: any of them takes what a client asks, one of them may die at any
 time or lie, and what one acknowledged is there for all others, who have the same log."""
 
+import os
 import subprocess
 import threading
 import time
@@ -12,6 +13,8 @@ from test_cluster import (
 
 # Several changes of the view, on a machine where other tests run.
 CHANGED_S = 40
+# The program of a node that lies when its environment asks for it.
+BYZANTINE = os.environ.get("COREFLOW_BYZANTINE", PROGRAM + "-byzantine")
 
 
 def partitions(node):
@@ -46,6 +49,26 @@ def assert_alike(nodes):
 
     until(are_alike, "the logs are alike", CHANGED_S)
     return sum(committed for committed, _ in heads[nodes[0].number])
+
+
+def assert_done_in_time(cluster, tasks):
+    """Every task is done for every node, also where views change meanwhile."""
+    changing = 0
+    for node in cluster.living():
+        client = node.client()
+        for number, task in tasks.items():
+            deadline = time.monotonic() + CHANGED_S
+            while True:
+                error, view = client.answer(client.ask("task.result", id=task, wait_ms=20_000))
+                if error is None:
+                    break
+                assert error["code"] in ("not_leader", "unavailable"), (node.number, number, error)
+                assert time.monotonic() < deadline, (node.number, number, error, partitions(node))
+                changing += 1
+                time.sleep(0.05)
+            said = (view["status"], view.get("result"))
+            assert said == ("done", number), (node.number, task, view)
+    print(f"{len(tasks)} tasks are done for all; {changing} times a view changed meanwhile")
 
 
 class Submitter(threading.Thread):
@@ -183,6 +206,50 @@ def the_doctor_finds_their_logs_whole(cluster):
     print("the doctor finds four whole logs")
 
 
+def a_node_that_lies_changes_nothing(cluster, liar):
+    """It equivocates, votes for what nobody ordered, forges and keeps things back, all the time, while
+    tasks are submitted to the others. Of four nodes one may be faulty: another one dies when the
+    liar has come to its senses."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    submitter = Submitter(correct, 20_000)
+    submitter.until_more(1500)
+    dropped = {node.number: sum(each["dropped"] for each in partitions(node)) for node in correct}
+    assert all(dropped.values()), f"nobody noticed anything: {dropped}"
+    changes = sum(each["view_changes"] for node in correct for each in partitions(node))
+    tasks = submitter.stop()
+    entries = assert_alike(correct)
+    print(f"{len(tasks)} tasks while a node lied; the others dropped {dropped} of its messages, and "
+          f"left {changes} views; {entries} entries, the same in their logs")
+    # From here on it tells the truth.
+    liar.kill()
+    liar.environment = {}
+    liar.start(*liar.started_as)
+    cluster.until_ready()
+    until_led_by_the_living(cluster)
+    assert_alike(cluster.nodes)
+    submitter = Submitter(correct, 40_000)
+    submitter.until_more(50)
+    killed = correct[primaries(correct[0])[0] % len(correct)]
+    killed.kill()
+    until_led_by_the_living(cluster)
+    submitter.until_more(50)
+    killed.start(*killed.started_as)
+    cluster.until_ready()
+    tasks |= submitter.stop()
+    assert_done_in_time(cluster, tasks)
+    entries = assert_alike(cluster.nodes)
+    print(f"{len(tasks)} tasks acknowledged, 0 lost; {entries} entries, the same in all logs")
+
+
+LIES = "equivocate,vote,forge,withhold"
+
+
+def liar_of(cluster):
+    """The last node runs a program that lies."""
+    liar = cluster.nodes[-1]
+    liar.program, liar.environment = BYZANTINE, {"COREFLOW_LIES": LIES}
+
+
 def main():
     with cluster_of(4, agrees=True) as cluster:
         tasks = told(any_node_takes_what_another_leads, cluster)
@@ -192,6 +259,13 @@ def main():
         told(a_node_that_stops_gives_its_partitions_up_at_once, cluster)
         told(everybody_dies_and_all_is_there, cluster, tasks)
         told(two_of_four_that_are_gone_stop_everything_and_nothing_is_lost, cluster, tasks)
+        told(the_doctor_finds_their_logs_whole, cluster)
+    if not os.path.exists(BYZANTINE):
+        print(f"a node that lies: skipped, there is no program that does ({BYZANTINE}: "
+              "cargo build --features byzantine)")
+        return
+    with cluster_of(4, agrees=True, prepare=liar_of) as cluster:
+        told(a_node_that_lies_changes_nothing, cluster, cluster.nodes[-1])
         told(the_doctor_finds_their_logs_whole, cluster)
 
 

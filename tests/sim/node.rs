@@ -191,6 +191,7 @@ impl Node {
             links: None,
             company: None,
             is_tentative: true,
+            takes_requests: false,
         };
         let mut ports = mesh::<Batch>(1, common.config.mesh.ring_batches).expect("descriptors");
         let port = ports.pop().expect("one core has one port");

@@ -68,10 +68,26 @@ pub fn is_fit(partition: PartitionIndex, message: &Message) -> bool {
     };
     match message {
         Message::Request(request) => is_operation(partition, &request.operation),
-        Message::PrePrepare(order) => is_batch(&order.batch),
-        Message::BatchTell(_, batch) => is_batch(batch),
-        Message::Entries(entries) => entries.batches.iter().all(is_batch),
-        Message::Proven(entries) => entries.iter().all(|(_, batch)| is_batch(batch)),
-        _ => true,
+        message => batches(message).into_iter().all(is_batch),
+    }
+}
+
+/// Whether a message asks for something in the name of another client than the primary that proposes it.
+pub fn has_requests(message: &Message) -> bool {
+    let is_asked = |batch: &Batch| batch.requests().any(|head| head.timestamp != 0);
+    match message {
+        Message::Request(_) => true,
+        message => batches(message).into_iter().any(is_asked),
+    }
+}
+
+/// The batches that a message carries.
+fn batches(message: &Message) -> Vec<&Batch> {
+    match message {
+        Message::PrePrepare(order) => vec![&order.batch],
+        Message::BatchTell(_, batch) => vec![batch],
+        Message::Entries(entries) => entries.batches.iter().collect(),
+        Message::Proven(entries) => entries.iter().map(|(_, batch)| batch).collect(),
+        _ => Vec::new(),
     }
 }

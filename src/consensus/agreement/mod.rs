@@ -8,9 +8,11 @@
 //!   same block, for other replicas.
 //!
 //! The files: `body.rs` is an entry as a block, and what may be one; `replicas.rs` the engine;
-//! `recovery.rs` what is read back.
+//! `recovery.rs` what is read back; `byzantine.rs` a node that lies, for tests.
 
 pub mod body;
+#[cfg(feature = "byzantine")]
+mod byzantine;
 pub mod recovery;
 pub mod replicas;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The replicas of a node as the log thread drives them.
 
-use super::body::{batch_of, body_of, is_fit, is_operation};
+use super::body::{batch_of, body_of, has_requests, is_fit, is_operation};
+#[cfg(feature = "byzantine")]
+use super::byzantine::Liar;
 use crate::consensus::{
     engine::{
         Agreement, Block, Engine, Envelope, Kind, Refused, Requested, Status, Stored, ToBlock,
@@ -21,6 +23,9 @@ use std::borrow::Cow;
 pub struct Replicas {
     driver: Driver,
     members: Members,
+    takes_requests: bool,
+    #[cfg(feature = "byzantine")]
+    liar: Liar,
 }
 
 /// Why a message is dropped.
@@ -35,13 +40,25 @@ pub enum Unwanted {
 }
 
 impl Replicas {
-    /// Replicas that go on with what was read back, in the order of their partitions.
+    /// Replicas that go on with what was read back, in the order of their partitions. Where they take
+    /// no requests, all that is ordered is what primaries propose themselves.
     ///
     /// # Errors
     /// When that is not whole, or these nodes cannot agree.
-    pub fn new(settings: Settings, company: &Company, groups: Vec<Restore>) -> Result<Self, Unfit> {
+    pub fn new(
+        settings: Settings,
+        company: &Company,
+        groups: Vec<Restore>,
+        takes_requests: bool,
+    ) -> Result<Self, Unfit> {
         let members = Members::of_voters(&company.nodes);
-        Ok(Self { driver: Driver::new(settings, company, groups)?, members })
+        Ok(Self {
+            driver: Driver::new(settings, company, groups)?,
+            members,
+            takes_requests,
+            #[cfg(feature = "byzantine")]
+            liar: Liar::of_environment(company),
+        })
     }
 
     /// The group of a partition.
@@ -62,7 +79,8 @@ impl Engine for Replicas {
     }
 
     fn step(&mut self, partition: u16, from: NodeId, letter: Letter) -> Result<(), Unwanted> {
-        if !is_fit(partition, &letter.message) {
+        let is_wanted = self.takes_requests || !has_requests(&letter.message);
+        if !is_wanted || !is_fit(partition, &letter.message) {
             return Err(Unwanted::Unfit);
         }
         Ok(self.driver.step(partition, from, letter.message)?)
@@ -110,6 +128,8 @@ impl Engine for Replicas {
 
     fn take_ready(&mut self, outputs: &mut Outputs) {
         self.driver.take_ready(outputs);
+        #[cfg(feature = "byzantine")]
+        self.liar.lie(outputs);
     }
 
     fn status(&self, partition: u16) -> Option<Status> {
@@ -169,8 +189,14 @@ impl Engine for Replicas {
         true
     }
 
+    fn resign(&mut self) {
+        let partitions = (0..).take_while(|partition| self.driver.group(*partition).is_some());
+        let partitions: Vec<_> = partitions.collect();
+        partitions.into_iter().for_each(|partition| self.driver.abdicate(partition));
+    }
+
     fn request(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
-        if !is_operation(partition, &data) {
+        if !self.takes_requests || !is_operation(partition, &data) {
             return Err(Refused::Busy);
         }
         self.driver.request(partition, data, ticket)

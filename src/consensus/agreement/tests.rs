@@ -1,9 +1,9 @@
 //! Entries as blocks, and what is read back of them.
 
-use super::body::{batch_of, body_of, is_fit, is_operation, split};
+use super::body::{batch_of, body_of, has_requests, is_fit, is_operation, split};
 use crate::{
     consensus::{
-        pbft::{Batch, Message, body_bytes},
+        pbft::{Batch, Identity, Keys, Message, Request, Ring, body_bytes},
         record::Record,
     },
     wire::{api::TaskStatus, id::TaskId},
@@ -58,4 +58,16 @@ fn only_whole_records_of_the_partition_are_ordered() {
     assert!(is_fit(3, &tell(Batch::own(0, 1, right.clone()))));
     assert!(!is_fit(4, &tell(Batch::own(0, 1, right))));
     assert!(is_fit(3, &Message::HeadAsk(1)));
+}
+
+#[test]
+fn what_others_than_the_primary_ask_for_is_told_apart() {
+    let (identity, ring) = (Identity::from_secret(&[1; 32]), Ring::default());
+    let keys = Keys::new(identity, ring, 7, 3);
+    let request = Request::new(&keys, 2, 1, encoded(&[ended(3, 1)]));
+    let asked = Batch::of_requests(0, std::slice::from_ref(&request));
+    assert!(has_requests(&Message::BatchTell(1, asked)));
+    assert!(has_requests(&Message::Request(request)));
+    assert!(!has_requests(&Message::BatchTell(1, Batch::own(0, 1, encoded(&[ended(3, 1)])))));
+    assert!(!has_requests(&Message::HeadAsk(1)));
 }

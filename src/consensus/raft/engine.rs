@@ -105,6 +105,9 @@ impl Engine for Driver {
         self.group(partition).is_some_and(Group::is_membership_known)
     }
 
+    /// Whoever hears of no majority ceases to lead by itself.
+    fn resign(&mut self) {}
+
     /// Who leads here tells the truth: it is asked.
     fn request(&mut self, partition: u16, _: Bytes, _: u64) -> Result<(), Refused> {
         let leader = match self.status(partition).map(|status| status.role) {

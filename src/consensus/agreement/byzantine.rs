@@ -1,0 +1,219 @@
+//! A node that lies, for tests: it is there only in builds with the feature `byzantine`, and lies only
+//! when its environment asks for it. It keeps a log as any other; what it says of that is another
+//! matter.
+
+use crate::{
+    consensus::{
+        pbft::{
+            Batch, Company, Keys, Letter, Message, Outputs, Request,
+            batch::link,
+            keys::{Digest, Signature, Statement},
+            message::{PrePrepare, Vote},
+        },
+        record::Record,
+    },
+    wire::id::PartitionIndex,
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, env, sync::Arc};
+
+/// What of the environment says how it lies: some of [`Lie::NAMES`], with commas between them.
+const VARIABLE: &str = "COREFLOW_LIES";
+/// Entries that it remembers to have ordered twice.
+const TWICE_MAX: usize = 4096;
+
+/// How a node lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    /// As a primary it orders different entries at one index, and votes for both.
+    Equivocate,
+    /// It votes for what nobody has ordered.
+    Vote,
+    /// It says things in the name of others, and with signatures that are none.
+    Forge,
+    /// It keeps things from others.
+    Withhold,
+}
+
+impl Lie {
+    const NAMES: [(&str, Self); 4] = [
+        ("equivocate", Self::Equivocate),
+        ("vote", Self::Vote),
+        ("forge", Self::Forge),
+        ("withhold", Self::Withhold),
+    ];
+}
+
+/// Turns what a node says into lies.
+pub struct Liar {
+    lies: Vec<Lie>,
+    company: Company,
+    /// Messages that it has looked at.
+    count: u64,
+    /// The other chains of entries that it has ordered twice, by partition, view and index.
+    twice: BTreeMap<(PartitionIndex, u64, u64), Digest>,
+}
+
+impl Liar {
+    /// One that lies as the environment says.
+    ///
+    /// # Panics
+    /// When that asks for something unknown.
+    pub fn of_environment(company: &Company) -> Self {
+        let asked = env::var(VARIABLE).unwrap_or_default();
+        let lie = |name: &str| {
+            let known = Lie::NAMES.iter().find(|(known, _)| *known == name);
+            known.unwrap_or_else(|| panic!("{VARIABLE}: {name:?} is no lie that is known")).1
+        };
+        let lies: Vec<_> = asked.split(',').filter(|name| !name.is_empty()).map(lie).collect();
+        if !lies.is_empty() {
+            tracing::warn!(?lies, "this node lies to the others, as {VARIABLE} asks for");
+        }
+        Self { lies, company: company.clone(), count: 0, twice: BTreeMap::new() }
+    }
+
+    fn tells(&self, lie: Lie) -> bool {
+        self.lies.contains(&lie)
+    }
+
+    fn keys(&self, partition: PartitionIndex) -> Keys {
+        let Company { identity, ring, cluster, .. } = &self.company;
+        Keys::new(identity.clone(), ring.clone(), *cluster, partition)
+    }
+
+    /// Lies in the place of what was to be said.
+    pub fn lie(&mut self, outputs: &mut Outputs) {
+        if self.lies.is_empty() {
+            return;
+        }
+        for (partition, letter) in std::mem::take(&mut outputs.messages) {
+            self.count += 1;
+            let mut letters = Vec::new();
+            if self.tells(Lie::Forge) && self.count.is_multiple_of(16) {
+                letters.extend(self.forged(partition, &letter));
+            }
+            self.turn(partition, letter, &mut letters);
+            if self.tells(Lie::Withhold) && self.count.is_multiple_of(3) {
+                let kept = (self.count / 3) as usize;
+                for letter in &mut letters {
+                    let at = kept % letter.to.len().max(1);
+                    letter.to.truncate(at);
+                }
+            }
+            outputs.messages.extend(letters.into_iter().map(|letter| (partition, letter)));
+        }
+    }
+
+    fn turn(&mut self, partition: PartitionIndex, letter: Letter, out: &mut Vec<Letter>) {
+        let Letter { to, message } = letter;
+        match message {
+            Message::PrePrepare(order)
+                if self.tells(Lie::Equivocate) && order.seq.is_multiple_of(2) =>
+            {
+                let other = self.other(partition, &order);
+                let (first, second) = to.split_at(to.len() / 2);
+                let letters = [(first, order), (second, other)];
+                out.extend(letters.map(|(to, order)| Letter {
+                    to: to.to_vec(),
+                    message: Message::PrePrepare(order),
+                }));
+            }
+            Message::Prepare(vote) => {
+                self.votes(partition, vote, &to, &Message::Prepare, out);
+            }
+            Message::Commit(vote, committed) => {
+                self.votes(partition, vote, &to, &|vote| Message::Commit(vote, committed), out);
+            }
+            message => out.push(Letter { to, message }),
+        }
+    }
+
+    /// Another entry than the one that is ordered, rightly signed.
+    fn other(&mut self, partition: PartitionIndex, order: &PrePrepare) -> PrePrepare {
+        let PrePrepare { view, seq, parent, batch, .. } = order;
+        let mut data = batch.data().to_vec();
+        Record::Tokens { partition, below: 1 }.encode(&mut data);
+        let batch = Batch::own(batch.origin(), self.company.node, data.into());
+        let chain = link(parent, *seq, batch.digest());
+        self.twice.insert((partition, *view, *seq), chain);
+        if self.twice.len() > TWICE_MAX {
+            self.twice.pop_first();
+        }
+        let statement = Statement::PrePrepare { view: *view, seq: *seq, chain: &chain };
+        let signature = self.keys(partition).sign(statement);
+        PrePrepare { view: *view, seq: *seq, parent: *parent, signature, batch }
+    }
+
+    /// A vote, and one for another entry where there are two, or one for none.
+    fn votes(
+        &self,
+        partition: PartitionIndex,
+        vote: Vote,
+        to: &[u64],
+        message: &dyn Fn(Vote) -> Message,
+        out: &mut Vec<Letter>,
+    ) {
+        let mut say = |vote| out.push(Letter { to: to.to_vec(), message: message(vote) });
+        let Vote { view, seq, .. } = vote;
+        let mut other = self.twice.get(&(partition, view, seq)).copied();
+        if self.tells(Lie::Vote) && self.count.is_multiple_of(4) {
+            other = Some([self.count as u8; 32]);
+        }
+        if let Some(chain) = other {
+            let keys = self.keys(partition);
+            let commit = matches!(message(vote), Message::Commit(..));
+            let signature = keys.sign(match commit {
+                true => Statement::Commit { view, seq, chain: &chain },
+                false => Statement::Prepare { view, seq, chain: &chain },
+            });
+            say(Vote { view, seq, chain, signature });
+        }
+        say(vote);
+    }
+
+    /// What others never said.
+    fn forged(&self, partition: PartitionIndex, letter: &Letter) -> Vec<Letter> {
+        let others = self.company.nodes.iter().filter(|node| **node != self.company.node);
+        let other = *others.clone().next().expect("there are four nodes");
+        let to: Vec<_> = others.copied().collect();
+        let tell = |message| Letter { to: to.clone(), message };
+        let mut operation = Vec::new();
+        Record::Tokens { partition, below: u64::MAX }.encode(&mut operation);
+        let operation = Bytes::from(operation);
+        let keys = self.keys(partition);
+        // Its own signature under a request of another node.
+        let mut request = Request::new(&keys, self.company.node, self.count, operation);
+        request.client = other;
+        let mut forged = vec![tell(Message::Request(request))];
+        match &letter.message {
+            // Somebody else's change of the view, and one that proves nothing.
+            Message::ViewChange(change) => {
+                let mut change = (**change).clone();
+                change.replica = other;
+                change.sign(&keys);
+                forged.push(tell(Message::ViewChange(Arc::new(change))));
+            }
+            Message::NewView(view) => {
+                let mut view = (**view).clone();
+                view.changes.truncate(1);
+                view.sign(&keys);
+                forged.push(tell(Message::NewView(Arc::new(view))));
+            }
+            Message::Commit(vote, _) => {
+                let vote = Vote { seq: vote.seq + 1, ..*vote };
+                forged.push(tell(Message::Commit(vote, u64::MAX)));
+                let vote = Vote { signature: Signature::NONE, ..vote };
+                forged.push(tell(Message::Prepare(vote)));
+            }
+            Message::Checkpoint(checkpoint) => {
+                let mut checkpoint = *checkpoint;
+                checkpoint.chain = [1; 32];
+                let (seq, chain, table) = (checkpoint.seq, &checkpoint.chain, &checkpoint.table);
+                checkpoint.signature = keys.sign(Statement::Checkpoint { seq, chain, table });
+                forged.push(tell(Message::Checkpoint(checkpoint)));
+            }
+            _ => {}
+        }
+        forged
+    }
+}
