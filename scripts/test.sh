@@ -89,6 +89,13 @@ memory() {
         --test-threads=1
 }
 
+# The program that can lie, and the one that cannot.
+build_programs() {
+    cargo build --profile checked --locked --features byzantine &&
+        cp target/checked/coreflow target/checked/coreflow-byzantine &&
+        cargo build --profile checked --locked
+}
+
 # python TEST REQUIREMENTS: runs a script in the virtual environment of its requirements.
 python() {
     local test=$1 requirements=$2 venv
@@ -113,9 +120,8 @@ else
 fi
 if python3 -c 'import venv, ensurepip' 2>/dev/null; then
     # Of four nodes that agree by PBFT one runs the program that can lie.
-    cargo build --profile checked --locked --features byzantine &&
-        cp target/checked/coreflow target/checked/coreflow-byzantine
-    cargo build --profile checked --locked
+    rm -f target/checked/coreflow-byzantine
+    part build build_programs
     export COREFLOW=$PWD/target/checked/coreflow
     for test in tests/python/test_*.py; do
         case $test in

@@ -139,7 +139,7 @@ fn lines_that_are_no_task_are_told_and_the_others_run() {
         assert_eq!(result["status"], "invalid", "{result}");
         assert!(result["error"].as_str().is_some_and(|error| error.len() > 5), "{result}");
     }
-    assert!(outcome.of(3)["error"].as_str().unwrap().contains("echo, sleep, sha256"));
+    assert!(outcome.of(3)["error"].as_str().unwrap().contains("echo, sha256, sleep"));
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(outcome.of(7)["result"], abc);
     let missing = outcome.of(8);

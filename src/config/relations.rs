@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use super::model::{ClusterStart, Config, CoreSet, Embedder, Protocol};
 
+/// What nodes that agree by PBFT order at once, bytes; as in `consensus::pbft::batch`.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// Nodes that may begin a cluster together: so many may vote.
 const FOUNDERS_MAX: usize = 7;
 
@@ -264,6 +267,25 @@ pub(super) static AGREEMENT_RELATIONS: &[Relation] = &[
                     "{listed} nodes cannot agree by PBFT; allowed: a list of 4 nodes, of which one \
                      may lie, or of 7, of which two may"
                 )
+            })
+        },
+    },
+    Relation {
+        keys: &[("tasks", "max_payload_bytes"), ("consensus", "protocol")],
+        broken: |config| {
+            // A dead letter moves with its payload and its error in one block.
+            let most = (BATCH_BYTES_MAX - SEGMENT_ENVELOPE_BYTES as usize) / 2;
+            (agrees(config) && config.tasks.max_payload_bytes > most).then(|| {
+                format!("nodes that agree by PBFT order less at once; allowed: up to {most}")
+            })
+        },
+    },
+    Relation {
+        keys: &[("log", "block_kib"), ("consensus", "protocol")],
+        broken: |config| {
+            let most = BATCH_BYTES_MAX / 1024;
+            (agrees(config) && config.log.block_kib > most).then(|| {
+                format!("nodes that agree by PBFT order less at once; allowed: up to {most}")
             })
         },
     },

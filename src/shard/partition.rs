@@ -20,6 +20,8 @@ use crate::{
 /// Fencing tokens that are reserved at a time: no write takes so long that half of them are given
 /// meanwhile.
 const TOKENS_TOGETHER: u64 = 1 << 24;
+/// Tokens are below this, so that JSON can carry them.
+const TOKENS_END: u64 = 1 << 53;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
 
@@ -88,6 +90,14 @@ impl Partition {
     pub(super) fn reserve_tokens(&mut self) {
         let below = self.table.next_token() + TOKENS_TOGETHER;
         let partition = self.table.partition();
+        if below >= TOKENS_END {
+            // Reservations as they are made use them up in no lifetime: somebody who lies wrote one.
+            tracing::error!(
+                partition,
+                "there are no fencing tokens any more: the partition stands still"
+            );
+            return;
+        }
         self.reserving = true;
         self.ledger.append(Record::Tokens { partition, below }, Logged::Tokens { below });
     }

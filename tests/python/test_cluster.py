@@ -12,6 +12,8 @@ from cluster import PARTITIONS, cluster_of, until
 WAIT_MS = 20000
 # Several elections, on a machine where other tests run.
 ELECTED_S = 20
+# A hand-over that fails is tried again after 20 s.
+SPREAD_S = 50
 
 
 def partition_of(task):
@@ -93,7 +95,7 @@ def an_acknowledgement_is_read_at_any_node(cluster):
 
 
 def workers_end_what_was_submitted_elsewhere(cluster):
-    """While every node has a worker, each gets what its node leads."""
+    """While every node has a worker, each gets some of what its node leads."""
     until(lambda: len(set(cluster.leaders())) == 3, "every node leads something", ELECTED_S)
     workers = [node.client() for node in cluster.nodes]
     for worker in workers:
@@ -115,10 +117,11 @@ def workers_end_what_was_submitted_elsewhere(cluster):
                             result=task["payload"])
                 left.remove(task["id"])
                 served.add(place)
-    # Leaders may move on meanwhile; while they stay, each node's worker gets what its node leads.
+    # Leaders may move on meanwhile; while they stay, each of them gives to its own worker, and what that one
+    # is slow to take to others as well.
     if leaders == cluster.leaders():
         leading = {leaders[partition_of(task)].number - 1 for task in tasks}
-        assert served == leading, (served, leading)
+        assert leading <= served, (served, leading)
     for task, number in tasks.items():
         view = cluster.nodes[2].call("task.result", id=task, wait_ms=WAIT_MS)
         assert (view["status"], view["result"]) == ("done", number), view
@@ -224,7 +227,7 @@ def a_node_that_stops_hands_over(cluster, tasks):
 
 def a_node_that_drains_takes_what_others_send(cluster, tasks):
     until(lambda: any(node is cluster.nodes[0] for node in cluster.leaders()),
-          "leaders are spread", ELECTED_S)
+          "leaders are spread", SPREAD_S)
     stopping, other = cluster.nodes[:2]
     worker = stopping.client()
     worker.call("worker.register", types=["errand"], capacity=1)

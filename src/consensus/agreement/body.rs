@@ -9,6 +9,9 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// Fencing tokens are below this, so that JSON can carry them.
+const TOKENS_END: u64 = 1 << 53;
+
 /// The body of the block that keeps a batch.
 pub fn body_of(partition: PartitionIndex, heads: &[u8], data: &[u8]) -> Vec<u8> {
     let mut body = Vec::with_capacity(data.len() + HEADS_RECORD_BYTES + heads.len());
@@ -51,6 +54,7 @@ pub fn is_operation(partition: PartitionIndex, bytes: &[u8]) -> bool {
             Record::Order { .. } => false,
             // What is not needed any more stands alone in its entry.
             Record::Compacted { partition: of, .. } => of == partition && is_alone,
+            Record::Tokens { partition: of, below } => of == partition && below < TOKENS_END,
             record => record.id().partition == partition,
         };
         if !is_fit {

@@ -72,12 +72,9 @@ impl Recover for Recovery<'_> {
                 Ok(())
             }
             BlockKind::Note => match of.restore.note(&body).map_err(broken)? {
-                Noted::Nothing => Ok(()),
                 Noted::Committed(upto) => of.commit(upto, partition, self.hand_on),
-                Noted::Compacted(index) => {
-                    of.forget(index);
-                    Ok(())
-                }
+                // What was committed before is handed on all the same: that it was may be said behind this.
+                Noted::Nothing | Noted::Compacted(_) => Ok(()),
                 Noted::Installed(index) => {
                     of.told = 0;
                     of.forget(index);

@@ -140,7 +140,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         body: Bytes,
     ) {
         self.lanes[usize::from(partition)].fed = index;
-        if kind == Kind::Normal && !body.is_empty() && !self.compact(partition, &body) {
+        if kind == Kind::Normal && !body.is_empty() && !self.compact(partition, index, &body) {
             let foreign = Foreign::new(body, place);
             self.lanes[usize::from(partition)].end.tell(Told::Foreign(foreign));
         }
@@ -153,10 +153,11 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     }
 
     /// Forgets the entries that a committed record says are not needed; whether it is one.
-    fn compact(&mut self, partition: PartitionIndex, body: &[u8]) -> bool {
+    /// Whoever wrote that did not know of entries from there on.
+    fn compact(&mut self, partition: PartitionIndex, its_own: u64, body: &[u8]) -> bool {
         match Record::decode(body) {
             Ok((Record::Compacted { index, .. }, _)) => {
-                self.engine.compact(partition, index);
+                self.engine.compact(partition, index.min(its_own.saturating_sub(1)));
                 true
             }
             _ => false,

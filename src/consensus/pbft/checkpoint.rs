@@ -110,7 +110,7 @@ impl Group {
     }
 
     /// Forgets what was said about entries up to a stable checkpoint.
-    fn collect(&mut self, stable: Arc<Stable>) {
+    pub(super) fn collect(&mut self, stable: Arc<Stable>) {
         let Stable { seq, chain, .. } = *stable;
         self.stable = stable;
         self.slots = self.slots.split_off(&(seq + 1));

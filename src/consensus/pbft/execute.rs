@@ -73,10 +73,18 @@ impl Group {
 
     fn commit(&mut self, batch: Batch, stored: Stored) {
         let seq = self.committed() + 1;
+        let chain = link(&self.log.chain(), seq, batch.digest());
+        let is_another =
+            |first: &Ticket| first.seq <= seq && (first.seq, first.chain) != (seq, chain);
+        if self.tickets.front().is_some_and(is_another) {
+            // A later view has committed another entry: this replica led for nobody any more, and what
+            // it proposed is lost.
+            self.leave(self.view + 1);
+        }
         self.log.push(batch.clone(), stored);
         self.is_commit_noted = false;
-        let ticket = self.tickets.front().is_some_and(|first| first.seq == seq);
-        let ticket = ticket.then(|| self.tickets.pop_front()).flatten();
+        let is_own = self.tickets.front().is_some_and(|first| first.seq == seq);
+        let ticket = is_own.then(|| self.tickets.pop_front()).flatten();
         let eager = self.slots.get(&seq).map_or(0, |slot| slot.eager.len());
         let ticket = ticket.map(|Ticket { ticket, bytes, .. }| {
             self.ticket_bytes -= bytes;

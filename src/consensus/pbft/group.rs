@@ -10,7 +10,7 @@
 //! - The same inputs give the same outputs.
 
 use super::{
-    batch::{Batch, link},
+    batch::{BATCH_BYTES_MAX, Batch, link},
     certificate::Stable,
     client::Client,
     keys::{Digest, Keys},
@@ -55,6 +55,8 @@ pub struct Head {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     pub seq: u64,
+    /// The chain behind the entry that it is in.
+    pub chain: Digest,
     pub ticket: u64,
     pub bytes: usize,
 }
@@ -131,6 +133,8 @@ pub struct Group {
     pub(super) peers: BTreeMap<u64, Peer>,
     pub(super) transfer: Option<Transfer>,
     pub(super) serving: BTreeMap<u64, Serving>,
+    /// Bytes that members were given on their questions since what is ready was taken.
+    pub(super) given: BTreeMap<u64, usize>,
     /// Members whose entries did not fold into what a quorum has signed.
     pub(super) liars: BTreeSet<u64>,
     pub(super) transfers: u64,
@@ -229,6 +233,7 @@ impl Group {
             peers,
             transfer: None,
             serving: BTreeMap::new(),
+            given: BTreeMap::new(),
             liars: BTreeSet::new(),
             transfers: 0,
             last_question: 0,
@@ -281,10 +286,14 @@ impl Group {
         if is_over && !self.tickets.is_empty() || is_outside {
             return Err(Refused::Busy);
         }
-        let seq = self.accepted.seq + 1;
-        self.tickets.push_back(Ticket { seq, ticket, bytes });
+        if bytes > BATCH_BYTES_MAX {
+            return Err(Refused::NotLeader { leader: None });
+        }
+        let batch = Batch::own(self.view, self.me, data);
+        let (seq, chain) = (self.accepted.seq + 1, self.next_chain(&batch));
+        self.tickets.push_back(Ticket { seq, chain, ticket, bytes });
         self.ticket_bytes += bytes;
-        self.order(Batch::own(self.view, self.me, data));
+        self.order(batch);
         Ok(())
     }
 

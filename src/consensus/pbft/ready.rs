@@ -66,6 +66,7 @@ impl Group {
     /// Takes everything that is to be done.
     pub fn take_ready(&mut self) -> Ready {
         self.order_requests();
+        self.given.clear();
         if !self.writes.is_empty() {
             self.note_commit();
         }

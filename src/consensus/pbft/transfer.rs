@@ -28,13 +28,15 @@ use super::{
     table::Table,
 };
 use crate::consensus::{
-    engine::{Event, Kind, Stored},
+    engine::{Event, Kind, Role, Stored},
     place::Place,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Bytes of entries in one answer, when they are more than one.
 const ANSWER_BYTES: usize = 1 << 20;
+/// Bytes of batches that a member is given on its questions in one turn; one more is.
+const GIVEN_BYTES: usize = 4 << 20;
 /// Questions without an answer after which another member is asked.
 const TRIES: u32 = 3;
 
@@ -209,9 +211,10 @@ impl Group {
         if first == 0 || first > last {
             return Err(Dropped::Seq);
         }
-        if self.serving.contains_key(&from) {
+        if self.serving.contains_key(&from) || self.given.contains_key(&from) {
             return Err(Dropped::Full);
         }
+        self.given.insert(from, 0);
         let begins = self.log.point();
         let point = (first <= begins.index)
             .then(|| (begins.index, begins.chain, Arc::new(begins.table.clone())));
@@ -336,12 +339,11 @@ impl Group {
         let Some(transfer) = self.transfer.take_if(|it| it.id == id && it.is_whole) else {
             return;
         };
-        let Transfer { point, table, entries, first, .. } = transfer;
-        let mut lost = Vec::new();
-        if !self.tickets.is_empty() {
-            self.step_down(&mut lost);
+        let Transfer { point, table, entries, first, target, .. } = transfer;
+        if let Role::Leader { .. } = self.role {
+            // Entries of others come to a shard that follows.
+            self.leave(self.view + 1);
         }
-        self.events.extend(lost);
         if let Some(point) = point {
             self.events.push(Event::Installed { index: point.index });
             self.log = Log::new(point, self.settings.limits.cache_bytes);
@@ -369,6 +371,10 @@ impl Group {
         }
         self.progress_ms = self.now;
         self.write_again(head.seq + 1);
+        if target.seq > self.stable.seq {
+            // There are no certificates of what came, so nothing before it may be needed.
+            self.collect(target);
+        }
         self.reach_target();
         self.commit_ready();
     }
@@ -393,6 +399,11 @@ impl Group {
         let kept = self.slots.get(&seq).and_then(|slot| slot.batch(digest));
         let batch = kept.or_else(|| self.log.in_memory(seq).filter(|it| it.digest() == digest));
         let batch = batch.cloned().ok_or(Dropped::Seq)?;
+        let given = self.given.entry(from).or_default();
+        if *given > GIVEN_BYTES {
+            return Err(Dropped::Full);
+        }
+        *given += batch.bytes();
         self.tell(from, Message::BatchTell(seq, batch));
         Ok(())
     }

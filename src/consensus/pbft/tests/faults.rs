@@ -324,3 +324,41 @@ fn a_primary_that_gives_its_view_up_is_followed_at_once() {
     world.until(100, |world| world.leader() == Some(2));
     assert_eq!(world.same_head(), Some(1));
 }
+
+#[test]
+fn a_primary_that_was_left_without_knowing_tells_nobody_that_the_entry_of_another_is_its_own() {
+    let mut world = World::new(4, 11);
+    world.collect();
+    world.cut = vec![1];
+    world.group(1).propose(block(1), 1).expect("it leads, as far as it knows");
+    world.group(1).propose(block(2), 2).expect("it leads, as far as it knows");
+    let others = |world: &mut World| (2..=4).find(|id| world.group(*id).leads().is_ok());
+    world.until(5000, |world| others(world).is_some());
+    let leader = others(&mut world).expect("it was looked for");
+    world.group(leader).propose(block(3), 3).expect("it leads");
+    world.until(500, |world| (2..=4).all(|id| world.node(id).told.contains_key(&1)));
+    // Somebody proves what was committed, and keeps back that there is another view.
+    let slot = &world.group(leader).slots[&1];
+    let proof = slot.proof(1, 3).expect("it is committed");
+    let batch = slot.batch(&proof.digest).cloned().expect("it is kept");
+    world.group(1).step(4, Message::Proven(vec![(proof, batch)])).expect("it is true");
+    world.until(500, |world| world.node(1).told.contains_key(&1));
+    assert_eq!(world.node(1).told[&1].1, block(3));
+    assert_eq!(world.node(1).tickets, []);
+    assert_eq!(world.node(1).lost, [1, 2]);
+    assert!(world.group(1).leads().is_err());
+}
+
+#[test]
+fn one_question_for_entries_is_answered_in_a_turn() {
+    let mut world = World::new(4, 12);
+    world.collect();
+    world.group(1).propose(block(1), 1).expect("it leads");
+    world.until(500, |world| world.same_head() == Some(1));
+    let group = world.group(1);
+    assert_eq!(group.step(4, Message::EntriesAsk(1, 1, 1)), Ok(()));
+    assert_eq!(group.step(4, Message::EntriesAsk(2, 1, 1)), Err(Dropped::Full));
+    assert_eq!(group.step(3, Message::EntriesAsk(1, 1, 1)), Ok(()));
+    world.collect();
+    assert_eq!(world.group(1).step(4, Message::EntriesAsk(3, 1, 1)), Ok(()));
+}
