@@ -40,6 +40,7 @@ pub use derived::Listen;
 pub use error::{ConfigError, ConfigErrors};
 pub use key::{AGENT_NAME_BYTES_MAX, CAPABILITIES_MAX, CAPABILITY_BYTES_MAX};
 pub use model::*;
+pub use relations::BATCH_BYTES_MAX;
 pub use secret::{SecretError, identity};
 
 /// Largest tuning file, bytes: far above any that a person writes, far below what would hurt.

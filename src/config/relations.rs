@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::model::{ClusterStart, Config, CoreSet, Embedder, Protocol};
 
-/// What nodes that agree by PBFT order at once, bytes; as in `consensus::pbft::batch`.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+/// What nodes that agree by PBFT order at once at most, bytes: consensus has the same bound.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Nodes that may begin a cluster together: so many may vote.
 const FOUNDERS_MAX: usize = 7;

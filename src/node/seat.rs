@@ -1,15 +1,17 @@
 //! A node's place among others, from its configuration.
 
 use crate::{
-    config::{ClusterStart, Config, NodeEntry, Protocol, PublicKey, SecretError},
+    config::{self, ClusterStart, Config, NodeEntry, Protocol, PublicKey, SecretError},
     consensus::{
         cluster::Address,
         open::Seat,
-        pbft::{Company, Identity, Ring, keys::BadKey},
+        pbft::{Company, Identity, Ring, batch, keys::BadKey},
         peers::{self, Limits, Signing, Timing},
     },
 };
 use sha2::{Digest, Sha256};
+
+const _: () = assert!(config::BATCH_BYTES_MAX == batch::BATCH_BYTES_MAX);
 
 /// Bytes of a frame between nodes beside the block that it carries.
 const FRAME_ENVELOPE_BYTES: usize = 1 << 20;

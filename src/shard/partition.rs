@@ -13,15 +13,13 @@ use crate::{
     task::{Failed, Key, Lease, Place, TaskTable, Watcher},
     wire::{
         api::{Error, Priority},
-        id::{CoreIndex, TaskId},
+        id::{CoreIndex, TOKENS_END, TaskId},
     },
 };
 
 /// Fencing tokens that are reserved at a time: no write takes so long that half of them are given
 /// meanwhile.
 const TOKENS_TOGETHER: u64 = 1 << 24;
-/// Tokens are below this, so that JSON can carry them.
-const TOKENS_END: u64 = 1 << 53;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
 

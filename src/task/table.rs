@@ -31,7 +31,7 @@ use crate::{
     registry::TypeIndex,
     wire::{
         api::{Error, Priority, TaskStatus, TaskView},
-        id::{PartitionIndex, TaskId},
+        id::{PartitionIndex, TOKENS_END, TaskId},
     },
 };
 use hashbrown::HashTable;
@@ -265,7 +265,7 @@ pub struct TaskTable {
 impl TaskTable {
     /// An empty table.
     pub fn new(origin: Origin, limits: TableLimits) -> Self {
-        assert!(origin.first_token < 1 << 53, "JSON clients cannot carry a larger token");
+        assert!(origin.first_token < TOKENS_END, "JSON clients cannot carry a larger token");
         Self {
             partition: origin.partition,
             durable: origin.durable,
@@ -289,7 +289,7 @@ impl TaskTable {
             reserved: 0,
             accepting: 0,
             next_token: origin.first_token,
-            tokens_below: 1 << 53,
+            tokens_below: TOKENS_END,
             counters: Counters::default(),
             pace: Pace::default(),
         }
@@ -315,7 +315,7 @@ impl TaskTable {
 
     /// Tokens below that number may be given: no table after this one gives them again.
     pub fn may_give_tokens(&mut self, below: u64) {
-        assert!(below < 1 << 53, "JSON clients cannot carry a larger token");
+        assert!(below < TOKENS_END, "JSON clients cannot carry a larger token");
         self.tokens_below = below;
     }
 

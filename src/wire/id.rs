@@ -144,6 +144,9 @@ impl FromStr for AgentId {
     }
 }
 
+/// Fencing tokens are below this, so that JSON can carry them.
+pub const TOKENS_END: u64 = 1 << 53;
+
 /// A part of all tasks, from 0: a task stays in its partition for its whole life.
 pub type PartitionIndex = u16;
 

@@ -5,12 +5,9 @@ use crate::{
         pbft::{Batch, HEADS_RECORD_BYTES, Message},
         record::Record,
     },
-    wire::id::PartitionIndex,
+    wire::id::{PartitionIndex, TOKENS_END},
 };
 use bytes::Bytes;
-
-/// Fencing tokens are below this, so that JSON can carry them.
-const TOKENS_END: u64 = 1 << 53;
 
 /// The body of the block that keeps a batch.
 pub fn body_of(partition: PartitionIndex, heads: &[u8], data: &[u8]) -> Vec<u8> {

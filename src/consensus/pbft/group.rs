@@ -133,7 +133,7 @@ pub struct Group {
     pub(super) peers: BTreeMap<u64, Peer>,
     pub(super) transfer: Option<Transfer>,
     pub(super) serving: BTreeMap<u64, Serving>,
-    /// Bytes that members were given on their questions since what is ready was taken.
+    /// Whose questions were answered since what is ready was taken, and with how many bytes of batches.
     pub(super) given: BTreeMap<u64, usize>,
     /// Members whose entries did not fold into what a quorum has signed.
     pub(super) liars: BTreeSet<u64>,
