@@ -189,6 +189,19 @@ fn four_or_seven_nodes_with_keys_agree_by_pbft() {
 }
 
 #[test]
+fn nodes_that_agree_by_pbft_take_no_more_at_once_than_they_order() {
+    let text = agreeing(1..=4);
+    let frames = "server.max_frame_bytes=8388608";
+    for (key, most) in [("tasks.max_payload_bytes", 2_064_384), ("log.block_kib", 4_096)] {
+        let with = |value: u64| overridden(&text, &[frames, &format!("{key}={value}")]);
+        assert!(with(most).is_ok(), "{:?}", with(most));
+        let error = with(most + 1).expect_err("it is more").to_string();
+        let sentence = format!("{key}: nodes that agree by PBFT order less at once");
+        assert!(error.contains(&sentence), "{error}");
+    }
+}
+
+#[test]
 fn a_node_that_agrees_by_pbft_needs_keys_and_fixed_members() {
     let text = agreeing(1..=4);
     let error = refusal(&text.replace("identity_file = \"key\"\n", ""));
