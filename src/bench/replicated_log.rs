@@ -331,6 +331,7 @@ fn open_node(
         identity: identity(node),
         ring: ring.clone(),
         cluster: CLUSTER,
+        generation: 1,
         nodes: nodes.clone(),
     });
     let signing = company.is_some().then(|| Signing { identity: identity(node), ring });

@@ -68,7 +68,8 @@ enum Action {
     /// Let a node lead a partition, and wait until it does
     ///
     /// Leaders are spread over the nodes by themselves: after a while the partition goes back to
-    /// the node whose turn it is.
+    /// the node whose turn it is. Where nodes agree by PBFT they lead in turn: those whose turn comes
+    /// before lead for a moment each, and then the partition stays.
     Transfer {
         /// The partition
         partition: u16,

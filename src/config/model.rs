@@ -285,6 +285,8 @@ pub struct Consensus {
     pub protocol: Protocol,
     /// The file with this node's secret key; `None`: it has none.
     pub identity_file: Option<String>,
+    /// Which life of the nodes it is: signatures of another one count for nothing.
+    pub generation: u64,
 }
 
 /// What the nodes of a cluster trust each other with.

@@ -369,6 +369,11 @@ tuning_table! {
              identity FILE`, which only its user may read; \"pbft\" needs it. \"\": none.",
             "Whoever reads it can be this node. A node that lost it, or its log, has to be replaced \
              in a new cluster.";
+        generation = "generation", number(1, u32::MAX as u64, "(which life of the cluster it is)"), Int(1),
+            "Which life of the cluster it is, the same on all nodes, where \"pbft\" has them sign: \
+             what they signed in another one counts for nothing.",
+            "Nothing; it stays when the log has begun. It has to be a higher one when the same \
+             nodes, with the same keys, begin again with empty folders.";
     }
     gossip: Gossip, "What the nodes of a cluster tell each other by datagrams: who lives, and which \
                      agents are where. All nodes have the same values, but for the last two." {

@@ -139,7 +139,7 @@ pub enum Ask {
     Know(NodeId, Address),
     /// Changes the membership of every partition that this node leads.
     Change(Change),
-    /// Hands a partition over.
+    /// Hands a partition over; where nodes agree by PBFT, to the one whose turn is next.
     Transfer {
         /// The partition.
         partition: PartitionIndex,

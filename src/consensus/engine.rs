@@ -102,7 +102,9 @@ pub trait Engine: Sized {
     /// The data of an entry, when they are in memory.
     fn in_memory(&self, partition: u16, index: u64) -> Option<Bytes>;
 
-    /// Begins to hand a partition over.
+    /// Begins to hand a partition over. Where primaries take turns it goes to the next one, and whoever
+    /// wants another asks that one again; nothing happens when this node is whom it is for, or that
+    /// has no vote.
     ///
     /// # Errors
     /// When this node does not lead it.

@@ -3,22 +3,39 @@
 //! The log of a node of a cluster is that node's for its whole life: it says what the node has voted
 //! for and what it has acknowledged to others. Under another number it would vote again on what it has
 //! forgotten; alone it would accept what the others never hear of; and the log of a node that was alone
-//! has tasks that the others do not have. So the folder tells, in a file beside the segments.
+//! has tasks that the others do not have. Where nodes sign, what is in the log was signed for one life of
+//! these very nodes, and says nothing in another. So the folder tells, in a file beside the segments.
+//!
+//! Invariants worth naming
+//! - Nothing of a log is read or written before the folder was found to be this node's.
 
-use super::{format::segment_number, open::Seat, peers::NodeId};
-use crate::{runtime::disk::replace_file, wire::id::PartitionIndex};
+use super::{format::segment_number, open::Seat, pbft::Company, peers::NodeId};
+use crate::{
+    runtime::disk::replace_file,
+    wire::{id::PartitionIndex, secret::bytes_of_hex},
+};
 use std::{fs, io, path::Path};
 
 /// The file.
 const NAME: &str = "owner";
 
 /// A node of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Owner {
     node: NodeId,
     cluster: u128,
     partitions: PartitionIndex,
     protocol: Protocol,
+    /// Where they sign; `None` of Raft, and of folders from before it was written down.
+    life: Option<Life>,
+}
+
+/// What the signatures of nodes are bound to beside their cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Life {
+    genesis: u128,
+    generation: u64,
+    members: Vec<(NodeId, [u8; 32])>,
 }
 
 /// How the nodes of a cluster agree: their logs are not alike.
@@ -43,37 +60,154 @@ impl Protocol {
     }
 }
 
+impl Life {
+    fn of(company: &Company) -> Self {
+        let (genesis, members) = (company.genesis(), company.members());
+        Self { genesis, generation: company.generation, members }
+    }
+
+    fn to_text(&self) -> String {
+        let Self { genesis, generation, members } = self;
+        let mut text = format!("generation {generation}\ngenesis {genesis:032x}\n");
+        for (node, key) in members {
+            let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            text += &format!("member {node} {key}\n");
+        }
+        text
+    }
+
+    fn from_lines<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let generation = lines.next()?.strip_prefix("generation ")?.parse().ok()?;
+        let genesis = u128::from_str_radix(lines.next()?.strip_prefix("genesis ")?, 16).ok()?;
+        let member = |line: &str| {
+            let (node, key) = line.strip_prefix("member ")?.split_once(' ')?;
+            Some((node.parse().ok()?, bytes_of_hex(key)?))
+        };
+        let members = lines.map(member).collect::<Option<_>>()?;
+        Some(Self { genesis, generation, members })
+    }
+
+    /// What of this life, in which a log was begun, is another one now.
+    fn differs(&self, now: &Self) -> Option<String> {
+        let ids = |life: &Self| life.members.iter().map(|(node, _)| *node).collect::<Vec<_>>();
+        let list =
+            |ids: &[NodeId]| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        if ids(self) != ids(now) {
+            let (kept, now) = (list(&ids(self)), list(&ids(now)));
+            return Some(format!("it was begun by the nodes {kept}, and the list has {now}"));
+        }
+        let changed = self.members.iter().zip(&now.members).find(|(kept, now)| kept != now);
+        if let Some(((node, _), _)) = changed {
+            return Some(format!("the public_key of node {node} was another one when it began"));
+        }
+        if self.generation != now.generation {
+            return Some(format!(
+                "it was begun with consensus.generation = {}, which is {} now",
+                self.generation, now.generation
+            ));
+        }
+        let is_other = self.genesis != now.genesis;
+        is_other.then(|| "another version of coreflow made its genesis".to_owned())
+    }
+}
+
 impl Owner {
     /// `None` for a node that is alone.
     fn of(seat: &Seat) -> Option<Self> {
         let links = seat.links.as_ref()?;
-        let partitions = seat.partitions.unwrap_or_default();
-        let protocol = Protocol::of(seat);
-        Some(Self { node: seat.node, cluster: links.cluster, partitions, protocol })
+        let company = seat.company.as_ref();
+        Some(Self {
+            node: seat.node,
+            cluster: company.map_or(links.cluster, |company| company.cluster),
+            partitions: seat.partitions.unwrap_or_default(),
+            protocol: Protocol::of(seat),
+            life: company.map(Life::of),
+        })
     }
 
-    fn to_text(self) -> String {
-        let Self { node, cluster, partitions, protocol } = self;
-        let text = format!("node {node}\ncluster {cluster:032x}\npartitions {partitions}\n");
-        match protocol {
-            Protocol::Raft => text,
-            Protocol::Pbft => text + "protocol pbft\n",
+    fn to_text(&self) -> String {
+        let Self { node, cluster, partitions, protocol, life } = self;
+        let mut text = format!("node {node}\ncluster {cluster:032x}\npartitions {partitions}\n");
+        if *protocol == Protocol::Pbft {
+            text += "protocol pbft\n";
         }
+        text + &life.as_ref().map(Life::to_text).unwrap_or_default()
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let mut lines = text.lines();
+        let mut lines = text.lines().peekable();
         let mut value = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
         let (node, cluster, partitions) = (value("node")?, value("cluster")?, value("partitions")?);
+        let protocol = match lines.next() {
+            None => Protocol::Raft,
+            Some("protocol pbft") => Protocol::Pbft,
+            Some(_) => return None,
+        };
+        let life = match lines.peek() {
+            None => None,
+            Some(_) => Some(Life::from_lines(lines)?),
+        };
         Some(Self {
             node: node.parse().ok()?,
             cluster: u128::from_str_radix(cluster, 16).ok()?,
             partitions: partitions.parse().ok()?,
-            protocol: match lines.next() {
-                None => Protocol::Raft,
-                Some("protocol pbft") => Protocol::Pbft,
-                Some(_) => return None,
-            },
+            protocol,
+            life,
+        })
+    }
+
+    /// Why a log that this node began is not that of `me`, as a sentence with what to do.
+    fn refuses(&self, me: Option<&Self>) -> Option<String> {
+        let Self { node, protocol, .. } = self;
+        let Some(me) = me else {
+            let agree = match protocol {
+                Protocol::Raft => "",
+                Protocol::Pbft => " whose nodes agree by PBFT",
+            };
+            return Some(format!(
+                "it is that of node {node} of a cluster{agree}; start it with that cluster's file \
+                 and cluster.node = {node}, or set log.folder to another folder"
+            ));
+        };
+        if *node != me.node {
+            return Some(format!(
+                "it is that of node {node}, and this is node {} (cluster.node); set log.folder to \
+                 another folder",
+                me.node
+            ));
+        }
+        if *protocol != me.protocol {
+            return Some(format!(
+                "it was written by nodes that agree by {}, and consensus.protocol is \"{}\"; that \
+                 never changes: set it back, or begin another cluster with empty folders \
+                 (log.folder)",
+                protocol.word(),
+                me.protocol.word()
+            ));
+        }
+        if self.partitions != me.partitions {
+            return Some(format!(
+                "it began with {} partitions, and cluster.partitions is {}; that never changes",
+                self.partitions, me.partitions
+            ));
+        }
+        if self.cluster != me.cluster {
+            let text = "it is that of a cluster with another cluster.name, which never changes";
+            return Some(text.into());
+        }
+        let differs = match (&self.life, &me.life) {
+            (None, Some(_)) => {
+                Some("an earlier version of coreflow began it, whose nodes signed less".to_owned())
+            }
+            (Some(kept), Some(now)) => kept.differs(now),
+            (_, None) => None,
+        };
+        differs.map(|what| {
+            format!(
+                "{what}; what its nodes signed says nothing there: set it back, or begin another \
+                 cluster with empty folders (log.folder) on all nodes and a higher \
+                 consensus.generation"
+            )
         })
     }
 }
@@ -102,21 +236,16 @@ pub(super) fn protocol(folder: &Path) -> io::Result<Protocol> {
     Ok(read(&folder.join(NAME))?.map_or(Protocol::Raft, |owner| owner.protocol))
 }
 
-/// Looks whether a folder's log can be read by a seat's protocol, before it is.
+/// Looks whether a folder's log is that of a seat, before it is read: another one's may look damaged.
 ///
 /// # Errors
-/// It was written by another, as a sentence with what to do; or the folder cannot be read.
+/// It is another's, as a sentence with what to do; or the folder cannot be read.
 pub(super) fn check(folder: &Path, seat: &Seat) -> io::Result<Result<(), String>> {
-    let asked = Protocol::of(seat);
+    let me = Owner::of(seat);
     Ok(match read(&folder.join(NAME))? {
-        Some(kept) if seat.links.is_some() && kept.protocol != asked => Err(format!(
-            "it was written by nodes that agree by {}, and consensus.protocol is \"{}\"; that never \
-             changes: set it back, or begin another cluster with empty folders (log.folder)",
-            kept.protocol.word(),
-            asked.word()
-        )),
-        None if asked == Protocol::Pbft && has_segments(folder)? => Err(LONE.into()),
-        _ => Ok(()),
+        Some(kept) => kept.refuses(me.as_ref()).map_or(Ok(()), Err),
+        None if Protocol::of(seat) == Protocol::Pbft && has_segments(folder)? => Err(LONE.into()),
+        None => Ok(()),
     })
 }
 
@@ -129,35 +258,21 @@ fn has_segments(folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Looks whether a folder's log is that of a seat, and says whose it is when it has none yet.
+/// Says whose log a folder has that was checked, when it has none yet.
 ///
 /// # Errors
-/// It is another's, as a sentence with what to do; or the file cannot be read or written.
+/// It has one that a node began that was alone, as a sentence with what to do; or the file cannot be
+/// read or written.
 pub(super) fn claim(folder: &Path, seat: &Seat, has_log: bool) -> io::Result<Result<(), String>> {
     let file = folder.join(NAME);
-    let kept = read(&file)?;
-    Ok(match (Owner::of(seat), kept) {
-        (me, kept) if me == kept => Ok(()),
-        (Some(me), None) if !has_log => {
+    let Some(me) = Owner::of(seat) else { return Ok(Ok(())) };
+    Ok(match read(&file)? {
+        Some(_) => Ok(()),
+        None if has_log => Err(LONE.into()),
+        None => {
             replace_file(&file, me.to_text().as_bytes())?;
             Ok(())
         }
-        (Some(_), None) => Err(LONE.into()),
-        (None, Some(kept)) => Err(format!(
-            "it is that of node {} of a cluster; start it with that cluster's file and cluster.node \
-             = {}, or set log.folder to another folder",
-            kept.node, kept.node
-        )),
-        (Some(me), Some(kept)) if me.node != kept.node => Err(format!(
-            "it is that of node {}, and this is node {} (cluster.node); set log.folder to another \
-             folder",
-            kept.node, me.node
-        )),
-        (Some(me), Some(kept)) if me.partitions != kept.partitions => Err(format!(
-            "it began with {} partitions, and cluster.partitions is {}; that never changes",
-            kept.partitions, me.partitions
-        )),
-        _ => Err("it is that of a cluster with another cluster.name, which never changes".into()),
     })
 }
 
@@ -165,9 +280,42 @@ pub(super) fn claim(folder: &Path, seat: &Seat, has_log: bool) -> io::Result<Res
 mod tests {
     use super::*;
     use crate::consensus::{
-        pbft::{Company, Identity, Ring},
+        pbft::{Identity, Ring},
         peers::{Config, Limits, Timing},
     };
+
+    /// A folder of a test.
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("coreflow-owner-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).expect("a folder");
+            Self(path)
+        }
+
+        /// As a start does it, on a folder that has a log or not.
+        fn start(&self, seat: &Seat, has_log: bool) -> Result<(), String> {
+            check(&self.0, seat).expect("a disk")?;
+            claim(&self.0, seat, has_log).expect("a disk")
+        }
+
+        fn refusal(&self, seat: &Seat) -> String {
+            self.start(seat, true).expect_err("it is another's")
+        }
+
+        fn owner(&self) -> std::path::PathBuf {
+            self.0.join(NAME)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
 
     fn seat(node: NodeId, cluster: u128, partitions: PartitionIndex) -> Seat {
         let links = Config {
@@ -183,50 +331,80 @@ mod tests {
         Seat { node, partitions: Some(partitions), links: Some(links), ..Seat::alone() }
     }
 
+    /// One of nodes that sign, whose keys are made of these secrets.
+    fn signing(nodes: [NodeId; 4], secrets: [u8; 4], generation: u64) -> Seat {
+        let identities = secrets.map(|secret| Identity::from_secret(&[secret; 32]));
+        let keys = nodes.into_iter().zip(&identities).map(|(node, it)| (node, it.public()));
+        let company = Some(Company {
+            node: 3,
+            identity: identities[2].clone(),
+            ring: Ring::new(keys).expect("keys"),
+            cluster: 7,
+            generation,
+            nodes: nodes.to_vec(),
+        });
+        Seat { company, ..seat(3, 7, 12) }
+    }
+
     #[test]
     fn a_log_is_that_of_one_node_for_its_whole_life() {
-        let folder = std::env::temp_dir().join(format!("coreflow-owner-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        let claims = |seat: &Seat, has_log| claim(&folder, seat, has_log).expect("a disk");
-        assert_eq!(claims(&Seat::alone(), true), Ok(()));
-        let refused = claims(&seat(3, 7, 12), true).expect_err("a lone node's log");
+        let folder = Folder::new("raft");
+        assert_eq!(folder.start(&Seat::alone(), true), Ok(()));
+        let refused = folder.refusal(&seat(3, 7, 12));
         assert!(refused.contains("a node that was alone"), "{refused}");
-        assert_eq!(claims(&seat(3, 7, 12), false), Ok(()), "it begins here");
-        assert_eq!(claims(&seat(3, 7, 12), true), Ok(()));
+        assert_eq!(folder.start(&seat(3, 7, 12), false), Ok(()), "it begins here");
+        assert_eq!(folder.start(&seat(3, 7, 12), true), Ok(()));
         for (other, why) in [
-            (Seat::alone(), "cluster.node = 3"),
+            (Seat::alone(), "of node 3 of a cluster; start it with that cluster's file"),
             (seat(4, 7, 12), "of node 3"),
             (seat(3, 7, 11), "12 partitions"),
             (seat(3, 8, 12), "cluster.name"),
+            (signing([1, 2, 3, 4], [1, 2, 3, 4], 1), "by raft, and consensus.protocol is \"pbft\""),
         ] {
-            let refused = claims(&other, true).expect_err("it is another's");
+            let refused = folder.refusal(&other);
             assert!(refused.contains(why), "{refused}");
         }
-        assert_eq!(protocol(&folder).expect("a disk"), Protocol::Raft);
-        let company = Some(Company {
-            node: 3,
-            identity: Identity::from_secret(&[3; 32]),
-            ring: Ring::default(),
-            cluster: 7,
-            nodes: vec![1, 2, 3, 4],
-        });
-        let liar = Seat { company, ..seat(3, 7, 12) };
-        assert_eq!(check(&folder, &seat(3, 7, 12)).expect("a disk"), Ok(()));
-        let refused = check(&folder, &liar).expect("a disk").expect_err("another protocol");
-        assert!(refused.contains("agree by raft, and consensus.protocol is \"pbft\""), "{refused}");
-        fs::remove_file(folder.join(NAME)).expect("a disk");
-        assert_eq!(check(&folder, &liar).expect("a disk"), Ok(()));
-        assert_eq!(claims(&liar, false), Ok(()), "it begins here");
-        assert_eq!(protocol(&folder).expect("a disk"), Protocol::Pbft);
-        let refused =
-            check(&folder, &seat(3, 7, 12)).expect("a disk").expect_err("another protocol");
-        assert!(refused.contains("agree by pbft, and consensus.protocol is \"raft\""), "{refused}");
-        fs::remove_file(folder.join(NAME)).expect("a disk");
-        fs::write(folder.join("segment-000001.log"), "").expect("a disk");
-        let refused = check(&folder, &liar).expect("a disk").expect_err("a lone node's log");
+        assert_eq!(protocol(&folder.0).expect("a disk"), Protocol::Raft);
+        fs::write(folder.owner(), "node three").expect("a disk");
+        assert!(check(&folder.0, &seat(3, 7, 12)).is_err());
+    }
+
+    #[test]
+    fn the_log_of_nodes_that_sign_is_that_of_one_life_of_one_list_of_keys() {
+        let folder = Folder::new("pbft");
+        let own = signing([1, 2, 3, 4], [1, 2, 3, 4], 1);
+        assert_eq!(folder.start(&own, false), Ok(()), "it begins here");
+        assert_eq!(folder.start(&own, true), Ok(()));
+        assert_eq!(protocol(&folder.0).expect("a disk"), Protocol::Pbft);
+        let text = fs::read_to_string(folder.owner()).expect("a disk");
+        assert_eq!(Owner::from_text(&text), Owner::of(&own));
+        assert_eq!(Owner::from_text(&text).expect("it was read").to_text(), text);
+        let mut renamed = own.clone();
+        renamed.company.as_mut().expect("it signs").cluster = 8;
+        for (other, why) in [
+            (Seat::alone(), "of a cluster whose nodes agree by PBFT; start it with that"),
+            (seat(3, 7, 12), "by pbft, and consensus.protocol is \"raft\""),
+            (
+                signing([1, 2, 3, 5], [1, 2, 3, 4], 1),
+                "nodes 1, 2, 3, 4, and the list has 1, 2, 3, 5",
+            ),
+            (signing([1, 2, 3, 4], [1, 9, 3, 4], 1), "public_key of node 2 was another one"),
+            (signing([1, 2, 3, 4], [1, 2, 3, 4], 2), "consensus.generation = 1, which is 2 now"),
+            (renamed, "cluster.name"),
+        ] {
+            let refused = folder.refusal(&other);
+            assert!(refused.contains(why), "{refused}");
+        }
+        // As it was written before nodes signed for a life.
+        let (before, _) = text.split_once("generation").expect("it says so");
+        fs::write(folder.owner(), before).expect("a disk");
+        assert!(folder.refusal(&own).starts_with("an earlier version of coreflow"));
+        let (cut, _) = text.split_at(text.len() - 9);
+        fs::write(folder.owner(), cut).expect("a disk");
+        assert!(check(&folder.0, &own).is_err(), "a key that is cut off is no key");
+        fs::remove_file(folder.owner()).expect("a disk");
+        fs::write(folder.0.join("segment-000001.log"), "").expect("a disk");
+        let refused = folder.refusal(&own);
         assert!(refused.contains("a node that was alone"), "{refused}");
-        fs::write(folder.join(NAME), "node three").expect("a disk");
-        assert!(claim(&folder, &seat(3, 7, 12), true).is_err());
-        fs::remove_dir_all(&folder).expect("it was made here");
     }
 }

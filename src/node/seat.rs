@@ -42,7 +42,9 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SeatError> {
         tick_ms: cluster.tick_ms,
         nodes: addresses.collect(),
         links: Some(peers::Config {
-            cluster: cluster_id(&cluster.name, cluster.partitions),
+            cluster: company
+                .as_ref()
+                .map_or_else(|| cluster_id(&cluster.name, cluster.partitions), Company::genesis),
             node: me.id,
             listen: me.peers,
             secret: config.cluster_secret()?,
@@ -77,6 +79,7 @@ fn company(config: &Config) -> Result<Option<Company>, SeatError> {
         identity,
         ring,
         cluster: cluster_id(&config.cluster.name, config.cluster.partitions),
+        generation: config.consensus.generation,
         nodes: config.node.iter().map(|entry| entry.id).collect(),
     }))
 }

@@ -1,4 +1,9 @@
 //! Partitions come to lead and cease to: what their tables do, and whom that concerns.
+//!
+//! Invariants worth naming
+//! - A partition acts only after an entry of its own reign is committed, the reservation of its fencing
+//!   tokens. That it leads is no fence by itself: where nodes may lie, an entry of an earlier leader
+//!   that was finished for nobody may still come before the first of its own, and none after it.
 
 use super::{
     core::Shard,

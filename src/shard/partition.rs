@@ -103,6 +103,7 @@ impl Partition {
     /// Tokens below a number may be given. The first time the table comes alive: what is unended
     /// waits for agents.
     pub(super) fn may_give_tokens(&mut self, below: u64, now_ms: u64) {
+        assert!(self.reserving, "only a reservation that this reign has committed is told");
         self.reserving = false;
         self.table.may_give_tokens(below);
         if self.role == Role::Following {

@@ -256,6 +256,44 @@ fn a_question_waits_until_its_node_is_known_to_lead_and_is_refused_when_it_does_
     assert!(matches!(third.answer(), Some(Ok(Response::Task(_)))));
 }
 
+#[test]
+fn a_leader_acts_only_after_its_reservation_of_fencing_tokens_is_committed() {
+    let mut core = Core::new(|_| {});
+    core.hear(1, &[submitted(1, b"x"), submitted(2, b"x"), dead(2)]);
+    for reign in [1, 2] {
+        core.tell(Told::Lead { reign });
+        let requests = [
+            Request::Task(id(1), 0, 0),
+            Request::Cancel(id(1)),
+            Request::Requeue(id(2)),
+            Request::Reserve(0, 1, Priority::Low, Vec::new()),
+        ];
+        for request in requests {
+            assert_eq!(core.ask(&request).error(), "not_leader", "{request:?}");
+        }
+        let (answer, mut answered) = channel();
+        core.shard.submit_each(&[keyed(1)], answer).expect("there is room");
+        core.turn();
+        let outcomes = answered.try_recv().expect("it is answered").expect("it is answered");
+        assert!(matches!(outcomes.expect("each by itself")[0], Err(Error::NotLeader(_))));
+        // All that it writes before is the reservation.
+        let block = core.take().expect("it reserves tokens");
+        assert!(matches!(records_of(block.bytes())[..], [Record::Tokens { .. }]));
+        assert!(core.take().is_none(), "nothing else leaves");
+        match reign {
+            // Another one leads meanwhile: it never acted.
+            1 => {
+                core.tell(Told::Lost(block));
+                core.tell(Told::Follow);
+                assert_eq!(core.status(1).error(), "not_leader");
+                core.hear(1, &[submitted(1, b"x"), submitted(2, b"x"), dead(2)]);
+            }
+            _ => core.tell(Told::Committed(block)),
+        }
+    }
+    assert!(core.status(1).is_open(), "it leads, and asks whether it does still");
+}
+
 /// A task with a key.
 fn keyed(payload: u8) -> TaskSpec {
     let (agent_type, key) = ("nobody".to_owned(), Some("key".to_owned()));

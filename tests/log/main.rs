@@ -1,6 +1,7 @@
 //! The durable log over real files: kills, full and failing disks, a second instance, cleaning,
 //! reading back, and what `coreflow doctor --log` says of it.
 
+mod agreement;
 mod child;
 mod doctor;
 mod process;

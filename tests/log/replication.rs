@@ -19,24 +19,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PARTITIONS: u16 = 4;
+pub const PARTITIONS: u16 = 4;
 
-struct Replica {
-    id: NodeId,
-    log: OpenLog,
+/// A node, and what its shards would know.
+pub struct Replica {
+    pub id: NodeId,
+    pub log: OpenLog,
     /// What each partition heard, by the numbers of the tasks.
     heard: Vec<BTreeSet<u128>>,
     leads: Vec<bool>,
 }
 
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
     listener.local_addr().expect("it is bound")
 }
 
-fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Address)]) -> Replica {
+/// The place of a node among others.
+pub fn seat(id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Address)]) -> Seat {
     let listen = nodes.iter().find(|(node, _)| *node == id).expect("it is listed").1.peers;
-    let seat = Seat {
+    Seat {
         node: id,
         voters: voters.to_vec(),
         partitions: Some(PARTITIONS),
@@ -55,11 +57,15 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
         company: None,
         is_tentative: true,
         takes_requests: false,
-    };
+    }
+}
+
+/// The node of a seat, with a folder of its own.
+pub fn start(scratch: &Scratch, seat: &Seat) -> Replica {
     let bell = Doorbell::new().expect("there are descriptors");
     let mut heard = vec![BTreeSet::new(); usize::from(PARTITIONS)];
-    let folder = scratch.0.join(id.to_string());
-    let log = open(settings(&folder, 32, 4096), &seat, &[bell], &mut |replayed| match replayed {
+    let folder = scratch.0.join(seat.node.to_string());
+    let log = open(settings(&folder, 32, 4096), seat, &[bell], &mut |replayed| match replayed {
         coreflow::consensus::recovery::Replayed::Record(_, partition, record) => {
             take(&mut heard[usize::from(partition)], &record);
         }
@@ -67,7 +73,7 @@ fn start(scratch: &Scratch, id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Add
             heard[usize::from(partition)].clear();
         }
     });
-    Replica { id, log: log.expect("it opens"), heard, leads: vec![false; 4] }
+    Replica { id: seat.node, log: log.expect("it opens"), heard, leads: vec![false; 4] }
 }
 
 fn take(heard: &mut BTreeSet<u128>, record: &Record<'_>) {
@@ -103,7 +109,11 @@ impl Replica {
     }
 }
 
-fn wait_until(replicas: &mut [Replica], what: &str, mut holds: impl FnMut(&mut [Replica]) -> bool) {
+pub fn wait_until(
+    replicas: &mut [Replica],
+    what: &str,
+    mut holds: impl FnMut(&mut [Replica]) -> bool,
+) {
     let late = Instant::now() + DEADLINE;
     loop {
         replicas.iter_mut().for_each(Replica::turn);
@@ -116,11 +126,11 @@ fn wait_until(replicas: &mut [Replica], what: &str, mut holds: impl FnMut(&mut [
 }
 
 /// Who leads a partition, if anybody does.
-fn leader(replicas: &[Replica], partition: usize) -> Option<usize> {
+pub fn leader(replicas: &[Replica], partition: usize) -> Option<usize> {
     replicas.iter().position(|replica| replica.leads[partition])
 }
 
-fn all_led(replicas: &mut [Replica]) -> bool {
+pub fn all_led(replicas: &mut [Replica]) -> bool {
     (0..usize::from(PARTITIONS)).all(|partition| leader(replicas, partition).is_some())
 }
 
@@ -140,14 +150,14 @@ fn append_missing(replicas: &mut [Replica], numbers: &BTreeSet<u128>) {
 }
 
 /// Waits until all replicas have these numbers, and appends what they lack.
-fn spread(replicas: &mut [Replica], what: &str, numbers: &BTreeSet<u128>) {
+pub fn spread(replicas: &mut [Replica], what: &str, numbers: &BTreeSet<u128>) {
     wait_until(replicas, what, |replicas| {
         append_missing(replicas, numbers);
         all_heard(replicas, numbers)
     });
 }
 
-fn all_heard(replicas: &[Replica], numbers: &BTreeSet<u128>) -> bool {
+pub fn all_heard(replicas: &[Replica], numbers: &BTreeSet<u128>) -> bool {
     replicas.iter().all(|replica| replica.heard.iter().all(|heard| heard == numbers))
 }
 
@@ -157,7 +167,8 @@ fn three_logs_say_the_same_also_after_a_leader_is_gone_and_one_joins() {
     let address = |_| Address { peers: free_address(), rpc: free_address() };
     let nodes: Vec<_> = (1..=4).map(|id| (id, address(id))).collect();
     let (three, fourth) = (&nodes[..3], nodes[3]);
-    let mut replicas: Vec<_> = (1..=3).map(|id| start(&scratch, id, &[1, 2, 3], three)).collect();
+    let mut replicas: Vec<_> =
+        (1..=3).map(|id| start(&scratch, &seat(id, &[1, 2, 3], three))).collect();
     wait_until(&mut replicas, "all partitions are led", all_led);
 
     let mut numbers: BTreeSet<u128> = (1..=50).collect();
@@ -173,13 +184,13 @@ fn three_logs_say_the_same_also_after_a_leader_is_gone_and_one_joins() {
     spread(&mut replicas, "both hear", &numbers);
 
     // It comes back and hears what it missed; what it has from its disk it knows already.
-    replicas.push(start(&scratch, gone_id, &[1, 2, 3], three));
+    replicas.push(start(&scratch, &seat(gone_id, &[1, 2, 3], three)));
     wait_until(&mut replicas, "it catches up", |it| all_heard(it, &numbers));
     numbers.insert(52);
     spread(&mut replicas, "all three hear", &numbers);
 
     // A fourth one that knows nothing joins.
-    replicas.push(start(&scratch, fourth.0, &[], &nodes));
+    replicas.push(start(&scratch, &seat(fourth.0, &[], &nodes)));
     let know = replicas[0].log.cluster.ask(Ask::Know(fourth.0, fourth.1)).expect("there is room");
     let mut learned = 0;
     wait_until(&mut replicas, "it is a member of all", |replicas| {

@@ -54,7 +54,18 @@ impl Group {
 
     /// Somebody's keys in a partition.
     pub fn keys(&self, who: u64, partition: u16) -> Keys {
-        Keys::new(self.identities[&who].clone(), self.ring.clone(), CLUSTER, partition)
+        self.company(who).keys(partition)
+    }
+
+    fn company(&self, me: u64) -> Company {
+        Company {
+            node: me,
+            identity: self.identities[&me].clone(),
+            ring: self.ring.clone(),
+            cluster: CLUSTER,
+            generation: 1,
+            nodes: self.nodes.clone(),
+        }
     }
 
     /// The members of a partition.
@@ -85,14 +96,7 @@ impl Group {
                 Write::Note(note) => replay.take(group.note(note).expect("a replica wrote it")),
             }
         }
-        let company = Company {
-            node: me,
-            identity: self.identities[&me].clone(),
-            ring: self.ring.clone(),
-            cluster: CLUSTER,
-            nodes: self.nodes.clone(),
-        };
-        let driver = Driver::new(self.settings, &company, groups);
+        let driver = Driver::new(self.settings, &self.company(me), groups);
         let driver = driver.unwrap_or_else(|error| {
             disk.records().for_each(|record| println!("  {}", describe(record)));
             panic!("what {me} wrote cannot be read back: {error}");

@@ -118,8 +118,18 @@ impl Aim {
                 Some(format!("there is no partition {partition}: there are {all}, from 0"))
             }
             Self::Leads { partition, node } => {
-                let is_voter = led.get(&partition)?.voters.contains(&node);
-                (!is_voter).then(|| format!("node {node} has no vote in partition {partition}"))
+                let it = led.get(&partition)?;
+                if !it.voters.contains(&node) {
+                    return Some(format!("node {node} has no vote in partition {partition}"));
+                }
+                // Primaries take turns: a turn that nobody takes up is waited for, again and again.
+                let is_away = |seen: &Seen| {
+                    seen.nodes.iter().any(|other| other.id == node && !other.connected)
+                };
+                let leader = seen.iter().find(|seen| Some(seen.node) == it.leader)?;
+                (it.agreement.is_some() && is_away(leader)).then(|| {
+                    format!("node {node} is not connected with node {}, which leads", leader.node)
+                })
             }
         }
     }

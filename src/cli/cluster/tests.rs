@@ -2,7 +2,7 @@
 
 use super::{
     aim::{Aim, Said},
-    seen::{NodeSeen, PartitionSeen, Seen},
+    seen::{AgreementSeen, NodeSeen, PartitionSeen, Seen},
 };
 use std::net::SocketAddr;
 
@@ -128,4 +128,28 @@ fn only_what_can_never_be_ends_at_once() {
     {
         assert_eq!(Said::of(outcome), Said::GoesOn, "{outcome}");
     }
+}
+
+#[test]
+fn a_turn_is_not_waited_for_that_nobody_takes_up() {
+    let aim = Aim::Leads { partition: 0, node: 3 };
+    let view = |agreement, connected| {
+        let it = PartitionSeen { agreement, ..partition(0, 1, &[1, 2, 3, 4], &[]) };
+        let away = NodeSeen {
+            id: 3,
+            peers: None,
+            rpc: None,
+            member: true,
+            connected,
+            leads: 0,
+            status: None,
+            load: None,
+        };
+        [Seen { nodes: vec![away], ..seen(1, &[it]) }]
+    };
+    let agrees = Some(AgreementSeen::default());
+    assert_eq!(aim.impossible(&view(agrees, true)), None);
+    let why = aim.impossible(&view(agrees, false)).expect("its turn would pass, again and again");
+    assert_eq!(why, "node 3 is not connected with node 1, which leads");
+    assert_eq!(aim.impossible(&view(None, false)), None, "raft gives it up by itself");
 }

@@ -77,8 +77,7 @@ impl Liar {
     }
 
     fn keys(&self, partition: PartitionIndex) -> Keys {
-        let Company { identity, ring, cluster, .. } = &self.company;
-        Keys::new(identity.clone(), ring.clone(), *cluster, partition)
+        self.company.keys(partition)
     }
 
     /// Lies in the place of what was to be said.

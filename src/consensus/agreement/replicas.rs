@@ -5,13 +5,13 @@ use super::body::{batch_of, body_of, has_requests, is_fit, is_operation};
 use super::byzantine::Liar;
 use crate::consensus::{
     engine::{
-        Agreement, Block, Engine, Envelope, Kind, Refused, Requested, Status, Stored, ToBlock,
+        Agreement, Block, Engine, Envelope, Kind, Refused, Requested, Role, Status, Stored, ToBlock,
     },
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
     pbft::{
-        Answer, Dropped, Group, Letter, Message, Outputs, Restore, Settings, Write,
-        driver::{Company, Driver, Unfit},
+        Answer, Company, Dropped, Group, Letter, Message, Outputs, Restore, Settings, Write,
+        driver::{Driver, Unfit},
     },
     peers::NodeId,
     place::Place,
@@ -22,6 +22,7 @@ use std::borrow::Cow;
 /// The replicas of a node in all partitions.
 pub struct Replicas {
     driver: Driver,
+    me: NodeId,
     members: Members,
     takes_requests: bool,
     #[cfg(feature = "byzantine")]
@@ -54,6 +55,7 @@ impl Replicas {
         let members = Members::of_voters(&company.nodes);
         Ok(Self {
             driver: Driver::new(settings, company, groups)?,
+            me: company.node,
             members,
             takes_requests,
             #[cfg(feature = "byzantine")]
@@ -175,9 +177,17 @@ impl Engine for Replicas {
         Some(batch.data().clone())
     }
 
-    /// The next primary is whose turn it is, whoever was asked for.
-    fn transfer(&mut self, partition: u16, _: NodeId) -> Result<(), Refused> {
-        self.driver.abdicate(partition);
+    /// Primaries take turns, so that none that lies picks the next: the one whose turn it is takes
+    /// over, and hands on in its turn until it is that of the node that was asked for.
+    fn transfer(&mut self, partition: u16, to: NodeId) -> Result<(), Refused> {
+        match self.driver.status(partition).map(|status| status.role) {
+            Some(Role::Leader { .. }) => {}
+            Some(Role::Follower { leader }) => return Err(Refused::NotLeader { leader }),
+            None => return Err(Refused::NotLeader { leader: None }),
+        }
+        if to != self.me && self.members.is_voter(to) {
+            self.driver.abdicate(partition);
+        }
         Ok(())
     }
 

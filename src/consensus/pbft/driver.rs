@@ -2,8 +2,8 @@
 
 use super::{
     batch::Batch,
+    company::Company,
     group::{Group, Settings, Status},
-    keys::{Identity, Keys, Ring},
     members::{Members, NotMembers},
     message::Message,
     outputs::{Answer, Dropped, Letter, Write},
@@ -24,21 +24,6 @@ pub const PARTITIONS_MAX: usize = 1024;
 /// Ticks that count when the caller comes late: what arrived meanwhile is to be looked at before
 /// anybody concludes that a primary is gone.
 const TICKS_AT_ONCE: u64 = 2;
-
-/// Who a node is among which others.
-#[derive(Clone, Debug)]
-pub struct Company {
-    /// This node.
-    pub node: u64,
-    /// Its key.
-    pub identity: Identity,
-    /// Everybody's keys: those of all nodes, and of clients beside them.
-    pub ring: Ring,
-    /// The cluster's number.
-    pub cluster: u128,
-    /// All nodes: 3f + 1.
-    pub nodes: Vec<u64>,
-}
 
 /// A driver cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +72,7 @@ impl Driver {
     /// # Errors
     /// When they are not whole, or not all there.
     pub fn new(settings: Settings, company: &Company, groups: Vec<Restore>) -> Result<Self, Unfit> {
-        let Company { node, identity, ring, cluster, nodes } = company;
+        let Company { node, ring, nodes, .. } = company;
         let partitions = groups.len();
         let is_row =
             groups.iter().enumerate().all(|(at, group)| usize::from(group.partition()) == at);
@@ -113,8 +98,7 @@ impl Driver {
         let group = |restore: Restore| {
             let partition = restore.partition();
             let members = Members::new(partition, nodes)?;
-            let keys = Keys::new(identity.clone(), ring.clone(), *cluster, partition);
-            Group::new(*node, members, keys, share, restore)
+            Group::new(*node, members, company.keys(partition), share, restore)
                 .map_err(|broken| Unfit::Broken { partition, broken })
         };
         Ok(Self {

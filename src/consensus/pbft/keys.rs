@@ -1,8 +1,8 @@
 //! Identities and what they sign.
 //!
 //! Invariants worth naming
-//! - A signature is of a [`Statement`] in one cluster and one partition: it says nothing in another,
-//!   and nothing as a statement of another kind.
+//! - A signature is of a [`Statement`] in one partition of one life of a cluster, its genesis: it says
+//!   nothing in another, and nothing as a statement of another kind.
 //! - Who is not in the ring has signed nothing.
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -116,9 +116,9 @@ pub enum Statement<'a> {
 }
 
 impl Statement<'_> {
-    fn write(&self, cluster: u128, partition: u16, out: &mut Vec<u8>) {
+    fn write(&self, genesis: u128, partition: u16, out: &mut Vec<u8>) {
         out.extend_from_slice(DOMAIN);
-        out.extend_from_slice(&cluster.to_le_bytes());
+        out.extend_from_slice(&genesis.to_le_bytes());
         out.extend_from_slice(&partition.to_le_bytes());
         let none = &[0; 32];
         let (kind, first, second, digest, other) = match *self {
@@ -201,6 +201,11 @@ impl Ring {
         self.keys.contains_key(&node)
     }
 
+    /// The public key of somebody.
+    pub fn key(&self, node: u64) -> Option<[u8; 32]> {
+        self.keys.get(&node).map(VerifyingKey::to_bytes)
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -225,27 +230,27 @@ impl Ring {
     }
 }
 
-/// Signs and verifies the statements of one partition of one cluster.
+/// Signs and verifies the statements of one partition of one life of a cluster.
 #[derive(Clone, Debug)]
 pub struct Keys {
     identity: Identity,
     ring: Ring,
-    cluster: u128,
+    genesis: u128,
     partition: u16,
     /// Signatures that were verified.
     pub(super) verified: u64,
 }
 
 impl Keys {
-    /// The keys of a replica or client.
-    pub fn new(identity: Identity, ring: Ring, cluster: u128, partition: u16) -> Self {
-        Self { identity, ring, cluster, partition, verified: 0 }
+    /// The keys of a replica or client; [`super::Company::genesis`] says what they are bound to.
+    pub fn new(identity: Identity, ring: Ring, genesis: u128, partition: u16) -> Self {
+        Self { identity, ring, genesis, partition, verified: 0 }
     }
 
     /// Signs a statement.
     pub fn sign(&self, statement: Statement<'_>) -> Signature {
         let mut bytes = Vec::with_capacity(STATEMENT_BYTES);
-        statement.write(self.cluster, self.partition, &mut bytes);
+        statement.write(self.genesis, self.partition, &mut bytes);
         Signature(self.identity.0.sign(&bytes).to_bytes())
     }
 
@@ -258,7 +263,7 @@ impl Keys {
     ) -> bool {
         self.verified += 1;
         let mut bytes = Vec::with_capacity(STATEMENT_BYTES);
-        statement.write(self.cluster, self.partition, &mut bytes);
+        statement.write(self.genesis, self.partition, &mut bytes);
         self.ring.verify(node, &bytes, signature)
     }
 
@@ -286,7 +291,7 @@ impl Keys {
             let Some(key) = self.ring.keys.get(&client) else { return false };
             let mut statement = Vec::with_capacity(STATEMENT_BYTES);
             let request = Statement::Request { client, timestamp, digest };
-            request.write(self.cluster, self.partition, &mut statement);
+            request.write(self.genesis, self.partition, &mut statement);
             bytes.push(statement);
             signatures.push(ed25519_dalek::Signature::from_bytes(&signature.0));
             keys.push(*key);

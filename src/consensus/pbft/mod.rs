@@ -35,6 +35,7 @@ pub mod certificate;
 mod checkpoint;
 pub mod client;
 pub mod codec;
+pub mod company;
 pub mod driver;
 mod execute;
 pub mod group;
@@ -62,7 +63,8 @@ mod wire;
 
 pub use batch::{Batch, Request};
 pub use client::Client;
-pub use driver::{Company, Driver, Outputs};
+pub use company::Company;
+pub use driver::{Driver, Outputs};
 pub use execute::{HEADS_RECORD_BYTES, body_bytes};
 pub use group::{Group, Settings, Timing};
 pub use keys::{Identity, Keys, Ring};

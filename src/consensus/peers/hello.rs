@@ -28,7 +28,7 @@ pub struct Nonce {
 /// Who a node is, as it says itself, and what it knows.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The number that the cluster was made with.
+    /// The number of the cluster; where nodes may lie, that of its genesis.
     pub cluster: u128,
     /// This node.
     pub node: NodeId,
@@ -200,7 +200,9 @@ pub enum Refusal {
     Version,
     /// The numbers of the clusters differ.
     #[error(
-        "the two nodes belong to different clusters: cluster.name or cluster.partitions differ"
+        "the two nodes belong to different clusters: cluster.name or cluster.partitions differ; or, \
+         where nodes agree by PBFT, consensus.protocol, consensus.generation, or the ids and \
+         public_keys in the list of nodes"
     )]
     Cluster,
     /// An address leads to another node than it should.
