@@ -15,6 +15,7 @@ use crate::{
     registry::fact::Capabilities,
     runtime::{
         executor::{self, CoreThread, Settings},
+        free_memory,
         injector::Injector,
         mesh::{Port, mesh},
         topology::{Topology, TopologyError},
@@ -81,7 +82,7 @@ pub enum StartError {
     #[error(transparent)]
     Gossip(#[from] GossipError),
     /// The system gives no thread.
-    #[error("no thread for what nodes say to each other: {0}")]
+    #[error("no thread beside the cores: {0}")]
     Thread(io::Error),
     /// The system gave no more descriptors for the mesh.
     #[error("the mesh between the cores: {0}")]
@@ -228,6 +229,8 @@ impl NodeBuilder {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
+        let log_cpu = topology.raft.first().copied();
+        let give_back = free_memory::start(log_cpu).map_err(StartError::Thread)?;
         let mut node = Node {
             shared,
             topology,
@@ -236,6 +239,7 @@ impl NodeBuilder {
             log,
             gossip: None,
             memory: ending,
+            give_back,
             handles: 0.into(),
         };
         for ((port, tables), memory) in ports.into_iter().zip(tables).zip(memories) {

@@ -32,7 +32,9 @@ use crate::{
         thread::LogThread,
     },
     registry::fact::Capabilities,
-    runtime::{executor::CoreThread, injector::Injector, topology::Topology},
+    runtime::{
+        executor::CoreThread, free_memory::GiveBack, injector::Injector, topology::Topology,
+    },
     shard::{core::Partitions, neighbours::CacheSize, run::Job, types::Types},
     wire::api::{AgreementStats, ClusterStats, CoreStats, Error, LinkStats, NodeStats},
 };
@@ -276,6 +278,9 @@ pub struct Node {
     gossip: Option<gossip::GossipThread>,
     /// What is left of pattern memory when the cores have ended.
     memory: memory::Ending,
+    /// What gives free memory back to the system while the node runs.
+    #[expect(dead_code, reason = "it ends when it is dropped")]
+    give_back: GiveBack,
     /// Handles that were given out.
     handles: AtomicUsize,
 }

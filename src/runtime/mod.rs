@@ -9,6 +9,7 @@
 pub mod disk;
 pub mod doorbell;
 pub mod executor;
+pub mod free_memory;
 pub mod fs;
 pub mod injector;
 pub mod mesh;
