@@ -111,7 +111,7 @@ const BREATH: Duration = Duration::from_micros(30);
 /// begin again so soon would cost them a quarter of what they do.
 const ROUND: Duration = Duration::from_micros(100);
 /// The same while the core's messages have much to do in their own turns.
-const SHORT_ROUND: Duration = Duration::from_micros(50);
+const SHORT_ROUND: Duration = BREATH;
 
 /// The core's futures are about to run, after it looked at its messages; for a shorter time where those
 /// take long turns.

@@ -37,7 +37,7 @@ const MAGIC: [u8; 4] = *b"CFX1";
 /// Where the rows of a chunk begin.
 pub const IMAGE_HEADER_BYTES: usize = 24;
 /// A chunk ends with the row that brings it here: some ten microseconds of copying.
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 32 << 10;
 /// And with this number of rows, as empty ones take no room.
 const CHUNK_ROWS: usize = 4096;
 /// A node that lost links and to which fewer nodes lead is inserted again.

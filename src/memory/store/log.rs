@@ -31,9 +31,10 @@ const MAGIC: &[u8; 8] = b"coreflwM";
 const VERSION: u32 = 1;
 /// Where a segment's first record lies.
 pub const FIRST_OFFSET: usize = UNIT_BYTES;
-/// Bytes of records after which a write begins whatever is under way: what is longer would be copied when
-/// its buffer grows.
+/// Bytes of records after which a write begins whatever is under way.
 const WRITE_BYTES: usize = 256 << 10;
+/// Room of a buffer for a write: one that grew would be copied. What is not used of it costs nothing.
+const BUFFER_BYTES: usize = WRITE_BYTES + (64 << 10);
 /// Buffers that are kept for further writes.
 const BUFFERS_MAX: usize = 4;
 /// Writes under way; what comes meanwhile waits for the next one and shares its sync.
@@ -188,7 +189,7 @@ impl RecordLog {
             spare: Spare::None,
             sequence: last,
             synced: last,
-            open: Vec::new(),
+            open: Vec::with_capacity(BUFFER_BYTES),
             open_offset: end,
             under_way: VecDeque::new(),
             buffers: Vec::new(),
@@ -387,7 +388,8 @@ impl RecordLog {
 
     fn start_write(&mut self) {
         let Some(segment) = self.segments.back().filter(|_| !self.open.is_empty()) else { return };
-        let bytes = std::mem::replace(&mut self.open, self.buffers.pop().unwrap_or_default());
+        let next = self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+        let bytes = std::mem::replace(&mut self.open, next);
         let (offset, end) = (self.open_offset, self.open_offset + bytes.len());
         self.open_offset = end;
         let (region, sequence) = (segment.region.clone(), self.sequence);

@@ -50,10 +50,11 @@ pub enum MemoryReply {
 /// An answer with no more parts and no more bytes in them is written in one go.
 const FEW_PARTS: usize = 64;
 const FEW_BYTES: usize = 32 << 10;
-/// Room of a piece of a long answer, and from how many bytes on another one is begun: a buffer for all
-/// would take long to make and to let go of.
+/// Room of a piece of a long answer: a buffer for all would take long to make and to let go of, and one
+/// that grew would be copied.
 const PIECE_BYTES: usize = 64 << 10;
-const PIECE_LEAST: usize = 48 << 10;
+/// What a part has at most beside its texts and metadata.
+const PART_BYTES: usize = 4 << 10;
 
 impl MemoryReply {
     /// Appends the answer's map.
@@ -71,10 +72,10 @@ impl MemoryReply {
         let (mut pieces, mut out) = (Vec::new(), Vec::with_capacity(PIECE_BYTES));
         self.begin(&mut out);
         for place in 0..self.parts() {
-            self.part(&mut out, place);
-            if out.len() >= PIECE_LEAST {
+            if out.len() + self.part_bytes(place) + PART_BYTES > PIECE_BYTES && !out.is_empty() {
                 pieces.push(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES)));
             }
+            self.part(&mut out, place);
             gateway.breathe().await;
         }
         self.end(&mut out);
@@ -152,14 +153,17 @@ impl MemoryReply {
 
     /// Bytes of the texts and metadata of the parts.
     fn content_bytes(&self) -> usize {
+        (0..self.parts()).map(|place| self.part_bytes(place)).sum()
+    }
+
+    /// Bytes of the text and metadata of a part.
+    fn part_bytes(&self, place: usize) -> usize {
         let bytes = |text: &Option<String>, metadata: &Vec<u8>| {
             text.as_ref().map_or(0, String::len) + metadata.len()
         };
         match self {
-            Self::Hits(hits) => hits.iter().map(|hit| bytes(&hit.text, &hit.metadata)).sum(),
-            Self::Page(page) => {
-                page.items.iter().map(|item| bytes(&item.text, &item.metadata)).sum()
-            }
+            Self::Hits(hits) => bytes(&hits[place].text, &hits[place].metadata),
+            Self::Page(page) => bytes(&page.items[place].text, &page.items[place].metadata),
             _ => 0,
         }
     }

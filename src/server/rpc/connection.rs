@@ -30,6 +30,9 @@ use std::{
 /// Bytes from which on a frame, or what is to be written, is long: to copy it would make messages wait.
 pub(super) const LONG_FRAME: usize = 32 << 10;
 
+/// Bytes of requests of pattern memory that are read in one round: their numbers are copied.
+const MEMORY_AT_ONCE: usize = 16 << 10;
+
 /// When another node may lend again that has lent too much on one connection, milliseconds.
 const LENT_RETRY_MS: u64 = 10;
 
@@ -165,7 +168,8 @@ where
 
     fn start_frames(&mut self) {
         let mut groups = Groups::default();
-        while self.has_room() && !self.scanned_out {
+        let mut memory_bytes = 0;
+        while self.has_room() && !self.scanned_out && memory_bytes < MEMORY_AT_ONCE {
             let len = match self.scanner.scan(self.input.unread()) {
                 Scan::Complete(len) => len,
                 Scan::Incomplete => {
@@ -215,6 +219,9 @@ where
             }
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
+            if let Ok(Request::Memory(_)) = request {
+                memory_bytes += len;
+            }
             self.take_in(&mut groups, msgid, request, len);
         }
         if let Some(work) = groups.take() {
