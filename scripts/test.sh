@@ -9,7 +9,8 @@ Usage: scripts/test.sh [--help]
 
 Runs every test and prints what passed, failed or was skipped, and why:
   rust      unit, property and integration tests, examples and documentation
-  simulator a cluster's code under 300 seeds, and bugs planted in it that must be found
+  simulator bugs planted in a cluster's code that its simulator must find, by Raft and by PBFT; 300 and 60
+            seeds run with `rust`
   gossip    bugs planted in gossip that its simulator must find; its seeds run with `rust`
   pbft      bugs planted in Byzantine agreement that its simulator and its model must find; 300 seeds with
             lying replicas and the model itself run with `rust`
@@ -59,7 +60,7 @@ rust() {
     checked --all-targets && checked --doc
 }
 
-# The 300 seeds run with the rest of `rust`.
+# The seeds run with the rest of `rust`.
 simulator() {
     checked --test sim -- --planted
 }

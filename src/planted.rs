@@ -73,6 +73,16 @@ impl Bug {
         Self::UncheckedEntry,
     ];
 
+    /// Those of them that it must find as well where the nodes agree by PBFT.
+    pub const AGREED: [Self; 6] = [
+        Self::EarlyAcknowledgement,
+        Self::UnconfirmedRead,
+        Self::ForgottenTokens,
+        Self::EarlyRelease,
+        Self::UnsyncedStart,
+        Self::UncheckedStart,
+    ];
+
     /// Those that the simulator of gossip must find.
     pub const GOSSIP: [Self; 6] = [
         Self::UncheckedGap,

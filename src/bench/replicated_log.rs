@@ -14,6 +14,7 @@ use super::{Effort, Measured, disk, served::Scratch};
 use crate::{
     consensus::{
         News, Record,
+        assemble::CHECKPOINT_ENTRIES,
         cluster::Address,
         lane::LaneLog,
         open::{self, OpenLog, Seat, Settings},
@@ -356,6 +357,7 @@ fn open_node(
         nodes: peers.iter().map(|(id, peers)| (*id, address(*peers))).collect(),
         links,
         company,
+        checkpoint_entries: CHECKPOINT_ENTRIES,
         is_tentative: protocol == Protocol::Pbft { is_tentative: true },
         takes_requests: protocol != Protocol::Raft,
     };

@@ -45,7 +45,7 @@ pub use super::{
 const PROPOSAL_BYTES: usize = 64 << 20;
 
 /// Entries between two checkpoints of nodes that may lie.
-const CHECKPOINT_ENTRIES: u64 = 128;
+pub const CHECKPOINT_ENTRIES: u64 = 128;
 /// Ticks between two reports of how far a replica is, where nodes may lie.
 const REPORT_TICKS: u64 = 3;
 /// Ticks without progress after which a primary that may lie is replaced: as many as it takes at most
@@ -164,14 +164,7 @@ pub fn read_agreed(
     cores: usize,
     replay: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<Found<pbft::Restore>, Unreadable> {
-    read_with(disk, seat, cores, recovery_of_agreed(replay))
-}
-
-/// What builds replicas again where nodes may lie.
-pub(super) fn recovery_of_agreed<'a>(
-    replay: &'a mut dyn FnMut(Replayed<'_>),
-) -> agreement::Recovery<'a> {
-    agreement::Recovery::new(CHECKPOINT_ENTRIES, replay)
+    read_with(disk, seat, cores, agreement::Recovery::new(seat.checkpoint_entries, replay))
 }
 
 fn read_with<R: Recover>(
@@ -269,7 +262,7 @@ pub fn assemble_agreed<D: Disk + Clone, L: Links<pbft::Letter>>(
             patience_ms: PATIENCE_TICKS * tick_ms,
             patience_max_ms: PATIENCE_MS_MAX.max(PATIENCE_TICKS * tick_ms),
         };
-        let checkpoint_every = CHECKPOINT_ENTRIES;
+        let checkpoint_every = seat.checkpoint_entries;
         let settings =
             pbft::Settings { limits, timing, checkpoint_every, is_tentative, ..Default::default() };
         Replicas::new(settings, company, groups, seat.takes_requests)

@@ -170,10 +170,10 @@ pub enum After {
     End,
 }
 
-impl<D: Disk, L> Keeper<D, L> {
-    /// The group of a partition.
-    pub fn group(&self, partition: PartitionIndex) -> Option<&raft::group::Group> {
-        self.engine.group(partition)
+impl<D, L, E: Engine> Keeper<D, L, E> {
+    /// The groups of all partitions.
+    pub fn engine(&self) -> &E {
+        &self.engine
     }
 }
 

@@ -1,8 +1,9 @@
 //! Opens a log: reads what is there, and starts the thread that goes on with it.
 
 use super::{
+    agreement,
     assemble::{
-        Unreadable, assemble, assemble_agreed, name_broken, read, read_agreed, recovery_of_agreed,
+        CHECKPOINT_ENTRIES, Unreadable, assemble, assemble_agreed, name_broken, read, read_agreed,
         take,
     },
     cluster::{Address, Cluster},
@@ -75,6 +76,8 @@ pub struct Seat {
     pub links: Option<peers::Config>,
     /// Whom it agrees with by PBFT; `None` where nodes replicate by Raft.
     pub company: Option<Company>,
+    /// Entries between two checkpoints by PBFT, the same on all nodes.
+    pub checkpoint_entries: u64,
     /// Whether what it agrees on is answered before it is committed, as PBFT can without a risk.
     pub is_tentative: bool,
     /// Whether any node may have records appended beside the one that leads, by PBFT's requests. The
@@ -93,6 +96,7 @@ impl Seat {
             nodes: Vec::new(),
             links: None,
             company: None,
+            checkpoint_entries: CHECKPOINT_ENTRIES,
             is_tentative: true,
             takes_requests: false,
         }
@@ -270,7 +274,10 @@ pub fn inspect(folder: &Path, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Sur
     let mut nothing = |_: Replayed<'_>| {};
     let survey = match owner::protocol(folder).map_err(io)? {
         Protocol::Raft => verify(folder, Recovery::alone(NODE, &mut nothing), visit),
-        Protocol::Pbft => verify(folder, recovery_of_agreed(&mut nothing), visit),
+        Protocol::Pbft => {
+            let recovery = agreement::Recovery::new(CHECKPOINT_ENTRIES, &mut nothing);
+            verify(folder, recovery, visit)
+        }
     };
     survey.map_err(io)
 }

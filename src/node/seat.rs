@@ -3,6 +3,7 @@
 use crate::{
     config::{self, ClusterStart, Config, NodeEntry, Protocol, PublicKey, SecretError},
     consensus::{
+        assemble::CHECKPOINT_ENTRIES,
         cluster::Address,
         open::Seat,
         pbft::{Company, Identity, Ring, batch, keys::BadKey},
@@ -54,6 +55,7 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SeatError> {
             timing: Timing::default(),
         }),
         company,
+        checkpoint_entries: CHECKPOINT_ENTRIES,
         is_tentative: true,
         takes_requests: false,
     })

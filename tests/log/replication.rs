@@ -54,9 +54,7 @@ pub fn seat(id: NodeId, voters: &[NodeId], nodes: &[(NodeId, Address)]) -> Seat 
             limits: Limits::default(),
             timing: Timing::default(),
         }),
-        company: None,
-        is_tentative: true,
-        takes_requests: false,
+        ..Seat::alone()
     }
 }
 

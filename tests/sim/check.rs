@@ -1,10 +1,13 @@
 //! What must hold of the groups after every turn of a log thread: election safety, leader
-//! completeness, log matching and state machine safety, as Raft's paper names them.
+//! completeness, log matching and state machine safety, as Raft's paper names them. Where nodes agree by
+//! PBFT, everything that is committed up to an entry is one number, its chain, which all have alike; and no
+//! node ever finds that what is committed contradicts itself.
 
 use crate::node::Node;
 use coreflow::consensus::{
+    engine::{Agreement, Role, Status},
     peers::NodeId,
-    raft::{Role, group::Group},
+    raft::group::Group,
 };
 use std::collections::BTreeMap;
 
@@ -17,6 +20,10 @@ struct Partition {
     entries: BTreeMap<(u64, u64), (u64, u32, Option<u32>)>,
     /// The terms of committed entries.
     committed: BTreeMap<u64, u64>,
+    /// By PBFT: the chains up to entries that were the last committed one of somebody.
+    chains: BTreeMap<u64, [u8; 32]>,
+    /// By PBFT: the latest term of somebody who has committed the last of those.
+    term_of_last: u64,
 }
 
 /// How far a replica was looked at.
@@ -44,19 +51,30 @@ impl Checker {
 
     /// Entries that are known to be committed, of all partitions.
     pub fn committed(&self) -> usize {
-        self.partitions.iter().map(|partition| partition.committed.len()).sum()
+        let last = |partition: &Partition| {
+            let chained = partition.chains.last_key_value().map_or(0, |(index, _)| *index);
+            partition.committed.len().max(chained as usize)
+        };
+        self.partitions.iter().map(last).sum()
     }
 
     /// Looks at a node.
     pub fn look(&mut self, node: &Node) {
         let Some(running) = &node.running else { return };
         for (index, partition) in (0..).zip(&mut self.partitions) {
-            let group = running.keeper.group(index).expect("every node has all partitions");
             let seen = self.seen.entry((node.id, index)).or_default();
             if seen.boots != node.boots {
                 *seen = Seen { boots: node.boots, ..Seen::default() };
             }
-            self.elections += u64::from(partition.look(node.id, index, group, seen));
+            let status = running.log.status(index);
+            let is_first = match (running.log.raft(index), status.agreement) {
+                (Some(group), _) => partition.look(node.id, index, group, seen),
+                (None, Some(agreement)) => {
+                    partition.look_at_chain(node.id, index, &status, &agreement, seen)
+                }
+                (None, None) => unreachable!("they agree by PBFT"),
+            };
+            self.elections += u64::from(is_first);
         }
     }
 }
@@ -91,6 +109,40 @@ impl Partition {
                 true
             }
         }
+    }
+
+    fn look_at_chain(
+        &mut self,
+        node: NodeId,
+        index: u16,
+        status: &Status,
+        agreement: &Agreement,
+        seen: &mut Seen,
+    ) -> bool {
+        let &Status { commit, term, last, role, .. } = status;
+        assert_eq!(agreement.diverged, None, "node {node}: {index} contradicts itself");
+        assert!(commit >= seen.commit, "node {node} forgets what is committed in {index}");
+        seen.commit = commit;
+        let known_upto = self.chains.last_key_value().map_or(0, |(index, _)| *index);
+        let known = *self.chains.entry(commit).or_insert(agreement.chain);
+        assert_eq!(known, agreement.chain, "node {node} has another log up to {commit} of {index}");
+        let Role::Leader { term: of_role } = role else {
+            self.term_of_last = self.term_of_last.max(term);
+            return false;
+        };
+        assert_eq!(of_role, term, "node {node} leads {index} in another view than its own");
+        let is_first = match self.leaders.insert(term, node) {
+            Some(other) => {
+                assert_eq!(other, node, "two lead partition {index} in term {term}");
+                false
+            }
+            None => true,
+        };
+        // What was committed in no later view than its own it has.
+        let has_all = last >= known_upto || self.term_of_last > term;
+        assert!(!is_first || has_all, "leader {node} of {index} lacks entries up to {known_upto}");
+        self.term_of_last = self.term_of_last.max(term);
+        is_first
     }
 
     /// The same index and term mean the same entry behind the same one.

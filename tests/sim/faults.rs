@@ -5,7 +5,7 @@ use crate::{
     node::Node,
     trace::{Trace, note},
 };
-use coreflow::consensus::{cluster::Ask, raft::Change, simulated::Tear};
+use coreflow::consensus::{cluster::Ask, members::Change, simulated::Tear};
 
 /// Which faults a run has, each as how many of a hundred thousand steps begin one.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,6 +7,7 @@
 mod check;
 mod clients;
 mod faults;
+mod log;
 mod network;
 mod node;
 mod operator;
@@ -17,6 +18,7 @@ mod trace;
 mod wear;
 mod world;
 
+use log::Protocol::{self, Pbft, Raft};
 use std::{
     cell::RefCell,
     panic::{self, AssertUnwindSafe},
@@ -32,6 +34,8 @@ use world::{Options, STEPS, Summary, World};
 
 /// Seeds that run when none are named.
 const SEEDS: u64 = 300;
+/// Seeds beside them with nodes that agree by PBFT.
+const PBFT_SEEDS: u64 = 60;
 /// Steps of the phase in which things fail, when nobody says.
 const STEPS_A_SEED: u64 = 4_000;
 /// Seeds that failed once, with disks that last: a node that was to join turned away who led the
@@ -42,11 +46,12 @@ const REGRESSIONS: [u64; 5] = [1_480, 7_670, 22_340, 23_543, 23_732];
 const WORN_REGRESSIONS: [u64; 2] = [247, 8_264];
 
 const HELP: &str = "\
-Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--sound] [--trace] [--twice]
+Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--pbft] [--sound] [--trace] [--twice]
 
   --seed N      runs one seed
   --seeds A..B  runs the seeds from A up to B
   --steps N     steps in which things fail (4000)
+  --pbft        nodes agree by PBFT, not by Raft
   --sound       disks last, and messages come once
   --trace       prints what happens
   --twice       runs each seed twice and compares the hashes of what happened
@@ -59,26 +64,30 @@ thread_local! {
 }
 
 struct Arguments {
-    /// Seeds, and whether disks last.
-    seeds: Vec<(u64, bool)>,
+    /// Seeds, by which protocol, and whether disks last.
+    seeds: Vec<(u64, Protocol, bool)>,
     steps: u64,
     prints: bool,
     twice: bool,
     planted: bool,
+    /// Nodes agree by PBFT in all seeds.
+    pbft: bool,
     /// Disks last in all seeds.
     sound: bool,
     bug: Option<String>,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
-    let regressions = REGRESSIONS.into_iter().map(|seed| (seed, true));
-    let seeds = WORN_REGRESSIONS.into_iter().chain(0..SEEDS).map(|seed| (seed, false));
+    let regressions = REGRESSIONS.into_iter().map(|seed| (seed, Raft, true));
+    let seeds = WORN_REGRESSIONS.into_iter().chain(0..SEEDS).map(|seed| (seed, Raft, false));
+    let agreed = (0..PBFT_SEEDS).map(|seed| (seed, Pbft, false));
     let mut arguments = Arguments {
-        seeds: regressions.chain(seeds).collect(),
+        seeds: regressions.chain(seeds).chain(agreed).collect(),
         steps: STEPS_A_SEED,
         prints: false,
         twice: false,
         planted: false,
+        pbft: false,
         sound: false,
         bug: None,
     };
@@ -90,13 +99,14 @@ fn arguments() -> Result<Option<Arguments>, String> {
         };
         let parse = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
         match &*word {
-            "--seed" => arguments.seeds = vec![(parse(&number()?)?, false)],
+            "--seed" => arguments.seeds = vec![(parse(&number()?)?, Raft, false)],
             "--seeds" => {
                 let text = number()?;
                 let (from, to) = text.split_once("..").ok_or("--seeds wants A..B")?;
                 let seeds = parse(from)?..parse(to)?;
-                arguments.seeds = seeds.map(|seed| (seed, false)).collect();
+                arguments.seeds = seeds.map(|seed| (seed, Raft, false)).collect();
             }
+            "--pbft" => arguments.pbft = true,
             "--sound" => arguments.sound = true,
             "--steps" => arguments.steps = parse(&number()?)?,
             "--trace" => arguments.prints = true,
@@ -112,7 +122,10 @@ fn arguments() -> Result<Option<Arguments>, String> {
         }
     }
     let sound = arguments.sound;
-    arguments.seeds.iter_mut().for_each(|(_, is_sound)| *is_sound |= sound);
+    arguments.seeds.iter_mut().for_each(|(.., is_sound)| *is_sound |= sound);
+    if arguments.pbft {
+        arguments.seeds.iter_mut().for_each(|(_, protocol, _)| *protocol = Pbft);
+    }
     Ok(Some(arguments))
 }
 
@@ -138,12 +151,12 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let place = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(&(seed, sound)) = arguments.seeds.get(place) else { return };
-                    match run(&arguments, seed, sound) {
+                    let Some(&(seed, protocol, sound)) = arguments.seeds.get(place) else { return };
+                    match run(&arguments, seed, protocol, sound) {
                         Ok(summary) => total.lock().expect("no panic").push((place, summary)),
                         Err(text) => {
                             println!("{text}");
-                            failed.lock().expect("no panic").push(seed);
+                            failed.lock().expect("no panic").push((seed, protocol));
                         }
                     }
                 }
@@ -176,8 +189,14 @@ fn planted(_: &Arguments) -> ExitCode {
 }
 
 /// Runs a seed; an error says how to see it again.
-fn run(arguments: &Arguments, seed: u64, sound: bool) -> Result<Summary, String> {
-    let options = Options { seed, steps: arguments.steps, prints: arguments.prints, sound };
+fn run(
+    arguments: &Arguments,
+    seed: u64,
+    protocol: Protocol,
+    sound: bool,
+) -> Result<Summary, String> {
+    let Arguments { steps, prints, .. } = *arguments;
+    let options = Options { seed, protocol, steps, prints, sound };
     let run = || {
         panic::catch_unwind(AssertUnwindSafe(|| World::new(options).run())).map_err(|_| {
             let (steps, why) = (STEPS.get(), PANIC.take());
@@ -186,9 +205,10 @@ fn run(arguments: &Arguments, seed: u64, sound: bool) -> Result<Summary, String>
                 steps => format!(" --steps {steps}"),
             };
             let sound = if sound { " --sound" } else { "" };
+            let pbft = if protocol == Pbft { " --pbft" } else { "" };
             format!(
-                "seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
-                 --seed {seed}{steps_asked}{sound} --trace"
+                "{protocol:?} seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
+                 --seed {seed}{steps_asked}{pbft}{sound} --trace"
             )
         })
     };

@@ -8,21 +8,23 @@
 //! that, but Raft must stand it.
 
 use crate::trace::{Trace, note};
+use ::raft::eraftpb::MessageType;
 use bytes::Bytes;
 use coreflow::{
     consensus::{
         assemble::Helper,
         book::Book,
+        engine::Envelope,
         links::{Heard, LinkStatus, Links},
         notice::Notice,
+        pbft::{self, Letter, batch},
         peers::NodeId,
-        raft::{Message, message},
+        raft,
         simulated::SimulatedDisk,
     },
     runtime::doorbell::Doorbell,
     wire::id::PartitionIndex,
 };
-use raft::eraftpb::MessageType;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -43,13 +45,63 @@ const RECEIVED_MAX: usize = 64;
 const AGAIN_MAX: usize = 4;
 /// Looks for a free segment after which a node whose disk stays full is ended.
 const PAUSES_MAX: u32 = 3_000;
+/// Characters of a letter in the trace.
+const DESCRIBED_CHARS: usize = 160;
 
 /// What travels.
 #[derive(Clone)]
 enum Parcel {
-    Message(Bytes),
+    /// Of a partition: its bytes, and those that may be shared.
+    Message(PartitionIndex, Bytes, Vec<Bytes>),
     Book(String),
     Notice(Notice),
+}
+
+/// What a replica must not say twice in different words: what it is about, as a key, and what it says.
+pub type Vow = (PartitionIndex, &'static str, u64, u64);
+
+/// A message between replicas that travels here.
+pub trait Spoken: Envelope {
+    /// For the trace.
+    fn describe(&self) -> String;
+
+    /// What it promises, if it promises anything.
+    fn vow(&self, partition: PartitionIndex) -> Option<(Vow, Vec<u8>)>;
+}
+
+impl Spoken for raft::Message {
+    fn describe(&self) -> String {
+        let (kind, entries) = (self.get_msg_type(), self.entries.len());
+        let Self { term, index, commit, .. } = self;
+        format!("{kind:?} term {term} index {index} entries {entries} commit {commit}")
+    }
+
+    /// A vote, in a term.
+    fn vow(&self, partition: PartitionIndex) -> Option<(Vow, Vec<u8>)> {
+        let is_vote = self.get_msg_type() == MessageType::MsgRequestVoteResponse && !self.reject;
+        is_vote.then(|| ((partition, "vote", self.term, 0), self.to.to_le_bytes().to_vec()))
+    }
+}
+
+impl Spoken for Letter {
+    fn describe(&self) -> String {
+        let text = format!("{:?}", self.message);
+        let end = text.char_indices().nth(DESCRIBED_CHARS).map_or(text.len(), |(at, _)| at);
+        text[..end].to_owned()
+    }
+
+    /// What it orders, accepts or has a certificate of, in a view.
+    fn vow(&self, partition: PartitionIndex) -> Option<(Vow, Vec<u8>)> {
+        let (what, view, seq, chain) = match &self.message {
+            pbft::Message::PrePrepare(it) => {
+                ("order", it.view, it.seq, batch::link(&it.parent, it.seq, it.batch.digest()))
+            }
+            pbft::Message::Prepare(vote) => ("prepare", vote.view, vote.seq, vote.chain),
+            pbft::Message::Commit(vote, _) => ("commit", vote.view, vote.seq, vote.chain),
+            _ => return None,
+        };
+        Some(((partition, what, view, seq), chain.to_vec()))
+    }
 }
 
 /// One direction between two nodes.
@@ -97,8 +149,8 @@ struct State {
     peers: BTreeSet<(NodeId, NodeId)>,
     /// Nodes that run.
     up: BTreeMap<NodeId, bool>,
-    /// Whom a node voted for, by itself, the partition and the term.
-    votes: BTreeMap<(NodeId, PartitionIndex, u64), NodeId>,
+    /// What nodes have promised.
+    vows: BTreeMap<(NodeId, Vow), Vec<u8>>,
     delivered: u64,
     /// `None` when everything comes once.
     twice: Option<Twice>,
@@ -129,7 +181,7 @@ impl Network {
             notices: (1..=nodes).map(|node| (node, VecDeque::new())).collect(),
             peers: BTreeSet::new(),
             up: (1..=nodes).map(|node| (node, false)).collect(),
-            votes: BTreeMap::new(),
+            vows: BTreeMap::new(),
             delivered: 0,
             twice: None,
             repeated: 0,
@@ -318,7 +370,7 @@ impl State {
     }
 
     /// What comes next to a node.
-    fn next_for(&mut self, to: NodeId) -> Option<Heard> {
+    fn next_for<M: Spoken>(&mut self, to: NodeId) -> Option<Heard<M>> {
         let notices = self.notices.get_mut(&to).expect("it exists");
         if notices.front().is_some_and(|(due_us, ..)| *due_us <= self.now_us) {
             let (_, of, is_connected) = notices.pop_front().expect("it was seen");
@@ -345,19 +397,12 @@ impl State {
                 note!(self.trace, "{to} hears {from}: {notice:?}");
                 Heard::Notice(from, notice)
             }
-            Parcel::Message(bytes) => {
-                let (partition, message) = message::decode(&bytes).expect("a node wrote it");
-                note!(
-                    self.trace,
-                    "{to} hears {from} in {partition}: {:?} term {} index {} entries {} commit {} {}",
-                    message.get_msg_type(),
-                    message.term,
-                    message.index,
-                    message.entries.len(),
-                    message.commit,
-                    crc32fast::hash(&bytes)
-                );
-                Heard::Message(partition, message.from, message)
+            Parcel::Message(partition, head, parts) => {
+                let message = M::decode_apart(partition, from, &head, parts.into_iter());
+                let message = message.expect("a node wrote it");
+                let (text, hash) = (message.describe(), crc32fast::hash(&head));
+                note!(self.trace, "{to} hears {from} in {partition}: {text} {hash}");
+                Heard::Message(partition, from, message)
             }
         })
     }
@@ -389,8 +434,8 @@ impl SimLinks {
     }
 }
 
-impl Links for SimLinks {
-    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard)) {
+impl<M: Spoken> Links<M> for SimLinks {
+    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard<M>)) {
         self.now = now;
         for _ in 0..RECEIVED_MAX {
             let Some(heard) = self.network.0.borrow_mut().next_for(self.me) else { break };
@@ -398,16 +443,19 @@ impl Links for SimLinks {
         }
     }
 
-    fn send(&mut self, partition: PartitionIndex, message: &Message) {
-        if message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject {
-            let mut state = self.network.0.borrow_mut();
-            let vote = (self.me, partition, message.term);
-            let known = *state.votes.entry(vote).or_insert(message.to);
-            assert_eq!(known, message.to, "node, partition and term {vote:?}: it votes twice");
+    fn send(&mut self, partition: PartitionIndex, message: &M) {
+        let mut state = self.network.0.borrow_mut();
+        if let Some((vow, said)) = message.vow(partition) {
+            let known = state.vows.entry((self.me, vow)).or_insert_with(|| said.clone());
+            assert_eq!(*known, said, "node {} breaks its word: {vow:?}", self.me);
         }
-        let mut bytes = Vec::new();
-        message::encode(partition, message, &mut bytes);
-        self.network.0.borrow_mut().send(self.me, message.to, Parcel::Message(bytes.into()));
+        let (mut head, mut parts) = (Vec::new(), Vec::new());
+        message.encode_apart(partition, &mut head, &mut parts);
+        let head = Bytes::from(head);
+        for to in message.to() {
+            let parcel = Parcel::Message(partition, head.clone(), parts.clone());
+            state.send(self.me, *to, parcel);
+        }
     }
 
     fn send_book(&mut self, to: NodeId, book: &Book) {

@@ -1,6 +1,7 @@
 //! A node: the production parts of one, over a simulated disk and links, without threads.
 
 use crate::{
+    log::{Log, Protocol, company},
     network::{Network, SimLinks},
     trace::{Trace, note},
 };
@@ -8,16 +9,21 @@ use coreflow::{
     config::Config,
     consensus::{
         assemble::{
-            After, Assembled, Helper, Keeper, Sizes, Surroundings, Unfit, Unreadable, assemble,
-            read,
+            After, Assembled, Found, Helper, Keeper, Sizes, Surroundings, Unfit, Unreadable,
+            assemble, assemble_agreed, read, read_agreed,
         },
         book::Book,
         cluster::{Address, Cluster},
+        engine::{Engine, Role, Status},
+        lane::LaneLog,
+        members::Members,
         open::Seat as ClusterSeat,
+        pbft,
         peers::NodeId,
-        raft::{Role, group::Group},
         reader::SegmentReader,
+        recovery::Replayed,
         simulated::SimulatedDisk,
+        writer::Directory,
     },
     runtime::mesh::mesh,
     shard::{
@@ -50,6 +56,10 @@ const EPOCH_UNIX_MS: u64 = 1_700_000_000_000;
 
 /// What all nodes of a run have in common.
 pub struct Common {
+    /// How they agree.
+    pub protocol: Protocol,
+    /// Entries between two checkpoints, by PBFT.
+    pub checkpoint_entries: u64,
     /// Who votes at the beginning.
     pub voters: Vec<NodeId>,
     /// All nodes that there may be.
@@ -105,7 +115,7 @@ pub enum AtStart {
 
 /// What of a node is gone when its process ends.
 pub struct Running {
-    pub keeper: Keeper<SimulatedDisk, SimLinks>,
+    pub log: Log,
     helper: Rc<RefCell<Option<Helper<SimulatedDisk>>>>,
     pub shard: Shard,
     pub cluster: Arc<Cluster>,
@@ -114,6 +124,32 @@ pub struct Running {
     /// Reads of the log that are under way.
     reads: Vec<LocalBoxFuture<'static, ()>>,
     began_us: u64,
+}
+
+/// What was found on a disk.
+enum FoundLog {
+    Raft(Found),
+    Pbft(Found<pbft::Restore>),
+}
+
+/// What a log is made of.
+struct Parts {
+    log: Log,
+    helper: Helper<SimulatedDisk>,
+    lanes: Vec<LaneLog>,
+    cluster: Arc<Cluster>,
+    directory: Directory,
+    stop: Arc<AtomicBool>,
+}
+
+impl Parts {
+    fn of<E: Engine>(
+        assembled: Assembled<SimulatedDisk, SimLinks, E>,
+        log: impl FnOnce(Box<Keeper<SimulatedDisk, SimLinks, E>>) -> Log,
+    ) -> Self {
+        let Assembled { keeper, helper, lanes, cluster, directory, stop, .. } = assembled;
+        Self { log: log(Box::new(keeper)), helper, lanes, cluster, directory, stop }
+    }
 }
 
 /// A node.
@@ -182,6 +218,7 @@ impl Node {
         let unix_ms = EPOCH_UNIX_MS + now_us / 1000 + self.skew_ms;
         let voters =
             if common.voters.contains(&self.id) { common.voters.clone() } else { Vec::new() };
+        let agrees = common.protocol == Protocol::Pbft;
         let seat = ClusterSeat {
             node: self.id,
             voters,
@@ -189,7 +226,8 @@ impl Node {
             tick_ms: common.tick_ms,
             nodes: common.nodes.clone(),
             links: None,
-            company: None,
+            company: agrees.then(|| company(self.id, &common.voters)),
+            checkpoint_entries: common.checkpoint_entries,
             is_tentative: true,
             takes_requests: false,
         };
@@ -198,7 +236,13 @@ impl Node {
         let mut types = Types::new(vec![work_type()]);
         let limits = TableLimits::from(&common.config.tasks);
         let mut recovering = Recovering::new(&mut types, 1, unix_ms, limits);
-        let found = read(&mut self.disk, &seat, 1, &mut |replayed| recovering.take(replayed));
+        let mut replay = |replayed: Replayed<'_>| recovering.take(replayed);
+        let found = match common.protocol {
+            Protocol::Raft => read(&mut self.disk, &seat, 1, &mut replay).map(FoundLog::Raft),
+            Protocol::Pbft => {
+                read_agreed(&mut self.disk, &seat, 1, &mut replay).map(FoundLog::Pbft)
+            }
+        };
         let found = found.map_err(|unreadable| match unreadable {
             Unreadable::Damaged(findings) => Down::Damaged(findings[0].to_string()),
             Unreadable::Io(error) => Down::Disk(error.to_string()),
@@ -224,13 +268,21 @@ impl Node {
             seed,
             balance: common.balance,
         };
-        let assembled = assemble(common.sizes, &seat, &port.bells, found, surroundings);
-        let assembled = assembled.map_err(|unfit| match unfit {
+        let (sizes, bells) = (common.sizes, &port.bells);
+        let parts = match found {
+            FoundLog::Raft(found) => assemble(sizes, &seat, bells, found, surroundings)
+                .map(|it| Parts::of(it, Log::Raft)),
+            FoundLog::Pbft(found) => {
+                let company = seat.company.as_ref().expect("they agree");
+                assemble_agreed(sizes, &seat, company, bells, found, surroundings)
+                    .map(|it| Parts::of(it, Log::Pbft))
+            }
+        };
+        let parts = parts.map_err(|unfit| match unfit {
             Unfit::Unwritable(fatal) => Down::Disk(fatal.to_string()),
             Unfit::Io(error) => panic!("the groups of node {} are not whole: {error}", self.id),
         })?;
-        let Assembled { keeper, helper: works, lanes, cluster, directory, stop: ends, .. } =
-            assembled;
+        let Parts { log, helper: works, lanes, cluster, directory, stop: ends } = parts;
         *helper.borrow_mut() = Some(works);
         *stop.borrow_mut() = Some(ends.clone());
         let start = Start {
@@ -250,7 +302,7 @@ impl Node {
         shard.set_clock(0);
         shard.start_pools();
         self.running = Some(Running {
-            keeper,
+            log,
             helper,
             shard,
             cluster,
@@ -287,7 +339,7 @@ impl Node {
         let writes = self.disk.writes();
         running.paused_us.set(0);
         let now = common.zero + Duration::from_micros(now_us);
-        let after = running.keeper.turn(now).map_err(|fatal| Down::Disk(fatal.to_string()))?;
+        let after = running.log.turn(now).map_err(|fatal| Down::Disk(fatal.to_string()))?;
         let mut busy_us = running.paused_us.get();
         if self.disk.writes() > writes {
             busy_us += write_us();
@@ -329,14 +381,15 @@ impl Node {
     }
 }
 
-/// Who leads a partition, by what the nodes say of themselves.
-pub fn leader(nodes: &[Node], partition: PartitionIndex) -> Option<(NodeId, &Group)> {
-    let groups = nodes.iter().filter_map(|node| {
-        let group = node.running.as_ref()?.keeper.group(partition);
-        Some((node.id, group.expect("every node has all partitions")))
+/// Who leads a partition, by what the nodes say of themselves; how its replica does, and who are
+/// the members.
+pub fn leader(nodes: &[Node], partition: PartitionIndex) -> Option<(NodeId, Status, &Members)> {
+    let replicas = nodes.iter().filter_map(|node| {
+        let log = &node.running.as_ref()?.log;
+        Some((node.id, log.status(partition), log.members(partition)))
     });
-    let leaders = groups.filter(|(_, group)| matches!(group.role(), Role::Leader { .. }));
-    leaders.max_by_key(|(_, group)| group.status().term)
+    let leaders = replicas.filter(|(_, status, _)| matches!(status.role, Role::Leader { .. }));
+    leaders.max_by_key(|(_, status, _)| status.term)
 }
 
 fn work_type() -> TypeSpec {

@@ -8,7 +8,7 @@ use crate::{
 use coreflow::{
     consensus::{
         cluster::Ask,
-        raft::{Change, Members},
+        members::{Change, Members},
     },
     wire::id::PartitionIndex,
 };
@@ -57,7 +57,7 @@ impl Operator {
         };
         let (leaving, joining) = (nodes[damaged].id, nodes[spare].id);
         let members: Option<Vec<Members>> = (0..self.partitions)
-            .map(|partition| leader(nodes, partition).map(|(_, group)| group.members().clone()))
+            .map(|partition| leader(nodes, partition).map(|(_, _, members)| members.clone()))
             .collect();
         let Some(members) = members else { return };
         let change = if members.iter().any(|members| members.is_member(leaving)) {

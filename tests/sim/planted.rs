@@ -1,6 +1,6 @@
 //! Shows that the simulator finds bugs, by giving the nodes some.
 
-use crate::{Arguments, run};
+use crate::{Arguments, log::Protocol, run};
 use coreflow::planted::{Bug, plant};
 use std::{
     process::ExitCode,
@@ -13,19 +13,23 @@ const WITHIN_SEEDS: u64 = 3_000;
 
 /// Looks for all bugs; fails when one is not found.
 pub fn find_all(arguments: &Arguments) -> ExitCode {
-    let is_asked =
-        |bug: &Bug| arguments.bug.as_ref().is_none_or(|name| *name == format!("{bug:?}"));
-    let bugs: Vec<_> = Bug::ALL.into_iter().filter(is_asked).collect();
+    let raft = Bug::ALL.into_iter().map(|bug| (bug, Protocol::Raft));
+    let pbft = Bug::AGREED.into_iter().map(|bug| (bug, Protocol::Pbft));
+    let is_asked = |(bug, protocol): &(Bug, Protocol)| {
+        let is_named = arguments.bug.as_ref().is_none_or(|name| *name == format!("{bug:?}"));
+        is_named && (!arguments.pbft || *protocol == Protocol::Pbft)
+    };
+    let bugs: Vec<_> = raft.chain(pbft).filter(is_asked).collect();
     let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(&bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match (0..WITHIN_SEEDS).find_map(|seed| find(arguments, bug, seed)) {
+                while let Some(&(bug, protocol)) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match (0..WITHIN_SEEDS).find_map(|seed| find(arguments, bug, protocol, seed)) {
                         Some(text) => println!("found {bug:?}: {}", first_lines(&text)),
                         None => {
-                            println!("MISSED {bug:?} in {WITHIN_SEEDS} seeds");
+                            println!("MISSED {bug:?} by {protocol:?} in {WITHIN_SEEDS} seeds");
                             missed.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -40,11 +44,11 @@ pub fn find_all(arguments: &Arguments) -> ExitCode {
 }
 
 /// What a seed says of a bug; nothing when it fails without it as well.
-fn find(arguments: &Arguments, bug: Bug, seed: u64) -> Option<String> {
+fn find(arguments: &Arguments, bug: Bug, protocol: Protocol, seed: u64) -> Option<String> {
     plant(Some(bug));
-    let with = run(arguments, seed, arguments.sound).err();
+    let with = run(arguments, seed, protocol, arguments.sound).err();
     plant(None);
-    with.filter(|_| run(arguments, seed, arguments.sound).is_ok())
+    with.filter(|_| run(arguments, seed, protocol, arguments.sound).is_ok())
 }
 
 /// Which seed and step, and why, as far as a line goes.

@@ -7,6 +7,7 @@ use crate::{
     check::Checker,
     clients::{Clients, Habits},
     faults::{Faults, crash},
+    log::{Protocol, survivable},
     network::{Network, Weather},
     node::{Common, Down, Node, address, leader},
     operator::Operator,
@@ -18,6 +19,7 @@ use coreflow::{
     consensus::{
         assemble::Sizes,
         cluster::{Ask, PartitionStatus},
+        engine::Status,
     },
 };
 use std::{cell::Cell, time::Instant};
@@ -42,6 +44,8 @@ const PAGE: u64 = 4096;
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub seed: u64,
+    /// How the nodes agree.
+    pub protocol: Protocol,
     /// Steps of the phase in which things fail.
     pub steps: u64,
     pub prints: bool,
@@ -125,7 +129,9 @@ impl World {
     pub fn new(options: Options) -> Self {
         let mut rng = fastrand::Rng::with_seed(options.seed);
         let trace = Trace::new(options.prints);
-        let count = [1, 3, 3, 3, 5][rng.usize(..5)];
+        let agrees = options.protocol == Protocol::Pbft;
+        let counts = if agrees { [4, 4, 4, 4, 7] } else { [1, 3, 3, 3, 5] };
+        let count = counts[rng.usize(..5)];
         let partitions = rng.u16(1..=4);
         let segment_bytes = [16, 24, 40, 64][rng.usize(..4)] * PAGE;
         let sizes = Sizes {
@@ -152,12 +158,14 @@ impl World {
         let key_ttl_ms = [86_400_000, 4_000][rng.usize(..2)];
         let dead_max = [100_000, 100_000, 6][rng.usize(..3)];
         // The nodes of some clusters change.
-        let changes = count > 1 && rng.u32(..5) < 2;
+        let changes = count > 1 && rng.u32(..5) < 2 && !agrees;
         // Another node may take the place of one whose log is damaged.
-        let has_spare = !options.sound && count > 1 && !changes;
+        let has_spare = !options.sound && count > 1 && !changes && !agrees;
         let nodes = count + u64::from(has_spare);
         let founders = if changes { rng.u64(1..=count) } else { count };
         let common = Common {
+            protocol: options.protocol,
+            checkpoint_entries: [4, 16, 64][(options.seed % 3) as usize],
             voters: (1..=founders).collect(),
             nodes: (1..=nodes).map(|node| (node, address(node))).collect(),
             partitions,
@@ -175,10 +183,14 @@ impl World {
         }
         let operator = Operator::new(!options.seed, partitions, spare);
         let faults = Faults::random(&mut rng, changes);
-        note!(trace, "{count} nodes, {partitions} partitions, {sizes:?}, {weather:?}");
+        let protocol = options.protocol;
+        note!(
+            trace,
+            "{protocol:?}, {count} nodes, {partitions} partitions, {sizes:?}, {weather:?}"
+        );
         note!(trace, "{habits:?}, {faults:?}");
         // Of their own random numbers, so that a run without them is the same as ever.
-        let survivable = if changes { 0 } else { (count as usize - 1) / 2 };
+        let survivable = if changes { 0 } else { survivable(options.protocol, count) };
         let wear = match options.sound {
             true => Wear::none(),
             false => Wear::random(!options.seed, survivable),
@@ -426,16 +438,17 @@ impl World {
     /// Whether all members of each partition have the same log.
     fn agree(&self) -> bool {
         (0..self.common.partitions).all(|partition| {
-            let Some((_, leader)) = leader(&self.nodes, partition) else { return false };
-            let (log, members) = (leader.status(), leader.members());
+            let Some((_, log, members)) = leader(&self.nodes, partition) else { return false };
             let running =
                 self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
             let mut members_only = running.filter(|(id, _)| members.is_member(*id));
             log.last == log.commit
                 && !members.is_joint()
                 && members_only.all(|(_, running)| {
-                    let status = running.keeper.group(partition).expect("it exists").status();
+                    let status = running.log.status(partition);
+                    let chain = |status: &Status| status.agreement.map(|it| it.chain);
                     (status.last, status.commit) == (log.last, log.commit)
+                        && chain(&status) == chain(&log)
                 })
         })
     }
