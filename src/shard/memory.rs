@@ -39,7 +39,7 @@ use std::{
 };
 
 /// A turn with memory ends with the step that is under way when it is over.
-const TURN: Duration = Duration::from_micros(50);
+const TURN: Duration = Duration::from_micros(35);
 /// What may be asked of one core and not be answered yet, puts and deletes apart.
 const OPERATIONS_MAX: usize = 1024;
 /// When to come back when there are so many, milliseconds.
