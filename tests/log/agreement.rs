@@ -148,3 +148,33 @@ fn a_folder_that_is_started_as_what_it_is_not_says_what_it_is() {
     drop(start(&scratch, &signing(1, 1, &nodes)));
     drop(start(&scratch, &seat(2, &NODES, &nodes)));
 }
+
+#[test]
+fn a_node_that_is_in_another_life_of_the_cluster_is_not_heard() {
+    let scratch = Scratch::new("lives");
+    let nodes = addresses();
+    let lives = [1, 1, 1, 2];
+    let mut replicas: Vec<_> = NODES
+        .iter()
+        .zip(lives)
+        .map(|(id, generation)| start(&scratch, &signing(*id, generation, &nodes)))
+        .collect();
+    let mut stranger = replicas.split_off(3);
+    wait_until(&mut replicas, "three agree", all_led);
+    let numbers: BTreeSet<u128> = (1..=20).collect();
+    spread(&mut replicas, "three hear of all", &numbers);
+    let is_known = |replica: &Replica, node: NodeId| {
+        let status = replica.log.cluster.status();
+        status.nodes.iter().any(|it| it.id == node && it.is_connected)
+    };
+    assert!(is_known(&replicas[0], 2) && !is_known(&replicas[0], 4));
+    assert!(NODES[..3].iter().all(|node| !is_known(&stranger[0], *node)));
+    stranger.iter_mut().for_each(Replica::turn);
+    assert!(all_heard(&stranger, &BTreeSet::new()));
+
+    // In the life of the others it catches up, once its folder is an empty one.
+    drop(stranger);
+    std::fs::remove_dir_all(scratch.0.join("4")).expect("it is there");
+    replicas.push(start(&scratch, &signing(4, 1, &nodes)));
+    wait_until(&mut replicas, "it catches up", |it| all_heard(it, &numbers));
+}

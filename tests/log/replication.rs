@@ -86,7 +86,7 @@ impl Replica {
     }
 
     /// Takes all news.
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         for partition in 0..self.log.lanes.len() {
             self.lane(partition).flush();
             while let Some(news) = self.lane(partition).next_news() {
