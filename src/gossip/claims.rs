@@ -33,8 +33,9 @@ impl Gossip {
             return false;
         }
         if let Some(address) = address.filter(|_| !self.settings.closed) {
-            self.roster.change(node, |record| record.address = address);
+            self.roster.change(node, |record| record.moved_to(address));
         }
+        self.counters.claims += 1;
         self.settle(node, claim, now);
         true
     }
@@ -42,11 +43,11 @@ impl Gossip {
     /// A death that is told of a node which was no suspect makes it one: it may still refute, though
     /// for a shorter time.
     fn doubt(&mut self, node: NodeId, claim: Claim, now: Duration) -> Status {
-        let short = self.settings.suspicion / 2;
         match self.suspects.get_mut(&node) {
             Some(suspected) if suspected.incarnation == claim.incarnation => {
-                suspected.until = suspected.until.min(suspected.since + short);
-                if now >= suspected.until { Status::Dead } else { Status::Suspect }
+                suspected.is_short = true;
+                let is_over = now >= suspected.until(self.settings.suspicion);
+                if is_over { Status::Dead } else { Status::Suspect }
             }
             _ => {
                 let old = self.roster.get(node).map(|record| record.claim);
@@ -113,7 +114,7 @@ impl Gossip {
             let mut next = Suspected {
                 incarnation: claim.incarnation,
                 since: now,
-                until: now + self.settings.suspicion,
+                is_short: false,
                 is_mine: false,
             };
             if let Some(same) = suspected.filter(|old| old.incarnation == claim.incarnation) {

@@ -76,7 +76,9 @@ pub struct Counters {
     pub bytes_in: u64,
     /// What was refused, by the place in [`Refused::ALL`].
     pub refused: [u64; Refused::ALL.len()],
-    /// Deltas that told something new.
+    /// Claims of other nodes that took the place of what was known.
+    pub claims: u64,
+    /// Deltas that told new entries.
     pub deltas: u64,
     /// Deltas that were known already.
     pub repeats: u64,

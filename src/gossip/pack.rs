@@ -99,7 +99,7 @@ impl Pack {
             let delta = Delta {
                 node: record.node,
                 claim: record.claim,
-                address: record.address,
+                address: record.address(),
                 is_fresh,
                 is_cut: !is_all && self.datagrams.len() >= self.datagrams_max,
                 floor,

@@ -19,9 +19,12 @@ const ROUNDS_OPEN: u64 = 16;
 /// Most nodes whose changes are asked for at the same time.
 const WANTS_MAX: usize = 256;
 /// Most news that an answer tells when there is more than a question names.
-const TOLD_MAX: usize = 16;
+const TOLD_MAX: usize = 4;
+
 /// Repeats that end a round's pushing, as a part of the peers that are pushed to.
 const ENOUGH_SHARE: usize = 2;
+/// Rounds that they end when there is more news than a question names: comparisons find what is left.
+const LESS_OF_MUCH: u32 = 2;
 
 impl Gossip {
     /// Takes a datagram, and answers it. Of one that is refused nothing has an effect but a counter.
@@ -63,10 +66,25 @@ impl Gossip {
         }
         self.believe(sender, header.claim, None, now);
         let mut pack = self.pack(self.affordable().max(1));
+        self.touch(&sections);
         for section in sections {
             self.handle(sender, header.claim, section, now, &mut pack);
         }
         self.send_packed(sender, pack, out);
+    }
+
+    /// Touches what is known of the nodes that a datagram tells of.
+    fn touch(&self, sections: &[Section<'_>]) {
+        let told = || {
+            sections.iter().filter_map(|section| match section {
+                Section::Delta(delta) => Some(delta.node),
+                _ => None,
+            })
+        };
+        if told().nth(1).is_some() {
+            self.roster.touch(told());
+            self.rumors.touch(told());
+        }
     }
 
     fn handle(
@@ -219,7 +237,8 @@ impl Gossip {
     /// Somebody told what is known here.
     fn repeat(&mut self, node: NodeId) {
         self.counters.repeats += 1;
-        self.rumors.repeat(node, (self.fanout() / ENOUGH_SHARE).max(1) as u32);
+        let less = if self.rumors.len() > NEWS_MAX { LESS_OF_MUCH } else { 1 };
+        self.rumors.repeat(node, (self.fanout() / ENOUGH_SHARE).max(1) as u32, less);
     }
 
     fn contradict_as_me(&mut self, said: Claim, pack: &mut Pack) {

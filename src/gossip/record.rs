@@ -4,7 +4,10 @@ use super::{
     NodeId,
     entries::{Entries, Version},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    sync::Arc,
+};
 
 /// Highest incarnation that a node starts with: milliseconds of some thousand years.
 pub const INCARNATION_START_MAX: u64 = 1 << 48;
@@ -69,13 +72,31 @@ pub struct Incoming {
     pub whole: Version,
 }
 
+/// Where a node listens, in half of the bytes: among many nodes what is known of them is large.
+#[derive(Clone, Debug, PartialEq)]
+enum Address {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(v4) => Self::V4(v4),
+            SocketAddr::V6(v6) => Self::V6(Box::new(v6)),
+        }
+    }
+}
+
+// Of ten thousand nodes each knows ten thousand.
+const _: () = assert!(size_of::<Record>() <= 64);
+
 /// What is known of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Which node.
     pub node: NodeId,
-    /// Where it listens.
-    pub address: SocketAddr,
+    address: Address,
     /// What stands.
     pub claim: Claim,
     /// Its map, as far as it is whole.
@@ -87,7 +108,20 @@ pub struct Record {
 impl Record {
     /// Of a node that has not spoken.
     pub fn new(node: NodeId, address: SocketAddr) -> Self {
-        Self { node, address, claim: Claim::UNHEARD, entries: None, incoming: None }
+        Self { node, address: address.into(), claim: Claim::UNHEARD, entries: None, incoming: None }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        match &self.address {
+            Address::V4(v4) => SocketAddr::V4(*v4),
+            Address::V6(v6) => SocketAddr::V6(**v6),
+        }
+    }
+
+    /// It listens elsewhere.
+    pub fn moved_to(&mut self, address: SocketAddr) {
+        self.address = address.into();
     }
 
     /// The map that changes are applied to.

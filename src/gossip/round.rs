@@ -84,7 +84,6 @@ impl Gossip {
         self.watch.forgive(time);
         for suspected in self.suspects.values_mut() {
             suspected.since += time;
-            suspected.until += time;
         }
     }
 
@@ -101,7 +100,8 @@ impl Gossip {
                 }
             }
         }
-        let over = self.suspects.iter().filter(|(_, suspected)| suspected.until <= now);
+        let suspicion = self.settings.suspicion;
+        let over = self.suspects.iter().filter(|(_, suspected)| suspected.until(suspicion) <= now);
         let over: Vec<_> = over.map(|(node, _)| *node).collect();
         for node in over {
             let claim = self.roster.get(node).map(|record| record.claim);

@@ -10,7 +10,7 @@
 
 use super::{NodeId, entries::Version};
 use foldhash::HashMap;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hint};
 
 /// Most nodes that are news at the same time; the oldest of more are left to comparisons.
 const RUMORS_MAX: usize = 1_024;
@@ -26,8 +26,10 @@ pub struct Rumor {
     pub node: NodeId,
     /// Identifies what is known of it, among news.
     pub name: u32,
-    /// The round, and the version before it.
-    steps: VecDeque<(u64, Version)>,
+    /// The round of a change, and the version before it,
+    first: (u64, Version),
+    /// and of changes since.
+    later: VecDeque<(u64, Version)>,
     /// Rounds for which it is pushed on.
     left: u32,
     /// Times that it came again since that was counted down.
@@ -39,7 +41,7 @@ pub struct Rumor {
 impl Rumor {
     /// The version from which changes are told.
     pub fn from(&self) -> Version {
-        self.steps.front().map_or(0, |(_, version)| *version)
+        self.first.1
     }
 }
 
@@ -67,23 +69,24 @@ impl Rumors {
                 self.rumors.truncate(RUMORS_MAX - ROOM);
                 self.find_places();
             }
-            let steps = VecDeque::new();
-            self.rumors.push(Rumor { node, name: 0, steps, left: 0, repeats: 0, round });
+            let (first, later) = ((round, before), VecDeque::new());
+            self.rumors.push(Rumor { node, name: 0, first, later, left: 0, repeats: 0, round });
             self.places.insert(node, self.rumors.len() - 1);
             self.rumors.len() - 1
         });
         let rumor = &mut self.rumors[place];
         if begins_again {
-            rumor.steps.clear();
+            rumor.first = (round, before);
+            rumor.later.clear();
         }
-        if rumor.steps.back().is_none_or(|(at, version)| *at != round && *version != before) {
-            rumor.steps.push_back((round, before));
+        let (at, version) = *rumor.later.back().unwrap_or(&rumor.first);
+        if at != round && version != before {
+            rumor.later.push_back((round, before));
         }
         let horizon = u64::from(rounds_hot);
-        while rumor.steps.len() > STEPS_MAX
-            || rumor.steps.len() > 1 && rumor.steps[0].0 + horizon < round
-        {
-            rumor.steps.pop_front();
+        while rumor.later.len() >= STEPS_MAX || rumor.first.0 + horizon < round {
+            let Some(next) = rumor.later.pop_front() else { break };
+            rumor.first = next;
         }
         (rumor.left, rumor.repeats, rumor.round) = (rounds_hot, 0, round);
     }
@@ -95,13 +98,19 @@ impl Rumors {
         }
     }
 
-    /// Somebody told what is known already; enough of that ends the pushing.
-    pub fn repeat(&mut self, node: NodeId, enough: u32) {
+    /// Touches the news of some nodes, so that memory brings it all at the same time.
+    pub fn touch(&self, nodes: impl Iterator<Item = NodeId>) {
+        let touched = nodes.filter_map(|node| Some(self.rumors[*self.places.get(&node)?].left));
+        hint::black_box(touched.fold(0, |all, left| all ^ left));
+    }
+
+    /// Somebody told what is known already; enough of that counts as so many rounds of pushing.
+    pub fn repeat(&mut self, node: NodeId, enough: u32, less: u32) {
         if let Some(place) = self.places.get(&node) {
             let rumor = &mut self.rumors[*place];
             rumor.repeats += 1;
             if rumor.repeats >= enough {
-                (rumor.left, rumor.repeats) = (rumor.left.saturating_sub(1), 0);
+                (rumor.left, rumor.repeats) = (rumor.left.saturating_sub(less), 0);
             }
         }
     }

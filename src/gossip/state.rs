@@ -85,9 +85,17 @@ pub struct NodeView {
 pub(super) struct Suspected {
     pub incarnation: u64,
     pub since: Duration,
-    pub until: Duration,
+    /// Others took it for dead already: it has half of the time.
+    pub is_short: bool,
     /// This node accused it.
     pub is_mine: bool,
+}
+
+impl Suspected {
+    /// Until when it may refute.
+    pub fn until(&self, suspicion: Duration) -> Duration {
+        self.since + if self.is_short { suspicion / 2 } else { suspicion }
+    }
 }
 
 /// Changes that are asked for until they come.
@@ -198,7 +206,7 @@ impl Gossip {
         if node != self.me && self.roster.get(node).is_none() {
             self.roster.insert(Record::new(node, address));
         }
-        self.roster.change(node, |record| record.address = address);
+        self.roster.change(node, |record| record.moved_to(address));
     }
 
     /// Forgets a node that is no member any more.
@@ -414,7 +422,7 @@ impl Gossip {
         let Some(record) = self.roster.get(node) else { return };
         self.counters.datagrams_out += 1;
         self.counters.bytes_out += datagram.len() as u64;
-        out(node, record.address, datagram);
+        out(node, record.address(), datagram);
     }
 
     /// Datagrams that what is left of the round's bytes allows.
@@ -440,7 +448,7 @@ impl Gossip {
 fn view(record: &Record) -> NodeView {
     NodeView {
         node: record.node,
-        address: record.address,
+        address: record.address(),
         status: record.claim.status,
         incarnation: record.claim.incarnation,
         generation: record.claim.generation,

@@ -5,6 +5,7 @@
 //! - A node that is killed while the network is whole is dead everywhere before it starts again.
 //! - When nothing fails any more, all agree: on who lives, and on every entry.
 
+use crate::healing::Healing;
 use coreflow::gossip::{
     Event, NodeId, Settings, Status,
     simulated::{World, measure::quantile},
@@ -69,6 +70,12 @@ pub struct Outcome {
     /// Bytes that a node sends in a round: while things fail, and when all agree again.
     busy_bytes: f64,
     quiet_bytes: f64,
+    /// What a node was told in all, on average: news, and what it knew already.
+    news: f64,
+    repeats: f64,
+    /// Milliseconds from the end of a partition until those that ran all the time were alive to each
+    /// other; ascending.
+    healed_ms: Vec<u64>,
     /// Milliseconds until all agreed, when nothing failed any more.
     agreed_ms: u64,
     history: u64,
@@ -87,13 +94,14 @@ impl fmt::Display for Outcome {
             .map(|of| [0.5, 0.99, 1.0].map(|part| quantile(of, part)));
         write!(
             to,
-            "{} kills, {} changes, {} partitions; {} killed nodes suspect after {suspect:?} ms and dead \
+            "{} kills, {} changes, {} partitions, after which all were alive to all in {:?} ms; {} killed nodes suspect after {suspect:?} ms and dead \
              everywhere after {dead:?} ms (p50, p99, most), {} not before they started again; suspect \
              though they ran: {}, dead though they ran: {}; {:.0} bytes a node a round meanwhile; all \
-             agree {} ms after the end; then {:.0} bytes",
+             agree {} ms after the end; then {:.0} bytes; a node was told {:.0} news and {:.0} repeats",
             self.kills,
             self.changes,
             self.partitions,
+            self.healed_ms,
             self.dead_ms.len(),
             self.missed,
             self.suspected_falsely,
@@ -101,6 +109,8 @@ impl fmt::Display for Outcome {
             self.busy_bytes,
             self.agreed_ms,
             self.quiet_bytes,
+            self.news,
+            self.repeats,
         )
     }
 }
@@ -126,6 +136,7 @@ struct Storm<'a> {
     deaths: BTreeMap<NodeId, Death>,
     /// Which nodes are cut off.
     cut_off: Option<BTreeSet<NodeId>>,
+    healing: Healing,
     /// Until then the network is not whole, or was not lately.
     unsettled_until_ms: u64,
     suspected_falsely: BTreeSet<(NodeId, u64)>,
@@ -148,6 +159,7 @@ pub fn run(plan: &Plan) -> Outcome {
         started_ms: vec![None; plan.nodes],
         deaths: BTreeMap::new(),
         cut_off: None,
+        healing: Healing::default(),
         unsettled_until_ms: 0,
         suspected_falsely: BTreeSet::new(),
         dead_falsely: BTreeSet::new(),
@@ -212,6 +224,7 @@ impl Storm<'_> {
         }
         let (node, now_ms) = (self.running(), self.world.now_ms());
         self.world.kill(node);
+        self.healing.drop(node);
         self.outcome.kills += 1;
         self.down.insert(node, now_ms + DOWN_MS);
         if self.cut_off.is_none() && now_ms >= self.unsettled_until_ms {
@@ -231,6 +244,7 @@ impl Storm<'_> {
         let cut_off: BTreeSet<_> = (1..=nodes).filter(|_| self.rng.f64() < share).collect();
         self.world.part(|node| u8::from(cut_off.contains(&node)));
         self.cut_off = Some(cut_off);
+        self.healing = Healing::begin(self.plan.nodes, self.world.running());
         self.outcome.partitions += 1;
         // Who of these is dead to whom is another question.
         self.deaths.clear();
@@ -238,7 +252,9 @@ impl Storm<'_> {
 
     fn join(&mut self) {
         self.world.mend();
-        self.cut_off = None;
+        if self.cut_off.take().is_some() {
+            self.healing.join(self.world.now_ms());
+        }
         self.unsettled_until_ms = self.world.now_ms() + SETTLED_MS;
     }
 
@@ -246,16 +262,18 @@ impl Storm<'_> {
         for _ in 0..time_ms {
             let mut said = Vec::new();
             self.world.step(&mut |_, at, event| match event {
-                Event::Status { node, status: status @ (Status::Suspect | Status::Dead) } => {
-                    said.push((at, node, status));
-                }
+                Event::Status { node, status } => said.push((at, node, status)),
                 Event::Missed => panic!("events are fetched after every step"),
                 _ => {}
             });
             for (at, node, status) in said {
-                self.hear(at, node, status);
+                self.healing.hear(at, node, status);
+                if matches!(status, Status::Suspect | Status::Dead) {
+                    self.hear(at, node, status);
+                }
             }
             let now_ms = self.world.now_ms();
+            self.outcome.healed_ms.extend(self.healing.healed(now_ms));
             if now_ms.is_multiple_of(LOOK_MS) {
                 self.look();
             }
@@ -341,10 +359,18 @@ impl Storm<'_> {
         let bytes = self.world.bytes();
         self.go_on(QUIET_ROUNDS * Settings::default().interval.as_millis() as u64);
         let rounds = (QUIET_ROUNDS * self.plan.nodes as u64) as f64;
+        let counters = self.world.running().filter_map(|node| self.world.gossip(node));
+        let (news, repeats) = counters.fold((0, 0), |(news, repeats), gossip| {
+            let counters = gossip.counters();
+            (news + counters.claims + counters.deltas, repeats + counters.repeats)
+        });
         let outcome = &mut self.outcome;
+        outcome.news = news as f64 / self.plan.nodes as f64;
+        outcome.repeats = repeats as f64 / self.plan.nodes as f64;
         outcome.quiet_bytes = (self.world.bytes() - bytes) as f64 / rounds;
         outcome.suspected_falsely = self.suspected_falsely.len() as u64;
         outcome.dead_falsely = self.dead_falsely.len() as u64;
+        outcome.healed_ms.sort_unstable();
         outcome.suspect_ms.sort_unstable();
         outcome.dead_ms.sort_unstable();
         outcome.history = self.world.history;

@@ -427,7 +427,7 @@ impl World {
             // What is the same memory was looked at already.
             let records = buckets
                 .filter(|(mine, theirs)| is_first || !Arc::ptr_eq(mine, theirs))
-                .flat_map(|(mine, _)| mine.records());
+                .flat_map(|(mine, _)| mine.iter());
             records.filter_map(|record| self.objection(*node, record)).next()
         })
     }
