@@ -15,6 +15,8 @@ pub struct Faults {
     pub part: u32,
     /// A disk takes long for a time.
     pub slow: u32,
+    /// A process ends when it comes to lead, perhaps before its disk knows.
+    pub stumble: u32,
 }
 
 /// What begins now.
@@ -32,6 +34,8 @@ pub enum Fault {
     Part,
     /// See [`Faults::slow`].
     Slow,
+    /// See [`Faults::stumble`].
+    Stumble,
 }
 
 impl Faults {
@@ -45,6 +49,7 @@ impl Faults {
             isolate: often(40),
             part: often(40),
             slow: often(60),
+            stumble: often(60),
         }
     }
 
@@ -58,6 +63,7 @@ impl Faults {
             (self.isolate, Fault::Isolate),
             (self.part, Fault::Part),
             (self.slow, Fault::Slow),
+            (self.stumble, Fault::Stumble),
         ];
         kinds.into_iter().find_map(|(often, fault)| {
             let is_it = at < often;

@@ -180,6 +180,8 @@ pub struct Node {
     pub shards: Vec<Shard>,
     /// Until when its disk takes long, microseconds.
     pub slow_until_us: u64,
+    /// Whether its process ends when it comes to lead.
+    pub stumbles: bool,
     /// How often its process was begun.
     pub run: u32,
     /// When the last write is on the disk, microseconds.
@@ -200,6 +202,7 @@ impl Node {
             driver: None,
             shards: Vec::new(),
             slow_until_us: 0,
+            stumbles: false,
             run: 0,
             synced_us: 0,
             wake_us: 0,

@@ -4,11 +4,14 @@
 //! - What is executed was asked for by whom it names, and is executed once.
 //! - An answer that a client accepted is what comes to be committed at its index.
 //! - Each proposal of a correct replica is told once: as committed, with what it proposed, or as lost.
+//! - A correct replica signs one order, prepare and commit of an entry in a view, and one checkpoint of an
+//!   entry, in all its lives.
 //! - In a term one replica leads at most, and what is committed has the term in which it was proposed:
 //!   terms rise along the log, so what an earlier primary proposed never follows what a later one did.
 
-use crate::operation::Operation;
+use crate::{operation::Operation, villain::kind};
 use bytes::Bytes;
+use coreflow::consensus::pbft::{Message, batch::link, keys::Digest};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An entry that a correct replica told.
@@ -35,6 +38,9 @@ struct Told {
     open: BTreeMap<u64, Operation>,
 }
 
+/// Who has signed something, in which partition; of which kind, in which view and of which entry.
+type Signed = (u64, u16, u32, u64, u64);
+
 /// Everything that was seen.
 #[derive(Default)]
 pub struct Oracle {
@@ -48,6 +54,8 @@ pub struct Oracle {
     replicas: BTreeMap<(u64, u16), Told>,
     /// Who led in a term.
     leaders: BTreeMap<(u16, u64), u64>,
+    /// What correct replicas have signed: who, where, which kind, view and entry, and of what.
+    signed: BTreeMap<Signed, (Digest, Digest)>,
 }
 
 impl Oracle {
@@ -191,6 +199,30 @@ impl Oracle {
     pub fn lose(&mut self, node: u64, partition: u16, ticket: u64) {
         let told = self.replicas.entry((node, partition)).or_default();
         assert!(told.open.remove(&ticket).is_some(), "{node} tells ticket {ticket} again");
+    }
+
+    /// A correct replica says something.
+    pub fn say(&mut self, node: u64, partition: u16, message: &Message) {
+        let none = [0; 32];
+        let (view, seq, of) = match message {
+            Message::PrePrepare(order) => {
+                let chain = link(&order.parent, order.seq, order.batch.digest());
+                (order.view, order.seq, (chain, none))
+            }
+            Message::Prepare(vote) | Message::Commit(vote, _) => {
+                (vote.view, vote.seq, (vote.chain, none))
+            }
+            Message::Checkpoint(checkpoint) => {
+                (0, checkpoint.seq, (checkpoint.chain, checkpoint.table))
+            }
+            _ => return,
+        };
+        let kind = kind(message);
+        let before = *self.signed.entry((node, partition, kind, view, seq)).or_insert(of);
+        assert_eq!(
+            before, of,
+            "{node} in {partition} signs another message of kind {kind} of {seq} in view {view}"
+        );
     }
 
     /// A correct replica is told that it leads, or does not.

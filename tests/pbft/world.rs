@@ -107,6 +107,8 @@ enum Due {
     Synced(usize, u32, u64, u64),
     /// A node's shards ask for something.
     Shards(usize),
+    /// A node's process ends: its place and run.
+    End(usize, u32),
     /// A node's process begins.
     Start(usize),
     /// A node forgets what is old.
@@ -169,6 +171,7 @@ impl World {
             is_tentative: rng.u32(..8) > 0,
             pipeline: rng.u64(1..=4),
             is_valid,
+            early_bytes: [1 << 9, 1 << 12, 1 << 23][rng.usize(..3)],
             ..Settings::default()
         };
         let group = Group::new(nodes.clone(), &clients, partitions, settings);
@@ -388,7 +391,11 @@ impl World {
                 self.nodes[at].synced(batch, end);
                 self.turn(at);
             }
-            Due::Turn(..) | Due::Synced(..) => {}
+            Due::End(at, run) if self.runs(at, run) => {
+                let for_us = self.rng.u64(1_000..500_000);
+                self.crash(at, for_us);
+            }
+            Due::Turn(..) | Due::Synced(..) | Due::End(..) => {}
             Due::Shards(at) => self.ask(at),
             Due::Start(at) => {
                 if self.nodes[at].driver.is_none() {
@@ -507,6 +514,11 @@ impl World {
                     Role::Follower { .. } => None,
                 };
                 node.shards[shard].leads = leads;
+                if leads.is_some() && node.stumbles && !self.is_healed {
+                    node.stumbles = false;
+                    let (run, us) = (node.run, self.rng.u64(..=self.disk_us));
+                    self.later(us, Due::End(at, run));
+                }
                 if !is_villain {
                     note!(self.trace, "{id} in {partition}: {role:?}");
                     self.oracle.role(id, partition, leads);
@@ -613,6 +625,7 @@ impl World {
     fn send(&mut self, at: usize, partition: u16, to: u64, message: Message) {
         let id = self.nodes[at].id;
         let Some(villain) = self.villains.get_mut(&id) else {
+            self.oracle.say(id, partition, &message);
             self.transmit(id, Parcel::new(partition, to, message));
             return;
         };
@@ -741,6 +754,7 @@ impl World {
                 }
             }
             Fault::Slow => self.nodes[at].slow_until_us = until_us,
+            Fault::Stumble => self.nodes[at].stumbles = true,
         }
     }
 }

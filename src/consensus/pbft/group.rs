@@ -424,7 +424,10 @@ impl Group {
     /// fencing tokens.
     pub(super) fn tell_role(&mut self) {
         let has_all = self.committed().min(self.accepted.seq) >= self.bar;
-        let leads = self.is_primary() && has_all && self.accepted.seq >= self.committed();
+        // What it orders in a view that its disk does not know it might order otherwise in a next life.
+        let is_said = self.is_view_said;
+        let leads =
+            self.is_primary() && is_said && has_all && self.accepted.seq >= self.committed();
         let role = if leads {
             Role::Leader { term: self.view + 1 }
         } else {

@@ -196,6 +196,10 @@ impl Group {
         } else if !is_fresh && self.primary() == self.me {
             // It may have ordered what its disk does not have, so it orders nothing any more.
             self.leave(self.view + 1);
+        } else if is_fresh {
+            // So that a next life knows that there was one.
+            self.note(&Note::View(View { is_active: true, ..View::default() }));
+            self.after_disk.push(AfterDisk::Begun);
         }
         self.make_checkpoints_again();
         self.tell_role();

@@ -69,6 +69,7 @@ impl Group {
             return Err(Dropped::Full);
         }
         let waits = waits.as_ref().filter(|waits| waits.view == view);
+        let has_none = waits.is_none();
         let known = slot
             .accepted
             .filter(|accepted| accepted.view == view)
@@ -76,6 +77,10 @@ impl Group {
             .or_else(|| waits.map(|waits| link(&waits.parent, seq, waits.batch.digest())));
         if known.is_some_and(|chain| chain == proposal.chain) {
             return Err(Dropped::Duplicate);
+        }
+        let comes_next = !is_next && seq == self.accepted.seq + 1;
+        if has_none && !comes_next && !self.has_room_for(&order) {
+            return Err(Dropped::Full);
         }
         let statement = Statement::PrePrepare { view, seq, chain: &proposal.chain };
         if !self.keys.has_signed(from, statement, &signature) {
@@ -90,6 +95,23 @@ impl Group {
         let slot = self.slots.entry(seq).or_default();
         *(if is_next { &mut slot.ahead } else { &mut slot.waiting }) = Some(order);
         Ok(())
+    }
+
+    /// Whether an order may be kept that cannot be accepted yet. Each primary has room of its own, and
+    /// all together have as much as f of them and a correct one.
+    fn has_room_for(&self, order: &PrePrepare) -> bool {
+        let room = self.settings.early_bytes;
+        let early = self.slots.values().flat_map(|slot| slot.waiting.iter().chain(&slot.ahead));
+        let (mut of_primary, mut all) = (0, 0);
+        for known in early {
+            let bytes = known.batch.bytes();
+            all += bytes;
+            if self.members.primary(known.view) == self.members.primary(order.view) {
+                of_primary += bytes;
+            }
+        }
+        let bytes = order.batch.bytes();
+        of_primary + bytes <= room && all + bytes <= self.members.one_correct() * room
     }
 
     /// Accepts what can be, in order.

@@ -22,6 +22,8 @@ pub(super) enum AfterDisk {
     Certified { view: u64, seq: u64 },
     /// A view was left or begun, and that is said.
     Send(Letter),
+    /// The first life of this replica, in the first view, has begun.
+    Begun,
     /// Numbers of requests are reserved.
     Reserved,
     /// Entries came by state transfer.
@@ -118,6 +120,7 @@ impl Group {
                         self.letters.push(letter);
                     }
                 }
+                AfterDisk::Begun => self.is_view_said |= self.is_active && self.view == 0,
                 AfterDisk::Reserved => self.is_reserving = false,
                 AfterDisk::Transferred { id } => self.transferred(id),
             }

@@ -4,6 +4,9 @@ use crate::consensus::engine::Limits;
 
 /// Entries between the water marks at most.
 pub const WINDOW_MAX: u64 = 1024;
+/// Bytes of orders that are kept for each primary until they can be accepted, when nobody says.
+const EARLY_BYTES: usize = 8 << 20;
+
 /// How long things may take, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -40,6 +43,9 @@ pub struct Settings {
     pub is_valid: fn(&[u8]) -> bool,
     /// Entries of requests that are ordered at once; more requests wait and travel together.
     pub pipeline: u64,
+    /// Bytes of orders that are kept for each primary until they can be accepted, beside the order that
+    /// comes next. What has no room is dropped, and sent again when a report says that it is missing.
+    pub early_bytes: usize,
 }
 
 impl Default for Settings {
@@ -52,6 +58,7 @@ impl Default for Settings {
             is_tentative: true,
             is_valid: |_| true,
             pipeline: 16,
+            early_bytes: EARLY_BYTES,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use super::{
     super::{
-        Batch, Dropped, Letter, Message, Request,
+        Batch, Dropped, Letter, Message, Request, Settings,
         batch::link,
         certificate::{Certificate, Stable},
         keys::{Signature, Statement},
         message::{Entries, PrePrepare, ViewChange},
         new_view::choose,
     },
-    world::{World, keys, members},
+    world::{World, keys, members, settings},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -25,6 +25,20 @@ fn order(data: Bytes) -> PrePrepare {
     let chain = link(&parent, seq, batch.digest());
     let signature = keys(1, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
     PrePrepare { view, seq, parent, signature, batch }
+}
+
+/// Orders that node 1 signs for the entries from 1 on of view 0, in a row.
+fn orders(data: impl IntoIterator<Item = Bytes>) -> Vec<PrePrepare> {
+    let (view, mut parent) = (0, [0; 32]);
+    let order = |(seq, data)| {
+        let batch = Batch::own(view, 1, data);
+        let chain = link(&parent, seq, batch.digest());
+        let signature = keys(1, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
+        let order = PrePrepare { view, seq, parent, signature, batch };
+        parent = chain;
+        order
+    };
+    (1..).zip(data).map(order).collect()
 }
 
 /// A certificate of a whole view, signed by all.
@@ -56,6 +70,26 @@ fn a_primary_that_orders_two_entries_at_one_place_is_left() {
     let second = group.step(1, Message::PrePrepare(order(block(2))));
     assert_eq!(second, Err(Dropped::Contradiction));
     assert_eq!((group.view(), group.status().counters.caught), (1, 1));
+}
+
+#[test]
+fn orders_that_cannot_be_accepted_take_no_more_room_than_they_may() {
+    let settings = Settings { early_bytes: 10_000, ..settings() };
+    let mut world = World::with(4, 1, settings);
+    world.collect();
+    let orders = orders((1..=8).map(|number| Bytes::from(vec![number; 3_000])));
+    let group = world.group(2);
+    let taken = orders[1..].iter().map(|it| group.step(1, Message::PrePrepare(it.clone())));
+    let kept = taken.filter(|taken| *taken == Ok(())).count();
+    assert_eq!(kept, 3);
+    let dropped = group.status().counters.dropped;
+    let full = Dropped::ALL.iter().position(|why| *why == Dropped::Full).expect("it is one");
+    assert_eq!(dropped[full], 4);
+    // What comes next always has room, and those behind it that are there follow.
+    assert_eq!(group.step(1, Message::PrePrepare(orders[0].clone())), Ok(()));
+    assert_eq!(group.status().accepted, 4);
+    assert_eq!(group.step(1, Message::PrePrepare(orders[4].clone())), Ok(()));
+    assert_eq!(group.status().accepted, 5);
 }
 
 #[test]

@@ -117,6 +117,9 @@ impl World {
             truth: BTreeMap::new(),
         };
         (1..=count).for_each(|id| world.start(id));
+        // Each disk knows that its node lives.
+        world.collect();
+        (0..world.nodes.len()).for_each(|at| world.sync(at));
         world
     }
 
