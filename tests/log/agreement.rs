@@ -91,10 +91,14 @@ fn four_logs_agree_also_after_a_primary_is_gone_and_all_were_handed_over() {
     let first = leader(&replicas, 0).expect("it is led");
     let (first, before) = (replicas[first].id, NODES[(first + 3) % 4]);
     transfer(&mut replicas, before);
-    let follower = replicas.iter().find(|replica| replica.id == first).expect("it runs");
-    let asked = follower.log.cluster.ask(Ask::Transfer { partition: 0, to: first });
-    let answer = block_on(asked.expect("there is room"));
-    assert_eq!(answer, Ok(Answer::NotLeader { leader: Some(before) }));
+    // Who led before hears how the view begins a moment later.
+    wait_until(&mut replicas, "who led knows who leads", |replicas| {
+        let follower = replicas.iter().find(|replica| replica.id == first).expect("it runs");
+        let asked = follower.log.cluster.ask(Ask::Transfer { partition: 0, to: first });
+        let answer = block_on(asked.expect("there is room"));
+        assert!(matches!(answer, Ok(Answer::NotLeader { .. })), "{answer:?}");
+        answer == Ok(Answer::NotLeader { leader: Some(before) })
+    });
     numbers.insert(51);
     spread(&mut replicas, "all hear after that", &numbers);
 

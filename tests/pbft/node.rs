@@ -351,6 +351,7 @@ fn describe(record: &Record<Write>) -> String {
             Note::Compacted(it) => format!("compacted {}", it.index),
             Note::Installed(it) => format!("installed {}", it.index),
             Note::Numbers(below) => format!("numbers below {below}"),
+            Note::Accepted(index, it) => format!("accepted {index} in {}", it.view),
         },
     };
     format!("{place} in {partition}: {what}")

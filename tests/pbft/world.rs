@@ -13,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use coreflow::consensus::{
     engine::{Event, Role},
-    pbft::{Answer, Message, Settings, Timing},
+    pbft::{Answer, Dropped, Message, Settings, Timing},
 };
 use std::{
     cell::RefCell,
@@ -701,8 +701,14 @@ impl World {
             let taken = driver.step(partition, from, message.clone());
             let kind = villain::kind(&message);
             note!(self.trace, "{to} hears {from} in {partition}: {kind} {taken:?}");
-            if taken.is_err() && self.villains.contains_key(&from) {
-                self.summary.dropped += 1;
+            let is_lie = matches!(taken, Err(Dropped::Signature | Dropped::Distrusted));
+            if self.villains.contains_key(&from) {
+                self.summary.dropped += u64::from(taken.is_err());
+            } else {
+                assert!(
+                    !is_lie || self.villains.contains_key(&to),
+                    "{to} distrusts {from}: {kind}"
+                );
             }
             self.turn(at);
         }

@@ -13,6 +13,7 @@ use super::{
     notes::Note,
     outputs::Dropped,
     ready::AfterDisk,
+    trust::Proof,
 };
 use std::sync::Arc;
 
@@ -83,6 +84,7 @@ impl Group {
             prepared: self.prepared,
         };
         self.tell_all(Message::Status(report));
+        self.begin_looks();
         let nodes: Vec<_> = self.peers.keys().copied().collect();
         for node in nodes {
             let report = self.peers.get_mut(&node).and_then(|peer| peer.report.take());
@@ -154,6 +156,7 @@ impl Group {
     /// Takes committed entries with their proofs.
     pub(super) fn take_proven(
         &mut self,
+        from: u64,
         entries: Vec<(Arc<Certificate>, Batch)>,
     ) -> Result<(), Dropped> {
         let committed = self.committed();
@@ -166,6 +169,7 @@ impl Group {
         if new.is_empty() {
             return Err(Dropped::Duplicate);
         }
+        self.look(from, Proof::Proven)?;
         for (seq, (proof, batch)) in (committed + 1..).zip(new) {
             let is_next = proof.seq == seq && proof.parent == chain;
             if seq > self.high() || !is_next {
@@ -177,6 +181,7 @@ impl Group {
             let is_true = proof.proves_commit() && proof.digest == *batch.digest();
             if !is_true || !(is_known || proof.is_valid(&self.members, &mut self.keys)) {
                 self.write_again(last + 1);
+                self.distrust(from);
                 return Err(Dropped::Proof);
             }
             (chain, last) = (proof.chain(), seq);

@@ -15,6 +15,7 @@ use super::{
     message::Checkpoint,
     notes::Note,
     outputs::Dropped,
+    trust::Proof,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -35,6 +36,7 @@ impl Group {
         if peer.checkpoints.iter().any(|known| known.seq == seq) {
             return Err(Dropped::Duplicate);
         }
+        self.look(from, Proof::Checkpoint)?;
         let statement = Statement::Checkpoint { seq, chain: &chain, table: &table };
         if !self.keys.has_signed(from, statement, &signature) {
             return Err(Dropped::Signature);
@@ -69,14 +71,16 @@ impl Group {
         self.learn_stable(Arc::new(Stable { seq, chain, table, votes }));
     }
 
-    pub(super) fn take_stable(&mut self, stable: &Arc<Stable>) -> Result<(), Dropped> {
+    pub(super) fn take_stable(&mut self, from: u64, stable: &Arc<Stable>) -> Result<(), Dropped> {
         let known = self.target.as_ref().map_or(0, |target| target.seq).max(self.stable.seq);
         if stable.seq <= known {
             return Err(Dropped::Duplicate);
         }
+        self.look(from, Proof::Stable)?;
         let is_valid = stable.seq.is_multiple_of(self.settings.checkpoint_every)
             && stable.is_valid(&self.members, &mut self.keys);
         if !is_valid {
+            self.distrust(from);
             return Err(Dropped::Proof);
         }
         self.learn_stable(stable.clone());

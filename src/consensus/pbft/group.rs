@@ -24,6 +24,7 @@ use super::{
     slot::Slot,
     table::Table,
     transfer::{Serving, Transfer},
+    trust::Trust,
 };
 pub use super::{
     settings::{Settings, Timing, WINDOW_MAX},
@@ -82,9 +83,6 @@ pub(super) struct Peer {
     pub checkpoints: VecDeque<Checkpoint>,
     /// The last change to a view that it wants.
     pub change: Option<Arc<ViewChange>>,
-    /// It has sent a proof that was none; before this time no other is looked at, which takes long,
-    /// milliseconds.
-    pub is_trusted_from: u64,
 }
 
 /// A replica of a partition's log.
@@ -131,6 +129,8 @@ pub struct Group {
     pub(super) own_checkpoints: VecDeque<Checkpoint>,
     pub(super) slots: BTreeMap<u64, Slot>,
     pub(super) peers: BTreeMap<u64, Peer>,
+    /// What members, and clients that sign badly, have earned.
+    pub(super) trusts: BTreeMap<u64, Trust>,
     pub(super) transfer: Option<Transfer>,
     pub(super) serving: BTreeMap<u64, Serving>,
     /// Whose questions were answered since what is ready was taken, and with how many bytes of batches.
@@ -231,6 +231,7 @@ impl Group {
             own_checkpoints: VecDeque::new(),
             slots,
             peers,
+            trusts: BTreeMap::new(),
             transfer: None,
             serving: BTreeMap::new(),
             given: BTreeMap::new(),
@@ -313,6 +314,10 @@ impl Group {
     pub fn step(&mut self, from: u64, message: Message) -> Result<(), Dropped> {
         let taken = self.take(from, message);
         if let Err(why) = taken {
+            if why == Dropped::Signature {
+                // Nobody hands on what it has not verified.
+                self.distrust(from);
+            }
             self.counters.dropped[why as usize] += 1;
         }
         self.settle();
@@ -323,6 +328,7 @@ impl Group {
         if self.diverged.is_some() {
             return Err(Dropped::Diverged);
         }
+        self.check_trust(from, &message)?;
         match message {
             Message::Request(request) => return self.take_request(from, request),
             Message::HeadAsk(id) => return self.take_head_ask(from, id),
@@ -347,13 +353,13 @@ impl Group {
             Message::Commit(vote, committed) => self.take_commit(from, vote, committed),
             Message::Reply(reply) => self.take_reply(from, reply),
             Message::Checkpoint(checkpoint) => self.take_checkpoint(from, checkpoint),
-            Message::Stable(stable) => self.take_stable(&stable),
+            Message::Stable(stable) => self.take_stable(from, &stable),
             Message::ViewChange(change) => self.take_view_change(from, change),
-            Message::NewView(new_view) => self.take_new_view(new_view),
+            Message::NewView(new_view) => self.take_new_view(from, new_view),
             Message::Status(report) => self.take_status(from, report),
             Message::BatchAsk(seq, digest) => self.answer_batch(from, seq, &digest),
             Message::BatchTell(seq, batch) => self.take_batch(seq, batch),
-            Message::Proven(entries) => self.take_proven(entries),
+            Message::Proven(entries) => self.take_proven(from, entries),
             Message::EntriesAsk(id, first, last) => self.serve(from, id, first, last),
             Message::Entries(entries) => self.take_entries(from, entries),
             Message::ReadAsk(id, view) => self.answer_read(from, id, view),

@@ -25,7 +25,7 @@
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
 //! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs` and `transfer.rs` help who is
-//! behind, `requests.rs` and `reads.rs` are what clients ask; `client.rs` is a client; `log.rs` and
+//! behind, `trust.rs` bounds what is verified, `requests.rs` and `reads.rs` are what clients ask; `client.rs` is a client; `log.rs` and
 //! `slot.rs` what is known of entries; `notes.rs` and `restore.rs` what is read back; `ready.rs` what
 //! waits for the disk; `driver.rs` all groups of a node.
 
@@ -58,6 +58,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod trust;
 mod view_change;
 mod wire;
 

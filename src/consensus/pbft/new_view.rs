@@ -22,6 +22,7 @@ use super::{
     outputs::{Dropped, Letter},
     ready::AfterDisk,
     slot::Proposal,
+    trust::Proof,
 };
 use crate::planted::{self, Bug};
 use std::sync::Arc;
@@ -93,7 +94,11 @@ impl Group {
         self.after_disk.push(AfterDisk::Send(Letter { to, message: Message::NewView(new_view) }));
     }
 
-    pub(super) fn take_new_view(&mut self, new_view: Arc<NewView>) -> Result<(), Dropped> {
+    pub(super) fn take_new_view(
+        &mut self,
+        from: u64,
+        new_view: Arc<NewView>,
+    ) -> Result<(), Dropped> {
         let view = new_view.view;
         if view < self.view || view == self.view && self.is_active {
             return Err(Dropped::View);
@@ -102,14 +107,14 @@ impl Group {
         if primary == self.me {
             return Err(Dropped::Sender);
         }
-        self.check_trust(primary)?;
+        self.look(from, Proof::NewView)?;
         let digest = new_view_digest(&new_view);
         let statement = Statement::NewView { view, digest: &digest };
         if !self.keys.has_signed(primary, statement, &new_view.signature) {
             return Err(Dropped::Signature);
         }
         if !self.is_valid_new_view(&new_view) {
-            self.distrust(primary);
+            self.distrust(from);
             return Err(Dropped::Proof);
         }
         self.enter(new_view);
@@ -167,7 +172,7 @@ impl Group {
     fn begin(&mut self, view: u64, floor: Head, bar: u64, choices: &[(u64, Proposal)]) {
         (self.view, self.is_active, self.floor, self.bar) = (view, true, floor, bar);
         for slot in self.slots.values_mut() {
-            (slot.choice, slot.accepted) = (None, None);
+            (slot.choice, slot.accepted, slot.bound) = (None, None, None);
             slot.waiting = slot.ahead.take_if(|order| order.view <= view);
             slot.waiting = slot.waiting.take().filter(|order| order.view == view);
         }

@@ -148,26 +148,44 @@ impl Group {
             self.accept(seq, choice, batch);
             return true;
         }
-        if seq <= self.bar || is_mine {
+        if seq <= self.bar {
             return false;
         }
-        let Some(order) = slot.waiting.take().filter(|order| order.view == view) else {
-            return false;
+        let (committed, parent) = (self.log.chain_at(seq), self.accepted.chain);
+        let bound = slot.bound.filter(|bound| bound.view == view);
+        let is_fit = |bound: &Proposal| {
+            bound.parent == parent && committed.is_none_or(|chain| chain == bound.chain)
         };
-        let PrePrepare { parent, signature, batch, .. } = order;
-        let is_bound_otherwise =
-            slot.bound.is_some_and(|(bound, digest)| bound == view && digest != *batch.digest());
+        if let Some(bound) = bound.filter(is_fit)
+            && let Some(batch) = slot.batch(&bound.digest).cloned()
+        {
+            // It was accepted before a restart.
+            self.accept(seq, bound, batch);
+            return true;
+        }
+        let order = slot.waiting.take().filter(|order| order.view == view && !is_mine);
+        let Some(PrePrepare { parent, signature, batch, .. }) = order else {
+            if let Some(chain) = committed {
+                // Nobody needs its vote for that any more.
+                self.accepted = Head { seq, chain };
+            } else if let Some(Proposal { digest, .. }) = bound {
+                self.ask_for_batch(seq, digest);
+            }
+            return committed.is_some();
+        };
+        let proposal = Proposal::new(view, seq, parent, *batch.digest(), signature);
         if parent != self.accepted.chain || !self.may_order(&batch) {
             self.counters.caught += 1;
             self.suspect(view);
             return false;
         }
-        if is_bound_otherwise {
-            // This replica has accepted another one before it was started again.
+        if bound.is_some_and(|bound| bound.chain != proposal.chain)
+            || committed.is_some_and(|chain| chain != proposal.chain)
+        {
+            // This replica has accepted another one before it was started again, or knows better.
             self.suspect(view);
             return false;
         }
-        let proposal = Proposal::new(view, seq, parent, *batch.digest(), signature);
         self.accept(seq, proposal, batch);
         true
     }
@@ -197,11 +215,17 @@ impl Group {
         self.write(seq, &batch);
         let slot = self.slots.entry(seq).or_default();
         slot.accepted = Some(proposal);
+        let is_new = slot.choice != Some(proposal) && slot.bound != Some(proposal);
+        if is_new {
+            slot.bound = Some(proposal);
+            self.note(&Note::Accepted(seq, proposal));
+        }
         if seq > self.log.last() {
             for head in batch.requests().filter(|head| head.timestamp != 0) {
                 self.projected.execute(head.client, head.timestamp, seq);
             }
         }
+        let slot = self.slots.entry(seq).or_default();
         slot.keep(batch);
         slot.prune();
         self.accepted = Head { seq, chain: proposal.chain };
@@ -256,7 +280,8 @@ impl Group {
 
     /// The place for a vote; `None` when it is there.
     fn check_vote(&mut self, vote: &Vote) -> Result<&mut Slot, Dropped> {
-        if vote.view < self.view {
+        // Of views that are far no votes are kept: whoever is behind hears how a view begins first.
+        if vote.view < self.view || vote.view > self.view + self.members.nodes().len() as u64 {
             return Err(Dropped::View);
         }
         if vote.seq <= self.stable.seq || vote.seq > self.high() {

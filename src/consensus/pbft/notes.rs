@@ -45,6 +45,8 @@ pub enum Note {
     Installed(Point),
     /// Numbers of requests below this may have been used.
     Numbers(u64),
+    /// An entry is accepted in a view that did not begin with it.
+    Accepted(u64, Proposal),
 }
 
 impl Note {
@@ -64,10 +66,7 @@ impl Note {
                 out.put_digest(&floor.chain);
                 out.put_u32(choices.len() as u32);
                 for (seq, choice) in choices {
-                    out.put_u64(*seq);
-                    out.put_digest(&choice.parent);
-                    out.put_digest(&choice.digest);
-                    out.put_signature(&choice.signature);
+                    put_proposal(*seq, choice, &mut out);
                 }
             }
             Self::Stable(stable) => {
@@ -91,6 +90,11 @@ impl Note {
                 out.put_u8(7);
                 out.put_u64(*below);
             }
+            Self::Accepted(seq, proposal) => {
+                out.put_u8(8);
+                out.put_u64(proposal.view);
+                put_proposal(*seq, proposal, &mut out);
+            }
         }
         out.into()
     }
@@ -110,11 +114,29 @@ impl Note {
             5 => Self::Compacted(point(from)?),
             6 => Self::Installed(point(from)?),
             7 => Self::Numbers(from.u64()?),
+            8 => {
+                let view = from.u64()?;
+                let (seq, accepted) = proposal(view, from)?;
+                Self::Accepted(seq, accepted)
+            }
             kind => return Err(Malformed::Kind(kind)),
         };
         reader.end()?;
         Ok(note)
     }
+}
+
+fn put_proposal(seq: u64, proposal: &Proposal, out: &mut Vec<u8>) {
+    out.put_u64(seq);
+    out.put_digest(&proposal.parent);
+    out.put_digest(&proposal.digest);
+    out.put_signature(&proposal.signature);
+}
+
+fn proposal(view: u64, from: &mut Reader<'_>) -> Result<(u64, Proposal), Malformed> {
+    let seq = from.u64()?;
+    let (parent, digest, signature) = (from.digest()?, from.digest()?, from.signature()?);
+    Ok((seq, Proposal::new(view, seq, parent, digest, signature)))
 }
 
 fn put_point(point: &Point, out: &mut Vec<u8>) {
@@ -137,12 +159,7 @@ fn view(from: &mut Reader<'_>) -> Result<View, Malformed> {
     let (view, is_active) = (from.u64()?, from.flag()?);
     let floor = Head { seq: from.u64()?, chain: from.digest()? };
     let count = from.count(WINDOW_MAX as usize, 136)?;
-    let choice = |_| {
-        let seq = from.u64()?;
-        let (parent, digest, signature) = (from.digest()?, from.digest()?, from.signature()?);
-        Ok((seq, Proposal::new(view, seq, parent, digest, signature)))
-    };
-    let choices = (0..count).map(choice).collect::<Result<_, Malformed>>()?;
+    let choices = (0..count).map(|_| proposal(view, from)).collect::<Result<_, Malformed>>()?;
     Ok(View { view, is_active, floor, choices })
 }
 
@@ -213,6 +230,10 @@ impl Group {
             let moved = self.slots.get_mut(&seq).and_then(|slot| slot.written.as_mut());
             if let Some(moved) = moved.filter(|it| seq > written && is_moved(&it.digest)) {
                 moved.is_durable = false;
+            }
+            let bound = self.slots.get(&seq).and_then(|slot| slot.bound);
+            if let Some(bound) = bound.filter(|bound| self.is_active && bound.view == self.view) {
+                self.note(&Note::Accepted(seq, bound));
             }
             if let Some(certificate) = certificate {
                 self.note(&Note::Certificate(certificate));

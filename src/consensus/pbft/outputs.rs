@@ -76,6 +76,9 @@ pub enum Dropped {
     /// It is more than is kept for this sender.
     #[error("it is more than is kept for the sender")]
     Full,
+    /// Its sender has sent signatures that were none, and nothing signed of it is looked at for a while.
+    #[error("nothing that the sender signs is looked at for a while")]
+    Distrusted,
     /// This replica has found that what is committed contradicts itself, and takes no part any more.
     #[error("this replica has seen more faults than the group can bear")]
     Diverged,
@@ -83,7 +86,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// All reasons, in the order in which they are counted.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Partition,
         Self::Sender,
         Self::View,
@@ -94,6 +97,7 @@ impl Dropped {
         Self::Contradiction,
         Self::Unasked,
         Self::Full,
+        Self::Distrusted,
         Self::Diverged,
     ];
 }
@@ -111,6 +115,8 @@ pub struct Counters {
     pub dropped: [u64; Dropped::ALL.len()],
     /// Entries that came by state transfer.
     pub transferred: u64,
+    /// Signatures and proofs that were none, after each of which their sender is not listened to.
+    pub distrusted: u64,
     /// Primaries that were caught in a contradiction.
     pub caught: u64,
 }

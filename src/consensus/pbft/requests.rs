@@ -165,9 +165,11 @@ impl Group {
             }
             self.requests.insert(request.clone(), self.now)?;
         }
-        // A replica hands on what the client itself sent, so that nothing goes round.
-        if is_asked_here && !self.is_primary() {
-            self.tell_other(self.primary(), Message::Request(request));
+        // A replica hands on what the client itself sent, so that nothing goes round; and what it has
+        // verified, so that nobody distrusts it for what a client sends.
+        let known = self.requests.get(client, timestamp).filter(|_| is_asked_here);
+        if let Some(known) = known.filter(|_| !self.is_primary()).cloned() {
+            self.tell_other(self.primary(), Message::Request(known));
         }
         if is_known { Err(Dropped::Duplicate) } else { Ok(()) }
     }

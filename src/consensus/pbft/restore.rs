@@ -14,7 +14,7 @@ use super::{
     keys::Digest,
     log::{Entry, Log, Point},
     notes::{Note, View},
-    slot::{Slot, Written},
+    slot::{Proposal, Slot, Written},
     table::Table,
     wire::Malformed,
 };
@@ -76,6 +76,8 @@ pub struct Restore {
     kept: VecDeque<(u64, Digest)>,
     certificates: BTreeMap<u64, Arc<Certificate>>,
     proofs: BTreeMap<u64, Arc<Certificate>>,
+    /// What was accepted last at an index, beside what views began with.
+    accepted: BTreeMap<u64, Proposal>,
     stables: Vec<Stable>,
     view: View,
     /// What is said to be committed.
@@ -113,6 +115,7 @@ impl Restore {
             kept: VecDeque::new(),
             certificates: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             stables: Vec::new(),
             view: View { is_active: true, ..View::default() },
             committed: Head::default(),
@@ -206,6 +209,7 @@ impl Restore {
                 self.committed = Head { seq: index, chain };
                 return Ok(Noted::Installed(index));
             }
+            Note::Accepted(seq, proposal) => drop(self.accepted.insert(seq, proposal)),
             Note::Numbers(below) => self.numbers_below = self.numbers_below.max(below),
         }
         Ok(Noted::Nothing)
@@ -230,6 +234,7 @@ impl Restore {
         self.versions = self.versions.split_off(&(upto + 1));
         self.certificates = self.certificates.split_off(&(upto + 1));
         self.proofs = self.proofs.split_off(&(upto + 1));
+        self.accepted = self.accepted.split_off(&(upto + 1));
         self.kept.retain(|(index, _)| *index > upto);
     }
 
@@ -299,6 +304,10 @@ impl Restore {
         for (seq, choice) in choices.into_iter().filter(|(seq, _)| is_choice(seq)) {
             slots.entry(seq).or_default().choice = Some(choice);
         }
+        let is_of_view = |bound: &Proposal| is_active && bound.view == view;
+        for (seq, bound) in self.accepted.into_iter().filter(|(_, bound)| is_of_view(bound)) {
+            slots.entry(seq).or_default().bound = Some(bound);
+        }
         for (seq, versions) in self.versions {
             if seq > stable.seq + self.window as u64 {
                 continue;
@@ -308,14 +317,6 @@ impl Restore {
                 let (digest, place) = (entry.digest, entry.stored.place);
                 slot.written = Some(Written { digest, place, is_durable: true });
             }
-            // What this replica may have accepted in the view. When that is not clear, because
-            // another entry came by a transfer, nothing is what it has accepted.
-            let of_view = |version: &&Version| is_active && version.entry.term == view + 1;
-            let mut accepted = versions.iter().filter(of_view).map(|it| it.entry.digest);
-            slot.bound = accepted.next().map(|first| {
-                let is_clear = accepted.next().is_none();
-                (view, if is_clear { first } else { Digest::default() })
-            });
             slot.batches = versions.into_iter().filter_map(|version| version.batch).collect();
         }
         self.log.set_cache_bytes(cache_bytes);

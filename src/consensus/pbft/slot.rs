@@ -2,8 +2,8 @@
 //!
 //! Invariants worth naming
 //! - Of each sender there is one prepare and one commit, its last; every signature was verified.
-//! - The batches that are kept are those that the accepted proposal, the certificate and the choice
-//!   of the new view name; beside them one that waits to be accepted.
+//! - The batches that are kept are those that the accepted proposal, the certificate, the proof and the
+//!   choice of the new view name; beside them one that waits to be accepted.
 
 use super::{
     batch::{Batch, link},
@@ -54,8 +54,9 @@ pub struct Slot {
     pub ahead: Option<PrePrepare>,
     /// What is accepted in the current view.
     pub accepted: Option<Proposal>,
-    /// What was accepted in a view before a restart: nothing else is in that view.
-    pub bound: Option<(u64, Digest)>,
+    /// What was accepted in a view that did not begin with it, as the disk says: nothing else is in that
+    /// view, in no life of this replica.
+    pub bound: Option<Proposal>,
     /// The certificate of the highest view.
     pub certificate: Option<Arc<Certificate>>,
     /// Whether it is on the disk.
@@ -87,6 +88,7 @@ impl Slot {
     /// Whether somebody may need the batch with a digest.
     pub fn names(&self, digest: &Digest) -> bool {
         self.accepted.as_ref().is_some_and(|proposal| proposal.digest == *digest)
+            || self.bound.as_ref().is_some_and(|proposal| proposal.digest == *digest)
             || self.choice.as_ref().is_some_and(|proposal| proposal.digest == *digest)
             || self.certificate.as_ref().is_some_and(|known| known.digest == *digest)
             || self.proof.as_ref().is_some_and(|known| known.digest == *digest)

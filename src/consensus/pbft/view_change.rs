@@ -17,6 +17,7 @@ use super::{
     notes::{Note, View},
     outputs::{Dropped, Letter},
     ready::AfterDisk,
+    trust::Proof,
 };
 use crate::planted::{self, Bug};
 use std::sync::Arc;
@@ -116,7 +117,7 @@ impl Group {
         if known.is_some_and(|known| known.view >= change.view) {
             return Err(Dropped::Duplicate);
         }
-        self.check_trust(from)?;
+        self.look(from, Proof::Change)?;
         if !self.is_valid_change(&change) {
             self.distrust(from);
             return Err(Dropped::Proof);
@@ -133,20 +134,6 @@ impl Group {
         self.join_others();
         self.begin_view();
         Ok(())
-    }
-
-    /// Whether a proof that a member has signed is looked at now.
-    pub(super) fn check_trust(&self, node: u64) -> Result<(), Dropped> {
-        let is_trusted = self.peers.get(&node).is_some_and(|it| it.is_trusted_from <= self.now);
-        if is_trusted { Ok(()) } else { Err(Dropped::Full) }
-    }
-
-    /// A member has signed a proof that is none: no other is looked at for a while.
-    pub(super) fn distrust(&mut self, node: u64) {
-        let until = self.now + self.settings.timing.status_ms;
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.is_trusted_from = until;
-        }
     }
 
     /// Whether a view change is valid; certificates that this replica has as well are.

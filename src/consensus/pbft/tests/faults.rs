@@ -2,11 +2,11 @@
 
 use super::{
     super::{
-        Batch, Dropped, Letter, Message, Request, Settings,
+        Batch, Dropped, Group, Letter, Message, Request, Settings,
         batch::link,
         certificate::{Certificate, Stable},
         keys::{Signature, Statement},
-        message::{Entries, PrePrepare, ViewChange},
+        message::{Entries, PrePrepare, StatusReport, ViewChange, Vote},
         new_view::choose,
     },
     world::{World, keys, members, settings},
@@ -70,6 +70,77 @@ fn a_primary_that_orders_two_entries_at_one_place_is_left() {
     let second = group.step(1, Message::PrePrepare(order(block(2))));
     assert_eq!(second, Err(Dropped::Contradiction));
     assert_eq!((group.view(), group.status().counters.caught), (1, 1));
+}
+
+#[test]
+fn who_signs_badly_is_not_listened_to_for_a_while() {
+    let mut world = World::new(4, 1);
+    world.tick();
+    let vote = |seq, signer| {
+        let (view, chain) = (0, [7; 32]);
+        let signature = keys(signer, 4).sign(Statement::Prepare { view, seq, chain: &chain });
+        Message::Prepare(Vote { view, seq, chain, signature })
+    };
+    let pause = world.settings.timing.status_ms;
+    let group = world.group(2);
+    assert_eq!(group.step(3, vote(1, 4)), Err(Dropped::Signature));
+    let verified = group.status().verified;
+    for seq in 1..=9 {
+        assert_eq!(group.step(3, vote(seq, 3)), Err(Dropped::Distrusted));
+    }
+    assert_eq!(group.status().verified, verified);
+    assert_eq!(group.step(4, vote(1, 4)), Ok(()), "others are");
+    let report = Message::Status(StatusReport::default());
+    assert_eq!(group.step(3, report), Ok(()), "what is not signed is taken");
+    // Each pause is twice the one before, and after each it is believed.
+    let (group, mut until) = (world.group(2), pause);
+    for (pauses, seq) in (1..=3).zip(1..) {
+        group.tick(until - 1);
+        assert_eq!(group.step(3, vote(seq, 3)), Err(Dropped::Distrusted));
+        group.tick(until);
+        assert_eq!(group.step(3, vote(seq, 3)), Ok(()));
+        assert_eq!(group.step(3, vote(9, 4)), Err(Dropped::Signature));
+        until += pause << pauses;
+    }
+    assert_eq!(world.group(2).status().counters.distrusted, 4);
+}
+
+#[test]
+fn few_view_changes_of_one_replica_are_verified_between_two_reports() {
+    let mut world = World::new(4, 1);
+    world.tick();
+    let period = world.settings.timing.status_ms;
+    let group = world.group(2);
+    let send =
+        |group: &mut Group, view| group.step(3, Message::ViewChange(change(view, 3, vec![])));
+    assert_eq!([send(group, 1), send(group, 2)], [Ok(()), Ok(())]);
+    let verified = group.status().verified;
+    for view in 3..20 {
+        assert_eq!(send(group, view), Err(Dropped::Full));
+    }
+    assert_eq!(group.status().verified, verified);
+    group.tick(2 * period);
+    assert_eq!(send(group, 3), Ok(()));
+}
+
+#[test]
+fn a_replica_is_not_blamed_for_what_a_client_sends_under_one_number() {
+    let mut world = World::new(4, 1);
+    world.collect();
+    world.network.clear();
+    let keys_of_client = keys(100, 4);
+    let good = Request::new(&keys_of_client, 100, 1, block(1));
+    let forged = Request { operation: block(2), ..good.clone() };
+    assert_eq!(world.group(2).step(100, Message::Request(good.clone())), Ok(()));
+    assert_eq!(world.group(2).step(100, Message::Request(forged)), Err(Dropped::Duplicate));
+    world.collect();
+    let handed: Vec<_> =
+        world.network.iter().filter(|(from, to, _)| (*from, *to) == (2, 1)).collect();
+    let handed = handed.into_iter().filter_map(|(.., message)| match message {
+        Message::Request(request) => Some(request.clone()),
+        _ => None,
+    });
+    assert_eq!(handed.collect::<Vec<_>>(), [good.clone(), good]);
 }
 
 #[test]

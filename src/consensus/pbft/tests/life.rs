@@ -119,3 +119,36 @@ fn a_primary_that_is_gone_is_replaced() {
         }
     }
 }
+
+#[test]
+fn backups_that_start_again_take_up_what_they_had_accepted() {
+    let mut tried = 0;
+    for seed in 0..40 {
+        let mut world = World::new(4, seed);
+        world.collect();
+        let propose = |world: &mut World, numbers: std::ops::RangeInclusive<u64>| {
+            for number in numbers {
+                world.group(1).propose(block(number), number).expect("it leads");
+            }
+        };
+        propose(&mut world, 1..=3);
+        world.run(100);
+        world.kill(4);
+        propose(&mut world, 4..=6);
+        let has_all = |world: &mut World, id| world.group(id).status().accepted == 6;
+        while !(2..=3).all(|id| has_all(&mut world, id) && world.node(id).unsynced.is_empty()) {
+            assert!(world.happen(), "orders arrive");
+        }
+        if (1..=3).any(|id| world.group(id).status().committed.seq > 3) {
+            continue;
+        }
+        tried += 1;
+        // What they have said, and all that is under way, is lost.
+        (2..=3).for_each(|id| world.kill(id));
+        world.network.clear();
+        (2..=3).for_each(|id| world.start(id));
+        world.until(250, |world| world.same_head() == Some(6));
+        assert!((1..=3).all(|id| world.group(id).status().counters.view_changes == 0));
+    }
+    assert!(tried > 5, "{tried} of 40 seeds come to it");
+}
