@@ -351,5 +351,6 @@ pub fn kind(message: &Message) -> u32 {
         Message::ReadAsk(..) | Message::ReadTell(..) => 12,
         Message::HeadAsk(_) | Message::HeadTell(..) => 13,
         Message::Proven(_) => 14,
+        Message::DigestsAsk(..) | Message::Digests(_) => 15,
     }
 }

@@ -1,8 +1,12 @@
 //! A run: replicas, villains, clients and the network, moved by one seed.
 
+mod ends;
+mod mishaps;
+mod telling;
+
 use crate::{
     clients::Asker,
-    faults::{Fault, Faults},
+    faults::Faults,
     network::{Network, Weather},
     node::{Effect, Group, Node},
     operation::{Operation, is_valid},
@@ -11,10 +15,7 @@ use crate::{
     villain::{self, Parcel, Trick, Villain},
 };
 use bytes::Bytes;
-use coreflow::consensus::{
-    engine::{Event, Role},
-    pbft::{Answer, Dropped, Message, Settings, Timing},
-};
+use coreflow::consensus::pbft::{Dropped, Message, Settings, Timing};
 use std::{
     cell::RefCell,
     cmp::Reverse,
@@ -341,43 +342,6 @@ impl World {
         self.nodes.iter().filter(|node| !self.villains.contains_key(&node.id))
     }
 
-    /// Whether all correct replicas have told something that was asked for after all was mended.
-    fn are_all_there(&self) -> bool {
-        (0..).zip(&self.marks).all(|(partition, mark)| {
-            self.correct().all(|node| self.oracle.told(node.id, partition) >= *mark)
-        })
-    }
-
-    /// Whether all that correct clients asked for is done.
-    fn has_ended(&self) -> bool {
-        self.askers.iter().all(|asker| asker.under_way() == 0)
-            && self.correct().all(|node| node.shards.iter().all(|shard| shard.is_idle()))
-            && (0..self.group.partitions).all(|partition| {
-                self.correct().all(|node| self.oracle.open_tickets(node.id, partition) == 0)
-            })
-    }
-
-    fn what_is_open(&self) -> String {
-        let clients = self.askers.iter().map(|asker| (asker.id, asker.under_way()));
-        let clients: Vec<_> = clients.filter(|(_, open)| *open > 0).collect();
-        let nodes = self.correct().flat_map(|node| {
-            (0..self.group.partitions).map(|partition| {
-                let driver = node.driver.as_ref().expect("all run");
-                let status = driver.group(partition).expect("it exists").status();
-                let shard = &node.shards[usize::from(partition)];
-                format!(
-                    "\n    {} in {partition}: told {} of {}, requests {}, reads {}, {status:?}",
-                    node.id,
-                    self.oracle.told(node.id, partition),
-                    self.oracle.head(partition),
-                    shard.requests.len(),
-                    shard.reads.len(),
-                )
-            })
-        });
-        format!("clients {clients:?}{}", nodes.collect::<String>())
-    }
-
     fn next(&mut self) {
         let Reverse((at_us, order)) = self.queue.pop().expect("faults never end");
         self.now_us = at_us;
@@ -435,16 +399,6 @@ impl World {
         self.turn(at);
     }
 
-    fn crash(&mut self, at: usize, for_us: u64) {
-        let node = &mut self.nodes[at];
-        if node.driver.is_some() {
-            note!(self.trace, "{} crashes", node.id);
-            node.crash(&mut self.rng);
-            self.summary.crashes += 1;
-            self.later(for_us, Due::Start(at));
-        }
-    }
-
     fn turn(&mut self, at: usize) {
         let mut effects = Vec::new();
         self.nodes[at].turn(self.now_us, &mut effects);
@@ -482,80 +436,6 @@ impl World {
                 Effect::Answered(..) => {}
             }
         }
-    }
-
-    fn told(&mut self, at: usize, is_villain: bool, partition: u16, event: Event) {
-        let node = &mut self.nodes[at];
-        let (id, shard) = (node.id, usize::from(partition));
-        match event {
-            Event::Committed { index, term, ticket, data, place, .. } => {
-                let data = data.or_else(|| node.read(place));
-                node.shards[shard].told = index;
-                if is_villain {
-                    return;
-                }
-                let data = data.expect("what is committed is in memory or on the disk");
-                let all = Operation::names(&data);
-                note!(self.trace, "{id} in {partition} commits {index} {ticket:?}: {all:?}");
-                self.oracle.commit(id, partition, index, Some(term), ticket, data);
-                self.summary.proposals += u64::from(ticket.is_some());
-            }
-            Event::Installed { index } => {
-                node.shards[shard].told = index;
-                if !is_villain {
-                    note!(self.trace, "{id} in {partition} goes on behind {index}");
-                    self.oracle.install(id, partition, index);
-                    self.summary.installed += 1;
-                }
-            }
-            Event::Role(role) => {
-                let leads = match role {
-                    Role::Leader { term } => Some(term),
-                    Role::Follower { .. } => None,
-                };
-                node.shards[shard].leads = leads;
-                if leads.is_some() && node.stumbles && !self.is_healed {
-                    node.stumbles = false;
-                    let (run, us) = (node.run, self.rng.u64(..=self.disk_us));
-                    self.later(us, Due::End(at, run));
-                }
-                if !is_villain {
-                    note!(self.trace, "{id} in {partition}: {role:?}");
-                    self.oracle.role(id, partition, leads);
-                }
-            }
-            Event::Lost { ticket } if !is_villain => {
-                note!(self.trace, "{id} in {partition} loses {ticket}");
-                self.oracle.lose(id, partition, ticket);
-                self.summary.lost += 1;
-            }
-            Event::Read { context } => {
-                let Some(asked_at) = node.shards[shard].reads.remove(&context) else {
-                    panic!("{id} in {partition} answers a read that nobody asked for");
-                };
-                let told = node.shards[shard].told;
-                assert!(
-                    is_villain || told >= asked_at,
-                    "{id} in {partition} read at {told} what was committed up to {asked_at}"
-                );
-                self.summary.reads += u64::from(!is_villain);
-            }
-            Event::ReadLost { context } => {
-                let read = node.shards[shard].reads.remove(&context);
-                assert!(read.is_some(), "{id} in {partition} loses a read that nobody asked for");
-            }
-            Event::Membership(_) | Event::Lost { .. } => {}
-        }
-    }
-
-    fn answered(&mut self, at: usize, partition: u16, answer: Answer) {
-        let node = &mut self.nodes[at];
-        let Answer { ticket, index, is_fast } = answer;
-        let what = node.shards[usize::from(partition)].requests.remove(&ticket);
-        let what = what.unwrap_or_else(|| panic!("{} is answered {ticket} again", node.id));
-        note!(self.trace, "{} in {partition} is answered {what:?} at {index} {is_fast}", node.id);
-        self.oracle.accept(partition, what, index);
-        *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
     }
 
     /// A node's shards ask for something.
@@ -720,47 +600,5 @@ impl World {
         let mut effects = Vec::new();
         self.nodes[at].clean(&mut self.rng, &mut effects, self.now_us);
         self.handle(at, effects);
-    }
-
-    fn fail(&mut self) {
-        self.later(1_000, Due::Fault);
-        if self.is_healed {
-            return;
-        }
-        let Some(fault) = self.faults.strike(&mut self.rng) else { return };
-        note!(self.trace, "{fault:?}");
-        let until_us = self.now_us + self.rng.u64(1_000..4_000_000);
-        let at = self.rng.usize(..self.nodes.len());
-        let nodes = self.group.nodes.clone();
-        let one = self.nodes[at].id;
-        match fault {
-            Fault::Crash => self.crash(at, until_us - self.now_us),
-            Fault::Blackout => {
-                for at in 0..self.nodes.len() {
-                    let for_us = self.rng.u64(1_000..1_000_000);
-                    self.crash(at, for_us);
-                }
-            }
-            Fault::Cut => {
-                let other = nodes[self.rng.usize(..nodes.len())];
-                self.network.cut(one, other, until_us);
-            }
-            Fault::Isolate => {
-                for other in nodes.into_iter().chain(self.askers.iter().map(|asker| asker.id)) {
-                    self.network.cut(one, other, until_us);
-                    self.network.cut(other, one, until_us);
-                }
-            }
-            Fault::Part => {
-                let part: BTreeSet<_> = nodes.iter().copied().filter(|_| self.rng.bool()).collect();
-                for from in &nodes {
-                    for to in nodes.iter().filter(|to| part.contains(from) != part.contains(to)) {
-                        self.network.cut(*from, *to, until_us);
-                    }
-                }
-            }
-            Fault::Slow => self.nodes[at].slow_until_us = until_us,
-            Fault::Stumble => self.nodes[at].stumbles = true,
-        }
     }
 }

@@ -18,7 +18,8 @@ use super::{
     keys::{Digest, Signature, hash},
     members::MEMBERS_MAX,
     message::{
-        Checkpoint, Entries, Message, NewView, PrePrepare, Reply, StatusReport, ViewChange, Vote,
+        Checkpoint, Digests, Entries, Message, NewView, PrePrepare, Reply, StatusReport,
+        ViewChange, Vote,
     },
     table::{REMEMBERED, Table},
     wire::{Malformed, Put, Reader},
@@ -32,6 +33,8 @@ pub const APART_BYTES: usize = 512;
 pub const PROVEN_MAX: usize = 256;
 /// Entries in one message at most.
 pub const ENTRIES_MAX: usize = 4096;
+/// Digests in one message at most.
+pub const DIGESTS_MAX: usize = 1 << 15;
 
 impl Message {
     /// Appends it to `out`, and what travels apart to `parts`.
@@ -124,6 +127,14 @@ impl Message {
                     put_batch(batch, out, parts);
                 }
             }
+            Self::DigestsAsk(id, first, last) => {
+                out.put_u8(20);
+                out.put_numbers(&[*id, *first, *last]);
+            }
+            Self::Digests(digests) => {
+                out.put_u8(21);
+                put_digests(digests, out);
+            }
             Self::HeadTell(id, seq, chain) => {
                 out.put_u8(18);
                 out.put_numbers(&[*id, *seq]);
@@ -174,6 +185,8 @@ impl Message {
                 let entry = |_| Ok((Arc::new(certificate(from)?), batch(from)?));
                 Self::Proven((0..count).map(entry).collect::<Result<_, Malformed>>()?)
             }
+            20 => Self::DigestsAsk(from.u64()?, from.u64()?, from.u64()?),
+            21 => Self::Digests(digests(from)?),
             kind => return Err(Malformed::Kind(kind)),
         };
         reader.end()?;
@@ -385,6 +398,26 @@ fn status(from: &mut Reader<'_>) -> Result<StatusReport, Malformed> {
         accepted: from.u64()?,
         prepared: from.u64()?,
     })
+}
+
+fn put_digests(digests: &Digests, out: &mut Vec<u8>) {
+    let Digests { id, point, first, digests } = digests;
+    out.put_numbers(&[*id, *first]);
+    out.put_flag(point.is_some());
+    if let Some((index, chain)) = point {
+        out.put_u64(*index);
+        out.put_digest(chain);
+    }
+    out.put_u32(digests.len() as u32);
+    digests.iter().for_each(|digest| out.put_digest(digest));
+}
+
+fn digests(from: &mut Reader<'_>) -> Result<Digests, Malformed> {
+    let (id, first) = (from.u64()?, from.u64()?);
+    let point = if from.flag()? { Some((from.u64()?, from.digest()?)) } else { None };
+    let count = from.count(DIGESTS_MAX, 32)?;
+    let digests = (0..count).map(|_| from.digest()).collect::<Result<_, _>>()?;
+    Ok(Digests { id, point, first, digests })
 }
 
 fn put_entries(entries: &Entries, out: &mut Vec<u8>, parts: &mut Vec<Bytes>) {

@@ -138,6 +138,8 @@ pub struct Group {
     /// Members whose entries did not fold into what a quorum has signed.
     pub(super) liars: BTreeSet<u64>,
     pub(super) transfers: u64,
+    /// Those in a row that brought nothing.
+    pub(super) failed_transfers: u32,
     pub(super) last_question: u64,
     pub(super) compact_to: u64,
 
@@ -237,6 +239,7 @@ impl Group {
             given: BTreeMap::new(),
             liars: BTreeSet::new(),
             transfers: 0,
+            failed_transfers: 0,
             last_question: 0,
             compact_to: 0,
             role: Role::Follower { leader: None },
@@ -360,6 +363,8 @@ impl Group {
             Message::BatchAsk(seq, digest) => self.answer_batch(from, seq, &digest),
             Message::BatchTell(seq, batch) => self.take_batch(seq, batch),
             Message::Proven(entries) => self.take_proven(from, entries),
+            Message::DigestsAsk(id, first, last) => self.serve_digests(from, id, first, last),
+            Message::Digests(digests) => self.take_digests(from, digests),
             Message::EntriesAsk(id, first, last) => self.serve(from, id, first, last),
             Message::Entries(entries) => self.take_entries(from, entries),
             Message::ReadAsk(id, view) => self.answer_read(from, id, view),

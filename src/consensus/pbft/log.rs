@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 /// What is known of every entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Meta {
+    digest: Digest,
     chain: Digest,
     stored: Stored,
 }
@@ -112,6 +113,12 @@ impl Log {
         self.meta(index).map(|meta| meta.chain)
     }
 
+    /// The digests of entries from an index on, some at most.
+    pub fn digests(&self, first: u64, last: u64, count: usize) -> Vec<Digest> {
+        let metas = (first..=last.min(self.last())).map_while(|index| self.meta(index));
+        metas.take(count).map(|meta| meta.digest).collect()
+    }
+
     /// Where an entry lies.
     pub fn stored(&self, index: u64) -> Option<Stored> {
         self.meta(index).map(|meta| meta.stored)
@@ -150,7 +157,7 @@ impl Log {
         if self.terms.back().is_none_or(|(_, last)| last != term) {
             self.terms.push_back((index, *term));
         }
-        self.metas.push_back(Meta { chain, stored: *stored });
+        self.metas.push_back(Meta { digest: *digest, chain, stored: *stored });
     }
 
     /// The batch of an entry, when it is in memory.

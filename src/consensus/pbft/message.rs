@@ -165,6 +165,19 @@ pub struct StatusReport {
     pub prepared: u64,
 }
 
+/// The digests of entries, for a replica that is behind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Digests {
+    /// The request's number.
+    pub id: u64,
+    /// Where the sender's log begins, and the chain there, when that is behind what was asked for.
+    pub point: Option<(u64, Digest)>,
+    /// The first of them.
+    pub first: u64,
+    /// The digests of the batches.
+    pub digests: Vec<Digest>,
+}
+
 /// Entries for a replica that is behind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entries {
@@ -207,6 +220,11 @@ pub enum Message {
     BatchTell(u64, Batch),
     /// Committed entries in a row, with the commits of a quorum for each.
     Proven(Vec<(Arc<Certificate>, Batch)>),
+    /// The sender wants to know which committed entries it misses: a number for the question, the first,
+    /// and the last.
+    DigestsAsk(u64, u64, u64),
+    /// Digests of committed entries.
+    Digests(Digests),
     /// The sender misses committed entries: a number for the question, the first, and the last.
     EntriesAsk(u64, u64, u64),
     /// Committed entries.

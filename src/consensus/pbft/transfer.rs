@@ -1,27 +1,31 @@
 //! State transfer (OSDI '99, §4.4; TOCS 2002, where a tree of digests does what the chain does here).
 //!
-//! A replica that is behind a checkpoint of a quorum asks one member after the other for the entries
-//! up to it. What comes is written as it comes, and is believed only when it all folds, link by
-//! link, into the chain and the table that the quorum has signed.
+//! A replica that is behind a checkpoint of a quorum asks one member after the other for the digests of
+//! the entries up to it. When they fold, link by link, into the chain that the quorum has signed, they
+//! are those of the entries. Then it asks for these, of which each is compared with its digest before it
+//! is written. The table of clients has to be what the quorum has signed as well at the end.
 //!
 //! Where a member's log begins behind what is asked for, it tells its point. That is taken only when
 //! f + 1 members say that their logs begin there or later: then a correct one found that nothing
 //! before is needed.
 //!
 //! Invariants worth naming
-//! - Entries of one transfer come from one member, so one that lies is known.
+//! - Digests and entries of one transfer come from one member, so one that lies is known.
+//! - An entry is written when its digest is proven to be the one of what is committed, never before.
 //! - While a transfer runs nothing is committed otherwise; one that brings nothing ends.
 //! - Of each member one question is answered at a time.
+//! - Who answers late or brings little some times in a row is not asked on: the next member is, from
+//!   the beginning. All are given more time when none of them brought anything.
 
 use super::{
     batch::{Batch, link},
     certificate::Stable,
-    codec::ENTRIES_MAX,
+    codec::{DIGESTS_MAX, ENTRIES_MAX},
     execute::body_bytes,
     group::{Group, Head, Unplaced},
     keys::Digest,
     log::{Entry, Log, Point},
-    message::{Entries, Message},
+    message::{Digests, Entries, Message},
     notes::Note,
     outputs::{Dropped, Write},
     ready::AfterDisk,
@@ -37,8 +41,13 @@ use std::{collections::BTreeSet, sync::Arc};
 const ANSWER_BYTES: usize = 1 << 20;
 /// Bytes of batches that a member is given on its questions in one turn; one more is.
 const GIVEN_BYTES: usize = 4 << 20;
-/// Questions without an answer after which another member is asked.
+/// Bytes of entries in an answer that is not the last, at least: a member that has entries sends as many
+/// as fit into one, and fewer only before a large one.
+const ANSWER_BYTES_MIN: usize = ANSWER_BYTES / 4;
+/// Questions without an answer, or with less than that, in a row, after which another member is asked.
 const TRIES: u32 = 3;
+/// Members are given at most two to the power of this times the time between two reports for an answer.
+const DOUBLINGS: u32 = 6;
 
 /// Entries that are being fetched.
 #[derive(Clone, Debug)]
@@ -49,6 +58,12 @@ pub struct Transfer {
     id: u64,
     tries: u32,
     asked_ms: u64,
+    /// The digests of the entries behind an entry with a chain, and the chain that they make of it.
+    digests: Vec<Digest>,
+    behind: Head,
+    folded: Digest,
+    /// They are those of what is committed.
+    is_proven: bool,
     /// The point that the member's log begins behind, when it is not this replica's.
     point: Option<Point>,
     /// The entry that comes next.
@@ -61,6 +76,20 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// What the member is asked.
+    fn question(&self) -> Message {
+        let (id, last) = (self.id, self.target.seq);
+        if self.is_proven {
+            return Message::EntriesAsk(id, self.next, last);
+        }
+        Message::DigestsAsk(id, self.behind.seq + self.digests.len() as u64 + 1, last)
+    }
+
+    /// The digest of an entry.
+    fn digest(&self, seq: u64) -> Option<&Digest> {
+        self.digests.get(usize::try_from(seq.checked_sub(self.behind.seq + 1)?).ok()?)
+    }
+
     /// Its number.
     pub fn number(&self) -> u64 {
         self.number
@@ -92,7 +121,9 @@ impl Group {
         let timing = self.settings.timing;
         self.serving.retain(|_, serving| now < serving.since_ms + timing.patience_ms);
         if let Some(transfer) = &self.transfer {
-            if !transfer.is_whole && now >= transfer.asked_ms + timing.status_ms {
+            let rounds = self.failed_transfers / self.peers.len().max(1) as u32;
+            let limit_ms = (timing.status_ms << rounds.min(DOUBLINGS)).min(timing.patience_max_ms);
+            if !transfer.is_whole && now >= transfer.asked_ms + limit_ms {
                 self.ask_again();
             }
             return;
@@ -105,7 +136,7 @@ impl Group {
     }
 
     fn begin_transfer(&mut self, target: Arc<Stable>) {
-        let committed = self.committed();
+        let (committed, behind) = (self.committed(), self.log.chain());
         // Those that are known to be there first, in turn; liars last.
         let has_it =
             |node: &u64| self.peers.get(node).is_some_and(|peer| peer.last.committed >= target.seq);
@@ -126,6 +157,10 @@ impl Group {
             id: 0,
             tries: 0,
             asked_ms: self.now,
+            digests: Vec::new(),
+            behind: Head { seq: committed, chain: behind },
+            folded: behind,
+            is_proven: false,
             point: None,
             next: committed + 1,
             chain: self.log.chain(),
@@ -134,26 +169,30 @@ impl Group {
             first: committed + 1,
             is_whole: false,
         });
-        self.ask_entries();
+        self.ask();
     }
 
-    fn ask_entries(&mut self) {
+    /// Asks for the digests that are missing, or the entries.
+    fn ask(&mut self) {
         self.last_question += 1;
         let (id, now) = (self.last_question, self.now);
         let Some(transfer) = &mut self.transfer else { return };
         (transfer.id, transfer.asked_ms) = (id, now);
-        let (from, next, last) = (transfer.from, transfer.next, transfer.target.seq);
-        self.tell(from, Message::EntriesAsk(id, next, last));
+        let (from, question) = (transfer.from, transfer.question());
+        self.tell(from, question);
     }
 
     fn ask_again(&mut self) {
         let Some(transfer) = &mut self.transfer else { return };
         transfer.tries += 1;
-        if transfer.tries < TRIES {
-            self.ask_entries();
-        } else {
+        if transfer.tries >= TRIES {
             self.give_up(false);
+            return;
         }
+        // It is the same question: an answer that is late is one still.
+        transfer.asked_ms = self.now;
+        let (from, question) = (transfer.from, transfer.question());
+        self.tell(from, question);
     }
 
     /// Ends a transfer that is under way; it begins anew.
@@ -172,6 +211,7 @@ impl Group {
     /// Ends a transfer that brings nothing; another member is asked next, at the next tick.
     fn give_up(&mut self, is_lie: bool) {
         let Some(transfer) = self.transfer.take() else { return };
+        self.failed_transfers = self.failed_transfers.saturating_add(1);
         if is_lie {
             self.liars.insert(transfer.from);
             if self.liars.len() >= self.peers.len() {
@@ -197,6 +237,71 @@ impl Group {
             let (view, chain) = (accepted.view, accepted.chain);
             self.after_disk.push(AfterDisk::Accepted { view, seq: *seq, chain });
         }
+    }
+
+    /// Tells a member that is behind which entries it misses.
+    pub(super) fn serve_digests(
+        &mut self,
+        from: u64,
+        id: u64,
+        first: u64,
+        last: u64,
+    ) -> Result<(), Dropped> {
+        let last = last.min(self.committed());
+        if first == 0 || first > last {
+            return Err(Dropped::Seq);
+        }
+        if self.given.contains_key(&from) {
+            return Err(Dropped::Full);
+        }
+        self.given.insert(from, 0);
+        let begins = self.log.point();
+        let point = (first <= begins.index).then_some((begins.index, begins.chain));
+        let first = first.max(begins.index + 1);
+        let digests = self.log.digests(first, last, DIGESTS_MAX);
+        self.tell(from, Message::Digests(Digests { id, point, first, digests }));
+        Ok(())
+    }
+
+    pub(super) fn take_digests(&mut self, from: u64, digests: Digests) -> Result<(), Dropped> {
+        let Digests { id, point, first, digests } = digests;
+        let transfer = self.transfer.as_ref().filter(|it| (it.from, it.id) == (from, id));
+        let transfer = transfer.filter(|it| !it.is_proven).ok_or(Dropped::Unasked)?;
+        let goal = transfer.target.seq;
+        let mut behind = transfer.behind;
+        if let Some((seq, chain)) = point {
+            let is_inside = (behind.seq + 1..=goal).contains(&seq);
+            if !transfer.digests.is_empty() || !is_inside || !self.is_vouched(seq) {
+                self.give_up(false);
+                return Err(Dropped::Proof);
+            }
+            behind = Head { seq, chain };
+        }
+        let next = behind.seq + transfer.digests.len() as u64 + 1;
+        let is_full = digests.len() == ((goal + 1 - next.min(goal + 1)) as usize).min(DIGESTS_MAX);
+        if first != next || !is_full {
+            self.give_up(false);
+            return Err(Dropped::Proof);
+        }
+        let Some(transfer) = &mut self.transfer else { return Err(Dropped::Unasked) };
+        if point.is_some() {
+            (transfer.behind, transfer.folded) = (behind, behind.chain);
+        }
+        transfer.tries = 0;
+        for (seq, digest) in (next..).zip(&digests) {
+            transfer.folded = link(&transfer.folded, seq, digest);
+        }
+        transfer.digests.extend(digests);
+        if behind.seq + (transfer.digests.len() as u64) < goal {
+            self.ask();
+        } else if transfer.folded == transfer.target.chain {
+            transfer.is_proven = true;
+            self.ask();
+        } else {
+            self.give_up(true);
+            return Err(Dropped::Proof);
+        }
+        Ok(())
     }
 
     /// Answers a member that is behind.
@@ -256,11 +361,13 @@ impl Group {
     pub(super) fn take_entries(&mut self, from: u64, entries: Entries) -> Result<(), Dropped> {
         let Entries { id, point, first, batches } = entries;
         let transfer = self.transfer.as_ref().filter(|it| (it.from, it.id) == (from, id));
-        let transfer = transfer.filter(|it| !it.is_whole).ok_or(Dropped::Unasked)?;
+        let transfer =
+            transfer.filter(|it| it.is_proven && !it.is_whole).ok_or(Dropped::Unasked)?;
         if let Some((index, chain, table)) = point {
             let is_first = transfer.point.is_none() && transfer.entries.is_empty();
             let is_inside = (transfer.next..=transfer.target.seq).contains(&index);
-            if !is_first || !is_inside || !self.is_vouched(index) {
+            let is_proven = transfer.behind == Head { seq: index, chain };
+            if !is_first || !is_inside || !is_proven {
                 self.give_up(false);
                 return Err(Dropped::Proof);
             }
@@ -278,8 +385,17 @@ impl Group {
             self.give_up(false);
             return Err(Dropped::Proof);
         }
-        batches.into_iter().for_each(|batch| self.take_entry(batch));
-        self.end_chunk();
+        let bytes: usize = batches.iter().map(Batch::bytes).sum();
+        let is_full = bytes >= ANSWER_BYTES_MIN || batches.len() >= ENTRIES_MAX;
+        for batch in batches {
+            let transfer = self.transfer.as_ref().ok_or(Dropped::Unasked)?;
+            if transfer.digest(transfer.next) != Some(batch.digest()) {
+                self.give_up(true);
+                return Err(Dropped::Proof);
+            }
+            self.take_entry(batch);
+        }
+        self.end_chunk(is_full);
         Ok(())
     }
 
@@ -312,12 +428,16 @@ impl Group {
     }
 
     /// Looks whether all is there and true, or asks for more.
-    fn end_chunk(&mut self) {
+    fn end_chunk(&mut self, is_full: bool) {
         let Some(transfer) = &mut self.transfer else { return };
-        transfer.tries = 0;
+        transfer.tries = if is_full { 0 } else { transfer.tries + 1 };
         let Stable { seq, chain, table, .. } = *transfer.target;
+        if transfer.next <= seq && transfer.tries >= TRIES {
+            self.give_up(false);
+            return;
+        }
         if transfer.next <= seq {
-            self.ask_entries();
+            self.ask();
             return;
         }
         if transfer.chain != chain || transfer.table.digest() != table {
@@ -348,6 +468,7 @@ impl Group {
             self.events.push(Event::Installed { index: point.index });
             self.log = Log::new(point, self.settings.limits.cache_bytes);
         }
+        self.failed_transfers = 0;
         self.counters.transferred += entries.len() as u64;
         for (index, entry) in (first..).zip(entries) {
             let (term, place) = (entry.term, entry.stored.place);

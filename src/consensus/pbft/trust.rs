@@ -61,6 +61,8 @@ impl Group {
             Message::Status(_)
             | Message::BatchAsk(..)
             | Message::BatchTell(..)
+            | Message::DigestsAsk(..)
+            | Message::Digests(_)
             | Message::EntriesAsk(..)
             | Message::Entries(_)
             | Message::ReadAsk(..)

@@ -150,6 +150,7 @@ impl Villain {
                 Message::Request(Request::new(keys, self.me, timestamp, operation))
             }
             5 => Message::BatchAsk(seq, digest),
+            6 if self.rng.bool() => Message::DigestsAsk(view, seq, u64::MAX),
             6 => Message::EntriesAsk(view, seq, seq.saturating_add(self.rng.u64(..9))),
             7 => Message::ReadAsk(seq, view),
             8 => Message::ReadTell(seq, view),

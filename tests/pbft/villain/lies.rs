@@ -38,6 +38,14 @@ impl Villain {
             (Trick::CorruptTransfer, Message::Entries(entries)) => {
                 self.corrupt(partition, entries);
             }
+            (Trick::CorruptTransfer, Message::Digests(digests)) => match self.rng.u32(..6) {
+                0 => digests.digests.iter_mut().for_each(|digest| digest[0] ^= 1),
+                1 => drop(digests.digests.pop()),
+                2 => digests.digests.push([8; 32]),
+                3 => digests.first += 1,
+                4 => digests.point = Some((digests.first.saturating_sub(1), [3; 32])),
+                _ => {}
+            },
             (Trick::CorruptTransfer, Message::BatchTell(_, batch)) => {
                 *batch = Batch::own(batch.origin(), self.me, self.operation());
             }

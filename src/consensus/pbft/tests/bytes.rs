@@ -6,7 +6,7 @@ use super::{
         certificate::Stable,
         codec::APART_BYTES,
         keys::Signature,
-        message::{Reply, StatusReport, Vote},
+        message::{Digests, Reply, StatusReport, Vote},
         notes::Note,
         table::Table,
     },
@@ -44,6 +44,13 @@ fn examples() -> Vec<Message> {
         Message::BatchTell(4, batch),
         Message::BatchTell(5, Batch::own(1, 2, large)),
         Message::EntriesAsk(1, 2, 3),
+        Message::DigestsAsk(1, 2, 3),
+        Message::Digests(Digests {
+            id: 7,
+            point: Some((3, [4; 32])),
+            first: 4,
+            digests: vec![[5; 32], [6; 32]],
+        }),
         Message::HeadTell(1, 2, [3; 32]),
     ]
 }

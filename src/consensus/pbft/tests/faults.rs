@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        Batch, Dropped, Group, Letter, Message, Request, Settings,
+        Batch, Dropped, Group, Letter, Message, Request, Settings, Write,
         batch::link,
         certificate::{Certificate, Stable},
         keys::{Signature, Statement},
@@ -316,9 +316,56 @@ fn entries_that_do_not_fold_into_what_a_quorum_signed_are_not_believed() {
     }
     assert!(lies > 0);
     assert_eq!(world.group(4).status().diverged, None);
+    assert!(
+        world.node(4).disk.iter().all(|write| match write {
+            Write::Entry { data, .. } => data != "a lie",
+            Write::Note(_) => true,
+        }),
+        "what was not proven is not written"
+    );
     // What node 4 is told is compared with what the others were.
     world.collect();
     assert_eq!(world.node(4).told.len(), 40);
+}
+
+#[test]
+fn a_member_that_drips_does_not_keep_a_replica_waiting() {
+    let mut world = World::new(4, 8);
+    world.collect();
+    world.kill(4);
+    for ticket in 0..400 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+        world.run(20);
+    }
+    world.start(4);
+    // The first that is asked gives one entry after the other, each true and just in time.
+    let (began, mut dripping, mut drips) = (world.now, None, 0);
+    let mut late = Vec::new();
+    while world.group(4).log().last() < 400 {
+        assert!(world.now < began + 3_000, "{drips} drips, {}", world.describe());
+        world.collect();
+        for (from, to, message) in std::mem::take(&mut world.network) {
+            match message {
+                Message::Entries(mut entries)
+                    if to == 4 && *dripping.get_or_insert(from) == from && entries.first < 390 =>
+                {
+                    entries.batches.truncate(1);
+                    drips += 1;
+                    late.push((world.now + 20, from, Message::Entries(entries)));
+                }
+                message => world.network.push((from, to, message)),
+            }
+        }
+        let now = world.now;
+        let (due, rest): (Vec<_>, _) = late.into_iter().partition(|(at, ..)| *at <= now);
+        late = rest;
+        due.into_iter().for_each(|(_, from, message)| world.network.push((from, 4, message)));
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+        }
+    }
+    assert!((1..=6).contains(&drips), "{drips}");
 }
 
 #[test]

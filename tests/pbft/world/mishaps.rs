@@ -1,0 +1,59 @@
+//! What goes wrong in a run.
+
+use super::{Due, World};
+use crate::{faults::Fault, trace::note};
+use std::collections::BTreeSet;
+
+impl World {
+    pub(super) fn crash(&mut self, at: usize, for_us: u64) {
+        let node = &mut self.nodes[at];
+        if node.driver.is_some() {
+            note!(self.trace, "{} crashes", node.id);
+            node.crash(&mut self.rng);
+            self.summary.crashes += 1;
+            self.later(for_us, Due::Start(at));
+        }
+    }
+
+    pub(super) fn fail(&mut self) {
+        self.later(1_000, Due::Fault);
+        if self.is_healed {
+            return;
+        }
+        let Some(fault) = self.faults.strike(&mut self.rng) else { return };
+        note!(self.trace, "{fault:?}");
+        let until_us = self.now_us + self.rng.u64(1_000..4_000_000);
+        let at = self.rng.usize(..self.nodes.len());
+        let nodes = self.group.nodes.clone();
+        let one = self.nodes[at].id;
+        match fault {
+            Fault::Crash => self.crash(at, until_us - self.now_us),
+            Fault::Blackout => {
+                for at in 0..self.nodes.len() {
+                    let for_us = self.rng.u64(1_000..1_000_000);
+                    self.crash(at, for_us);
+                }
+            }
+            Fault::Cut => {
+                let other = nodes[self.rng.usize(..nodes.len())];
+                self.network.cut(one, other, until_us);
+            }
+            Fault::Isolate => {
+                for other in nodes.into_iter().chain(self.askers.iter().map(|asker| asker.id)) {
+                    self.network.cut(one, other, until_us);
+                    self.network.cut(other, one, until_us);
+                }
+            }
+            Fault::Part => {
+                let part: BTreeSet<_> = nodes.iter().copied().filter(|_| self.rng.bool()).collect();
+                for from in &nodes {
+                    for to in nodes.iter().filter(|to| part.contains(from) != part.contains(to)) {
+                        self.network.cut(*from, *to, until_us);
+                    }
+                }
+            }
+            Fault::Slow => self.nodes[at].slow_until_us = until_us,
+            Fault::Stumble => self.nodes[at].stumbles = true,
+        }
+    }
+}
