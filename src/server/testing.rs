@@ -15,10 +15,12 @@ use crate::{
         },
         id::{AgentAddress, AgentId, PartitionIndex, TaskId},
         memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric},
+        msgpack::write,
     },
 };
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
+use futures_channel::oneshot;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -65,6 +67,10 @@ pub struct TestNode {
     pub sent: RefCell<Vec<Vec<u8>>>,
     /// How often attempts were ended, one after the other or many at once.
     pub endings: Cell<usize>,
+    /// Lent attempts of the type `later` that run.
+    pub attempts: RefCell<Vec<oneshot::Sender<()>>>,
+    /// What each of them comes to.
+    pub result_bytes: Cell<usize>,
     /// Workers that left.
     pub left: Cell<usize>,
     /// How often something was asked of this node alone.
@@ -159,8 +165,17 @@ impl TestNode {
 }
 
 impl Gateway for TestNode {
-    async fn run_guest(self: Rc<Self>, _: String, _: Guest) -> Result<Ran, Error> {
-        std::future::pending().await
+    /// `later` ends when somebody rings, with a result of `result_bytes`; others never end.
+    async fn run_guest(self: Rc<Self>, agent_type: String, _: Guest) -> Result<Ran, Error> {
+        if agent_type != "later" {
+            return std::future::pending().await;
+        }
+        let (bell, rings) = oneshot::channel();
+        self.attempts.borrow_mut().push(bell);
+        rings.await.map_err(|_| Error::Unavailable("the node is gone".into()))?;
+        let mut result = Vec::new();
+        write::str(&mut result, &"r".repeat(self.result_bytes.get()));
+        Ok(Ok(result))
     }
 
     async fn submit(self: Rc<Self>, specs: Vec<TaskSpec>) -> Result<Vec<TaskId>, Error> {

@@ -2,6 +2,7 @@
 
 use super::{
     frame::{self, Call},
+    lent::LentAttempts,
     work::{Answer, Groups, Work},
 };
 use crate::{
@@ -73,7 +74,7 @@ pub struct Connection<S, E, M, F> {
     calls_in_flight: usize,
     bytes_in_flight: usize,
     /// Attempts that another node lends, which count as no call.
-    lent_in_flight: usize,
+    lent: LentAttempts<F>,
     intake: Intake,
     /// What is to become of the stream when everything is answered.
     becomes: Option<Offer>,
@@ -108,7 +109,7 @@ where
             in_flight: FuturesUnordered::new(),
             calls_in_flight: 0,
             bytes_in_flight: 0,
-            lent_in_flight: 0,
+            lent: LentAttempts::new(&limits),
             intake: Intake::Open,
             becomes: None,
             stall: Stall::new(engine),
@@ -140,7 +141,8 @@ where
         self.collect_answers(cx);
         let Ok(wrote) = self.write(cx) else { return Poll::Ready(End::Lost) };
         let Ok(read) = self.read(cx) else { return Poll::Ready(End::Lost) };
-        let ended = self.is_ending() && self.in_flight.is_empty() && self.output.pending() == 0;
+        let is_over = self.in_flight.is_empty() && self.lent.is_empty();
+        let ended = self.is_ending() && is_over && self.output.pending() == 0;
         if ended {
             return Poll::Ready(match self.becomes {
                 Some(_) if !self.input.unread().is_empty() => End::Lost,
@@ -252,11 +254,10 @@ where
             Ok(request) if request.is_lent_attempt() => {
                 // It is answered when it ends, which may take long, and what is behind it must be read
                 // meanwhile: other attempts, whose time goes on, and that one is given up.
-                if self.lent_in_flight >= self.limits.max_in_flight {
+                if !self.lent.has_room() {
                     let error = Error::Backpressure(LENT_RETRY_MS);
                     return frame::refuse(self.output.end(), msgid, &error);
                 }
-                self.lent_in_flight += 1;
                 groups.add(msgid, request, 0, |work| self.begin(work));
             }
             Ok(request) => {
@@ -290,7 +291,9 @@ where
 
     /// Begins work whose calls and bytes are counted already.
     fn begin(&mut self, work: Work) {
-        self.in_flight.push((self.start)(work));
+        let is_lent_attempt = work.is_lent_attempt();
+        let begun = (self.start)(work);
+        if is_lent_attempt { self.lent.begin(begun) } else { self.in_flight.push(begun) }
     }
 
     /// Says what was wrong and takes nothing more: after such bytes no frame's start is known.
@@ -306,11 +309,16 @@ where
         {
             self.calls_in_flight -= answer.calls;
             self.bytes_in_flight -= answer.bytes;
-            self.lent_in_flight -= answer.lent;
             if let Some(offer) = answer.trunk() {
                 self.becomes = Some(offer);
                 self.intake = Intake::Closed(Instant::now());
             }
+            answer.write(&mut self.output);
+        }
+        self.lent.collect(cx);
+        while self.output.held() < self.limits.write_buffer_bytes
+            && let Some(answer) = self.lent.next()
+        {
             answer.write(&mut self.output);
         }
     }

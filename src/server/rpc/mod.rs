@@ -16,6 +16,7 @@
 
 mod connection;
 pub(crate) mod frame;
+mod lent;
 mod work;
 
 use super::{Drain, Engine, Limits, auth::Gate, stall, worker::WorkerSession};

@@ -12,7 +12,7 @@ use crate::{
         worker::{WorkerRequest, WorkerSession},
     },
     wire::{
-        api::{Completion, Error, TaskSpec},
+        api::{Completion, Error, Failure, TaskSpec},
         id::TaskId,
         memory::MemoryItem,
     },
@@ -168,8 +168,6 @@ pub struct Answer {
     pub calls: usize,
     /// Bytes that are no longer held.
     pub bytes: usize,
-    /// Attempts that another node lent, which have ended.
-    pub lent: usize,
 }
 
 enum Outcome {
@@ -183,18 +181,15 @@ enum Outcome {
 type Each<T> = Result<Vec<Result<T, Error>>, Error>;
 
 impl Work {
-    /// Attempts that another node lends: they count as no call.
-    pub fn lent(&self) -> usize {
-        match &self.kind {
-            Kind::Call { request, .. } => usize::from(request.is_lent_attempt()),
-            _ => 0,
-        }
+    /// Whether it is an attempt that another node lends, which counts as no call.
+    pub fn is_lent_attempt(&self) -> bool {
+        matches!(&self.kind, Kind::Call { request, .. } if request.is_lent_attempt())
     }
 
     /// Calls that it answers.
     pub fn calls(&self) -> usize {
         match &self.kind {
-            Kind::Call { .. } => 1 - self.lent(),
+            Kind::Call { .. } => usize::from(!self.is_lent_attempt()),
             Kind::Submissions(group) => group.items.len(),
             Kind::Completions(group) => group.items.len(),
             Kind::Puts(group) => group.items.len(),
@@ -204,7 +199,7 @@ impl Work {
 
 /// Does the work.
 pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: Work) -> Answer {
-    let (calls, bytes, lent) = (work.calls(), work.bytes, work.lent());
+    let (calls, bytes) = (work.calls(), work.bytes);
     let gateway = if work.here { gateway.here() } else { gateway };
     let outcome = match work.kind {
         Kind::Call { msgid, request } => {
@@ -223,10 +218,31 @@ pub async fn run<G: Gateway>(gateway: Rc<G>, session: Rc<WorkerSession>, work: W
             Outcome::Puts { msgids: group.msgids, result }
         }
     };
-    Answer { outcome, calls, bytes, lent }
+    Answer { outcome, calls, bytes }
 }
 
 impl Answer {
+    /// Bytes of what a lent attempt ended with.
+    pub fn result_bytes(&self) -> usize {
+        match &self.outcome {
+            Outcome::Call { result: Ok(Reply::Ran(Ok(result))), .. } => result.len(),
+            Outcome::Call { result: Ok(Reply::Ran(Err(failure))), .. } => failure.error.len(),
+            _ => 0,
+        }
+    }
+
+    /// A lent attempt's result is not kept, for results of so many bytes wait: it counts as failed.
+    pub fn give_up_result(&mut self, bytes_max: usize) {
+        let error = format!(
+            "its result of {} bytes is given up: results of {bytes_max} bytes wait for the node that \
+             keeps the task",
+            self.result_bytes()
+        );
+        if let Outcome::Call { result, .. } = &mut self.outcome {
+            *result = Ok(Reply::Ran(Err(Failure { error, retry: true })));
+        }
+    }
+
     /// What the connection becomes after this answer: a trunk of another node.
     pub fn trunk(&self) -> Option<Offer> {
         match &self.outcome {
