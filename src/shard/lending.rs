@@ -239,6 +239,7 @@ impl Shard {
         match &answer {
             Ok(_) => lender.served(node),
             Err(Error::Backpressure(_)) => lender.was_full(node, now_ms),
+            Err(Error::Uncertain(_)) => lender.was_silent(node, now_ms),
             Err(_) => lender.refused(node, now_ms),
         }
         match answer {
@@ -261,7 +262,7 @@ impl Shard {
     pub(super) fn unanswered(&mut self, lease: Lease) {
         let (now_ms, lending) = (self.kernel.now_ms(), &mut self.tasks.lending);
         if let Some(away) = lending.away.get(&(lease.partition, lease.token)) {
-            lending.types[usize::from(away.type_index)].lender.refused(away.node, now_ms);
+            lending.types[usize::from(away.type_index)].lender.was_silent(away.node, now_ms);
         }
     }
 

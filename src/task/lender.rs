@@ -11,6 +11,8 @@
 //!   than [`WINDOW_MAX`].
 //! - A node that took nothing is left alone for a pause, which doubles up to [`PAUSE_MAX_MS`] while it
 //!   goes on so. What it refuses meanwhile was sent before: it counts once.
+//! - A node that says nothing costs an attempt each time, though gossip has it alive: it is left alone for
+//!   longer, from [`SILENCE_MS`] on up to [`SILENCE_MAX_MS`], until it answers or has been away.
 //! - Equals are chosen by lot, so that cores which know the same do not all choose the same node.
 
 use crate::{registry::fact::Load, wire::id::NodeId};
@@ -23,6 +25,10 @@ const WINDOW_FIRST: u32 = 32;
 const PAUSE_MS: u64 = 10;
 /// And at most.
 const PAUSE_MAX_MS: u64 = 1_000;
+/// The pause after a node said nothing, the first time, milliseconds.
+const SILENCE_MS: u64 = 1_000;
+/// And at most: as long may pass until one that speaks again is lent something.
+const SILENCE_MAX_MS: u64 = 32_000;
 /// When to look again though nobody is known who could be lent something, milliseconds: a round of
 /// gossip.
 const LOOK_MS: u64 = 100;
@@ -44,12 +50,26 @@ struct Borrower {
     /// It is left alone before this time, milliseconds.
     closed_until_ms: u64,
     pause_ms: u64,
+    /// The pause after it says nothing the next time.
+    silence_ms: u64,
+    /// It said nothing, and is left alone for that.
+    is_silent: bool,
+    /// It was lent something since.
+    is_asked: bool,
 }
 
 impl Borrower {
     /// What its agents have to do, as far as is known.
     fn tasks(&self) -> u64 {
         self.load.tasks() + u64::from(self.since_told)
+    }
+
+    /// It answers: its silence is over.
+    fn speaks(&mut self) {
+        self.silence_ms = SILENCE_MS;
+        if std::mem::take(&mut self.is_silent) {
+            self.closed_until_ms = 0;
+        }
     }
 }
 
@@ -83,6 +103,9 @@ impl Lender {
                 ended: 0,
                 closed_until_ms: 0,
                 pause_ms: PAUSE_MS,
+                silence_ms: SILENCE_MS,
+                is_silent: false,
+                is_asked: false,
             });
             if borrower.load != load {
                 borrower.load = load;
@@ -129,6 +152,7 @@ impl Lender {
         })?;
         best.under_way += 1;
         best.since_told += 1;
+        best.is_asked = true;
         Some(best.node)
     }
 
@@ -144,6 +168,7 @@ impl Lender {
     pub fn served(&mut self, node: NodeId) {
         if let Some(borrower) = self.borrower(node) {
             borrower.pause_ms = PAUSE_MS;
+            borrower.speaks();
             borrower.ended += 1;
             if !borrower.has_refused || borrower.ended >= borrower.window {
                 borrower.window = (borrower.window + 1).min(WINDOW_MAX);
@@ -152,13 +177,31 @@ impl Lender {
         }
     }
 
-    /// A node did not begin an attempt, or it is not known whether it did.
+    /// A node did not begin an attempt.
     pub fn refused(&mut self, node: NodeId, now_ms: u64) {
         self.close(node, now_ms, 0);
     }
 
+    /// A node said nothing of an attempt: nobody knows whether it began.
+    pub fn was_silent(&mut self, node: NodeId, now_ms: u64) {
+        let Some(borrower) = self.borrower(node) else { return };
+        // What was sent before it was closed tells nothing new.
+        if !std::mem::take(&mut borrower.is_asked) {
+            return;
+        }
+        self.close(node, now_ms, 0);
+        if let Some(borrower) = self.borrower(node) {
+            borrower.is_silent = true;
+            borrower.closed_until_ms = borrower.closed_until_ms.max(now_ms + borrower.silence_ms);
+            borrower.silence_ms = (2 * borrower.silence_ms).min(SILENCE_MAX_MS);
+        }
+    }
+
     /// A node did not begin an attempt because it has enough to do.
     pub fn was_full(&mut self, node: NodeId, now_ms: u64) {
+        if let Some(borrower) = self.borrower(node) {
+            borrower.speaks();
+        }
         self.close(node, now_ms, WINDOW_MAX);
     }
 
@@ -292,6 +335,45 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_says_nothing_is_asked_ever_more_seldom_until_it_answers() {
+        let mut lender = knowing(&[(2, load(32, 0, 0))]);
+        let attempt_ms = 4_000;
+        // Many attempts of one burst end without a word, one after the other: that is one silence.
+        let lent = std::iter::from_fn(|| lender.choose(0, 0)).count() as u64;
+        assert_eq!(lent, 32);
+        for number in 0..lent {
+            lender.was_silent(2, attempt_ms + number * 20);
+            lender.came_back(2);
+        }
+        assert_eq!(lender.borrower(2).unwrap().closed_until_ms, attempt_ms + SILENCE_MS);
+        // Then one at a time is tried, in ten minutes fewer than twenty-five: every 36 s at last.
+        let (mut now_ms, mut window, mut tries) = (attempt_ms + SILENCE_MS, u64::MAX, 0);
+        while now_ms < 600_000 {
+            let tried = std::iter::from_fn(|| lender.choose(now_ms, 0)).count() as u64;
+            assert!(tried <= window);
+            (tries, window) = (tries + tried, (tried / 2).max(1));
+            now_ms += attempt_ms;
+            for _ in 0..tried {
+                lender.was_silent(2, now_ms);
+                lender.came_back(2);
+            }
+            let opens_ms = lender.borrower(2).unwrap().closed_until_ms;
+            assert!((now_ms + SILENCE_MS..=now_ms + SILENCE_MAX_MS).contains(&opens_ms));
+            now_ms = opens_ms;
+        }
+        assert!((30..60).contains(&tries), "{tries} tries");
+        // A late answer ends it at once, a refusal that it is full as well.
+        assert_eq!(lender.choose(now_ms, 0), Some(2));
+        lender.was_silent(2, now_ms);
+        assert_eq!(lender.choose(now_ms + 1, 0), None);
+        lender.served(2);
+        lender.came_back(2);
+        assert_eq!(lender.choose(now_ms + 1, 0), Some(2));
+        lender.was_silent(2, now_ms + 1);
+        assert_eq!(lender.borrower(2).unwrap().closed_until_ms, now_ms + 1 + SILENCE_MS);
+    }
+
+    #[test]
     fn beside_agents_of_ones_own_only_free_places_of_others_are_taken() {
         let mut lender = knowing(&[(2, load(4, 3, 1)), (3, load(4, 2, 0)), (4, load(0, 0, 0))]);
         let chosen: Vec<_> = std::iter::from_fn(|| lender.choose_free(0, 0)).collect();
@@ -317,7 +399,7 @@ mod tests {
     enum Step {
         Learn(Vec<(NodeId, u32, u32)>),
         Choose(u64, bool),
-        /// How the attempt in some place ended: served, refused, full.
+        /// How the attempt in some place ended: served, refused, full, without a word.
         End(usize, u8),
         Wait(u64),
     }
@@ -328,7 +410,7 @@ mod tests {
         prop_oneof![
             1 => nodes.prop_map(Step::Learn),
             6 => (any::<u64>(), any::<bool>()).prop_map(|(lot, free)| Step::Choose(lot, free)),
-            4 => (any::<usize>(), 0..3_u8).prop_map(|(at, how)| Step::End(at, how)),
+            4 => (any::<usize>(), 0..4_u8).prop_map(|(at, how)| Step::End(at, how)),
             1 => (0_u64..200).prop_map(Step::Wait),
         ]
     }
@@ -370,6 +452,7 @@ mod tests {
                         match how {
                             0 => lender.served(node),
                             1 => lender.refused(node, now_ms),
+                            2 => lender.was_silent(node, now_ms),
                             _ => lender.was_full(node, now_ms),
                         }
                         lender.came_back(node);
