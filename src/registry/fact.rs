@@ -184,6 +184,13 @@ pub struct TypeFact {
     pub capabilities: Capabilities,
 }
 
+impl TypeFact {
+    /// Whether the node starts agents of the type when tasks wait.
+    pub fn starts_agents(&self) -> bool {
+        self.kind != AgentKind::Remote && self.max > 0
+    }
+}
+
 /// How much the agents of a type on a node have to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {

@@ -237,13 +237,23 @@ impl Shard {
     /// The core whose agents take the next guest of a type.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when this node has no agent of the type.
+    /// [`Error::NotFound`] when this node has no agent of the type and starts none.
     pub fn home_of_guest(&mut self, agent_type: &str) -> Result<(CoreIndex, TypeIndex), Error> {
         let type_index = self.find_type(agent_type)?;
-        match self.kernel.directory.homes_of(type_index).is_empty() {
+        let types = &self.kernel.types;
+        let starts = types.is_configured(type_index) && types.get(type_index).starts_agents();
+        match self.kernel.directory.homes_of(type_index).is_empty() && !starts {
             true => Err(no_agent(agent_type)),
             false => Ok((self.kernel.choose_home(type_index), type_index)),
         }
+    }
+
+    /// Whether this core has an agent of a type, or may start one for a task that waits.
+    fn may_run(&self, type_index: TypeIndex) -> bool {
+        let core = self.kernel.index;
+        let spec = self.kernel.types.get(type_index);
+        let starts = spec.starts_agents() && spec.share(core, spec.max) > 0;
+        starts || self.kernel.directory.agents_on(type_index, core) > 0
     }
 
     /// Takes a guest in; it is answered when it has ended, or did not begin.
@@ -271,7 +281,7 @@ impl Shard {
         if self.tasks.winding_down() {
             return Err(stopping());
         }
-        if self.kernel.directory.agents_on(type_index, self.kernel.index) == 0 {
+        if !self.may_run(type_index) {
             return Err(no_agent(&self.kernel.types.get(type_index).name));
         }
         let now_ms = self.kernel.now_ms();

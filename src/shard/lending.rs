@@ -26,7 +26,7 @@ use super::{
     tasks::{Attempt, Tasks, Waiting},
 };
 use crate::{
-    registry::{TypeIndex, world::Status},
+    registry::{TypeIndex, fact::Load, world::Status},
     task::lender::Lender,
     wire::{
         api::{Error, Guest, Ran},
@@ -191,9 +191,15 @@ impl Shard {
         if lender.knows(view.number()) {
             return;
         }
-        let agent_type = &self.kernel.types.get(type_index).name;
-        let loads = view.world().loads(agent_type);
-        let others = loads.filter(|(node, status, _)| *node != me && *status == Status::Alive);
+        let types = &self.kernel.types;
+        let spec = types.get(type_index);
+        // Where agents of its own start, none start elsewhere for its tasks.
+        let starts_here = types.is_configured(type_index) && spec.starts_agents();
+        let may = |load: &Load| load.agents > 0 || !starts_here;
+        let others = view
+            .world()
+            .may_run(&spec.name)
+            .filter(|(node, status, load)| *node != me && *status == Status::Alive && may(load));
         lender.learn(view.number(), others.map(|(node, _, load)| (node, load)));
     }
 

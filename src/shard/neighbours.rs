@@ -100,8 +100,8 @@ impl Kernel {
         here.or_else(|| self.neighbours.as_mut()?.view.named(name, now_ms))
     }
 
-    /// The place of a type: of this node, or one of which another node has an agent, as far as is
-    /// known. Then it is learned, for its tasks can be kept here and run there.
+    /// The place of a type: of this node, or one of which another node has an agent or would start
+    /// one, as far as is known. Then it is learned, for its tasks can be kept here and run there.
     ///
     /// # Errors
     /// [`Error::NotFound`] when nobody has it, and [`Error::Full`] when too many were learned.
@@ -115,9 +115,9 @@ impl Kernel {
         let Some(world) = self.neighbours.as_ref().map(|it| it.view.world()) else {
             return Err(self.no_type(name));
         };
-        let mut there = world.loads(name).filter(|(node, status, load)| {
-            *node != world.me() && status.is_present() && load.agents > 0
-        });
+        let mut there = world
+            .may_run(name)
+            .filter(|(node, status, _)| *node != world.me() && status.is_present());
         if there.next().is_none() {
             return Err(self.no_type(name));
         }

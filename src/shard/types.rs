@@ -58,6 +58,11 @@ pub struct TypeSpec {
 }
 
 impl TypeSpec {
+    /// Whether agents of the type start when tasks wait: those of other kinds come by themselves.
+    pub fn starts_agents(&self) -> bool {
+        self.kind != AgentKind::Remote && self.max > 0
+    }
+
     /// How many of `total` agents fall to a core when they are dealt out over the hosts.
     pub fn share(&self, core: CoreIndex, total: usize) -> usize {
         match self.hosts.iter().position(|host| *host == core) {

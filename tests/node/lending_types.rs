@@ -113,3 +113,43 @@ fn what_waits_for_agents_of_other_nodes_is_there_after_all_leaders_were_started_
         stop(clerks.node);
     }
 }
+
+/// Waits until a node has no agent of the type.
+fn until_none_is_there(clerks: &Clerks) {
+    let deadline = Instant::now() + WAIT;
+    let agents = || clerks.node.handle().wait(|gateway| gateway.agents(Some(TYPE.into())));
+    while !agents().expect("the node has the type").is_empty() {
+        assert!(Instant::now() < deadline, "agents that are idle stay");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn agents_start_for_tasks_of_other_nodes_where_none_is_kept() {
+    let places = Places::of("type-none-kept", 3);
+    let [first, third] = [1, 3].map(|id| without(&places, id));
+    let options = AgentOptions {
+        min: 0,
+        max: on_each_core(2),
+        max_tasks: 1,
+        idle_timeout_ms: 200,
+        ..AgentOptions::default()
+    };
+    let second = with_agents(&places, 2, options, 20);
+    [&first, &second, &third].iter().for_each(|it| it.until_leaders_stay(3));
+    let mut count = 0;
+    for _ in 0..2 {
+        until_none_is_there(&second);
+        let mut tasks = HashMap::new();
+        for (number, clerks) in (0..40).zip([&first, &third].into_iter().cycle()) {
+            let id =
+                submit(clerks, &task(number, 0), is_unknown).expect("somebody would start one");
+            tasks.insert(id, number);
+        }
+        third.all_done(&tasks, 1);
+        count += tasks.len();
+        assert_eq!(second.seen.lock().unwrap().attempts.len(), count, "each ran once, and there");
+    }
+    assert!(first.figure(|core| core.tasks_lent) + third.figure(|core| core.tasks_lent) > 0);
+    [first, second, third].into_iter().for_each(|clerks| stop(clerks.node));
+}

@@ -213,6 +213,22 @@ impl World {
         })
     }
 
+    /// The nodes whose agents may run tasks of a type, with its loads. One that has it configured and no
+    /// agent of it starts one for a task that waits, as for its own: it has one place, which is taken.
+    pub fn may_run(&self, agent_type: &str) -> impl Iterator<Item = (NodeId, Status, Load)> {
+        self.homes(agent_type).iter().filter_map(|(node, index)| {
+            let here = self.get(*node)?;
+            let of_type = here.types.get(index)?;
+            let starts = of_type.fact.as_ref().is_some_and(|fact| fact.starts_agents());
+            let load = match of_type.load {
+                load if load.agents > 0 => load,
+                load if starts => Load { capacity: 1, running: 1, ..load },
+                _ => return None,
+            };
+            Some((*node, here.status, load))
+        })
+    }
+
     /// The living node whose agents of a type have the fewest tasks for what they can hold; of
     /// equals the one with the lower id. A node without capacity is none.
     pub fn least_loaded(&self, agent_type: &str) -> Option<NodeId> {
