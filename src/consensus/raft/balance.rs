@@ -2,7 +2,8 @@
 //! when that is safe and cheap.
 //!
 //! Each partition counts on its own how often it was handed over: the pause before the next time
-//! doubles, so that a preferred voter that cannot hold it does not make it flap.
+//! doubles, so that a preferred voter that cannot hold it does not make it flap. One that did not come to
+//! be handed over, because the voter was slow just then, is tried again much sooner.
 
 use super::{
     group::{ELECTION_TICKS, Group, HEARTBEAT_TICKS},
@@ -18,6 +19,9 @@ pub const SETTLE_TICKS: u64 = 5 * ELECTION_TICKS as u64;
 const PAUSE_TICKS: u64 = 20 * ELECTION_TICKS as u64;
 /// And at most.
 const PAUSE_TICKS_MAX: u64 = 64 * PAUSE_TICKS;
+/// Ticks before another try after one that came to nothing; doubled with each, up to [`PAUSE_TICKS`].
+/// Meanwhile the partition takes proposals: while it is handed over it takes none.
+const RETRY_TICKS: u64 = ELECTION_TICKS as u64;
 
 /// The voter that should lead a partition; `None` while the membership changes.
 pub fn preferred(partition: u16, members: &Members) -> Option<u64> {
@@ -29,9 +33,52 @@ pub fn preferred(partition: u16, members: &Members) -> Option<u64> {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Memory {
-    led_since: Option<u64>,
+    /// The term in which this node leads, and since when.
+    leads: Option<(u64, u64)>,
+    /// The term in which it is being handed over.
+    trying: Option<u64>,
+    /// Tries in a row that came to nothing.
+    failures: u32,
     not_before: u64,
     pause: u64,
+}
+
+impl Memory {
+    /// This node does not lead.
+    fn follows(&mut self, now: u64) {
+        self.leads = None;
+        if self.trying.take().is_some() {
+            self.was_handed_over(now);
+        }
+    }
+
+    /// This node leads; gives whether it may hand the partition over.
+    fn leads(&mut self, now: u64, term: u64, is_handing_over: bool) -> bool {
+        if self.leads.is_none_or(|(known, _)| known != term) {
+            // It may have been away between two looks.
+            self.follows(now);
+            self.leads = Some((term, now));
+        }
+        if self.trying.is_some() && !is_handing_over {
+            self.trying = None;
+            self.not_before = now + (RETRY_TICKS << self.failures.min(16)).min(PAUSE_TICKS);
+            self.failures += 1;
+        }
+        let is_settled = self.leads.is_some_and(|(_, since)| now >= since + SETTLE_TICKS);
+        is_settled && now >= SETTLE_TICKS && now >= self.not_before && self.trying.is_none()
+    }
+
+    /// A try begins.
+    fn tries(&mut self) {
+        self.trying = self.leads.map(|(term, _)| term);
+    }
+
+    fn was_handed_over(&mut self, now: u64) {
+        let is_long_ago = now > self.not_before + PAUSE_TICKS_MAX;
+        let again = (2 * self.pause).min(PAUSE_TICKS_MAX);
+        self.pause = if is_long_ago { PAUSE_TICKS } else { again.max(PAUSE_TICKS) };
+        (self.not_before, self.failures) = (now + self.pause, 0);
+    }
 }
 
 /// What was handed over when.
@@ -49,19 +96,14 @@ impl Balance {
     pub fn look(&mut self, now: u64, groups: &mut [Group]) {
         let mut may_hand_over = true;
         for (memory, group) in self.partitions.iter_mut().zip(groups) {
-            if !matches!(group.role(), Role::Leader { .. }) {
-                memory.led_since = None;
+            let Role::Leader { term } = group.role() else {
+                memory.follows(now);
                 continue;
-            }
-            let led_since = *memory.led_since.get_or_insert(now);
-            let is_settled = now >= SETTLE_TICKS && now >= led_since + SETTLE_TICKS;
-            let is_paused = now < memory.not_before;
-            let Some(to) = next_leader(group).filter(|_| may_hand_over) else { continue };
-            if is_settled && !is_paused && group.transfer(to).is_ok() {
-                let is_long_ago = now > memory.not_before + PAUSE_TICKS_MAX;
-                let again = (2 * memory.pause).min(PAUSE_TICKS_MAX);
-                memory.pause = if is_long_ago { PAUSE_TICKS } else { again.max(PAUSE_TICKS) };
-                memory.not_before = now + memory.pause;
+            };
+            let may = memory.leads(now, term, group.is_handing_over());
+            let Some(to) = next_leader(group).filter(|_| may && may_hand_over) else { continue };
+            if group.transfer(to).is_ok() {
+                memory.tries();
                 may_hand_over = false;
             }
         }
@@ -76,4 +118,57 @@ fn next_leader(group: &Group) -> Option<u64> {
         && group.was_heard_within(to, 2 * HEARTBEAT_TICKS as u64 + 1)
         && group.missing(to) <= CAUGHT_UP_ENTRIES;
     is_fit.then_some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks until the partition may be handed over; gives when.
+    fn until_may(memory: &mut Memory, from: u64, term: u64) -> u64 {
+        let looks = (from..).step_by(LOOK_TICKS as usize);
+        looks.take(100_000).find(|now| memory.leads(*now, term, false)).expect("it may again")
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_tried_again_soon_and_then_more_seldom() {
+        let mut memory = Memory::default();
+        let mut now = until_may(&mut memory, 0, 3);
+        assert_eq!(now, SETTLE_TICKS);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            memory.tries();
+            assert!(!memory.leads(now + LOOK_TICKS / 2, 3, true), "it is being handed over");
+            now += LOOK_TICKS;
+            let next = until_may(&mut memory, now, 3);
+            pauses.push(next - now);
+            now = next;
+        }
+        let ticks = RETRY_TICKS;
+        let most = PAUSE_TICKS;
+        let expected = [ticks, 2 * ticks, 4 * ticks, 8 * ticks, 16 * ticks, most, most, most];
+        assert_eq!(pauses, expected);
+        // It goes at last; when it comes back, that it came to nothing is forgotten, and the pause is that
+        // of one which does not stay.
+        memory.tries();
+        memory.follows(now);
+        assert_eq!(until_may(&mut memory, now + 10, 5), now + PAUSE_TICKS);
+    }
+
+    #[test]
+    fn what_comes_back_is_handed_over_ever_more_seldom() {
+        let (mut memory, mut now, mut term) = (Memory::default(), 0, 1);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            now = until_may(&mut memory, now, term);
+            memory.tries();
+            // It was away between two looks: only the term tells.
+            term += 2;
+            now += LOOK_TICKS;
+            let next = until_may(&mut memory, now, term);
+            pauses.push(next - now);
+            now = next;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8].map(|times| times * PAUSE_TICKS));
+    }
 }
