@@ -33,6 +33,11 @@ impl Healing {
         self.joined_ms = Some(now_ms);
     }
 
+    /// Whether the partition has ended and not all are alive to all yet.
+    pub fn is_under_way(&self) -> bool {
+        self.joined_ms.is_some()
+    }
+
     /// Something is said of a node at another.
     pub fn hear(&mut self, at: NodeId, node: NodeId, status: Status) {
         let (at, node) = (at as usize - 1, node as usize - 1);

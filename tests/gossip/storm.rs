@@ -298,7 +298,10 @@ impl Storm<'_> {
         let is_settled = |node: NodeId| {
             self.started_ms[node as usize - 1].is_none_or(|ms| ms + SETTLED_MS <= now_ms)
         };
-        let is_whole = now_ms >= self.unsettled_until_ms && self.cut_off.is_none();
+        // What was true on one side of a partition is told on the other for a while.
+        let is_whole = now_ms >= self.unsettled_until_ms
+            && self.cut_off.is_none()
+            && !self.healing.is_under_way();
         let is_same_side =
             self.cut_off.as_ref().is_none_or(|of| of.contains(&at) == of.contains(&node));
         let is_reachable = is_whole || self.cut_off.is_some() && is_same_side;
