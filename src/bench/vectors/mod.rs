@@ -16,7 +16,7 @@ pub use data::VectorFiles;
 use super::{Effort, Measured};
 use crate::{
     config::Config,
-    memory::index::{Hit, Index, IndexOptions, Metric, STEP_DISTANCES},
+    memory::index::{Hit, Index, IndexOptions, Metric},
     metrics::{Latency, process::resident_bytes},
     runtime::executor::pin_thread,
 };
@@ -63,7 +63,8 @@ impl Built {
             let mut insertion = index.begin_insert(vector).map_err(io::Error::other)?;
             let mut step_began = Instant::now();
             loop {
-                let ended = insertion.step(&mut index, STEP_DISTANCES);
+                let distances = index.step_distances();
+                let ended = insertion.step(&mut index, distances);
                 let now = Instant::now();
                 steps.record((now - step_began).as_nanos() as u64);
                 step_began = now;

@@ -7,7 +7,7 @@ use super::{
     quantize::{Metric, Probe, Terms, largest_component},
     remove::Sweep,
     rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
-    steps::{Budget, Generations, Scratch, Scratches},
+    steps::{Budget, Generations, Scratch, Scratches, step_distances},
 };
 use fastrand::Rng;
 use std::sync::Weak;
@@ -138,6 +138,11 @@ impl Index {
             sweep: Sweep::default(),
             options,
         })
+    }
+
+    /// Distances of a step of some tens of microseconds: fewer where vectors are long.
+    pub fn step_distances(&self) -> usize {
+        step_distances(self.options.dimensions.div_ceil(Line::BYTES))
     }
 
     /// How large the partition is.

@@ -4,6 +4,8 @@ use super::{error::Invalid, quantize::Metric};
 
 /// The longest vector: the sum of as many products of two codes still fits 32 bits with room.
 pub const DIMENSIONS_MAX: usize = 4096;
+/// No index has more vectors.
+pub const VECTORS_MAX: u32 = 1 << 30;
 /// The widest search, and the most hits of one.
 pub const EF_MAX: usize = 4096;
 /// Links of a node on each layer above the lowest.
@@ -54,6 +56,6 @@ impl IndexOptions {
             "16 to 4096",
         )?;
         check((1.0..=2.0).contains(&self.alpha), "alpha", "1.0 to 2.0")?;
-        check((1..=1 << 30).contains(&self.vectors_max), "vectors_max", "1 to 2^30")
+        check((1..=VECTORS_MAX).contains(&self.vectors_max), "vectors_max", "1 to 2^30")
     }
 }

@@ -7,8 +7,15 @@
 use super::{graph::Row, marks::Marks, pool::Pool, prune::Work, quantize::Probe};
 use std::sync::Arc;
 
-/// A budget for a step that takes some tens of microseconds, on a slow day too.
-pub const STEP_DISTANCES: usize = 512;
+/// A budget for a step that takes some tens of microseconds, on a slow day too, where a code has as many
+/// lines of the cache as [`STEP_LINES`] or fewer.
+const STEP_DISTANCES: usize = 512;
+const STEP_LINES: usize = 6;
+
+/// The budget for a step with codes of so many lines.
+pub(super) fn step_distances(lines: usize) -> usize {
+    STEP_DISTANCES * STEP_LINES / lines.max(STEP_LINES)
+}
 
 /// Scratch of operations that have ended is kept for so many to come.
 const SCRATCH_MAX: usize = 8;

@@ -22,7 +22,7 @@ const SEGMENTS_LEAST: usize = 3;
 /// Bytes of a segment that one step looks at, and moves if they live; the last record may go beyond.
 const LOOK_BYTES: usize = 16 << 10;
 /// No record is longer.
-const RECORD_BYTES_MAX: usize =
+pub(super) const RECORD_BYTES_MAX: usize =
     DIMENSIONS_MAX * size_of::<f32>() + TEXT_BYTES_MAX + METADATA_BYTES_MAX + 1024;
 /// Bytes that are brought into memory at a time.
 const AHEAD_BYTES: usize = 1 << 20;

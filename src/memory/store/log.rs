@@ -11,6 +11,7 @@
 //! - After a write that failed nothing more is written: nobody knows what the disk has.
 
 use super::{
+    compact::RECORD_BYTES_MAX,
     damage::{Damage, Harm},
     files::FileList,
     job::{Job, Make, Piece, Remove, Write},
@@ -34,7 +35,7 @@ pub const FIRST_OFFSET: usize = UNIT_BYTES;
 /// Bytes of records after which a write begins whatever is under way.
 const WRITE_BYTES: usize = 256 << 10;
 /// Room of a buffer for a write: one that grew would be copied. What is not used of it costs nothing.
-const BUFFER_BYTES: usize = WRITE_BYTES + (64 << 10);
+const BUFFER_BYTES: usize = WRITE_BYTES + RECORD_BYTES_MAX;
 /// Buffers that are kept for further writes.
 const BUFFERS_MAX: usize = 4;
 /// Writes under way; what comes meanwhile waits for the next one and shares its sync.

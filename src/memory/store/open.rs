@@ -205,9 +205,7 @@ impl StoreSettings {
         number: u16,
         room: Room,
     ) -> Result<Partition, OpenError> {
-        // Names are dealt out by their hashes, so that each partition gets about the same.
-        let items_max = self.items_max.div_ceil(head.partitions.into());
-        let options = index_options(self.dimension, self.metric, self.ef_construction, items_max);
+        let options = index_options(self.dimension, self.metric, self.ef_construction);
         let log = self.log(head, list, number);
         let io = |source| OpenError::Io { folder: self.folder.clone().unwrap_or_default(), source };
         let first = log.list.as_ref().map_or(0, |list| list.span().first);

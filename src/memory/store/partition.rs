@@ -19,7 +19,7 @@ use super::{
     table::{NAMESPACES_MAX, Place, Row, Table},
 };
 use crate::{
-    memory::index::{Index, IndexOptions, Insertion, Invalid, PagesAhead, STEP_DISTANCES},
+    memory::index::{Index, IndexOptions, Insertion, Invalid, PagesAhead, VECTORS_MAX},
     wire::{
         api::Error,
         memory::{
@@ -115,17 +115,11 @@ pub fn index_metric(metric: Metric) -> crate::memory::index::Metric {
     }
 }
 
-/// The options of a partition's index.
-pub fn index_options(
-    dimensions: usize,
-    metric: Metric,
-    ef_construction: usize,
-    items_max: usize,
-) -> IndexOptions {
-    // Dead rows take room until they are swept, and no insertion should wait for that.
-    let vectors_max = (items_max + items_max / 4 + PENDING_MAX).min(1 << 30) as u32;
+/// The options of a partition's index. It takes all that the records say, however many items there may be:
+/// that is for [`Room`] to say, before a record is written.
+pub fn index_options(dimensions: usize, metric: Metric, ef_construction: usize) -> IndexOptions {
     let options = IndexOptions::new(dimensions, index_metric(metric));
-    IndexOptions { ef_construction, vectors_max, ..options }
+    IndexOptions { ef_construction, vectors_max: VECTORS_MAX, ..options }
 }
 
 /// Finds out whether names have lengths that are allowed.
@@ -401,7 +395,8 @@ impl Partition {
     /// Goes on with the oldest change that is on the disk, after what a removal before it left to be swept;
     /// false when there is none.
     pub fn apply(&mut self) -> Step<bool> {
-        if self.index.sweep_some(STEP_DISTANCES) {
+        let distances = self.index.step_distances();
+        if self.index.sweep_some(distances) {
             return Step::Done(true);
         }
         let synced = self.log.synced();
@@ -486,7 +481,8 @@ impl Partition {
         place: Place,
         hash: u64,
     ) -> Option<Result<bool, Error>> {
-        let Some(inserted) = coming.insertion.step(&mut self.index, STEP_DISTANCES) else {
+        let distances = self.index.step_distances();
+        let Some(inserted) = coming.insertion.step(&mut self.index, distances) else {
             self.coming = Some(coming);
             return None;
         };

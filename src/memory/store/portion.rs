@@ -9,7 +9,7 @@ const RECORDS: usize = 32;
 /// Bytes of records after which no further one is read. The last one may go beyond.
 const BYTES: usize = 64 << 10;
 /// From how many bytes on a record is long enough to look at the clock.
-const LONG_BYTES: usize = 4 << 10;
+pub(super) const LONG_BYTES: usize = 4 << 10;
 /// The time after which no long record is read.
 const TIME: Duration = Duration::from_micros(30);
 

@@ -6,7 +6,7 @@
 //! them all the same.
 //!
 //! Invariants:
-//! - A step computes about [`STEP_DISTANCES`] distances and reads one [`Portion`] of records, however many
+//! - A step computes about as many distances as [`Index::step_distances`] says and reads one [`Portion`] of records, however many
 //!   hits are asked for.
 //! - Between two steps rows may be freed, taken by others and moved: a hit is answered with the record that
 //!   gave its distance, or not at all.
@@ -16,11 +16,11 @@ use super::{
     filter::Filter,
     job::Piece,
     partition::{Partition, Step, item_of},
-    portion::Portion,
+    portion::{LONG_BYTES, Portion},
     table::{Place, Row},
 };
 use crate::{
-    memory::index::{self, EF_MAX, Hit, STEP_DISTANCES},
+    memory::index::{self, EF_MAX, Hit},
     wire::{
         api::Error,
         memory::{K_MAX, MemoryHit, MemoryQuery, Metric},
@@ -238,7 +238,8 @@ impl Search {
             let namespace = table.get(row).map(|entry| entry.namespace);
             namespace.is_some_and(|namespace| number.is_none_or(|number| number == namespace))
         };
-        let Some(hits) = search.step(index, STEP_DISTANCES, accepts) else {
+        let distances = index.step_distances();
+        let Some(hits) = search.step(index, distances, accepts) else {
             return Phase::Walking(wanted, search);
         };
         if self.filter.is_none() {
@@ -313,10 +314,16 @@ impl Search {
             let entry = partition.table.get(next);
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
             if entry.is_some_and(|entry| is_wanted(entry.namespace)) {
-                if !portion.take(bytes_of(partition, next)) {
+                let bytes = bytes_of(partition, next);
+                if !portion.take(bytes) {
                     break;
                 }
                 rows.push(Hit { row: next, distance: f32::INFINITY });
+                if bytes >= LONG_BYTES {
+                    // It is read before the next one is begun, which depends on how long that took.
+                    next += 1;
+                    break;
+                }
             }
             next += 1;
         }
@@ -395,10 +402,16 @@ impl Search {
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
             if let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) {
                 pieces.extend(partition.log.missing(entry.place));
-                if !pieces.is_empty() || !portion.take(bytes_of(partition, hit.row)) {
+                let bytes = bytes_of(partition, hit.row);
+                if !pieces.is_empty() || !portion.take(bytes) {
                     break;
                 }
                 rows.push(*hit);
+                if bytes >= LONG_BYTES {
+                    // It is read before the next one is begun, which depends on how long that took.
+                    ranked += 1;
+                    break;
+                }
             } else {
                 gone += 1;
             }

@@ -72,8 +72,10 @@ impl MemoryReply {
         let (mut pieces, mut out) = (Vec::new(), Vec::with_capacity(PIECE_BYTES));
         self.begin(&mut out);
         for place in 0..self.parts() {
-            if out.len() + self.part_bytes(place) + PART_BYTES > PIECE_BYTES && !out.is_empty() {
-                pieces.push(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES)));
+            let bytes = self.part_bytes(place) + PART_BYTES;
+            if out.len() + bytes > PIECE_BYTES && !out.is_empty() {
+                let next = Vec::with_capacity(bytes.max(PIECE_BYTES));
+                pieces.push(std::mem::replace(&mut out, next));
             }
             self.part(&mut out, place);
             gateway.breathe().await;

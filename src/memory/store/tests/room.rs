@@ -72,6 +72,40 @@ fn a_full_memory_takes_what_is_there_again_and_refuses_by_name_what_is_not() {
 }
 
 #[test]
+fn a_limit_far_below_what_is_there_loses_nothing() {
+    const ITEMS: usize = 20_000;
+    let folder = Folder::new("room-lowered");
+    let settings = StoreSettings { partitions: 1, items_max: ITEMS, ..settings(Some(&folder)) };
+    let keys: Vec<String> = (0..ITEMS).map(|number| format!("key-{number}")).collect();
+    let mut store = Store::open(&settings).unwrap();
+    for keys in keys.chunks(500) {
+        let partition = &mut store.partitions[0];
+        for key in keys {
+            while let Err(error) = partition.put(&item(key, 1.0), 7) {
+                assert!(matches!(error, Error::Backpressure(_)), "{error}");
+                partition.settle().unwrap();
+            }
+        }
+        partition.settle().unwrap();
+        let outcomes = std::iter::from_fn(|| partition.take_outcome());
+        assert!(outcomes.map(|(_, outcome)| outcome).eq(keys.iter().map(|_| Ok(false))));
+    }
+    // Once with what a checkpoint says, and once with what all records say.
+    for keeps_checkpoint in [true, false] {
+        store.partitions.iter_mut().for_each(|partition| partition.close().unwrap());
+        drop(store);
+        if !keeps_checkpoint {
+            std::fs::remove_file(folder.path().join("0000.ckpt")).unwrap();
+        }
+        store = Store::open(&StoreSettings { items_max: 8, ..settings.clone() }).unwrap();
+        assert_eq!(store.partitions[0].len(), ITEMS);
+        assert_eq!(store.partitions[0].damages().lost().items, 0);
+        let text = refusal(&mut store, "another");
+        assert!(text.contains("It has 20000 items, and memory.max_vectors is 8"), "{text}");
+    }
+}
+
+#[test]
 fn what_is_on_its_way_takes_room_once() {
     let settings = StoreSettings { partitions: 1, items_max: 2, ..settings(None) };
     let mut store = Store::open(&settings).unwrap();
