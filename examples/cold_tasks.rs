@@ -35,7 +35,10 @@ fn table(partition: u16) -> TaskTable {
         dead_max: 100_000,
         drop_policy: DropPolicy::Reject,
     };
-    TaskTable::new(Origin { partition, first_token: 1, durable: true, zero_unix_ms: 0 }, limits)
+    TaskTable::new(
+        Origin { partition, first_token: 1, durable: true, zero_unix_ms: 0, is_agreed: false },
+        limits,
+    )
 }
 
 /// A name as random as those of a node, the same in every run.

@@ -23,7 +23,7 @@ use crate::{
     },
     metrics::Latency,
     wire::{
-        api::TaskStatus,
+        api::Priority,
         id::{PartitionIndex, TaskId},
     },
 };
@@ -137,8 +137,19 @@ impl Pace {
         let (random, body) = (fastrand::u128(..), fastrand::u128(..).to_le_bytes());
         let id = TaskId { partition: PARTITION, random };
         let mut block = Vec::new();
-        let status = TaskStatus::Done;
-        let record = Record::Ended { id, status, attempts: 1, ended_unix_ms: 1, body: &body };
+        let record = Record::Submitted {
+            id,
+            is_asked: true,
+            agent_type: "",
+            priority: Priority::Normal,
+            submitted_unix_ms: 1,
+            due_unix_ms: 0,
+            timeout_ms: 0,
+            max_attempts: 0,
+            attempts: 0,
+            key: None,
+            payload: &body,
+        };
         record.encode(&mut block);
         thread::sleep(self.0.saturating_duration_since(Instant::now()));
         let began = Instant::now();

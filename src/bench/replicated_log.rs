@@ -219,7 +219,7 @@ impl Nodes {
                 foreign.records(|_, _| *told += 1).map_err(io::Error::other)?;
             }
             News::Lead => self.leads[node][partition] = true,
-            News::Follow => {
+            News::Follow { .. } => {
                 if self.led.get(partition).is_some_and(|led| led.node == node) {
                     let text =
                         "a leader was replaced while it was measured: the machine stood still";
@@ -228,7 +228,7 @@ impl Nodes {
                 self.leads[node][partition] = false;
                 self.told[node][partition] = 0;
             }
-            News::Read(_) => {}
+            News::Compacted(_) | News::Read(_) => {}
         }
         Ok(())
     }
@@ -359,7 +359,6 @@ fn open_node(
         company,
         checkpoint_entries: CHECKPOINT_ENTRIES,
         is_tentative: protocol == Protocol::Pbft { is_tentative: true },
-        takes_requests: protocol != Protocol::Raft,
     };
     let settings = Settings {
         folder: folder.join(format!("node-{node}")),

@@ -265,8 +265,7 @@ pub fn assemble_agreed<D: Disk + Clone, L: Links<pbft::Letter>>(
         let checkpoint_every = seat.checkpoint_entries;
         let settings =
             pbft::Settings { limits, timing, checkpoint_every, is_tentative, ..Default::default() };
-        Replicas::new(settings, company, groups, seat.takes_requests)
-            .map_err(|unfit| unfit.to_string())
+        Replicas::new(settings, company, groups).map_err(|unfit| unfit.to_string())
     };
     assemble_with(sizes, seat.node, core_bells, found, told, surroundings, begin)
 }

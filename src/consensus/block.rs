@@ -15,6 +15,11 @@ pub struct Block {
     pub reign: u64,
     /// A read that its shard asks for; 0 for none.
     pub read: u64,
+    /// Its shard has found that nothing is needed of entries up to this one; 0 when it does not say.
+    pub cleared: u64,
+    /// Its records are asked for, whoever leads, and not proposed; what becomes of them is told as that
+    /// of anybody's.
+    pub is_request: bool,
     /// Where it was written: the generation.
     pub generation: u64,
     /// Where it was written: the offset in its segment.
@@ -33,6 +38,8 @@ impl Block {
             moved_before: 0,
             reign: 0,
             read: 0,
+            cleared: 0,
+            is_request: false,
             generation: 0,
             offset: 0,
         }
@@ -56,6 +63,7 @@ impl Block {
         self.bytes.clear();
         (self.records, self.last) = (0, Position::default());
         (self.moved_before, self.reign, self.read) = (0, 0, 0);
+        (self.cleared, self.is_request) = (0, false);
         (self.generation, self.offset) = (0, 0);
     }
 

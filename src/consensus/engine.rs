@@ -23,6 +23,8 @@ pub trait Engine: Sized {
     /// Whether nodes join and leave; else all that is known of nodes is what the configuration says, and
     /// nobody else is believed.
     const MEMBERS_CHANGE: bool;
+    /// Whether some of the nodes may lie.
+    const NODES_MAY_LIE: bool;
 
     /// What replicas send each other.
     type Message: Envelope;

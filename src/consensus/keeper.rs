@@ -73,6 +73,9 @@ struct Lane {
     carried: Option<Block>,
     /// A read that could not be asked for yet; 0 for none.
     read: u64,
+    /// Committed blocks of the shard, and reads, that entries before them hold back which the shard was not
+    /// told of; each with its index.
+    held: VecDeque<(u64, Held)>,
     /// Entries up to this index were told to the shard.
     fed: u64,
     /// Entries up to this index are committed.
@@ -82,6 +85,8 @@ struct Lane {
     /// A follower wants the log to begin behind entries that lie below this generation here; 0
     /// for none.
     wanted: u64,
+    /// Until then no other node's wish is heeded, where nodes may lie.
+    heeds_at: Instant,
     /// A compaction is proposed and not committed.
     is_compacting: bool,
     /// Nodes that want to know whether they are members.
@@ -98,6 +103,14 @@ enum Proposed {
         /// The last entry of that.
         upto: u64,
     },
+}
+
+/// What a shard is told when it was told of the entries before.
+enum Held {
+    /// Its block is committed, in this entry.
+    Block(Block),
+    /// It may read, behind this entry.
+    Read(u64),
 }
 
 /// What the log thread is made of.
@@ -191,10 +204,12 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 under_way: VecDeque::new(),
                 carried: None,
                 read: 0,
+                held: VecDeque::new(),
                 fed,
                 committed: fed,
                 moved: 0,
                 wanted: 0,
+                heeds_at: now,
                 is_compacting: false,
                 doubts: VecDeque::new(),
                 last_doubt: 0,
@@ -343,8 +358,28 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
 
     /// Proposes what the shards sent.
     fn take_blocks(&mut self) {
+        let is_last = self.stop.load(Ordering::Acquire);
         for (partition, lane) in (0..).zip(&mut self.lanes) {
             while let Some(block) = lane.carried.take().or_else(|| lane.end.incoming.pop()) {
+                if block.is_request && block.cleared > 0 {
+                    self.engine.compact(partition, block.cleared);
+                }
+                if block.is_request && block.is_empty() {
+                    lane.end.tell(Told::Asked(block));
+                    continue;
+                }
+                if block.is_request {
+                    let ticket = self.last_ticket + 1;
+                    let data = Bytes::copy_from_slice(block.bytes());
+                    // Those who wait for what it asks are told nothing any more when this node stops.
+                    if self.engine.request(partition, data, ticket).is_err() && !is_last {
+                        lane.carried = Some(block);
+                        break;
+                    }
+                    self.last_ticket = ticket;
+                    lane.end.tell(Told::Asked(block));
+                    continue;
+                }
                 if block.reign != lane.reign || lane.reign == 0 {
                     lane.end.tell(Told::Lost(block));
                     continue;
@@ -533,11 +568,17 @@ impl Lane {
     }
 
     /// Its shard begins again behind an entry.
-    fn begin_again(&mut self, index: u64) {
+    fn begin_again(&mut self, index: u64, is_replaced: bool) {
         (self.reign, self.crowned, self.read) = (0, None, 0);
         (self.moved, self.wanted) = (0, 0);
         self.fed = index;
-        self.end.tell(Told::Follow);
+        // What is held back is told as anybody's now, and nobody waits for a read.
+        for (_, held) in std::mem::take(&mut self.held) {
+            if let Held::Block(block) = held {
+                self.end.tell(Told::Lost(block));
+            }
+        }
+        self.end.tell(Told::Follow { is_replaced });
     }
 
     /// Whether nothing of it is under way.

@@ -5,11 +5,12 @@
 //!   allocated again.
 //! - At most [`BLOCKS_UNDER_WAY`] blocks are out, and the log thread never waits for a shard: what
 //!   the ring back has no room for waits at its own end.
-//! - A block comes back after it was committed, or as lost when its reign is over.
+//! - A block comes back after it was committed, or as lost when its reign is over; one with records
+//!   that are asked for as soon as the engine has them.
 
 use super::{
     block::Block,
-    news::{Committed, Foreign, News},
+    news::{Committed, Compacted, Foreign, News},
     place::{Place, Position},
     record::Record,
 };
@@ -47,17 +48,24 @@ pub(crate) enum Told {
     /// A block of a reign that is over: what becomes of it is told as [`Told::Foreign`], if
     /// anything does.
     Lost(Block),
-    /// A block of somebody else is committed.
+    /// The records of a block are asked for. Those that are committed are told as [`Told::Foreign`].
+    Asked(Block),
+    /// A block of somebody else is committed, or one that was asked for.
     Foreign(Foreign),
     /// The partition leads, in a reign that no other has the number of.
     Lead {
         /// The number.
         reign: u64,
     },
+    /// Whoever leads says that entries are not needed, as [`News::Compacted`].
+    Compacted(Compacted),
     /// A read that the shard asked for, as [`News::Read`].
     Read(u64),
     /// The partition follows.
-    Follow,
+    Follow {
+        /// Its log was replaced: entries between may never be told.
+        is_replaced: bool,
+    },
 }
 
 /// The log thread's end of a lane.
@@ -108,6 +116,8 @@ pub struct LaneLog {
     /// No record may be longer than this.
     record_bytes_max: usize,
     filling: Block,
+    /// Records that are asked for, whoever leads.
+    asking: Block,
     /// Closed blocks that found no room, oldest first.
     waiting: VecDeque<Block>,
     spare: Vec<Block>,
@@ -155,6 +165,7 @@ pub(crate) fn lane(
         block_bytes,
         record_bytes_max,
         filling: Block::new(0),
+        asking: Block::new(0),
         waiting: VecDeque::new(),
         spare: Vec::with_capacity(BLOCKS_UNDER_WAY),
         under_way: 0,
@@ -191,6 +202,20 @@ impl LaneLog {
         both.map(|record| self.push(record))
     }
 
+    /// As [`TaskLog::ask`](super::log::TaskLog::ask).
+    ///
+    /// # Panics
+    /// As [`LaneLog::append`].
+    pub fn ask(&mut self, record: Record<'_>) {
+        let bytes = record.encoded_bytes();
+        assert!(bytes <= self.record_bytes_max, "{bytes} bytes of records fit no segment");
+        if !self.asking.is_empty() && self.asking.bytes().len() + bytes > self.block_bytes {
+            self.close_asking();
+            self.flush_closed();
+        }
+        self.asking.push(Position::default(), record);
+    }
+
     /// Closes the block that is being filled when so many bytes more make it too long.
     #[inline]
     fn make_room(&mut self, bytes: usize) {
@@ -224,12 +249,25 @@ impl LaneLog {
         !self.filling.is_empty() || moved_before > 0 || read > 0
     }
 
+    /// Whether the block of what is asked for says anything.
+    fn asks_something(&self) -> bool {
+        !self.asking.is_empty() || self.asking.cleared > 0
+    }
+
+    /// As [`TaskLog::cleared`](super::log::TaskLog::cleared).
+    pub fn cleared(&mut self, index: u64) {
+        self.asking.cleared = self.asking.cleared.max(index);
+    }
+
     /// As [`TaskLog::flush`](super::log::TaskLog::flush).
     #[inline]
     pub fn flush(&mut self) {
         let has_something = self.says_something();
         if has_something && self.waiting.len() + self.under_way < BLOCKS_UNDER_WAY {
             self.close();
+        }
+        if self.asks_something() && self.waiting.len() + self.under_way < BLOCKS_UNDER_WAY {
+            self.close_asking();
         }
         self.flush_closed();
     }
@@ -239,6 +277,13 @@ impl LaneLog {
         let next = self.spare.pop().unwrap_or_else(|| Block::new(0));
         let mut block = std::mem::replace(&mut self.filling, next);
         block.reign = self.reign;
+        self.waiting.push_back(block);
+    }
+
+    fn close_asking(&mut self) {
+        let next = self.spare.pop().unwrap_or_else(|| Block::new(0));
+        let mut block = std::mem::replace(&mut self.asking, next);
+        block.is_request = true;
         self.waiting.push_back(block);
     }
 
@@ -272,16 +317,17 @@ impl LaneLog {
                         return Some(News::Committed(committed));
                     }
                 }
-                Told::Lost(block) => self.take_back(block),
+                Told::Lost(block) | Told::Asked(block) => self.take_back(block),
                 Told::Foreign(foreign) => return Some(News::Foreign(foreign)),
+                Told::Compacted(compacted) => return Some(News::Compacted(compacted)),
                 Told::Read(number) => return Some(News::Read(number)),
                 Told::Lead { reign } => {
                     self.reign = reign;
                     return Some(News::Lead);
                 }
-                Told::Follow => {
+                Told::Follow { is_replaced } => {
                     self.forget();
-                    return Some(News::Follow);
+                    return Some(News::Follow { is_replaced });
                 }
             }
         }
@@ -295,11 +341,11 @@ impl LaneLog {
         }
     }
 
-    /// Forgets what did not leave yet: its reign is over.
+    /// Forgets what did not leave yet: its reign is over. What is asked for is asked of whoever leads.
     fn forget(&mut self) {
         (self.reign, self.moved) = (0, 0);
         self.filling.clear(self.block_bytes);
-        self.waiting.clear();
+        self.waiting.retain(|block| block.is_request);
     }
 
     /// As [`TaskLog::has_news`](super::log::TaskLog::has_news).
@@ -330,6 +376,6 @@ impl LaneLog {
     /// As [`TaskLog::has_departures`](super::log::TaskLog::has_departures).
     #[inline]
     pub fn has_departures(&self) -> bool {
-        !self.waiting.is_empty() || self.says_something()
+        !self.waiting.is_empty() || self.asks_something() || self.says_something()
     }
 }

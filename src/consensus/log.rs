@@ -37,6 +37,26 @@ impl TaskLog {
         }
     }
 
+    /// Asks for a record that any node may ask for, whoever leads. Where it is committed it is told as
+    /// anybody's; what becomes of it is not told otherwise.
+    ///
+    /// # Panics
+    /// Where nodes do not agree by PBFT.
+    pub fn ask(&mut self, record: Record<'_>) {
+        match self {
+            Self::Memory(_) => unreachable!("a node alone asks nobody"),
+            Self::Durable(log) => log.ask(record),
+        }
+    }
+
+    /// Nothing is needed of entries up to an index, as [`News::Compacted`] said.
+    pub fn cleared(&mut self, index: u64) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Durable(log) => log.cleared(index),
+        }
+    }
+
     /// Sends what was appended on its way, as far as there is room; for the end of a turn.
     #[inline]
     pub fn flush(&mut self) {

@@ -65,7 +65,7 @@ pub mod thread;
 pub mod writer;
 
 pub use log::{MemoryLog, TaskLog};
-pub use news::{Committed, Foreign, News};
+pub use news::{Committed, Compacted, Foreign, News};
 pub use pending::Pending;
 pub use place::{Place, Position};
 pub use record::Record;

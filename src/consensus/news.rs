@@ -24,7 +24,8 @@ impl Committed {
     }
 }
 
-/// A block that another node proposed, or this one in an earlier reign; it is committed.
+/// A block that another node proposed, or this one in an earlier reign, or that any node asked for; it is
+/// committed.
 #[derive(Clone, Debug)]
 pub struct Foreign {
     records: Bytes,
@@ -59,13 +60,26 @@ impl Foreign {
     }
 }
 
+/// Whoever leads says that entries are not needed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Up to this one.
+    pub upto: u64,
+    /// Where the next one lies on this node's disk: what lives before that is still needed.
+    pub next: Place,
+}
+
 /// What a partition hears from its log, in this order.
 #[derive(Clone, Debug)]
 pub enum News {
     /// Records that it appended are committed.
     Committed(Committed),
-    /// Records that somebody else appended are committed. Comes only while it follows.
+    /// Records that somebody else appended are committed: while it leads, only such as any node may ask
+    /// for.
     Foreign(Foreign),
+    /// Where nodes may lie: entries are said to be not needed. They are forgotten when the partition finds
+    /// the same, and says so.
+    Compacted(Compacted),
     /// It leads: everything that was committed before was told, and it may append.
     Lead,
     /// Everything that was committed when this read was asked for was told, and this partition led
@@ -73,5 +87,8 @@ pub enum News {
     Read(u64),
     /// It follows: what it appended and was not told of may be committed or not. It begins again
     /// with an empty table, and everything that was ever committed and lives is told once more.
-    Follow,
+    Follow {
+        /// Its log was replaced: entries between may never be told.
+        is_replaced: bool,
+    },
 }

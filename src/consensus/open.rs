@@ -80,9 +80,6 @@ pub struct Seat {
     pub checkpoint_entries: u64,
     /// Whether what it agrees on is answered before it is committed, as PBFT can without a risk.
     pub is_tentative: bool,
-    /// Whether any node may have records appended beside the one that leads, by PBFT's requests. The
-    /// shard of a partition that leads expects no records but its own.
-    pub takes_requests: bool,
 }
 
 impl Seat {
@@ -98,7 +95,6 @@ impl Seat {
             company: None,
             checkpoint_entries: CHECKPOINT_ENTRIES,
             is_tentative: true,
-            takes_requests: false,
         }
     }
 

@@ -24,6 +24,9 @@ pub enum Record<'a> {
     Submitted {
         /// Its name.
         id: TaskId,
+        /// Any node asked for it, where nodes may lie: what becomes of it follows from the records
+        /// before it, and it is a task unless they have its name or its key.
+        is_asked: bool,
         /// The agent type that runs it.
         agent_type: &'a str,
         /// How urgent it is.
@@ -92,6 +95,13 @@ pub enum Record<'a> {
         /// The number.
         below: u64,
     },
+    /// Where nodes may lie, keys that expire up to a time are forgotten: all replicas forget them here.
+    Expired {
+        /// The partition.
+        partition: PartitionIndex,
+        /// The time, Unix time in milliseconds.
+        upto_unix_ms: u64,
+    },
     /// Who asked for the records before it in its entry, where nodes may lie: what byzantine
     /// agreement needs to show others beside them. The last one of its entry.
     Order {
@@ -103,14 +113,25 @@ pub enum Record<'a> {
 }
 
 /// The names of the kinds of records, in the order of [`Record::kind`].
-pub const KIND_NAMES: [&str; 8] =
-    ["submitted", "ended", "requeued", "key", "forgotten", "compacted", "tokens", "order"];
+pub const KIND_NAMES: [&str; 10] = [
+    "submitted",
+    "ended",
+    "requeued",
+    "key",
+    "forgotten",
+    "compacted",
+    "tokens",
+    "order",
+    "asked",
+    "expired",
+];
 
 impl<'a> Record<'a> {
     /// Which kind it is: an index into [`KIND_NAMES`].
     pub const fn kind(&self) -> usize {
         match self {
-            Self::Submitted { .. } => 0,
+            Self::Submitted { is_asked: false, .. } => 0,
+            Self::Submitted { is_asked: true, .. } => 8,
             Self::Ended { .. } => 1,
             Self::Requeued { .. } => 2,
             Self::Key { .. } => 3,
@@ -118,6 +139,7 @@ impl<'a> Record<'a> {
             Self::Compacted { .. } => 5,
             Self::Tokens { .. } => 6,
             Self::Order { .. } => 7,
+            Self::Expired { .. } => 9,
         }
     }
 
@@ -131,6 +153,7 @@ impl<'a> Record<'a> {
             | Self::Forgotten { id } => *id,
             Self::Compacted { partition, .. }
             | Self::Tokens { partition, .. }
+            | Self::Expired { partition, .. }
             | Self::Order { partition, .. } => TaskId { partition: *partition, random: 0 },
         }
     }
@@ -143,7 +166,7 @@ impl<'a> Record<'a> {
             }
             Self::Ended { body, .. } => 13 + body.len(),
             Self::Requeued { .. } | Self::Forgotten { .. } => 0,
-            Self::Compacted { .. } | Self::Tokens { .. } => 8,
+            Self::Compacted { .. } | Self::Tokens { .. } | Self::Expired { .. } => 8,
             Self::Key { key, .. } => 16 + key.len(),
             Self::Order { heads, .. } => heads.len(),
         };
@@ -175,6 +198,7 @@ impl<'a> Record<'a> {
         match *self {
             Self::Submitted {
                 id: _,
+                is_asked: _,
                 agent_type,
                 priority,
                 submitted_unix_ms,
@@ -206,7 +230,9 @@ impl<'a> Record<'a> {
                 out.extend_from_slice(body);
             }
             Self::Requeued { .. } | Self::Forgotten { .. } => {}
-            Self::Compacted { index: number, .. } | Self::Tokens { below: number, .. } => {
+            Self::Compacted { index: number, .. }
+            | Self::Tokens { below: number, .. }
+            | Self::Expired { upto_unix_ms: number, .. } => {
                 out.extend_from_slice(&number.to_le_bytes());
             }
             Self::Order { heads, .. } => out.extend_from_slice(heads),
@@ -238,7 +264,7 @@ impl<'a> Record<'a> {
         let mut fields = Fields(&bytes[HEAD_BYTES..length]);
         let id = fields.id()?;
         let record = match bytes[8] {
-            1 => fields.submitted(id)?,
+            1 => fields.submitted(id, false)?,
             2 => Self::Ended {
                 id,
                 status: choice(&TaskStatus::ALL, fields.u8("status")?, "status")?,
@@ -257,6 +283,10 @@ impl<'a> Record<'a> {
             6 => Self::Compacted { partition: id.partition, index: fields.u64("index")? },
             7 => Self::Tokens { partition: id.partition, below: fields.u64("below")? },
             8 => Self::Order { partition: id.partition, heads: fields.0 },
+            9 => fields.submitted(id, true)?,
+            10 => {
+                Self::Expired { partition: id.partition, upto_unix_ms: fields.u64("upto_unix_ms")? }
+            }
             kind => return Err(Damage::RecordKind(kind)),
         };
         Ok((record, length))
@@ -317,7 +347,7 @@ impl<'a> Fields<'a> {
         Ok(TaskId { partition, random: self.array("id").map(u128::from_le_bytes)? })
     }
 
-    fn submitted(&mut self, id: TaskId) -> Result<Record<'a>, Damage> {
+    fn submitted(&mut self, id: TaskId, is_asked: bool) -> Result<Record<'a>, Damage> {
         let priority = choice(&Priority::ALL, self.u8("priority")?, "priority")?;
         let submitted_unix_ms = self.u64("submitted_unix_ms")?;
         let due_unix_ms = self.u64("due_unix_ms")?;
@@ -335,6 +365,7 @@ impl<'a> Fields<'a> {
         };
         Ok(Record::Submitted {
             id,
+            is_asked,
             agent_type,
             priority,
             submitted_unix_ms,

@@ -14,6 +14,8 @@ pub struct Tally {
     pub records: [u64; KIND_NAMES.len()],
     living: HashSet<TaskId>,
     dead: HashSet<TaskId>,
+    /// Keys that any node asked for tasks with: further ones of the same key are none.
+    keys: HashSet<(PartitionIndex, Box<[u8]>)>,
 }
 
 impl Tally {
@@ -22,6 +24,8 @@ impl Tally {
         self.records[record.kind()] += 1;
         let id = record.id();
         match record {
+            Record::Submitted { is_asked: true, key: Some(key), .. }
+                if !self.keys.insert((id.partition, (*key).into())) => {}
             Record::Submitted { .. } | Record::Requeued { .. } => {
                 self.dead.remove(&id);
                 self.living.insert(id);
@@ -38,6 +42,7 @@ impl Tally {
             Record::Key { .. }
             | Record::Compacted { .. }
             | Record::Tokens { .. }
+            | Record::Expired { .. }
             | Record::Order { .. } => {}
         }
     }
@@ -46,6 +51,7 @@ impl Tally {
     pub fn forget(&mut self, partition: PartitionIndex) {
         self.living.retain(|id| id.partition != partition);
         self.dead.retain(|id| id.partition != partition);
+        self.keys.retain(|(of, _)| *of != partition);
     }
 
     /// Tasks that were submitted and have not ended: they run again after a start.
@@ -68,6 +74,7 @@ mod tests {
         let id = |random| TaskId { partition: 0, random };
         let submitted = |random| Record::Submitted {
             id: id(random),
+            is_asked: false,
             agent_type: "echo",
             priority: Default::default(),
             submitted_unix_ms: 0,
@@ -100,6 +107,6 @@ mod tests {
         tally.add(&submitted(4));
         tally.add(&ended(4, TaskStatus::Dead));
         assert_eq!((tally.live_tasks(), tally.dead_letters()), (2, 1));
-        assert_eq!(tally.records, [7, 6, 1, 0, 1, 0, 0, 0]);
+        assert_eq!(tally.records, [7, 6, 1, 0, 1, 0, 0, 0, 0, 0]);
     }
 }

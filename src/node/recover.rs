@@ -33,7 +33,13 @@ pub(super) struct Recovered {
 /// Partitions that keep nothing, one for each core.
 pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Recovered {
     let beginning = |partition| {
-        let origin = Origin { partition, first_token: 1, durable: false, zero_unix_ms: unix_ms };
+        let origin = Origin {
+            partition,
+            first_token: 1,
+            durable: false,
+            zero_unix_ms: unix_ms,
+            is_agreed: false,
+        };
         Beginning {
             log: TaskLog::Memory(MemoryLog::default()),
             table: TaskTable::new(origin, TableLimits::from(&config.tasks)),
@@ -41,7 +47,7 @@ pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Reco
     };
     Recovered {
         tables: (0..cores).map(beginning).collect(),
-        partitions: Partitions { keyed: cores, all: cores, clustered: false },
+        partitions: Partitions { keyed: cores, all: cores, clustered: false, agreed: false },
         durable: None,
         cluster: None,
         is_alone: true,
@@ -72,7 +78,7 @@ pub(super) fn from_log(
     let cores = bells.len() as CoreIndex;
     let configured = types.len();
     let limits = TableLimits::from(&config.tasks);
-    let mut recovering = Recovering::new(types, cores, unix_ms, limits);
+    let mut recovering = Recovering::new(types, cores, unix_ms, limits, seat.company.is_some());
     let opened = open::open(settings, seat, bells, &mut |replayed| recovering.take(replayed))?;
     let beginnings = recovering.finish(opened.lanes);
     let tables = || beginnings.iter().map(|beginning| &beginning.table);
@@ -94,6 +100,7 @@ pub(super) fn from_log(
         keyed: opened.first_partitions,
         all: beginnings.len() as PartitionIndex,
         clustered: seat.links.is_some(),
+        agreed: seat.company.is_some(),
     };
     Ok(Recovered {
         tables: beginnings,

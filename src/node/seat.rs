@@ -57,7 +57,6 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SeatError> {
         company,
         checkpoint_entries: CHECKPOINT_ENTRIES,
         is_tentative: true,
-        takes_requests: false,
     })
 }
 

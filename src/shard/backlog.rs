@@ -93,6 +93,7 @@ impl Backlog {
 pub fn recorded<'a>(record: &Record<'a>, type_index: TypeIndex) -> Option<Recorded<'a>> {
     let Record::Submitted {
         id,
+        is_asked: _,
         agent_type,
         priority,
         submitted_unix_ms,
@@ -107,7 +108,7 @@ pub fn recorded<'a>(record: &Record<'a>, type_index: TypeIndex) -> Option<Record
         return None;
     };
     let key = key.map(|bytes| {
-        let delay_ms = if due_unix_ms == 0 { 0 } else { due_unix_ms - submitted_unix_ms };
+        let delay_ms = due_unix_ms.saturating_sub(submitted_unix_ms);
         let fingerprint =
             Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
         Key { bytes, body_hash: fingerprint.hash() }
@@ -227,6 +228,8 @@ impl Partition {
             self.ledger.append(Record::Tokens { partition, below }, Logged::Noted);
         }
         let (ledger, partition) = (&mut self.ledger, self.table.partition());
+        // What is about to be forgotten would come back.
+        let expiring_unix_ms = self.expiring;
         let to_read = &mut walk.to_read;
         walk.cursor = self.table.live_before(
             walk.generation,
@@ -239,6 +242,7 @@ impl Partition {
                     append_task(ledger, moving, id, agent_type, &task, task.attempts, end);
                 }
                 Live::Record { place, .. } => to_read.push((Purpose::Move(moving), place)),
+                Live::Key { expires_unix_ms, .. } if expires_unix_ms <= expiring_unix_ms => {}
                 Live::Key { key, random, expires_unix_ms } => {
                     let id = TaskId { partition, random };
                     let (key, body_hash) = (key.bytes, key.body_hash);
@@ -299,6 +303,7 @@ fn append_task(
 ) {
     let record = Record::Submitted {
         id,
+        is_asked: false,
         agent_type,
         priority: task.priority,
         submitted_unix_ms: task.submitted_unix_ms,
@@ -440,7 +445,7 @@ mod tests {
         };
         let table = core.shard.tasks.partitions[0].backlog.table;
         // The partition leads no more, and its new table has heard of the task already.
-        core.tell(Told::Follow);
+        core.tell(Told::Follow { is_replaced: false });
         core.hear(1, &[submitted(1, b"payload")]);
         core.shard.was_read_back(read(table)).expect("it is that record");
         let partition = &mut core.shard.tasks.partitions[0];

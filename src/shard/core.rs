@@ -3,6 +3,7 @@
 use super::{
     agent::Agent,
     agents::Agents,
+    asking,
     context::Context,
     handle::{Ask, Inbox},
     kernel::{Command, Kernel, Timer},
@@ -93,6 +94,7 @@ impl Shard {
         let mut kernel =
             Kernel::new(index, types, links, start.partitions, start.cluster, &config.agents);
         kernel.random = fastrand::Rng::with_seed(start.seed);
+        kernel.ask_limit_ms = asking::limit_ms(config.cluster.tick_ms);
         Self {
             kernel,
             agents: Agents::new(index, config.agents.max_per_core),
@@ -255,6 +257,7 @@ impl Shard {
                     }
                 }
                 Timer::Pool(type_index) => self.look_at_pool(type_index),
+                Timer::Asked(partition) => self.asked_for_long(partition),
                 Timer::Lend(type_index) => self.look_for_borrowers(type_index),
                 Timer::Guest(key) => self.guest_waited(key),
             }

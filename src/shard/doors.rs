@@ -167,7 +167,11 @@ impl Shard {
         let type_index = self.kernel.known_type(&spec.agent_type)?;
         let key = spec.key.as_deref();
         key.map_or(Ok(()), check_key)?;
-        Ok(match self.kernel.home_of(type_index, key) {
+        let home = match self.kernel.is_agreed() && !spec.transient {
+            true => Home::Here(self.kernel.home_to_ask(type_index, key)),
+            false => self.kernel.home_of(type_index, key),
+        };
+        Ok(match home {
             Home::Here(partition) => {
                 let id = TaskId { partition, random: self.kernel.random_bits() };
                 Destination::Here(Placed { id, type_index })

@@ -139,6 +139,7 @@ fn partition(index: PartitionIndex, core: CoreIndex, first: u64, like: &TableLim
         first_token: GUEST | u64::from(core) << CORE_SHIFT | first,
         durable: false,
         zero_unix_ms: 0,
+        is_agreed: false,
     };
     let limits = TableLimits {
         queue_primary: WAITING_MAX,

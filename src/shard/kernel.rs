@@ -81,6 +81,8 @@ pub enum Timer {
     Watch(CoreIndex, u64),
     /// A pool of agents may have to change.
     Pool(TypeIndex),
+    /// What was asked for of a partition may have waited long enough.
+    Asked(PartitionIndex),
     /// Another node may take tasks of a type.
     Lend(TypeIndex),
     /// An attempt of another node's task, by its key, has waited long enough for an agent.
@@ -123,6 +125,8 @@ pub struct Partitions {
     pub all: PartitionIndex,
     /// Whether other nodes may lead some.
     pub clustered: bool,
+    /// Whether nodes that may lie agree on what they hold.
+    pub agreed: bool,
 }
 
 /// The part of a shard that agents' methods may touch.
@@ -157,6 +161,8 @@ pub struct Kernel {
     pub now_us: u64,
     /// How long a question waits when the asker names no time, milliseconds.
     pub call_timeout_ms: u64,
+    /// How long a submission waits that is asked for where nodes may lie, milliseconds.
+    pub(super) ask_limit_ms: u64,
     partitions: Partitions,
     /// Who leads what, when other nodes may lead some.
     pub(super) cluster: Option<Arc<Cluster>>,
@@ -192,6 +198,7 @@ impl Kernel {
             loads: vec![0; cores],
             now_us: 0,
             call_timeout_ms: agents.call_timeout_ms,
+            ask_limit_ms: 0,
             partitions,
             cluster: cluster.filter(|_| partitions.clustered),
             random: fastrand::Rng::new(),
@@ -204,6 +211,12 @@ impl Kernel {
     #[inline]
     pub fn now_ms(&self) -> u64 {
         self.now_us / 1000
+    }
+
+    /// Whether nodes that may lie agree on what partitions hold.
+    #[inline]
+    pub(super) fn is_agreed(&self) -> bool {
+        self.partitions.agreed
     }
 
     /// Whether a message to an agent could leave now.

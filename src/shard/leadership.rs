@@ -37,11 +37,21 @@ impl Shard {
             Next::Logged(..) => unreachable!("what waits for the log is not for here"),
             Next::Foreign(foreign) => {
                 let cores = self.kernel.links.cores() as CoreIndex;
-                partition.follow(&foreign, &self.kernel.types, cores, now_ms);
+                let settled = partition.follow(&foreign, &self.kernel.types, cores, now_ms);
+                if partition.check_leading().is_ok() {
+                    self.tasks.look_again();
+                }
+                settled.into_iter().for_each(|settled| self.tell_settled(place, settled));
             }
+            Next::Compacted(compacted) => partition.compacted(compacted),
             Next::Lead => partition.reserve_tokens(),
             Next::Read(number) => self.may_read(place, number),
-            Next::Follow => self.step_down(place),
+            Next::Follow { is_replaced } => {
+                self.step_down(place);
+                if is_replaced {
+                    self.abandon_asked(place);
+                }
+            }
         }
     }
 
@@ -103,6 +113,7 @@ impl Shard {
             | Logged::Moved(_)
             | Logged::Walked
             | Logged::Tokens { .. }
+            | Logged::Expired { .. }
             | Logged::Noted => {}
         }
     }
@@ -121,7 +132,7 @@ impl Shard {
 }
 
 /// What somebody is told whose records are committed by whoever leads next, or by nobody.
-fn uncertain() -> Error {
+pub(super) fn uncertain() -> Error {
     Error::Uncertain(
         "the leader of the task's partition changed meanwhile: it was done or not".into(),
     )

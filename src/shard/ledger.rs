@@ -87,6 +87,11 @@ pub(super) enum Logged {
         /// The number.
         below: u64,
     },
+    /// Where nodes may lie: keys that expire up to a time are forgotten.
+    Expired {
+        /// The time, Unix time in milliseconds.
+        upto_unix_ms: u64,
+    },
     /// Nothing.
     Noted,
 }
@@ -97,12 +102,17 @@ pub(super) enum Next {
     Logged(Logged, Place),
     /// Records of somebody else are committed.
     Foreign(Foreign),
+    /// Whoever leads says that entries are not needed.
+    Compacted(consensus::Compacted),
     /// It leads.
     Lead,
     /// A read that was asked for may be done.
     Read(u64),
     /// It follows.
-    Follow,
+    Follow {
+        /// Its log was replaced: entries between may never be told.
+        is_replaced: bool,
+    },
 }
 
 /// The place of what the log does not have.
@@ -146,6 +156,16 @@ impl Ledger {
         self.pending.push(position, (offset, then));
     }
 
+    /// Nothing is needed of entries up to an index.
+    pub(super) fn cleared(&mut self, index: u64) {
+        self.log.cleared(index);
+    }
+
+    /// Asks for a record, whoever leads: it comes back as anybody's.
+    pub(super) fn ask(&mut self, record: Record<'_>) {
+        self.log.ask(record);
+    }
+
     /// Writes two records that say nothing true without each other: both are committed or neither.
     pub(super) fn append_both(&mut self, both: [(Record<'_>, Logged); 2]) {
         let [(first, then_first), (second, then_second)] = both;
@@ -184,9 +204,10 @@ impl Ledger {
             match self.log.next_news()? {
                 News::Committed(committed) => self.committed = Some(committed),
                 News::Foreign(foreign) => return Some(Next::Foreign(foreign)),
+                News::Compacted(compacted) => return Some(Next::Compacted(compacted)),
                 News::Lead => return Some(Next::Lead),
                 News::Read(number) => return Some(Next::Read(number)),
-                News::Follow => return Some(Next::Follow),
+                News::Follow { is_replaced } => return Some(Next::Follow { is_replaced }),
             }
         }
     }

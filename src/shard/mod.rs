@@ -16,6 +16,7 @@
 
 pub mod agent;
 mod agents;
+mod asking;
 pub mod backlog;
 pub mod builtin;
 pub mod bulletin;

@@ -2,6 +2,7 @@
 //! that.
 
 use super::{
+    asking::{Asker, Asking},
     backlog::{Backlog, recorded},
     ledger::{Ledger, Logged},
     reads::Reads,
@@ -10,16 +11,15 @@ use super::{
 use crate::{
     consensus::{self, Foreign, Record, TaskLog, reader::CoreReader},
     registry::TypeIndex,
-    task::{Failed, Key, Lease, Place, TaskTable, Watcher},
+    task::{Failed, Key, Lease, Live, Place, Settled, Submission, TaskTable, Watcher},
     wire::{
         api::{Error, Priority},
-        id::{CoreIndex, TOKENS_END, TaskId},
+        id::{CoreIndex, TOKENS_END, TOKENS_TOGETHER, TaskId},
     },
 };
 
-/// Fencing tokens that are reserved at a time: no write takes so long that half of them are given
-/// meanwhile.
-const TOKENS_TOGETHER: u64 = 1 << 24;
+/// Keys are remembered so long after they expired: submissions on their way when they did are theirs.
+const EXPIRED_MARGIN_MS: u64 = 60_000;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
 
@@ -45,12 +45,17 @@ pub(super) struct Partition {
     pub role: Role,
     /// Tokens are being reserved.
     reserving: bool,
+    /// That keys are forgotten which expire up to this time is being written down, Unix time in
+    /// milliseconds; 0 when it is not.
+    pub expiring: u64,
     pub table: TaskTable,
     pub ledger: Ledger,
     /// What is read back of the log.
     pub backlog: Backlog,
     /// Questions that wait until this node is known to lead still.
     pub reads: Reads,
+    /// Submissions of this node that were asked for and are not settled.
+    pub asking: Asking,
 }
 
 impl Partition {
@@ -61,27 +66,60 @@ impl Partition {
         Self {
             role,
             reserving: false,
+            expiring: 0,
             table: begin.table,
             ledger,
             backlog: Backlog::new(reader),
             reads: Reads::default(),
+            asking: Asking::default(),
         }
     }
 
-    /// Follows what somebody else wrote, on a node of so many cores.
+    /// Follows what somebody else wrote, on a node of so many cores; what became of what was asked for
+    /// here.
     pub(super) fn follow(
         &mut self,
         foreign: &Foreign,
         types: &Types,
         cores: CoreIndex,
         now_ms: u64,
-    ) {
+    ) -> Vec<(Asker, TaskId, Settled)> {
         let type_of = |name: &str| types.learn(name, cores).unwrap_or(types.unknown());
-        let table = &mut self.table;
-        let followed = foreign.records(|place, record| {
-            replay(table, type_of, place, &record, now_ms);
+        let Self { table, asking, role, .. } = self;
+        let mut settled = Vec::new();
+        let followed = foreign.records(|place, record| match record {
+            Record::Submitted { id, is_asked: true, agent_type, .. } => {
+                let Some(task) = recorded(&record, type_of(agent_type)) else { return };
+                let asker = asking.take(&record);
+                let watcher = asker.as_ref().and_then(Asker::watcher);
+                let is_alive = *role == Role::Leading;
+                let became = table.settle(local(place), &task, now_ms, is_alive, watcher);
+                settled.extend(asker.map(|asker| (asker, id, became)));
+            }
+            // Who asked stands behind what is read from the disk.
+            Record::Order { .. } => {}
+            record => {
+                assert!(*role == Role::Following, "who leads hears of no others' {record:?}");
+                replay(table, type_of, place, &record, now_ms);
+            }
         });
         followed.expect("a block that is committed was checked when it arrived");
+        settled
+    }
+
+    /// Whoever leads says that entries are not needed: they are not where this table needs none of them.
+    pub(super) fn compacted(&mut self, compacted: consensus::Compacted) {
+        let consensus::Compacted { upto, next } = compacted;
+        if self.table.lives_before(local(next)) {
+            let partition = self.table.partition();
+            tracing::error!(
+                partition,
+                upto,
+                "whoever leads said that entries are not needed in which something lives: they are kept"
+            );
+            return;
+        }
+        self.ledger.cleared(upto);
     }
 
     /// Writes down that fencing tokens will be given: whoever leads next gives higher ones.
@@ -134,10 +172,42 @@ impl Partition {
         }
     }
 
+    /// Where nodes agree on keys: writes those again that were asked for again, and that those which
+    /// expired long enough ago are forgotten.
+    #[inline]
+    pub(super) fn tend_keys(&mut self, now_ms: u64) {
+        if self.role != Role::Leading || !self.table.is_agreed() {
+            return;
+        }
+        let partition = self.table.partition();
+        while let Some((moving, Live::Key { key, random, expires_unix_ms })) =
+            self.table.next_asked_again()
+        {
+            let id = TaskId { partition, random };
+            let (key, body_hash) = (key.bytes, key.body_hash);
+            let record = Record::Key { key, id, body_hash, expires_unix_ms };
+            self.ledger.append(record, Logged::Moved(moving));
+        }
+        let Some(first) = self.table.first_expiry_unix_ms() else { return };
+        let upto_unix_ms = self.ledger.unix_ms(now_ms).saturating_sub(EXPIRED_MARGIN_MS);
+        if first > upto_unix_ms || self.expiring > 0 {
+            return;
+        }
+        self.expiring = upto_unix_ms;
+        let record = Record::Expired { partition, upto_unix_ms };
+        self.ledger.append(record, Logged::Expired { upto_unix_ms });
+    }
+
+    /// That is written down.
+    pub(super) fn forget_expired(&mut self, upto_unix_ms: u64) {
+        self.expiring = 0;
+        self.table.forget_expired(upto_unix_ms);
+    }
+
     /// Begins again with an empty table, as one that follows.
     pub(super) fn step_down(&mut self) {
         self.role = Role::Following;
-        self.reserving = false;
+        (self.reserving, self.expiring) = (false, 0);
         self.table = self.table.anew();
         self.backlog.forget();
     }
@@ -149,18 +219,28 @@ impl Partition {
         priority: Priority,
         keys: &[(String, u64)],
     ) -> Result<(), Error> {
-        self.check_leading()?;
+        let is_agreed = self.table.is_agreed();
+        if !is_agreed {
+            self.check_leading()?;
+        }
         if !self.ledger.has_room() {
             self.table.count_refused(count as usize);
             return Err(Error::Backpressure(LOG_RETRY_MS));
         }
         for (key, body_hash) in keys {
             let key = Key { bytes: key.as_bytes(), body_hash: *body_hash };
-            if self.table.conflicts(now_ms, key) {
+            let conflicts = match is_agreed {
+                true => self.table.conflicts_with_agreed(key),
+                false => self.table.conflicts(now_ms, key),
+            };
+            if conflicts {
                 return Err(key_conflict());
             }
         }
-        self.table.reserve(now_ms, count as usize, priority)
+        match is_agreed {
+            true => self.table.reserve_to_ask(now_ms, count as usize, self.asking.len()),
+            false => self.table.reserve(now_ms, count as usize, priority),
+        }
     }
 
     /// Whether tasks may be changed here.
@@ -172,10 +252,31 @@ impl Partition {
         }
     }
 
+    /// Whether a submission may be asked for: the task that its key stands for already, if there is one.
+    pub(super) fn may_ask(
+        &mut self,
+        now_ms: u64,
+        submission: &Submission<'_>,
+    ) -> Result<Option<u128>, Error> {
+        if !self.ledger.has_room() {
+            if submission.reserved {
+                self.table.release(1);
+            }
+            self.table.count_refused(1);
+            return Err(Error::Backpressure(LOG_RETRY_MS));
+        }
+        self.table.may_ask(now_ms, submission, self.asking.len())
+    }
+
     /// Whether the log takes what must go there.
     #[inline]
     pub(super) fn has_room_for(&mut self, transient: bool, reserved: bool) -> Result<(), Error> {
-        self.check_leading()?;
+        if let Err(error) = self.check_leading() {
+            if reserved {
+                self.table.release(1);
+            }
+            return Err(error);
+        }
         if transient || self.ledger.has_room() {
             return Ok(());
         }
@@ -190,7 +291,10 @@ impl Partition {
     /// the log.
     pub(super) fn unfinished(&self) -> u64 {
         match self.ledger.is_durable() {
-            true => self.table.counters().running + self.ledger.pending() as u64,
+            true => {
+                let waiting = self.ledger.pending() + self.asking.len();
+                self.table.counters().running + waiting as u64
+            }
             false => self.table.unended() as u64,
         }
     }
@@ -241,6 +345,10 @@ impl Partition {
     }
 }
 
+fn local(place: consensus::Place) -> Place {
+    Place { generation: place.generation, offset: place.offset }
+}
+
 /// Brings a table that follows its log further by one record.
 pub fn replay(
     table: &mut TaskTable,
@@ -249,12 +357,14 @@ pub fn replay(
     record: &Record<'_>,
     now_ms: u64,
 ) {
-    let place = Place { generation: place.generation, offset: place.offset };
+    let place = local(place);
     match *record {
-        Record::Submitted { agent_type, .. } => {
+        Record::Submitted { agent_type, is_asked, .. } => {
             let type_index = type_of(agent_type);
-            if let Some(task) = recorded(record, type_index) {
-                table.replay_submitted(place, &task, now_ms);
+            match recorded(record, type_index) {
+                Some(task) if is_asked => drop(table.settle(place, &task, now_ms, false, None)),
+                Some(task) => table.replay_submitted(place, &task, now_ms),
+                None => {}
             }
         }
         Record::Ended { id, status, attempts, ended_unix_ms, body } => {
@@ -267,6 +377,7 @@ pub fn replay(
         }
         Record::Forgotten { id } => table.replay_forgotten(id.random),
         Record::Tokens { below, .. } => table.replay_tokens(below),
+        Record::Expired { upto_unix_ms, .. } => table.forget_expired(upto_unix_ms),
         Record::Compacted { .. } | Record::Order { .. } => {}
     }
 }

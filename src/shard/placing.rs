@@ -4,6 +4,9 @@
 //! that has agents of its type. In a cluster it goes to a partition that this node leads, so that it
 //! is accepted and run here; only when there is none, another node takes it.
 //!
+//! Where nodes may lie a durable task goes to no other node: this one asks all of them for it, whoever
+//! leads.
+//!
 //! Invariants worth naming:
 //! - The partition of a key follows from the key, the type's `max` and the number of partitions
 //!   alone, so that all nodes agree on it, whatever cores they have.
@@ -44,10 +47,36 @@ impl Kernel {
         })
     }
 
+    /// The partition that a new durable task is asked for in, where nodes may lie.
+    pub(super) fn home_to_ask(
+        &mut self,
+        type_index: TypeIndex,
+        key: Option<&str>,
+    ) -> PartitionIndex {
+        self.spread_of(type_index, key, |spread, home, turn| match key {
+            Some(key) => spread.partition_of(key),
+            None => spread.one_of_all(home, turn),
+        })
+    }
+
     fn home_in_cluster(&mut self, type_index: TypeIndex, key: Option<&str>) -> Home {
+        self.spread_of(type_index, key, |spread, home, turn| match key {
+            Some(key) => spread.of_key(key),
+            None => spread.of_any(home, turn),
+        })
+    }
+
+    /// Chooses among the partitions of a cluster that take tasks of a type: by them, the core to prefer,
+    /// and whose turn it is.
+    fn spread_of<T>(
+        &mut self,
+        type_index: TypeIndex,
+        key: Option<&str>,
+        choose: impl FnOnce(&Spread<'_>, CoreIndex, PartitionIndex) -> T,
+    ) -> T {
         let home = if key.is_none() { self.choose_home(type_index) } else { self.index };
         self.next_partition = self.next_partition.wrapping_add(1);
-        let Some(cluster) = &self.cluster else { unreachable!("it was seen just now") };
+        let Some(cluster) = &self.cluster else { unreachable!("only a cluster is asked for this") };
         let spec = self.types.get(type_index);
         let cores = self.links.cores() as CoreIndex;
         let told_max = match self.types.is_configured(type_index) {
@@ -61,10 +90,7 @@ impl Kernel {
             // Of cores elsewhere this node knows nothing.
             is_everywhere: told_max.is_none() && spec.hosts.len() == usize::from(cores),
         };
-        match key {
-            Some(key) => spread.of_key(key),
-            None => spread.of_any(home, self.next_partition),
-        }
+        choose(&spread, home, self.next_partition)
     }
 }
 
@@ -87,8 +113,12 @@ impl Spread<'_> {
 
     /// A key's partition, at whoever leads it.
     fn of_key(&self, key: &str) -> Home {
+        self.at(self.partition_of(key))
+    }
+
+    fn partition_of(&self, key: &str) -> PartitionIndex {
         let hash = hash_of(key.as_bytes()) as usize;
-        self.at((hash % usize::from(self.first())) as PartitionIndex)
+        (hash % usize::from(self.first())) as PartitionIndex
     }
 
     fn at(&self, partition: PartitionIndex) -> Home {
@@ -101,17 +131,27 @@ impl Spread<'_> {
     /// A partition that is led here, on the core `home` if one is; else somebody who leads one.
     /// Partitions take turns.
     fn of_any(&self, home: CoreIndex, turn: PartitionIndex) -> Home {
-        let all = self.leaders.partitions();
-        let upto = if self.is_everywhere { all } else { self.first() };
-        let on_home = (home..upto).step_by(usize::from(self.cores));
-        let led_there = on_home.filter(|partition| self.leaders.is_here(*partition));
-        let led = || (0..upto).filter(|partition| self.leaders.is_here(*partition));
-        if let Some(partition) = take_turns(led_there, turn).or_else(|| take_turns(led(), turn)) {
+        if let Some(partition) = self.led_here(home, turn) {
             return Home::Here(partition);
         }
         let first = self.first();
         let others = (0..first).filter_map(|step| self.leaders.of((turn % first + step) % first));
         Home::Elsewhere(others.into_iter().next())
+    }
+
+    /// The same where every node takes what is for any partition: partitions take turns.
+    fn one_of_all(&self, home: CoreIndex, turn: PartitionIndex) -> PartitionIndex {
+        self.led_here(home, turn).unwrap_or(turn % self.first())
+    }
+
+    /// A partition that is led here, on the core `home` if one is.
+    fn led_here(&self, home: CoreIndex, turn: PartitionIndex) -> Option<PartitionIndex> {
+        let all = self.leaders.partitions();
+        let upto = if self.is_everywhere { all } else { self.first() };
+        let on_home = (home..upto).step_by(usize::from(self.cores));
+        let led_there = on_home.filter(|partition| self.leaders.is_here(*partition));
+        let led = || (0..upto).filter(|partition| self.leaders.is_here(*partition));
+        take_turns(led_there, turn).or_else(|| take_turns(led(), turn))
     }
 }
 

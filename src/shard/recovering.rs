@@ -17,14 +17,21 @@ pub struct Recovering<'a> {
     cores: CoreIndex,
     unix_ms: u64,
     limits: TableLimits,
+    is_agreed: bool,
 }
 
 impl<'a> Recovering<'a> {
     /// No tables yet, of a node of so many cores that starts at that Unix time, milliseconds. Types
     /// that tasks of the log name and `types` lacks are added, as ones whose workers are not there
     /// yet: nothing that was accepted is dropped.
-    pub fn new(types: &'a mut Types, cores: CoreIndex, unix_ms: u64, limits: TableLimits) -> Self {
-        Self { tables: Vec::new(), types, cores, unix_ms, limits }
+    pub fn new(
+        types: &'a mut Types,
+        cores: CoreIndex,
+        unix_ms: u64,
+        limits: TableLimits,
+        is_agreed: bool,
+    ) -> Self {
+        Self { tables: Vec::new(), types, cores, unix_ms, limits, is_agreed }
     }
 
     /// Takes what the log says next.
@@ -46,8 +53,8 @@ impl<'a> Recovering<'a> {
     fn grow_to(&mut self, count: usize) {
         while self.tables.len() < count {
             let partition = self.tables.len() as PartitionIndex;
-            let (durable, zero_unix_ms) = (true, self.unix_ms);
-            let origin = Origin { partition, first_token: 1, durable, zero_unix_ms };
+            let (durable, zero_unix_ms, is_agreed) = (true, self.unix_ms, self.is_agreed);
+            let origin = Origin { partition, first_token: 1, durable, zero_unix_ms, is_agreed };
             self.tables.push(TaskTable::new(origin, self.limits));
         }
     }

@@ -83,7 +83,10 @@ impl Shard {
                 let partition = self.tasks.of(partition);
                 let reserved = partition.reserve(now_ms, count, priority, &keys);
                 partition.end_evicted();
-                if let Err(Error::Conflict(_)) = reserved {
+                // What an agreed table says is committed.
+                if let Err(Error::Conflict(_)) = reserved
+                    && !partition.table.is_agreed()
+                {
                     let then = Logged::ConflictInBatch { asker, correlation };
                     return partition.ledger.after_all(then);
                 }

@@ -2,8 +2,9 @@
 
 use super::{
     core::Shard,
-    ledger::{Ledger, Logged},
+    ledger::Logged,
     news::{refusal, tell},
+    partition::Partition,
 };
 use crate::{
     consensus::Record,
@@ -50,6 +51,9 @@ impl Shard {
         let (index, place) = (letter.partition.to_native(), letter.place.to_native());
         let now_ms = self.kernel.now_ms();
         let partition = self.tasks.of(index);
+        if partition.table.is_agreed() && !submission.transient {
+            return self.ask_for(index, place, submitter, &submission);
+        }
         let submitted = partition
             .has_room_for(submission.transient, submission.reserved)
             .and_then(|()| partition.table.submit(now_ms, submission));
@@ -57,8 +61,7 @@ impl Shard {
             Ok(Submitted::New(key)) => {
                 let then = Logged::Submitted { key, submitter, place };
                 let agent_type = &self.kernel.types.get(type_index).name;
-                let id = TaskId { partition: index, random: submission.random };
-                log_submission(&mut partition.ledger, now_ms, id, agent_type, &submission, then);
+                log_submission(partition, now_ms, agent_type, &submission, then);
             }
             Ok(Submitted::Existing(id)) => {
                 let watched = submission.watcher.is_some();
@@ -98,13 +101,13 @@ impl Shard {
 /// Writes a new task to the log.
 #[inline]
 fn log_submission(
-    ledger: &mut Ledger,
+    partition: &mut Partition,
     now_ms: u64,
-    id: TaskId,
     agent_type: &str,
     submission: &Submission<'_>,
     then: Logged,
 ) {
+    let Partition { table, ledger, .. } = partition;
     if submission.transient {
         return ledger.at_once(then);
     }
@@ -114,9 +117,23 @@ fn log_submission(
     } else {
         then
     };
-    let submitted_unix_ms = ledger.unix_ms(now_ms);
-    let record = Record::Submitted {
+    let id = TaskId { partition: table.partition(), random: submission.random };
+    let record = record_of(submission, id, agent_type, ledger.unix_ms(now_ms), false);
+    ledger.append(record, then);
+}
+
+/// A submission as it is written down.
+#[inline]
+pub(super) fn record_of<'a>(
+    submission: &Submission<'a>,
+    id: TaskId,
+    agent_type: &'a str,
+    submitted_unix_ms: u64,
+    is_asked: bool,
+) -> Record<'a> {
+    Record::Submitted {
         id,
+        is_asked,
         agent_type,
         priority: submission.priority,
         submitted_unix_ms,
@@ -129,6 +146,5 @@ fn log_submission(
         attempts: 0,
         key: submission.key.map(|key| key.bytes),
         payload: submission.payload,
-    };
-    ledger.append(record, then);
+    }
 }

@@ -305,6 +305,7 @@ impl Shard {
             if !went_on {
                 for place in 0..self.tasks.partitions.len() {
                     self.tasks.partitions[place].renew_tokens();
+                    self.tasks.partitions[place].tend_keys(self.kernel.now_ms());
                     self.read_back(place);
                 }
                 return worked;
@@ -373,6 +374,9 @@ impl Shard {
                 self.tasks.partitions[partition].may_give_tokens(below, self.kernel.now_ms());
                 self.tasks.assignable = true;
             }
+            Logged::Expired { upto_unix_ms } => {
+                self.tasks.partitions[partition].forget_expired(upto_unix_ms);
+            }
             Logged::Noted => {}
         }
     }
@@ -390,7 +394,7 @@ impl Shard {
     }
 
     /// Tells a door what became of a member of its request, where there is nothing more to say.
-    fn tell_briefly(&mut self, door: Watcher, id: TaskId, what: NewsKind, place: u32) {
+    pub(super) fn tell_briefly(&mut self, door: Watcher, id: TaskId, what: NewsKind, place: u32) {
         let TaskId { partition, random } = id;
         let news = letter::TaskNews {
             random,

@@ -47,11 +47,24 @@ pub(super) struct Core {
     read: u64,
     /// Generations below this hold nothing that lives, as the shard said.
     pub moved_before: u64,
+    /// Entries up to this one are not needed, as the shard said.
+    pub cleared: u64,
+    /// What was asked for and not taken out here, block by block.
+    pub asked: Vec<Vec<u8>>,
     offset: u32,
 }
 
 impl Core {
     pub fn new(tune: impl FnOnce(&mut Config)) -> Self {
+        Self::of(false, tune)
+    }
+
+    /// One of nodes that may lie.
+    pub fn agreed(tune: impl FnOnce(&mut Config)) -> Self {
+        Self::of(true, tune)
+    }
+
+    fn of(agreed: bool, tune: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         tune(&mut config);
         let bell = Doorbell::new().expect("there are descriptors");
@@ -64,7 +77,13 @@ impl Core {
             signals: signals.clone(),
         };
         let (log, end) = lane(0, &settings, bell.clone());
-        let origin = Origin { partition: 0, first_token: 1, durable: true, zero_unix_ms: UNIX_MS };
+        let origin = Origin {
+            partition: 0,
+            first_token: 1,
+            durable: true,
+            zero_unix_ms: UNIX_MS,
+            is_agreed: agreed,
+        };
         let table = TaskTable::new(origin, TableLimits::from(&config.tasks));
         let leaders = Leaders::new(1, 1);
         // What doors go by; the shard goes by what it is told.
@@ -73,7 +92,7 @@ impl Core {
         let start = Start {
             at: Instant::now(),
             unix_ms: UNIX_MS,
-            partitions: Partitions { keyed: 1, all: 1, clustered: true },
+            partitions: Partitions { keyed: 1, all: 1, clustered: true, agreed },
             cluster: Some(cluster),
             tables: vec![Beginning { log: TaskLog::Durable(log), table }],
             reader: None,
@@ -81,7 +100,16 @@ impl Core {
         };
         let port = mesh(1, 8).expect("there are descriptors").remove(0);
         let shard = Shard::new(port, Arc::new(Types::new(vec![nobody()])), &config, start);
-        let mut core = Self { shard, end, signals, read: 0, moved_before: 0, offset: 0 };
+        let mut core = Self {
+            shard,
+            end,
+            signals,
+            read: 0,
+            moved_before: 0,
+            cleared: 0,
+            asked: Vec::new(),
+            offset: 0,
+        };
         core.turn();
         core
     }
@@ -108,13 +136,26 @@ impl Core {
     }
 
     /// Comes to lead; the blocks of its beginning are committed.
+    /// The records that were asked for since the last time; nothing may have been proposed.
+    pub fn take_asked(&mut self) -> Vec<u8> {
+        self.turn();
+        assert!(self.take().is_none(), "who follows proposes nothing");
+        std::mem::take(&mut self.asked).concat()
+    }
+
     pub fn lead(&mut self, reign: u64) -> Vec<Vec<u8>> {
         self.tell(Told::Lead { reign });
         self.commit_all()
     }
 
     fn take(&mut self) -> Option<Block> {
-        let block = self.end.incoming.pop()?;
+        let mut block = self.end.incoming.pop()?;
+        while block.is_request {
+            self.cleared = self.cleared.max(block.cleared);
+            self.asked.push(block.bytes().to_vec());
+            self.tell(Told::Asked(block));
+            block = self.end.incoming.pop()?;
+        }
         self.read = self.read.max(block.read);
         self.moved_before = self.moved_before.max(block.moved_before);
         Some(block)
@@ -146,7 +187,7 @@ impl Core {
         Asked(answered)
     }
 
-    fn status(&mut self, random: u128) -> Asked {
+    pub fn status(&mut self, random: u128) -> Asked {
         self.ask(&Request::Task(id(random), 0, 0))
     }
 }
@@ -171,7 +212,7 @@ pub(super) struct Asked(Receiver<Result<Response, Error>>);
 
 impl Asked {
     /// The answer; `None` while there is none.
-    fn answer(&mut self) -> Option<Result<Response, Error>> {
+    pub fn answer(&mut self) -> Option<Result<Response, Error>> {
         self.0.try_recv().expect("it is answered some time")
     }
 
@@ -194,6 +235,7 @@ fn id(random: u128) -> TaskId {
 pub(super) fn submitted(random: u128, payload: &[u8]) -> Record<'_> {
     Record::Submitted {
         id: id(random),
+        is_asked: false,
         agent_type: "nobody",
         priority: Priority::Normal,
         submitted_unix_ms: UNIX_MS - 1000,
@@ -244,7 +286,7 @@ fn a_question_waits_until_its_node_is_known_to_lead_and_is_refused_when_it_does_
     let mut second = core.status(1);
     core.commit_all();
     let late = core.read;
-    core.tell(Told::Follow);
+    core.tell(Told::Follow { is_replaced: false });
     assert_eq!(second.error(), "not_leader");
     core.hear(1, &[submitted(1, b"x")]);
     core.lead(2);
@@ -284,7 +326,7 @@ fn a_leader_acts_only_after_its_reservation_of_fencing_tokens_is_committed() {
             // Another one leads meanwhile: it never acted.
             1 => {
                 core.tell(Told::Lost(block));
-                core.tell(Told::Follow);
+                core.tell(Told::Follow { is_replaced: false });
                 assert_eq!(core.status(1).error(), "not_leader");
                 core.hear(1, &[submitted(1, b"x"), submitted(2, b"x"), dead(2)]);
             }
@@ -323,7 +365,7 @@ fn that_a_key_stands_for_another_task_is_said_when_that_task_is_committed() {
     assert!(third.is_open());
     let lost = core.take().expect("it is to be committed");
     core.tell(Told::Lost(lost));
-    core.tell(Told::Follow);
+    core.tell(Told::Follow { is_replaced: false });
     assert!(matches!(outcome(first), Err(Error::Uncertain(_))));
     assert!(matches!(outcome(second), Err(Error::NotLeader(_))));
     assert_eq!(third.error(), "not_leader");
@@ -352,7 +394,7 @@ fn a_cancellation_is_told_when_the_log_has_it() {
     assert!(matches!(again.answer(), Some(Ok(Response::Cancelled(false)))));
 
     let mut uncertain = core.ask(&Request::Cancel(id(2)));
-    core.tell(Told::Follow);
+    core.tell(Told::Follow { is_replaced: false });
     assert!(matches!(uncertain.answer(), Some(Err(Error::Uncertain(_)))));
 }
 
@@ -386,7 +428,7 @@ fn that_there_is_no_such_task_is_said_by_a_leader_that_leads_still() {
         assert_eq!(asked.error(), "not_found");
         let mut asked = core.ask(&request);
         core.commit_all();
-        core.tell(Told::Follow);
+        core.tell(Told::Follow { is_replaced: false });
         assert_eq!(asked.error(), "not_leader", "nothing was done");
     }
 }

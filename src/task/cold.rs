@@ -5,6 +5,7 @@ use super::{
     index::Index,
     list::{Link, Linked},
     place::Spot,
+    replay::Recorded,
     slab::Slab,
 };
 use crate::{registry::TypeIndex, wire::api::Priority};
@@ -21,6 +22,16 @@ pub(super) enum Kind {
     Delayed,
     /// A task in memory that came after cold ones; `spot` is the key of its entry.
     StandIn,
+}
+
+impl Kind {
+    /// What a task is as its record says, and since when or until when, Unix time in milliseconds.
+    pub(super) fn of_recorded(task: &Recorded<'_>) -> (Self, u64) {
+        match task.due_unix_ms {
+            0 => (Self::Waiting, task.submitted_unix_ms),
+            due => (Self::Delayed, due),
+        }
+    }
 }
 
 /// Its priority stands above these bits.

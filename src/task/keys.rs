@@ -11,7 +11,7 @@ use crate::{config::AGENT_NAME_BYTES_MAX, wire::api::Priority};
 use std::hash::{BuildHasher, RandomState};
 
 /// A key expires at a multiple of this, so that many do at a time, milliseconds.
-const EXPIRY_STEP_MS: u64 = 1_000;
+pub(super) const EXPIRY_STEP_MS: u64 = 1_000;
 
 /// Longest key that a submitter may choose, bytes.
 pub const CHOSEN_KEY_BYTES_MAX: usize = 256;
@@ -105,6 +105,11 @@ impl KeyEntry {
         }
     }
 
+    /// The same until exactly a time.
+    pub(super) fn exact(key: Key<'_>, random: u128, expires_ms: u64, spot: Spot) -> Self {
+        Self { expires_ms, ..Self::new(key, random, 0, spot) }
+    }
+
     /// The task that it stands for.
     pub(super) fn random(&self) -> u128 {
         u128::from(self.random[1]) << 64 | u128::from(self.random[0])
@@ -173,7 +178,8 @@ impl Keys {
         (self.slab[slot].expires_ms > now_ms).then_some(slot)
     }
 
-    fn lookup(&self, bytes: &[u8]) -> Option<u32> {
+    /// The slot of a key, expired or not.
+    pub(super) fn lookup(&self, bytes: &[u8]) -> Option<u32> {
         self.index.find(self.hasher.hash_one(bytes), |slot| *self.slab[slot].bytes == *bytes)
     }
 
@@ -188,7 +194,8 @@ impl Keys {
         (slot, replaced)
     }
 
-    fn remove(&mut self, slot: u32) -> KeyEntry {
+    /// Removes a key that is there.
+    pub(super) fn remove(&mut self, slot: u32) -> KeyEntry {
         self.index.remove(self.hasher.hash_one(&*self.slab[slot].bytes), slot);
         self.order.remove(&mut self.slab, slot);
         self.slab.remove(slot)

@@ -9,11 +9,13 @@
 //! | `backlog`, `cold` | tasks whose payload is in the log alone |
 //! | `dead`, `evict` | dead letters; what a full queue gives up |
 //! | `keys` | idempotent submissions |
+//! | `agreed` | what any node may ask for, where nodes may lie |
 //! | `replay`, `moving`, `place` | a table from its log, and the log's oldest part made free |
 //! | `page` | lists |
 //! | `load` | which agent gets the next task |
 //! | `pool` | how many agents of a type a core has |
 
+mod agreed;
 mod attempts;
 mod backlog;
 mod body;
@@ -41,6 +43,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use agreed::Settled;
 pub use attempts::Failed;
 pub use backlog::ColdKey;
 pub use entry::Watcher;

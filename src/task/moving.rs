@@ -160,7 +160,13 @@ impl TaskTable {
     pub fn moved(&mut self, moving: Moving, place: Place) {
         let spot = Spot::from(place);
         let before = match moving {
-            Moving::Key { slot, random } => self.keys.set_spot(slot, random, spot),
+            Moving::Key { slot, random } => {
+                let before = self.keys.set_spot(slot, random, spot);
+                if self.is_agreed && before.is_some() {
+                    self.wrote_key(slot);
+                }
+                before
+            }
             Moving::Task(random) => match (self.cold.find(random), self.key(random)) {
                 (Some(slot), _) => Some(std::mem::replace(&mut self.cold.slab[slot].spot, spot)),
                 // What was forgotten meanwhile is no longer needed.
@@ -231,7 +237,7 @@ impl TaskTable {
         }
     }
 
-    fn live_key(&self, slot: u32) -> Option<(Moving, Live<'_>)> {
+    pub(super) fn live_key(&self, slot: u32) -> Option<(Moving, Live<'_>)> {
         let entry = self.keys.get(slot);
         entry.spot().place().filter(|_| entry.is_there())?;
         let (key, random) = (entry.key(), entry.random());

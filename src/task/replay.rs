@@ -46,9 +46,14 @@ impl TaskTable {
     /// A task was submitted.
     pub fn replay_submitted(&mut self, place: Place, task: &Recorded<'_>, now_ms: u64) {
         if let Some(key) = task.key {
-            let expires_ms =
-                self.node_ms(task.submitted_unix_ms.saturating_add(self.limits.key_ttl_ms));
-            self.replay_key_entry(place, key, task.random, expires_ms, now_ms);
+            let expires_unix_ms = task.submitted_unix_ms.saturating_add(self.limits.key_ttl_ms);
+            match self.is_agreed {
+                true => self.keep_key(place, key, task.random, expires_unix_ms),
+                false => {
+                    let expires_ms = self.node_ms(expires_unix_ms);
+                    self.replay_key_entry(place, key, task.random, expires_ms, now_ms);
+                }
+            }
         }
         let spot = Spot::from(place);
         if let Some(slot) = self.cold.find(task.random) {
@@ -57,6 +62,9 @@ impl TaskTable {
             cold.attempts = cold.attempts.max(brief(task.attempts));
             self.generations.remove(before);
             self.generations.add(spot);
+            if self.is_agreed {
+                self.refresh_cold(slot, task);
+            }
             return;
         }
         if let Some(key) = self.key(task.random) {
@@ -66,10 +74,7 @@ impl TaskTable {
             self.generations.add(spot);
             return;
         }
-        let (kind, since) = match task.due_unix_ms {
-            0 => (Kind::Waiting, task.submitted_unix_ms),
-            due => (Kind::Delayed, due),
-        };
+        let (kind, since) = Kind::of_recorded(task);
         let mut cold = Cold::new(kind, task.random, spot, task.type_index, task.priority);
         cold.attempts = brief(task.attempts);
         cold.set_since_unix_ms(since);
@@ -164,6 +169,9 @@ impl TaskTable {
         expires_unix_ms: u64,
         now_ms: u64,
     ) {
+        if self.is_agreed {
+            return self.replay_kept_key(place, key, random, expires_unix_ms);
+        }
         let expires_ms = self.node_ms(expires_unix_ms);
         self.replay_key_entry(place, key, random, expires_ms, now_ms);
     }

@@ -14,6 +14,7 @@
 //!   dead letter is purged: only then may its segment be freed.
 
 use super::{
+    agreed::AgreedKeys,
     cold::{ColdTasks, hash},
     delays::{Beds, Delays, Sleeper},
     entry::{BEHIND, EVICTED, Entry, State, TRANSIENT, Watcher},
@@ -132,6 +133,8 @@ pub struct Origin {
     pub durable: bool,
     /// Unix time at the node's millisecond 0, milliseconds.
     pub zero_unix_ms: u64,
+    /// Whether nodes that may lie agree on what it holds.
+    pub is_agreed: bool,
 }
 
 /// A task that somebody wants to have run.
@@ -229,6 +232,7 @@ pub struct Counters {
 pub struct TaskTable {
     pub(super) partition: PartitionIndex,
     pub(super) durable: bool,
+    pub(super) is_agreed: bool,
     pub(super) zero_unix_ms: u64,
     pub(super) limits: TableLimits,
     pub(super) entries: Vec<Entry>,
@@ -239,6 +243,9 @@ pub struct TaskTable {
     pub(super) delays: Delays,
     pub(super) cold: ColdTasks,
     pub(super) keys: Keys,
+    /// Where nodes agree on the others: those of transient tasks, of which no other node knows.
+    transient_keys: Keys,
+    pub(super) agreed_keys: AgreedKeys,
     /// The transient tasks that wait, by priority.
     pub(super) evictable: [Waiting; Priority::ALL.len()],
     /// Evicted tasks that the shard has not been told of.
@@ -269,6 +276,7 @@ impl TaskTable {
         Self {
             partition: origin.partition,
             durable: origin.durable,
+            is_agreed: origin.is_agreed,
             zero_unix_ms: origin.zero_unix_ms,
             limits,
             entries: Vec::new(),
@@ -278,6 +286,8 @@ impl TaskTable {
             delays: Delays::default(),
             cold: ColdTasks::default(),
             keys: Keys::default(),
+            transient_keys: Keys::default(),
+            agreed_keys: AgreedKeys::default(),
             evictable: Default::default(),
             evicted: VecDeque::new(),
             letters: List::default(),
@@ -302,6 +312,7 @@ impl TaskTable {
             first_token: self.next_token,
             durable: self.durable,
             zero_unix_ms: self.zero_unix_ms,
+            is_agreed: self.is_agreed,
         };
         let counters =
             Counters { queued: 0, delayed: 0, running: 0, dead_letters: 0, ..self.counters };
@@ -386,20 +397,30 @@ impl TaskTable {
     /// # Errors
     /// `Backpressure` when there is too little room now, `TooLarge` when there never will be.
     pub fn reserve(&mut self, now_ms: u64, count: usize, priority: Priority) -> Result<(), Error> {
-        let room = self.limits.queue_primary + self.limits.queue_overflow;
-        if count > room {
-            return Err(Error::TooLarge(format!(
-                "{count} tasks at once: a partition's queue holds {room} (tasks.queue_primary + \
-                 tasks.queue_overflow)"
-            )));
-        }
+        self.check_count(count)?;
         let missing = count.saturating_sub(self.free_room());
         if missing > 0 && !self.evict(now_ms, missing, priority) {
             self.counters.refused += count as u64;
             return Err(self.backpressure(now_ms));
         }
-        self.reserved += count;
+        self.take_room(count);
         Ok(())
+    }
+
+    /// Finds out whether there may ever be room for so many.
+    pub(super) fn check_count(&self, count: usize) -> Result<(), Error> {
+        let room = self.limits.queue_primary + self.limits.queue_overflow;
+        if count <= room {
+            return Ok(());
+        }
+        Err(Error::TooLarge(format!(
+            "{count} tasks at once: a partition's queue holds {room} (tasks.queue_primary + \
+             tasks.queue_overflow)"
+        )))
+    }
+
+    pub(super) fn take_room(&mut self, count: usize) {
+        self.reserved += count;
     }
 
     /// Gives back room that was reserved and will not be used.
@@ -419,13 +440,7 @@ impl TaskTable {
         if submission.reserved {
             self.release(1);
         }
-        if submission.payload.len() > self.limits.max_payload_bytes {
-            return Err(Error::TooLarge(format!(
-                "a payload of {} bytes: the limit is {} (tasks.max_payload_bytes)",
-                submission.payload.len(),
-                self.limits.max_payload_bytes
-            )));
-        }
+        self.check_payload(submission.payload)?;
         if let Some(key) = submission.key
             && let Some(known) = self.submitted_before(now_ms, key)?
         {
@@ -444,7 +459,7 @@ impl TaskTable {
         if let Some(chosen) = submission.key {
             let expires_ms = now_ms.saturating_add(self.limits.key_ttl_ms);
             let entry = KeyEntry::new(chosen, submission.random, expires_ms, Spot::NONE);
-            let (slot, replaced) = self.keys.insert(entry);
+            let (slot, replaced) = self.submitted_keys().insert(entry);
             self.entries[key as usize].link = Link::pair(slot, 0);
             if let Some(expired) = replaced {
                 self.generations.remove(expired.spot());
@@ -454,29 +469,43 @@ impl TaskTable {
         Ok(Submitted::New(key))
     }
 
+    pub(super) fn check_payload(&self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() <= self.limits.max_payload_bytes {
+            return Ok(());
+        }
+        Err(Error::TooLarge(format!(
+            "a payload of {} bytes: the limit is {} (tasks.max_payload_bytes)",
+            payload.len(),
+            self.limits.max_payload_bytes
+        )))
+    }
+
+    /// The keys of what is submitted here, not asked for.
+    #[inline]
+    fn submitted_keys(&mut self) -> &mut Keys {
+        if self.is_agreed { &mut self.transient_keys } else { &mut self.keys }
+    }
+
     /// The task that a key stands for.
     fn submitted_before(&mut self, now_ms: u64, key: Key<'_>) -> Result<Option<TaskId>, Error> {
-        if key.bytes.is_empty() || key.bytes.len() > KEY_BYTES_MAX {
-            let len = key.bytes.len();
-            return Err(Error::Invalid(format!(
-                "key: it has {len} bytes; allowed: 1 to {KEY_BYTES_MAX}"
-            )));
-        }
+        check_key(key)?;
         self.expire_keys(now_ms, EXPIRE_TOGETHER);
-        if let Some(slot) = self.keys.find(key.bytes, now_ms) {
-            let known = self.keys.get(slot);
+        let (partition, keys_max) = (self.partition, self.limits.keys_max);
+        let keys = self.submitted_keys();
+        if let Some(slot) = keys.find(key.bytes, now_ms) {
+            let known = keys.get(slot);
             if known.key().body_hash != key.body_hash {
                 return Err(Error::Conflict(
                     "key: another task was submitted with it before".into(),
                 ));
             }
-            let id = TaskId { partition: self.partition, random: known.random() };
+            let id = TaskId { partition, random: known.random() };
             self.counters.repeated += 1;
             return Ok(Some(id));
         }
-        if self.keys.len() >= self.limits.keys_max {
+        if keys.len() >= keys_max {
+            let expiry_ms = keys.next_expiry_ms().unwrap_or(0);
             self.counters.refused += 1;
-            let expiry_ms = self.keys.next_expiry_ms().unwrap_or(0);
             let retry_after_ms = expiry_ms.saturating_sub(now_ms).clamp(1, KEYS_RETRY_MS);
             return Err(Error::Backpressure(retry_after_ms));
         }
@@ -492,12 +521,12 @@ impl TaskTable {
     /// Forgets keys that have expired, `count` at most.
     pub(super) fn expire_keys(&mut self, now_ms: u64, count: usize) {
         for _ in 0..count {
-            let Some(expired) = self.keys.expire(now_ms) else { break };
+            let Some(expired) = self.submitted_keys().expire(now_ms) else { break };
             self.generations.remove(expired.spot());
         }
     }
 
-    fn begin(&mut self, submission: &Submission<'_>, now_ms: u64) -> u32 {
+    pub(super) fn begin(&mut self, submission: &Submission<'_>, now_ms: u64) -> u32 {
         let key = self.new_entry(submission.random);
         let submitted_ms = self.unix_ms(now_ms);
         let limits = &self.limits;
@@ -856,5 +885,15 @@ impl TaskTable {
             result: has_result.then(|| entry.body.as_bytes().to_vec()),
             error: entry.error().map(str::to_string),
         })
+    }
+}
+
+/// Finds out whether a key may be one.
+pub(super) fn check_key(key: Key<'_>) -> Result<(), Error> {
+    match key.bytes.len() {
+        1..=KEY_BYTES_MAX => Ok(()),
+        len => {
+            Err(Error::Invalid(format!("key: it has {len} bytes; allowed: 1 to {KEY_BYTES_MAX}")))
+        }
     }
 }

@@ -147,6 +147,10 @@ impl FromStr for AgentId {
 /// Fencing tokens are below this, so that JSON can carry them.
 pub const TOKENS_END: u64 = 1 << 53;
 
+/// Fencing tokens that are reserved at a time: no write takes so long that half of them are given
+/// meanwhile.
+pub const TOKENS_TOGETHER: u64 = 1 << 24;
+
 /// A part of all tasks, from 0: a task stays in its partition for its whole life.
 pub type PartitionIndex = u16;
 

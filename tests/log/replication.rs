@@ -96,11 +96,11 @@ impl Replica {
                         foreign.records(|_, record| take(heard, &record)).expect("it is whole");
                     }
                     News::Lead => self.leads[partition] = true,
-                    News::Follow => {
+                    News::Follow { .. } => {
                         self.leads[partition] = false;
                         self.heard[partition].clear();
                     }
-                    News::Committed(_) | News::Read(_) => {}
+                    News::Committed(_) | News::Compacted(_) | News::Read(_) => {}
                 }
             }
         }

@@ -2,6 +2,8 @@
 time or lie, and what one acknowledged is there for all others, who have the same log."""
 
 import os
+import re
+import signal
 import subprocess
 import threading
 import time
@@ -9,7 +11,7 @@ import time
 from cluster import PARTITIONS, cluster_of, until
 from server import PROGRAM
 from test_cluster import (
-    any_node_takes_what_another_leads, assert_done, figures, submit_until_taken, told)
+    any_node_takes_what_another_leads, assert_done, figures, partition_of, submit_until_taken, told)
 
 # Several changes of the view, on a machine where other tests run.
 CHANGED_S = 40
@@ -185,13 +187,14 @@ def two_of_four_that_are_gone_stop_everything_and_nothing_is_lost(cluster, tasks
         node.kill()
     client = cluster.nodes[0].client()
     error, result = client.answer(client.ask(
-        "task.submit", type="echo", payload=7, key="order-7777", timeout_ms=1000))
-    assert error is not None, result
+        "task.submit", type="echo", payload=7777, key="order-7777", timeout_ms=1000))
+    assert error is not None and error["code"] == "unavailable", (error, result)
     for node in cluster.nodes[2:]:
         node.start(*node.started_as)
     cluster.until_ready()
     until_led_by_the_living(cluster)
-    tasks[7777] = submit_until_taken(cluster.nodes[3], 7777)
+    # What was asked for then may be agreed on now: it is the same task.
+    tasks[7777] = submit_until_taken(cluster.nodes[3], 7777, timeout_ms=1000)
     assert_done(cluster, tasks)
     assert_alike(cluster.nodes)
 
@@ -214,7 +217,9 @@ def a_node_that_lies_changes_nothing(cluster, liar):
     submitter = Submitter(correct, 20_000)
     submitter.until_more(1500)
     dropped = {node.number: sum(each["dropped"] for each in partitions(node)) for node in correct}
-    assert all(dropped.values()), f"nobody noticed anything: {dropped}"
+    # Each lie was told, and each of the others was lied to and noticed.
+    assert set(lies_told(liar)) == set(LIES.split(",")), lies_told(liar)
+    assert all(dropped.values()), f"somebody noticed nothing: {dropped}"
     changes = sum(each["view_changes"] for node in correct for each in partitions(node))
     # Its own partitions have other primaries since the first entries that it ordered twice.
     assert changes > 0, "nobody left the view of a primary that orders two entries at one place"
@@ -243,13 +248,164 @@ def a_node_that_lies_changes_nothing(cluster, liar):
     print(f"{len(tasks)} tasks acknowledged, 0 lost; {entries} entries, the same in all logs")
 
 
+def a_lying_primary_can_acknowledge_nothing_for_others(cluster, liar):
+    """It says of every task that another node hands on that it has accepted it, forgets it, and takes no
+    notice of what others ask for. What the doors of the others acknowledge is there for all."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    led = [at for at, leader in enumerate(primaries(correct[0])) if leader == liar.number]
+    assert led, "the liar leads nothing"
+    # This is what a door of another node would have believed.
+    client = liar.client()
+    made_up = client.call("here.task.submit", type="echo", payload=7, key="never")["id"]
+    began = time.monotonic()
+    submitter = Submitter(correct, 50_000)
+    # Keys are spread over all partitions, also those that the liar leads: they go on without it.
+    submitter.until_more(1)
+    longest, last = 0, time.monotonic()
+    while len(submitter.tasks) < 300:
+        count = len(submitter.tasks)
+        submitter.until_more(1)
+        if len(submitter.tasks) > count:
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    tasks = submitter.stop()
+    assert {partition_of(task) for task in tasks.values()} == set(range(PARTITIONS))
+    told_lies = lies_told(liar)
+    assert told_lies.get("starve"), told_lies
+    client = correct[0].client()
+    error, view = client.answer(client.ask("task.status", id=made_up))
+    assert error is not None, f"a task that never was: {view}"
+    after = primaries(correct[0])
+    assert all(after[at] != liar.number for at in led), (led, after)
+    liar.kill()
+    liar.environment = {}
+    liar.start(*liar.started_as)
+    cluster.until_ready()
+    assert_done_in_time(cluster, tasks)
+    entries = assert_alike(cluster.nodes)
+    print(f"{len(tasks)} tasks in {last - began:.1f} s beside a primary that acknowledges and forgets; "
+          f"the longest wait {longest:.2f} s (a change of the view); 0 lost; {entries} entries alike")
+
+
+def a_lying_primary_frees_nothing_that_lives(cluster, liar):
+    """It says that its whole log is not needed, while tasks wait in it. The others keep them, through a
+    start of all of them."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    tasks = {}
+    deadline = time.monotonic() + CHANGED_S
+    # Nobody takes parcels yet: they wait in the log, in every partition.
+    while True:
+        for step in range(50):
+            number = 70_000 + len(tasks)
+            node = correct[number % len(correct)]
+            tasks[number] = taken(node, "parcel", number)
+        if lies_told(liar).get("compact"):
+            break
+        # What runs to its end makes its primary propose.
+        for step in range(20):
+            taken(correct[step % len(correct)], "echo", 60_000 + len(tasks) * 100 + step)
+        assert time.monotonic() < deadline, f"it told no lie: {lies_told(liar)}"
+    believed = [node.log.read_text().count("in which something lives") for node in correct]
+    until(lambda: all("in which something lives" in node.log.read_text() for node in correct),
+          "all others see that it is not so", CHANGED_S)
+    for node in cluster.nodes:
+        node.kill()
+    liar.environment = {}
+    for node in cluster.nodes:
+        node.start(*node.started_as)
+    cluster.until_ready()
+    until_led_by_the_living(cluster)
+    for number, task in tasks.items():
+        view = status_of(correct[number % len(correct)], task)
+        assert view["status"] == "queued", (number, task, view)
+    assert_alike(cluster.nodes)
+    print(f"{len(tasks)} tasks wait after a primary said that nothing was needed and all were killed "
+          f"(noticed {believed} times); 0 lost")
+
+
+def a_lying_primary_uses_no_tokens_up(cluster, liar):
+    """It reserves all fencing tokens that there are: the others do not accept that, and go on."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    submitter = Submitter(correct, 80_000)
+    until(lambda: submitter.failed or lies_told(liar).get("tokens"), "it lies", CHANGED_S)
+    submitter.until_more(100)
+    tasks = submitter.stop()
+    liar.kill()
+    liar.environment = {}
+    liar.start(*liar.started_as)
+    cluster.until_ready()
+    assert_done_in_time(cluster, tasks)
+    assert_alike(cluster.nodes)
+    for node in cluster.nodes:
+        assert "no fencing tokens any more" not in node.log.read_text(), node.number
+    print(f"{len(tasks)} tasks beside a primary that reserves all tokens; 0 lost, no partition stands still")
+
+
+def a_door_goes_on_behind_a_silent_primary(cluster):
+    """A primary that stands still: what a door of another node was asked for ends with an
+    acknowledgement, after the view has changed, and no client has to ask again."""
+    until_led_by_the_living(cluster)
+    silent = cluster.nodes[primaries(cluster.nodes[0])[0] - 1]
+    door = next(node for node in cluster.nodes if node is not silent)
+    silent.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        client, tasks = door.client(), {}
+        for number in range(90_000, 90_030):
+            # No key: it may not be submitted twice.
+            tasks[number] = client.call("task.submit", type="echo", payload=number)["id"]
+        took = time.monotonic() - began
+        for number in range(90_030, 90_060):
+            tasks[number] = client.call(
+                "task.submit", type="echo", payload=number, key=f"order-{number}")["id"]
+        assert {partition_of(task) for task in tasks.values()} == set(range(PARTITIONS))
+    finally:
+        silent.signal(signal.SIGCONT)
+    cluster.until_ready()
+    assert_done_in_time(cluster, tasks)
+    assert_alike(cluster.nodes)
+    print(f"{len(tasks)} tasks accepted at once beside a primary that stands still, the first 30 in "
+          f"{took:.2f} s; 0 lost")
+
+
 LIES = "equivocate,vote,forge,withhold"
 
 
-def liar_of(cluster):
+def lies_told(liar):
+    """How often a liar says that it told each lie."""
+    found = re.findall(r'this node has lied.*?lie="?(\w+)"?.*?times=(\d+)', plain(liar.log.read_text()))
+    return {lie: int(times) for lie, times in found}
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def taken(node, agent_type, number):
+    def answer():
+        client = node.client()
+        error, result = client.answer(client.ask(
+            "task.submit", type=agent_type, payload=number, key=f"order-{number}"))
+        assert error is None or error["code"] in ("not_leader", "unavailable"), error
+        return result and result["id"]
+    return until(answer, f"task {number} is taken", CHANGED_S)
+
+
+def status_of(node, task):
+    def answer():
+        client = node.client()
+        error, view = client.answer(client.ask("task.status", id=task))
+        assert error is None or error["code"] in ("not_leader", "unavailable"), (task, error)
+        return view
+    return until(answer, f"the status of {task}", CHANGED_S)
+
+
+def liar_of(cluster, lies=LIES):
     """The last node runs a program that lies."""
     liar = cluster.nodes[-1]
-    liar.program, liar.environment = BYZANTINE, {"COREFLOW_LIES": LIES}
+    liar.program, liar.environment = BYZANTINE, {"COREFLOW_LIES": lies}
 
 
 def main():
@@ -262,6 +418,8 @@ def main():
         told(everybody_dies_and_all_is_there, cluster, tasks)
         told(two_of_four_that_are_gone_stop_everything_and_nothing_is_lost, cluster, tasks)
         told(the_doctor_finds_their_logs_whole, cluster)
+    with cluster_of(4, agrees=True) as cluster:
+        told(a_door_goes_on_behind_a_silent_primary, cluster)
     if not os.path.exists(BYZANTINE):
         print(f"a node that lies: skipped, there is no program that does ({BYZANTINE}: "
               "cargo build --features byzantine)")
@@ -269,6 +427,14 @@ def main():
     with cluster_of(4, agrees=True, prepare=liar_of) as cluster:
         told(a_node_that_lies_changes_nothing, cluster, cluster.nodes[-1])
         told(the_doctor_finds_their_logs_whole, cluster)
+    for lies, test in (
+        ("starve,acknowledge", a_lying_primary_can_acknowledge_nothing_for_others),
+        ("compact", a_lying_primary_frees_nothing_that_lives),
+        ("tokens", a_lying_primary_uses_no_tokens_up),
+    ):
+        prepare = lambda cluster, lies=lies: liar_of(cluster, lies)
+        with cluster_of(4, agrees=True, prepare=prepare) as cluster:
+            told(test, cluster, cluster.nodes[-1])
 
 
 if __name__ == "__main__":

@@ -229,13 +229,12 @@ impl Node {
             company: agrees.then(|| company(self.id, &common.voters)),
             checkpoint_entries: common.checkpoint_entries,
             is_tentative: true,
-            takes_requests: false,
         };
         let mut ports = mesh::<Batch>(1, common.config.mesh.ring_batches).expect("descriptors");
         let port = ports.pop().expect("one core has one port");
         let mut types = Types::new(vec![work_type()]);
         let limits = TableLimits::from(&common.config.tasks);
-        let mut recovering = Recovering::new(&mut types, 1, unix_ms, limits);
+        let mut recovering = Recovering::new(&mut types, 1, unix_ms, limits, agrees);
         let mut replay = |replayed: Replayed<'_>| recovering.take(replayed);
         let found = match common.protocol {
             Protocol::Raft => read(&mut self.disk, &seat, 1, &mut replay).map(FoundLog::Raft),
@@ -292,6 +291,7 @@ impl Node {
                 keyed: common.partitions,
                 all: common.partitions,
                 clustered: common.nodes.len() > 1,
+                agreed: agrees,
             },
             cluster: Some(cluster.clone()),
             tables: recovering.finish(lanes),

@@ -24,6 +24,8 @@ pub const FRESH_US: u64 = 1_000_000;
 /// A key may stand for a task longer than it should: its time is rounded, it begins when the node
 /// looks at the submission, and clocks differ.
 const KEY_SLACK_US: u64 = 8_000_000;
+/// The same where nodes agree on when keys are forgotten, which is a minute late.
+pub const AGREED_SLACK_US: u64 = 120_000_000;
 
 /// A task that waits so long does not run within a run, milliseconds.
 pub const FAR_MS: u64 = 3_600_000;
@@ -106,6 +108,8 @@ pub struct Oracle {
     by_key: BTreeMap<usize, Vec<Number>>,
     /// How long a key stands for a task.
     pub key_ttl_us: u64,
+    /// How much longer a key may stand.
+    pub key_slack_us: u64,
     /// Dead letters are purged when there are many.
     pub purges: bool,
     tokens: BTreeSet<(u16, u64)>,
@@ -145,6 +149,7 @@ impl Default for Oracle {
             numbers: BTreeMap::new(),
             by_key: BTreeMap::new(),
             key_ttl_us: u64::MAX,
+            key_slack_us: KEY_SLACK_US,
             purges: false,
             tokens: BTreeSet::new(),
             reads: 0,
@@ -206,7 +211,7 @@ impl Oracle {
         let key = self.tasks[number].key.expect("only keys conflict");
         let may_stand = |other: &&Number| {
             let age_us = now_us.saturating_sub(self.tasks[**other].submitted_us);
-            **other != number && age_us < self.key_ttl_us.saturating_add(KEY_SLACK_US)
+            **other != number && age_us < self.key_ttl_us.saturating_add(self.key_slack_us)
         };
         let has_another = self.by_key[&key].iter().any(|other| may_stand(&other));
         assert!(has_another, "task {number} conflicts with itself, or with an expired key");

@@ -11,6 +11,7 @@ use crate::{
     network::{Network, Weather},
     node::{Common, Down, Node, address, leader},
     operator::Operator,
+    oracle::AGREED_SLACK_US,
     trace::{Trace, note},
     wear::Wear,
 };
@@ -201,6 +202,9 @@ impl World {
         }
         let mut clients = Clients::new(rng.u64(..), nodes.len(), habits, trace.clone());
         clients.oracle.key_ttl_us = key_ttl_ms * 1_000;
+        if agrees {
+            clients.oracle.key_slack_us = AGREED_SLACK_US;
+        }
         clients.oracle.purges = dead_max < 1_000;
         Self {
             trace,

@@ -40,21 +40,44 @@ pub fn batch_of(body: &Bytes) -> Option<Batch> {
     Batch::new(heads, data).ok()
 }
 
-/// Whether bytes are a block of records of a partition that somebody may ask for: one at least, each
-/// whole and known, none that only replicas write.
-pub fn is_operation(partition: PartitionIndex, bytes: &[u8]) -> bool {
+/// Whether bytes are a block of records that a primary itself may order: one at least, each of the
+/// partition, whole and known, none that only replicas write or that anybody may ask for.
+pub fn is_own(partition: PartitionIndex, bytes: &[u8]) -> bool {
+    is_block(bytes, |record, is_alone| match record {
+        Record::Order { .. } => false,
+        // What is not needed any more stands alone in its entry.
+        Record::Compacted { partition: of, .. } => of == partition && is_alone,
+        Record::Tokens { partition: of, below } => of == partition && below < TOKENS_END,
+        // Copies of tasks that live: keys live by themselves.
+        Record::Submitted { id, is_asked, key, .. } => {
+            id.partition == partition && !is_asked && key.is_none()
+        }
+        Record::Key { id, key, .. } => id.partition == partition && !key.is_empty(),
+        record => record.id().partition == partition,
+    })
+}
+
+/// Whether bytes are a block of records that any node may ask for: submissions of the partition.
+pub fn is_request(partition: PartitionIndex, bytes: &[u8]) -> bool {
+    is_block(bytes, |record, _| match record {
+        Record::Submitted {
+            id, is_asked, attempts, key, submitted_unix_ms, due_unix_ms, ..
+        } => {
+            let is_in_order = due_unix_ms == 0 || due_unix_ms >= submitted_unix_ms;
+            let has_key = key.is_none_or(|key| !key.is_empty());
+            id.partition == partition && is_asked && attempts == 0 && is_in_order && has_key
+        }
+        _ => false,
+    })
+}
+
+/// Whether bytes are whole records, one at least, each of them fit; that is told whether a record is
+/// alone.
+fn is_block(bytes: &[u8], is_fit: impl Fn(Record<'_>, bool) -> bool) -> bool {
     let mut at = 0;
     while at < bytes.len() {
         let Ok((record, length)) = Record::decode(&bytes[at..]) else { return false };
-        let is_alone = at == 0 && length == bytes.len();
-        let is_fit = match record {
-            Record::Order { .. } => false,
-            // What is not needed any more stands alone in its entry.
-            Record::Compacted { partition: of, .. } => of == partition && is_alone,
-            Record::Tokens { partition: of, below } => of == partition && below < TOKENS_END,
-            record => record.id().partition == partition,
-        };
-        if !is_fit {
+        if !is_fit(record, length == bytes.len()) {
             return false;
         }
         at += length;
@@ -65,20 +88,14 @@ pub fn is_operation(partition: PartitionIndex, bytes: &[u8]) -> bool {
 /// Whether all that a message asks to be ordered may be.
 pub fn is_fit(partition: PartitionIndex, message: &Message) -> bool {
     let is_batch = |batch: &Batch| {
-        batch.operations().all(|request| is_operation(partition, &request.operation))
+        batch.operations().all(|request| match request.timestamp {
+            0 => is_own(partition, &request.operation),
+            _ => is_request(partition, &request.operation),
+        })
     };
     match message {
-        Message::Request(request) => is_operation(partition, &request.operation),
+        Message::Request(request) => is_request(partition, &request.operation),
         message => batches(message).into_iter().all(is_batch),
-    }
-}
-
-/// Whether a message asks for something in the name of another client than the primary that proposes it.
-pub fn has_requests(message: &Message) -> bool {
-    let is_asked = |batch: &Batch| batch.requests().any(|head| head.timestamp != 0);
-    match message {
-        Message::Request(_) => true,
-        message => batches(message).into_iter().any(is_asked),
     }
 }
 

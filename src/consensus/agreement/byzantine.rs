@@ -12,13 +12,15 @@ use crate::{
         },
         record::Record,
     },
-    wire::id::PartitionIndex,
+    wire::id::{PartitionIndex, TOKENS_END},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, env, sync::Arc};
 
 /// What of the environment says how it lies: some of [`Lie::NAMES`], with commas between them.
 const VARIABLE: &str = "COREFLOW_LIES";
+/// Of so many blocks that it proposes one is a lie.
+const LIE_EVERY: u64 = 8;
 /// Entries that it remembers to have ordered twice.
 const TWICE_MAX: usize = 4096;
 
@@ -33,15 +35,45 @@ enum Lie {
     Forge,
     /// It keeps things from others.
     Withhold,
+    /// It takes no notice of what others ask for.
+    Starve,
+    /// It says that it has accepted tasks which other nodes hand on, and forgets them.
+    Acknowledge,
+    /// As a primary it says that nothing of the log is needed.
+    Compact,
+    /// As a primary it reserves all fencing tokens that there are.
+    Tokens,
 }
 
 impl Lie {
-    const NAMES: [(&str, Self); 4] = [
+    const NAMES: [(&str, Self); 8] = [
         ("equivocate", Self::Equivocate),
         ("vote", Self::Vote),
         ("forge", Self::Forge),
         ("withhold", Self::Withhold),
+        ("starve", Self::Starve),
+        ("acknowledge", Self::Acknowledge),
+        ("compact", Self::Compact),
+        ("tokens", Self::Tokens),
     ];
+}
+
+/// The lies that the environment asks for.
+///
+/// # Panics
+/// When that asks for something unknown.
+fn lies_of_environment() -> Vec<Lie> {
+    let asked = env::var(VARIABLE).unwrap_or_default();
+    let lie = |name: &str| {
+        let known = Lie::NAMES.iter().find(|(known, _)| *known == name);
+        known.unwrap_or_else(|| panic!("{VARIABLE}: {name:?} is no lie that is known")).1
+    };
+    asked.split(',').filter(|name| !name.is_empty()).map(lie).collect()
+}
+
+/// Whether this node says that it has accepted tasks which other nodes hand on, and forgets them.
+pub fn acknowledges() -> bool {
+    lies_of_environment().contains(&Lie::Acknowledge)
 }
 
 /// Turns what a node says into lies.
@@ -50,6 +82,10 @@ pub struct Liar {
     company: Company,
     /// Messages that it has looked at.
     count: u64,
+    /// Blocks that it has proposed.
+    proposed: u64,
+    /// How often each lie was told.
+    told: [u64; Lie::NAMES.len()],
     /// The other chains of entries that it has ordered twice, by partition, view and index.
     twice: BTreeMap<(PartitionIndex, u64, u64), Digest>,
 }
@@ -60,20 +96,58 @@ impl Liar {
     /// # Panics
     /// When that asks for something unknown.
     pub fn of_environment(company: &Company) -> Self {
-        let asked = env::var(VARIABLE).unwrap_or_default();
-        let lie = |name: &str| {
-            let known = Lie::NAMES.iter().find(|(known, _)| *known == name);
-            known.unwrap_or_else(|| panic!("{VARIABLE}: {name:?} is no lie that is known")).1
-        };
-        let lies: Vec<_> = asked.split(',').filter(|name| !name.is_empty()).map(lie).collect();
+        let lies = lies_of_environment();
         if !lies.is_empty() {
             tracing::warn!(?lies, "this node lies to the others, as {VARIABLE} asks for");
         }
-        Self { lies, company: company.clone(), count: 0, twice: BTreeMap::new() }
+        Self {
+            lies,
+            company: company.clone(),
+            count: 0,
+            proposed: 0,
+            told: Default::default(),
+            twice: BTreeMap::new(),
+        }
     }
 
     fn tells(&self, lie: Lie) -> bool {
         self.lies.contains(&lie)
+    }
+
+    /// Notes that a lie was told; whoever tests looks for it in the log of messages.
+    fn note(&mut self, lie: Lie) {
+        let told = &mut self.told[lie as usize];
+        *told += 1;
+        if told.is_power_of_two() {
+            tracing::warn!(lie = Lie::NAMES[lie as usize].0, times = *told, "this node has lied");
+        }
+    }
+
+    /// Whether it takes no notice of a message.
+    pub fn ignores(&mut self, message: &Message) -> bool {
+        let ignores = self.tells(Lie::Starve) && matches!(message, Message::Request(_));
+        if ignores {
+            self.note(Lie::Starve);
+        }
+        ignores
+    }
+
+    /// What it proposes in the place of a block, behind that many entries.
+    pub fn propose(&mut self, partition: PartitionIndex, data: Bytes, committed: u64) -> Bytes {
+        self.proposed += 1;
+        let lie = match self.proposed % LIE_EVERY {
+            2 if self.tells(Lie::Compact) => Lie::Compact,
+            6 if self.tells(Lie::Tokens) => Lie::Tokens,
+            _ => return data,
+        };
+        self.note(lie);
+        let record = match lie {
+            Lie::Compact => Record::Compacted { partition, index: committed },
+            _ => Record::Tokens { partition, below: TOKENS_END - 1 },
+        };
+        let mut data = Vec::new();
+        record.encode(&mut data);
+        data.into()
     }
 
     fn keys(&self, partition: PartitionIndex) -> Keys {
@@ -90,10 +164,12 @@ impl Liar {
             let mut letters = Vec::new();
             if self.tells(Lie::Forge) && self.count.is_multiple_of(16) {
                 letters.extend(self.forged(partition, &letter));
+                self.note(Lie::Forge);
             }
             self.turn(partition, letter, &mut letters);
             if self.tells(Lie::Withhold) && self.count.is_multiple_of(3) {
                 let kept = (self.count / 3) as usize;
+                self.note(Lie::Withhold);
                 for letter in &mut letters {
                     let at = kept % letter.to.len().max(1);
                     letter.to.truncate(at);
@@ -110,6 +186,7 @@ impl Liar {
                 if self.tells(Lie::Equivocate) && order.seq.is_multiple_of(2) =>
             {
                 let other = self.other(partition, &order);
+                self.note(Lie::Equivocate);
                 let (first, second) = to.split_at(to.len() / 2);
                 let letters = [(first, order), (second, other)];
                 out.extend(letters.map(|(to, order)| Letter {
@@ -145,19 +222,20 @@ impl Liar {
 
     /// A vote, and one for another entry where there are two, or one for none.
     fn votes(
-        &self,
+        &mut self,
         partition: PartitionIndex,
         vote: Vote,
         to: &[u64],
         message: &dyn Fn(Vote) -> Message,
         out: &mut Vec<Letter>,
     ) {
-        let mut say = |vote| out.push(Letter { to: to.to_vec(), message: message(vote) });
         let Vote { view, seq, .. } = vote;
         let mut other = self.twice.get(&(partition, view, seq)).copied();
         if self.tells(Lie::Vote) && self.count.is_multiple_of(4) {
             other = Some([self.count as u8; 32]);
+            self.note(Lie::Vote);
         }
+        let mut say = |vote| out.push(Letter { to: to.to_vec(), message: message(vote) });
         if let Some(chain) = other {
             let keys = self.keys(partition);
             let commit = matches!(message(vote), Message::Commit(..));

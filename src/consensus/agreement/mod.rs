@@ -7,16 +7,18 @@
 //! - Of an entry only the records are told to shards; who asked for them stands behind them in the
 //!   same block, for other replicas.
 //!
-//! The files: `body.rs` is an entry as a block, and what may be one; `replicas.rs` the engine;
+//! The files: `body.rs` is an entry as a block, and what may be one; `replicas.rs` the engine; `tokens.rs`
+//! bounds reservations of fencing tokens;
 //! `recovery.rs` what is read back; `byzantine.rs` a node that lies, for tests.
 
 pub mod body;
 #[cfg(feature = "byzantine")]
-mod byzantine;
+pub mod byzantine;
 pub mod recovery;
 pub mod replicas;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use recovery::Recovery;
 pub use replicas::Replicas;

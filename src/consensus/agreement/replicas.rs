@@ -1,11 +1,15 @@
 //! The replicas of a node as the log thread drives them.
 
-use super::body::{batch_of, body_of, has_requests, is_fit, is_operation};
 #[cfg(feature = "byzantine")]
 use super::byzantine::Liar;
+use super::{
+    body::{batch_of, body_of, is_fit, is_own, is_request},
+    tokens::Tokens,
+};
 use crate::consensus::{
     engine::{
-        Agreement, Block, Engine, Envelope, Kind, Refused, Requested, Role, Status, Stored, ToBlock,
+        Agreement, Block, Engine, Envelope, Event, Kind, Refused, Requested, Role, Status, Stored,
+        ToBlock,
     },
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
@@ -24,7 +28,9 @@ pub struct Replicas {
     driver: Driver,
     me: NodeId,
     members: Members,
-    takes_requests: bool,
+    /// What was reserved in each partition.
+    tokens: Vec<Tokens>,
+    now_ms: u64,
     #[cfg(feature = "byzantine")]
     liar: Liar,
 }
@@ -41,26 +47,29 @@ pub enum Unwanted {
 }
 
 impl Replicas {
-    /// Replicas that go on with what was read back, in the order of their partitions. Where they take
-    /// no requests, all that is ordered is what primaries propose themselves.
+    /// Replicas that go on with what was read back, in the order of their partitions.
     ///
     /// # Errors
     /// When that is not whole, or these nodes cannot agree.
-    pub fn new(
-        settings: Settings,
-        company: &Company,
-        groups: Vec<Restore>,
-        takes_requests: bool,
-    ) -> Result<Self, Unfit> {
+    pub fn new(settings: Settings, company: &Company, groups: Vec<Restore>) -> Result<Self, Unfit> {
         let members = Members::of_voters(&company.nodes);
+        let tokens = vec![Tokens::default(); groups.len()];
         Ok(Self {
             driver: Driver::new(settings, company, groups)?,
             me: company.node,
             members,
-            takes_requests,
+            tokens,
+            now_ms: 0,
             #[cfg(feature = "byzantine")]
             liar: Liar::of_environment(company),
         })
+    }
+
+    /// Whether a primary may reserve the tokens that it does.
+    fn may_reserve(&self, partition: u16, message: &Message) -> bool {
+        let Message::PrePrepare(order) = message else { return true };
+        let tokens = self.tokens.get(usize::from(partition));
+        tokens.is_none_or(|tokens| tokens.may_order(order.batch.data(), self.now_ms))
     }
 
     /// The group of a partition.
@@ -71,24 +80,35 @@ impl Replicas {
 
 impl Engine for Replicas {
     const MEMBERS_CHANGE: bool = false;
+    const NODES_MAY_LIE: bool = true;
 
     type Message = Letter;
     type Write = Write;
     type Dropped = Unwanted;
 
     fn propose(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
+        debug_assert!(is_own(partition, &data), "others would drop it");
+        #[cfg(feature = "byzantine")]
+        let data = {
+            let committed = self.driver.group(partition).map_or(0, |group| group.log().last());
+            self.liar.propose(partition, data, committed)
+        };
         self.driver.propose(partition, data, ticket)
     }
 
     fn step(&mut self, partition: u16, from: NodeId, letter: Letter) -> Result<(), Unwanted> {
-        let is_wanted = self.takes_requests || !has_requests(&letter.message);
-        if !is_wanted || !is_fit(partition, &letter.message) {
+        #[cfg(feature = "byzantine")]
+        if self.liar.ignores(&letter.message) {
+            return Ok(());
+        }
+        if !is_fit(partition, &letter.message) || !self.may_reserve(partition, &letter.message) {
             return Err(Unwanted::Unfit);
         }
         Ok(self.driver.step(partition, from, letter.message)?)
     }
 
     fn advance(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
         self.driver.advance(now_ms);
     }
 
@@ -130,6 +150,13 @@ impl Engine for Replicas {
 
     fn take_ready(&mut self, outputs: &mut Outputs) {
         self.driver.take_ready(outputs);
+        for (partition, event) in &outputs.events {
+            if let (Event::Committed { data: Some(data), .. }, Some(tokens)) =
+                (event, self.tokens.get_mut(usize::from(*partition)))
+            {
+                tokens.committed(data, self.now_ms);
+            }
+        }
         #[cfg(feature = "byzantine")]
         self.liar.lie(outputs);
     }
@@ -206,9 +233,7 @@ impl Engine for Replicas {
     }
 
     fn request(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
-        if !self.takes_requests || !is_operation(partition, &data) {
-            return Err(Refused::Busy);
-        }
+        debug_assert!(is_request(partition, &data), "others would drop it");
         self.driver.request(partition, data, ticket)
     }
 

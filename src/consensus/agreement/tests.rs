@@ -1,6 +1,6 @@
 //! Entries as blocks, and what is read back of them.
 
-use super::body::{batch_of, body_of, has_requests, is_fit, is_operation, split};
+use super::body::{batch_of, body_of, is_fit, is_own, is_request, split};
 use crate::{
     consensus::{
         pbft::{Batch, Identity, Keys, Message, Request, Ring, body_bytes},
@@ -39,21 +39,21 @@ fn an_entry_comes_back_out_of_its_block_as_it_was() {
 #[test]
 fn only_whole_records_of_the_partition_are_ordered() {
     let right = encoded(&[ended(3, 1), ended(3, 2)]);
-    assert!(is_operation(3, &right));
-    assert!(!is_operation(4, &right), "they are another partition's");
-    assert!(!is_operation(3, b""), "nothing is no record");
-    assert!(!is_operation(3, &right[..right.len() - 1]), "one is cut off");
+    assert!(is_own(3, &right));
+    assert!(!is_own(4, &right), "they are another partition's");
+    assert!(!is_own(3, b""), "nothing is no record");
+    assert!(!is_own(3, &right[..right.len() - 1]), "one is cut off");
     for at in 0..right.len() {
         let mut wrong = right.to_vec();
         wrong[at] ^= 1;
-        assert!(!is_operation(3, &wrong), "a flipped bit in byte {at}");
+        assert!(!is_own(3, &wrong), "a flipped bit in byte {at}");
     }
     let heads = encoded(&[ended(3, 1), Record::Order { partition: 3, heads: b"me" }]);
-    assert!(!is_operation(3, &heads), "who asked is written by replicas");
+    assert!(!is_own(3, &heads), "who asked is written by replicas");
     let compacted = Record::Compacted { partition: 3, index: 9 };
-    assert!(is_operation(3, &encoded(&[compacted])));
-    assert!(!is_operation(4, &encoded(&[compacted])));
-    assert!(!is_operation(3, &encoded(&[compacted, ended(3, 1)])), "it stands alone");
+    assert!(is_own(3, &encoded(&[compacted])));
+    assert!(!is_own(4, &encoded(&[compacted])));
+    assert!(!is_own(3, &encoded(&[compacted, ended(3, 1)])), "it stands alone");
     let tell = |batch| Message::BatchTell(1, batch);
     assert!(is_fit(3, &tell(Batch::own(0, 1, right.clone()))));
     assert!(!is_fit(4, &tell(Batch::own(0, 1, right))));
@@ -61,13 +61,76 @@ fn only_whole_records_of_the_partition_are_ordered() {
 }
 
 #[test]
-fn what_others_than_the_primary_ask_for_is_told_apart() {
+fn anybody_may_ask_for_submissions_alone_and_a_primary_orders_none_of_its_own() {
+    let asked = Record::Submitted {
+        id: TaskId { partition: 3, random: 1 },
+        is_asked: true,
+        agent_type: "echo",
+        priority: Default::default(),
+        submitted_unix_ms: 5,
+        due_unix_ms: 0,
+        timeout_ms: 0,
+        max_attempts: 0,
+        attempts: 0,
+        key: Some(b"key"),
+        payload: b"x",
+    };
+    let changed = |change: &dyn Fn(&mut Record<'_>)| {
+        let mut record = asked;
+        change(&mut record);
+        encoded(&[record])
+    };
+    let right = encoded(&[asked, asked]);
+    assert!(is_request(3, &right) && !is_own(3, &right));
+    assert!(!is_request(4, &right), "it is another partition's");
+    assert!(!is_request(3, &encoded(&[asked, ended(3, 1)])), "an end is its leader's to tell");
+    let wrong: [(&str, Bytes); 4] = [
+        (
+            "due before it was submitted",
+            changed(&|it| {
+                if let Record::Submitted { due_unix_ms, .. } = it {
+                    *due_unix_ms = 4;
+                }
+            }),
+        ),
+        (
+            "begun before it was asked for",
+            changed(&|it| {
+                if let Record::Submitted { attempts, .. } = it {
+                    *attempts = 1;
+                }
+            }),
+        ),
+        (
+            "an empty key",
+            changed(&|it| {
+                if let Record::Submitted { key, .. } = it {
+                    *key = Some(b"");
+                }
+            }),
+        ),
+        (
+            "a copy",
+            changed(&|it| {
+                if let Record::Submitted { is_asked, .. } = it {
+                    *is_asked = false;
+                }
+            }),
+        ),
+    ];
+    for (what, bytes) in &wrong {
+        assert!(!is_request(3, bytes), "{what}");
+        assert!(!is_own(3, bytes), "{what}: with a key");
+    }
     let (identity, ring) = (Identity::from_secret(&[1; 32]), Ring::default());
     let keys = Keys::new(identity, ring, 7, 3);
-    let request = Request::new(&keys, 2, 1, encoded(&[ended(3, 1)]));
-    let asked = Batch::of_requests(0, std::slice::from_ref(&request));
-    assert!(has_requests(&Message::BatchTell(1, asked)));
-    assert!(has_requests(&Message::Request(request)));
-    assert!(!has_requests(&Message::BatchTell(1, Batch::own(0, 1, encoded(&[ended(3, 1)])))));
-    assert!(!has_requests(&Message::HeadAsk(1)));
+    let fits = |operation: Bytes| {
+        let request = Request::new(&keys, 2, 1, operation.clone());
+        let batch = Batch::of_requests(0, std::slice::from_ref(&request));
+        let fits = is_fit(3, &Message::BatchTell(1, batch));
+        assert_eq!(is_fit(3, &Message::Request(request)), fits);
+        assert_ne!(is_fit(3, &Message::BatchTell(1, Batch::own(0, 1, operation))), fits);
+        fits
+    };
+    assert!(fits(right) && !fits(encoded(&[ended(3, 1)])));
 }

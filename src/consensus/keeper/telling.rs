@@ -10,13 +10,13 @@ use super::{
         group::check_entry,
         lane::Told,
         links::Links,
-        news::Foreign,
+        news::{Compacted, Foreign},
         notice::{Notice, Saying},
         place::Place,
         record::Record,
         writer::Fatal,
     },
-    Keeper, Proposed,
+    Held, Keeper, Lane, Proposed,
 };
 use crate::{
     planted::{self, Bug},
@@ -28,6 +28,8 @@ use std::{io, time::Duration};
 /// Entries that a partition is told in one turn: they are read from the disk, and other nodes wait
 /// meanwhile.
 const FED_A_TURN: usize = 32;
+/// Where nodes may lie, a wish of another node is heeded so often: what lives is moved for it.
+const HEED_EVERY: Duration = Duration::from_secs(10);
 /// How often leaders are told what this node wants of them.
 const WANT_EVERY: Duration = Duration::from_millis(100);
 
@@ -36,16 +38,23 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         let lane = &mut self.lanes[usize::from(partition)];
         match event {
             Event::Committed { index, ticket: Some(ticket), place, .. } => {
-                (lane.fed, lane.committed) = (index, index);
+                let is_next = lane.fed + 1 == index;
+                lane.committed = index;
                 match lane.proposed(ticket) {
                     Proposed::Block(mut block) => {
                         (block.generation, block.offset) = (place.generation, place.offset);
-                        lane.end.tell(Told::Committed(block));
+                        match is_next {
+                            true => lane.end.tell(Told::Committed(block)),
+                            false => lane.held.push_back((index, Held::Block(block))),
+                        }
                     }
                     Proposed::Compaction { upto } => {
                         lane.is_compacting = false;
                         self.engine.compact(partition, upto);
                     }
+                }
+                if is_next {
+                    self.lanes[usize::from(partition)].fed = index;
                 }
             }
             Event::Committed { index, kind, data, place, .. } => {
@@ -70,17 +79,21 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 self.status_at = None;
                 if lane.reign > 0 {
                     let point = self.engine.begins_behind(partition);
-                    lane.begin_again(point);
+                    lane.begin_again(point, false);
                 }
             }
             Event::Installed { index } => {
                 lane.committed = index;
-                lane.begin_again(index);
+                lane.begin_again(index, true);
             }
             Event::Membership(_) => self.meet_members(),
             Event::Read { context } => {
                 if !self.settle_doubt(partition, context) {
-                    self.lanes[usize::from(partition)].end.tell(Told::Read(context));
+                    let lane = &mut self.lanes[usize::from(partition)];
+                    match lane.is_behind() {
+                        true => lane.held.push_back((lane.committed, Held::Read(context))),
+                        false => lane.end.tell(Told::Read(context)),
+                    }
                 }
             }
             // The shard follows now, or soon: it is told that.
@@ -96,7 +109,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         for partition in 0..self.lanes.len() {
             for _ in 0..FED_A_TURN {
                 let lane = &self.lanes[partition];
-                if !lane.is_behind() || lane.end.is_waiting() {
+                if lane.held.is_empty() && !lane.is_behind() || lane.end.is_waiting() {
                     break;
                 }
                 if !self.feed_next(partition as PartitionIndex)? {
@@ -118,7 +131,11 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// Tells a shard the next entry; false when a point has replaced the log meanwhile. That is on
     /// its way to the disk, and the shard begins again behind it when it is there.
     fn feed_next(&mut self, partition: PartitionIndex) -> Result<bool, Fatal> {
-        let index = self.lanes[usize::from(partition)].fed + 1;
+        let lane = &mut self.lanes[usize::from(partition)];
+        if lane.tell_held() {
+            return Ok(true);
+        }
+        let index = lane.fed + 1;
         if index <= self.engine.begins_behind(partition) {
             return Ok(false);
         }
@@ -153,11 +170,20 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     }
 
     /// Forgets the entries that a committed record says are not needed; whether it is one.
-    /// Whoever wrote that did not know of entries from there on.
+    /// Whoever wrote that did not know of entries from there on. Where nodes may lie the shard is asked
+    /// first whether it needs them.
     fn compact(&mut self, partition: PartitionIndex, its_own: u64, body: &[u8]) -> bool {
         match Record::decode(body) {
             Ok((Record::Compacted { index, .. }, _)) => {
-                self.engine.compact(partition, index.min(its_own.saturating_sub(1)));
+                let upto = index.min(its_own.saturating_sub(1));
+                if !E::NODES_MAY_LIE {
+                    self.engine.compact(partition, upto);
+                } else if let Some((_, Stored { place: next, .. })) =
+                    self.engine.stored(partition, upto.saturating_add(1))
+                {
+                    let compacted = Compacted { upto, next };
+                    self.lanes[usize::from(partition)].end.tell(Told::Compacted(compacted));
+                }
                 true
             }
             _ => false,
@@ -268,8 +294,21 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         };
         let stored = self.engine.stored(partition, index.min(lane.fed));
         // What is compacted already is not wanted any more.
-        let wanted = stored.map_or(0, |(_, stored)| stored.place.generation + 1);
-        lane.wanted = lane.wanted.max(wanted.min(self.writer.generation()));
+        let Some((_, stored)) = stored else { return };
+        let newest = self.writer.generation();
+        let mut wanted = (stored.place.generation + 1).min(newest);
+        if E::NODES_MAY_LIE {
+            // Who follows has about the same in about as many segments: its oldest part is not in the
+            // newer half here.
+            let first = self.engine.stored(partition, self.engine.begins_behind(partition) + 1);
+            let oldest = first.map_or(newest, |(_, first)| first.place.generation);
+            wanted = wanted.min(oldest.midpoint(newest));
+            if wanted <= lane.wanted || self.now < lane.heeds_at {
+                return;
+            }
+            lane.heeds_at = self.now + HEED_EVERY;
+        }
+        lane.wanted = lane.wanted.max(wanted);
     }
 
     /// The last entry of a partition, told to its shard, before which everything lies below a
@@ -301,6 +340,33 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             let lane = &mut self.lanes[usize::from(partition)];
             lane.is_compacting = true;
             lane.under_way.push_back((ticket, Proposed::Compaction { upto: index }));
+        }
+    }
+}
+
+impl Lane {
+    /// Tells its shard that its block is committed, or that it may read, if that comes next in the order
+    /// of the log; whether it did.
+    fn tell_held(&mut self) -> bool {
+        let fed = self.fed;
+        let is_next = |(index, held): &(u64, Held)| match held {
+            Held::Block(_) => *index == fed + 1,
+            Held::Read(_) => *index <= fed,
+        };
+        if !self.held.front().is_some_and(is_next) {
+            return false;
+        }
+        match self.held.pop_front() {
+            Some((index, Held::Block(block))) => {
+                self.fed = index;
+                self.end.tell(Told::Committed(block));
+                true
+            }
+            Some((_, Held::Read(context))) => {
+                self.end.tell(Told::Read(context));
+                true
+            }
+            None => false,
         }
     }
 }

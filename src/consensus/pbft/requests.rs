@@ -25,6 +25,9 @@ use std::{
 
 /// Bytes of requests of one client that wait; one is always taken.
 const CLIENT_BYTES_MAX: usize = 8 << 20;
+/// Bytes of requests that are ordered together; a larger one is ordered alone, so that an entry fits
+/// where the largest request does.
+const TOGETHER_BYTES_MAX: usize = 16 << 10;
 /// Numbers of requests that are reserved at once: none is used before its reservation is on the
 /// disk, and none twice in two lives of a node.
 const RESERVED: u64 = 1 << 16;
@@ -227,7 +230,8 @@ impl Group {
             let request = self.requests.get(client, timestamp);
             let request = request.filter(|_| self.projected.is_fresh(client, timestamp));
             let length = request.map_or(0, |request| request.operation.len());
-            if batch.len() == BATCH_REQUESTS_MAX || bytes + length > BATCH_BYTES_MAX {
+            let is_full = !batch.is_empty() && bytes + length > TOGETHER_BYTES_MAX;
+            if batch.len() == BATCH_REQUESTS_MAX || is_full {
                 break;
             }
             bytes += length;

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 impl Engine for Driver {
     const MEMBERS_CHANGE: bool = true;
+    const NODES_MAY_LIE: bool = false;
 
     type Message = Message;
     type Write = Write;

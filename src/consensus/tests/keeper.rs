@@ -135,7 +135,7 @@ impl Follower {
                 News::Foreign(foreign) => foreign
                     .records(|_, record| self.heard.push(record.id().random))
                     .expect("they can be read"),
-                News::Follow => self.heard.push(0),
+                News::Follow { .. } => self.heard.push(0),
                 news => panic!("{news:?}"),
             }
         }

@@ -193,7 +193,7 @@ fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
     let block = end.incoming.pop().expect("it was sent");
     assert_eq!((block.reign, block.last()), (7, sent));
     end.tell(Told::Lost(block));
-    end.tell(Told::Follow);
+    end.tell(Told::Follow { is_replaced: false });
     let foreign = {
         let mut block = Block::new(0);
         block.push(Position(1), ended(3, b"foreign"));
@@ -202,7 +202,7 @@ fn a_reign_that_is_over_loses_its_blocks_and_forgets_what_did_not_leave() {
     end.tell(Told::Foreign(foreign));
     end.tell(Told::Lead { reign: 9 });
     end.flush();
-    assert!(matches!(log.next_news(), Some(News::Follow)));
+    assert!(matches!(log.next_news(), Some(News::Follow { .. })));
     assert!(!log.has_departures(), "what did not leave is forgotten");
     assert_eq!(log.move_before(), 5, "a table that begins again has moved out of nothing");
     let Some(News::Foreign(foreign)) = log.next_news() else { panic!("a foreign block comes") };

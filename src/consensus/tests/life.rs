@@ -33,6 +33,7 @@ struct World {
 fn submitted(number: u128, payload: &[u8]) -> Record<'_> {
     Record::Submitted {
         id: id(number),
+        is_asked: false,
         agent_type: "echo",
         priority: Default::default(),
         submitted_unix_ms: 1,

@@ -31,6 +31,7 @@ impl Owned {
         match self.kind {
             0 => Record::Submitted {
                 id,
+                is_asked: self.choice % 2 == 1,
                 agent_type: &self.text,
                 priority: Priority::ALL[self.choice % 4],
                 submitted_unix_ms: first,
@@ -50,6 +51,7 @@ impl Owned {
             },
             2 => Record::Requeued { id },
             3 => Record::Key { key: &self.bytes, id, body_hash: first, expires_unix_ms: second },
+            4 => Record::Expired { partition: id.partition, upto_unix_ms: first },
             _ => Record::Forgotten { id },
         }
     }

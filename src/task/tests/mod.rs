@@ -1,5 +1,6 @@
 //! The table as a whole.
 
+mod agreed;
 mod backlog;
 mod letters;
 mod life;
@@ -17,8 +18,13 @@ use crate::{
     },
 };
 
-const ORIGIN: Origin =
-    Origin { partition: 0, first_token: 1, durable: false, zero_unix_ms: 1_000_000 };
+const ORIGIN: Origin = Origin {
+    partition: 0,
+    first_token: 1,
+    durable: false,
+    zero_unix_ms: 1_000_000,
+    is_agreed: false,
+};
 
 const LIMITS: TableLimits = TableLimits {
     queue_primary: 6,

@@ -1,0 +1,214 @@
+//! Submissions where nodes may lie: this node asks all replicas for them, whoever leads, and tells its
+//! submitters what its own replica has committed.
+//!
+//! Invariants worth naming
+//! - Nobody is told that a task is accepted before its record, as it was asked for, was committed here
+//!   and became one: what any other node says of it does not matter.
+//! - What waits has a time, behind which its submitter is told that nobody knows.
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    core::Shard, kernel::Timer, leadership::uncertain, partition::key_conflict,
+    submissions::record_of,
+};
+use crate::{
+    consensus::Record,
+    task::{Settled, Submission, Watcher},
+    wire::{
+        api::Error,
+        id::{AgentId, PartitionIndex, TaskId},
+        letter::NewsKind,
+    },
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
+};
+
+/// How long a submission waits, ticks of the groups: several primaries may have to be replaced.
+const LIMIT_TICKS: u64 = 200;
+/// And at least, milliseconds.
+const LIMIT_MS_LEAST: u64 = 10_000;
+
+/// How long a submission waits, milliseconds.
+pub(super) fn limit_ms(tick_ms: u64) -> u64 {
+    LIMIT_MS_LEAST.max(LIMIT_TICKS * tick_ms)
+}
+
+/// Who waits for what became of a submission.
+#[derive(Debug)]
+pub(super) struct Asker {
+    submitter: Watcher,
+    /// Its place in the submitter's request.
+    place: u32,
+    /// Whether the submitter wants to hear of the task's end.
+    is_watched: bool,
+    /// What was asked for: a node that lies may ask for something else in its name.
+    hash: u64,
+}
+
+impl Asker {
+    /// Who is told of the task's end.
+    pub(super) fn watcher(&self) -> Option<Watcher> {
+        self.is_watched.then_some(self.submitter)
+    }
+}
+
+/// The submissions of a partition that were asked for here and are not settled.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    askers: HashMap<u128, Asker>,
+    /// When each has waited long enough, oldest first; some are settled.
+    times: VecDeque<(u64, u128)>,
+    /// A timer is set for the first of them, or for one before.
+    is_timed: bool,
+    /// With a secret of this process.
+    hasher: RandomState,
+}
+
+impl Asking {
+    /// How many there are.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.askers.len()
+    }
+
+    /// Takes out who waits for a record that is committed.
+    pub(super) fn take(&mut self, record: &Record<'_>) -> Option<Asker> {
+        let random = record.id().random;
+        let hash = self.askers.get(&random)?.hash;
+        (hash == self.hash(record)).then(|| self.askers.remove(&random)).flatten()
+    }
+
+    /// Somebody waits for a record until a time; whether a timer is wanted for that.
+    fn push(&mut self, record: &Record<'_>, until_ms: u64, asker: Asker) -> bool {
+        let random = record.id().random;
+        let hash = self.hash(record);
+        self.forget_settled();
+        self.askers.insert(random, Asker { hash, ..asker });
+        self.times.push_back((until_ms, random));
+        !std::mem::replace(&mut self.is_timed, true)
+    }
+
+    fn forget_settled(&mut self) {
+        while self.times.front().is_some_and(|(_, random)| !self.askers.contains_key(random)) {
+            self.times.pop_front();
+        }
+    }
+
+    fn hash(&self, record: &Record<'_>) -> u64 {
+        let mut bytes = Vec::with_capacity(record.encoded_bytes());
+        record.encode(&mut bytes);
+        self.hasher.hash_one(&bytes[..])
+    }
+
+    /// Takes out one that has waited long enough at a time.
+    fn expire(&mut self, now_ms: u64) -> Option<(u128, Asker)> {
+        self.forget_settled();
+        let (until_ms, random) = self.times.front().copied()?;
+        if until_ms > now_ms {
+            return None;
+        }
+        self.times.pop_front();
+        Some((random, self.askers.remove(&random)?))
+    }
+
+    /// When the next one has waited long enough, milliseconds: a timer is to be set for that.
+    fn next_ms(&mut self) -> Option<u64> {
+        let next_ms = self.times.front().map(|(until_ms, _)| *until_ms);
+        self.is_timed = next_ms.is_some();
+        next_ms
+    }
+
+    /// Takes out all.
+    fn abandon(&mut self) -> impl Iterator<Item = (u128, Asker)> + use<> {
+        std::mem::take(&mut self.askers).into_iter()
+    }
+}
+
+impl Shard {
+    /// Asks all replicas of a partition for a submission, or tells why not.
+    pub(super) fn ask_for(
+        &mut self,
+        index: PartitionIndex,
+        place: u32,
+        submitter: Watcher,
+        submission: &Submission<'_>,
+    ) {
+        let now_ms = self.kernel.now_ms();
+        let until_ms = now_ms + self.kernel.ask_limit_ms;
+        let id = TaskId { partition: index, random: submission.random };
+        let partition = self.tasks.of(index);
+        match partition.may_ask(now_ms, submission) {
+            Ok(None) => {
+                let agent_type = &self.kernel.types.get(submission.type_index).name;
+                let unix_ms = partition.ledger.unix_ms(now_ms);
+                let record = record_of(submission, id, agent_type, unix_ms, true);
+                let is_watched = submission.watcher.is_some();
+                let asker = Asker { submitter, place, is_watched, hash: 0 };
+                if partition.asking.push(&record, until_ms, asker) {
+                    self.kernel.wheel.insert(until_ms, Timer::Asked(index));
+                }
+                partition.ledger.ask(record);
+            }
+            // This replica has committed it.
+            Ok(Some(random)) => {
+                let known = TaskId { partition: index, random };
+                self.tell_briefly(submitter, known, NewsKind::Accepted, place);
+            }
+            Err(error) => self.refuse(submitter, id, place, &error),
+        }
+    }
+
+    /// Tells a submitter what became of a submission that is committed.
+    pub(super) fn tell_settled(
+        &mut self,
+        place: usize,
+        (asker, id, settled): (Asker, TaskId, Settled),
+    ) {
+        let Asker { submitter, place: at, is_watched, .. } = asker;
+        let leads = self.tasks.partitions[place].check_leading();
+        match settled {
+            // Whoever leads tells nobody of another node how it ends.
+            Settled::New if is_watched && let Err(error) = leads => {
+                self.refuse(submitter, id, at, &error);
+            }
+            // An agent hears of refusals and ends alone.
+            Settled::New if !Self::is_door(AgentId::from_bits(submitter.target)) => {}
+            Settled::New => self.tell_briefly(submitter, id, NewsKind::Accepted, at),
+            Settled::Existing(random) => {
+                let known = TaskId { random, ..id };
+                self.tell_briefly(submitter, known, NewsKind::Accepted, at);
+            }
+            Settled::Conflict => self.refuse(submitter, id, at, &key_conflict()),
+            // Somebody has asked for another task in its name. It was not done and is tried again, under
+            // another name.
+            Settled::Taken => self.refuse(submitter, id, at, &Error::NotLeader(None)),
+        }
+    }
+
+    /// Tells those who have waited long enough that nobody knows.
+    pub(super) fn asked_for_long(&mut self, index: PartitionIndex) {
+        let now_ms = self.kernel.now_ms();
+        while let Some((random, asker)) = self.tasks.of(index).asking.expire(now_ms) {
+            let late = "it was not agreed on in time: it may be yet, or not";
+            let id = TaskId { partition: index, random };
+            self.refuse(asker.submitter, id, asker.place, &Error::Uncertain(late.into()));
+        }
+        if let Some(next_ms) = self.tasks.of(index).asking.next_ms() {
+            self.kernel.wheel.insert(next_ms, Timer::Asked(index));
+        }
+    }
+
+    /// The log was replaced: what was asked for may be in what this replica was never told.
+    pub(super) fn abandon_asked(&mut self, place: usize) {
+        let partition = &mut self.tasks.partitions[place];
+        let index = partition.table.partition();
+        for (random, asker) in partition.asking.abandon() {
+            let id = TaskId { partition: index, random };
+            self.refuse(asker.submitter, id, asker.place, &uncertain());
+        }
+    }
+}

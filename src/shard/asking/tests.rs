@@ -1,0 +1,214 @@
+//! A core of a node among others that may lie, and this thread in the place of the log's and theirs.
+
+use super::{super::tests::*, limit_ms};
+use crate::{
+    consensus::{Compacted, Place, Record},
+    shard::doors::Outcomes,
+    wire::{
+        api::{Error, TaskSpec, TaskStatus},
+        id::TaskId,
+        letter::Response,
+    },
+};
+use futures_channel::oneshot::{Receiver, channel};
+
+fn spec(payload: u8, key: Option<&str>) -> TaskSpec {
+    let (agent_type, key) = ("nobody".to_owned(), key.map(str::to_owned));
+    TaskSpec { agent_type, key, payload: vec![payload], ..TaskSpec::default() }
+}
+
+/// A door that submits a task.
+struct Door(Receiver<Outcomes>);
+
+impl Door {
+    fn submit(core: &mut Core, spec: TaskSpec) -> Self {
+        let (answer, answered) = channel();
+        core.shard.submit_each(&[spec], answer).expect("there is room");
+        core.turn();
+        Self(answered)
+    }
+
+    fn outcome(&mut self) -> Option<Result<TaskId, Error>> {
+        let outcomes = self.0.try_recv().expect("it is answered some time")?;
+        Some(outcomes.expect("each by itself").remove(0))
+    }
+
+    fn accepted(&mut self) -> TaskId {
+        self.outcome().expect("it is answered").expect("it is accepted")
+    }
+}
+
+fn hear(core: &mut Core, bytes: &[u8]) {
+    core.hear(3, &records_of(bytes));
+}
+
+/// A record as somebody else would ask for it who has changed it.
+fn changed<'a>(record: &Record<'a>, payload: &'a [u8]) -> Record<'a> {
+    let mut record = *record;
+    let Record::Submitted { payload: of, .. } = &mut record else { panic!("{record:?}") };
+    *of = payload;
+    record
+}
+
+#[test]
+fn a_submission_is_accepted_when_this_replica_has_committed_it_whoever_leads() {
+    let mut core = Core::agreed(|_| {});
+    let mut door = Door::submit(&mut core, spec(1, None));
+    let asked = core.take_asked();
+    let [Record::Submitted { id, is_asked: true, .. }] = records_of(&asked)[..] else {
+        panic!("it was not asked for")
+    };
+    assert!(door.outcome().is_none(), "nobody has agreed to it");
+    hear(&mut core, &asked);
+    assert_eq!(door.accepted(), id);
+    // It waits for its agent at whoever leads.
+    core.lead(1);
+    let mut seen = core.status(id.random);
+    core.commit_all();
+    core.confirm();
+    let Some(Ok(Response::Task(view))) = seen.answer() else { panic!("it is there") };
+    assert_eq!(view.status, TaskStatus::Queued);
+}
+
+#[test]
+fn what_is_asked_for_while_a_partition_leads_is_taken_in_once_and_again_by_who_leads_next() {
+    let mut core = Core::agreed(|_| {});
+    core.lead(1);
+    let mut door = Door::submit(&mut core, spec(1, Some("key")));
+    core.commit_all();
+    let asked = std::mem::take(&mut core.asked).concat();
+    let id = records_of(&asked)[0].id();
+    for reign in 1..4 {
+        let counters = |core: &Core| core.shard.tasks.table(0).counters();
+        if reign == 1 {
+            hear(&mut core, &asked);
+            assert_eq!(door.accepted(), id);
+        } else {
+            core.tell(Told::Follow { is_replaced: false });
+            hear(&mut core, &asked);
+            core.lead(reign);
+        }
+        assert_eq!((counters(&core).queued, counters(&core).keys), (1, 1), "reign {reign}");
+        // A node that lies asks for it again, as it is and changed.
+        hear(&mut core, &asked);
+        let mut other = Vec::new();
+        changed(&records_of(&asked)[0], b"another").encode(&mut other);
+        hear(&mut core, &other);
+        assert_eq!((counters(&core).queued, counters(&core).keys), (1, 1), "reign {reign}");
+        let mut seen = core.status(id.random);
+        core.commit_all();
+        core.confirm();
+        assert!(matches!(seen.answer(), Some(Ok(Response::Task(_)))));
+    }
+}
+
+#[test]
+fn nobody_is_told_that_what_another_node_made_of_it_is_accepted() {
+    let mut core = Core::agreed(|_| {});
+    let mut door = Door::submit(&mut core, spec(1, None));
+    let asked = core.take_asked();
+    let mut other = Vec::new();
+    changed(&records_of(&asked)[0], b"not what was submitted").encode(&mut other);
+    hear(&mut core, &other);
+    assert!(door.outcome().is_none(), "that is not what was submitted");
+    hear(&mut core, &asked);
+    let outcome = door.outcome().expect("its name is taken");
+    assert!(matches!(outcome, Err(Error::NotLeader(_))), "tried again under another: {outcome:?}");
+}
+
+#[test]
+fn a_key_is_decided_by_the_order_of_the_log() {
+    let mut core = Core::agreed(|_| {});
+    // Two doors of this node and one of another ask before anything is agreed on.
+    let mut first = Door::submit(&mut core, spec(1, Some("key")));
+    let mut second = Door::submit(&mut core, spec(1, Some("key")));
+    let mut third = Door::submit(&mut core, spec(2, Some("key")));
+    let asked = core.take_asked();
+    let records = records_of(&asked);
+    assert_eq!(records.len(), 3);
+    core.hear(3, &records[1..2]);
+    assert_eq!(second.accepted(), records[1].id());
+    core.hear(3, &[records[2], records[0]]);
+    assert_eq!(first.accepted(), records[1].id(), "it is the task that came before");
+    assert!(matches!(third.outcome(), Some(Err(Error::Conflict(_)))));
+    // From now on this replica knows.
+    let mut known = Door::submit(&mut core, spec(1, Some("key")));
+    assert_eq!(known.accepted(), records[1].id());
+    let mut conflict = Door::submit(&mut core, spec(3, Some("key")));
+    assert!(matches!(conflict.outcome(), Some(Err(Error::Conflict(_)))));
+    assert!(core.take_asked().is_empty());
+    core.lead(1);
+    assert_eq!(core.shard.tasks.table(0).counters().queued, 1);
+}
+
+#[test]
+fn what_is_not_agreed_on_in_time_is_uncertain_and_so_is_what_a_replaced_log_may_hold() {
+    let mut core = Core::agreed(|_| {});
+    let limit_us = 1000 * limit_ms(50);
+    let mut first = Door::submit(&mut core, spec(1, None));
+    core.shard.set_clock(limit_us / 2);
+    let mut second = Door::submit(&mut core, spec(2, None));
+    let asked = core.take_asked();
+    core.shard.set_clock(limit_us - 2000);
+    core.turn();
+    assert!(first.outcome().is_none() && second.outcome().is_none());
+    core.shard.set_clock(limit_us + 2000);
+    core.turn();
+    assert!(matches!(first.outcome(), Some(Err(Error::Uncertain(_)))));
+    assert!(second.outcome().is_none(), "it has time left");
+    // It was agreed on all the same.
+    hear(&mut core, &asked);
+    second.accepted();
+
+    let mut third = Door::submit(&mut core, spec(3, None));
+    core.take_asked();
+    core.tell(Told::Follow { is_replaced: false });
+    assert!(third.outcome().is_none(), "whoever leads next orders it");
+    core.tell(Told::Follow { is_replaced: true });
+    assert!(matches!(third.outcome(), Some(Err(Error::Uncertain(_)))));
+}
+
+#[test]
+fn there_is_no_more_room_than_this_replica_knows_of() {
+    let mut core = Core::agreed(|config| {
+        (config.tasks.queue_primary, config.tasks.queue_overflow) = (3, 1);
+    });
+    let mut doors: Vec<_> = (0..5).map(|each| Door::submit(&mut core, spec(each, None))).collect();
+    let is_full = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Backpressure(_))));
+    assert!(is_full(&mut doors[4]), "four are under way");
+    let asked = core.take_asked();
+    hear(&mut core, &asked);
+    doors[..4].iter_mut().for_each(|door| assert!(door.accepted().random > 0));
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "four wait");
+    let first = records_of(&asked)[0].id();
+    core.hear(3, &[done(first.random)]);
+    let mut door = Door::submit(&mut core, spec(9, None));
+    assert!(door.outcome().is_none(), "one has ended");
+}
+
+#[test]
+fn entries_are_forgotten_only_when_nothing_of_this_replicas_table_lives_in_them() {
+    let mut core = Core::agreed(|_| {});
+    let said = |core: &mut Core, upto| {
+        // What lies behind that begins with the next segment.
+        let next = Place { generation: 4, offset: 0 };
+        core.tell(Told::Compacted(Compacted { upto, next }));
+        core.take_asked();
+        core.cleared
+    };
+    assert_eq!(said(&mut core, 3), 3, "nothing is there");
+    core.hear(3, &[submitted(1, b"x"), submitted(2, b"x")]);
+    core.hear(4, &[submitted(3, b"x")]);
+    assert_eq!(said(&mut core, 5), 3, "two tasks live there");
+    core.hear(4, &[done(1), dead(2)]);
+    assert_eq!(said(&mut core, 6), 3, "a dead letter may be queued again");
+    // It is written again with its end, as whoever leads does it.
+    core.hear(5, &[submitted(2, b"x"), dead(2)]);
+    assert_eq!(said(&mut core, 7), 7, "what has ended well is not needed");
+    let mut door = Door::submit(&mut core, spec(1, Some("key")));
+    let asked = core.take_asked();
+    hear(&mut core, &asked);
+    let id = door.accepted();
+    core.hear(4, &[done(id.random)]);
+    assert_eq!(said(&mut core, 8), 7, "its key stands for it");
+}

@@ -1,0 +1,349 @@
+//! What any node may ask for where nodes may lie: all replicas decide alike what becomes of it, when its
+//! record is committed.
+//!
+//! A record says which task is asked for. It becomes one unless there is a task of that name, or its key
+//! stands for a task. Nothing else counts: no clock of a node, no room. Who asks has looked for room
+//! before; what is committed beyond the limits waits in the log as any cold task.
+//!
+//! Invariants worth naming
+//! - What becomes of a record follows from the records before it, and from those alone that are left when
+//!   the log was compacted: a key that lives is written again before what it follows from is forgotten.
+//! - A key stands for a task until a record says that all replicas forget what expires up to a time.
+//! - Whoever leads writes a key again that was asked for again. So a replica whose log begins between the
+//!   two, to which the second one looks new, is told that it never was a task.
+
+use super::{
+    cold::{Cold, Kind},
+    entry::{Entry, LETTER, State, Watcher},
+    keys::{EXPIRY_STEP_MS, Key, KeyEntry},
+    moving::{Live, Moving},
+    place::{Place, Spot},
+    replay::Recorded,
+    table::{Submission, TaskTable, check_key},
+};
+use crate::wire::api::Error;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// When to come back when there are too many keys, milliseconds.
+const KEYS_RETRY_MS: u64 = 1_000;
+
+/// What becomes of a submission that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is a task.
+    New,
+    /// It is the task that was submitted with its key before, by its random bits.
+    Existing(u128),
+    /// Its key stands for another task.
+    Conflict,
+    /// There is a task of its name.
+    Taken,
+}
+
+/// What is known of the keys of an agreed table beside what they stand for.
+#[derive(Default)]
+pub(super) struct AgreedKeys {
+    /// Slots by the time at which they expire, Unix time in steps. One may stand there that has another
+    /// key by now.
+    expiries: BTreeMap<u64, Vec<u32>>,
+    /// Slots of keys that were asked for again and not written again since.
+    again: BTreeSet<u32>,
+    /// Those of them that this replica has appended.
+    writing: BTreeSet<u32>,
+}
+
+impl AgreedKeys {
+    fn is_written(&mut self, slot: u32) {
+        self.again.remove(&slot);
+        self.writing.remove(&slot);
+    }
+}
+
+impl TaskTable {
+    /// Whether nodes that may lie agree on what it holds.
+    #[inline]
+    pub fn is_agreed(&self) -> bool {
+        self.is_agreed
+    }
+
+    /// Whether a submission may be asked for, as far as this replica knows: the task that its key stands
+    /// for already, if there is one. One with reserved room uses that up. `under_way` submissions were
+    /// asked for and are not settled.
+    ///
+    /// # Errors
+    /// As [`TaskTable::submit`].
+    pub fn may_ask(
+        &mut self,
+        now_ms: u64,
+        submission: &Submission<'_>,
+        under_way: usize,
+    ) -> Result<Option<u128>, Error> {
+        if submission.reserved {
+            self.release(1);
+        }
+        self.check_payload(submission.payload)?;
+        if let Some(key) = submission.key {
+            check_key(key)?;
+            match self.standing(key).map(|(_, settled)| settled) {
+                Some(Settled::Existing(random)) => {
+                    self.counters.repeated += 1;
+                    return Ok(Some(random));
+                }
+                Some(_) => {
+                    return Err(Error::Conflict(
+                        "key: another task was submitted with it before".into(),
+                    ));
+                }
+                None if self.keys.len() >= self.limits.keys_max => {
+                    self.counters.refused += 1;
+                    return Err(Error::Backpressure(KEYS_RETRY_MS));
+                }
+                None => {}
+            }
+        }
+        if !submission.reserved && self.room_to_ask(under_way) == 0 {
+            self.counters.refused += 1;
+            return Err(self.backpressure(now_ms));
+        }
+        Ok(None)
+    }
+
+    /// As [`TaskTable::reserve`], for submissions that are asked for.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn reserve_to_ask(
+        &mut self,
+        now_ms: u64,
+        count: usize,
+        under_way: usize,
+    ) -> Result<(), Error> {
+        self.check_count(count)?;
+        if self.room_to_ask(under_way) < count {
+            self.counters.refused += count as u64;
+            return Err(self.backpressure(now_ms));
+        }
+        self.take_room(count);
+        Ok(())
+    }
+
+    /// Tasks for which there is room. A table that follows knows no more than which ones have not ended.
+    fn room_to_ask(&self, under_way: usize) -> usize {
+        let waiting = (self.counters.queued + self.counters.delayed) as usize;
+        let beside = self.cold.len().saturating_sub(waiting) + under_way;
+        self.free_room().saturating_sub(beside)
+    }
+
+    /// Whether a submission with that key would be refused as another task's.
+    pub fn conflicts_with_agreed(&self, key: Key<'_>) -> bool {
+        matches!(self.standing(key), Some((_, Settled::Conflict)))
+    }
+
+    /// What becomes of a submission with a key, if it does not become a task; and the key's slot.
+    fn standing(&self, key: Key<'_>) -> Option<(u32, Settled)> {
+        let slot = self.keys.lookup(key.bytes)?;
+        let known = self.keys.get(slot);
+        let settled = match known.key().body_hash == key.body_hash {
+            true => Settled::Existing(known.random()),
+            false => Settled::Conflict,
+        };
+        Some((slot, settled))
+    }
+
+    /// A submission that was asked for is committed at a place. In a table that is alive it waits for its
+    /// time or an agent; `watcher` is told of its end there.
+    pub fn settle(
+        &mut self,
+        place: Place,
+        task: &Recorded<'_>,
+        now_ms: u64,
+        is_alive: bool,
+        watcher: Option<Watcher>,
+    ) -> Settled {
+        if self.is_known(task.random) {
+            return Settled::Taken;
+        }
+        if let Some(key) = task.key {
+            if let Some((slot, settled)) = self.standing(key) {
+                self.counters.repeated += 1;
+                self.agreed_keys.again.insert(slot);
+                return settled;
+            }
+            let expires = task.submitted_unix_ms.saturating_add(self.limits.key_ttl_ms);
+            self.keep_key(place, key, task.random, expires);
+        }
+        if is_alive {
+            self.begin_settled(place, task, now_ms, watcher);
+        } else {
+            self.replay_submitted(place, &Recorded { key: None, ..*task }, now_ms);
+        }
+        Settled::New
+    }
+
+    fn begin_settled(
+        &mut self,
+        place: Place,
+        task: &Recorded<'_>,
+        now_ms: u64,
+        watcher: Option<Watcher>,
+    ) {
+        let key = self.begin(
+            &Submission {
+                random: task.random,
+                type_index: task.type_index,
+                priority: task.priority,
+                payload: task.payload,
+                timeout_ms: task.timeout_ms,
+                max_attempts: task.max_attempts,
+                delay_ms: 0,
+                key: None,
+                transient: false,
+                reserved: false,
+                watcher,
+            },
+            now_ms,
+        );
+        let due_ms = self.node_ms(task.due_unix_ms);
+        let entry = &mut self.entries[key as usize];
+        entry.submitted_ms = task.submitted_unix_ms;
+        // Times before the node's start are negative.
+        if task.due_unix_ms > 0 && due_ms as i64 > now_ms as i64 {
+            entry.when_ms = due_ms;
+        }
+        self.accepting += 1;
+        self.accepted(key, now_ms, Some(place));
+    }
+
+    /// A key stands for a task until a time, whatever it stood for.
+    pub(super) fn keep_key(
+        &mut self,
+        place: Place,
+        key: Key<'_>,
+        random: u128,
+        expires_unix_ms: u64,
+    ) {
+        // In steps of Unix time, so that all nodes have the same.
+        let step = expires_unix_ms.div_ceil(EXPIRY_STEP_MS);
+        let expires_ms = self.node_ms(step.saturating_mul(EXPIRY_STEP_MS));
+        let spot = Spot::from(place);
+        self.generations.add(spot);
+        if let Some(slot) = self.keys.lookup(key.bytes) {
+            self.agreed_keys.is_written(slot);
+        }
+        let (slot, replaced) = self.keys.insert(KeyEntry::exact(key, random, expires_ms, spot));
+        if let Some(replaced) = replaced {
+            self.generations.remove(replaced.spot());
+        }
+        self.agreed_keys.expiries.entry(step).or_default().push(slot);
+    }
+
+    /// A key that lives was written again. What was asked for with it between there and where the log
+    /// begins never was a task.
+    pub(super) fn replay_kept_key(
+        &mut self,
+        place: Place,
+        key: Key<'_>,
+        random: u128,
+        expires_unix_ms: u64,
+    ) {
+        let Some(slot) = self.keys.lookup(key.bytes) else {
+            return self.keep_key(place, key, random, expires_unix_ms);
+        };
+        let known = self.keys.get(slot).random();
+        if known != random {
+            self.forget_cold(known);
+            return self.keep_key(place, key, random, expires_unix_ms);
+        }
+        self.agreed_keys.is_written(slot);
+        let spot = Spot::from(place);
+        if let Some(before) = self.keys.set_spot(slot, random, spot) {
+            self.generations.remove(before);
+            self.generations.add(spot);
+        }
+    }
+
+    /// A key that was asked for again is to be written again, and no more is known of others.
+    pub fn next_asked_again(&mut self) -> Option<(Moving, Live<'_>)> {
+        let AgreedKeys { again, writing, .. } = &mut self.agreed_keys;
+        let slot = *again.difference(writing).next()?;
+        writing.insert(slot);
+        self.live_key(slot)
+    }
+
+    /// A key that was appended again is committed: what was asked for before that is told by it.
+    pub(super) fn wrote_key(&mut self, slot: u32) {
+        self.agreed_keys.is_written(slot);
+    }
+
+    /// Whether something that lives lies before a place: a task that has not ended, a dead letter, or a
+    /// key. It takes a look at all of them, unless all segments up to that are clear.
+    pub fn lives_before(&self, place: Place) -> bool {
+        if self.generations.is_clear_before(place.generation + 1) {
+            return false;
+        }
+        let is_before = |spot: Spot| spot.place().is_some_and(|at| at < place);
+        let lives = |entry: &Entry| {
+            entry.state != State::Vacant && (!entry.state.is_ended() || entry.is(LETTER))
+        };
+        let cold = (0..self.cold.slab.slots()).map(|slot| &self.cold.slab[slot]);
+        let keys = (0..self.keys.slots()).map(|slot| self.keys.get(slot));
+        cold.filter(|cold| cold.is_task()).any(|cold| is_before(cold.spot))
+            || self
+                .entries
+                .iter()
+                .any(|entry| lives(entry) && entry.place().is_some_and(|at| at < place))
+            || keys.filter(|key| key.is_there()).any(|key| is_before(key.spot()))
+    }
+
+    fn forget_cold(&mut self, random: u128) {
+        let Some(slot) = self.cold.find(random) else { return };
+        self.cold.forget(slot);
+        let Cold { spot, .. } = self.cold.slab.remove(slot);
+        self.generations.remove(spot);
+    }
+
+    /// What lies at another place now is as the record there says.
+    pub(super) fn refresh_cold(&mut self, slot: u32, task: &Recorded<'_>) {
+        let cold = &mut self.cold.slab[slot];
+        let (kind, since) = Kind::of_recorded(task);
+        let attempts = cold.attempts;
+        *cold = Cold::new(kind, task.random, cold.spot, task.type_index, task.priority);
+        cold.attempts = attempts;
+        cold.set_since_unix_ms(since);
+    }
+
+    /// When the first key expires, Unix time in milliseconds.
+    #[inline]
+    pub fn first_expiry_unix_ms(&self) -> Option<u64> {
+        let (step, _) = self.agreed_keys.expiries.first_key_value()?;
+        Some(step.saturating_mul(EXPIRY_STEP_MS))
+    }
+
+    /// All replicas forget the keys that expire up to a time; those that were asked for again not before
+    /// they are written again.
+    pub fn forget_expired(&mut self, upto_unix_ms: u64) {
+        let mut kept = Vec::new();
+        while let Some(first) = self.agreed_keys.expiries.first_entry()
+            && first.key().saturating_mul(EXPIRY_STEP_MS) <= upto_unix_ms
+        {
+            let (step, slots) = first.remove_entry();
+            let expires_ms = self.node_ms(step.saturating_mul(EXPIRY_STEP_MS));
+            for slot in slots {
+                let entry = self.keys.get(slot);
+                if !entry.is_there() || entry.expires_ms() != expires_ms {
+                    continue;
+                }
+                let AgreedKeys { again, writing, .. } = &self.agreed_keys;
+                if again.contains(&slot) || writing.contains(&slot) {
+                    kept.push((step, slot));
+                    continue;
+                }
+                let removed = self.keys.remove(slot);
+                self.generations.remove(removed.spot());
+            }
+        }
+        for (step, slot) in kept {
+            self.agreed_keys.expiries.entry(step).or_default().push(slot);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What any node may ask for: all replicas decide alike, however much of the log they have read.
+
+use super::*;
+use fastrand::Rng;
+
+const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+/// Far more than the limits of other tests, so that ended tasks are remembered.
+const MANY: TableLimits = TableLimits { keys_max: 1000, retained: 1000, ..LIMITS };
+
+/// A record of the log.
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Asked {
+        random: u128,
+        key: Option<(&'static [u8], u64)>,
+        at_ms: u64,
+    },
+    /// A task that lives is written again.
+    Task {
+        random: u128,
+        at_ms: u64,
+    },
+    Key {
+        key: &'static [u8],
+        body_hash: u64,
+        random: u128,
+        expires_unix_ms: u64,
+    },
+    Ended {
+        random: u128,
+    },
+    Expired {
+        upto_ms: u64,
+    },
+}
+
+fn table() -> TaskTable {
+    TaskTable::new(Origin { durable: true, is_agreed: true, ..ORIGIN }, MANY)
+}
+
+fn recorded(random: u128, key: Option<(&'static [u8], u64)>, at_ms: u64) -> Recorded<'static> {
+    Recorded {
+        random,
+        type_index: 0,
+        priority: Priority::Normal,
+        submitted_unix_ms: ORIGIN.zero_unix_ms + at_ms,
+        due_unix_ms: 0,
+        timeout_ms: 0,
+        max_attempts: 0,
+        attempts: 0,
+        key: key.map(|(bytes, body_hash)| Key { bytes, body_hash }),
+        payload: b"payload",
+    }
+}
+
+/// The place of a record: each has a generation of its own, so that the log may begin behind any.
+fn at(index: usize) -> Place {
+    Place { generation: index as u64, offset: 0 }
+}
+
+/// A replica whose clock is somewhere hears a record.
+fn hear(table: &mut TaskTable, index: usize, said: Said, now_ms: u64) -> Option<Settled> {
+    match said {
+        Said::Asked { random, key, at_ms } => {
+            let task = recorded(random, key, at_ms);
+            return Some(table.settle(at(index), &task, now_ms, false, None));
+        }
+        Said::Task { random, at_ms } => {
+            table.replay_submitted(at(index), &recorded(random, None, at_ms), now_ms);
+        }
+        Said::Key { key, body_hash, random, expires_unix_ms } => {
+            let key = Key { bytes: key, body_hash };
+            table.replay_key(at(index), key, random, expires_unix_ms, now_ms);
+        }
+        Said::Ended { random } => {
+            table.replay_ended(random, TaskStatus::Done, 1, ORIGIN.zero_unix_ms, b"result");
+        }
+        Said::Expired { upto_ms } => table.forget_expired(ORIGIN.zero_unix_ms + upto_ms),
+    }
+    None
+}
+
+/// What a leader writes again so that nothing is needed before an index.
+fn copies(table: &TaskTable, index: usize) -> Vec<Said> {
+    let (mut copies, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(from) = cursor {
+        cursor = table.live_before(index as u64, from, 100, |moving, live| {
+            copies.push(match (moving, live) {
+                (_, live @ Live::Key { .. }) => key_of(&live),
+                // Ended ones are left behind: they are forgotten here.
+                (Moving::Task(random), Live::Record { end: None, .. }) => {
+                    Said::Task { random, at_ms: 0 }
+                }
+                _ => return,
+            });
+        });
+    }
+    copies
+}
+
+fn key_of(live: &Live<'_>) -> Said {
+    let Live::Key { key, random, expires_unix_ms } = live else { panic!("{live:?}") };
+    let bytes = KEYS.into_iter().find(|known| *known == key.bytes).unwrap();
+    let (random, expires_unix_ms, body_hash) = (*random, *expires_unix_ms, key.body_hash);
+    Said::Key { key: bytes, body_hash, random, expires_unix_ms }
+}
+
+#[test]
+fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_it() {
+    for seed in 0..400 {
+        let mut random = Rng::with_seed(seed);
+        let mut log: Vec<Said> = Vec::new();
+        let (mut full, mut living) = (table(), Vec::new());
+        // Keys that whoever leads has to write again; it takes a moment.
+        let mut again: Vec<Said> = Vec::new();
+        let (mut begins, mut now_ms, mut truncated) = (0, 0, 0);
+        for step in 0..300_u128 {
+            now_ms += random.u64(0..200);
+            let index = log.len();
+            let moves = random.u32(0..20) == 0;
+            let kind = if moves { 10 } else { random.u32(0..10) };
+            if moves || kind == 8 || random.u32(0..3) == 0 {
+                for said in again.drain(..) {
+                    hear(&mut full, log.len(), said, now_ms);
+                    log.push(said);
+                }
+            }
+            let mut said = vec![match kind {
+                0..6 => {
+                    let key =
+                        random.bool().then(|| (random.choice(KEYS).unwrap(), random.u64(0..2)));
+                    // Clocks differ, and somebody lies about the time.
+                    let at_ms = (now_ms + random.u64(0..3_000)).saturating_sub(1_500);
+                    Said::Asked { random: step + 1, key, at_ms }
+                }
+                6..8 if !living.is_empty() => {
+                    Said::Ended { random: living.swap_remove(random.usize(0..living.len())) }
+                }
+                8 => Said::Expired { upto_ms: now_ms.saturating_sub(random.u64(0..2_000)) },
+                _ => {
+                    // Something of another door comes between a copy and where the log begins.
+                    let key = Some((random.choice(KEYS).unwrap(), 1));
+                    Said::Asked { random: 1_000 + step, key, at_ms: now_ms }
+                }
+            }];
+            if moves {
+                // What lies before that is written again; what lies between is read by who is late.
+                begins = random.usize(begins..=index);
+                said = copies(&full, begins);
+                assert_eq!(full.lives_before(at(begins)), !said.is_empty(), "seed {seed}");
+            }
+            for said in said {
+                let settled = hear(&mut full, log.len(), said, now_ms);
+                if let (Said::Asked { random, .. }, Some(Settled::New)) = (said, settled) {
+                    living.push(random);
+                }
+                while let Some((_, live)) = full.next_asked_again() {
+                    again.push(key_of(&live));
+                }
+                log.push(said);
+            }
+            if !moves || begins == 0 {
+                continue;
+            }
+            assert!(!full.lives_before(at(begins)), "seed {seed}: all of it was written again");
+            // From here on the log may begin there. A replica that is started much later reads it.
+            truncated += 1;
+            let mut late = table();
+            for (index, said) in log.iter().enumerate().skip(begins) {
+                hear(&mut late, index, *said, 10_000_000);
+            }
+            assert_alike(&mut full, &mut late, &living, now_ms, seed);
+        }
+        assert!(truncated > 3, "seed {seed}");
+    }
+}
+
+/// Two replicas have the same unended tasks and keys, and go on to decide alike.
+fn assert_alike(
+    one: &mut TaskTable,
+    other: &mut TaskTable,
+    living: &[u128],
+    now_ms: u64,
+    seed: u64,
+) {
+    let is_living =
+        |table: &TaskTable, random| status(table, random).is_some_and(|status| !status.is_ended());
+    for random in living {
+        assert!(is_living(one, *random) && is_living(other, *random), "seed {seed}: {random}");
+    }
+    assert_eq!(one.unended(), living.len(), "seed {seed}");
+    assert_eq!(other.unended(), living.len(), "seed {seed}");
+    for key in KEYS {
+        let key = Some(Key { bytes: key, body_hash: 1 });
+        let submission = Submission { key, reserved: true, ..submission(1 << 100, b"payload") };
+        let ask = |table: &mut TaskTable| table.may_ask(now_ms, &submission, 0);
+        assert_eq!(ask(one), ask(other), "seed {seed}, key {key:?}");
+    }
+    assert_eq!(one.counters().keys, other.counters().keys, "seed {seed}");
+}
+
+#[test]
+fn all_replicas_forget_a_key_where_the_log_says_so_whatever_their_clocks_say() {
+    for now_ms in [0, 4_000, 1_000_000] {
+        let mut table = table();
+        let key = Some((KEYS[0], 1));
+        let ask = |table: &mut TaskTable, random, at_ms| {
+            let said = Said::Asked { random, key, at_ms };
+            hear(table, random as usize, said, now_ms).unwrap()
+        };
+        let end_unix_ms = ORIGIN.zero_unix_ms + 6_000;
+        assert_eq!(ask(&mut table, 1, 100), Settled::New);
+        table.forget_expired(end_unix_ms - 1);
+        assert_eq!(ask(&mut table, 2, 9_000), Settled::Existing(1), "it is not forgotten");
+        table.forget_expired(end_unix_ms);
+        assert_eq!(ask(&mut table, 3, 9_000), Settled::Existing(1), "it was asked for again");
+        let (_, live) = table.next_asked_again().expect("it is to be written again");
+        let said = key_of(&live);
+        hear(&mut table, 4, said, now_ms);
+        table.forget_expired(end_unix_ms);
+        assert_eq!(ask(&mut table, 5, 50), Settled::New, "whatever it says of the time");
+    }
+}
