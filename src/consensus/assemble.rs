@@ -163,7 +163,7 @@ pub fn read_agreed(
     seat: &Seat,
     cores: usize,
     replay: &mut dyn FnMut(Replayed<'_>),
-) -> Result<Found<pbft::Restore>, Unreadable> {
+) -> Result<Found<agreement::Restored>, Unreadable> {
     read_with(disk, seat, cores, agreement::Recovery::new(seat.checkpoint_entries, replay))
 }
 
@@ -250,10 +250,10 @@ pub fn assemble_agreed<D: Disk + Clone, L: Links<pbft::Letter>>(
     seat: &Seat,
     company: &pbft::Company,
     core_bells: &[Doorbell],
-    found: Found<pbft::Restore>,
+    found: Found<agreement::Restored>,
     surroundings: Surroundings<D, L>,
 ) -> Result<Assembled<D, L, Replicas>, Unfit> {
-    let told = found.groups.iter().map(pbft::Restore::committed).collect();
+    let told = found.groups.iter().map(agreement::Restored::committed).collect();
     let (tick_ms, is_tentative) = (seat.tick_ms, seat.is_tentative);
     let begin = |limits, groups| {
         let timing = pbft::Timing {

@@ -300,7 +300,11 @@ impl Voice {
 
     /// Takes the datagrams in that are there, and waits for the first.
     fn receive(&mut self, buffer: &mut [u8]) {
-        for _ in 0..DATAGRAMS_A_LOOK {
+        for count in 0..DATAGRAMS_A_LOOK {
+            // Only the first one is waited for: what came must not wait for what may come.
+            if count == 1 && self.socket.set_nonblocking(true).is_err() {
+                return;
+            }
             match self.socket.recv_from(buffer) {
                 Ok((bytes, from)) => {
                     let (now, socket) = (self.start.elapsed(), &self.socket);
@@ -309,11 +313,14 @@ impl Voice {
                 }
                 // Nothing came in time, or a node that was sent something is not there.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                Err(_) => return,
+                Err(_) => break,
             }
             if self.start.elapsed() >= self.gossip.next_wake() {
-                return;
+                break;
             }
+        }
+        if let Err(error) = self.socket.set_nonblocking(false) {
+            tracing::error!(%error, "the socket for other nodes cannot be waited for");
         }
     }
 

@@ -65,12 +65,14 @@ impl Board {
             return false;
         }
         // Whoever puts one up holds the lock for some instructions, but it may be interrupted there.
-        let Ok(latest) = self.latest.try_lock() else { return false };
+        let latest = match self.latest.try_lock() {
+            Ok(latest) => latest.clone(),
+            Err(_) => return false,
+        };
         if latest.number() == view.number() {
             // It was had just before its number was told.
             return false;
         }
-        let latest = latest.clone();
         view.adopt(latest, now_ms);
         true
     }

@@ -91,6 +91,10 @@ impl TaskTable {
         ended_unix_ms: u64,
         body: &[u8],
     ) {
+        if !status.is_ended() {
+            // No node writes that, and what nodes that may lie agree on is checked; it is no end.
+            return;
+        }
         let is_dead = status == TaskStatus::Dead;
         let key = match self.cold.find(random) {
             Some(slot) => self.unfreeze_ended(slot),

@@ -8,6 +8,7 @@ use crate::{
 use coreflow::{
     config::Config,
     consensus::{
+        agreement,
         assemble::{
             After, Assembled, Found, Helper, Keeper, Sizes, Surroundings, Unfit, Unreadable,
             assemble, assemble_agreed, read, read_agreed,
@@ -18,7 +19,6 @@ use coreflow::{
         lane::LaneLog,
         members::Members,
         open::Seat as ClusterSeat,
-        pbft,
         peers::NodeId,
         reader::SegmentReader,
         recovery::Replayed,
@@ -129,7 +129,7 @@ pub struct Running {
 /// What was found on a disk.
 enum FoundLog {
     Raft(Found),
-    Pbft(Found<pbft::Restore>),
+    Pbft(Found<agreement::Restored>),
 }
 
 /// What a log is made of.

@@ -53,6 +53,7 @@ pub fn is_own(partition: PartitionIndex, bytes: &[u8]) -> bool {
             id.partition == partition && !is_asked && key.is_none()
         }
         Record::Key { id, key, .. } => id.partition == partition && !key.is_empty(),
+        Record::Ended { id, status, .. } => id.partition == partition && status.is_ended(),
         record => record.id().partition == partition,
     })
 }

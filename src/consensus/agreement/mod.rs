@@ -20,5 +20,5 @@ pub mod replicas;
 mod tests;
 mod tokens;
 
-pub use recovery::Recovery;
+pub use recovery::{Recovery, Restored};
 pub use replicas::Replicas;

@@ -4,7 +4,7 @@
 //! - Of what was written at an index, the last block before it is said to be committed is the one
 //!   that is handed on.
 
-use super::body::split;
+use super::{body::split, tokens::reserved};
 use crate::{
     consensus::{
         damage::Damage,
@@ -26,8 +26,23 @@ pub struct Recovery<'a> {
     hand_on: &'a mut dyn FnMut(Replayed<'_>),
 }
 
+/// What is known of a partition.
+pub struct Restored {
+    pub(super) restore: Restore,
+    /// Fencing tokens below it were reserved, as far as the log says.
+    pub(super) reserved: Option<u64>,
+}
+
+impl Restored {
+    /// The last entry that is known to be committed.
+    pub fn committed(&self) -> u64 {
+        self.restore.committed()
+    }
+}
+
 struct Partition {
     restore: Restore,
+    reserved: Option<u64>,
     /// What was written last at each index that is not known to be committed, and where.
     waiting: BTreeMap<u64, (Place, Bytes)>,
     /// Committed entries up to this index were handed on, or are not needed.
@@ -44,13 +59,14 @@ impl<'a> Recovery<'a> {
         while self.partitions.len() < count {
             let index = self.partitions.len() as PartitionIndex;
             let restore = Restore::new(index, self.checkpoint_every);
-            self.partitions.push(Partition { restore, waiting: BTreeMap::new(), told: 0 });
+            let waiting = BTreeMap::new();
+            self.partitions.push(Partition { restore, reserved: None, waiting, told: 0 });
         }
     }
 }
 
 impl Recover for Recovery<'_> {
-    type Restore = Restore;
+    type Restore = Restored;
 
     fn take(&mut self, place: Place, block: &StoredBlock<'_>) -> Result<(), Damage> {
         let partition = block.head.partition;
@@ -90,9 +106,10 @@ impl Recover for Recovery<'_> {
         }
     }
 
-    fn finish(mut self, partitions: PartitionIndex) -> Vec<Restore> {
+    fn finish(mut self, partitions: PartitionIndex) -> Vec<Restored> {
         self.grow_to(partitions.into());
-        self.partitions.into_iter().map(|partition| partition.restore).collect()
+        let restored = |Partition { restore, reserved, .. }| Restored { restore, reserved };
+        self.partitions.into_iter().map(restored).collect()
     }
 }
 
@@ -106,6 +123,7 @@ impl Partition {
         let rest = self.waiting.split_off(&(upto + 1));
         for (place, data) in std::mem::replace(&mut self.waiting, rest).into_values() {
             hand_on_records(place, partition, &data, hand_on)?;
+            self.reserved = self.reserved.max(reserved(&data));
         }
         self.told = self.told.max(upto);
         Ok(())

@@ -4,6 +4,7 @@
 use super::byzantine::Liar;
 use super::{
     body::{batch_of, body_of, is_fit, is_own, is_request},
+    recovery::Restored,
     tokens::Tokens,
 };
 use crate::consensus::{
@@ -14,7 +15,7 @@ use crate::consensus::{
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
     pbft::{
-        Answer, Company, Dropped, Group, Letter, Message, Outputs, Restore, Settings, Write,
+        Answer, Company, Dropped, Group, Letter, Message, Outputs, Settings, Write,
         driver::{Driver, Unfit},
     },
     peers::NodeId,
@@ -51,9 +52,14 @@ impl Replicas {
     ///
     /// # Errors
     /// When that is not whole, or these nodes cannot agree.
-    pub fn new(settings: Settings, company: &Company, groups: Vec<Restore>) -> Result<Self, Unfit> {
+    pub fn new(
+        settings: Settings,
+        company: &Company,
+        groups: Vec<Restored>,
+    ) -> Result<Self, Unfit> {
         let members = Members::of_voters(&company.nodes);
-        let tokens = vec![Tokens::default(); groups.len()];
+        let tokens = groups.iter().map(|group| Tokens::new(group.reserved)).collect();
+        let groups = groups.into_iter().map(|group| group.restore).collect();
         Ok(Self {
             driver: Driver::new(settings, company, groups)?,
             me: company.node,

@@ -50,6 +50,11 @@ fn only_whole_records_of_the_partition_are_ordered() {
     }
     let heads = encoded(&[ended(3, 1), Record::Order { partition: 3, heads: b"me" }]);
     assert!(!is_own(3, &heads), "who asked is written by replicas");
+    let Record::Ended { id, attempts, ended_unix_ms, body, .. } = ended(3, 1) else { panic!() };
+    for status in [TaskStatus::Queued, TaskStatus::Delayed, TaskStatus::Running] {
+        let alive = Record::Ended { id, status, attempts, ended_unix_ms, body };
+        assert!(!is_own(3, &encoded(&[alive])), "{} is no end", status.name());
+    }
     let compacted = Record::Compacted { partition: 3, index: 9 };
     assert!(is_own(3, &encoded(&[compacted])));
     assert!(!is_own(4, &encoded(&[compacted])));

@@ -3,7 +3,7 @@
 //! A primary reserves tokens when it begins and in good time before they are given; each reservation is of
 //! so many. A pre-prepare that reserves more than all primaries can have needed since this node began is
 //! dropped, so no quorum of correct replicas ever accepts it. What a quorum has agreed on is taken all the
-//! same: it is what the others go by.
+//! same, and gone on from: it is what the others go by, and this node may have been away.
 //!
 //! Invariants worth naming
 //! - Reservations grow by no more than one each [`EACH_MS`] on average, whoever leads: to use up 2^53
@@ -24,21 +24,26 @@ const UNKNOWN_BELOW: u64 = TOKENS_END / 2;
 /// What a partition's primaries have reserved.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tokens {
-    /// When this node first saw a reservation, milliseconds, and what it was.
-    first: Option<(u64, u64)>,
+    /// A reservation, and since when this node goes on from it, milliseconds.
+    from: Option<(u64, u64)>,
 }
 
 impl Tokens {
+    /// What the log says that was reserved, if it says anything, when the node begins.
+    pub fn new(reserved: Option<u64>) -> Self {
+        Self { from: reserved.map(|below| (0, below)) }
+    }
+
     /// Records are committed.
     pub fn committed(&mut self, data: &[u8], now_ms: u64) {
-        if self.first.is_none() {
-            self.first = reserved(data).map(|below| (now_ms, below));
+        if self.from.is_none() || !self.may_order(data, now_ms) {
+            self.from = reserved(data).map(|below| (now_ms, below)).or(self.from);
         }
     }
 
     /// Whether records may be ordered as far as they reserve tokens.
     pub fn may_order(&self, data: &[u8], now_ms: u64) -> bool {
-        let most = match self.first {
+        let most = match self.from {
             None => UNKNOWN_BELOW,
             Some((since_ms, below)) => {
                 let times = AT_ONCE + now_ms.saturating_sub(since_ms) / EACH_MS;
@@ -50,7 +55,7 @@ impl Tokens {
 }
 
 /// The highest reservation among records that were checked.
-fn reserved(data: &[u8]) -> Option<u64> {
+pub(super) fn reserved(data: &[u8]) -> Option<u64> {
     let (mut at, mut highest) = (0, None);
     while let Ok((record, bytes)) = Record::decode_checked(data.get(at..)?) {
         if let Record::Tokens { below, .. } = record {
@@ -86,5 +91,22 @@ mod tests {
         assert!(!tokens.may_order(&below(AT_ONCE + 1), 1_999));
         assert!(tokens.may_order(&below(AT_ONCE + 1), 2_000));
         assert!(!tokens.may_order(&reserve(TOKENS_END - 1), u64::MAX / (1 << 30)));
+    }
+
+    #[test]
+    fn a_node_that_begins_again_goes_on_from_its_log_and_from_what_a_quorum_agreed_on() {
+        // More than anybody believes who knows nothing.
+        let much = UNKNOWN_BELOW + TOKENS_TOGETHER;
+        let mut tokens = Tokens::new(Some(much));
+        assert!(tokens.may_order(&reserve(much + TOKENS_TOGETHER), 0));
+        // It was away for long: the others have reserved much more meanwhile.
+        let more = much + 1_000_000 * TOKENS_TOGETHER;
+        assert!(!tokens.may_order(&reserve(more), 9));
+        tokens.committed(&reserve(more), 9);
+        assert!(tokens.may_order(&reserve(more + AT_ONCE * TOKENS_TOGETHER), 9));
+        assert!(!tokens.may_order(&reserve(more + (AT_ONCE + 1) * TOKENS_TOGETHER), 9));
+        // What it would have taken anyway moves nothing.
+        tokens.committed(&reserve(more + TOKENS_TOGETHER), 10);
+        assert!(!tokens.may_order(&reserve(more + (AT_ONCE + 1) * TOKENS_TOGETHER), 10));
     }
 }

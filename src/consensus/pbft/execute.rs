@@ -17,7 +17,7 @@ use super::{
     table::REMEMBERED,
 };
 use crate::{
-    consensus::engine::{Event, Kind, Stored},
+    consensus::engine::{Event, Kind, Role, Stored},
     planted::{self, Bug},
 };
 use std::collections::BTreeMap;
@@ -76,9 +76,11 @@ impl Group {
         let chain = link(&self.log.chain(), seq, batch.digest());
         let is_another =
             |first: &Ticket| first.seq <= seq && (first.seq, first.chain) != (seq, chain);
-        if self.tickets.front().is_some_and(is_another) {
-            // A later view has committed another entry: this replica led for nobody any more, and what
-            // it proposed is lost.
+        let leads = matches!(self.role, Role::Leader { .. });
+        let leads_for_nobody = leads && batch.origin() > self.view;
+        if leads_for_nobody || self.tickets.front().is_some_and(is_another) {
+            // A later view has committed an entry: this replica led for nobody any more, and what it
+            // proposed is lost. Who asked it must hear that before the entry.
             self.leave(self.view + 1);
         }
         self.log.push(batch.clone(), stored);

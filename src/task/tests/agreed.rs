@@ -106,6 +106,18 @@ fn key_of(live: &Live<'_>) -> Said {
 }
 
 #[test]
+fn an_end_that_is_none_ends_no_task() {
+    let mut table = table();
+    hear(&mut table, 1, Said::Task { random: 7, at_ms: 0 }, 0);
+    for status in [TaskStatus::Queued, TaskStatus::Delayed, TaskStatus::Running] {
+        table.replay_ended(7, status, 1, ORIGIN.zero_unix_ms, b"");
+    }
+    assert!(table.lives_before(at(2)), "it lives");
+    hear(&mut table, 2, Said::Ended { random: 7 }, 0);
+    assert!(!table.lives_before(at(3)), "it ended");
+}
+
+#[test]
 fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_it() {
     for seed in 0..400 {
         let mut random = Rng::with_seed(seed);
