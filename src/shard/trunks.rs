@@ -25,10 +25,14 @@ pub use trunk::{Bounds, Dial, Trunk};
 use super::{
     context::SendError,
     kernel::{Kernel, Waiter},
+    neighbours::Neighbours,
 };
-use crate::wire::{
-    id::{AgentAddress, AgentId, NodeId},
-    trunk::{RECORD_BYTES_BESIDE, Record},
+use crate::{
+    registry::world::Status,
+    wire::{
+        id::{AgentAddress, AgentId, NodeId},
+        trunk::{RECORD_BYTES_BESIDE, Record},
+    },
 };
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -119,8 +123,12 @@ impl Trunks {
         self.woke = true;
     }
 
-    /// The trunk to a node, which is dialled when there is none.
-    fn to(&mut self, node: NodeId) -> Result<&Rc<Trunk>, SendError> {
+    /// The trunk to a node, which is dialled when there is none, unless the node is known to be gone.
+    fn to(
+        &mut self,
+        node: NodeId,
+        is_gone: impl FnOnce() -> bool,
+    ) -> Result<&Rc<Trunk>, SendError> {
         let dial = self.dial.as_ref().ok_or(SendError::NoReceiver)?;
         let trunk = match self.dialled.entry(node) {
             Entry::Occupied(known) => known.into_mut(),
@@ -131,11 +139,18 @@ impl Trunks {
                 place.insert(Rc::new(Trunk::to(node, dial.bounds())))
             }
         };
-        if trunk.begin()? {
+        if trunk.begin(is_gone)? {
             dial.dial(trunk.clone());
         }
         Ok(trunk)
     }
+}
+
+/// Whether gossip says that a node is dead or has left: what is sent to it would be lost with the dial that
+/// fails.
+fn is_gone(neighbours: &Option<Box<Neighbours>>, node: NodeId) -> bool {
+    let status = neighbours.as_ref().and_then(|it| it.view.world().status(node));
+    matches!(status, Some(Status::Dead | Status::Left))
 }
 
 impl Kernel {
@@ -185,7 +200,9 @@ impl Kernel {
             return Err(SendError::TooManyCalls);
         }
         let bytes = payload.len() + RECORD_BYTES_BESIDE;
-        let checked = self.trunks.to(to.node).and_then(|trunk| trunk.check(Some(to.agent), bytes));
+        let Self { trunks, neighbours, .. } = self;
+        let trunk = trunks.to(to.node, || is_gone(neighbours, to.node));
+        let checked = trunk.and_then(|trunk| trunk.check(Some(to.agent), bytes));
         self.count_refusal(checked)?;
         let timeout_ms = if timeout_ms == 0 { self.call_timeout_ms } else { timeout_ms };
         let key = self.open_call(waiter, timeout_ms);
@@ -211,7 +228,8 @@ impl Kernel {
         payload_bytes: usize,
     ) -> Result<(), SendError> {
         let bytes = payload_bytes + RECORD_BYTES_BESIDE;
-        let put = self.trunks.to(node).and_then(|trunk| {
+        let Self { trunks, neighbours, .. } = self;
+        let put = trunks.to(node, || is_gone(neighbours, node)).and_then(|trunk| {
             trunk.check(target, bytes)?;
             Ok(trunk.put(record))
         });

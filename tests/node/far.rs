@@ -363,6 +363,17 @@ fn calls_to_another_node_end_with_an_answer_or_a_reason_and_a_node_that_returns_
     let gone = call(oracle, "x", 0).expect_err("nobody is there");
     assert_eq!(gone.code(), "unavailable");
     assert!(gone.to_string().contains("node 2"), "{gone}");
+    // Once all know that, nothing is taken for it any more, however often it is tried.
+    let send = || near.handle().wait(move |gateway| gateway.send(oracle, b"x".to_vec()));
+    let (deadline, mut taken) = (Instant::now() + WAIT, Instant::now());
+    while taken.elapsed() < Duration::from_secs(3) {
+        assert!(Instant::now() < deadline, "what nobody can get is still taken");
+        match send() {
+            Ok(()) => taken = Instant::now(),
+            Err(error) => assert_eq!(error.code(), "unavailable", "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let far = places.start(2, oracles);
     let oracle = addresses(&far, 2, "oracle", 1)[0];
     let deadline = Instant::now() + WAIT;

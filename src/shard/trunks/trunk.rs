@@ -116,14 +116,14 @@ impl Trunk {
     /// Whether it is to be dialled now; from then on it counts as driven.
     ///
     /// # Errors
-    /// [`SendError::NodeGone`] shortly after it was lost.
+    /// [`SendError::NodeGone`] shortly after it was lost, and while the node is gone.
     #[inline]
-    pub(super) fn begin(&self) -> Result<bool, SendError> {
+    pub(super) fn begin(&self, is_gone: impl FnOnce() -> bool) -> Result<bool, SendError> {
         let mut state = self.state.borrow_mut();
         if state.is_driven {
             return Ok(false);
         }
-        if state.closed.is_some_and(|(until, _)| Instant::now() < until) {
+        if state.closed.is_some_and(|(until, _)| Instant::now() < until) || is_gone() {
             return Err(SendError::NodeGone);
         }
         state.is_driven = true;
