@@ -169,11 +169,13 @@ impl Shard {
         (asker, id, settled): (Asker, TaskId, Settled),
     ) {
         let Asker { submitter, place: at, is_watched, .. } = asker;
-        let leads = self.tasks.partitions[place].check_leading();
+        let leads = self.tasks.partitions[place].check_leading().is_ok();
         match settled {
-            // Whoever leads tells nobody of another node how it ends.
-            Settled::New if is_watched && let Err(error) = leads => {
-                self.refuse(submitter, id, at, &error);
+            // It will be done, and whoever leads tells nobody of another node how it ends.
+            Settled::New if is_watched && !leads => {
+                let untold =
+                    "it is accepted, and another node leads, which does not tell how it ends";
+                self.refuse(submitter, id, at, &Error::Uncertain(untold.into()));
             }
             // An agent hears of refusals and ends alone.
             Settled::New if !Self::is_door(AgentId::from_bits(submitter.target)) => {}

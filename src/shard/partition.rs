@@ -265,7 +265,9 @@ impl Partition {
             self.table.count_refused(1);
             return Err(Error::Backpressure(LOG_RETRY_MS));
         }
-        self.table.may_ask(now_ms, submission, self.asking.len())
+        // Who follows may be told its log anew, and know of keys that were forgotten, or that never stood.
+        let knows_keys = self.role == Role::Leading;
+        self.table.may_ask(now_ms, submission, self.asking.len(), knows_keys)
     }
 
     /// Whether the log takes what must go there.

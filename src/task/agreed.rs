@@ -67,8 +67,8 @@ impl TaskTable {
     }
 
     /// Whether a submission may be asked for, as far as this replica knows: the task that its key stands
-    /// for already, if there is one. One with reserved room uses that up. `under_way` submissions were
-    /// asked for and are not settled.
+    /// for already, if there is one and this replica knows its keys well enough to say. One with reserved
+    /// room uses that up. `under_way` submissions were asked for and are not settled.
     ///
     /// # Errors
     /// As [`TaskTable::submit`].
@@ -77,6 +77,7 @@ impl TaskTable {
         now_ms: u64,
         submission: &Submission<'_>,
         under_way: usize,
+        knows_keys: bool,
     ) -> Result<Option<u128>, Error> {
         if submission.reserved {
             self.release(1);
@@ -85,6 +86,8 @@ impl TaskTable {
         if let Some(key) = submission.key {
             check_key(key)?;
             match self.standing(key).map(|(_, settled)| settled) {
+                // The log will say.
+                Some(_) if !knows_keys => {}
                 Some(Settled::Existing(random)) => {
                     self.counters.repeated += 1;
                     return Ok(Some(random));

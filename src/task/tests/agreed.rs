@@ -205,7 +205,7 @@ fn assert_alike(
     for key in KEYS {
         let key = Some(Key { bytes: key, body_hash: 1 });
         let submission = Submission { key, reserved: true, ..submission(1 << 100, b"payload") };
-        let ask = |table: &mut TaskTable| table.may_ask(now_ms, &submission, 0);
+        let ask = |table: &mut TaskTable| table.may_ask(now_ms, &submission, 0, true);
         assert_eq!(ask(one), ask(other), "seed {seed}, key {key:?}");
     }
     assert_eq!(one.counters().keys, other.counters().keys, "seed {seed}");
