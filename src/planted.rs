@@ -73,10 +73,10 @@ impl Bug {
         Self::UncheckedEntry,
     ];
 
-    /// Those of them that it must find as well where the nodes agree by PBFT. A read that nobody confirmed is not
-    /// among them: since doors ask all replicas themselves, no seed of many hundreds showed one.
-    pub const AGREED: [Self; 5] = [
+    /// Those of them that it must find as well where the nodes agree by PBFT.
+    pub const AGREED: [Self; 6] = [
         Self::EarlyAcknowledgement,
+        Self::UnconfirmedRead,
         Self::ForgottenTokens,
         Self::EarlyRelease,
         Self::UnsyncedStart,

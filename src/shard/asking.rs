@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     consensus::Record,
+    planted::{self, Bug},
     task::{Settled, Submission, Watcher},
     wire::{
         api::Error,
@@ -148,10 +149,14 @@ impl Shard {
                 let record = record_of(submission, id, agent_type, unix_ms, true);
                 let is_watched = submission.watcher.is_some();
                 let asker = Asker { submitter, place, is_watched, hash: 0 };
-                if partition.asking.push(&record, until_ms, asker) {
+                let is_early = planted::has(Bug::EarlyAcknowledgement);
+                if !is_early && partition.asking.push(&record, until_ms, asker) {
                     self.kernel.wheel.insert(until_ms, Timer::Asked(index));
                 }
                 partition.ledger.ask(record);
+                if is_early {
+                    self.tell_briefly(submitter, id, NewsKind::Accepted, place);
+                }
             }
             // This replica has committed it.
             Ok(Some(random)) => {

@@ -131,13 +131,19 @@ fn a_key_is_decided_by_the_order_of_the_log() {
     core.hear(3, &[records[2], records[0]]);
     assert_eq!(first.accepted(), records[1].id(), "it is the task that came before");
     assert!(matches!(third.outcome(), Some(Err(Error::Conflict(_)))));
-    // From now on this replica knows.
+    // Who follows may be told its log anew: it asks again.
+    let mut again = Door::submit(&mut core, spec(1, Some("key")));
+    let asked = core.take_asked();
+    assert!(again.outcome().is_none(), "the log says what the key stands for");
+    hear(&mut core, &asked);
+    assert_eq!(again.accepted(), records[1].id());
+    // Who leads knows.
+    core.lead(1);
     let mut known = Door::submit(&mut core, spec(1, Some("key")));
     assert_eq!(known.accepted(), records[1].id());
     let mut conflict = Door::submit(&mut core, spec(3, Some("key")));
     assert!(matches!(conflict.outcome(), Some(Err(Error::Conflict(_)))));
     assert!(core.take_asked().is_empty());
-    core.lead(1);
     assert_eq!(core.shard.tasks.table(0).counters().queued, 1);
 }
 
