@@ -20,7 +20,7 @@ const HEARTBEAT: Duration = Duration::from_millis(50);
 /// ends that. It fires at other times.
 const SECOND_HEARTBEAT: Duration = Duration::from_millis(333);
 /// The exit code of a process one of whose cores panicked.
-const EXIT_PANICKED: i32 = 101;
+pub(super) const EXIT_PANICKED: i32 = 101;
 /// Beyond any wait on a core.
 const FAR: Duration = Duration::from_secs(3600);
 

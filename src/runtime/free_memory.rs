@@ -5,7 +5,10 @@
 //! a program that chose one says how it gives memory back ([`set_give_back`]), and each node has a thread
 //! that does it now and then, on the processors of the log.
 
-use super::disk::{Placement, spawn_blocking_thread};
+use super::{
+    disk::{Placement, spawn_blocking_thread},
+    executor::EXIT_PANICKED,
+};
 use std::{
     io,
     sync::{OnceLock, mpsc},
@@ -15,8 +18,6 @@ use std::{
 
 /// How long memory that is free may stay with the process.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-/// The exit code of a process whose allocator failed.
-const EXIT_FAILED: i32 = 101;
 
 static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
 
@@ -49,7 +50,7 @@ fn start_with(
         }
     };
     let placement = Placement { cpu, realtime: false };
-    let thread = spawn_blocking_thread("give-back", placement, EXIT_FAILED, run)?;
+    let thread = spawn_blocking_thread("give-back", placement, EXIT_PANICKED, run)?;
     Ok(GiveBack(Some((stop, thread))))
 }
 

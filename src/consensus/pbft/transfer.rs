@@ -239,6 +239,12 @@ impl Group {
         }
     }
 
+    /// The last entry that can be told of those that a member asks for.
+    fn may_serve(&self, first: u64, last: u64) -> Result<u64, Dropped> {
+        let last = last.min(self.committed());
+        if first == 0 || first > last { Err(Dropped::Seq) } else { Ok(last) }
+    }
+
     /// Tells a member that is behind which entries it misses.
     pub(super) fn serve_digests(
         &mut self,
@@ -247,10 +253,7 @@ impl Group {
         first: u64,
         last: u64,
     ) -> Result<(), Dropped> {
-        let last = last.min(self.committed());
-        if first == 0 || first > last {
-            return Err(Dropped::Seq);
-        }
+        let last = self.may_serve(first, last)?;
         if self.given.contains_key(&from) {
             return Err(Dropped::Full);
         }
@@ -312,10 +315,7 @@ impl Group {
         first: u64,
         last: u64,
     ) -> Result<(), Dropped> {
-        let last = last.min(self.committed());
-        if first == 0 || first > last {
-            return Err(Dropped::Seq);
-        }
+        let last = self.may_serve(first, last)?;
         if self.serving.contains_key(&from) || self.given.contains_key(&from) {
             return Err(Dropped::Full);
         }
