@@ -10,13 +10,15 @@ impl World {
         })
     }
 
-    /// Whether all that correct clients asked for is done.
+    /// Whether all that correct clients asked for is done, and what tentative answers finished is
+    /// committed as well: the commits may be on their way still when the last answer comes.
     pub(super) fn has_ended(&self) -> bool {
         self.askers.iter().all(|asker| asker.under_way() == 0)
             && self.correct().all(|node| node.shards.iter().all(|shard| shard.is_idle()))
             && (0..self.group.partitions).all(|partition| {
                 self.correct().all(|node| self.oracle.open_tickets(node.id, partition) == 0)
             })
+            && self.oracle.unkept().is_empty()
     }
 
     pub(super) fn what_is_open(&self) -> String {
@@ -37,6 +39,10 @@ impl World {
                 )
             })
         });
-        format!("clients {clients:?}{}", nodes.collect::<String>())
+        let unkept = self.oracle.unkept();
+        format!(
+            "clients {clients:?}, accepted and not there {unkept:?}{}",
+            nodes.collect::<String>()
+        )
     }
 }
