@@ -160,7 +160,7 @@ impl Group {
         entries: Vec<(Arc<Certificate>, Batch)>,
     ) -> Result<(), Dropped> {
         let committed = self.committed();
-        if self.transfer.is_some() {
+        if self.is_transferring() {
             return Err(Dropped::Duplicate);
         }
         let (mut chain, mut last) = (self.log.chain(), committed);

@@ -34,7 +34,7 @@ pub fn body_bytes(batch: &Batch) -> u32 {
 impl Group {
     /// Commits what can be, in order.
     pub(super) fn commit_ready(&mut self) {
-        while self.diverged.is_none() && self.transfer.is_none() && self.commit_next() {}
+        while self.diverged.is_none() && !self.is_transferring() && self.commit_next() {}
         self.answer_tentatively(self.committed() + 1);
     }
 

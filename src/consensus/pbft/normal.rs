@@ -117,7 +117,7 @@ impl Group {
     /// Accepts what can be, in order.
     pub(super) fn accept_waiting(&mut self) {
         while self.is_active
-            && self.transfer.is_none()
+            && !self.is_transferring()
             && self.committed() >= self.floor.seq.max(self.stable.seq)
         {
             let seq = self.accepted.seq + 1;

@@ -12,7 +12,8 @@
 //! Invariants worth naming
 //! - Digests and entries of one transfer come from one member, so one that lies is known.
 //! - An entry is written when its digest is proven to be the one of what is committed, never before.
-//! - While a transfer runs nothing is committed otherwise; one that brings nothing ends.
+//! - While digests come all goes on as ever. From when they are proven until the entries are there
+//!   nothing is committed otherwise; a transfer that brings nothing ends.
 //! - Of each member one question is answered at a time.
 //! - Who answers late or brings little some times in a row is not asked on: the next member is, from
 //!   the beginning. All are given more time when none of them brought anything.
@@ -121,6 +122,10 @@ impl Group {
         let timing = self.settings.timing;
         self.serving.retain(|_, serving| now < serving.since_ms + timing.patience_ms);
         if let Some(transfer) = &self.transfer {
+            if transfer.target.seq <= self.committed() && !transfer.is_proven {
+                self.transfer = None;
+                return;
+            }
             let rounds = self.failed_transfers / self.peers.len().max(1) as u32;
             let limit_ms = (timing.status_ms << rounds.min(DOUBLINGS)).min(timing.patience_max_ms);
             if !transfer.is_whole && now >= transfer.asked_ms + limit_ms {
@@ -195,6 +200,26 @@ impl Group {
         self.tell(from, question);
     }
 
+    /// Whether entries are written that come by a transfer.
+    pub(super) fn is_transferring(&self) -> bool {
+        self.transfer.as_ref().is_some_and(|transfer| transfer.is_proven)
+    }
+
+    /// The digests are those of what is committed: entries come from what is committed here by now on.
+    fn begin_entries(&mut self) {
+        let (committed, chain) = (self.committed(), self.log.chain());
+        let table = self.table.clone();
+        let Some(transfer) = &mut self.transfer else { return };
+        if transfer.target.seq <= committed {
+            self.transfer = None;
+            return;
+        }
+        transfer.is_proven = true;
+        (transfer.next, transfer.first) = (committed + 1, committed + 1);
+        (transfer.chain, transfer.table) = (chain, table);
+        self.ask();
+    }
+
     /// Ends a transfer that is under way; it begins anew.
     pub(super) fn abandon_transfer(&mut self) {
         if self.transfer.as_ref().is_some_and(|transfer| !transfer.is_whole) {
@@ -204,8 +229,8 @@ impl Group {
 
     /// Entries up to this are committed here, or are when the disk has them.
     pub(super) fn written_upto(&self) -> u64 {
-        let transfer = self.transfer.as_ref().map_or(0, |transfer| transfer.target.seq);
-        transfer.max(self.committed())
+        let transfer = self.transfer.as_ref().filter(|transfer| transfer.is_proven);
+        transfer.map_or(0, |transfer| transfer.target.seq).max(self.committed())
     }
 
     /// Ends a transfer that brings nothing; another member is asked next, at the next tick.
@@ -218,7 +243,7 @@ impl Group {
                 self.liars = BTreeSet::new();
             }
         }
-        self.write_again(transfer.first);
+        self.write_again(transfer.first.max(self.committed() + 1));
         self.target_ms = self.now;
     }
 
@@ -298,8 +323,7 @@ impl Group {
         if behind.seq + (transfer.digests.len() as u64) < goal {
             self.ask();
         } else if transfer.folded == transfer.target.chain {
-            transfer.is_proven = true;
-            self.ask();
+            self.begin_entries();
         } else {
             self.give_up(true);
             return Err(Dropped::Proof);

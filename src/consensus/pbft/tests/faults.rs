@@ -369,6 +369,38 @@ fn a_member_that_drips_does_not_keep_a_replica_waiting() {
 }
 
 #[test]
+fn a_replica_goes_on_by_itself_while_it_waits_for_digests() {
+    let mut world = World::new(4, 9);
+    world.hanging = Some(4);
+    for ticket in 0..10 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+    }
+    world.run(10);
+    assert_eq!(world.group(1).log().last(), 10);
+    // The others have come to a checkpoint, and nobody tells node 4 what it asks for to follow.
+    let is_asked = |world: &World| {
+        world
+            .network
+            .iter()
+            .any(|(from, _, it)| *from == 4 && matches!(it, Message::DigestsAsk(..)))
+    };
+    let (began, mut has_asked) = (world.now, false);
+    while world.group(4).log().last() < 10 {
+        assert!(world.now < began + 200, "asked: {has_asked}, {}", world.describe());
+        world.collect();
+        has_asked |= is_asked(&world);
+        world.hanging = Some(4).filter(|_| !has_asked);
+        world.network.retain(|(_, to, it)| *to != 4 || !matches!(it, Message::Digests(_)));
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+        }
+    }
+    assert!(has_asked);
+    assert_eq!(world.group(4).status().counters.transferred, 0);
+}
+
+#[test]
 fn a_replica_that_was_away_installs_a_point_when_the_others_have_forgotten_what_was_before() {
     let mut world = World::new(4, 6);
     world.collect();

@@ -54,6 +54,8 @@ pub struct World {
     pub twice: u32,
     /// Nodes that cannot reach others.
     pub cut: Vec<u64>,
+    /// A node whose disk does not answer.
+    pub hanging: Option<u64>,
     /// What was told anywhere.
     pub truth: BTreeMap<u64, (u64, Bytes)>,
 }
@@ -114,6 +116,7 @@ impl World {
             is_fifo: true,
             twice: 0,
             cut: Vec::new(),
+            hanging: None,
             truth: BTreeMap::new(),
         };
         (1..=count).for_each(|id| world.start(id));
@@ -265,8 +268,10 @@ impl World {
     /// One thing happens; whether there was any.
     pub fn happen(&mut self) -> bool {
         self.collect();
+        let is_syncing =
+            |node: &Node| !node.unsynced.is_empty() && self.hanging.is_none_or(|it| it != node.id);
         let syncing: Vec<_> =
-            (0..self.nodes.len()).filter(|at| !self.nodes[*at].unsynced.is_empty()).collect();
+            (0..self.nodes.len()).filter(|at| is_syncing(&self.nodes[*at])).collect();
         let choices = self.network.len().min(8) + syncing.len();
         if choices == 0 {
             return false;
