@@ -291,6 +291,13 @@ impl Node {
         })
     }
 
+    /// What it keeps in each partition of entries behind the one that is to be committed next, bytes.
+    pub fn accepted_bytes(&self) -> impl Iterator<Item = usize> {
+        let groups = (0..self.shards.len() as u16)
+            .filter_map(|partition| self.driver.as_ref()?.group(partition));
+        groups.map(|group| group.status().accepted_bytes)
+    }
+
     /// The data of an entry, from the disk.
     pub fn read(&self, place: Place) -> Option<Bytes> {
         match &self.disk.read(place)?.write {

@@ -13,7 +13,7 @@ use coreflow::consensus::pbft::{
     Batch, Keys, Message,
     batch::link,
     keys::{Digest, Statement},
-    message::{ViewChange, Vote},
+    message::{PrePrepare, ViewChange, Vote},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -64,13 +64,15 @@ pub enum Trick {
     Invent,
     /// It says much that makes no sense.
     Flood,
+    /// It orders more than others have room for.
+    Bloat,
     /// Some bytes of what it says are wrong.
     Garble,
 }
 
 impl Trick {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Silent,
         Self::Mute,
         Self::Deaf,
@@ -88,6 +90,7 @@ impl Trick {
         Self::TwoFaced,
         Self::Invent,
         Self::Flood,
+        Self::Bloat,
         Self::Garble,
     ];
 
@@ -160,6 +163,8 @@ pub struct Villain {
     /// The last view, entry and chain that was heard of in a partition.
     last: BTreeMap<u16, (u64, u64, Digest)>,
     number: u64,
+    /// What it orders behind an entry: the partition, the view, the entry.
+    train: ((u16, u64, u64), Vec<PrePrepare>),
 }
 
 impl Villain {
@@ -192,6 +197,7 @@ impl Villain {
             changes: BTreeMap::new(),
             last: BTreeMap::new(),
             number: 0,
+            train: Default::default(),
         }
     }
 
@@ -267,6 +273,14 @@ impl Villain {
             Trick::Mute if is_victim && is_kind && self.rng.u32(..8) > 0 => return,
             Trick::Late if is_victim && is_kind => {
                 parcel.late_us = self.rng.u64(..LATE_US_MAX);
+            }
+            Trick::Bloat => {
+                if let Message::PrePrepare(order) = &parcel.message {
+                    let (partition, to) = (parcel.partition, parcel.to);
+                    let train = self.train(partition, order).into_iter();
+                    let train = train.map(|it| Parcel::new(partition, to, Message::PrePrepare(it)));
+                    out.extend(train);
+                }
             }
             Trick::Garble if self.rng.u32(..6) == 0 => parcel.garbled = self.rng.usize(1..4),
             _ if self.rng.u32(..4) > 0 || trick == Trick::Equivocate => {

@@ -173,6 +173,7 @@ impl World {
             pipeline: rng.u64(1..=4),
             is_valid,
             early_bytes: [1 << 9, 1 << 12, 1 << 23][rng.usize(..3)],
+            accepted_bytes: [1 << 9, 1 << 12, 1 << 24][rng.usize(..3)],
             ..Settings::default()
         };
         let group = Group::new(nodes.clone(), &clients, partitions, settings);
@@ -401,6 +402,13 @@ impl World {
         let node = &self.nodes[at];
         if !self.villains.contains_key(&node.id) {
             assert_eq!(node.diverged(), None, "{} finds that the others have diverged", node.id);
+            let room = self.group.settings.accepted_bytes;
+            // What lies on a disk is kept until it is committed again.
+            assert!(
+                node.run > 1 || node.accepted_bytes().all(|bytes| bytes <= room),
+                "{} keeps more than it has room for",
+                node.id
+            );
         }
         let next_ms = node.driver.as_ref().and_then(|driver| driver.next_tick_ms());
         if let Some(next_ms) = next_ms.filter(|next_ms| next_ms * 1_000 > node.wake_us) {

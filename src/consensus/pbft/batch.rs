@@ -28,6 +28,11 @@ pub const HEAD_BYTES: usize = 8 + 8 + 4 + 64;
 /// Bytes of the heads of a batch without requests.
 const HEADS_BYTES: usize = 8 + 4;
 
+/// Bytes of a batch of so many requests whose operations have so many.
+pub const fn batch_bytes(requests: usize, operations: usize) -> usize {
+    HEADS_BYTES + requests * HEAD_BYTES + operations
+}
+
 /// A request of a client, with its operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {

@@ -176,6 +176,10 @@ impl Group {
                 self.write_again(last + 1);
                 return Err(Dropped::Seq);
             }
+            if batch.bytes() > self.room_at(seq) {
+                // The rest comes again.
+                break;
+            }
             let known = self.slots.get(&seq).and_then(|slot| slot.proof.as_ref());
             let is_known = known == Some(&proof);
             let is_true = proof.proves_commit() && proof.digest == *batch.digest();

@@ -15,6 +15,7 @@ use super::{
     members::Members,
     message::{Message, Reply},
     outputs::{Dropped, Letter},
+    requests::CLIENT_BYTES_MAX,
     table::REMEMBERED,
 };
 use bytes::Bytes;
@@ -73,6 +74,8 @@ pub struct Client {
     view: u64,
     last: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// Bytes of the operations that wait.
+    bytes: usize,
     question: Option<Question>,
     last_question: u64,
     letters: Vec<Letter>,
@@ -91,6 +94,7 @@ impl Client {
             view: 0,
             last: 0,
             waiting: BTreeMap::new(),
+            bytes: 0,
             question: None,
             last_question: 0,
             letters: Vec::new(),
@@ -108,12 +112,14 @@ impl Client {
         self.last + 1
     }
 
-    /// Whether another request may be under way. Numbers under way are near each other, so that a
-    /// replica remembers each for as long as it may come again.
-    pub fn has_room(&self) -> bool {
+    /// Whether another request of so many bytes may be under way. Numbers under way are near each
+    /// other, so that a replica remembers each for as long as it may come again, and replicas keep no
+    /// more bytes of a client than this one lets wait.
+    pub fn has_room(&self, bytes: usize) -> bool {
         let oldest = self.waiting.keys().next();
+        let is_near = |oldest: &u64| self.last - oldest < UNDER_WAY_MAX as u64;
         self.waiting.len() < UNDER_WAY_MAX
-            && oldest.is_none_or(|oldest| self.last - oldest < UNDER_WAY_MAX as u64)
+            && oldest.is_none_or(|oldest| is_near(oldest) && self.bytes + bytes <= CLIENT_BYTES_MAX)
     }
 
     /// Requests under way.
@@ -124,10 +130,14 @@ impl Client {
     /// Asks for an operation to be appended to the log; the answer is its number, or `None` when
     /// too much is under way or it is too large.
     pub fn submit(&mut self, operation: Bytes) -> Option<u64> {
-        if !self.has_room() || operation.is_empty() || operation.len() > BATCH_BYTES_MAX {
+        if !self.has_room(operation.len())
+            || operation.is_empty()
+            || operation.len() > BATCH_BYTES_MAX
+        {
             return None;
         }
         self.last += 1;
+        self.bytes += operation.len();
         let timestamp = self.last;
         let request = Request::new(&self.keys, self.me, timestamp, operation);
         let to = vec![self.members.primary(self.view)];
@@ -221,7 +231,8 @@ impl Client {
                 views.sort_unstable_by(|one, other| other.cmp(one));
                 let view = views.get(self.members.faulty()).copied().unwrap_or(0);
                 self.view = self.view.max(view);
-                self.waiting.remove(&timestamp);
+                let done = self.waiting.remove(&timestamp);
+                self.bytes -= done.map_or(0, |done| done.request.operation.len());
                 self.finished.push(Finished { timestamp, seq, chain, is_fast: !is_slow });
                 return;
             }

@@ -10,7 +10,7 @@
 //! - The same inputs give the same outputs.
 
 use super::{
-    batch::{BATCH_BYTES_MAX, Batch, link},
+    batch::{BATCH_BYTES_MAX, Batch, batch_bytes, link},
     certificate::Stable,
     client::Client,
     keys::{Digest, Keys},
@@ -286,7 +286,8 @@ impl Group {
         let bytes = data.len();
         let Limits { proposals, proposal_bytes, .. } = self.settings.limits;
         let is_over = self.tickets.len() >= proposals || self.ticket_bytes + bytes > proposal_bytes;
-        let is_outside = self.accepted.seq >= self.high();
+        let is_outside = self.accepted.seq >= self.high()
+            || batch_bytes(1, bytes) > self.room_at(self.accepted.seq + 1);
         if is_over && !self.tickets.is_empty() || is_outside {
             return Err(Refused::Busy);
         }

@@ -7,6 +7,8 @@
 //! Invariants worth naming
 //! - In a view a replica accepts one proposal for an entry.
 //! - It sends a commit only when it has certificates of all entries before it.
+//! - Of what is not committed it accepts no more bytes than it has room for; the next entry always has
+//!   some, so what waits goes on when something is committed.
 
 use super::{
     batch::{Batch, link},
@@ -52,11 +54,15 @@ impl Group {
             return Err(Dropped::Seq);
         }
         let proposal = Proposal::new(view, seq, parent, *order.batch.digest(), signature);
+        let has_room = order.batch.bytes() <= self.room_at(seq);
         let slot = self.slots.entry(seq).or_default();
         if !is_next {
             if slot.choice.is_some_and(|choice| choice.digest == proposal.digest)
                 && slot.batch(&proposal.digest).is_none()
             {
+                if !has_room {
+                    return Err(Dropped::Full);
+                }
                 slot.keep(order.batch);
                 return Ok(());
             }
@@ -114,6 +120,21 @@ impl Group {
         of_primary + bytes <= room && all + bytes <= self.members.one_correct() * room
     }
 
+    /// Bytes of batches that are kept of entries behind the one that is to be committed next.
+    pub(super) fn accepted_bytes(&self) -> usize {
+        let open = self.slots.range(self.committed() + 2..);
+        open.flat_map(|(_, slot)| &slot.batches).map(Batch::bytes).sum()
+    }
+
+    /// How many bytes more may be kept of an entry. The one that is to be committed next always has
+    /// room, so what waits for some waits for commits.
+    pub(super) fn room_at(&self, seq: u64) -> usize {
+        if seq <= self.committed() + 1 {
+            return usize::MAX;
+        }
+        self.settings.accepted_bytes.saturating_sub(self.accepted_bytes())
+    }
+
     /// Accepts what can be, in order.
     pub(super) fn accept_waiting(&mut self) {
         while self.is_active
@@ -121,7 +142,9 @@ impl Group {
             && self.committed() >= self.floor.seq.max(self.stable.seq)
         {
             let seq = self.accepted.seq + 1;
-            if seq > self.high() || !self.accept_next(seq) {
+            let order = self.slots.get(&seq).and_then(|slot| slot.waiting.as_ref());
+            let bytes = order.map_or(0, |order| order.batch.bytes());
+            if seq > self.high() || bytes > self.room_at(seq) || !self.accept_next(seq) {
                 return;
             }
         }

@@ -8,7 +8,7 @@
 //! - A request is ordered once in a view, and not when it was executed.
 
 use super::{
-    batch::{BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, Request},
+    batch::{BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, Request, batch_bytes},
     client::{Finished, UNDER_WAY_MAX},
     group::{Group, Head},
     message::{Message, Reply},
@@ -24,7 +24,7 @@ use std::{
 };
 
 /// Bytes of requests of one client that wait; one is always taken.
-const CLIENT_BYTES_MAX: usize = 8 << 20;
+pub(super) const CLIENT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of requests that are ordered together; a larger one is ordered alone, so that an entry fits
 /// where the largest request does.
 const TOGETHER_BYTES_MAX: usize = 16 << 10;
@@ -139,6 +139,13 @@ impl Requests {
         }
     }
 
+    /// Bytes of a batch of the first one alone; none when it was executed.
+    fn first_bytes(&self) -> usize {
+        let first = self.queue.front();
+        let first = first.and_then(|(client, timestamp)| self.get(*client, *timestamp));
+        first.map_or(0, |request| batch_bytes(1, request.operation.len()))
+    }
+
     /// Whether nothing is to be ordered.
     fn is_idle(&self) -> bool {
         self.queue.is_empty()
@@ -211,6 +218,7 @@ impl Group {
             && self.is_primary()
             && self.accepted.seq < self.high()
             && self.accepted.seq < self.committed() + self.settings.pipeline
+            && self.requests.first_bytes() <= self.room_at(self.accepted.seq + 1)
     }
 
     /// Orders waiting requests. What has arrived since outputs were taken last travels together.
@@ -225,13 +233,15 @@ impl Group {
     }
 
     fn next_requests(&mut self) -> Vec<Request> {
+        let room = self.room_at(self.accepted.seq + 1);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some((client, timestamp)) = self.requests.queue.front().copied() {
             let request = self.requests.get(client, timestamp);
             let request = request.filter(|_| self.projected.is_fresh(client, timestamp));
             let length = request.map_or(0, |request| request.operation.len());
             let is_full = !batch.is_empty() && bytes + length > TOGETHER_BYTES_MAX;
-            if batch.len() == BATCH_REQUESTS_MAX || is_full {
+            let is_over = request.is_some() && batch_bytes(batch.len() + 1, bytes + length) > room;
+            if batch.len() == BATCH_REQUESTS_MAX || is_full || is_over {
                 break;
             }
             bytes += length;

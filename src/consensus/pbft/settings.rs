@@ -6,6 +6,9 @@ use crate::consensus::engine::Limits;
 pub const WINDOW_MAX: u64 = 1024;
 /// Bytes of orders that are kept for each primary until they can be accepted, when nobody says.
 const EARLY_BYTES: usize = 8 << 20;
+/// Bytes of batches that are kept of entries which are to be committed later than the next one, when
+/// nobody says.
+const ACCEPTED_BYTES: usize = 16 << 20;
 
 /// How long things may take, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,9 @@ pub struct Settings {
     /// Bytes of orders that are kept for each primary until they can be accepted, beside the order that
     /// comes next. What has no room is dropped, and sent again when a report says that it is missing.
     pub early_bytes: usize,
+    /// Bytes of batches that are kept of entries behind the one that is to be committed next. Where there is no room a primary orders nothing, and a backup accepts nothing,
+    /// until something is committed.
+    pub accepted_bytes: usize,
 }
 
 impl Default for Settings {
@@ -59,6 +65,7 @@ impl Default for Settings {
             is_valid: |_| true,
             pipeline: 16,
             early_bytes: EARLY_BYTES,
+            accepted_bytes: ACCEPTED_BYTES,
         }
     }
 }

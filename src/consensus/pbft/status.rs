@@ -28,6 +28,8 @@ pub struct Status {
     pub stable: u64,
     /// Bytes of entries in memory.
     pub cached_bytes: usize,
+    /// Bytes of batches that are kept of entries behind the one that is to be committed next.
+    pub accepted_bytes: usize,
     /// Proposals whose fate was not told.
     pub proposals: usize,
     /// Where what is committed contradicts itself: more than f members are faulty.
@@ -51,6 +53,7 @@ impl Group {
             committed: Head { seq: self.committed(), chain: self.log.chain() },
             stable: self.stable.seq,
             cached_bytes: self.log.cached_bytes(),
+            accepted_bytes: self.accepted_bytes(),
             proposals: self.tickets.len(),
             diverged: self.diverged,
             verified: self.keys.verified,

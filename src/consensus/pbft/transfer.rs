@@ -554,9 +554,13 @@ impl Group {
     }
 
     pub(super) fn take_batch(&mut self, seq: u64, batch: Batch) -> Result<(), Dropped> {
+        let has_room = batch.bytes() <= self.room_at(seq);
         let slot = self.slots.get_mut(&seq).ok_or(Dropped::Seq)?;
         if !slot.names(batch.digest()) {
             return Err(Dropped::Unasked);
+        }
+        if !has_room {
+            return Err(Dropped::Full);
         }
         slot.keep(batch);
         self.commit_ready();

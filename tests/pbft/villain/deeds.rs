@@ -1,6 +1,7 @@
 //! What a villain says without having been asked.
 
 use super::{Parcel, Trick, Villain};
+use crate::operation::Operation;
 use coreflow::consensus::pbft::{
     Batch, Message, Request,
     batch::link,
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 /// Things that it says at once at most.
 const DEEDS_MAX: usize = 4;
+/// Large entries that it orders in a row at most, and their bytes.
+const LARGE_MAX: u64 = 8;
+const LARGE_BYTES_MAX: usize = 4_000;
 
 impl Villain {
     /// What it says now; it is asked every now and then.
@@ -39,6 +43,29 @@ impl Villain {
             }
         }
         parcels
+    }
+
+    /// Large entries that it orders behind one, the same before everybody.
+    pub(super) fn train(&mut self, partition: u16, order: &PrePrepare) -> Vec<PrePrepare> {
+        let PrePrepare { view, seq, .. } = *order;
+        if self.train.0 == (partition, view, seq) {
+            return self.train.1.clone();
+        }
+        let mut parent = link(&order.parent, seq, order.batch.digest());
+        let mut train = Vec::new();
+        for seq in seq + 1..=seq + self.rng.u64(1..=LARGE_MAX) {
+            self.number += 1;
+            let filling = self.rng.usize(..LARGE_BYTES_MAX);
+            let operation = Operation { author: self.me, number: self.number }.encode(filling);
+            let batch = Batch::own(view, self.me, operation);
+            let chain = link(&parent, seq, batch.digest());
+            let statement = Statement::PrePrepare { view, seq, chain: &chain };
+            let signature = self.keys[usize::from(partition)].sign(statement);
+            train.push(PrePrepare { view, seq, parent, signature, batch });
+            parent = chain;
+        }
+        self.train = ((partition, view, seq), train.clone());
+        train
     }
 
     fn again(&mut self) -> Option<Parcel> {

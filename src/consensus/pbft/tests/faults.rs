@@ -164,6 +164,75 @@ fn orders_that_cannot_be_accepted_take_no_more_room_than_they_may() {
 }
 
 #[test]
+fn a_primary_that_orders_more_than_there_is_room_for_is_followed_as_entries_are_committed() {
+    let settings = Settings { accepted_bytes: 10_000, ..settings() };
+    let mut world = World::with(4, 1, settings);
+    world.collect();
+    let orders = orders((1..=8).map(|number| Bytes::from(vec![number; 3_000])));
+    for order in orders {
+        for id in 2..=4 {
+            assert_eq!(world.group(id).step(1, Message::PrePrepare(order.clone())), Ok(()));
+        }
+    }
+    let mut most = 0;
+    // One is the next, and behind it three have room.
+    assert_eq!(world.group(2).status().accepted, 4);
+    while world.happen() {
+        for id in 2..=4 {
+            most = most.max(world.group(id).status().accepted_bytes);
+        }
+    }
+    assert!((9_000..=10_000).contains(&most), "{most}");
+    for id in 2..=4 {
+        assert_eq!(world.group(id).log().last(), 8, "{}", world.describe());
+    }
+}
+
+#[test]
+fn a_primary_orders_no_more_than_it_has_room_for_until_something_is_committed() {
+    let settings = Settings { accepted_bytes: 10_000, ..settings() };
+    let mut world = World::with(4, 1, settings);
+    world.collect();
+    let block = || Bytes::from(vec![1; 3_000]);
+    let mut proposed = 0;
+    for _ in 0..3 {
+        while world.group(1).propose(block(), proposed).is_ok() {
+            proposed += 1;
+        }
+        assert_eq!(world.group(1).status().accepted - world.group(1).log().last(), 4);
+        while world.happen() {}
+        assert_eq!(world.group(1).log().last(), proposed);
+    }
+    assert_eq!((proposed, world.node(1).tickets.len()), (12, 12));
+    // Requests of clients wait alike.
+    for _ in 0..9 {
+        world.client(100).submit(Bytes::from(vec![2; 6_000])).expect("a client has room for more");
+    }
+    let mut most = 0;
+    while world.happen() {
+        most = most.max(world.group(1).status().accepted - world.group(1).log().last());
+    }
+    assert_eq!((world.client(100).under_way(), most), (0, 2));
+}
+
+#[test]
+fn a_client_asks_for_no_more_bytes_at_once_than_replicas_keep_of_it() {
+    let mut world = World::new(4, 1);
+    world.collect();
+    let large = |number| Bytes::from(vec![number; 3 << 20]);
+    let asked = [1, 2, 3].map(|number| world.client(100).submit(large(number)));
+    assert_eq!(asked, [Some(1), Some(2), None]);
+    world.run(50);
+    let full = Dropped::ALL.iter().position(|why| *why == Dropped::Full).expect("it is one");
+    for id in 1..=4 {
+        assert_eq!(world.group(id).status().counters.dropped[full], 0);
+    }
+    assert_eq!(world.client(100).submit(large(3)), Some(3));
+    world.run(50);
+    assert_eq!(world.client(100).under_way(), 0);
+}
+
+#[test]
 fn orders_of_others_than_the_primary_and_unsigned_ones_are_dropped() {
     let mut world = World::new(4, 1);
     world.collect();
