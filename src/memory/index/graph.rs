@@ -1,10 +1,11 @@
 //! The nodes with their links, and the walk through one layer that all else is made of.
 
 use super::{
+    centre::First,
     error::Invalid,
-    kernels::{Kernels, Line, prefetch},
+    kernels::{Line, prefetch},
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
-    quantize::{Metric, Probe, Terms, largest_component},
+    quantize::{Coding, Probe, Terms, largest_component},
     remove::Sweep,
     rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
     steps::{Budget, Generations, Scratch, Scratches, step_distances},
@@ -69,12 +70,13 @@ pub struct Index {
     pub(super) promised: usize,
     pub(super) levels: Rng,
     pub(super) sweep: Sweep,
+    /// What will tell the centre, until that is chosen.
+    pub(super) first: Option<First>,
 }
 
 /// Nodes and links.
 pub(super) struct Graph {
-    pub(super) metric: Metric,
-    pub(super) kernels: Kernels,
+    pub(super) coding: Coding,
     pub(super) codes: Rows<Line>,
     pub(super) terms: Column<Terms>,
     pub(super) base: Rows<BaseLinks>,
@@ -115,10 +117,10 @@ impl Index {
     /// An option is out of its range.
     pub fn new(options: IndexOptions) -> Result<Self, Invalid> {
         options.validate()?;
-        let lines = options.dimensions.div_ceil(Line::BYTES);
+        let coding = Coding::new(options.dimensions, options.metric);
+        let lines = coding.lines();
         let graph = Graph {
-            metric: options.metric,
-            kernels: Kernels::detect(),
+            coding,
             codes: Rows::new(lines),
             terms: Column::new(),
             base: Rows::new(1),
@@ -128,7 +130,6 @@ impl Index {
             entry: None,
         };
         Ok(Self {
-            graph,
             scratches: Scratches::new(lines),
             generations: Generations::default(),
             live: 0,
@@ -136,13 +137,15 @@ impl Index {
             promised: 0,
             levels: Rng::with_seed(options.seed),
             sweep: Sweep::default(),
+            first: First::of(&graph.coding),
+            graph,
             options,
         })
     }
 
     /// Distances of a step of some tens of microseconds: fewer where vectors are long.
     pub fn step_distances(&self) -> usize {
-        step_distances(self.options.dimensions.div_ceil(Line::BYTES))
+        step_distances(self.graph.coding.lines())
     }
 
     /// How large the partition is.
@@ -155,8 +158,9 @@ impl Index {
             bytes: graph.bytes()
                 + self.scratches.bytes()
                 + self.generations.bytes()
-                + self.sweep.bytes(),
-            kernels: graph.kernels.name,
+                + self.sweep.bytes()
+                + self.first.as_ref().map_or(0, First::bytes),
+            kernels: graph.coding.kernels.name,
         }
     }
 
@@ -234,23 +238,19 @@ impl Graph {
         usize::from(self.nodes[slot as usize].level)
     }
 
-    /// The ranks of nodes as a probe sees them.
+    /// The ranks of at most `N` nodes as a probe sees them.
     #[inline(always)]
-    pub(super) fn ranks(&self, probe: &Probe, slots: &[u32], ranks: &mut [f32; LINKS_BASE]) {
-        let mut rows: [&[Line]; LINKS_BASE] = [&[]; LINKS_BASE];
-        let mut products = [0; LINKS_BASE];
+    pub(super) fn ranks<const N: usize>(&self, probe: &Probe, slots: &[u32], ranks: &mut [f32; N]) {
+        let mut rows: [&[Line]; N] = [&[]; N];
         for (row, &slot) in rows.iter_mut().zip(slots) {
             *row = self.codes.get(slot);
         }
-        let count = slots.len();
-        (self.kernels.dot_rows)(&probe.code, &rows[..count], &mut products[..count]);
-        for (position, &slot) in slots.iter().enumerate() {
-            ranks[position] = probe.rank(products[position], self.terms[slot as usize]);
-        }
+        let terms = |position| self.terms[slots[position] as usize];
+        self.coding.ranks(probe, &rows[..slots.len()], terms, ranks);
     }
 
     pub(super) fn rank(&self, probe: &Probe, slot: u32) -> f32 {
-        let mut ranks = [0.0; LINKS_BASE];
+        let mut ranks = [0.0];
         self.ranks(probe, &[slot], &mut ranks);
         ranks[0]
     }
@@ -338,6 +338,7 @@ impl Graph {
 
     fn bytes(&self) -> usize {
         self.codes.bytes()
+            + size_of_val(&self.coding.centre[..])
             + self.base.bytes()
             + self.terms.bytes()
             + self.towers.bytes()

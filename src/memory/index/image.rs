@@ -16,17 +16,18 @@
 //! | 4 | CRC-32 of all that follows, to the chunk's end |
 //! | 4 | bytes of the rows |
 //! | 4, 4 | first row, number of rows |
-//! | 2, 1, 1 | dimensions, metric, zero |
+//! | 2, 1, 1 | dimensions, metric, what codes are: 0 of bytes, 1 float32, 2 of bytes around a centre |
 //!
-//! A row is one byte, zero when nothing is there, else its level and one. Then scale and term in
+//! Where there is a centre, its float32 components stand before the rows. A row is one byte, zero when nothing is there, else its level and one. Then scale and term in
 //! float32, the code, and for each layer from 0 the number of links and the links.
 
 use super::{
+    centre::First,
     error::Invalid,
     graph::{Graph, Index, Node, Row, State},
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE},
     prune::links_max,
-    quantize::Terms,
+    quantize::{COMPONENT_MAX, Coding, Terms},
     rows::NONE,
     steps::Budget,
 };
@@ -39,9 +40,22 @@ pub const IMAGE_HEADER_BYTES: usize = 24;
 /// A chunk ends with the row that brings it here: some ten microseconds of copying.
 const CHUNK_BYTES: usize = 32 << 10;
 /// And with this number of rows, as empty ones take no room.
-const CHUNK_ROWS: usize = 4096;
+pub(super) const CHUNK_ROWS: usize = 4096;
 /// A node that lost links and to which fewer nodes lead is inserted again.
 const LEADING_LEAST: u8 = 3;
+
+/// What codes are.
+const BYTES: u8 = 0;
+pub(super) const FLOATS: u8 = 1;
+pub(super) const BYTES_AROUND_CENTRE: u8 = 2;
+
+fn codes_of(coding: &Coding) -> u8 {
+    match (coding.has_floats(), coding.centre.is_empty()) {
+        (true, _) => FLOATS,
+        (false, true) => BYTES,
+        (false, false) => BYTES_AROUND_CENTRE,
+    }
+}
 
 /// An image that is being written.
 pub struct Image {
@@ -84,6 +98,8 @@ pub enum Wanted {
 /// Makes an index from the chunks of an image, in any order.
 pub struct Loader {
     index: Index,
+    /// Chunks are around different centres: the first one or the last one was chosen while they were written.
+    is_mixed: bool,
 }
 
 impl Index {
@@ -103,9 +119,12 @@ impl Image {
         }
         let start = bytes.len();
         bytes.resize(start + IMAGE_HEADER_BYTES, 0);
+        let centre = &graph.coding.centre;
+        centre.iter().for_each(|component| bytes.extend(component.to_le_bytes()));
+        let rows_start = bytes.len();
         let end = graph.nodes.len().min(first as usize + CHUNK_ROWS) as Row;
-        while self.next < end && bytes.len() - start < CHUNK_BYTES {
-            graph.write_row(self.next, index.options.dimensions, bytes);
+        while self.next < end && bytes.len() - rows_start < CHUNK_BYTES {
+            graph.write_row(self.next, bytes);
             self.next += 1;
         }
         let chunk = &mut bytes[start..];
@@ -116,6 +135,7 @@ impl Image {
         chunk[16..20].copy_from_slice(&(self.next - first).to_le_bytes());
         chunk[20..22].copy_from_slice(&(index.options.dimensions as u16).to_le_bytes());
         chunk[22] = index.options.metric as u8;
+        chunk[23] = codes_of(&graph.coding);
         let checksum = crc32fast::hash(&chunk[8..]);
         chunk[4..8].copy_from_slice(&checksum.to_le_bytes());
         Some(first..self.next)
@@ -123,7 +143,7 @@ impl Image {
 }
 
 impl Graph {
-    fn write_row(&self, row: Row, dimensions: usize, bytes: &mut Vec<u8>) {
+    fn write_row(&self, row: Row, bytes: &mut Vec<u8>) {
         let node = &self.nodes[row as usize];
         if matches!(node.state, State::Free | State::Promised) {
             bytes.push(0);
@@ -134,7 +154,7 @@ impl Graph {
         bytes.extend(scale.to_le_bytes());
         bytes.extend(term.to_le_bytes());
         let code = self.codes.get(row).iter().map(|line| &line.0[..]);
-        let end = bytes.len() + dimensions;
+        let end = bytes.len() + self.coding.bytes();
         code.for_each(|line| bytes.extend_from_slice(line));
         bytes.truncate(end);
         for layer in 0..=usize::from(node.level) {
@@ -152,7 +172,7 @@ impl Loader {
     ///
     /// An option is out of its range.
     pub fn new(options: IndexOptions) -> Result<Self, Invalid> {
-        Ok(Self { index: Index::new(options)? })
+        Ok(Self { index: Index::new(options)?, is_mixed: false })
     }
 
     /// How long the chunk is that begins here, as its header says; nothing when that is no header.
@@ -161,7 +181,9 @@ impl Loader {
         let rows_bytes = u32_at(header, 8) as usize;
         // A row may be longer than what is left of a chunk, and no row is longer than this.
         const ROW_BYTES_MAX: usize = super::DIMENSIONS_MAX + 1024;
-        let is_header = header[..4] == MAGIC && rows_bytes <= CHUNK_BYTES + ROW_BYTES_MAX;
+        const CENTRE_BYTES_MAX: usize = super::DIMENSIONS_MAX * size_of::<f32>();
+        const BYTES_MAX: usize = CENTRE_BYTES_MAX + CHUNK_BYTES + ROW_BYTES_MAX;
+        let is_header = header[..4] == MAGIC && rows_bytes <= BYTES_MAX;
         is_header.then_some(IMAGE_HEADER_BYTES + rows_bytes)
     }
 
@@ -191,14 +213,39 @@ impl Loader {
         let Some(end) = end.filter(|_| count as usize <= CHUNK_ROWS) else {
             return Err(Damaged::Other("number of rows"));
         };
-        self.index.graph.extend(end);
         let mut rest = Reader(&bytes[IMAGE_HEADER_BYTES..]);
+        self.take_centre(bytes[23], &mut rest)?;
+        self.index.graph.extend(end);
         for row in first..end {
             if self.read_row(row, &mut rest).is_none() {
                 return Err(Damaged::Rows(row..end));
             }
         }
         if rest.0.is_empty() { Ok(first..end) } else { Err(Damaged::Rows(end..end)) }
+    }
+
+    /// Takes the centre that codes of a chunk are around. That of the first one is for all.
+    fn take_centre(&mut self, codes: u8, rest: &mut Reader) -> Result<(), Damaged> {
+        let coding = &mut self.index.graph.coding;
+        let mut centre = Vec::new();
+        match codes {
+            BYTES if !coding.has_floats() => {}
+            FLOATS if coding.has_floats() => {}
+            BYTES_AROUND_CENTRE if coding.has_choice() => {
+                for _ in 0..coding.dimensions {
+                    let component = rest.f32().filter(|component| component.abs() < COMPONENT_MAX);
+                    centre.push(component.ok_or(Damaged::Cut)?);
+                }
+            }
+            _ => return Err(Damaged::Other("kind of codes")),
+        }
+        if self.index.first.take().is_some() {
+            coding.set_centre(centre);
+        } else if centre != coding.centre {
+            self.is_mixed = true;
+            return Err(Damaged::Other("centre"));
+        }
+        Ok(())
     }
 
     /// Takes a row; nothing when it is malformed.
@@ -212,7 +259,7 @@ impl Loader {
         if !terms.scale.is_finite() || !terms.term.is_finite() {
             return None;
         }
-        let code = rest.take(self.index.options.dimensions)?;
+        let code = rest.take(graph.coding.bytes())?;
         let mut links = [[NONE; LINKS_BASE]; LEVEL_MAX + 1];
         for (layer, links) in links.iter_mut().enumerate().take(usize::from(level) + 1) {
             let count = usize::from(rest.take(1)?[0]);
@@ -287,6 +334,9 @@ impl Loader {
             }
             index.bury_unreachable(&frayed);
         }
+        if self.is_mixed || index.may_lack_centre() {
+            (0..total).for_each(|row| index.bury_live(row));
+        }
         // Nothing is open, so rows are free as soon as they are swept.
         let mut scratch = index.scratches.take();
         index.sweep_on(&mut scratch, &mut Budget::unlimited());
@@ -305,6 +355,9 @@ impl Loader {
                 again.push(row);
             }
         }
+        if index.live == 0 {
+            index.forget_centre();
+        }
         index.promised = again.len();
         again.reverse();
         Ok((index, again))
@@ -312,6 +365,13 @@ impl Loader {
 }
 
 impl Index {
+    /// Whether the image began before there were enough vectors to choose a centre.
+    fn may_lack_centre(&self) -> bool {
+        let coding = &self.graph.coding;
+        let is_small = self.live < First::enough(coding.dimensions);
+        coding.has_choice() && coding.centre.is_empty() && is_small
+    }
+
     fn bury_live(&mut self, row: Row) {
         if self.contains(row) {
             self.live -= 1;

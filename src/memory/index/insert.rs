@@ -92,11 +92,7 @@ impl Index {
         if self.live == 0 {
             self.forget_dead();
         }
-        let mut scratch = self.scratches.take();
-        if let Err(error) = scratch.probe.encode(vector, self.options.metric) {
-            self.scratches.put(scratch);
-            return Err(error);
-        }
+        let scratch = self.begin_scratch(vector)?;
         Ok(Insertion { scratch: Some(scratch), phase: Phase::Room })
     }
 
@@ -128,7 +124,7 @@ impl Index {
             graph.nodes[row as usize] = node;
             graph.terms[row as usize] = probe.terms;
         }
-        probe.store(graph.codes.get_mut(row));
+        graph.coding.store(probe, graph.codes.get_mut(row));
         graph.set_links(row, 0, &[]);
         self.sweep.passes(row, level);
     }
@@ -162,6 +158,12 @@ impl Insertion {
 
     fn go_on(&mut self, index: &mut Index, budget: &mut Budget) -> Option<Result<Row, Invalid>> {
         let mut scratch = self.scratch.take().expect("an insertion that has ended is not stepped");
+        if index.graph.has_moved(&mut scratch)
+            && let Phase::Linking { linking, row, .. } = &mut self.phase
+        {
+            // Its row has its new code already; links that were made are as good as before.
+            *linking = Linking::begin(&index.graph, &mut scratch, *row);
+        }
         let result = match &mut self.phase {
             Phase::Room => self.find_room(index, &mut scratch, budget),
             Phase::At(row) => {
@@ -227,6 +229,8 @@ impl Insertion {
 
     fn begin_linking(&mut self, index: &mut Index, scratch: &mut Scratch, row: Row) {
         index.place(scratch, row);
+        index.note_first(row, &scratch.vector);
+        index.graph.has_moved(scratch);
         let open = index.generations.open();
         index.coming.push((row, Arc::downgrade(&open)));
         let linking = Linking::begin(&index.graph, scratch, row);

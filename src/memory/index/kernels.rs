@@ -4,6 +4,8 @@
 //! query has it as it is, as a signed byte; that is what the processor multiplies at once (VNNI). The query
 //! is filled up with zeros, so what a row's last line is filled up with does not count.
 
+#![allow(unsafe_code)]
+
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +23,17 @@ impl Line {
     /// Its size.
     pub const BYTES: usize = 64;
     pub(super) const ZERO: Line = Line([0; 64]);
+
+    /// The line as float32 numbers, which stand in it as the processor has them.
+    pub(super) fn floats(&self) -> &[f32; 16] {
+        // SAFETY: both are 64 bytes, a line is aligned to more than a float32, and any bits are one.
+        unsafe { &*std::ptr::from_ref(&self.0).cast() }
+    }
+
+    pub(super) fn floats_mut(&mut self) -> &mut [f32; 16] {
+        // SAFETY: as above, and any bits are bytes.
+        unsafe { &mut *std::ptr::from_mut(&mut self.0).cast() }
+    }
 }
 
 /// Products of a query with each of some rows.

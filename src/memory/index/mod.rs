@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `kernels` | dot products with the widest instructions that the processor has |
 //! | `quantize` | a vector as a code, and the distance of two codes |
+//! | `centre` | what codes are the difference to |
 //! | `rows` | where codes and links lie |
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
@@ -34,6 +35,7 @@
 //! Links are directed. All is single-threaded and pure: no clock, no file, and the levels come from a
 //! seed, so the same calls make the same graph.
 
+mod centre;
 mod error;
 mod graph;
 mod image;

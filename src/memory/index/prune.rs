@@ -10,7 +10,6 @@
 
 use super::{
     graph::Graph,
-    kernels::Line,
     options::LINKS_BASE,
     pool::Found,
     quantize::{Metric, Probe, Terms},
@@ -19,8 +18,9 @@ use super::{
 
 /// Links to nodes with the same code.
 const TWINS_MAX: usize = 4;
-/// What float32 leaves of the distance of two equal codes, as a part of their terms.
-const TWIN_DISTANCE: f32 = 4e-7;
+/// A node that has fewer is linked to the nearest of those that the rule leaves out as well: in two dimensions it
+/// leaves two or three, and a graph with so few links falls apart when nodes are removed.
+const LINKS_LEAST: usize = 8;
 /// Chosen neighbours that a candidate is compared with at a time.
 const COMPARED_AT_ONCE: usize = 4;
 
@@ -39,7 +39,7 @@ impl Graph {
         budget: &mut Budget,
     ) -> bool {
         let Work { found, chosen, .. } = work;
-        let alpha = if self.metric == Metric::Dot { 1.0 } else { alpha * alpha };
+        let alpha = if self.coding.metric == Metric::Dot { 1.0 } else { alpha * alpha };
         for candidate in &found[choice.next..] {
             if chosen.len() == links_max {
                 break;
@@ -52,35 +52,46 @@ impl Graph {
             let slot = candidate.slot();
             let candidate_terms = self.terms[slot as usize];
             let distance = candidate.rank + terms.term;
-            if is_twin(self.metric, distance, terms, candidate_terms) {
+            if self.coding.are_twins(distance, terms, candidate_terms) {
                 if choice.twins < TWINS_MAX {
                     choice.twins += 1;
                     chosen.push(slot);
                 }
                 continue;
             }
-            other.decode(self.codes.get(slot), candidate_terms, self.metric, self.kernels);
+            self.coding.decode(self.codes.get(slot), candidate_terms, other);
             if !self.is_occluded(other, distance, alpha, chosen) {
                 chosen.push(slot);
             }
         }
+        if chosen.len() < LINKS_LEAST.min(links_max) {
+            self.keep_nearest(terms, found, chosen);
+        }
         true
+    }
+
+    /// Fills up with the nearest of those that were left out, but for twins.
+    fn keep_nearest(&self, terms: Terms, found: &[Found], chosen: &mut Vec<u32>) {
+        for candidate in found {
+            if chosen.len() == LINKS_LEAST {
+                break;
+            }
+            let slot = candidate.slot();
+            let distance = candidate.rank + terms.term;
+            let is_twin = self.coding.are_twins(distance, terms, self.terms[slot as usize]);
+            if !is_twin && !chosen.contains(&slot) {
+                chosen.push(slot);
+            }
+        }
     }
 
     /// Whether a chosen neighbour is nearer to the candidate than the candidate is to the node.
     fn is_occluded(&self, candidate: &Probe, distance: f32, alpha: f32, chosen: &[u32]) -> bool {
         chosen.chunks(COMPARED_AT_ONCE).any(|chosen| {
-            let mut rows: [&[Line]; COMPARED_AT_ONCE] = [&[]; COMPARED_AT_ONCE];
-            let mut products = [0; COMPARED_AT_ONCE];
-            let count = chosen.len();
-            for (row, &slot) in rows.iter_mut().zip(chosen) {
-                *row = self.codes.get(slot);
-            }
-            (self.kernels.dot_rows)(&candidate.code, &rows[..count], &mut products[..count]);
-            chosen.iter().zip(products).any(|(&slot, product)| {
-                let rank = candidate.rank(product, self.terms[slot as usize]);
-                alpha * (rank + candidate.terms.term) < distance
-            })
+            let mut ranks = [0.0; COMPARED_AT_ONCE];
+            self.ranks(candidate, chosen, &mut ranks);
+            let mut ranks = ranks[..chosen.len()].iter();
+            ranks.any(|rank| alpha * (rank + candidate.terms.term) < distance)
         })
     }
 
@@ -110,7 +121,7 @@ impl Graph {
         work.slots.extend_from_slice(links);
         work.slots.push(link);
         let terms = self.terms[slot as usize];
-        other.decode(self.codes.get(slot), terms, self.metric, self.kernels);
+        self.coding.decode(self.codes.get(slot), terms, other);
         self.rank_all(other, &work.slots, &mut work.found);
         budget.spend(work.slots.len());
         let mut choice = Choice::begin(work);
@@ -140,6 +151,8 @@ pub(super) struct Work {
     pub(super) slots: Vec<u32>,
     pub(super) found: Vec<Found>,
     pub(super) chosen: Vec<u32>,
+    /// Dead nodes on the way to live ones.
+    pub(super) passed: Vec<u32>,
     /// What a node links to, while they are linked back.
     pub(super) neighbours: Vec<u32>,
 }
@@ -161,8 +174,4 @@ impl Choice {
 /// Links of a node on a layer.
 pub(super) fn links_max(layer: usize) -> usize {
     if layer == 0 { LINKS_BASE } else { super::options::LINKS_UPPER }
-}
-
-fn is_twin(metric: Metric, distance: f32, a: Terms, b: Terms) -> bool {
-    metric != Metric::Dot && distance <= TWIN_DISTANCE * (a.term + b.term)
 }

@@ -1,4 +1,4 @@
-//! A vector as eight bits a component, and the distance of two of them.
+//! A vector as a code of one byte a component, and the distance of two of them.
 //!
 //! Each vector has a scale of its own, its largest component over 127, and components are rounded to the
 //! nearest step: on real sentence vectors that keeps half as many false neighbours as one scale for
@@ -14,14 +14,31 @@
 //!
 //! Scale and term come from the code, not from the vector, so that equal codes have distance zero, but
 //! for float32 rounding. Vectors are normalised for the cosine by that: their length does not enter.
+//!
+//! The euclidean distance of two vectors is that of their differences to any third one. So these codes are of
+//! the difference to a *centre*, where the vectors lie far from the origin and near each other
+//! (`centre`).
+//!
+//! A row is whole lines of the cache, so short vectors need no rounding: with at most [`FLOATS_MAX`]
+//! components the code is the float32 vector itself, made one long for the cosine, and the distance is computed
+//! from the differences of components: half their squares for the cosine. Many vectors of two or three components lie nearer
+//! to each other than bytes can tell.
 
 use super::{
     error::Invalid,
     kernels::{Kernels, Line, OFFSET},
 };
 
+/// Vectors of so many components are their own codes: as many float32 as a line has.
+pub(super) const FLOATS_MAX: usize = Line::BYTES / size_of::<f32>();
+
 /// The largest component: the squared distance of two vectors of them is finite in float32.
 pub(super) const COMPONENT_MAX: f32 = 1e17;
+
+/// What float32 leaves of the distance of two equal codes, as a part of their terms.
+const TWIN_DISTANCE: f32 = 4e-7;
+/// And of two directions that are the same, where codes are float32.
+const TWIN_DIRECTIONS: f32 = 1e-13;
 
 /// Added and taken away again, it leaves the nearest integer of a small number: one and a half times the
 /// number from which float64 has no fractions. Unlike `round`, that is no call for each component.
@@ -46,15 +63,26 @@ pub(super) struct Terms {
     pub(super) term: f32,
 }
 
-/// A code as the one side of many dot products.
+/// A code as the one side of many distances.
 pub(super) struct Probe {
-    /// The components as signed bytes, filled up with zeros.
+    /// The components as signed bytes, or as float32; filled up with zeros.
     pub(super) code: Vec<Line>,
     pub(super) terms: Terms,
     /// `weight · scale`.
     factor: f32,
     /// What the rows' offset adds to each product.
     correction: i32,
+}
+
+/// How the vectors of a partition are coded.
+pub(super) struct Coding {
+    pub(super) metric: Metric,
+    pub(super) kernels: Kernels,
+    pub(super) dimensions: usize,
+    /// What codes of bytes are the difference to; empty for the origin.
+    pub(super) centre: Vec<f32>,
+    /// Counts the centres: codes of different ones cannot be compared.
+    pub(super) edition: u32,
 }
 
 /// The largest component of a vector that has a code, without its sign.
@@ -92,53 +120,159 @@ impl Probe {
         Self { code: vec![Line::ZERO; lines], terms, factor: 0.0, correction: 0 }
     }
 
-    /// Becomes the code of a vector.
-    pub(super) fn encode(&mut self, vector: &[f32], metric: Metric) -> Result<(), Invalid> {
-        let largest = largest_component(vector, metric)?;
-        // In 64 bits, so that the smallest numbers have an inverse.
-        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / f64::from(largest) };
-        let (mut sum, mut squared) = (0, 0);
-        self.code.fill(Line::ZERO);
-        let places = self.code.iter_mut().flat_map(|line| &mut line.0);
-        for (place, value) in places.zip(vector) {
-            let component = ((f64::from(*value) * inverse + ROUNDING) - ROUNDING) as i8;
-            *place = component as u8;
-            sum += i32::from(component);
-            squared += i32::from(component) * i32::from(component);
-        }
-        self.set(metric, metric.terms(largest / 127.0, squared), sum);
-        Ok(())
-    }
-
-    /// Becomes a stored row.
-    pub(super) fn decode(&mut self, row: &[Line], terms: Terms, metric: Metric, kernels: Kernels) {
-        for (line, stored) in self.code.iter_mut().zip(row) {
-            *line = Line(stored.0.map(|byte| byte ^ OFFSET as u8));
-        }
-        let mut sum = [0];
-        // As many lines of ones as the longest code has.
-        static ONES: [Line; super::DIMENSIONS_MAX / Line::BYTES] =
-            [Line([1; Line::BYTES]); super::DIMENSIONS_MAX / Line::BYTES];
-        (kernels.dot_rows)(&self.code, &[&ONES[..self.code.len()]], &mut sum);
-        self.set(metric, terms, sum[0]);
-    }
-
     fn set(&mut self, metric: Metric, terms: Terms, sum: i32) {
         self.terms = terms;
         self.factor = metric.weight() * terms.scale;
         self.correction = OFFSET * sum;
     }
 
-    /// Writes the code the way rows are stored.
-    pub(super) fn store(&self, row: &mut [Line]) {
-        for (stored, line) in row.iter_mut().zip(&self.code) {
-            *stored = Line(line.0.map(|byte| byte ^ OFFSET as u8));
+    fn take_floats(&mut self, vector: &[f32], metric: Metric) {
+        let squares = vector.iter().map(|&value| f64::from(value) * f64::from(value));
+        let length = if metric == Metric::Cosine { squares.sum::<f64>().sqrt() } else { 1.0 };
+        for (place, &value) in self.code[0].floats_mut().iter_mut().zip(vector) {
+            *place = (f64::from(value) / length) as f32;
         }
+    }
+
+    /// Rounds components, none of which is larger than `largest`.
+    fn round(&mut self, components: impl Iterator<Item = f32>, largest: f32, metric: Metric) {
+        // In 64 bits, so that the smallest numbers have an inverse.
+        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / f64::from(largest) };
+        let (mut sum, mut squared) = (0, 0);
+        let places = self.code.iter_mut().flat_map(|line| &mut line.0);
+        for (place, value) in places.zip(components) {
+            let component = ((f64::from(value) * inverse + ROUNDING) - ROUNDING) as i8;
+            *place = component as u8;
+            sum += i32::from(component);
+            squared += i32::from(component) * i32::from(component);
+        }
+        self.set(metric, metric.terms(largest / 127.0, squared), sum);
     }
 
     /// The distance to a row but for this probe's own term, from the kernel's product.
     #[inline(always)]
-    pub(super) fn rank(&self, product: i32, row: Terms) -> f32 {
+    fn rank(&self, product: i32, row: Terms) -> f32 {
         row.term - self.factor * row.scale * (product - self.correction) as f32
+    }
+}
+
+impl Coding {
+    pub(super) fn new(dimensions: usize, metric: Metric) -> Self {
+        Self { metric, kernels: Kernels::detect(), dimensions, centre: Vec::new(), edition: 0 }
+    }
+
+    /// Whether another centre than the origin may be chosen.
+    pub(super) fn has_choice(&self) -> bool {
+        self.metric == Metric::Euclidean && !self.has_floats()
+    }
+
+    pub(super) fn set_centre(&mut self, centre: Vec<f32>) {
+        self.edition += u32::from(centre != self.centre);
+        self.centre = centre;
+    }
+
+    /// Whether vectors are their own codes.
+    pub(super) fn has_floats(&self) -> bool {
+        self.dimensions <= FLOATS_MAX
+    }
+
+    /// Lines of a code.
+    pub(super) fn lines(&self) -> usize {
+        self.dimensions.div_ceil(Line::BYTES)
+    }
+
+    /// Bytes of a code; its last line is filled up behind them.
+    pub(super) fn bytes(&self) -> usize {
+        self.dimensions * if self.has_floats() { size_of::<f32>() } else { 1 }
+    }
+
+    /// Makes the probe the code of a vector.
+    ///
+    /// # Errors
+    ///
+    /// The vector has no code, and the probe is as it was.
+    pub(super) fn encode(&self, vector: &[f32], probe: &mut Probe) -> Result<(), Invalid> {
+        let largest = largest_component(vector, self.metric)?;
+        probe.code.fill(Line::ZERO);
+        if self.has_floats() {
+            probe.take_floats(vector, self.metric);
+        } else if self.centre.is_empty() {
+            probe.round(vector.iter().copied(), largest, self.metric);
+        } else {
+            let apart = || vector.iter().zip(&self.centre).map(|(value, centre)| value - centre);
+            let largest = apart().fold(0.0, |largest, value| f32::max(largest, value.abs()));
+            probe.round(apart(), largest, self.metric);
+        }
+        Ok(())
+    }
+
+    /// Makes the probe a stored row.
+    pub(super) fn decode(&self, row: &[Line], terms: Terms, probe: &mut Probe) {
+        if self.has_floats() {
+            probe.code.copy_from_slice(row);
+            return;
+        }
+        for (line, stored) in probe.code.iter_mut().zip(row) {
+            *line = Line(stored.0.map(|byte| byte ^ OFFSET as u8));
+        }
+        let mut sum = [0];
+        // As many lines of ones as the longest code has.
+        static ONES: [Line; super::DIMENSIONS_MAX / Line::BYTES] =
+            [Line([1; Line::BYTES]); super::DIMENSIONS_MAX / Line::BYTES];
+        (self.kernels.dot_rows)(&probe.code, &[&ONES[..probe.code.len()]], &mut sum);
+        probe.set(self.metric, terms, sum[0]);
+    }
+
+    /// Writes the probe's code the way rows are stored.
+    pub(super) fn store(&self, probe: &Probe, row: &mut [Line]) {
+        if self.has_floats() {
+            row.copy_from_slice(&probe.code);
+            return;
+        }
+        for (stored, line) in row.iter_mut().zip(&probe.code) {
+            *stored = Line(line.0.map(|byte| byte ^ OFFSET as u8));
+        }
+    }
+
+    /// The distances from a probe to at most `N` rows, but for the probe's own term; `terms` are those of the
+    /// row at each position.
+    #[inline(always)]
+    pub(super) fn ranks<const N: usize>(
+        &self,
+        probe: &Probe,
+        rows: &[&[Line]],
+        terms: impl Fn(usize) -> Terms,
+        ranks: &mut [f32; N],
+    ) {
+        if self.has_floats() {
+            return self.float_ranks(probe, rows, ranks);
+        }
+        let mut products = [0; N];
+        (self.kernels.dot_rows)(&probe.code, rows, &mut products[..rows.len()]);
+        for (position, rank) in ranks.iter_mut().enumerate().take(rows.len()) {
+            *rank = probe.rank(products[position], terms(position));
+        }
+    }
+
+    /// Whether two codes at this distance are as good as the same.
+    pub(super) fn are_twins(&self, distance: f32, a: Terms, b: Terms) -> bool {
+        match self.metric {
+            Metric::Dot => false,
+            Metric::Cosine if self.has_floats() => distance <= TWIN_DIRECTIONS,
+            Metric::Euclidean if self.has_floats() => distance == 0.0,
+            Metric::Cosine | Metric::Euclidean => distance <= TWIN_DISTANCE * (a.term + b.term),
+        }
+    }
+
+    fn float_ranks(&self, probe: &Probe, rows: &[&[Line]], ranks: &mut [f32]) {
+        let vector = &probe.code[0].floats()[..self.dimensions];
+        for (rank, row) in ranks.iter_mut().zip(rows) {
+            let row = &row[0].floats()[..self.dimensions];
+            *rank = match self.metric {
+                Metric::Cosine => 0.5 * (self.kernels.squared_distance)(vector, row),
+                Metric::Euclidean => (self.kernels.squared_distance)(vector, row),
+                Metric::Dot => -(self.kernels.dot)(vector, row),
+            };
+        }
     }
 }

@@ -21,6 +21,9 @@ const DEAD_PART: usize = 10;
 /// Distances that a removal sweeps for: enough that a sweep ends before as many have died as it began with,
 /// as a tenth of 24 links are replaced, each by the nearest of as many.
 const SWEPT_FOR_ONE: usize = 1024;
+/// Dead nodes that a link is led through to a live one. Where links are few, as among vectors of two
+/// components, many in a row may die.
+const PASSED_MAX: usize = 32;
 /// What looking at a node's links takes, in distances.
 const NODE_COST: usize = 4;
 
@@ -122,6 +125,9 @@ impl Index {
     pub(super) fn bury(&mut self, row: Row) {
         self.graph.nodes[row as usize].state = State::Dead;
         self.sweep.waiting.push(row);
+        if let Some(first) = &mut self.first {
+            first.forget(row);
+        }
     }
 
     /// Buries nodes whose insertions were dropped.
@@ -139,6 +145,7 @@ impl Index {
         let forgets = is_settled && !self.generations.is_anything_open();
         if forgets {
             self.graph.clear();
+            self.forget_centre();
             self.sweep = Sweep::default();
             self.generations = Generations::default();
         }
@@ -229,6 +236,35 @@ impl Graph {
         self.entry = None;
     }
 
+    /// Live neighbours of a dead node, other than `slot` and those that it has, or of the dead ones behind it: the
+    /// first that there are.
+    fn live_behind(
+        &self,
+        dead: u32,
+        slot: u32,
+        layer: usize,
+        has: &[u32],
+        passed: &mut Vec<u32>,
+        live: &mut Vec<u32>,
+    ) {
+        live.clear();
+        passed.clear();
+        passed.push(dead);
+        let mut at = 0;
+        while live.is_empty() && at < passed.len() {
+            for &next in self.links(passed[at], layer) {
+                if self.is_live(next) {
+                    if next != slot && !has.contains(&next) {
+                        live.push(next);
+                    }
+                } else if passed.len() < PASSED_MAX && !passed.contains(&next) {
+                    passed.push(next);
+                }
+            }
+            at += 1;
+        }
+    }
+
     /// Replaces each link to a dying node by the nearest of that node's live neighbours. False when the budget
     /// ended before the last of them.
     fn replace_dying(
@@ -240,7 +276,7 @@ impl Graph {
     ) -> bool {
         debug_assert!(layer <= LEVEL_MAX);
         let Scratch { other, work, .. } = scratch;
-        let Work { slots, found, chosen, .. } = work;
+        let Work { slots, found, chosen, passed, .. } = work;
         let is_dying = |link: u32| self.nodes[link as usize].state == State::Dying;
         let links = self.links(slot, layer);
         if !links.iter().any(|&link| is_dying(link)) {
@@ -249,15 +285,11 @@ impl Graph {
         chosen.clear();
         chosen.extend(links.iter().copied().filter(|&link| !is_dying(link)));
         let terms = self.terms[slot as usize];
-        other.decode(self.codes.get(slot), terms, self.metric, self.kernels);
+        self.coding.decode(self.codes.get(slot), terms, other);
         let mut dying = links.iter().copied().filter(|&link| is_dying(link));
         for dying in dying.by_ref() {
-            let next = self.links(dying, layer).iter().copied();
-            slots.clear();
-            slots.extend(
-                next.filter(|next| self.is_live(*next) && *next != slot && !chosen.contains(next)),
-            );
-            budget.spend(slots.len());
+            self.live_behind(dying, slot, layer, chosen, passed, slots);
+            budget.spend(slots.len() + passed.len());
             self.rank_all(other, slots, found);
             chosen.extend(found.first().map(|found| found.slot()));
             if budget.is_spent() {

@@ -65,19 +65,32 @@ struct Exact<'a> {
 
 impl<'a> Exact<'a> {
     fn new(graph: &'a Graph, query: &'a [f32]) -> Self {
-        Self { graph, query, squared: (graph.kernels.dot)(query, query) }
+        Self { graph, query, squared: (graph.coding.kernels.dot)(query, query) }
     }
 
     /// Nothing where float32 cannot tell: the squares of the vectors are too small.
     fn distance(&self, row: &[f32]) -> Option<f32> {
-        let dot = self.graph.kernels.dot;
-        match self.graph.metric {
+        let dot = self.graph.coding.kernels.dot;
+        match self.graph.coding.metric {
+            Metric::Cosine if self.graph.coding.has_floats() => directions_apart(self.query, row),
             Metric::Cosine => {
                 let norms = self.squared.sqrt() * dot(row, row).sqrt();
                 norms.is_normal().then(|| 1.0 - dot(self.query, row) / norms)
             }
-            Metric::Euclidean => Some((self.graph.kernels.squared_distance)(self.query, row)),
+            Metric::Euclidean => {
+                Some((self.graph.coding.kernels.squared_distance)(self.query, row))
+            }
             Metric::Dot => Some(-dot(self.query, row)),
         }
     }
+}
+
+/// Half the square of the distance of two directions, which is one minus their cosine; but neighbours among
+/// many of few dimensions are nearer to each other than the cosine can tell.
+fn directions_apart(a: &[f32], b: &[f32]) -> Option<f32> {
+    let length = |v: &[f32]| v.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let (a_length, b_length) = (length(a), length(b));
+    let component = |(&a, &b): (&f32, &f32)| f64::from(a) / a_length - f64::from(b) / b_length;
+    let apart: f64 = a.iter().zip(b).map(component).map(|component| component.powi(2)).sum();
+    Some((apart / 2.0) as f32)
 }

@@ -94,11 +94,7 @@ impl Index {
                 return Err(Invalid::TooWide { name, given, max: EF_MAX });
             }
         }
-        let mut scratch = self.scratches.take();
-        if let Err(error) = scratch.probe.encode(query, self.options.metric) {
-            self.scratches.put(scratch);
-            return Err(error);
-        }
+        let mut scratch = self.begin_scratch(query)?;
         let phase = Phase::Descend(self.graph.begin_descent(&mut scratch, 0));
         Ok(Search {
             scratch: Some(scratch),
@@ -137,6 +133,15 @@ impl Search {
         let graph = &index.graph;
         let scratch = self.scratch.as_mut().expect("a search that has ended is not stepped");
         scratch.marks.grow(graph.nodes.len());
+        if let Some(first) = &index.first {
+            let hits = first.search(&scratch.vector, self.k, graph, filter);
+            index.scratches.put(self.scratch.take().expect("it was there above"));
+            return Some(hits);
+        }
+        if graph.has_moved(scratch) {
+            self.hits.clear();
+            self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
+        }
         loop {
             match &mut self.phase {
                 Phase::Descend(descent) => {
@@ -195,7 +200,7 @@ fn take(
     hits: &mut Vec<Hit>,
     budget: &mut Budget,
 ) -> bool {
-    let own_term = match graph.metric {
+    let own_term = match graph.coding.metric {
         Metric::Cosine | Metric::Euclidean => scratch.probe.terms.term,
         Metric::Dot => 0.0,
     };

@@ -48,6 +48,10 @@ impl Budget {
 /// What one operation needs and the next one uses again.
 pub(super) struct Scratch {
     pub(super) probe: Probe,
+    /// The centre of the probe's code.
+    pub(super) edition: u32,
+    /// The vector itself, where the centre may change.
+    pub(super) vector: Vec<f32>,
     /// Another code, while links are chosen.
     pub(super) other: Probe,
     pub(super) pool: Pool,
@@ -59,6 +63,8 @@ impl Scratch {
     pub(super) fn new(lines: usize) -> Box<Self> {
         Box::new(Self {
             probe: Probe::new(lines),
+            edition: 0,
+            vector: Vec::new(),
             other: Probe::new(lines),
             pool: Pool::default(),
             marks: Marks::default(),

@@ -34,7 +34,9 @@ fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     };
     match metric {
         Metric::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
-        Metric::Euclidean => dot(a, a) + dot(b, b) - 2.0 * dot(a, b),
+        Metric::Euclidean => {
+            a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
+        }
         Metric::Dot => -dot(a, b),
     }
 }

@@ -50,7 +50,7 @@ fn no_step_computes_much_more_than_it_was_given() {
     let all = vectors(&mut random, COUNT, DIMENSIONS);
     let options = IndexOptions { seed: 67, ..IndexOptions::new(DIMENSIONS, Metric::Cosine) };
     let mut index = Index::new(options).expect("the options are well");
-    index.graph.kernels.dot_rows = counting;
+    index.graph.coding.kernels.dot_rows = counting;
     all.iter().for_each(|vector| insert(&mut index, vector));
     for (at, query) in all.iter().step_by(400).enumerate() {
         let (k, ef, part) = [(10, 50, 1), (1000, 4096, 1), (10, 50, 1000)][at % 3];

@@ -1,13 +1,20 @@
 //! Images that are written while the index changes, and what is left of damaged ones.
 
-use super::{graph::check, *};
+use super::{
+    super::{
+        centre::FIRST,
+        image::{BYTES_AROUND_CENTRE, CHUNK_ROWS, FLOATS},
+    },
+    graph::check,
+    *,
+};
 use proptest::{
     collection::vec,
     prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-const DIMENSIONS: usize = 12;
+const DIMENSIONS: usize = 20;
 
 /// An index with what the caller of one keeps beside it.
 struct Store {
@@ -116,6 +123,69 @@ fn an_image_of_an_index_at_rest_is_the_index() {
         let query = &store.vectors[&7];
         let before = store.index.search(query, 10, 50, |_| true);
         assert_eq!(loaded.search(query, 10, 50, |_| true), before);
+    }
+}
+
+/// An index around a centre, or whose codes are float32, goes on where it ended.
+#[test]
+fn an_image_keeps_what_codes_are() {
+    for (dimensions, codes) in
+        [(3, FLOATS), (200, BYTES_AROUND_CENTRE), (4096, BYTES_AROUND_CENTRE)]
+    {
+        let mut random = Rng::with_seed(79);
+        let mut all = vectors(&mut random, 100, dimensions);
+        all.iter_mut().flatten().for_each(|component| *component += 1000.0);
+        let mut index = filled(Metric::Euclidean, &all, 3);
+        let mut loader = Loader::new(index.options.clone()).expect("the options are well");
+        let (mut image, mut chunk) = (index.begin_image(), Vec::new());
+        while image.chunk(&index, &mut chunk).is_some() {
+            assert_eq!(chunk[23], codes);
+            loader.chunk(&chunk).expect("the chunk is well");
+            chunk.clear();
+        }
+        let (mut loaded, again) = loader.finish(100, |_| Wanted::Same).expect("well");
+        assert!(again.is_empty());
+        let between: Vec<_> = all[0].iter().zip(&all[1]).map(|(a, b)| (a + b) / 2.0).collect();
+        for index in [&mut loaded, &mut index] {
+            assert_eq!(index.insert(&between), Ok(100));
+        }
+        for query in &all {
+            let before = index.search(query, 10, 50, |_| true).expect("the query is well");
+            assert_eq!(loaded.search(query, 10, 50, |_| true), Ok(before));
+        }
+    }
+}
+
+/// The centre is chosen after the image began, or after so few vectors that it is not in the image: all come
+/// again, and it is chosen then.
+#[test]
+fn an_image_without_a_centre_or_with_two_is_made_anew() {
+    for (before, between) in [(FIRST - 1, 0), (FIRST - 1, CHUNK_ROWS), (3 * FIRST, CHUNK_ROWS)] {
+        let mut random = Rng::with_seed(83);
+        let mut far = |count, place| {
+            let mut all = vectors(&mut random, count, DIMENSIONS);
+            all.iter_mut().flatten().for_each(|component| *component += place);
+            all
+        };
+        let index = Index::new(options(Metric::Euclidean, 3)).expect("the options are well");
+        let mut store = Store { index, vectors: BTreeMap::new(), changed: BTreeSet::new() };
+        far(before, 1000.0).into_iter().for_each(|vector| store.insert(vector));
+        store.changed.clear();
+        let place = if before > FIRST { -1000.0 } else { 1000.0 };
+        let mut later = far(between, place);
+        let chunks = write(&mut store, |store| {
+            if before > FIRST && !later.is_empty() {
+                // It is empty in between, so that another centre is chosen.
+                (0..before).for_each(|_| store.remove(0));
+            }
+            later.drain(..).for_each(|vector| store.insert(vector));
+        });
+        assert_eq!(chunks.len() > 1, between > 0);
+        let (mut loaded, again) = load(&store, Metric::Euclidean, &chunks);
+        assert_eq!(again, store.vectors.len());
+        assert!(!loaded.graph.coding.centre.is_empty() || store.vectors.len() < FIRST);
+        let found = found(&store, &mut loaded);
+        assert!(found >= 0.98, "{found}");
     }
 }
 

@@ -1,27 +1,29 @@
 //! The distance of two codes is near that of their vectors, and exact where it must be.
 
 use super::super::{
-    kernels::{Kernels, Line},
-    quantize::{Metric, Probe, Terms},
+    kernels::Line,
+    quantize::{Coding, Metric, Probe, Terms},
 };
 use super::distance;
 use proptest::{collection::vec, prelude::*};
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
 
-fn probe(vector: &[f32], metric: Metric) -> Probe {
-    let mut probe = Probe::new(vector.len().div_ceil(Line::BYTES));
-    probe.encode(vector, metric).expect("the vector is well");
-    probe
+/// A vector's code, and how it is coded.
+fn code(vector: &[f32], metric: Metric) -> (Coding, Probe) {
+    let coding = Coding::new(vector.len(), metric);
+    let mut probe = Probe::new(coding.lines());
+    coding.encode(vector, &mut probe).expect("the vector is well");
+    (coding, probe)
 }
 
 /// The distance as the index computes it, from either side.
-fn of_codes(a: &Probe, b: &Probe) -> f32 {
+fn of_codes(coding: &Coding, a: &Probe, b: &Probe) -> f32 {
     let mut row = vec![Line::ZERO; b.code.len()];
-    b.store(&mut row);
-    let mut product = [0];
-    (Kernels::detect().dot_rows)(&a.code, &[&row], &mut product);
-    a.rank(product[0], b.terms) + a.terms.term
+    coding.store(b, &mut row);
+    let mut rank = [0.0];
+    coding.ranks(a, &[&row], |_| b.terms, &mut rank);
+    rank[0] + a.terms.term
 }
 
 /// Two vectors of one length; no component so small that the whole could be zero.
@@ -36,7 +38,8 @@ proptest! {
         let b: Vec<f32> = b.iter().map(|value| value * size).collect();
         let norm = |v: &[f32]| distance(Metric::Dot, v, v).abs().sqrt();
         for metric in METRICS {
-            let of_codes = f64::from(of_codes(&probe(&a, metric), &probe(&b, metric)));
+            let (coding, code_a) = code(&a, metric);
+            let of_codes = f64::from(of_codes(&coding, &code_a, &code(&b, metric).1));
             let exact = distance(metric, &a, &b);
             // Half a step in each component, and the steps are a 127th of the largest.
             let step = |v: &[f32]| 0.5 / 127.0 * (v.len() as f64).sqrt() * v.iter().fold(0.0, |m, x| f64::max(m, f64::from(x.abs())));
@@ -54,9 +57,9 @@ proptest! {
     #[test]
     fn both_sides_see_one_distance((a, b) in two_vectors()) {
         for metric in METRICS {
-            let (a, b) = (probe(&a, metric), probe(&b, metric));
-            let there = of_codes(&a, &b);
-            let back = of_codes(&b, &a);
+            let ((coding, a), (_, b)) = (code(&a, metric), code(&b, metric));
+            let there = of_codes(&coding, &a, &b);
+            let back = of_codes(&coding, &b, &a);
             prop_assert!((there - back).abs() <= 1e-5 * (1.0 + there.abs() + a.terms.term + b.terms.term));
         }
     }
@@ -64,21 +67,22 @@ proptest! {
     #[test]
     fn a_stored_row_read_back_is_the_same_probe((a, b) in two_vectors()) {
         for metric in METRICS {
-            let (a, b) = (probe(&a, metric), probe(&b, metric));
+            let ((coding, a), (_, b)) = (code(&a, metric), code(&b, metric));
             let mut row = vec![Line::ZERO; a.code.len()];
-            a.store(&mut row);
+            coding.store(&a, &mut row);
             let mut back = Probe::new(a.code.len());
-            back.decode(&row, a.terms, metric, Kernels::detect());
+            coding.decode(&row, a.terms, &mut back);
             prop_assert_eq!(&back.code, &a.code);
-            prop_assert_eq!(of_codes(&back, &b), of_codes(&a, &b));
+            prop_assert_eq!(of_codes(&coding, &back, &b), of_codes(&coding, &a, &b));
         }
     }
 
     #[test]
     fn equal_vectors_have_distance_zero((a, _) in two_vectors()) {
         for metric in [Metric::Cosine, Metric::Euclidean] {
-            let probe = probe(&a, metric);
-            prop_assert!(of_codes(&probe, &probe).abs() <= 4e-7 * 2.0 * probe.terms.term);
+            let (coding, code) = code(&a, metric);
+            let distance = of_codes(&coding, &code, &code);
+            prop_assert!(coding.are_twins(distance, code.terms, code.terms), "{}", distance);
         }
     }
 }
@@ -86,13 +90,14 @@ proptest! {
 #[test]
 fn the_smallest_and_the_largest_vectors_have_codes() {
     for size in [f32::from_bits(1), 1e-30, 1e17] {
-        let vector = [size, -size, size / 2.0];
-        for metric in METRICS {
-            let probe = probe(&vector, metric);
-            assert!(probe.terms.scale.is_finite() && probe.terms.term.is_finite());
-            assert!(of_codes(&probe, &probe).is_finite(), "{metric:?} of {size}");
+        for (metric, length) in METRICS.into_iter().flat_map(|metric| [(metric, 3), (metric, 30)]) {
+            let vector: Vec<_> =
+                [size, -size, size / 2.0].into_iter().cycle().take(length).collect();
+            let (coding, code) = code(&vector, metric);
+            assert!(code.terms.scale.is_finite() && code.terms.term.is_finite());
+            assert!(of_codes(&coding, &code, &code).is_finite(), "{metric:?} of {size}");
         }
     }
-    let zero = probe(&[0.0; 3], Metric::Euclidean);
+    let (_, zero) = code(&[0.0; 30], Metric::Euclidean);
     assert_eq!(zero.terms, Terms { scale: 0.0, term: 0.0 });
 }

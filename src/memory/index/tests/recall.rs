@@ -1,6 +1,10 @@
 //! What is found, against comparing with all.
 
-use super::*;
+use super::{super::quantize::FLOATS_MAX, *};
+use proptest::{
+    prelude::{Just, ProptestConfig, any, prop_assert, prop_oneof, proptest},
+    sample::select,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const K: usize = 10;
@@ -29,7 +33,14 @@ fn recall(
         assert!(hits.is_sorted_by(|a, b| a.distance <= b.distance));
         let rows: BTreeSet<_> = hits.iter().map(|hit| hit.row).collect();
         assert_eq!(rows.len(), hits.len(), "a row was found twice");
-        let limit = truth[k - 1] + 1e-5 * (1.0 + truth[k - 1].abs());
+        // What float32 cannot tell apart counts as equal.
+        let slack = match metric {
+            Metric::Cosine if query.len() > FLOATS_MAX => 3e-7,
+            Metric::Cosine => 1e-13,
+            Metric::Euclidean => 0.0,
+            Metric::Dot => 1e-5,
+        };
+        let limit = truth[k - 1] + slack + 1e-5 * truth[k - 1].abs();
         found += hits.iter().filter(|hit| f64::from(hit.distance) <= limit).count();
     }
     found as f64 / (k * queries.len()) as f64
@@ -50,6 +61,58 @@ fn nearly_all_true_neighbours_are_found_in_any_dimension() {
             let recall = recall(&mut index, &numbered(all), &queries, metric, 100);
             println!("{metric:?}, {dimensions} dimensions: {recall:.3}");
             assert!(recall >= 0.97, "{metric:?}, {dimensions} dimensions, seed {seed}: {recall}");
+        }
+    }
+}
+
+/// More vectors than a byte a component can tell apart where there are few components.
+#[test]
+fn few_dimensions_are_told_apart_among_many_vectors() {
+    for dimensions in [2, 3, 8, 16, 17] {
+        for metric in [Metric::Cosine, Metric::Euclidean] {
+            let mut random = Rng::with_seed(dimensions as u64);
+            let mut all = vectors(&mut random, 20_050, dimensions);
+            let queries = all.split_off(20_000);
+            let mut index = filled(metric, &all, 7);
+            let recall = recall(&mut index, &numbered(all), &queries, metric, 50);
+            println!("{metric:?}, {dimensions} dimensions: {recall:.3}");
+            assert!(recall >= 0.97, "{metric:?}, {dimensions} dimensions: {recall}");
+        }
+    }
+}
+
+#[test]
+fn long_vectors_are_found() {
+    for dimensions in [768, 1536, 4096] {
+        for metric in [Metric::Cosine, Metric::Euclidean, Metric::Dot] {
+            let mut random = Rng::with_seed(dimensions as u64);
+            let mut all = vectors(&mut random, 1020, dimensions);
+            let queries = all.split_off(1000);
+            let mut index = filled(metric, &all, 7);
+            let recall = recall(&mut index, &numbered(all), &queries, metric, 100);
+            println!("{metric:?}, {dimensions} dimensions: {recall:.3}");
+            assert!(recall >= 0.95, "{metric:?}, {dimensions} dimensions: {recall}");
+        }
+    }
+}
+
+/// What all vectors have in common does not enter the euclidean distance, and must not take the bits of
+/// their codes.
+#[test]
+fn vectors_far_from_the_origin_are_told_apart() {
+    for dimensions in [2, 16, 17, 32, 384] {
+        for offset in [10.0, 1000.0] {
+            let mut random = Rng::with_seed(dimensions as u64);
+            let place: Vec<f32> = (0..dimensions).map(|_| offset * (random.f32() - 0.5)).collect();
+            let mut all = vectors(&mut random, 2050, dimensions);
+            for vector in &mut all {
+                vector.iter_mut().zip(&place).for_each(|(value, place)| *value += place);
+            }
+            let queries = all.split_off(2000);
+            let mut index = filled(Metric::Euclidean, &all, 7);
+            let recall = recall(&mut index, &numbered(all), &queries, Metric::Euclidean, 100);
+            println!("{dimensions} dimensions around {offset}: {recall:.3}");
+            assert!(recall >= 0.97, "{dimensions} dimensions around {offset}: {recall}");
         }
     }
 }
@@ -168,5 +231,83 @@ fn vectors_whose_squares_float32_cannot_hold_are_ordered_by_their_codes() {
             .expect("all rows are there");
         assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0, 1, 2], "{size}");
         assert!(hits[0].distance.abs() < 1e-6 && hits[2].distance > 0.5, "{hits:?}");
+    }
+}
+
+/// A set with copies, from which many were removed.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    seed: u64,
+    dimensions: usize,
+    count: usize,
+    copied: f64,
+    removed: f64,
+    offset: f32,
+    metric: Metric,
+}
+
+impl Left {
+    /// How many are left, and the recall of searches among them.
+    fn recall(self) -> (usize, f64) {
+        let Self { seed, dimensions, count, metric, .. } = self;
+        let mut random = Rng::with_seed(seed);
+        let mut all = vectors(&mut random, count + 10, dimensions);
+        all.iter_mut().flatten().for_each(|component| *component += self.offset);
+        let queries = all.split_off(count);
+        for at in 0..count {
+            if random.f64() < self.copied {
+                all[at] = all[random.usize(..count)].clone();
+            }
+        }
+        let mut index = filled(metric, &all, seed);
+        let mut stored = numbered(all);
+        stored.retain(|(row, _)| {
+            let stays = random.f64() >= self.removed;
+            assert!(stays || index.remove(*row));
+            stays
+        });
+        let has_any = !stored.is_empty();
+        let recall = if has_any { recall(&mut index, &stored, &queries, metric, 100) } else { 1.0 };
+        (stored.len(), recall)
+    }
+}
+
+/// In two dimensions a node has few neighbours, and whole runs of them are removed at a time.
+#[test]
+fn a_graph_of_few_dimensions_holds_together_when_most_are_removed() {
+    let directions = Left {
+        seed: 17901126722224450470,
+        dimensions: 2,
+        count: 861,
+        copied: 0.698,
+        removed: 0.907,
+        offset: 0.0,
+        metric: Metric::Cosine,
+    };
+    for seed in (0..20).chain([directions.seed]) {
+        let (left, recall) = Left { seed, ..directions }.recall();
+        assert!(recall >= 0.9, "seed {seed}: {recall} of {left}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Any dimensions, copies, and removals, from another seed in each run.
+    #[test]
+    fn what_is_left_of_any_set_is_found(
+        seed in any::<u64>(),
+        dimensions in prop_oneof![2..20_usize, 20..800_usize],
+        count in prop_oneof![1..60_usize, 60..1200_usize],
+        copied in 0.0..0.9_f64,
+        removed in 0.0..0.95_f64,
+        offset in prop_oneof![Just(0.0_f32), -1000.0..1000.0_f32],
+        metric in select(vec![Metric::Cosine, Metric::Euclidean]),
+    ) {
+        let offset = if metric == Metric::Euclidean { offset } else { 0.0 };
+        let (left, recall) =
+            Left { seed, dimensions, count, copied, removed, offset, metric }.recall();
+        let least = if left <= 20 { 1.0 } else { 0.9 };
+        prop_assert!(recall >= least, "{} of {} vectors", recall, left);
     }
 }

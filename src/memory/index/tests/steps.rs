@@ -1,10 +1,10 @@
 //! Operations that are open side by side.
 
-use super::{graph::check, *};
+use super::{super::centre::FIRST, graph::check, *};
 use proptest::{
     collection::vec,
     prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
-    sample::Index as Any,
+    sample::{Index as Any, select},
     test_runner::TestCaseError,
 };
 use std::collections::BTreeSet;
@@ -52,6 +52,8 @@ struct OpenSearch {
 }
 
 struct World {
+    /// What is added to the components of all vectors.
+    offset: f32,
     index: Index,
     live: BTreeSet<Row>,
     insertions: Vec<Insertion>,
@@ -62,15 +64,18 @@ fn accepts(row: Row) -> bool {
     row % 7 != 3
 }
 
-fn floats(vector: [i8; 3]) -> [f32; 3] {
-    vector.map(f32::from)
-}
-
 impl World {
+    /// A vector as long as the index has them.
+    fn vector(&self, components: [i8; 3]) -> Vec<f32> {
+        let components = components.map(|component| self.offset + f32::from(component));
+        components.into_iter().cycle().take(self.index.options.dimensions).collect()
+    }
+
     fn act(&mut self, act: Act) -> Result<(), TestCaseError> {
         match act {
             Act::BeginInsert(vector) if self.insertions.len() < OPEN_MAX => {
-                self.insertions.push(self.index.begin_insert(&floats(vector)).expect("well"));
+                let vector = self.vector(vector);
+                self.insertions.push(self.index.begin_insert(&vector).expect("well"));
             }
             Act::StepInsert(at, distances) if !self.insertions.is_empty() => {
                 let at = at.index(self.insertions.len());
@@ -84,7 +89,8 @@ impl World {
                 self.insertions.swap_remove(at.index(self.insertions.len()));
             }
             Act::BeginSearch(query) if self.searches.len() < OPEN_MAX => {
-                let search = self.index.begin_search(&floats(query), K, 8).expect("well");
+                let query = self.vector(query);
+                let search = self.index.begin_search(&query, K, 8).expect("well");
                 let live_at_begin = self.live.clone();
                 self.searches.push(OpenSearch { search, live_at_begin, is_disturbed: false });
             }
@@ -163,13 +169,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn open_operations_keep_the_invariants(acts in vec(act(), 1..800), seed in any::<u64>()) {
+    fn open_operations_keep_the_invariants(
+        acts in vec(act(), 1..800),
+        seed in any::<u64>(),
+        (dimensions, metric, offset) in select(vec![
+            (3, Metric::Cosine, 0.0), (20, Metric::Cosine, 0.0), (20, Metric::Euclidean, 100.0),
+        ]),
+    ) {
         let options = IndexOptions {
-            seed, ef_construction: 16, vectors_max: ROWS_MAX, ..IndexOptions::new(3, Metric::Cosine)
+            seed, ef_construction: 16, vectors_max: ROWS_MAX, ..IndexOptions::new(dimensions, metric)
         };
         let index = Index::new(options).expect("the options are well");
         let (live, insertions, searches) = (BTreeSet::new(), Vec::new(), Vec::new());
-        let mut world = World { index, live, insertions, searches };
+        let mut world = World { offset, index, live, insertions, searches };
         for act in acts {
             world.act(act)?;
         }
@@ -183,6 +195,35 @@ proptest! {
             world.found(&open, &hits.expect("no end to the budget"))?;
         }
         check(&world.index);
+    }
+}
+
+/// They have met codes that are no more.
+#[test]
+fn operations_that_are_open_while_the_centre_is_chosen_begin_again() {
+    const BEFORE: usize = FIRST - 4;
+    for steps in 0..12 {
+        let mut random = Rng::with_seed(steps);
+        let mut all = vectors(&mut random, 40, 200);
+        all.iter_mut().flatten().for_each(|component| *component += 1000.0);
+        let (before, after) = all.split_at(BEFORE);
+        let mut index = filled(Metric::Euclidean, before, 3);
+        let mut search = index.begin_search(&before[5], 3, 10).expect("the query is well");
+        let mut insertion = index.begin_insert(&after[0]).expect("the vector is well");
+        for _ in 0..steps {
+            assert!(insertion.step(&mut index, 1).is_none());
+        }
+        for vector in &after[1..] {
+            index.insert(vector).expect("the vector is well");
+        }
+        assert!(!index.graph.coding.centre.is_empty());
+        let row = insertion.step(&mut index, usize::MAX).expect("no end to the budget");
+        let hits = search.step(&mut index, usize::MAX, |_| true).expect("no end to the budget");
+        assert!(hits[0].row == 5 && hits[0].distance < 0.1, "{hits:?}");
+        assert!(hits[1].distance > 1.0, "{hits:?}");
+        check(&index);
+        let hits = index.search(&after[0], 3, 10, |_| true).expect("the query is well");
+        assert!(Ok(hits[0].row) == row && hits[0].distance < 0.1, "{hits:?}");
     }
 }
 

@@ -1,0 +1,160 @@
+//! The point that codes of bytes are the difference to, so that vectors which lie far from the origin and near
+//! each other keep their bits for what tells them apart.
+//!
+//! It is the mean of the first vectors, where those lie much nearer to it than to the origin, and the origin
+//! otherwise; only the euclidean distance allows to choose. The first ones are kept until there are enough, and
+//! searches compare the query with each of them; their codes are made anew then, and each is linked to all. Operations that are open at that moment begin again
+//! ([`Coding::edition`](super::quantize::Coding)): they have met no more than the first vectors. After that the centre
+//! stays until the partition is empty or made anew from its vectors.
+
+use super::{
+    error::Invalid,
+    graph::{Graph, Index, Row},
+    options::LINKS_UPPER,
+    quantize::{COMPONENT_MAX, Coding, Probe},
+    search::Hit,
+    steps::Scratch,
+};
+
+/// So many vectors tell the centre: their mean is off by a quarter of what is between them and it.
+pub(super) const FIRST: usize = 16;
+/// Components of the first vectors in all: making their codes anew is one step.
+const FIRST_COMPONENTS: usize = 1 << 15;
+/// The centre is worth it where the mean has more than this part of the vectors' squared lengths: it leaves at most half
+/// their length then.
+const WORTH: f64 = 0.75;
+
+/// The first vectors of a partition that has no centre yet.
+#[derive(Default)]
+pub(super) struct First(Vec<(Row, Box<[f32]>)>);
+
+impl First {
+    /// What a partition begins with; nothing where there is no centre to be chosen.
+    pub(super) fn of(coding: &Coding) -> Option<Self> {
+        coding.has_choice().then(Self::default)
+    }
+
+    /// How many there are when the centre is chosen.
+    pub(super) fn enough(dimensions: usize) -> usize {
+        (FIRST_COMPONENTS / dimensions).clamp(FIRST / 2, FIRST)
+    }
+
+    pub(super) fn forget(&mut self, row: Row) {
+        self.0.retain(|(first, _)| *first != row);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, vector)| size_of_val(&vector[..])).sum()
+    }
+
+    /// All that live and are accepted, at their distance from the query, nearest first, as long as codes tell them
+    /// apart badly.
+    pub(super) fn search(
+        &self,
+        query: &[f32],
+        k: usize,
+        graph: &Graph,
+        mut filter: impl FnMut(Row) -> bool,
+    ) -> Vec<Hit> {
+        let found = self.0.iter().filter(|(row, _)| graph.is_live(*row) && filter(*row));
+        let distance = |vector| (graph.coding.kernels.squared_distance)(query, vector);
+        let mut hits: Vec<Hit> =
+            found.map(|(row, vector)| Hit { row: *row, distance: distance(vector) }).collect();
+        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
+        hits.truncate(k);
+        hits
+    }
+
+    /// Their mean, if it is worth it.
+    fn centre(&self) -> Option<Vec<f32>> {
+        let count = self.0.len() as f64;
+        let mut mean = vec![0.0_f64; self.0.first()?.1.len()];
+        let mut squared = 0.0;
+        for value_of in
+            self.0.iter().map(|(_, vector)| vector.iter().map(|&value| f64::from(value)))
+        {
+            for (mean, value) in mean.iter_mut().zip(value_of) {
+                *mean += value / count;
+                squared += value * value / count;
+            }
+        }
+        let is_worth_it = mean.iter().map(|mean| mean * mean).sum::<f64>() > WORTH * squared;
+        // The difference to it must have a code, too.
+        let is_within = mean.iter().all(|mean| mean.abs() < f64::from(COMPONENT_MAX / 4.0));
+        (is_worth_it && is_within).then(|| mean.into_iter().map(|mean| mean as f32).collect())
+    }
+}
+
+impl Index {
+    /// Scratch for an operation with a vector, which is coded.
+    ///
+    /// # Errors
+    ///
+    /// The vector has no code.
+    pub(super) fn begin_scratch(&mut self, vector: &[f32]) -> Result<Box<Scratch>, Invalid> {
+        let mut scratch = self.scratches.take();
+        if let Err(error) = self.graph.coding.encode(vector, &mut scratch.probe) {
+            self.scratches.put(scratch);
+            return Err(error);
+        }
+        scratch.edition = self.graph.coding.edition;
+        scratch.vector.clear();
+        if self.graph.coding.has_choice() {
+            scratch.vector.extend_from_slice(vector);
+        }
+        Ok(scratch)
+    }
+
+    /// Takes note of the vector that a row was given. It may be the last of the first ones.
+    pub(super) fn note_first(&mut self, row: Row, vector: &[f32]) {
+        let Some(first) = &mut self.first else { return };
+        first.0.push((row, vector.into()));
+        if first.0.len() < First::enough(self.options.dimensions) {
+            return;
+        }
+        let first = self.first.take().expect("it was there above");
+        let Some(centre) = first.centre() else { return };
+        let Graph { coding, codes, terms, .. } = &mut self.graph;
+        coding.set_centre(centre);
+        let mut probe = Probe::new(coding.lines());
+        for (row, vector) in &first.0 {
+            coding.encode(vector, &mut probe).expect("it had a code before");
+            coding.store(&probe, codes.get_mut(*row));
+            terms[*row as usize] = probe.terms;
+        }
+        self.graph.link_all(&first.0.iter().map(|(row, _)| *row).collect::<Vec<_>>());
+    }
+
+    /// Begins without a centre, as an index that holds nothing does.
+    pub(super) fn forget_centre(&mut self) {
+        self.graph.coding.set_centre(Vec::new());
+        self.first = First::of(&self.graph.coding);
+    }
+}
+
+impl Graph {
+    /// Links nodes to each other, instead of what they were linked to: links that came of other codes are no
+    /// choice.
+    fn link_all(&mut self, rows: &[Row]) {
+        const _: () = assert!(FIRST <= LINKS_UPPER + 1);
+        for &row in rows {
+            for layer in 0..=self.level(row) {
+                let links = rows.iter().copied();
+                let links = links.filter(|&link| link != row && self.level(link) >= layer);
+                self.set_links(row, layer, &links.collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// Codes the operation's vector anew where the centre has changed since it began; true when it has, and the
+    /// operation begins again.
+    pub(super) fn has_moved(&self, scratch: &mut Scratch) -> bool {
+        let Scratch { vector, probe, edition, .. } = scratch;
+        if *edition == self.coding.edition {
+            return false;
+        }
+        *edition = self.coding.edition;
+        self.coding.encode(vector, probe).expect("it had a code before");
+        true
+    }
+}
