@@ -1,7 +1,10 @@
 //! A world of any size in bad weather: datagrams are lost and late, values change, nodes are killed and
 //! start again, and parts of the network are cut off for a while. Then all is mended and must agree.
 //!
-//! - A node that runs and can be reached is not taken for dead.
+//! - A node that runs and can be reached is not taken for dead. When a part that was cut off has come back,
+//!   others may still be told for a while that a node is dead which they could not reach; whoever says
+//!   so of an incarnation that the node reached since then accused it anew, and is wrong.
+//! - After a partition all that ran are alive to all again within a time that grows with their number.
 //! - A node that is killed while the network is whole is dead everywhere before it starts again.
 //! - When nothing fails any more, all agree: on who lives, and on every entry.
 
@@ -22,6 +25,10 @@ const DOWN_MS: u64 = 6_000;
 /// Milliseconds after the network was whole again, or a node started, in which nothing that is said of
 /// it is held against those that say it.
 const SETTLED_MS: u64 = 6_000;
+/// Milliseconds after a partition in which all that ran have to be alive to all again, and for each node on
+/// top: all of them refute what was said of them, and what a node tells in a round has a bound.
+const HEAL_MS: f64 = 2_000.0;
+const HEAL_MS_PER_NODE: f64 = 1.5;
 /// Milliseconds in which all have to agree when nothing fails any more.
 const AGREE_MS: u64 = 120_000;
 /// Milliseconds between two looks at what killed nodes are to others.
@@ -67,6 +74,9 @@ pub struct Outcome {
     /// Nodes that ran, could be reached, and were suspect or dead somewhere.
     suspected_falsely: u64,
     dead_falsely: u64,
+    /// Of these, such that were accused after a partition, or after their start, while word of it was still
+    /// under way.
+    dead_while_healing: u64,
     /// Bytes that a node sends in a round: while things fail, and when all agree again.
     busy_bytes: f64,
     quiet_bytes: f64,
@@ -76,6 +86,8 @@ pub struct Outcome {
     /// Milliseconds from the end of a partition until those that ran all the time were alive to each
     /// other; ascending.
     healed_ms: Vec<u64>,
+    /// The longest that this may take.
+    heal_ms_max: u64,
     /// Milliseconds until all agreed, when nothing failed any more.
     agreed_ms: u64,
     history: u64,
@@ -84,7 +96,9 @@ pub struct Outcome {
 impl Outcome {
     /// Whether anything happened that must not.
     pub fn is_bad(&self) -> bool {
-        self.dead_falsely > 0 || self.missed > 0
+        let is_healed = self.healed_ms.len() as u64 == self.partitions
+            && self.healed_ms.iter().all(|ms| *ms <= self.heal_ms_max);
+        self.dead_falsely > 0 || self.missed > 0 || !is_healed
     }
 }
 
@@ -94,18 +108,20 @@ impl fmt::Display for Outcome {
             .map(|of| [0.5, 0.99, 1.0].map(|part| quantile(of, part)));
         write!(
             to,
-            "{} kills, {} changes, {} partitions, after which all were alive to all in {:?} ms; {} killed nodes suspect after {suspect:?} ms and dead \
+            "{} kills, {} changes, {} partitions, after which all were alive to all in {:?} ms (at most {}); {} killed nodes suspect after {suspect:?} ms and dead \
              everywhere after {dead:?} ms (p50, p99, most), {} not before they started again; suspect \
-             though they ran: {}, dead though they ran: {}; {:.0} bytes a node a round meanwhile; all \
+             though they ran: {}, dead though they ran: {} ({} while word of what was true was under way); {:.0} bytes a node a round meanwhile; all \
              agree {} ms after the end; then {:.0} bytes; a node was told {:.0} news and {:.0} repeats",
             self.kills,
             self.changes,
             self.partitions,
             self.healed_ms,
+            self.heal_ms_max,
             self.dead_ms.len(),
             self.missed,
             self.suspected_falsely,
             self.dead_falsely,
+            self.dead_while_healing,
             self.busy_bytes,
             self.agreed_ms,
             self.quiet_bytes,
@@ -139,8 +155,12 @@ struct Storm<'a> {
     healing: Healing,
     /// Until then the network is not whole, or was not lately.
     unsettled_until_ms: u64,
+    /// For each node the highest incarnation of which it could be true that it is gone: when it could not
+    /// be reached last, or before it started.
+    gone_until: Vec<u64>,
     suspected_falsely: BTreeSet<(NodeId, u64)>,
     dead_falsely: BTreeSet<NodeId>,
+    dead_while_healing: BTreeSet<NodeId>,
 }
 
 /// Lets it storm.
@@ -161,9 +181,12 @@ pub fn run(plan: &Plan) -> Outcome {
         cut_off: None,
         healing: Healing::default(),
         unsettled_until_ms: 0,
+        gone_until: vec![0; plan.nodes],
         suspected_falsely: BTreeSet::new(),
         dead_falsely: BTreeSet::new(),
+        dead_while_healing: BTreeSet::new(),
     };
+    storm.outcome.heal_ms_max = (HEAL_MS + HEAL_MS_PER_NODE * plan.nodes as f64) as u64;
     storm.go_on(BEFORE_MS);
     storm.rage();
     storm.mend();
@@ -237,6 +260,12 @@ impl Storm<'_> {
         self.world.start(node);
         self.world.introduce(node);
         self.started_ms[node as usize - 1] = Some(self.world.now_ms());
+        self.gone_until[node as usize - 1] = self.incarnation(node).map_or(0, |of| of - 1);
+    }
+
+    /// What a node that runs says of itself.
+    fn incarnation(&self, node: NodeId) -> Option<u64> {
+        Some(self.world.gossip(node)?.node(node)?.incarnation)
     }
 
     fn part(&mut self) {
@@ -254,6 +283,11 @@ impl Storm<'_> {
         self.world.mend();
         if self.cut_off.take().is_some() {
             self.healing.join(self.world.now_ms());
+            for node in 1..=self.plan.nodes as NodeId {
+                if let Some(incarnation) = self.incarnation(node) {
+                    self.gone_until[node as usize - 1] = incarnation;
+                }
+            }
         }
         self.unsettled_until_ms = self.world.now_ms() + SETTLED_MS;
     }
@@ -295,24 +329,39 @@ impl Storm<'_> {
             death.told += usize::from(status == Status::Dead);
             return;
         }
+        let Some(incarnation) = self.incarnation(node) else { return };
+        let is_held = self.is_held(at, node, now_ms);
+        if is_held {
+            self.suspected_falsely.insert((node, incarnation));
+        }
+        if status != Status::Dead {
+            return;
+        }
+        let said = self.world.gossip(at).and_then(|of| of.node(node));
+        let is_anew = self.cut_off.is_none()
+            && said.is_some_and(|view| {
+                view.status == status && view.incarnation > self.gone_until[node as usize - 1]
+            });
+        if is_held || is_anew {
+            self.dead_falsely.insert(node);
+        }
+        if is_anew && !is_held {
+            self.dead_while_healing.insert(node);
+        }
+    }
+
+    /// Whether whatever a node says of one that runs is held against it: nothing failed lately of which
+    /// word may still be under way.
+    fn is_held(&self, at: NodeId, node: NodeId, now_ms: u64) -> bool {
         let is_settled = |node: NodeId| {
             self.started_ms[node as usize - 1].is_none_or(|ms| ms + SETTLED_MS <= now_ms)
         };
-        // What was true on one side of a partition is told on the other for a while.
-        let is_whole = now_ms >= self.unsettled_until_ms
-            && self.cut_off.is_none()
-            && !self.healing.is_under_way();
-        let is_same_side =
-            self.cut_off.as_ref().is_none_or(|of| of.contains(&at) == of.contains(&node));
-        let is_reachable = is_whole || self.cut_off.is_some() && is_same_side;
-        let runs =
-            self.world.gossip(node).map(|of| of.node(node).map_or(0, |view| view.incarnation));
-        let is_held = is_reachable && is_settled(at) && is_settled(node);
-        let Some(incarnation) = runs.filter(|_| is_held) else { return };
-        self.suspected_falsely.insert((node, incarnation));
-        if status == Status::Dead {
-            self.dead_falsely.insert(node);
-        }
+        let can_reach = match &self.cut_off {
+            Some(of) => of.contains(&at) == of.contains(&node),
+            // What was true on one side of a partition is told on the other for a while.
+            None => now_ms >= self.unsettled_until_ms && !self.healing.is_under_way(),
+        };
+        can_reach && is_settled(at) && is_settled(node)
     }
 
     /// Notes which killed nodes are dead everywhere by now.
@@ -373,6 +422,7 @@ impl Storm<'_> {
         outcome.quiet_bytes = (self.world.bytes() - bytes) as f64 / rounds;
         outcome.suspected_falsely = self.suspected_falsely.len() as u64;
         outcome.dead_falsely = self.dead_falsely.len() as u64;
+        outcome.dead_while_healing = self.dead_while_healing.len() as u64;
         outcome.healed_ms.sort_unstable();
         outcome.suspect_ms.sort_unstable();
         outcome.dead_ms.sort_unstable();
