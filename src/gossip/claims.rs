@@ -4,12 +4,15 @@ use super::{
     Gossip, NodeId,
     counters::Refused,
     datagram::Known,
-    entries::Version,
-    record::{Claim, Status},
+    entries::{Entries, Version},
+    record::{Claim, Incoming, Status},
     state::{Event, Suspected},
 };
 use crate::planted::{self, Bug};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// Rounds between two times that a node begins its map again: others have to fetch it whole meanwhile.
+const REBIRTH_ROUNDS: u64 = 20;
 
 impl Gossip {
     /// Takes over a claim when it is greater than what stands; gives whether anything changed.
@@ -26,7 +29,8 @@ impl Gossip {
         }
         let Some(old) = self.roster.get(node).map(|record| record.claim) else { return false };
         let mut claim = claim;
-        if claim.status == Status::Dead && old != Claim::UNHEARD {
+        let is_told_dead = claim.status == Status::Dead && old != Claim::UNHEARD;
+        if is_told_dead {
             claim.status = self.doubt(node, claim, now);
         }
         if claim <= old {
@@ -37,6 +41,9 @@ impl Gossip {
         }
         self.counters.claims += 1;
         self.settle(node, claim, now);
+        if let Some(suspected) = self.suspects.get_mut(&node).filter(|_| is_told_dead) {
+            suspected.is_short = true;
+        }
         true
     }
 
@@ -75,9 +82,9 @@ impl Gossip {
         let is_forged = is_same_life && (version > mine_known.version || has_false_entries);
         let is_other_life = !is_same_life && claim.incarnation >= mine.incarnation;
         if is_forged || is_other_life {
-            // At most once a round, so that a liar costs no more than that.
-            if self.reborn != self.round || self.round == 0 {
-                self.begin_again(claim.incarnation);
+            // Seldom, so that a liar costs no more than that.
+            if self.counters.rebirths == 0 || self.round >= self.reborn + REBIRTH_ROUNDS {
+                self.begin_again(claim.incarnation, is_forged);
             }
         } else if claim > mine {
             let incarnation = match planted::has(Bug::WeakRefutation) {
@@ -96,13 +103,18 @@ impl Gossip {
         let Some(record) = self.roster.get(node) else { return };
         let (old, before, had_entries) = (record.claim, record.version(), record.entries.is_some());
         let is_other_life = old.generation != claim.generation;
+        // The process is the same: what it had holds until its new map is whole.
+        let goes_on =
+            claim.goes_on() && had_entries && old.status.is_present() && claim.status.is_present();
         self.roster.change(node, |record| {
             record.claim = claim;
             if is_other_life {
-                (record.entries, record.incoming) = (None, None);
+                let incoming = Incoming { entries: Entries::default(), whole: 0 };
+                record.incoming = goes_on.then(|| Arc::new(incoming));
+                record.entries = record.entries.take().filter(|_| goes_on);
             }
         });
-        if is_other_life && had_entries {
+        if is_other_life && had_entries && !goes_on {
             self.tell(Event::Reset { node });
         }
         if old == Claim::UNHEARD || old.status != claim.status || is_other_life {

@@ -204,6 +204,8 @@ impl Entries {
     pub fn begun_again(&self) -> Self {
         let mut again = Self::default();
         self.iter().for_each(|(key, value)| again.write(key, Some(value)));
+        // Of an empty map there is something to tell as well: that it is whole.
+        again.reach(1);
         again
     }
 

@@ -354,7 +354,9 @@ fn tell_difference(node: NodeId, shown: &Entries, whole: &Entries, events: &mut 
         events.push(Event::Removed { node, key: key.clone() });
     }
     for (key, version) in whole.versions() {
-        if shown.version_of(key) != Some(version) {
+        let is_same =
+            shown.version_of(key) == Some(version) && shown.value(key) == whole.value(key);
+        if !is_same {
             events.push(Event::Set { node, key: key.clone() });
         }
     }

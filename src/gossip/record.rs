@@ -56,6 +56,13 @@ impl Claim {
     /// Of a node that was named and has not spoken.
     pub const UNHEARD: Self = Self { incarnation: 0, generation: 0, status: Status::Alive };
 
+    /// Whether its generation was begun by a process that had begun one before: what was known of that one's
+    /// map holds until the new one is whole. A process that starts begins an even generation, and one
+    /// that begins its map again an odd one.
+    pub fn goes_on(&self) -> bool {
+        self.generation % 2 == 1
+    }
+
     /// A claim that no node makes of itself, given what is known.
     pub fn is_absurd(&self, known: u64) -> bool {
         self.generation > self.incarnation

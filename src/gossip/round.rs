@@ -195,7 +195,8 @@ impl Gossip {
         let fanout = self.fanout();
         let mut pack = self.pack(self.settings.burst);
         let mut pushed = Vec::new();
-        for rumor in self.rumors.hot() {
+        let turn = if self.rumors.len() > NEWS_MAX { self.round } else { 0 };
+        for rumor in self.rumors.hot(self.me, self.nonce_key.wrapping_add(turn)) {
             let Some(record) = self.roster.get(rumor.node) else { continue };
             if pack.add_delta(record, record.since(rumor.from(), 0), true) {
                 pushed.push(rumor.node);

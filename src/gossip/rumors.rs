@@ -8,7 +8,7 @@
 //!
 //! Invariant: a name is that of what is known now; whoever changes a record names its news anew.
 
-use super::{NodeId, entries::Version};
+use super::{NodeId, entries::Version, record::mix};
 use foldhash::HashMap;
 use std::{collections::VecDeque, hint};
 
@@ -134,9 +134,13 @@ impl Rumors {
         self.places.extend(self.rumors.iter().map(|rumor| rumor.node).zip(0..));
     }
 
-    /// What is to be pushed, the newest first.
-    pub fn hot(&mut self) -> impl Iterator<Item = &Rumor> {
-        let order = |rumor: &Rumor| (std::cmp::Reverse(rumor.left), rumor.node);
+    /// What is to be pushed, the newest first: of what is equally new that of `me`, which nobody else can
+    /// tell, and then by `lot`. When there is more than a round can tell, another lot each round lets
+    /// every node have its turn.
+    pub fn hot(&mut self, me: NodeId, lot: u64) -> impl Iterator<Item = &Rumor> {
+        let order = |rumor: &Rumor| {
+            (std::cmp::Reverse(rumor.left), rumor.node != me, mix(rumor.node ^ lot))
+        };
         if !self.rumors.is_sorted_by_key(order) {
             self.rumors.sort_by_key(order);
             self.find_places();

@@ -132,7 +132,7 @@ pub struct Gossip {
     pub(super) ticked: Duration,
     pub(super) reconcile_at: Duration,
     pub(super) round: u64,
-    nonce_key: u64,
+    pub(super) nonce_key: u64,
     /// Bytes that may be sent until the next round.
     pub(super) allowance: usize,
     /// A peer that knew other things than this node, in this round.
@@ -165,7 +165,7 @@ impl Gossip {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut roster = Roster::new();
         let mut record = Record::new(me, address);
-        let incarnation = incarnation.max(1);
+        let incarnation = incarnation.max(1).next_multiple_of(2);
         record.claim = Claim { incarnation, generation: incarnation, status: Status::Alive };
         record.entries = Some(Arc::default());
         roster.insert(record);
@@ -312,9 +312,11 @@ impl Gossip {
         }
     }
 
-    /// Begins this node's map again under a higher incarnation than any that was heard.
-    pub(super) fn begin_again(&mut self, heard: u64) {
-        let incarnation = heard.max(self.my_claim().incarnation) + 1;
+    /// Begins this node's map again under a higher incarnation than any that was heard; `goes_on` when
+    /// others know this process's map, or what was made of it.
+    pub(super) fn begin_again(&mut self, heard: u64, goes_on: bool) {
+        let higher = heard.max(self.my_claim().incarnation) + 1;
+        let incarnation = higher + u64::from((higher % 2 == 1) != goes_on);
         self.graves.clear();
         self.roster.change(self.me, |record| {
             record.claim = Claim { incarnation, generation: incarnation, status: Status::Alive };

@@ -3,7 +3,7 @@
 use super::{agree, set, sum, world};
 use crate::{
     gossip::{
-        DATAGRAM_BYTES_MAX, Gossip, NodeId, Refused, Settings, Status,
+        DATAGRAM_BYTES_MAX, ENTRIES_MAX, Event, Gossip, NodeId, Refused, Settings, Status,
         datagram::{self, Change, Delta, Header, Known, Section, Want},
         record::Claim,
         simulated::{World, address_of},
@@ -81,6 +81,138 @@ fn what_is_refused_is_counted_under_its_reason() {
         assert_eq!(gossip.counters().refused.iter().sum::<u64>(), 1, "{why:?}");
         assert_eq!(gossip.nodes().count(), 2);
     }
+}
+
+#[test]
+fn who_is_told_dead_has_half_of_the_time_to_refute() {
+    let suspicion = Settings::default().suspicion;
+    for (told, patience) in [(Status::Suspect, suspicion), (Status::Dead, suspicion / 2)] {
+        let mut gossip = one();
+        let word = Claim { status: told, ..alive(6) };
+        receive(&mut gossip, &datagram(&header(2, alive(6)), &[]));
+        receive(&mut gossip, &datagram(&header(2, alive(6)), &[delta(2, word, 0, vec![])]));
+        let status = |gossip: &Gossip| gossip.node(2).map(|view| view.status);
+        assert_eq!(status(&gossip), Some(Status::Suspect), "{told:?}");
+        let mut now = Duration::from_millis(50);
+        while status(&gossip) == Some(Status::Suspect) {
+            now += Duration::from_millis(10);
+            gossip.tick(now, &mut |_, _, _| ());
+        }
+        assert_eq!(status(&gossip), Some(Status::Dead));
+        let after = now - Duration::from_millis(50);
+        let round = Settings::default().interval;
+        assert!((patience..=patience + round).contains(&after), "{told:?}: {after:?}");
+    }
+}
+
+#[test]
+fn entries_of_a_life_that_is_over_are_stale_and_change_nothing() {
+    let change = |value| Change { version: 1, key: b"key", value: Some(value) };
+    let mut gossip = one();
+    let bytes = datagram(&header(2, alive(8)), &[delta(2, alive(8), 1, vec![change(b"new")])]);
+    assert_eq!(receive(&mut gossip, &bytes), 0);
+    // It comes late, or somebody sends it again; a later version of the old map is no better.
+    for to in [1, 7] {
+        let old = delta(2, alive(6), to, vec![change(b"old")]);
+        assert_eq!(receive(&mut gossip, &datagram(&header(2, alive(8)), &[old])), 0);
+    }
+    assert_eq!(gossip.counters().refused(Refused::Stale), 2);
+    assert_eq!(gossip.value(2, b"key"), Some(&b"new"[..]));
+    assert_eq!(gossip.node(2).map(|view| view.version), Some(1));
+}
+
+#[test]
+fn more_entries_than_a_node_may_have_are_refused_and_those_before_stay() {
+    let mut gossip = one();
+    let (mut version, together) = (0, 256);
+    let mut tell = |gossip: &mut Gossip, count: usize| {
+        let keys: Vec<_> = (1..=count as u64).map(|more| (version + more).to_le_bytes()).collect();
+        let changes = keys.iter().zip(version + 1..);
+        let changes: Vec<_> =
+            changes.map(|(key, version)| Change { version, key, value: Some(b"") }).collect();
+        let to = version + count as u64;
+        let Section::Delta(all) = delta(2, alive(6), to, changes) else { unreachable!() };
+        let all = Section::Delta(Delta { from: version, ..all });
+        let bytes = datagram(&header(2, alive(6)), &[all]);
+        assert!(bytes.len() <= DATAGRAM_BYTES_MAX);
+        let before = gossip.counters().refused(Refused::Full);
+        receive(gossip, &bytes);
+        let is_taken = gossip.counters().refused(Refused::Full) == before;
+        version += if is_taken { count as u64 } else { 0 };
+        is_taken
+    };
+    for _ in 0..ENTRIES_MAX / together {
+        assert!(tell(&mut gossip, together));
+    }
+    for count in [1, together] {
+        assert!(!tell(&mut gossip, count));
+        assert_eq!(gossip.entries(2).count(), ENTRIES_MAX);
+        assert_eq!(gossip.node(2).map(|view| view.version), Some(ENTRIES_MAX as u64));
+    }
+    assert_eq!(gossip.counters().refused.iter().sum::<u64>(), 2);
+}
+
+#[test]
+fn a_forged_version_hides_nothing_of_what_a_node_has() {
+    const KEYS: usize = 2_000;
+    let mut world = world(8, 11);
+    for number in 0..KEYS as u32 {
+        set(&mut world, 3, &number.to_le_bytes(), &[7; 200]);
+    }
+    agree(&mut world, 20_000);
+    let forged = |world: &World| {
+        let node = world.gossip(3).and_then(|of| of.node(3)).expect("it runs");
+        let claim = Claim { generation: node.generation, ..alive(node.incarnation) };
+        let change = Change { version: node.version + 7, key: b"false", value: Some(b"1") };
+        let Section::Delta(lie) = delta(3, claim, node.version + 9, vec![change]) else {
+            unreachable!()
+        };
+        Section::Delta(Delta { from: node.version, ..lie })
+    };
+    // A liar goes on for ten seconds.
+    let (mut fewest, mut saw_false) = (usize::MAX, false);
+    for _ in 0..100 {
+        let (lie, liar) = (forged(&world), world.gossip(8).expect("it runs").my_claim());
+        world.inject(8, 1, &datagram(&header(8, liar), &[lie]));
+        world.run_until(
+            100,
+            &mut |_, _, event| {
+                assert!(!matches!(event, Event::Reset { .. }), "nothing begins from nothing");
+            },
+            |world| {
+                for at in [1, 2, 5, 8] {
+                    let gossip = world.gossip(at).expect("it runs");
+                    fewest = fewest.min(gossip.entries(3).count());
+                    saw_false |= gossip.value(3, b"false").is_some();
+                }
+                false
+            },
+        );
+    }
+    assert!(saw_false, "somebody believed it");
+    assert!(fewest >= KEYS, "{fewest} of {KEYS} entries were shown");
+    // The owner has the last word, and a change of it gets through.
+    set(&mut world, 3, &7_u32.to_le_bytes(), b"changed");
+    agree(&mut world, 10_000);
+    let at_one = world.gossip(1).expect("it runs");
+    assert_eq!(at_one.value(3, b"false"), None);
+    assert_eq!(at_one.value(3, &7_u32.to_le_bytes()), Some(&b"changed"[..]));
+    let rebirths = world.gossip(3).expect("it runs").counters().rebirths;
+    assert!((1..=6).contains(&rebirths), "{rebirths}: each costs everybody a whole map");
+}
+
+#[test]
+fn a_process_that_starts_again_shows_nothing_of_what_it_had() {
+    let mut world = world(6, 12);
+    set(&mut world, 3, b"old", b"1");
+    agree(&mut world, 2_000);
+    world.kill(3);
+    world.start(3);
+    world.introduce(3);
+    agree(&mut world, 3_000);
+    assert!(
+        world.running().all(|at| world.gossip(at).is_some_and(|of| of.entries(3).count() == 0))
+    );
 }
 
 #[test]
