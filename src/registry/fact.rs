@@ -177,8 +177,8 @@ pub struct TypeFact {
     pub name: Box<str>,
     /// What its agents are.
     pub kind: AgentKind,
-    /// The most agents that the node may have of it; 0 when its configuration does not have the type,
-    /// and workers of it came all the same.
+    /// The most agents that the node may have of it by its configuration; 0 when that allows none or does
+    /// not have the type, and workers of it came all the same.
     pub max: u32,
     /// What each of its agents can do.
     pub capabilities: Capabilities,

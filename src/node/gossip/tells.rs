@@ -11,7 +11,7 @@ use crate::{
         fact::{AgentFact, Capabilities, Fact, Key, NodeFact, TypeFact},
         telling::Telling,
     },
-    shard::{bulletin::AgentNews, run::Job},
+    shard::{bulletin::AgentNews, run::Job, types::TypeSpec},
     wire::id::{AgentId, CoreIndex, NodeId},
 };
 use std::{
@@ -40,11 +40,8 @@ impl Voice {
     fn introduce_type(&mut self, index: TypeIndex) {
         let types = self.types.clone();
         if let Some(spec) = types.try_get(index).filter(|_| self.introduced.insert(index)) {
-            let (name, kind) = (spec.name.as_str().into(), spec.kind);
-            let max = if types.is_configured(index) { spec.max.max(1) } else { 0 };
-            let (max, capabilities) =
-                (max.try_into().unwrap_or(u32::MAX), spec.capabilities.clone());
-            if !self.tell(&Fact::Type(index, TypeFact { name, kind, max, capabilities })) {
+            let fact = type_fact(spec, types.is_configured(index));
+            if !self.tell(&Fact::Type(index, fact)) {
                 self.introduced.remove(&index);
             }
         }
@@ -137,6 +134,59 @@ impl Voice {
             if let Some(load) = self.tellings[index].due(now_ms, load) {
                 self.tell(&Fact::Load(index as u16, load));
             }
+        }
+    }
+}
+
+/// What is told of a type: the most agents that the node may have of it by its configuration. With none, or
+/// without a configuration, others must not think that it starts one for a task that waits.
+fn type_fact(spec: &TypeSpec, is_configured: bool) -> TypeFact {
+    let max = if is_configured { spec.max } else { 0 };
+    TypeFact {
+        name: spec.name.as_str().into(),
+        kind: spec.kind,
+        max: max.try_into().unwrap_or(u32::MAX),
+        capabilities: spec.capabilities.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        registry::world::{Limits, World},
+        wire::api::AgentKind,
+    };
+    use std::sync::Arc;
+
+    #[test]
+    fn a_type_that_may_have_no_agents_is_not_told_as_one_that_starts_them() {
+        let spec = |max| TypeSpec {
+            name: "clerk".into(),
+            kind: AgentKind::Builtin,
+            max_tasks: 1,
+            min: 0,
+            max,
+            warmup_delay_ms: 0,
+            idle_timeout_ms: 1,
+            hosts: vec![0],
+            capabilities: Capabilities::default(),
+            factory: Arc::new(|| unreachable!("no agent is made here")),
+        };
+        let may_run = |fact: TypeFact| {
+            let (mut key, mut value) = (Vec::new(), Vec::new());
+            let fact = Fact::Type(0, fact);
+            fact.key().encode(&mut key);
+            fact.encode(&mut value).expect("a fact that can be told");
+            let mut world = World::new(1, Limits::default());
+            world.set(2, &key, &value).expect("a fact that can be kept");
+            world.may_run("clerk").count()
+        };
+        for (max, is_configured, nodes) in [(3, true, 1), (0, true, 0), (3, false, 0)] {
+            let spec = spec(max);
+            let fact = type_fact(&spec, is_configured);
+            assert_eq!(fact.starts_agents(), is_configured && spec.starts_agents());
+            assert_eq!(may_run(fact), nodes, "max {max}, configured {is_configured}");
         }
     }
 }
