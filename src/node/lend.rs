@@ -7,6 +7,7 @@
 
 use super::{forward::Forwarder, local::LocalGateway};
 use crate::{
+    registry::TypeIndex,
     runtime::executor,
     shard::{
         lending::{Lend, Lent, MORE_MS},
@@ -14,7 +15,7 @@ use crate::{
     },
     wire::{
         api::{Completion, Error, Guest, Ran},
-        id::{CoreIndex, TaskId},
+        id::{CoreIndex, NodeId, TaskId},
         letter::{Request, Response},
     },
 };
@@ -61,6 +62,18 @@ impl Lend for Way {
                 }
                 Either::Right((Ok(()), _)) => {}
                 Either::Right((Err(_), _)) => forwarder.stop(&lent).await,
+            }
+        });
+    }
+
+    fn ask(&self, node: NodeId, type_index: TypeIndex) {
+        let (core, forwarder) = (self.core.clone(), self.forwarder.clone());
+        executor::spawn(async move {
+            // Whoever asks holds the shard.
+            executor::yield_now().await;
+            let answers = forwarder.answers(node).await;
+            if let Some(core) = core.upgrade() {
+                core.with_shard(|shard| shard.silent_was_asked(node, type_index, answers));
             }
         });
     }

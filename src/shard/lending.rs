@@ -65,6 +65,10 @@ pub trait Lend {
     /// ([`Shard::lent_is_over`]). Nobody wants to know any more when the receiver hears something, for
     /// then that node knows the end, and when its sender is dropped: then the node is told to stop.
     fn lend(&self, lent: Lent, given_up: oneshot::Receiver<()>);
+
+    /// Asks a node that was lent attempts of a type and said nothing whether it answers, and tells the
+    /// shard ([`Shard::silent_was_asked`]).
+    fn ask(&self, node: NodeId, type_index: TypeIndex);
 }
 
 /// An attempt that another node runs.
@@ -143,6 +147,11 @@ impl Shard {
         let Some(way) = self.tasks.lending.way.clone() else { return false };
         let is_beside = !self.kernel.directory.homes_of(type_index).is_empty();
         let (mut count, mut bytes) = (0, 0);
+        let now_ms = self.kernel.now_ms();
+        let of_type = &mut self.tasks.lending.types[usize::from(type_index)];
+        while let Some(node) = of_type.lender.to_probe(now_ms) {
+            way.ask(node, type_index);
+        }
         while let Some(waiting) = self.tasks.next_to_lend(type_index) {
             let now_ms = self.kernel.now_ms();
             if is_beside {
@@ -261,6 +270,14 @@ impl Shard {
                 self.finish(lease, Err(Failure { error, retry: true }));
             }
         }
+    }
+
+    /// A node that said nothing was asked whether it answers.
+    pub fn silent_was_asked(&mut self, node: NodeId, type_index: TypeIndex, answers: bool) {
+        let now_ms = self.kernel.now_ms();
+        let of_type = &mut self.tasks.lending.types[usize::from(type_index)];
+        of_type.lender.was_probed(node, answers, now_ms);
+        self.tasks.look_again();
     }
 
     /// The lease of an attempt is over without an answer: if it was lent, its node may hear nothing.

@@ -11,8 +11,9 @@
 //!   than [`WINDOW_MAX`].
 //! - A node that took nothing is left alone for a pause, which doubles up to [`PAUSE_MAX_MS`] while it
 //!   goes on so. What it refuses meanwhile was sent before: it counts once.
-//! - A node that says nothing costs an attempt each time, though gossip has it alive: it is left alone for
-//!   longer, from [`SILENCE_MS`] on up to [`SILENCE_MAX_MS`], until it answers or has been away.
+//! - A node that says nothing costs an attempt, though gossip has it alive: it is lent nothing more until
+//!   it answers or has been away. It is asked whether it answers, after [`SILENCE_MS`] and then ever more
+//!   seldom, down to every [`SILENCE_MAX_MS`].
 //! - Equals are chosen by lot, so that cores which know the same do not all choose the same node.
 
 use crate::{registry::fact::Load, wire::id::NodeId};
@@ -52,8 +53,10 @@ struct Borrower {
     pause_ms: u64,
     /// The pause after it says nothing the next time.
     silence_ms: u64,
-    /// It said nothing, and is left alone for that.
+    /// It said nothing, and is lent nothing for that.
     is_silent: bool,
+    /// It is being asked whether it answers.
+    is_probed: bool,
     /// It was lent something since.
     is_asked: bool,
 }
@@ -62,6 +65,12 @@ impl Borrower {
     /// What its agents have to do, as far as is known.
     fn tasks(&self) -> u64 {
         self.load.tasks() + u64::from(self.since_told)
+    }
+
+    /// It says nothing, and is asked again after a pause.
+    fn stays_silent(&mut self, now_ms: u64) {
+        self.closed_until_ms = self.closed_until_ms.max(now_ms + self.silence_ms);
+        self.silence_ms = (2 * self.silence_ms).min(SILENCE_MAX_MS);
     }
 
     /// It answers: its silence is over.
@@ -105,6 +114,7 @@ impl Lender {
                 pause_ms: PAUSE_MS,
                 silence_ms: SILENCE_MS,
                 is_silent: false,
+                is_probed: false,
                 is_asked: false,
             });
             if borrower.load != load {
@@ -139,7 +149,7 @@ impl Lender {
     ) -> Option<NodeId> {
         let is_open = |it: &&mut Borrower| {
             let is_open = it.under_way < it.window && now_ms >= it.closed_until_ms;
-            it.load.capacity > 0 && is_open && may(it)
+            it.load.capacity > 0 && is_open && !it.is_silent && may(it)
         };
         let tasks = |it: &Borrower| u128::from(it.tasks());
         let capacity = |it: &Borrower| u128::from(it.load.capacity);
@@ -192,8 +202,27 @@ impl Lender {
         self.close(node, now_ms, 0);
         if let Some(borrower) = self.borrower(node) {
             borrower.is_silent = true;
-            borrower.closed_until_ms = borrower.closed_until_ms.max(now_ms + borrower.silence_ms);
-            borrower.silence_ms = (2 * borrower.silence_ms).min(SILENCE_MAX_MS);
+            borrower.stays_silent(now_ms);
+        }
+    }
+
+    /// A silent node of which it is time to find out whether it answers; it counts as asked until
+    /// [`Lender::was_probed`].
+    pub fn to_probe(&mut self, now_ms: u64) -> Option<NodeId> {
+        let is_due =
+            |it: &&mut Borrower| it.is_silent && !it.is_probed && now_ms >= it.closed_until_ms;
+        let borrower = self.borrowers.iter_mut().find(is_due)?;
+        borrower.is_probed = true;
+        Some(borrower.node)
+    }
+
+    /// Whether a node that was asked has answered.
+    pub fn was_probed(&mut self, node: NodeId, answers: bool, now_ms: u64) {
+        let Some(borrower) = self.borrower(node) else { return };
+        borrower.is_probed = false;
+        match answers {
+            true => borrower.speaks(),
+            false => borrower.stays_silent(now_ms),
         }
     }
 
@@ -335,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_says_nothing_is_asked_ever_more_seldom_until_it_answers() {
+    fn a_node_that_says_nothing_is_lent_nothing_until_it_answers_when_it_is_asked() {
         let mut lender = knowing(&[(2, load(32, 0, 0))]);
         let attempt_ms = 4_000;
         // Many attempts of one burst end without a word, one after the other: that is one silence.
@@ -346,31 +375,39 @@ mod tests {
             lender.came_back(2);
         }
         assert_eq!(lender.borrower(2).unwrap().closed_until_ms, attempt_ms + SILENCE_MS);
-        // Then one at a time is tried, in ten minutes fewer than twenty-five: every 36 s at last.
-        let (mut now_ms, mut window, mut tries) = (attempt_ms + SILENCE_MS, u64::MAX, 0);
+        // Then no attempt is lost any more: it is asked, in ten minutes fewer than twenty-five times.
+        let (mut now_ms, mut probes) = (attempt_ms, 0);
         while now_ms < 600_000 {
-            let tried = std::iter::from_fn(|| lender.choose(now_ms, 0)).count() as u64;
-            assert!(tried <= window);
-            (tries, window) = (tries + tried, (tried / 2).max(1));
-            now_ms += attempt_ms;
-            for _ in 0..tried {
-                lender.was_silent(2, now_ms);
-                lender.came_back(2);
+            assert_eq!(lender.choose(now_ms, 0), None, "it is lent nothing");
+            if let Some(node) = lender.to_probe(now_ms) {
+                assert_eq!((node, lender.to_probe(now_ms)), (2, None), "once at a time");
+                now_ms += 1_000;
+                lender.was_probed(2, false, now_ms);
+                probes += 1;
+                let opens_ms = lender.borrower(2).unwrap().closed_until_ms;
+                assert!((now_ms + SILENCE_MS..=now_ms + SILENCE_MAX_MS).contains(&opens_ms));
             }
-            let opens_ms = lender.borrower(2).unwrap().closed_until_ms;
-            assert!((now_ms + SILENCE_MS..=now_ms + SILENCE_MAX_MS).contains(&opens_ms));
-            now_ms = opens_ms;
+            now_ms += LOOK_MS;
         }
-        assert!((30..60).contains(&tries), "{tries} tries");
-        // A late answer ends it at once, a refusal that it is full as well.
-        assert_eq!(lender.choose(now_ms, 0), Some(2));
+        assert!((15..25).contains(&probes), "{probes} probes");
+        // Its answer ends the silence at once, with half of the window that it had.
+        now_ms += SILENCE_MAX_MS;
+        assert_eq!(lender.to_probe(now_ms), Some(2));
+        lender.was_probed(2, true, now_ms);
+        assert_eq!(std::iter::from_fn(|| lender.choose(now_ms, 0)).count(), 16);
+        // A late answer to an attempt does as well.
         lender.was_silent(2, now_ms);
         assert_eq!(lender.choose(now_ms + 1, 0), None);
         lender.served(2);
-        lender.came_back(2);
+        (0..16).for_each(|_| lender.came_back(2));
         assert_eq!(lender.choose(now_ms + 1, 0), Some(2));
         lender.was_silent(2, now_ms + 1);
         assert_eq!(lender.borrower(2).unwrap().closed_until_ms, now_ms + 1 + SILENCE_MS);
+        // Who has been away is another node.
+        lender.came_back(2);
+        lender.learn(2, std::iter::empty());
+        lender.learn(3, [(2, load(32, 0, 0))].into_iter());
+        assert_eq!(lender.choose(now_ms + 2, 0), Some(2));
     }
 
     #[test]
@@ -402,6 +439,8 @@ mod tests {
         /// How the attempt in some place ended: served, refused, full, without a word.
         End(usize, u8),
         Wait(u64),
+        /// Whoever may be asked is, and answers or not.
+        Probe(bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -411,7 +450,8 @@ mod tests {
             1 => nodes.prop_map(Step::Learn),
             6 => (any::<u64>(), any::<bool>()).prop_map(|(lot, free)| Step::Choose(lot, free)),
             4 => (any::<usize>(), 0..4_u8).prop_map(|(at, how)| Step::End(at, how)),
-            1 => (0_u64..200).prop_map(Step::Wait),
+            1 => (0_u64..2_000).prop_map(Step::Wait),
+            1 => any::<bool>().prop_map(Step::Probe),
         ]
     }
 
@@ -443,7 +483,8 @@ mod tests {
                             let load = lender.borrower(node).unwrap().load;
                             prop_assert!(!free || load.tasks() < u64::from(load.capacity));
                             prop_assert!(present.contains(&node));
-                            prop_assert!(now_ms >= lender.borrower(node).unwrap().closed_until_ms);
+                            let borrower = lender.borrower(node).unwrap();
+                            prop_assert!(now_ms >= borrower.closed_until_ms && !borrower.is_silent);
                             lent.push(node);
                         }
                     }
@@ -459,6 +500,13 @@ mod tests {
                     }
                     Step::End(..) => {}
                     Step::Wait(ms) => now_ms += ms,
+                    Step::Probe(answers) => {
+                        while let Some(node) = lender.to_probe(now_ms) {
+                            lender.was_probed(node, answers, now_ms);
+                            let is_silent = lender.borrower(node).unwrap().is_silent;
+                            prop_assert_eq!(is_silent, !answers);
+                        }
+                    }
                 }
                 prop_assert!(lender.next_look_ms(now_ms) > now_ms);
                 for it in &lender.borrowers {
