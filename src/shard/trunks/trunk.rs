@@ -56,6 +56,9 @@ pub struct Trunk {
     node: NodeId,
     /// The other side dialled it.
     is_accepted: bool,
+    /// What this side lets it cost,
+    own: Bounds,
+    /// and what both do, by what the other side said when it was connected last.
     bounds: Cell<Bounds>,
     state: RefCell<State>,
 }
@@ -87,7 +90,8 @@ struct State {
 impl Trunk {
     /// A trunk to a node, not dialled yet.
     pub fn to(node: NodeId, bounds: Bounds) -> Self {
-        Self { node, is_accepted: false, bounds: Cell::new(bounds), state: RefCell::default() }
+        let (own, bounds) = (bounds, Cell::new(bounds));
+        Self { node, is_accepted: false, own, bounds, state: RefCell::default() }
     }
 
     /// A trunk that a node dialled.
@@ -109,8 +113,8 @@ impl Trunk {
 
     /// The other side takes records of at most so many bytes.
     pub fn limit_records(&self, bytes: usize) {
-        let bounds = self.bounds.get();
-        self.bounds.set(Bounds { record_bytes: bounds.record_bytes.min(bytes), ..bounds });
+        let record_bytes = self.own.record_bytes.min(bytes);
+        self.bounds.set(Bounds { record_bytes, ..self.own });
     }
 
     /// Whether it is to be dialled now; from then on it counts as driven.
@@ -278,4 +282,20 @@ impl Trunk {
 
 fn wake(state: &mut State) -> bool {
     state.waker.take().map(Waker::wake).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_record_is_what_the_other_side_said_last_and_no_more_than_this_side_takes() {
+        let trunk = Trunk::to(2, Bounds { waiting_bytes: 1 << 20, record_bytes: 1_000 });
+        let takes = |bytes| trunk.check(None, bytes).is_ok();
+        for (said, longest) in [(100, 100), (500, 500), (4_000, 1_000), (0, 0), (900, 900)] {
+            trunk.limit_records(said);
+            assert!(takes(longest) && !takes(longest + 1), "{said}");
+            trunk.lost(true);
+        }
+    }
 }
