@@ -2,8 +2,10 @@
 //! when that is safe and cheap.
 //!
 //! Each partition counts on its own how often it was handed over: the pause before the next time
-//! doubles, so that a preferred voter that cannot hold it does not make it flap. One that did not come to
-//! be handed over, because the voter was slow just then, is tried again much sooner.
+//! doubles, so that a preferred voter that cannot hold it does not make it flap. Whoever held it for
+//! [`HELD_TICKS`] can: when it comes back from such a one, which was killed or drained, all that is
+//! forgotten. One that did not come to be handed over, because the voter was slow just then, is tried again
+//! much sooner.
 
 use super::{
     group::{ELECTION_TICKS, Group, HEARTBEAT_TICKS},
@@ -17,8 +19,10 @@ pub const LOOK_TICKS: u64 = 10;
 pub const SETTLE_TICKS: u64 = 5 * ELECTION_TICKS as u64;
 /// Ticks before a partition is handed over again, the first time.
 const PAUSE_TICKS: u64 = 20 * ELECTION_TICKS as u64;
-/// And at most.
-const PAUSE_TICKS_MAX: u64 = 64 * PAUSE_TICKS;
+/// And at most: a partition that is handed over takes no proposals for some ticks.
+const PAUSE_TICKS_MAX: u64 = 4 * PAUSE_TICKS;
+/// Ticks for which a voter leads that can hold a partition.
+const HELD_TICKS: u64 = PAUSE_TICKS;
 /// Ticks before another try after one that came to nothing; doubled with each, up to [`PAUSE_TICKS`].
 /// Meanwhile the partition takes proposals: while it is handed over it takes none.
 const RETRY_TICKS: u64 = ELECTION_TICKS as u64;
@@ -41,6 +45,8 @@ struct Memory {
     failures: u32,
     not_before: u64,
     pause: u64,
+    /// When it was handed over, if it did not come back since.
+    away_since: Option<u64>,
 }
 
 impl Memory {
@@ -57,6 +63,9 @@ impl Memory {
         if self.leads.is_none_or(|(known, _)| known != term) {
             // It may have been away between two looks.
             self.follows(now);
+            if self.away_since.take().is_some_and(|since| now >= since + HELD_TICKS) {
+                (self.pause, self.not_before) = (0, self.not_before.min(now));
+            }
             self.leads = Some((term, now));
         }
         if self.trying.is_some() && !is_handing_over {
@@ -78,6 +87,7 @@ impl Memory {
         let again = (2 * self.pause).min(PAUSE_TICKS_MAX);
         self.pause = if is_long_ago { PAUSE_TICKS } else { again.max(PAUSE_TICKS) };
         (self.not_before, self.failures) = (now + self.pause, 0);
+        self.away_since = Some(now);
     }
 }
 
@@ -169,6 +179,28 @@ mod tests {
             pauses.push(next - now);
             now = next;
         }
-        assert_eq!(pauses, [1, 2, 4, 8].map(|times| times * PAUSE_TICKS));
+        assert_eq!(pauses, [1, 2, 4, 4].map(|times| times * PAUSE_TICKS));
+    }
+
+    #[test]
+    fn what_comes_back_from_a_voter_that_held_it_is_handed_over_as_the_first_time() {
+        let (mut memory, mut now, mut term) = (Memory::default(), 0, 1);
+        for held_ticks in [1, 1, 1, HELD_TICKS, HELD_TICKS, 1, HELD_TICKS - 1, HELD_TICKS] {
+            now = until_may(&mut memory, now, term);
+            memory.tries();
+            memory.follows(now);
+            let pause = memory.pause;
+            now += held_ticks;
+            term += 2;
+            let next = until_may(&mut memory, now, term);
+            match held_ticks >= HELD_TICKS {
+                true => assert_eq!(next - now, SETTLE_TICKS, "it was killed, and is back"),
+                false => {
+                    let expected = SETTLE_TICKS.max(pause - held_ticks);
+                    assert!((expected..expected + LOOK_TICKS).contains(&(next - now)), "it flaps");
+                }
+            }
+            now = next;
+        }
     }
 }
