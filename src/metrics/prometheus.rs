@@ -197,7 +197,7 @@ fn render_agreement(text: &mut String, agreement: &AgreementStats) {
 /// A figure of gossip: name, help, value.
 type GossipFigure = (&'static str, &'static str, fn(&GossipStats) -> u64);
 
-const GOSSIP_FIGURES: [GossipFigure; 12] = [
+const GOSSIP_FIGURES: [GossipFigure; 16] = [
     ("rounds", "Rounds of gossip.", |it| it.rounds),
     ("datagrams_sent", "Datagrams of gossip sent.", |it| it.datagrams_sent),
     ("datagrams_received", "Datagrams of gossip received.", |it| it.datagrams_received),
@@ -208,6 +208,12 @@ const GOSSIP_FIGURES: [GossipFigure; 12] = [
     ("returns", "Suspects and dead that turned out to live.", |it| it.returns),
     ("refutations", "Accusations of this node that it refuted.", |it| it.refutations),
     ("resets", "Nodes of which too much was missed.", |it| it.resets),
+    ("rebirths", "Times that others knew more of this node than it told.", |it| it.rebirths),
+    ("late_rounds", "Rounds that began late.", |it| it.late_rounds),
+    ("clock_jumps", "Times that the clock went back.", |it| it.clock_jumps),
+    ("missed_events", "Changes of other nodes that were not taken in one by one.", |it| {
+        it.missed_events
+    }),
     ("facts_untold", "Facts of this node that could not be told.", |it| it.facts_untold),
     ("facts_refused", "Facts of other nodes that were refused.", |it| it.facts_refused),
 ];

@@ -492,6 +492,14 @@ pub struct GossipStats {
     pub refutations: u64,
     /// Nodes of which too much was missed, so that everything was asked for.
     pub resets: u64,
+    /// Times that this node began what it tells again, because others knew more of it than it did.
+    pub rebirths: u64,
+    /// Rounds that began late.
+    pub late_rounds: u64,
+    /// Times that the clock went back.
+    pub clock_jumps: u64,
+    /// Changes that were not taken in one by one, because there were too many at once.
+    pub missed_events: u64,
     /// What was refused, by reason.
     pub refused: Vec<(&'static str, u64)>,
     /// Facts of this node that could not be told.
