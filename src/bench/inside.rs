@@ -7,20 +7,20 @@ use crate::{
     node::{Node, NodeBuilder},
     server::{
         Limits,
-        listen::{Keys, Listen, Listeners},
+        listen::{Addresses, Keys, Listen, Listeners},
     },
 };
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
-/// Starts a durable node with the agents that `with` adds to it. It asks for no token. Where its
-/// MessagePack-RPC listens comes with it.
+/// Starts a durable node with the agents that `with` adds to it. It asks for no token. Where it
+/// listens comes with it.
 ///
 /// # Errors
 /// When it does not start.
 pub(super) fn start(
     config: Config,
     with: impl FnOnce(NodeBuilder) -> NodeBuilder,
-) -> io::Result<(Node, SocketAddr)> {
+) -> io::Result<(Node, Addresses)> {
     let (at, server) = (config.listen(), &config.server);
     let listeners = Listeners::new(Listen {
         token: None,
@@ -42,5 +42,5 @@ pub(super) fn start(
     let builder = builder.on_core(move |gateway| opened.open(&gateway));
     let node = with(builder).start().map_err(swarm::failed)?;
     let addresses = listeners.addresses().expect("a node that started listens");
-    Ok((node, addresses.rpc))
+    Ok((node, addresses))
 }

@@ -2,12 +2,15 @@
 //! on one pinned core.
 //!
 //! The files: `data.rs` has what is stored and asked, `curve.rs` speed against recall and its picture,
-//! `turns.rs` how long messages wait for a whole partition, `beside.rs` how long they wait on a whole node.
+//! `turns.rs` how long messages wait for a whole partition, `beside.rs` how long they wait on a whole node,
+//! which `asker.rs` and `mcp.rs` ask.
 //! Vectors are given as files or made around centres; the true neighbours come from comparing all.
 
+mod asker;
 mod beside;
 mod curve;
 mod data;
+mod mcp;
 mod turns;
 
 pub use curve::{Point, table};
