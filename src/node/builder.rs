@@ -14,6 +14,7 @@ use crate::{
     consensus::open::OpenError,
     registry::fact::Capabilities,
     runtime::{
+        aside::{self, Aside},
         executor::{self, CoreThread, Settings},
         free_memory,
         injector::Injector,
@@ -242,13 +243,15 @@ impl NodeBuilder {
             give_back,
             handles: 0.into(),
         };
+        let aside = aside::start(log_cpu).map_err(StartError::Thread)?;
         for ((port, tables), memory) in ports.into_iter().zip(tables).zip(memories) {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
             let cluster = node.shared.cluster.clone();
             let seed = fastrand::u64(..);
             let start = Start { at, unix_ms, partitions, cluster, tables, reader, seed };
-            let keeps = Keeps { embedder: child.take(), memory, back: back.clone() };
+            let aside = aside.clone();
+            let keeps = Keeps { embedder: child.take(), memory, back: back.clone(), aside };
             let launched =
                 self.start_core(&node, port, types.clone(), start, recovered.is_alone, keeps);
             match launched {
@@ -306,7 +309,8 @@ impl NodeBuilder {
                 return;
             }
             shard.start_pools();
-            let Keeps { embedder, memory, back } = keeps;
+            let Keeps { embedder, memory, back, aside } = keeps;
+            executor::set_aside(aside);
             shard.keep_memory(memory);
             let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
             let gateway = LocalGateway::new(core.clone(), shared);
@@ -443,6 +447,8 @@ struct Keeps {
     memory: Memory,
     /// Where that goes when the core ends.
     back: mpsc::Sender<Box<Memory>>,
+    /// The thread that does what would hold the core.
+    aside: Aside,
 }
 
 /// How long a core waits at its start until the log says that it can be written.

@@ -11,6 +11,8 @@ use crate::{
 /// Letters that the lexical embedder reads before others on its core have their turn: some tens of
 /// microseconds.
 const LETTERS_A_TURN: usize = 1024;
+/// Bytes from which on a text is embedded aside: a long run of marks is put in order as a whole.
+const LONG_TEXT: usize = 2048;
 /// What a text costs beside its letters, in letters.
 const LETTERS_A_TEXT: usize = 64;
 
@@ -68,6 +70,12 @@ impl Embedder {
             Kind::Lexical(lexical) => {
                 let (mut outcomes, mut left) = (Vec::with_capacity(texts.len()), LETTERS_A_TURN);
                 for text in texts {
+                    if text.len() >= LONG_TEXT {
+                        let lexical = *lexical;
+                        let vector = executor::aside(move || lexical.embed(&text)).await;
+                        outcomes.push(vector.map_err(|error| Error::Invalid(error.to_string())));
+                        continue;
+                    }
                     let mut embedding = lexical.begin(&text);
                     let vector = loop {
                         match embedding.step(&mut left) {

@@ -332,6 +332,7 @@ impl LocalGateway {
         }
         stats.damaged.truncate(DAMAGES_TOLD);
         stats.lost.truncate(DAMAGES_TOLD);
+        stats.namespaces.reserve(namespaces.len());
         for namespace in namespaces {
             stats.namespaces.push(namespace);
             executor::breathe().await;

@@ -1,6 +1,6 @@
 //! One executor on one pinned core, and what code that runs on it may ask of it.
 
-use super::sys;
+use super::{aside::Aside, sys};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::{
     cell::{Cell, RefCell},
@@ -101,6 +101,8 @@ thread_local! {
     static RESTED: Cell<bool> = const { Cell::new(false) };
     /// Futures of this core that go on when its messages have had their turn.
     static LATER: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// The thread that does what would hold this core.
+    static ASIDE: RefCell<Option<Aside>> = const { RefCell::new(None) };
     /// Tells whoever lets futures run that some wait for it.
     static ON_LATER: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
@@ -185,6 +187,20 @@ pub async fn breathe() {
         false => Poll::Ready(()),
     })
     .await;
+}
+
+/// Names the thread that does what would hold this core.
+pub fn set_aside(way: Aside) {
+    ASIDE.set(Some(way));
+}
+
+/// Does work that would hold the core, by the thread beside it; at once where there is none. It must wait for
+/// nobody.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match ASIDE.with_borrow(Clone::clone) {
+        Some(way) => way.give(work).await.expect("what is given is done"),
+        None => work(),
+    }
 }
 
 /// Runs a future on this core until it ends; nobody waits for it.

@@ -3,9 +3,11 @@
 //! It owns what every other room runs on: which cores there are ([`topology`]), an executor on
 //! each ([`executor`]), the rings between them ([`ring`], [`mesh`]), how a core sleeps and is woken
 //! ([`parking`], [`doorbell`]), sockets, files and child processes as futures ([`net`], [`fs`],
-//! [`process`]), and the thread and files that may block ([`disk`]). Nothing in here knows what a message or a task is: moving to another engine means
+//! [`process`]), the thread and files that may block ([`disk`]), and the thread that does what would hold a
+//! core ([`aside`]). Nothing in here knows what a message or a task is: moving to another engine means
 //! rewriting this folder and no other.
 
+pub mod aside;
 pub mod disk;
 pub mod doorbell;
 pub mod executor;

@@ -48,9 +48,12 @@ impl Input {
         &mut self.bytes[start..start + len]
     }
 
-    /// Consumes `len` bytes with the buffer that they are in, and where in it they are: for a long message,
-    /// after which little came.
+    /// Consumes `len` bytes and hands them out in a buffer of their own, and where in it they are: of a long
+    /// message, after which little came, in the buffer that they are in.
     pub fn take(&mut self, len: usize) -> (Vec<u8>, Range<usize>) {
+        if len < LONG_FROM {
+            return (self.consume(len).to_vec(), 0..len);
+        }
         let taken = self.unread.start..self.unread.start + len;
         let rest = self.bytes[taken.end..self.unread.end].to_vec();
         self.unread = 0..rest.len();
@@ -242,7 +245,7 @@ mod tests {
     fn a_frame_that_is_taken_leaves_what_came_after_it() {
         let mut input = Input::new();
         let (mut frames, mut sent) = (Vec::new(), Vec::new());
-        for len in [10, 3000, 100_000, 20] {
+        for len in [10, 3000, 100_000, 20, 300_000, 5] {
             let frame: Vec<u8> = (0..len).map(|at| (at % 249) as u8).collect();
             sent.extend_from_slice(&frame);
             frames.push(frame);

@@ -356,6 +356,13 @@ impl Engine for CoreTime {
     fn again(&self, waker: &Waker, is_much: bool) {
         executor::again(waker, is_much);
     }
+
+    fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + 'static {
+        executor::aside(work)
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod listen;
 pub mod mcp;
 mod memory;
 mod params;
+mod pieces;
 mod reply;
 mod request;
 pub mod rpc;
@@ -45,6 +46,15 @@ pub trait Engine: Clone + Unpin + 'static {
     /// Polls a future again that has more to do, or much more, when others had their turn if that is due.
     fn again(&self, waker: &Waker, _is_much: bool) {
         waker.wake_by_ref();
+    }
+
+    /// Does work that would hold the core while others wait, elsewhere where that is possible. It waits for
+    /// nobody.
+    fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + 'static {
+        async { work() }
     }
 }
 

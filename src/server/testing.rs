@@ -44,6 +44,18 @@ impl Engine for TestEngine {
             timer.await;
         }
     }
+
+    fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + 'static {
+        let (tell, told) = oneshot::channel();
+        std::thread::spawn(move || {
+            // Whoever asked may be gone.
+            let _ = tell.send(work());
+        });
+        async { told.await.expect("it is done") }
+    }
 }
 
 /// Limits small enough to reach.

@@ -13,6 +13,10 @@ pub const KEY_BYTES_MAX: usize = 256;
 pub const NAMESPACE_BYTES_MAX: usize = 64;
 /// The most metadata of one item.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
+/// The most fields of one item's metadata, those that are in others apart: they are compared with each other.
+pub const METADATA_FIELDS_MAX: u32 = 1024;
+/// The longest filter of a search: it is held beside many items.
+pub const FILTER_BYTES_MAX: usize = 8 << 10;
 /// The longest text of one item.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
 /// The most hits of one search.

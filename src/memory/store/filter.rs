@@ -8,7 +8,7 @@ const FIELDS_MAX: u32 = 64;
 /// Fields that must be there, each with an equal value.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// Names, and the values that they must have.
+    /// Names, and the values that they must have, in the order of the names.
     wanted: Vec<(Box<str>, Box<[u8]>)>,
 }
 
@@ -33,6 +33,10 @@ impl Filter {
             let field = reader.str().and_then(|name| Ok((name.into(), reader.raw()?.into())));
             wanted.push(field.map_err(|_| "filter: its keys are not all text".to_owned())?);
         }
+        wanted.sort_unstable_by(|one: &(Box<str>, _), other| one.0.cmp(&other.0));
+        if let Some(pair) = wanted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(format!("filter: it has the key {:.40} twice", pair[0].0));
+        }
         Ok((fields > 0).then_some(Self { wanted }))
     }
 
@@ -50,11 +54,11 @@ impl Filter {
                 Err(_) => reader.raw().map(|_| None)?,
             };
             let found = reader.raw()?;
-            for (place, (wanted, value)) in self.wanted.iter().enumerate() {
-                if seen >> place & 1 == 1 || name != Some(wanted) {
-                    continue;
-                }
-                if !are_equal(value, found) {
+            let place = |name| self.wanted.binary_search_by(|(wanted, _)| (**wanted).cmp(name));
+            if let Some(Ok(place)) = name.map(place)
+                && seen >> place & 1 == 0
+            {
+                if !are_equal(&self.wanted[place].1, found) {
                     return Ok(false);
                 }
                 seen |= 1 << place;
@@ -137,6 +141,26 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_found_in_whatever_order_they_are() {
+        let names: Vec<String> = (0..64).map(|at| format!("k{:02}", at * 37 % 64)).collect();
+        let values: Vec<[u8; 1]> = (0..64).map(|at| [at]).collect();
+        let fields: Vec<(&str, &[u8])> =
+            names.iter().zip(&values).map(|(name, value)| (&**name, &value[..])).collect();
+        let mut turned = fields.clone();
+        turned.rotate_left(29);
+        turned.push(("more", &[7]));
+        let metadata = map(&turned);
+        assert!(accepts(&fields, &metadata));
+        for at in 0..64 {
+            let mut other = fields.clone();
+            other[at].1 = &[100];
+            assert!(!accepts(&other, &metadata), "{at}");
+            other[at] = ("missing", &[7]);
+            assert!(!accepts(&other, &metadata), "{at}");
+        }
+    }
+
+    #[test]
     fn a_number_is_the_same_however_it_is_written() {
         let metadata = map(&[("n", &[0xcd, 0, 5])]);
         let five = 5.0_f64.to_be_bytes();
@@ -150,5 +174,6 @@ mod tests {
     fn an_empty_filter_is_none_and_what_is_no_map_is_refused() {
         assert!(Filter::new(&[]).unwrap().is_none() && Filter::new(&[0x80]).unwrap().is_none());
         assert!(Filter::new(&[0x91, 1]).is_err() && Filter::new(&[0x81, 1, 1]).is_err());
+        assert!(Filter::new(&map(&[("a", &[1]), ("a", &[1])])).is_err(), "one key twice");
     }
 }

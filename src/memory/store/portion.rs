@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const RECORDS: usize = 32;
 /// Bytes of records after which no further one is read. The last one may go beyond.
 const BYTES: usize = 64 << 10;
+/// The same where a filter is asked about each: it looks at every value in their metadata.
+const FILTERED_BYTES: usize = 16 << 10;
 /// From how many bytes on a record is long enough to look at the clock.
 pub(super) const LONG_BYTES: usize = 4 << 10;
 /// The time after which no long record is read.
@@ -25,6 +27,11 @@ impl Portion {
     /// That of a step which begins.
     pub(super) fn new() -> Self {
         Self { records: RECORDS, bytes: BYTES, began: None }
+    }
+
+    /// That of a step that asks a filter.
+    pub(super) fn filtered() -> Self {
+        Self { bytes: FILTERED_BYTES, ..Self::new() }
     }
 
     /// Takes room for a record of so many bytes; false when the step should end. The first one always

@@ -130,12 +130,17 @@ impl Search {
         Self { vector, k, ef: k, namespace: None, filter: None, phase, walks_again: 0 }
     }
 
+    /// What one step may read.
+    fn portion(&self) -> Portion {
+        if self.filter.is_some() { Portion::filtered() } else { Portion::new() }
+    }
+
     /// Goes on; the hits when it has come to an end, nearest first.
     pub fn step(
         &mut self,
         partition: &mut Partition,
     ) -> Step<Option<Result<Vec<MemoryHit>, Error>>> {
-        let mut portion = Portion::new();
+        let mut portion = self.portion();
         loop {
             match self.go_on(partition, &mut portion) {
                 Ok(Next::Wait(phase, pieces)) => {
@@ -161,7 +166,7 @@ impl Search {
         &mut self,
         partition: &mut Partition,
     ) -> Step<Option<Result<Vec<Ranked>, Error>>> {
-        let mut portion = Portion::new();
+        let mut portion = self.portion();
         loop {
             match self.go_on(partition, &mut portion) {
                 Ok(Next::Wait(phase, pieces)) => {

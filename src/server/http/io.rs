@@ -57,6 +57,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// The most that is read at once, bytes.
 const PIECE: usize = 16 << 10;
+/// The most that is read and written until others have their turn, bytes: hyper goes on for as long as it can.
+const TURN_BYTES: usize = 64 << 10;
 
 /// A stream for hyper.
 pub struct Io<S, E> {
@@ -68,6 +70,8 @@ pub struct Io<S, E> {
     blocked_since: Option<Instant>,
     /// hyper's buffer may be uninitialised, which only unsafe code can fill in place.
     piece: Box<[u8]>,
+    /// Bytes that were read and written since others had their turn.
+    moved: usize,
 }
 
 impl<S, E: Engine> Io<S, E> {
@@ -80,11 +84,22 @@ impl<S, E: Engine> Io<S, E> {
             writing: Stall::new(engine),
             blocked_since: None,
             piece: vec![0; PIECE].into(),
+            moved: 0,
         }
     }
 
     pub fn into_stream(self) -> S {
         self.stream
+    }
+
+    /// Waits until others had their turn, when so much was read and written that it is due.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.moved < TURN_BYTES {
+            return Poll::Ready(());
+        }
+        self.moved = 0;
+        self.reading.engine().again(cx.waker(), true);
+        Poll::Pending
     }
 
     /// An error when the client owes bytes for too long.
@@ -117,9 +132,11 @@ where
         if let Poll::Ready(error) = this.poll_overdue(cx) {
             return Poll::Ready(Err(error));
         }
+        ready!(this.poll_turn(cx));
         let room = buffer.remaining().min(this.piece.len());
         let piece = &mut this.piece[..room];
         let arrived = ready!(Pin::new(&mut this.stream).poll_read(cx, piece))?;
+        this.moved += arrived;
         if arrived > 0 && this.activity.phase.get() == Phase::Idle {
             this.activity.enter(Phase::Head);
         }
@@ -139,8 +156,11 @@ where
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_turn(cx));
+        let bytes = &bytes[..bytes.len().min(TURN_BYTES)];
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(taken) => {
+                this.moved += taken.as_ref().copied().unwrap_or(0);
                 this.blocked_since = None;
                 Poll::Ready(taken)
             }

@@ -15,6 +15,7 @@
 //! hyper parses and frames; time is kept here: a request's head must be whole within the stall
 //! timeout of its first byte, a body and the reading of answers must not pause for longer.
 
+mod body;
 mod guard;
 mod io;
 mod routes;

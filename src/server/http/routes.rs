@@ -1,14 +1,14 @@
 //! What each path answers.
 
-use super::{Site, guard};
+use super::{Site, body::Pieces, guard};
 use crate::{
     node::gateway::Gateway,
-    server::{Engine, Limits, mcp, memory::MemoryRequest, reply::Reply},
+    server::{Engine, Limits, mcp, memory::MemoryRequest, pieces, reply::Reply},
     wire::json,
 };
 use bytes::Bytes;
 use futures_lite::future::or;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Body, Incoming},
@@ -19,7 +19,7 @@ use hyper::{
 };
 use std::rc::Rc;
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Pieces>;
 
 const JSON: &str = "application/json";
 const STATUS_PAGE: &str = include_str!("status.html");
@@ -61,11 +61,12 @@ pub async fn answer<G: Gateway, E: Engine>(
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             page
         }
-        "/stats.json" => respond(StatusCode::OK, JSON, stats_json(gateway).await),
+        "/stats.json" => respond_with(StatusCode::OK, JSON, stats_json(gateway, engine).await),
         "/metrics" => {
             // A node whose memory does not answer has its other figures all the same.
             let memory = gateway.clone().memory_stats(0).await.ok();
-            let text = (site.metrics)(&gateway.stats(), memory.as_ref());
+            let (render, stats) = (site.metrics, gateway.stats());
+            let text = engine.aside(move || render(&stats, memory.as_ref())).await;
             respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         "/healthz" => respond(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
@@ -83,19 +84,24 @@ pub async fn answer<G: Gateway, E: Engine>(
 }
 
 /// The node's figures; with those of its memory as one more field, where they are told.
-async fn stats_json<G: Gateway>(gateway: Rc<G>) -> Vec<u8> {
-    let (mut msgpack, mut text) = (Vec::new(), Vec::new());
-    Reply::Stats(gateway.stats()).write(&mut msgpack);
-    json::from_msgpack(&msgpack, &mut text).expect("figures have a JSON form");
-    if let Ok(reply) = (MemoryRequest::Stats { sample: 0 }).run(gateway).await {
-        assert_eq!(text.pop(), Some(b'}'), "the figures are an object");
-        text.extend_from_slice(b",\"memory\":");
-        msgpack.clear();
-        reply.write(&mut msgpack);
+async fn stats_json<G: Gateway, E: Engine>(gateway: Rc<G>, engine: &E) -> Pieces {
+    let stats = gateway.stats();
+    let memory = (MemoryRequest::Stats { sample: 0 }).run(gateway).await.ok();
+    let write = move || {
+        let (mut msgpack, mut text) = (Vec::new(), Vec::new());
+        Reply::Stats(stats).write(&mut msgpack);
         json::from_msgpack(&msgpack, &mut text).expect("figures have a JSON form");
-        text.push(b'}');
-    }
-    text
+        if let Some(memory) = memory {
+            assert_eq!(text.pop(), Some(b'}'), "the figures are an object");
+            text.extend_from_slice(b",\"memory\":");
+            msgpack.clear();
+            memory.write(&mut msgpack);
+            json::from_msgpack(&msgpack, &mut text).expect("figures have a JSON form");
+            text.push(b'}');
+        }
+        vec![text]
+    };
+    engine.aside(write).await.into()
 }
 
 async fn post_mcp<G: Gateway, E: Engine>(
@@ -113,29 +119,28 @@ async fn post_mcp<G: Gateway, E: Engine>(
         return refusal(StatusCode::NOT_ACCEPTABLE, "invalid", text);
     }
     let headers = mcp_headers(request.headers());
-    let mut body = match collect(request.into_body(), limits, engine).await {
-        Ok(body) => body,
+    let message = match collect(request.into_body(), limits, engine).await {
+        Ok(message) => message,
         Err(refused) => return *refused,
     };
-    let transport = mcp::Transport::Http(&headers);
-    let response = mcp::handle(gateway, &mut body, transport, limits).await;
+    let response = mcp::handle(gateway, engine, message, headers, limits).await;
     let status = StatusCode::from_u16(response.status).expect("the protocol uses known statuses");
     match response.body {
-        Some(body) => respond(status, JSON, body),
+        Some(body) => respond_with(status, JSON, body.into()),
         None => {
-            let mut empty = Response::new(Full::default());
+            let mut empty = Response::new(Pieces::default());
             *empty.status_mut() = status;
             empty
         }
     }
 }
 
-/// Reads a body whole, within the limits of size and stalling.
+/// Reads a body whole, in pieces, within the limits of size and stalling.
 async fn collect<E: Engine>(
     mut body: Incoming,
     limits: &Limits,
     engine: &E,
-) -> Result<Vec<u8>, Box<Answer>> {
+) -> Result<Vec<Vec<u8>>, Box<Answer>> {
     let too_large = || {
         let text = format!("a body may have {} bytes", limits.max_frame_bytes);
         Box::new(refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text))
@@ -143,7 +148,7 @@ async fn collect<E: Engine>(
     if body.size_hint().lower() > limits.max_frame_bytes as u64 {
         return Err(too_large());
     }
-    let mut collected = Vec::new();
+    let mut collected = pieces::Pieces::default();
     loop {
         let next = async { Some(body.frame().await) };
         let stalled = async {
@@ -151,14 +156,14 @@ async fn collect<E: Engine>(
             None
         };
         match or(next, stalled).await {
-            Some(None) => return Ok(collected),
+            Some(None) => return Ok(collected.into_vec()),
             Some(Some(Ok(frame))) => {
                 // Trailers are of no interest here.
                 let Ok(data) = frame.into_data() else { continue };
                 if collected.len() + data.len() > limits.max_frame_bytes {
                     return Err(too_large());
                 }
-                collected.extend_from_slice(&data);
+                collected.append(&data);
             }
             Some(Some(Err(_))) => {
                 let text = "the body broke off";
@@ -235,7 +240,11 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
 }
 
 fn respond(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    respond_with(status, media_type, vec![body].into())
+}
+
+fn respond_with(status: StatusCode, media_type: &'static str, body: Pieces) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers: [(HeaderName, &'static str); 3] = [
         (CONTENT_TYPE, media_type),

@@ -226,3 +226,38 @@ fn a_node_with_a_token_tells_strangers_only_that_it_lives() {
         assert!(get("/metrics", page).await.starts_with("HTTP/1.1 403"));
     });
 }
+
+#[test]
+fn a_long_message_and_a_long_answer_come_through_whole_however_they_are_cut() {
+    with_http(|address, _, _| async move {
+        // Each quote is two bytes in the message, and four in the text that repeats the result.
+        let said = "said \\\"it\\\" \u{e9} ".repeat(2500);
+        let call = |name: &str, arguments: &str| {
+            let params = format!(r#"{{"name":"{name}","arguments":{arguments}}}"#);
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
+        };
+        let put = format!(r#"{{"key":"a","vector":[1,0],"metadata":{{"said":"{said}"}}}}"#);
+        let put = call("memory_store", &put);
+        assert!(put.len() > 32 << 10 && put.len() < LIMITS.max_frame_bytes);
+        let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n";
+        for chunk in [put.len(), 5000, 37] {
+            let mut request = format!("{head}{JSON}\r\n").into_bytes();
+            for part in put.as_bytes().chunks(chunk) {
+                request.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+                request.extend_from_slice(part);
+                request.extend_from_slice(b"\r\n");
+            }
+            request.extend_from_slice(b"0\r\n\r\n");
+            let answer = exchange(address, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:.300}");
+            assert!(answer.ends_with(r#""isError":false}}"#), "{answer}");
+        }
+        let answer = post(address, JSON, &call("memory_retrieve", r#"{"key":"a"}"#)).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(body.contains(&format!(r#""metadata":{{"said":"{said}"}}"#)));
+        let twice = said.replace('\\', r"\\").replace('"', r#"\""#);
+        assert!(body.contains(&format!(r#"\"metadata\":{{\"said\":\"{twice}\"}}"#)));
+        assert!(body.ends_with(r#""isError":false}}"#));
+    });
+}

@@ -3,12 +3,14 @@
 use super::{
     Era, Headers, LEGACY_LATEST, MODERN_VERSION, Response, Transport, is_legacy,
     jsonrpc::{self, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND, PARSE_ERROR},
-    modern,
-    tools::{self, Tool},
+    modern, tools,
 };
 use crate::{
-    server::Limits,
-    wire::json::{self, Document, Json},
+    server::{Limits, request::Request},
+    wire::{
+        api::Error,
+        json::{self, Document, Json},
+    },
 };
 
 /// What to do with a message.
@@ -32,10 +34,8 @@ pub struct ToolCall {
     pub era: Era,
     /// What its answer repeats.
     pub id: Id,
-    /// The tool.
-    pub tool: &'static Tool,
-    /// Its arguments, one MessagePack map.
-    pub arguments: Vec<u8>,
+    /// What the tool asks of the node, or what is wrong with its arguments.
+    pub request: Result<Request, Error>,
 }
 
 /// Reads one message.
@@ -58,7 +58,7 @@ pub fn decide(text: &mut [u8], transport: Transport<'_>, limits: &Limits) -> Dec
     }
     match (message.get("method").map(Json::as_str), message.get("id")) {
         (Some(Some(method)), Some(id)) => match Id::read(id) {
-            Some(id) => request(message, id, method, transport),
+            Some(id) => request(message, id, method, transport, limits),
             None => refuse(400, &Id::null(), INVALID_REQUEST, "an id is a string or an integer"),
         },
         (Some(Some(method)), None) => notification(message, method, transport),
@@ -101,7 +101,13 @@ fn response(message: Json<'_, '_>, transport: Transport<'_>) -> Decision {
     refuse(400, &Id::null(), INVALID_REQUEST, "a request needs a method")
 }
 
-fn request(message: Json<'_, '_>, id: Id, method: &str, transport: Transport<'_>) -> Decision {
+fn request(
+    message: Json<'_, '_>,
+    id: Id,
+    method: &str,
+    transport: Transport<'_>,
+    limits: &Limits,
+) -> Decision {
     let params = message.get("params");
     if params.is_some_and(|params| !params.is_object()) {
         return refuse(400, &id, INVALID_PARAMS, "params must be an object");
@@ -119,7 +125,7 @@ fn request(message: Json<'_, '_>, id: Id, method: &str, transport: Transport<'_>
         Era::Legacy => check_legacy(&id, method, transport),
     };
     match checked {
-        Ok(()) => dispatch(era, id, method, params),
+        Ok(()) => dispatch(era, id, method, params, limits),
         Err(response) => Decision::Respond(response),
     }
 }
@@ -135,7 +141,13 @@ fn check_legacy(id: &Id, method: &str, transport: Transport<'_>) -> Result<(), R
     }
 }
 
-fn dispatch(era: Era, id: Id, method: &str, params: Option<Json<'_, '_>>) -> Decision {
+fn dispatch(
+    era: Era,
+    id: Id,
+    method: &str,
+    params: Option<Json<'_, '_>>,
+    limits: &Limits,
+) -> Decision {
     let response = match (era, method) {
         (Era::Legacy, "initialize") => initialize(&id, params),
         (Era::Legacy, "ping") => jsonrpc::result(era, &id, ""),
@@ -147,7 +159,7 @@ fn dispatch(era: Era, id: Id, method: &str, params: Option<Json<'_, '_>>) -> Dec
             }
             jsonrpc::tool_list(era, &id)
         }
-        (_, "tools/call") => return call(era, id, params),
+        (_, "tools/call") => return call(era, id, params, limits),
         _ => {
             let status = if era == Era::Modern { 404 } else { 200 };
             let text = format!("Method not found: {method:.60}");
@@ -174,7 +186,7 @@ fn initialize(id: &Id, params: Option<Json<'_, '_>>) -> Response {
     }
 }
 
-fn call(era: Era, id: Id, params: Option<Json<'_, '_>>) -> Decision {
+fn call(era: Era, id: Id, params: Option<Json<'_, '_>>, limits: &Limits) -> Decision {
     let Some(name) = params.and_then(|params| params.get("name")).and_then(Json::as_str) else {
         return invalid_params(era, &id, "tools/call needs the name of a tool");
     };
@@ -188,5 +200,6 @@ fn call(era: Era, id: Id, params: Option<Json<'_, '_>>) -> Decision {
         Some(value) if value.is_object() => json::to_msgpack(value, &mut arguments),
         Some(_) => return invalid_params(era, &id, "arguments must be an object"),
     }
-    Decision::Call(ToolCall { era, id, tool, arguments })
+    let request = Request::parse(tool.method, &arguments, limits);
+    Decision::Call(ToolCall { era, id, request })
 }

@@ -1,7 +1,10 @@
 //! Messages that go out: JSON-RPC 2.0 results and errors.
 
-use super::{Era, MODERN_VERSION, Response, STEP_BYTES, VERSIONS, tools::TOOLS};
-use crate::{node::gateway::Gateway, wire::json};
+use super::{Era, MODERN_VERSION, Response, VERSIONS, tools::TOOLS};
+use crate::{
+    server::pieces::{APPEND_BYTES, Pieces},
+    wire::json,
+};
 use std::fmt::Write;
 
 /// Not JSON.
@@ -72,7 +75,7 @@ fn error_with_data(status: u16, id: &Id, code: i32, message: &str, data: &str) -
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}{data}}}}}"#
     );
-    Response { status, body: Some(body.into_bytes()) }
+    Response { status, body: Some(vec![body.into_bytes()]) }
 }
 
 /// A result whose fields, without braces, are `fields`.
@@ -80,7 +83,7 @@ pub fn result(era: Era, id: &Id, fields: &str) -> Response {
     let mut body = begin_result(era, id, !fields.is_empty());
     body.extend_from_slice(fields.as_bytes());
     body.extend_from_slice(RESULT_END);
-    Response { status: 200, body: Some(body) }
+    Response { status: 200, body: Some(vec![body]) }
 }
 
 /// What closes what [`begin_result`] opened.
@@ -141,29 +144,20 @@ pub fn tool_list(era: Era, id: &Id) -> Response {
     result(era, id, &fields)
 }
 
-/// The result of a tool: `structured` is a JSON object, repeated as text for clients and models
-/// that read only that. Between steps others have their turn.
-pub async fn tool_result<G: Gateway>(
-    gateway: &G,
-    (era, id): (Era, &Id),
-    structured: &[u8],
-    is_error: bool,
-) -> Response {
-    let mut body = begin_result(era, id, true);
-    body.reserve(2 * structured.len() + structured.len() / 8);
-    body.extend_from_slice(br#""content":[{"type":"text","text":""#);
-    for piece in structured.chunks(STEP_BYTES) {
-        json::escaped(&mut body, piece);
-        gateway.breathe().await;
+/// The result of a tool: `structured` is a JSON object in pieces, repeated as text for clients and models
+/// that read only that.
+pub fn tool_result(era: Era, id: &Id, structured: &[Vec<u8>], is_error: bool) -> Response {
+    let mut body = Pieces::default();
+    body.append(&begin_result(era, id, true));
+    body.append(br#""content":[{"type":"text","text":""#);
+    for part in structured.iter().flat_map(|piece| piece.chunks(APPEND_BYTES)) {
+        json::escaped(body.end(), part);
     }
-    body.extend_from_slice(br#""}],"structuredContent":"#);
-    for piece in structured.chunks(STEP_BYTES) {
-        body.extend_from_slice(piece);
-        gateway.breathe().await;
-    }
-    body.extend_from_slice(format!(r#","isError":{is_error}"#).as_bytes());
-    body.extend_from_slice(RESULT_END);
-    Response { status: 200, body: Some(body) }
+    body.append(br#""}],"structuredContent":"#);
+    structured.iter().for_each(|piece| body.append(piece));
+    body.append(format!(r#","isError":{is_error}"#).as_bytes());
+    body.append(RESULT_END);
+    Response { status: 200, body: Some(body.into_vec()) }
 }
 
 fn caching() -> String {

@@ -14,10 +14,10 @@ pub mod stdio;
 mod tools;
 
 use super::{
-    Limits,
+    Engine, Limits,
     memory::MemoryReply,
+    pieces::{APPEND_BYTES, Pieces},
     reply::{self, Reply},
-    request::Request,
     worker::WorkerSession,
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     wire::{api::Error, json, msgpack::Reader},
 };
 use decide::{Decision, ToolCall};
+use jsonrpc::Id;
 use std::rc::Rc;
 
 /// Revisions that this server speaks, newest first.
@@ -71,51 +72,70 @@ pub struct Headers {
 pub struct Response {
     /// The status for HTTP; other transports ignore it.
     pub status: u16,
-    /// One JSON-RPC message; none for what is not answered.
-    pub body: Option<Vec<u8>>,
+    /// One JSON-RPC message, in pieces; none for what is not answered.
+    pub body: Option<Vec<Vec<u8>>>,
 }
 
-/// Answers one message; `text` is overwritten by the parser.
+/// Bytes from which on a message is long: to read or to write it would hold the core.
+const LONG_BYTES: usize = 8 << 10;
+
+/// Does work for a message of so many bytes, aside if that is much.
+async fn work_on<E: Engine, T: Send + 'static>(
+    engine: &E,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if bytes < LONG_BYTES { work() } else { engine.aside(work).await }
+}
+
+/// Answers one message that came over HTTP, in pieces.
 ///
 /// Dropping the future withdraws a tool's wait, never its work.
-pub async fn handle<G: Gateway>(
+pub async fn handle<G: Gateway, E: Engine>(
     gateway: Rc<G>,
-    text: &mut [u8],
-    transport: Transport<'_>,
+    engine: &E,
+    message: Vec<Vec<u8>>,
+    headers: Headers,
     limits: &Limits,
 ) -> Response {
-    match decide::decide(text, transport, limits) {
+    let (bytes, limits) = (message.iter().map(Vec::len).sum(), *limits);
+    let read = move || decide::decide(&mut message.concat(), Transport::Http(&headers), &limits);
+    match work_on(engine, bytes, read).await {
         Decision::Respond(response) => response,
         Decision::Notified { .. } => Response { status: 202, body: None },
-        Decision::Call(call) => run_tool(gateway, call, limits).await,
+        Decision::Call(call) => run_tool(gateway, engine, call).await,
     }
 }
 
 /// Runs a tool; what it objects to is part of its result, for the model to read.
-async fn run_tool<G: Gateway>(gateway: Rc<G>, call: ToolCall, limits: &Limits) -> Response {
-    let request = Request::parse(call.tool.method, &call.arguments, limits);
+async fn run_tool<G: Gateway, E: Engine>(
+    gateway: Rc<G>,
+    engine: &E,
+    ToolCall { era, id, request }: ToolCall,
+) -> Response {
     let outcome = match request {
-        Ok(request) => request.run(gateway.clone(), &WorkerSession::default()).await,
+        Ok(request) => request.run(gateway, &WorkerSession::default()).await,
         Err(error) => Err(error),
     };
-    let mut is_error = outcome.is_err();
+    let is_error = outcome.is_err();
     let pieces = match outcome {
         Ok(Reply::Memory(MemoryReply::Written(pieces))) => pieces,
         Ok(reply) => vec![written(|out| reply.write(out))],
         Err(error) => vec![written(|out| reply::error(out, &error))],
     };
-    let structured = match to_json(&*gateway, &pieces).await {
-        Ok(structured) => structured,
-        Err(json::Unrepresentable) => {
-            is_error = true;
-            let text = "the result has no JSON form; MessagePack-RPC can read it";
-            let answer = written(|out| reply::error(out, &Error::Invalid(text.into())));
-            let mut structured = Vec::new();
-            json::from_msgpack(&answer, &mut structured).expect("an error has a JSON form");
-            structured
-        }
-    };
-    jsonrpc::tool_result(&*gateway, (call.era, &call.id), &structured, is_error).await
+    let bytes = pieces.iter().map(Vec::len).sum();
+    work_on(engine, bytes, move || tool_answer(era, &id, &pieces, is_error)).await
+}
+
+/// What answers a tool's call: the MessagePack of its result, in pieces, as JSON.
+fn tool_answer(era: Era, id: &Id, pieces: &[Vec<u8>], is_error: bool) -> Response {
+    if let Ok(structured) = to_json(pieces) {
+        return jsonrpc::tool_result(era, id, &structured, is_error);
+    }
+    let text = "the result has no JSON form; MessagePack-RPC can read it";
+    let answer = written(|out| reply::error(out, &Error::Invalid(text.into())));
+    let structured = to_json(&[answer]).expect("an error has a JSON form");
+    jsonrpc::tool_result(era, id, &structured, true)
 }
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -124,26 +144,20 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// Bytes that a step writes, about.
-const STEP_BYTES: usize = 8 << 10;
-
-/// One value in pieces as JSON; between steps others have their turn.
-async fn to_json<G: Gateway>(
-    gateway: &G,
-    pieces: &[Vec<u8>],
-) -> Result<Vec<u8>, json::Unrepresentable> {
-    let (mut transcoder, mut out, mut is_end) = (json::Transcoder::default(), Vec::new(), false);
+/// One value in pieces as JSON, in pieces.
+fn to_json(pieces: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, json::Unrepresentable> {
+    let (mut transcoder, mut out, mut is_end) =
+        (json::Transcoder::default(), Pieces::default(), false);
     for piece in pieces {
         let mut reader = Reader::new(piece);
         while !reader.is_empty() {
             if is_end {
                 return Err(json::Unrepresentable);
             }
-            is_end = transcoder.step(&mut reader, STEP_BYTES, &mut out)?;
-            gateway.breathe().await;
+            is_end = transcoder.step(&mut reader, APPEND_BYTES, out.end())?;
         }
     }
-    if is_end { Ok(out) } else { Err(json::Unrepresentable) }
+    if is_end { Ok(out.into_vec()) } else { Err(json::Unrepresentable) }
 }
 
 #[cfg(test)]

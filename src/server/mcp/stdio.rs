@@ -46,10 +46,10 @@ where
     E: Engine,
 {
     let start = |call: ToolCall| {
-        let gateway = gateway.clone();
+        let (gateway, engine) = (gateway.clone(), engine.clone());
         async move {
             let id = call.id.clone();
-            (id, run_tool(gateway, call, &limits).await)
+            (id, run_tool(gateway, &engine, call).await)
         }
     };
     let mut session = Session {
@@ -62,7 +62,7 @@ where
         in_flight: FuturesUnordered::new(),
         aborts: Vec::new(),
         closed_since: None,
-        stall: Stall::new(engine),
+        stall: Stall::new(engine.clone()),
     };
     poll_fn(|cx| session.poll(cx)).await
 }
@@ -157,7 +157,7 @@ where
 
     fn append(&mut self, response: Response) {
         if let Some(body) = response.body {
-            self.output.end().extend_from_slice(&body);
+            body.into_iter().for_each(|piece| self.output.append(piece));
             self.output.end().push(b'\n');
         }
     }

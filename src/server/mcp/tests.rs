@@ -1,7 +1,9 @@
 //! The protocol without a transport, and over a pipe.
 
 use super::{
-    Headers, Response, Transport, handle,
+    Headers, Response, Transport,
+    decide::{Decision, decide},
+    handle,
     stdio::serve_stdio,
     tools::{self, TOOLS},
 };
@@ -12,15 +14,15 @@ use crate::{
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::block_on, io::split};
 use std::{net::Shutdown, rc::Rc};
 
-fn ask(text: &str, transport: Transport<'_>) -> (u16, String) {
+fn ask(text: &str, headers: Headers) -> (u16, String) {
     let node = Rc::new(TestNode::default());
-    let mut bytes = text.as_bytes().to_vec();
-    let Response { status, body } = block_on(handle(node, &mut bytes, transport, &LIMITS));
-    (status, String::from_utf8(body.unwrap_or_default()).unwrap())
+    let message = text.as_bytes().chunks(100).map(<[u8]>::to_vec).collect();
+    let Response { status, body } = block_on(handle(node, &TestEngine, message, headers, &LIMITS));
+    (status, String::from_utf8(body.unwrap_or_default().concat()).unwrap())
 }
 
 fn legacy(text: &str) -> (u16, String) {
-    ask(text, Transport::Http(&Headers::default()))
+    ask(text, Headers::default())
 }
 
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
@@ -37,7 +39,7 @@ fn modern_headers(method: &str, name: Option<&str>) -> Headers {
 fn modern(method: &str, params: &str, name: Option<&str>) -> (u16, String) {
     let text =
         format!(r#"{{"jsonrpc":"2.0","id":"a","method":"{method}","params":{{{META}{params}}}}}"#);
-    ask(&text, Transport::Http(&modern_headers(method, name)))
+    ask(&text, modern_headers(method, name))
 }
 
 #[test]
@@ -135,10 +137,10 @@ fn modern_answers_carry_their_stamp_and_caching() {
 fn a_modern_request_must_say_who_asks() {
     let headers = modern_headers("tools/list", None);
     let bare = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-    let (status, answer) = ask(bare, Transport::Http(&headers));
+    let (status, answer) = ask(bare, headers.clone());
     assert!(status == 400 && answer.contains("-32602"), "{answer}");
     let half = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
-    let (status, answer) = ask(half, Transport::Http(&headers));
+    let (status, answer) = ask(half, headers.clone());
     assert!(status == 400 && answer.contains("clientCapabilities"), "{answer}");
 }
 
@@ -148,7 +150,7 @@ fn headers_that_contradict_the_body_are_refused() {
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{META},"name":"swarm_health"}}}}"#
     );
     let right = modern_headers("tools/call", Some("swarm_health"));
-    assert_eq!(ask(&text, Transport::Http(&right)).0, 200);
+    assert_eq!(ask(&text, right.clone()).0, 200);
     for wrong in [
         Headers { protocol_version: None, ..right.clone() },
         Headers { method: Some("tools/list".into()), ..right.clone() },
@@ -156,10 +158,11 @@ fn headers_that_contradict_the_body_are_refused() {
         Headers { name: Some("task_create".into()), ..right.clone() },
         Headers { repeated: Some("mcp-name"), ..right.clone() },
     ] {
-        let (status, answer) = ask(&text, Transport::Http(&wrong));
+        let (status, answer) = ask(&text, wrong.clone());
         assert!(status == 400 && answer.contains("-32020"), "{wrong:?}: {answer}");
     }
-    assert_eq!(ask(&text, Transport::Stdio).0, 200, "stdio has no headers");
+    let decision = decide(&mut text.into_bytes(), Transport::Stdio, &LIMITS);
+    assert!(matches!(decision, Decision::Call(_)), "stdio has no headers: {decision:?}");
 }
 
 #[test]
@@ -167,11 +170,11 @@ fn unknown_versions_are_told_the_known_ones() {
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2031-01-01","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
     let mut headers = modern_headers("tools/list", None);
     headers.protocol_version = Some("2031-01-01".into());
-    let (status, answer) = ask(text, Transport::Http(&headers));
+    let (status, answer) = ask(text, headers.clone());
     assert_eq!(status, 400);
     assert!(answer.contains("-32022") && answer.contains(r#""requested":"2031-01-01""#));
     let plain = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-    let (status, answer) = ask(plain, Transport::Http(&headers));
+    let (status, answer) = ask(plain, headers.clone());
     assert!(status == 400 && answer.contains("-32022"), "{answer}");
 }
 

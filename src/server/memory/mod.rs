@@ -17,7 +17,7 @@ mod reply;
 mod tests;
 mod vector;
 
-pub use parse::{BATCH_METHOD, Batch, parse};
+pub use parse::{Batch, parse};
 pub use reply::{MemoryReply, stored};
 
 use crate::{

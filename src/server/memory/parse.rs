@@ -6,15 +6,16 @@ use crate::{
     wire::{
         api::Error,
         memory::{
-            DEFAULT_NAMESPACE, EF_MAX, K_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, MemoryItem,
-            MemoryQuery, NAMESPACE_BYTES_MAX, TEXT_BYTES_MAX,
+            DEFAULT_NAMESPACE, EF_MAX, FILTER_BYTES_MAX, K_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX,
+            METADATA_FIELDS_MAX, MemoryItem, MemoryQuery, NAMESPACE_BYTES_MAX, TEXT_BYTES_MAX,
         },
         msgpack::Reader,
     },
 };
+use std::collections::VecDeque;
 
 /// The method that stores many items.
-pub const BATCH_METHOD: &str = "memory.put_batch";
+const BATCH_METHOD: &str = "memory.put_batch";
 /// Hits of a search that does not say how many.
 const K_DEFAULT: u64 = 10;
 /// Items in one part of a list that does not say how many.
@@ -30,7 +31,7 @@ const BATCH_MAX: u32 = 10_000;
 pub fn parse(method: &str, params: &[u8]) -> Result<Option<MemoryRequest>, Error> {
     Ok(Some(match method {
         "memory.put" => MemoryRequest::Put(item(params)?),
-        BATCH_METHOD => MemoryRequest::PutBatch(Batch::of_frame(params.to_vec(), 0)?),
+        BATCH_METHOD => MemoryRequest::PutBatch(Batch::new(params.to_vec())?),
         "memory.get" => get(params, true)?,
         // The same for models, which read every number that they are shown.
         "memory.retrieve" => get(params, false)?,
@@ -45,35 +46,49 @@ pub fn parse(method: &str, params: &[u8]) -> Result<Option<MemoryRequest>, Error
     }))
 }
 
-/// The items of a batch as a client sent them, each read by itself when it is its turn: there may be many.
+/// The items of a batch: those that were read, and then those that are as a client sent them, each read by
+/// itself when it is its turn, for there may be many.
 #[derive(Debug)]
 pub struct Batch {
+    read: VecDeque<Result<MemoryItem, Error>>,
     bytes: Vec<u8>,
-    /// Where the next item begins.
+    /// Where the next item begins that was not read.
     next: usize,
     /// Items that were not read.
     len: u32,
 }
 
 impl Batch {
-    /// The batch of a frame whose parameters begin at `from`; the frame is kept as it is.
+    /// The batch that parameters are.
     ///
     /// # Errors
     /// When there is no array of items, or it is too long.
-    pub fn of_frame(frame: Vec<u8>, from: usize) -> Result<Self, Error> {
-        let (items, len) = items(&frame[from..])?;
-        // What follows the array is within the frame.
-        let next = items.as_ptr() as usize - frame.as_ptr() as usize;
-        Ok(Self { bytes: frame, next, len })
+    fn new(params: Vec<u8>) -> Result<Self, Error> {
+        let (items, len) = items(&params)?;
+        // What follows the array is within the parameters.
+        let next = items.as_ptr() as usize - params.as_ptr() as usize;
+        Ok(Self { read: VecDeque::new(), bytes: params, next, len })
     }
 
-    /// Items that were not read.
+    /// Items that are left.
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.read.len() + self.len as usize
+    }
+
+    /// Reads all items at once, so that each is there when it is its turn.
+    pub fn read_all(&mut self) {
+        let mut read = std::mem::take(&mut self.read);
+        read.reserve(self.len as usize);
+        read.extend(std::iter::from_fn(|| self.read_next()));
+        *self = Self { read, bytes: Vec::new(), next: 0, len: 0 };
     }
 
     /// The next item, or what is wrong with it.
     pub fn next(&mut self) -> Option<Result<MemoryItem, Error>> {
+        self.read.pop_front().or_else(|| self.read_next())
+    }
+
+    fn read_next(&mut self) -> Option<Result<MemoryItem, Error>> {
         self.len = self.len.checked_sub(1)?;
         let mut reader = Reader::new(&self.bytes[self.next..]);
         let Ok(one) = reader.raw() else {
@@ -127,7 +142,7 @@ fn item(params: &[u8]) -> Result<MemoryItem, Error> {
                 item.namespace = limited(field, NAMESPACE_BYTES_MAX)?.unwrap_or(item.namespace);
             }
             "vector" | "text" => content.read(field)?,
-            "metadata" => item.metadata = map(field)?,
+            "metadata" => item.metadata = map(field, METADATA_BYTES_MAX)?,
             _ => return Err(field.unknown_beside("key, vector, text, namespace, metadata")),
         }
     }
@@ -207,7 +222,7 @@ fn search(params: &[u8]) -> Result<MemoryRequest, Error> {
             }
             "ef" => query.ef = field.positive_at_most(EF_MAX.into())?.map(|ef| ef as u32),
             "namespace" => query.namespace = limited(field, NAMESPACE_BYTES_MAX)?,
-            "filter" => query.filter = map(field)?,
+            "filter" => query.filter = map(field, FILTER_BYTES_MAX)?,
             _ => return Err(field.unknown_beside("vector, text, k, ef, namespace, filter")),
         }
     }
@@ -253,7 +268,7 @@ fn limited(field: Field<'_>, bytes_max: usize) -> Result<Option<String>, Error> 
 }
 
 /// A map with text keys, each of them once, as its bytes; none for nil and for an empty one.
-fn map(field: Field<'_>) -> Result<Vec<u8>, Error> {
+fn map(field: Field<'_>, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let wrong = || Error::Invalid(format!("{} must be a map with text keys", field.name));
     let mut reader = Reader::new(field.value);
     if reader.nil() {
@@ -261,8 +276,12 @@ fn map(field: Field<'_>) -> Result<Vec<u8>, Error> {
     }
     let len = reader.map().map_err(|_| wrong())?;
     // What is too long is not looked into.
-    let bytes = field.payload(METADATA_BYTES_MAX)?;
-    let mut names = Vec::new();
+    let bytes = field.payload(bytes_max)?;
+    if len > METADATA_FIELDS_MAX {
+        let text = format!("{} has {len} fields; allowed: {METADATA_FIELDS_MAX}", field.name);
+        return Err(Error::Invalid(text));
+    }
+    let mut names = Vec::with_capacity(len as usize);
     for _ in 0..len {
         names.push(reader.str().map_err(|_| wrong())?);
         reader.raw().map_err(|_| wrong())?;

@@ -3,7 +3,7 @@
 use super::{MemoryRequest, parse};
 use crate::{
     server::testing::TestNode,
-    wire::{api::Error, json, msgpack::write},
+    wire::{api::Error, json, memory::FILTER_BYTES_MAX, msgpack::write},
 };
 use futures_lite::future::block_on;
 use proptest::prelude::*;
@@ -203,6 +203,26 @@ fn what_is_wrong_is_refused_with_the_field_and_the_reason() {
     assert_eq!(refusal("memory.list", r#"{"limit":0}"#), "limit must be an integer from 1 to 1000");
     assert_eq!(refusal("memory.stats", r#"{"sample":5000}"#), "sample must be at most 1000");
     assert_eq!(refusal("memory.put_batch", r#"{"items":7}"#), "items must be an array of maps");
+}
+
+#[test]
+fn metadata_have_a_thousand_fields_and_filters_some_kilobytes() {
+    let node: Rc<TestNode> = Rc::default();
+    let fields = |count: usize| {
+        let fields: Vec<String> = (0..count).map(|at| format!(r#""{at}":1"#)).collect();
+        format!(r#"{{"vector":[1,0],"metadata":{{{}}}}}"#, fields.join(","))
+    };
+    assert!(ask(&node, "memory.put", &fields(1024)).is_ok());
+    let error = ask(&node, "memory.put", &fields(1025)).expect_err("too many");
+    assert_eq!(error.to_string(), "metadata has 1025 fields; allowed: 1024");
+    let search = |letters: usize| {
+        let said = "x".repeat(letters);
+        ask(&node, "memory.search", &format!(r#"{{"vector":[1,0],"filter":{{"a":"{said}"}}}}"#))
+    };
+    // A map of one field, its name and the head of the text are 6 bytes.
+    assert!(search(FILTER_BYTES_MAX - 6).is_ok());
+    let error = search(FILTER_BYTES_MAX - 5).expect_err("too long");
+    assert_eq!(error.to_string(), "filter is 8193 bytes, the limit is 8192");
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! One connection: a state machine that is polled, and owns everything the connection has.
+//!
+//! A long request is read aside: until it is, nothing behind it is begun, so that requests begin in the order
+//! in which they came.
 
 use super::{
     frame::{self, Call},
@@ -11,7 +14,7 @@ use crate::{
         Engine, Limits,
         auth::{self, Gate, Said},
         buffers::{Input, Output},
-        memory::{self, Batch, MemoryRequest},
+        memory::MemoryRequest,
         request::Request,
         stall::Stall,
     },
@@ -28,8 +31,14 @@ use std::{
     time::Instant,
 };
 
-/// Bytes from which on a frame, or what is to be written, is long: to copy it would make messages wait.
-pub(super) const LONG_FRAME: usize = 32 << 10;
+/// Bytes from which on what is to be written is much.
+const MUCH_OUTPUT: usize = 32 << 10;
+
+/// Bytes from which on a request is read aside.
+pub(super) const LONG_REQUEST: usize = 16 << 10;
+
+/// Values of requests that one round looks at to find where they end.
+const SCANNED_AT_ONCE: usize = 8192;
 
 /// Bytes of requests of pattern memory that are read in one round: their numbers are copied.
 const MEMORY_AT_ONCE: usize = 16 << 10;
@@ -59,6 +68,17 @@ enum Intake {
     Closed(Instant),
 }
 
+/// A request that is read aside.
+struct LongRequest {
+    /// Its bytes.
+    len: usize,
+    /// Ends with its msgid and what it asks; none when it is no request.
+    read: Pin<Box<dyn Future<Output = Option<Read>>>>,
+}
+
+/// A request that was read: its msgid, and what it asks or what is wrong with it.
+type Read = (Option<u32>, Result<Request, Error>);
+
 /// The connection; `M` starts a future `F` for a piece of work.
 pub struct Connection<S, E, M, F> {
     stream: S,
@@ -69,6 +89,8 @@ pub struct Connection<S, E, M, F> {
     scanner: Scanner,
     /// Whether `input` holds no whole frame.
     scanned_out: bool,
+    /// What is read aside before anything behind it.
+    long: Option<LongRequest>,
     output: Output,
     in_flight: FuturesUnordered<F>,
     calls_in_flight: usize,
@@ -105,6 +127,7 @@ where
             input: Input::new(),
             scanner: Scanner::new(limits.max_frame_bytes.min(most)),
             scanned_out: true,
+            long: None,
             output: Output::default(),
             in_flight: FuturesUnordered::new(),
             calls_in_flight: 0,
@@ -137,11 +160,11 @@ where
     ///
     /// One round a poll, then the executor's turn: a busy connection must not hold its core.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        self.start_frames();
+        self.start_frames(cx);
         self.collect_answers(cx);
         let Ok(wrote) = self.write(cx) else { return Poll::Ready(End::Lost) };
         let Ok(read) = self.read(cx) else { return Poll::Ready(End::Lost) };
-        let is_over = self.in_flight.is_empty() && self.lent.is_empty();
+        let is_over = self.in_flight.is_empty() && self.lent.is_empty() && self.long.is_none();
         let ended = self.is_ending() && is_over && self.output.pending() == 0;
         if ended {
             return Poll::Ready(match self.becomes {
@@ -154,7 +177,7 @@ where
             return Poll::Ready(End::Lost);
         }
         if wrote || read || (self.has_room() && !self.scanned_out) {
-            let is_much = self.output.pending() >= LONG_FRAME;
+            let is_much = self.output.pending() >= MUCH_OUTPUT;
             self.stall.engine().again(cx.waker(), is_much);
         }
         Poll::Pending
@@ -163,16 +186,22 @@ where
     /// Whether another request may begin.
     fn has_room(&self) -> bool {
         self.intake == Intake::Open
+            && self.long.is_none()
             && self.calls_in_flight < self.limits.max_in_flight
             && self.bytes_in_flight < self.limits.max_frame_bytes
             && self.output.pending() < self.limits.write_buffer_bytes
     }
 
-    fn start_frames(&mut self) {
+    fn start_frames(&mut self, cx: &mut Context<'_>) {
+        self.start_long(cx);
         let mut groups = Groups::default();
         let mut memory_bytes = 0;
         while self.has_room() && !self.scanned_out && memory_bytes < MEMORY_AT_ONCE {
-            let len = match self.scanner.scan(self.input.unread()) {
+            let Some(scan) = self.scanner.scan_some(self.input.unread(), SCANNED_AT_ONCE) else {
+                // The next round goes on.
+                break;
+            };
+            let len = match scan {
                 Scan::Complete(len) => len,
                 Scan::Incomplete => {
                     self.scanned_out = true;
@@ -195,11 +224,10 @@ where
                     break;
                 }
             };
-            if len >= LONG_FRAME
-                && self.gate.is_open()
-                && let Some((msgid, request)) = self.take_batch(len)
-            {
-                self.take_in(&mut groups, msgid, request, len);
+            if len >= LONG_REQUEST && self.gate.is_open() {
+                groups.take().into_iter().for_each(|work| self.begin(work));
+                self.read_long(len);
+                self.start_long(cx);
                 continue;
             }
             let Some(call) = Call::parse(self.input.consume(len)) else {
@@ -231,15 +259,36 @@ where
         }
     }
 
-    /// A long frame with items to store: they are read in steps, where they are. `None` for another one.
-    fn take_batch(&mut self, len: usize) -> Option<(Option<u32>, Result<Request, Error>)> {
-        let frame = &self.input.unread()[..len];
-        let call = Call::parse(frame).filter(|call| call.method == memory::BATCH_METHOD)?;
-        let from = call.fields().ok()?.as_ptr() as usize - frame.as_ptr() as usize;
-        let msgid = call.msgid;
-        let (bytes, range) = self.input.take(len);
-        let batch = Batch::of_frame(bytes, range.start + from);
-        Some((msgid, batch.map(|batch| Request::Memory(MemoryRequest::PutBatch(batch)))))
+    /// Has a long request read aside.
+    fn read_long(&mut self, len: usize) {
+        let (frame, range) = self.input.take(len);
+        let limits = self.limits;
+        let read = move || {
+            let call = Call::parse(&frame[range])?;
+            let fields = call.fields();
+            let mut request = fields.and_then(|it| Request::parse(call.method, it, &limits));
+            if let Ok(Request::Memory(MemoryRequest::PutBatch(batch))) = &mut request {
+                batch.read_all();
+            }
+            Some((call.msgid, request))
+        };
+        let read = Box::pin(self.stall.engine().aside(read));
+        self.long = Some(LongRequest { len, read });
+    }
+
+    /// Begins a long request that was read.
+    fn start_long(&mut self, cx: &mut Context<'_>) {
+        let Some(long) = &mut self.long else { return };
+        let Poll::Ready(read) = long.read.as_mut().poll(cx) else { return };
+        let len = long.len;
+        self.long = None;
+        let Some((msgid, request)) = read else {
+            let text = "not a MessagePack-RPC request or notification";
+            return self.refuse_client(None, &Error::Invalid(text.into()));
+        };
+        let mut groups = Groups::default();
+        self.take_in(&mut groups, msgid, request, len);
+        groups.take().into_iter().for_each(|work| self.begin(work));
     }
 
     /// Begins a request of so many bytes, or tells what is wrong with it.

@@ -1,5 +1,7 @@
 //! The door of MessagePack-RPC through a real socket.
 
+mod long;
+
 use super::serve_rpc;
 use crate::{
     server::{
@@ -623,7 +625,7 @@ fn puts_that_follow_each_other_are_stored_at_once_and_answered_by_themselves() {
 }
 
 #[test]
-fn a_long_batch_is_read_where_it_is_and_its_answer_comes_whole() {
+fn a_long_batch_is_read_aside_and_its_answer_comes_whole() {
     with_rpc(|address, _, _| async move {
         let mut client = Client::connect(address).await;
         let said = "s".repeat(300);
@@ -634,7 +636,7 @@ fn a_long_batch_is_read_where_it_is_and_its_answer_comes_whole() {
         let items: Vec<String> = (0..150).map(item).collect();
         let batch =
             request(1, "memory.put_batch", &format!(r#"{{"items":[{}]}}"#, items.join(",")));
-        assert!(batch.len() > super::connection::LONG_FRAME);
+        assert!(batch.len() > super::connection::LONG_REQUEST);
         // In front of it and behind it others, in one piece of the stream.
         let mut bytes = request(0, "memory.put", r#"{"key":"first","vector":[0,1]}"#);
         bytes.extend(&batch);

@@ -280,7 +280,10 @@ impl Life {
             written.map_err(|error| format!("does not read: {error}"))?;
             loop {
                 if let Some(line) = answers.next_line() {
-                    let answer = protocol::answer(line, bytes_max)
+                    let mut line = line.to_vec();
+                    let read = executor::aside(move || protocol::answer(&mut line, bytes_max));
+                    let answer = read
+                        .await
                         .map_err(|error| format!("wrote a line that is no answer: {error}"))?;
                     return match answer.id == id {
                         true => Ok(answer.vectors),

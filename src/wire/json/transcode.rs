@@ -46,6 +46,8 @@ struct Open {
     is_map: bool,
     /// Values still to write; in a map, keys count too.
     remaining: u64,
+    /// Whether something stands in it.
+    is_begun: bool,
 }
 
 /// Appends the JSON text of the one MessagePack value that `bytes` are.
@@ -91,7 +93,8 @@ impl Transcoder {
                     }
                     let is_map = matches!(value, Value::Map(_));
                     // One more than the values inside: this one is counted off like a scalar below.
-                    open.push(Open { is_map, remaining: value.children() + 1 });
+                    let remaining = value.children() + 1;
+                    open.push(Open { is_map, remaining, is_begun: false });
                 }
             }
             if !next(open, is_key, out) {
@@ -109,8 +112,8 @@ fn next(open: &mut Vec<Open>, after_key: bool, out: &mut Vec<u8>) -> bool {
     while let Some(innermost) = open.last_mut() {
         innermost.remaining -= 1;
         if innermost.remaining > 0 {
-            let first = matches!(out.last(), Some(b'[' | b'{')) && !after_key;
-            match (after_key, first) {
+            let is_first = !std::mem::replace(&mut innermost.is_begun, true);
+            match (after_key, is_first) {
                 (true, _) => out.push(b':'),
                 (false, true) => {}
                 (false, false) => out.push(b','),

@@ -1,6 +1,9 @@
 //! Reads values in place, one after the other.
 
-use super::{Head, Value, span::Span};
+use super::{
+    Head, Value,
+    span::{RUN, Span, children_of_run},
+};
 
 /// The bytes are not the MessagePack value that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,11 +97,26 @@ impl<'a> Reader<'a> {
     pub fn raw(&mut self) -> Result<&'a [u8], Malformed> {
         let mut at = 0;
         let mut outstanding = 1u64;
+        // How many values of one byte were passed over one after the other.
+        let mut streak = 0;
         while outstanding > 0 {
             let rest = self.bytes.get(at..).ok_or(Malformed)?;
+            // So many cannot end within a run: they are passed over together where all have one byte.
+            if streak >= RUN
+                && outstanding >= RUN as u64
+                && let Some(run) = rest.first_chunk()
+            {
+                if let Some(children) = children_of_run(run) {
+                    at += RUN;
+                    outstanding = outstanding - RUN as u64 + children;
+                    continue;
+                }
+                streak = 0;
+            }
             let span = Span::read(rest).map_err(|_| Malformed)?;
             at += span.head + span.body;
             outstanding = outstanding - 1 + span.children;
+            streak = if span.head + span.body == 1 { streak + 1 } else { 0 };
         }
         let (raw, rest) = self.bytes.split_at_checked(at).ok_or(Malformed)?;
         self.bytes = rest;
@@ -137,7 +155,34 @@ mod tests {
         assert_eq!(Reader::new(&[0xd0, 0xff]).uint(), Err(Malformed));
     }
 
+    /// A value as [`Reader::raw`] finds it, one head after the other.
+    fn raw_one_by_one(bytes: &[u8]) -> Option<&[u8]> {
+        let (mut at, mut outstanding) = (0, 1);
+        while outstanding > 0 {
+            let span = Span::read(bytes.get(at..)?).ok()?;
+            at += span.head + span.body;
+            outstanding = outstanding - 1 + span.children;
+        }
+        bytes.get(..at)
+    }
+
+    /// Bytes that often begin values of one byte.
+    fn any_run() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![
+            12 => 0_u8..0xa1, 1 => Just(0xc0), 2 => 0xe0..=0xff_u8, 1 => any::<u8>()
+        ];
+        (any::<u16>(), proptest::collection::vec(byte, 0..400)).prop_map(|(len, rest)| {
+            let head = [0xdc, (len >> 8) as u8 & 1, len as u8];
+            [&head[..], &rest].concat()
+        })
+    }
+
     proptest! {
+        #[test]
+        fn runs_are_passed_over_as_their_values_are(bytes in any_run()) {
+            prop_assert_eq!(Reader::new(&bytes).raw().ok(), raw_one_by_one(&bytes));
+        }
+
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut reader = Reader::new(&bytes);

@@ -30,14 +30,19 @@ pub struct Scanner {
     depth: usize,
     /// Values still to come, all levels together: each needs at least one byte.
     outstanding: u64,
+    /// Bytes of the text that comes next which were found to be UTF-8.
+    checked: usize,
 }
+
+/// Bytes of text that cost about as much as a value.
+const TEXT_A_VALUE: usize = 32;
 
 impl Scanner {
     /// A scanner for values of at most `bytes_max` bytes.
     pub const fn new(bytes_max: usize) -> Self {
         let mut remaining = [0; DEPTH_MAX + 1];
         remaining[0] = 1;
-        Self { bytes_max, scanned: 0, remaining, depth: 0, outstanding: 1 }
+        Self { bytes_max, scanned: 0, remaining, depth: 0, outstanding: 1, checked: 0 }
     }
 
     /// Whether a value has begun and not ended.
@@ -47,35 +52,61 @@ impl Scanner {
 
     /// Looks at the bytes that arrived since the last call.
     pub fn scan(&mut self, buffer: &[u8]) -> Scan {
+        self.scan_some(buffer, usize::MAX).expect("no buffer has so many values")
+    }
+
+    /// The same for at most so many values, or texts that cost as much; `None` when it is to be called again
+    /// with the same buffer.
+    pub fn scan_some(&mut self, buffer: &[u8], values: usize) -> Option<Scan> {
+        let mut left = values;
         while self.outstanding > 0 {
+            if left == 0 {
+                return None;
+            }
+            left -= 1;
             let span = match Span::read(&buffer[self.scanned.min(buffer.len())..]) {
                 Ok(span) => span,
-                Err(NoHead::Short) if buffer.len() >= self.bytes_max => return Scan::TooLarge,
-                Err(NoHead::Short) => return Scan::Incomplete,
-                Err(NoHead::Reserved) => return Scan::Invalid("0xc1 begins no MessagePack value"),
+                Err(NoHead::Short) if buffer.len() >= self.bytes_max => {
+                    return Some(Scan::TooLarge);
+                }
+                Err(NoHead::Short) => return Some(Scan::Incomplete),
+                Err(NoHead::Reserved) => {
+                    return Some(Scan::Invalid("0xc1 begins no MessagePack value"));
+                }
             };
             let body = self.scanned + span.head;
             let end = body + span.body;
             let after = self.outstanding - 1 + span.children;
             if end as u64 + after > self.bytes_max as u64 {
-                return Scan::TooLarge;
+                return Some(Scan::TooLarge);
+            }
+            if span.is_text {
+                let most = left.saturating_mul(TEXT_A_VALUE).max(TEXT_A_VALUE);
+                let (from, there) = (body + self.checked, end.min(buffer.len()));
+                let part = &buffer[from.min(there)..there.min(from.saturating_add(most))];
+                let Some(checked) = checked_text(part, from + part.len() < end) else {
+                    return Some(Scan::Invalid("a string is not UTF-8"));
+                };
+                self.checked += checked;
+                left = left.saturating_sub(part.len() / TEXT_A_VALUE);
+                if from + part.len() < there {
+                    return None;
+                }
             }
             if buffer.len() < end {
-                return Scan::Incomplete;
-            }
-            if span.is_text && !is_text(&buffer[body..end]) {
-                return Scan::Invalid("a string is not UTF-8");
+                return Some(Scan::Incomplete);
             }
             self.scanned = end;
+            self.checked = 0;
             self.outstanding = after;
             if !self.step(span.children) {
-                return Scan::Invalid("arrays and maps are nested deeper than 64");
+                return Some(Scan::Invalid("arrays and maps are nested deeper than 64"));
             }
         }
         // Back at level 0: ready for the next value without touching the other levels.
         self.remaining[0] = 1;
         self.outstanding = 1;
-        Scan::Complete(std::mem::take(&mut self.scanned))
+        Some(Scan::Complete(std::mem::take(&mut self.scanned)))
     }
 
     /// Counts one value off its level and enters it when it has children; false when that is
@@ -96,10 +127,17 @@ impl Scanner {
     }
 }
 
-/// Whether bytes are UTF-8, as most are by being ASCII.
+/// How many of the bytes are whole letters of UTF-8, as most are by being ASCII: all of them, or all but the
+/// last ones where more follow. `None` when they are no UTF-8.
 #[inline]
-fn is_text(bytes: &[u8]) -> bool {
-    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+fn checked_text(bytes: &[u8], more_follow: bool) -> Option<usize> {
+    if bytes.is_ascii() {
+        return Some(bytes.len());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Some(bytes.len()),
+        Err(error) => (more_follow && error.error_len().is_none()).then(|| error.valid_up_to()),
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +203,69 @@ mod tests {
         assert_eq!(scanner.scan(&bytes), Scan::Complete(bytes.len()));
     }
 
+    /// Scans in steps of so many values; what comes of it, and how many steps that took.
+    fn scan_in_steps(bytes: &[u8], values: usize) -> (Scan, usize) {
+        let mut scanner = Scanner::new(1 << 20);
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            assert!(steps <= 2 * bytes.len() + 2, "each step comes further");
+            if let Some(scan) = scanner.scan_some(bytes, values) {
+                return (scan, steps);
+            }
+        }
+    }
+
+    #[test]
+    fn many_values_and_long_texts_are_scanned_in_steps() {
+        let mut many = vec![0xdc, 0x27, 0x10];
+        many.resize(3 + 10_000, 7);
+        let (scan, steps) = scan_in_steps(&many, 1000);
+        assert_eq!((scan, steps), (Scan::Complete(many.len()), 11));
+        for letter in ["a", "é", "€", "𝄞"] {
+            let mut text = vec![0xdb, 0, 1, 0x86, 0xa0];
+            text.extend(letter.repeat(100_000 / letter.len()).bytes());
+            text.resize(5 + 100_000, b'a');
+            let (scan, steps) = scan_in_steps(&text, 64);
+            assert_eq!(scan, Scan::Complete(text.len()), "{letter}");
+            assert!((40..70).contains(&steps), "{letter}: {steps}");
+            let last = text.len() - 1;
+            text[last] = 0xff;
+            assert!(matches!(scan_in_steps(&text, 64).0, Scan::Invalid(_)), "{letter}");
+            text[last] = 0xc3;
+            assert!(matches!(scan_in_steps(&text, 64).0, Scan::Invalid(_)), "{letter}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn steps_and_the_whole_scan_alike(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            values in 1_usize..5,
+        ) {
+            prop_assert_eq!(scan_in_steps(&bytes, values).0, scan(&bytes));
+        }
+
+        #[test]
+        fn texts_in_steps_and_pieces_scan_as_a_whole(text in any::<String>(), cut in 0_usize..200, values in 1_usize..5) {
+            let mut bytes = Vec::new();
+            crate::wire::msgpack::write::str(&mut bytes, &text.repeat(20));
+            if let Some(byte) = bytes.get_mut(10 * cut + 3) {
+                *byte ^= 0x80;
+            }
+            let whole = scan(&bytes);
+            prop_assert_eq!(scan_in_steps(&bytes, values).0, whole);
+            let mut scanner = Scanner::new(1 << 20);
+            let mut piecewise = Scan::Incomplete;
+            for end in (0..bytes.len()).step_by(7).chain([bytes.len()]) {
+                piecewise = scanner.scan(&bytes[..end]);
+                if piecewise != Scan::Incomplete {
+                    break;
+                }
+            }
+            prop_assert_eq!(piecewise, whole);
+        }
+
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Scan::Complete(len) = scan(&bytes) {

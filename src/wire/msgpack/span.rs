@@ -67,6 +67,37 @@ enum Class {
     Reserved,
 }
 
+/// Values of one byte that are passed over together.
+pub(super) const RUN: usize = 16;
+
+/// The values that follow as parts of those that begin with these bytes, if each of them has one byte, what
+/// it contains apart.
+#[inline]
+pub(super) fn children_of_run(bytes: &[u8; RUN]) -> Option<u64> {
+    let (mut children, mut most) = (0_u64, 0_u8);
+    for byte in bytes {
+        let of_one = CHILDREN_OF_ONE[*byte as usize];
+        most = most.max(of_one);
+        children += u64::from(of_one);
+    }
+    (most < NOT_ONE).then_some(children)
+}
+
+/// How many values follow as parts of one whose head and body have one byte; [`NOT_ONE`] of the others.
+const CHILDREN_OF_ONE: [u8; 256] = {
+    let mut children = [NOT_ONE; 256];
+    let mut first = 0;
+    while first < 256 {
+        let shape = &SHAPES[first];
+        if shape.head == 1 && shape.body == 0 && shape.width == 0 {
+            children[first] = shape.children;
+        }
+        first += 1;
+    }
+    children
+};
+const NOT_ONE: u8 = u8::MAX;
+
 /// What a first byte says of the value that it begins.
 #[derive(Clone, Copy)]
 struct Shape {
@@ -130,6 +161,20 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::{super::head::Head, *};
+
+    #[test]
+    fn a_run_is_what_its_values_are_one_by_one() {
+        for first in 0..=u8::MAX {
+            for at in [0, 7, RUN - 1] {
+                let mut bytes = [5_u8; RUN];
+                bytes[at] = first;
+                let span = Span::read(&bytes[at..]);
+                let expected = span.ok().filter(|span| span.head == 1 && span.body == 0);
+                // A length of two bytes needs them there: they are no value of one byte either way.
+                assert_eq!(children_of_run(&bytes), expected.map(|it| it.children), "{first:#x}");
+            }
+        }
+    }
 
     #[test]
     fn heads_and_spans_agree_on_every_first_byte() {
