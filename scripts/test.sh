@@ -15,7 +15,8 @@ Runs every test and prints what passed, failed or was skipped, and why:
   pbft      bugs planted in Byzantine agreement that its simulator and its model must find; 300 seeds with
             lying replicas and the model itself run with `rust`
   loom      rings and parking under all interleavings (tests/loom)
-  memory    the rings, and kernels and rows of the vector index, under valgrind, where it is installed
+  memory    the rings, kernels and rows of the vector index, and maps and files of pattern memory, under
+            valgrind, where it is installed
   python    real clients against a real server (tests/python), in virtual environments
 
 Everything it builds or installs is under target/. Exit code 1 when something failed.
@@ -78,8 +79,8 @@ loom() {
         cargo test --release --locked)
 }
 
-# Two threads over real rings, and the vector index with instructions that valgrind knows (AVX2), with
-# every access to memory checked.
+# Two threads over real rings, the vector index with instructions that valgrind knows (AVX2), and mapped
+# record files, read by cores while a thread writes, with every access to memory checked.
 memory() {
     local binary
     binary=$(checked --lib --no-run --message-format=json 2>/dev/null |
@@ -87,6 +88,9 @@ memory() {
     valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
         "$binary" runtime::ring runtime::mesh wire::batch shard::links \
         memory::index::tests::kernels graph::an_index_that_was_emptied image::only_rows_that \
+        graph::rows_of_removed_vectors steps::rows_rest_while store::region store::watermark \
+        damage::a_bit_that_flips model::segments_are_freed model::a_segment_whose model::memory_alone \
+        searches::a_namespace_is searches::the_nearest shard::memory::tests::cold_records \
         --test-threads=1
 }
 

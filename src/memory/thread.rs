@@ -1,9 +1,10 @@
-//! The threads that wait for the disk, so that no core does: one writes and syncs records, one does all
-//! else that partitions ask for.
+//! The threads that wait for the disk, so that no core does: one writes and syncs records, one makes and
+//! removes files, one reads.
 //!
 //! Jobs come from all cores over one bounded queue each. The writer takes all that wait, writes them,
-//! and syncs each file once: what comes meanwhile shares the next sync. The helper makes and removes
-//! files, brings cold records into memory, and looks now and then which pages still are.
+//! and syncs each file once: what comes meanwhile shares the next sync. The helper makes and removes record
+//! files, and writes checkpoints, whose syncs may take a second. So that no read waits for one, the reader
+//! brings cold records into memory, and looks now and then which pages still are.
 
 use super::store::{Done, Job, Region};
 use crate::runtime::{
@@ -15,7 +16,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -30,13 +31,16 @@ const JOBS_MAX: usize = 4096;
 const ANSWERS_MAX: usize = 8192;
 /// Writes that share a sync at most.
 const WRITES_TOGETHER: usize = 256;
-/// How often the helper looks which pages are in memory, while memory is used.
+/// How often the reader looks which pages are in memory, while memory is used.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How soon an answer is tried again that found a core's queue full.
 const ANSWER_AGAIN: Duration = Duration::from_millis(1);
 
 /// A job: the core that gave it, which of that core's partitions, and what.
 type Given = (u16, u16, Job);
+
+/// The files whose pages are looked at.
+type Regions = Arc<Mutex<Vec<Weak<Region>>>>;
 
 /// One thread's queue.
 #[derive(Clone)]
@@ -50,6 +54,7 @@ pub struct Desk {
     core: u16,
     writer: Line,
     helper: Line,
+    reader: Line,
     /// Jobs that found a queue full, oldest first.
     waiting: VecDeque<(u16, Job)>,
     answers: Injector<(u16, Done)>,
@@ -59,7 +64,7 @@ pub struct Desk {
 /// The threads. Dropping it ends them, after what was given is done.
 pub struct MemoryThreads {
     stop: Arc<AtomicBool>,
-    lines: [Line; 2],
+    lines: [Line; 3],
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -86,27 +91,32 @@ pub fn start(
     cpu: Option<usize>,
     regions: Vec<Arc<Region>>,
 ) -> io::Result<(MemoryThreads, Vec<Desk>)> {
-    let (writer, helper) = (Line::new()?, Line::new()?);
+    let (writer, helper, reader) = (Line::new()?, Line::new()?, Line::new()?);
     let (stop, used) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let answers: Vec<_> =
         bells.iter().map(|bell| Injector::new(ANSWERS_MAX, bell.clone())).collect();
     let worker =
         |line: &Line| Worker { line: line.clone(), answers: answers.clone(), stop: stop.clone() };
-    let (writes, helps) = (worker(&writer), worker(&helper));
+    let (writes, helps, reads) = (worker(&writer), worker(&helper), worker(&reader));
     let regions: Vec<_> = regions.iter().map(Arc::downgrade).collect();
+    let regions = Regions::new(Mutex::new(regions));
     let was_used = used.clone();
     let placement = |cpu| Placement { cpu, realtime: false };
-    let lines = [writer.clone(), helper.clone()];
+    let lines = [writer.clone(), helper.clone(), reader.clone()];
     let mut threads = MemoryThreads { stop, lines, threads: Vec::new() };
     let exit = EXIT_MEMORY_FAILED;
     let write = move |_| writes.write_all();
     threads.threads.push(spawn_blocking_thread("memory", placement(cpu), exit, write)?);
-    let help = move |_| helps.help(regions, &was_used);
+    let made = regions.clone();
+    let help = move |_| helps.help(&made);
     threads.threads.push(spawn_blocking_thread("memory-helper", placement(None), exit, help)?);
+    let read = move |_| reads.read(&regions, &was_used);
+    threads.threads.push(spawn_blocking_thread("memory-reader", placement(None), exit, read)?);
     let desks = answers.into_iter().enumerate().map(|(core, answers)| Desk {
         core: core as u16,
         writer: writer.clone(),
         helper: helper.clone(),
+        reader: reader.clone(),
         waiting: VecDeque::new(),
         answers,
         used: used.clone(),
@@ -137,9 +147,8 @@ impl Desk {
         while let Some((partition, job)) = self.waiting.pop_front() {
             let line = match job {
                 Job::Write(_) => &self.writer,
-                Job::Make(_) | Job::Remove(_) | Job::Load(_) | Job::Save(_) | Job::Populate(_) => {
-                    &self.helper
-                }
+                Job::Make(_) | Job::Remove(_) | Job::Save(_) => &self.helper,
+                Job::Load(_) | Job::Populate(_) => &self.reader,
             };
             if let Err((_, partition, job)) = line.jobs.push((self.core, partition, job)) {
                 return self.waiting.push_front((partition, job));
@@ -231,25 +240,34 @@ impl Worker {
                         sync
                     }
                 };
-                let result = result.and(sync.map_err(io::Error::other)).map(|()| write.bytes);
-                self.answer(core, partition, Done::Written(result));
+                let result = result.and(sync.map_err(io::Error::other));
+                self.answer(core, partition, write.finish(result));
             }
         }
     }
 
-    fn help(&self, mut regions: Vec<Weak<Region>>, used: &AtomicBool) {
+    fn help(&self, regions: &Regions) {
+        while self.wait(None) {
+            let Some((core, partition, job)) = self.line.jobs.pop() else { continue };
+            let done = job.perform();
+            if let Some(Done::Made(Ok(region))) = &done {
+                let mut regions = regions.lock().unwrap_or_else(PoisonError::into_inner);
+                regions.push(Arc::downgrade(region));
+            }
+            done.into_iter().for_each(|done| self.answer(core, partition, done));
+        }
+    }
+
+    fn read(&self, regions: &Regions, used: &AtomicBool) {
         let mut looked = Instant::now();
         while self.wait(Some(LOOK_EVERY)) {
             if let Some((core, partition, job)) = self.line.jobs.pop() {
                 let done = job.perform();
-                if let Some(Done::Made(Ok(region))) = &done {
-                    regions.push(Arc::downgrade(region));
-                }
                 done.into_iter().for_each(|done| self.answer(core, partition, done));
             }
             if looked.elapsed() >= LOOK_EVERY && used.swap(false, Ordering::Relaxed) {
                 looked = Instant::now();
-                regions.retain(|region| {
+                regions.lock().unwrap_or_else(PoisonError::into_inner).retain(|region| {
                     let Some(region) = region.upgrade() else { return false };
                     // What was known before still counts when the kernel does not say.
                     let _ = region.look();
@@ -263,8 +281,9 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::store::{Make, Write};
-    use std::process::Command;
+    use crate::memory::store::{Load, Make, Save, Write};
+    use rustix::fs::{CWD, FileType, Mode};
+    use std::{fs, process::Command};
 
     /// Says to the child which of its threads is to panic.
     const WHICH: &str = "COREFLOW_TEST_MEMORY_THREAD";
@@ -281,17 +300,51 @@ mod tests {
             match &*which {
                 "writer" => {
                     let region = Arc::new(Region::anonymous(4096).expect("there is memory"));
-                    Job::Write(Write { region, offset: 4096, bytes: vec![1] })
+                    Job::Write(Write {
+                        region,
+                        offset: 4096,
+                        bytes: vec![1],
+                        sequence: 1,
+                        watermark: None,
+                    })
                 }
                 _ => {
                     let path =
                         std::env::temp_dir().join(format!("coreflow-{}", std::process::id()));
-                    Job::Make(Make { path, bytes: 10, head: vec![1; 11], number: 0, list: None })
+                    let (head, list, watermark) = (vec![1; 11], None, None);
+                    Job::Make(Make { path, bytes: 10, head, number: 0, list, watermark })
                 }
             },
         );
         // They end after what was given is done, and this process with the exit code 0.
         drop(threads);
+    }
+
+    #[test]
+    fn a_read_does_not_wait_for_a_checkpoint_or_a_file_that_is_made() {
+        let name = format!("coreflow-memory-reader-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::remove_file(&path).ok();
+        // What is opened for writing waits until somebody reads.
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0).expect("a pipe is made");
+        let bell = Doorbell::new().expect("there are descriptors");
+        let (threads, mut desks) = start(&[bell], None, Vec::new()).expect("the threads start");
+        let (bytes, finished) = (vec![1], None);
+        desks[0].give(0, Job::Save(Save { path: path.clone(), offset: 0, bytes, finished }));
+        desks[0].give(0, Job::Load(Load { token: 7, pieces: Vec::new() }));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let read = loop {
+            match desks[0].take() {
+                Some((_, done)) => break Some(done),
+                None if Instant::now() > deadline => break None,
+                None => std::thread::sleep(ANSWER_AGAIN),
+            }
+        };
+        drop(fs::File::open(&path).expect("the pipe is there"));
+        drop(threads);
+        fs::remove_file(&path).expect("the pipe is there");
+        assert!(matches!(read, Some(Done::Loaded(7, Ok(())))), "{read:?}");
     }
 
     #[test]

@@ -14,9 +14,9 @@
 use super::{
     damage::Damage,
     job::{Job, Save},
-    log::LogSettings,
     partition::Partition,
     recover::From,
+    segment::LogSettings,
     table::{Entry, Place, Row, Table},
 };
 use crate::memory::index::{Image, Index, IndexOptions, Loader, Wanted};
@@ -274,6 +274,16 @@ pub enum State {
     Graph(Outline),
     /// More of it is not: a start reads all records.
     Damaged,
+}
+
+impl State {
+    /// What it says of the records, as far as that is as it was written.
+    pub fn outline(&self) -> Option<&Outline> {
+        match self {
+            Self::Well(outline) | Self::Graph(outline) => Some(outline),
+            Self::None | Self::Damaged => None,
+        }
+    }
 }
 
 /// What a checkpoint says of the records.

@@ -6,9 +6,9 @@
 
 use super::{
     job::Piece,
-    log::FIRST_OFFSET,
     partition::{Partition, Step, item_of},
     record::{Content, HEAD_BYTES, Head, Kind, UNIT_BYTES},
+    segment::FIRST_OFFSET,
     table::Place,
 };
 use crate::{
@@ -41,7 +41,7 @@ impl Partition {
         if self.log.release_some() {
             return Step::Done(true);
         }
-        if self.log.free_first() {
+        if self.free_first() {
             self.moving = None;
             return Step::Done(true);
         }
@@ -84,6 +84,12 @@ impl Partition {
         }
         self.moving = Some((number, offset));
         Step::Done(offset > start)
+    }
+
+    /// Frees the first segments in which nothing lives and no record waits to be applied.
+    pub(super) fn free_first(&mut self) -> bool {
+        let needed = self.oldest_pending();
+        self.log.free_first(needed)
     }
 
     fn lives_at(&self, place: Place, head: &Head) -> bool {

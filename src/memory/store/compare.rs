@@ -9,10 +9,10 @@
 use super::{
     checkpoint::Outline,
     damage::{Damage, Harm},
-    log::{LogSettings, segment_name},
     record::Kind,
     recover::From,
     scan::{self, Gap, Seen},
+    segment::{LogSettings, segment_name},
     survey::Found,
 };
 use std::{
@@ -109,18 +109,16 @@ impl Comparison<'_> {
     /// What is lost of records that are gone, when a checkpoint says what there was up to `from`; nothing
     /// where `lost` tells it item by item.
     fn judge(&self, gap: &Gap, from: &From, lost: &BTreeMap<At, Damage>) -> Option<Found> {
-        let Gap { damage, segment, next, sequences } = gap;
+        let Gap { damage, segment, next, sequences, .. } = gap;
         let begin = self.at(*segment, damage.offset as u32);
         let end = next.map_or((u32::MAX, 0), |(segment, offset)| self.at(segment, offset));
-        let uncovered = sequences.end.saturating_sub(sequences.start.max(from.sequence + 1));
         let damage = damage.clone();
-        match damage.harm.gone().min(uncovered) {
+        match gap.gone_behind(from.sequence) {
             0 if lost.range(begin..end).next().is_some() => None,
             0 => Some(Found { damage, is_harmless: true }),
             gone => {
                 // A start begins to read where the checkpoint ends.
-                let is_part =
-                    gone < sequences.end - sequences.start && sequences.start <= from.sequence;
+                let is_part = sequences.start <= from.sequence;
                 let damage = match is_part {
                     true => self.damage((from.number, from.offset), Harm::Gone(gone)),
                     false => damage,
@@ -143,9 +141,10 @@ fn add_known(found: &mut Vec<Found>, known: &[Damage]) {
     found.extend(new);
 }
 
-/// Whether a later record is of the same item, or this one said itself that the item is gone.
+/// Whether a later record is of the same item, or this one said itself that the item is gone, or was no
+/// item's.
 fn is_passed(seen: &Seen, last: &HashMap<u64, u64>) -> bool {
-    seen.kind == Kind::Delete || last.get(&seen.hash).is_some_and(|last| *last > seen.sequence)
+    seen.kind != Kind::Put || last.get(&seen.hash).is_some_and(|last| *last > seen.sequence)
 }
 
 /// What two damages have in common that are one: file, offset, and whether it is that of a record.

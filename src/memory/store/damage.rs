@@ -19,6 +19,10 @@ pub enum Harm {
     Checkpoint,
     /// The head of a folder, or the list of a partition's files.
     Structure,
+    /// What says how far records were on the disk.
+    Watermark,
+    /// What lay behind the last record was cut off, and nothing says how far records were on the disk.
+    Cut,
 }
 
 /// Something that cannot be read as it was written.
@@ -42,8 +46,8 @@ pub struct Lost {
     /// Records that are gone and of which nobody knows whose they were: each may be one more item, or one
     /// that was replaced or deleted since.
     pub unnamed: u64,
-    /// More may be lost: nobody knows all that was in a file that is gone, or behind the end of one that
-    /// was shortened.
+    /// More may be lost: nobody knows all that was in a file that is gone, behind the end of one that was
+    /// shortened, or at the end of records where nothing says how far they were on the disk.
     pub is_least: bool,
 }
 
@@ -58,7 +62,7 @@ impl Lost {
         self.items += u64::from(harm == Harm::Record);
         self.unnamed += harm.gone();
         self.is_least |= match harm {
-            Harm::Missing => true,
+            Harm::Missing | Harm::Cut => true,
             Harm::Length(bytes, whole) => bytes < whole,
             _ => false,
         };
@@ -137,10 +141,10 @@ impl Harm {
     /// Whether nothing is lost by it: records are read without it, or it can be made again.
     pub fn is_harmless(self) -> bool {
         match self {
-            Self::Begin | Self::Checkpoint | Self::Structure => true,
+            Self::Begin | Self::Checkpoint | Self::Structure | Self::Watermark => true,
             // What lies behind the end that a file was made with is no record.
             Self::Length(bytes, whole) => bytes > whole,
-            Self::Record | Self::Gone(_) | Self::Missing => false,
+            Self::Record | Self::Gone(_) | Self::Missing | Self::Cut => false,
         }
     }
 
@@ -161,6 +165,8 @@ impl Harm {
             Self::Missing => (5, 0, 0),
             Self::Checkpoint => (6, 0, 0),
             Self::Structure => (7, 0, 0),
+            Self::Watermark => (8, 0, 0),
+            Self::Cut => (9, 0, 0),
         }
     }
 
@@ -173,6 +179,8 @@ impl Harm {
             5 => Self::Missing,
             6 => Self::Checkpoint,
             7 => Self::Structure,
+            8 => Self::Watermark,
+            9 => Self::Cut,
             _ => return None,
         })
     }
@@ -201,6 +209,16 @@ impl fmt::Display for Damage {
                 write!(out, "{file}: it is damaged; the next start takes longer, and that is all")?;
             }
             Harm::Structure => write!(out, "{file}: it is damaged")?,
+            Harm::Watermark => {
+                write!(out, "{file}: it is damaged; the next start makes it again")?;
+            }
+            Harm::Cut => {
+                write!(
+                    out,
+                    "{file}, byte {offset}: what was before it was cut off, and nothing says whether it \
+                     had been acknowledged"
+                )?;
+            }
         }
         key.as_ref().map_or(Ok(()), |key| write!(out, "; it is that of {key}"))
     }

@@ -8,9 +8,9 @@ use super::{
     checkpoint::{self, State},
     files::{FileList, Listing, ListingError, Span, list_name},
     head::StoreHead,
-    log::{FIRST_OFFSET, LogSettings, parse_segment_name, segment_name},
     open::{OpenError, StoreSettings},
     recover::{self, Numbers, RecoverError},
+    segment::{FIRST_OFFSET, LogSettings, parse_segment_name, segment_name},
 };
 use crate::runtime::disk::replace_file;
 use std::{

@@ -3,7 +3,7 @@
 //! A partition writes no file itself: it fills buffers, and another thread writes and syncs them. Jobs
 //! of one kind are done in the order in which they were given.
 
-use super::{files::FileList, region::Region};
+use super::{files::FileList, region::Region, watermark::Watermark};
 use crate::{memory::index::PagesAhead, runtime::disk::sync_folder};
 use std::{
     fs::{self, OpenOptions},
@@ -39,6 +39,10 @@ pub struct Write {
     pub offset: usize,
     /// The records.
     pub bytes: Vec<u8>,
+    /// Up to which record the disk has all once they are on it, seals apart.
+    pub sequence: u64,
+    /// What says how far records are on the disk; `None` for memory alone.
+    pub watermark: Option<Arc<Watermark>>,
 }
 
 /// A segment to be made.
@@ -54,6 +58,8 @@ pub struct Make {
     pub number: u32,
     /// The list that gets it.
     pub list: Option<Arc<FileList>>,
+    /// What is made beside the first one.
+    pub watermark: Option<Arc<Watermark>>,
 }
 
 /// A segment to be removed: nothing in it lives, and all before it are gone.
@@ -113,6 +119,21 @@ impl Write {
     pub fn write(&self) -> io::Result<()> {
         self.region.write_file(self.offset, &self.bytes)
     }
+
+    /// What became of it, by what became of the write and of the sync behind it: what is on the disk is
+    /// noted as such before anybody is told.
+    pub fn finish(self, synced: io::Result<()>) -> Done {
+        let Self { watermark, sequence, bytes, .. } = self;
+        let Some(watermark) = watermark else { return Done::Written(synced.map(|()| bytes)) };
+        let noted = match synced {
+            Ok(()) => watermark.advance(sequence),
+            Err(error) => {
+                watermark.stop();
+                Err(error)
+            }
+        };
+        Done::Written(noted.map(|()| bytes))
+    }
 }
 
 impl Job {
@@ -120,8 +141,8 @@ impl Job {
     pub fn perform(self) -> Option<Done> {
         Some(match self {
             Self::Write(write) => {
-                let written = write.write().and_then(|()| write.region.sync());
-                Done::Written(written.map(|()| write.bytes))
+                let synced = write.write().and_then(|()| write.region.sync());
+                write.finish(synced)
             }
             Self::Make(make) => Done::Made(make.perform().map(Arc::new)),
             Self::Remove(remove) => {
@@ -149,6 +170,7 @@ impl Make {
         let region = Region::make(&self.path, self.bytes)?;
         region.write_file(0, &self.head)?;
         region.sync()?;
+        self.watermark.as_ref().map_or(Ok(()), |watermark| watermark.make())?;
         self.path.parent().map_or(Ok(()), sync_folder)?;
         self.list.as_ref().map_or(Ok(()), |list| list.made(self.number))?;
         Ok(region)

@@ -1,10 +1,5 @@
 //! The record files of one partition: where records are appended, and where they lie.
 //!
-//! Segments of one size follow each other; the first one may go when nothing in it lives, so those that
-//! are there have numbers without a gap. A [`Place`] is the distance of a record from the begin of the
-//! first segment that there ever was, in units, modulo 2^32: 4 bytes for as many segments as have
-//! 256 GiB.
-//!
 //! Invariants:
 //! - Records are written in the order of their sequences, which have no gaps.
 //! - What [`RecordLog::synced`] says is on the disk; nothing else may be answered for.
@@ -13,25 +8,20 @@
 use super::{
     compact::RECORD_BYTES_MAX,
     damage::{Damage, Harm},
-    files::FileList,
     job::{Job, Make, Piece, Remove, Write},
     record::{self, Content, Guess, HEAD_BYTES, Head, Kind, Record, Stamp, UNIT_BYTES},
     region::Region,
+    segment::{FIRST_OFFSET, LogSettings, Segment, segment_name},
     table::Place,
+    watermark::Watermark,
 };
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
-/// What a segment's file begins with.
-const MAGIC: &[u8; 8] = b"coreflwM";
-/// The version of the format.
-const VERSION: u32 = 1;
-/// Where a segment's first record lies.
-pub const FIRST_OFFSET: usize = UNIT_BYTES;
 /// Bytes of records after which a write begins whatever is under way.
 const WRITE_BYTES: usize = 256 << 10;
 /// Room of a buffer for a write: one that grew would be copied. What is not used of it costs nothing.
@@ -42,38 +32,6 @@ const BUFFERS_MAX: usize = 4;
 const WRITES_MAX: usize = 2;
 /// A record's bytes beside its vector that are brought into memory with its head.
 const NEAR_BYTES: usize = 2048;
-
-/// Which files a partition has.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// Where they are; `None` for memory alone.
-    pub folder: Option<PathBuf>,
-    /// The partition.
-    pub partition: u16,
-    /// Bytes of a segment: a multiple of a unit, and room for the longest record.
-    pub segment_bytes: usize,
-    /// Numbers of a vector.
-    pub dimensions: usize,
-    /// What the salts of the segments follow from.
-    pub salt: u32,
-    /// The list of its files; `None` for memory alone.
-    pub list: Option<Arc<FileList>>,
-}
-
-/// One segment.
-#[derive(Debug)]
-pub struct Segment {
-    /// Its number.
-    pub number: u32,
-    /// Its bytes.
-    pub region: Arc<Region>,
-    /// What its checksums begin with.
-    pub salt: u32,
-    /// Records in it.
-    pub records: u64,
-    /// Rows whose record is in it.
-    pub live: u64,
-}
 
 /// Why a record was not appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,11 +64,17 @@ struct UnderWay {
 #[derive(Debug)]
 pub struct RecordLog {
     settings: LogSettings,
+    watermark: Option<Arc<Watermark>>,
     pub(super) segments: VecDeque<Segment>,
+    /// Records in all of them, and those of them that live.
+    records: u64,
+    live: u64,
     spare: Spare,
     /// The sequence of the last record.
     sequence: u64,
     synced: u64,
+    /// The sequence of the last record that says something: seals behind it may be cut off.
+    said: u64,
     /// Records that are not under way yet, and where they go in the last segment.
     open: Vec<u8>,
     open_offset: usize,
@@ -122,74 +86,23 @@ pub struct RecordLog {
     retired: Vec<Arc<Region>>,
 }
 
-/// The file of a segment.
-pub fn segment_name(partition: u16, number: u32) -> String {
-    format!("{partition:04}-{number:08}.rec")
-}
-
-/// The partition and number that a file's name says.
-pub fn parse_segment_name(name: &str) -> Option<(u16, u32)> {
-    let (partition, number) = name.strip_suffix(".rec")?.split_once('-')?;
-    Some((partition.parse().ok()?, number.parse().ok()?))
-}
-
-impl LogSettings {
-    /// The salt of a segment.
-    pub fn salt_of(&self, number: u32) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.salt);
-        hasher.update(&self.partition.to_le_bytes());
-        hasher.update(&number.to_le_bytes());
-        hasher.finalize()
-    }
-
-    /// What a segment begins with.
-    pub fn head_of(&self, number: u32) -> Vec<u8> {
-        let mut head = MAGIC.to_vec();
-        head.extend_from_slice(&VERSION.to_le_bytes());
-        head.extend_from_slice(&u32::from(self.partition).to_le_bytes());
-        head.extend_from_slice(&number.to_le_bytes());
-        head.extend_from_slice(&(self.dimensions as u32).to_le_bytes());
-        head.extend_from_slice(&self.salt_of(number).to_le_bytes());
-        head.resize(FIRST_OFFSET, 0);
-        head
-    }
-
-    fn units(&self) -> u32 {
-        (self.segment_bytes / UNIT_BYTES) as u32
-    }
-
-    /// Segments that places can tell apart.
-    fn segments_max(&self) -> u32 {
-        u32::MAX / self.units()
-    }
-
-    /// The place of an offset in a segment.
-    pub fn place(&self, number: u32, offset: usize) -> Place {
-        (number % self.segments_max()) * self.units() + (offset / UNIT_BYTES) as u32
-    }
-
-    /// The offset that a place has in its segment.
-    pub fn offset(&self, place: Place) -> usize {
-        (place % self.units()) as usize * UNIT_BYTES
-    }
-
-    /// How many segments after the first one a place is, when that one has this number.
-    pub fn distance(&self, place: Place, first: u32) -> usize {
-        let (slot, slots) = (place / self.units(), self.segments_max());
-        ((slot + slots - first % slots) % slots) as usize
-    }
-}
-
 impl RecordLog {
     /// The log behind what was read of it: `end` is where the last segment goes on.
     pub fn new(settings: LogSettings, segments: VecDeque<Segment>, end: usize, last: u64) -> Self {
         assert!(settings.segment_bytes.is_multiple_of(UNIT_BYTES));
+        let watermark = Watermark::of(&settings).map(Arc::new);
+        let sum = |count: fn(&Segment) -> u64| segments.iter().map(count).sum();
+        let (records, live) = (sum(|segment| segment.records), sum(|segment| segment.live));
         Self {
             settings,
+            watermark,
+            records,
+            live,
             segments,
             spare: Spare::None,
             sequence: last,
             synced: last,
+            said: last,
             open: Vec::with_capacity(BUFFER_BYTES),
             open_offset: end,
             under_way: VecDeque::new(),
@@ -210,10 +123,21 @@ impl RecordLog {
         self.settings.folder.is_some()
     }
 
+    /// Says on the disk what it has: for a start, which has synced what it read; behind `said` are seals.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn begin_watermark(&mut self, said: u64) -> io::Result<()> {
+        self.said = said;
+        self.watermark.as_ref().map_or(Ok(()), |watermark| watermark.begin(said))
+    }
+
     /// Counts records that were not read again.
     pub fn know(&mut self, records: &HashMap<u32, u64>) {
         for segment in &mut self.segments {
-            segment.records += records.get(&segment.number).copied().unwrap_or(0);
+            let known = records.get(&segment.number).copied().unwrap_or(0);
+            segment.records += known;
+            self.records += known;
         }
     }
 
@@ -245,8 +169,7 @@ impl RecordLog {
 
     /// Records that are there, and those of them that live.
     pub fn counts(&self) -> (u64, u64) {
-        let sum = |count: fn(&Segment) -> u64| self.segments.iter().map(count).sum();
-        (sum(|segment| segment.records), sum(|segment| segment.live))
+        (self.records, self.live)
     }
 
     /// The bytes of all segments.
@@ -285,7 +208,11 @@ impl RecordLog {
         let segment = self.segments.back_mut().expect("there is room in one");
         let place = self.settings.place(segment.number, self.open_offset + self.open.len());
         self.sequence += 1;
+        if content.kind != Kind::Seal {
+            self.said = self.sequence;
+        }
         segment.records += 1;
+        self.records += 1;
         let (sequence, synced, salt) = (self.sequence, self.synced, segment.salt);
         record::encode(&mut self.open, content, Stamp { sequence, synced, moved_from, salt });
         Ok(place)
@@ -366,8 +293,8 @@ impl RecordLog {
         };
         let path = folder.join(segment_name(self.settings.partition, number));
         let head = self.settings.head_of(number);
-        let list = self.settings.list.clone();
-        self.jobs.push(Job::Make(Make { path, bytes, head, number, list }));
+        let (list, watermark) = (self.settings.list.clone(), self.watermark.clone());
+        self.jobs.push(Job::Make(Make { path, bytes, head, number, list, watermark }));
         self.spare = Spare::Asked;
     }
 
@@ -396,7 +323,10 @@ impl RecordLog {
         let (region, sequence) = (segment.region.clone(), self.sequence);
         self.under_way.push_back(UnderWay { region: region.clone(), end, sequence });
         match self.settings.folder {
-            Some(_) => self.jobs.push(Job::Write(Write { region, offset, bytes })),
+            Some(_) => {
+                let (sequence, watermark) = (self.said, self.watermark.clone());
+                self.jobs.push(Job::Write(Write { region, offset, bytes, sequence, watermark }));
+            }
             None => {
                 region.write(offset, &bytes);
                 self.written(Ok(bytes));
@@ -460,6 +390,7 @@ impl RecordLog {
     pub fn hold(&mut self, place: Place) {
         if let Some(segment) = self.segment_mut(place) {
             segment.live += 1;
+            self.live += 1;
         }
     }
 
@@ -467,6 +398,7 @@ impl RecordLog {
     pub fn release(&mut self, place: Place) {
         if let Some(segment) = self.segment_mut(place) {
             segment.live -= 1;
+            self.live -= 1;
         }
     }
 
@@ -543,11 +475,17 @@ impl RecordLog {
         (!region.is_resident(offset, length)).then(|| (region.clone(), offset, length))
     }
 
-    /// Frees the first segments in which nothing lives, except the last one.
-    pub fn free_first(&mut self) -> bool {
+    /// Frees the first segments in which nothing lives, except the last one, and none from that of
+    /// `needed` on.
+    pub fn free_first(&mut self, needed: Option<Place>) -> bool {
+        let needed = needed.and_then(|place| self.segment(place)).map(|segment| segment.number);
         let mut freed = false;
-        while self.segments.len() > 1 && self.segments[0].live == 0 {
+        while self.segments.len() > 1
+            && self.segments[0].live == 0
+            && needed != Some(self.segments[0].number)
+        {
             let segment = self.segments.pop_front().expect("there are several");
+            self.records -= segment.records;
             if self.is_durable() {
                 let (region, number) = (segment.region, segment.number);
                 let list = self.settings.list.clone();

@@ -118,6 +118,10 @@ impl Partition {
     /// An item's record is damaged: what was there before does not come back in its place. The item is
     /// lost, unless the record said that it is gone.
     pub(super) fn lose(&mut self, kind: Kind, hash: u64, damage: Damage) -> Error {
+        if kind == Kind::Seal {
+            self.damages.note(&damage);
+            return damaged(&damage);
+        }
         let rows: Vec<Row> = self.table.with_hash(hash as u32).collect();
         for row in rows {
             let head = self.place_of(row).and_then(|place| self.log.head(place));
@@ -131,7 +135,8 @@ impl Partition {
                 self.damages.forget_item(hash);
                 self.damages.note(&damage);
             }
-            Kind::Put | Kind::Seal => self.damages.lose(hash as u32, damage),
+            Kind::Put => self.damages.lose(hash as u32, damage),
+            Kind::Seal => unreachable!("it is no item's"),
         }
         error
     }

@@ -5,9 +5,11 @@
 //! | `head` | what holds for a whole folder: dimension, metric, partitions |
 //! | `files` | the list of a partition's record files |
 //! | `folder` | head and lists of a folder, as they are or made |
+//! | `watermark` | how far records are on the disk |
 //! | `record` | the bytes of one record |
 //! | `region` | the bytes of a segment: mapped, or in memory alone |
-//! | `log` | the segments of a partition: where records are appended and lie |
+//! | `segment` | the files of a partition, and which place is where |
+//! | `log` | where records are appended and lie |
 //! | `job` | what a partition asks of those who may wait for the disk |
 //! | `scan`, `recover` | what files have after a start |
 //! | `damage`, `losses` | what is damaged, and what a partition knows of it |
@@ -52,10 +54,12 @@ mod repair;
 mod room;
 mod scan;
 mod search;
+mod segment;
 mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watermark;
 
 pub use checkpoint::Checkpoint;
 pub use damage::{Damage, Harm, Lost};
@@ -69,9 +73,11 @@ pub use open::{OpenError, Store, StoreSettings, partition_of};
 pub use partition::{Outcome, Partition, Step, check_names, item_of};
 pub use read::Listed;
 pub use recall::{Recall, Tally};
+pub use record::hash_of;
 pub use recover::RecoverError;
 pub use region::Region;
 pub use repair::{Repaired, repair};
 pub use search::{Search, check_query};
 pub use survey::{Found as Finding, PartitionSurvey, Survey, survey};
 pub use table::{Namespaces, Row, Table};
+pub use watermark::Watermark;

@@ -6,11 +6,12 @@ use super::{
     folder,
     head::StoreHead,
     job::Done,
-    log::{LogSettings, RecordLog},
+    log::RecordLog,
     partition::{Partition, Step, index_options},
     record::{HEAD_BYTES, hash_of},
     recover::{self, From, RecoverError},
     room::Room,
+    segment::LogSettings,
 };
 use crate::{
     memory::index::Index,

@@ -319,6 +319,11 @@ impl Partition {
         self.table.with_hash(hash as u32).next().is_some()
     }
 
+    /// Where the oldest record lies that is not applied.
+    pub(super) fn oldest_pending(&self) -> Option<Place> {
+        self.pending.front().map(|pending| pending.place)
+    }
+
     /// Tells the other partitions how much room this one takes.
     pub(super) fn tell_room(&self) {
         self.room.tell(self.table.live() + self.pending_new);

@@ -290,12 +290,18 @@ impl Guess {
         let (namespace, key) =
             (std::str::from_utf8(namespace).ok()?, std::str::from_utf8(key).ok()?);
         let hash = long(head, 32);
-        if namespace.is_empty() || key.is_empty() || hash_of(namespace, key) != hash {
+        // Items have names, seals have none.
+        let is_seal = namespace.is_empty() && key.is_empty() && numbers == 0;
+        if (namespace.is_empty() || key.is_empty()) && !is_seal || hash_of(namespace, key) != hash {
             return None;
         }
         let more = (number(head, 40) as usize).saturating_sub(1) + number(head, 44) as usize;
         Some(Self {
-            kind: if numbers > 0 { Kind::Put } else { Kind::Delete },
+            kind: match numbers {
+                0 if is_seal => Kind::Seal,
+                0 => Kind::Delete,
+                _ => Kind::Put,
+            },
             sequence: long(head, 16),
             hash,
             name: format!("{namespace}/{key}"),

@@ -1,16 +1,18 @@
 //! A partition as its files have it.
 //!
 //! Files are read from the first record that no checkpoint covers; what was cut off is replaced by zeros
-//! before anything is written behind it. Then each record is applied as it was when it was written.
+//! before anything is written behind it, and what is there is synced, so that it may be answered with. Then each record is applied as it was when it was written.
 
 use super::{
     damage::{Damage, Harm},
     files::Span,
-    log::{FIRST_OFFSET, LogSettings, RecordLog, Segment, parse_segment_name, segment_name},
+    log::RecordLog,
     partition::{Partition, Step},
-    record::Head,
+    record::{Head, Kind},
     region::Region,
     scan::{Found, Scan, Seen},
+    segment::{FIRST_OFFSET, LogSettings, Segment, parse_segment_name, segment_name},
+    watermark::{Mark, watermark_name},
 };
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -102,7 +104,8 @@ pub fn list(folder: &Path, partition: u16, span: Option<Span>) -> Result<Numbers
     })
 }
 
-/// Reads a partition's files from a place on; of those before, how long they are.
+/// Reads a partition's files from a place on; of those before, how long they are. What is before `covered`
+/// a checkpoint has.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -110,9 +113,11 @@ pub fn read(
     settings: &LogSettings,
     numbers: &[u32],
     from: From,
+    covered: From,
 ) -> Result<(Found, Vec<Damage>), RecoverError> {
     let Some(folder) = &settings.folder else { return Ok(Default::default()) };
-    let mut scan = Scan::default();
+    let mark = Mark::read(settings).map_err(io_error(folder))?;
+    let mut scan = Scan::knowing(mark.synced().unwrap_or(0).max(covered.sequence));
     let mut damages = Vec::new();
     for &number in numbers {
         let path = folder.join(segment_name(settings.partition, number));
@@ -141,7 +146,25 @@ pub fn read(
     let first = settings.list.as_ref().map(|list| list.span()).filter(|span| !span.is_empty());
     let first = first.map(|span| span.first).or(numbers.first().copied());
     let is_known = first.is_none_or(|first| first <= from.number);
-    Ok((scan.finish(is_known.then_some(from.sequence)), damages))
+    let found = scan.finish(is_known.then_some(from.sequence));
+    let gone = mark.synced().unwrap_or(0).saturating_sub(covered.sequence);
+    if numbers.is_empty() && gone > 0 {
+        let file = folder.join(watermark_name(settings.partition));
+        damages.push(Damage::of_file(file.display().to_string(), Harm::Gone(gone)));
+    }
+    // Without a watermark nobody knows whether what was cut off had been acknowledged.
+    if let Some((segment, end)) = found.torn.filter(|_| mark.synced().is_none()) {
+        let scanned: Vec<u32> = numbers.iter().copied().filter(|it| *it >= from.number).collect();
+        let number = scanned[segment as usize];
+        if (number, end as usize) > (covered.number, covered.offset) {
+            let file = folder.join(segment_name(settings.partition, number));
+            damages.push(Damage {
+                offset: end as usize,
+                ..Damage::of_file(file.display().to_string(), Harm::Cut)
+            });
+        }
+    }
+    Ok((found, damages))
 }
 
 /// Opens the files of a partition: cuts off what was torn, and finds what is to be applied.
@@ -163,9 +186,13 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
         tracing::info!(file = %path.display(), "a file that was made or removed in part is removed");
         fs::remove_file(&path).map_err(io_error(&path))?;
     }
-    let (found, mut damages) = read(&settings, &numbers, from)?;
+    let (found, mut damages) = read(&settings, &numbers, from, from)?;
+    if Mark::read(&settings).map_err(io_error(&folder))? == Mark::Damaged {
+        let file = folder.join(watermark_name(settings.partition));
+        tracing::warn!(file = %file.display(), "it is damaged, and is made again");
+    }
     // Those that are not whole are met again, with their items, when they are applied.
-    let Found { records, gaps, end, is_torn, last, broken: _ } = found;
+    let Found { records, gaps, end, torn, last, broken: _ } = found;
     damages.extend(gaps.into_iter().map(|gap| gap.damage));
     let scanned: Vec<u32> =
         numbers.iter().copied().filter(|number| *number >= from.number).collect();
@@ -175,6 +202,8 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
         None if from.sequence > 0 && numbers.contains(&from.number) => {
             (Some(from.number), from.offset)
         }
+        // So that what was met is kept in a checkpoint, there is a segment.
+        None if !damages.is_empty() => (scanned.first().copied(), FIRST_OFFSET),
         None => (None, FIRST_OFFSET),
     };
     // Nothing counts in those behind the end: made ahead, or torn. The first of them is used again.
@@ -195,15 +224,17 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
             }
             continue;
         }
-        if end_number == Some(number) && (is_torn || !damages.is_empty()) {
-            if is_torn {
-                let file = path.display();
-                tracing::warn!(%file, offset = end_offset, "what was cut off is dropped");
-            }
+        if end_number == Some(number) && torn.is_some() {
+            let file = path.display();
+            tracing::warn!(%file, offset = end_offset, "what was cut off is dropped");
             zero_from(&path, end_offset, settings.segment_bytes).map_err(io_error(&path))?;
         }
         lengthen(&path, settings.segment_bytes).map_err(io_error(&path))?;
         let region = Region::open(&path, settings.segment_bytes).map_err(io_error(&path))?;
+        // What a process wrote that was killed before it synced.
+        if number >= from.number {
+            region.sync().map_err(io_error(&path))?;
+        }
         let there = region.bytes_there().map_err(io_error(&path))?;
         let readable = if end_number == Some(number) { end_offset } else { there };
         region.advance_unseen(readable.min(there));
@@ -217,8 +248,13 @@ pub fn open(settings: LogSettings, from: From) -> Result<Files, RecoverError> {
         segment.expect("a record that was found is in one of them").records += 1;
     }
     let numbered = records.into_iter().map(|seen| (scanned[seen.segment as usize], seen));
-    let records = numbered.collect();
+    let records: Vec<(u32, Seen)> = numbered.collect();
+    let is_empty = segments.is_empty();
     let mut log = RecordLog::new(settings, segments, end_offset, last);
+    if !is_empty {
+        let seals = records.iter().rev().take_while(|(_, seen)| seen.kind == Kind::Seal).count();
+        log.begin_watermark(last - seals as u64).map_err(io_error(&folder))?;
+    }
     if let Some(region) = spare {
         log.give_spare(region);
     }

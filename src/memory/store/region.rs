@@ -26,8 +26,8 @@ const _: () = assert!(cfg!(target_endian = "little"), "vectors are read as they 
 /// What residency is counted in; a larger page of the kernel is resident as a whole.
 const PAGE_BYTES: usize = 4096;
 
-/// Memory that is given back at a time.
-const RELEASE_BYTES: usize = 1 << 20;
+/// Memory that is given back at a time: some twenty microseconds of a core.
+const RELEASE_BYTES: usize = 256 << 10;
 
 /// The bytes of a segment.
 #[derive(Debug)]

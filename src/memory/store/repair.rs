@@ -14,12 +14,14 @@ use super::{
     files::{FileList, list_name},
     folder::{self, HEAD_NAME},
     head::StoreHead,
-    log::{LogSettings, NoRoom, segment_name},
+    log::NoRoom,
     open::{OpenError, Store, StoreSettings},
     partition::{Partition, item_of},
     record::{Content, Kind},
     recover::{self, RecoverError},
+    segment::{LogSettings, segment_name},
     survey::{Found, lost_by, survey_partition},
+    watermark::watermark_name,
 };
 use crate::runtime::disk::{FolderLock, sync_folder};
 use std::{
@@ -190,8 +192,12 @@ impl Partition {
     fn copy(&mut self) -> io::Result<Vec<Damage>> {
         self.settle()?;
         if self.log.segments.is_empty() {
-            // A checkpoint of nothing would only be wrong.
-            if let Some(file) = checkpoint::file_of(self.log.settings()).filter(|it| it.exists()) {
+            // A checkpoint of nothing would only be wrong, and a watermark say that something is gone.
+            let settings = self.log.settings();
+            let mark = settings.folder.as_ref();
+            let mark = mark.map(|folder| folder.join(watermark_name(settings.partition)));
+            let files = checkpoint::file_of(settings).into_iter().chain(mark);
+            for file in files.filter(|file| file.exists()) {
                 fs::remove_file(file)?;
             }
             self.checkpoint_bytes = 0;
@@ -231,7 +237,7 @@ impl Partition {
             }
         }
         self.settle()?;
-        self.log.free_first();
+        self.free_first();
         self.settle()?;
         self.look_from = None;
         // A checkpoint is written at the end, which knows of no damage.

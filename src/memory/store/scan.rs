@@ -1,13 +1,13 @@
 //! Reading segments from their begin: which records are there, what is damaged, what was cut off.
 //!
 //! Sequences have no gaps, so what is missing is known by its sequence. Whether it is missing because a
-//! write was cut off, or because the disk lost what it had, is known from the records behind: each says
-//! up to which sequence everything was on the disk when it was made.
+//! write was cut off, or because the disk lost what it had, is known from the partition's watermark and
+//! from the records behind: each says up to which sequence everything was on the disk when it was made.
 
 use super::{
     damage::{Damage, Harm},
-    log::FIRST_OFFSET,
     record::{Guess, HEAD_BYTES, Head, Kind, UNIT_BYTES},
+    segment::FIRST_OFFSET,
 };
 use std::ops::Range;
 
@@ -41,6 +41,17 @@ pub struct Gap {
     pub next: Option<(u32, u32)>,
     /// Sequences that are missing, those of records that were named among them.
     pub sequences: Range<u64>,
+    /// Those of them whose records were named.
+    pub named: Vec<u64>,
+}
+
+impl Gap {
+    /// How many of the records that cannot be named are behind this one.
+    pub fn gone_behind(&self, sequence: u64) -> u64 {
+        let Range { start, end } = self.sequences;
+        let named = self.named.iter().filter(|named| **named > sequence).count() as u64;
+        end.saturating_sub(start.max(sequence + 1)) - named
+    }
 }
 
 /// What segments have, from a record on.
@@ -58,6 +69,10 @@ pub struct Scan {
     begin: Option<(u32, u32)>,
     /// Records whose head is damaged, which still says whose they are.
     guessed: Vec<(u32, u32, Guess)>,
+    /// Where the last bytes that are no zeros end.
+    used: (u32, u32),
+    /// The bytes of each segment.
+    lengths: Vec<usize>,
 }
 
 /// What was found, in order.
@@ -71,18 +86,24 @@ pub struct Found {
     pub broken: Vec<(Damage, Seen)>,
     /// Where the last segment with a record goes on: its place among the scanned, and the offset.
     pub end: Option<(u32, u32)>,
-    /// Whether anything behind the end was cut off.
-    pub is_torn: bool,
+    /// Where what was cut off behind the end ends; nothing when nothing was.
+    pub torn: Option<(u32, u32)>,
     /// The last sequence, lost ones included.
     pub last: u64,
 }
 
 impl Scan {
+    /// A scan of files of which it is known that they had everything up to a sequence.
+    pub fn knowing(synced: u64) -> Self {
+        Self { synced, ..Self::default() }
+    }
+
     /// Looks at the next segment, from an offset on.
     pub fn segment(&mut self, file: String, bytes: &[u8], salt: u32, from: usize) {
         let segment = self.segments;
         self.segments += 1;
         self.files.push(file);
+        self.lengths.push(bytes.len());
         let mut at = from.max(FIRST_OFFSET);
         self.begin.get_or_insert((segment, at as u32));
         // Where the next record should begin.
@@ -94,6 +115,9 @@ impl Scan {
                 {
                     next = at.saturating_add(guess.length);
                     self.guessed.push((segment, at as u32, guess));
+                }
+                if bytes[at..at + UNIT_BYTES] != [0; UNIT_BYTES] {
+                    self.used = (segment, (at + UNIT_BYTES) as u32);
                 }
                 at += UNIT_BYTES;
                 continue;
@@ -114,6 +138,7 @@ impl Scan {
             });
             // The length is under the head's checksum.
             at += head.length;
+            self.used = (segment, at as u32);
             next = at;
         }
     }
@@ -137,6 +162,7 @@ impl Scan {
                         segment: 0,
                         next: Some((first.segment, first.offset)),
                         sequences: first.sequence.saturating_sub(1)..first.sequence,
+                        named: Vec::new(),
                     });
                 }
                 first.sequence
@@ -151,16 +177,14 @@ impl Scan {
             let is_cut_off = !seen.is_whole && seen.sequence > self.synced;
             if seen.sequence > expected {
                 if expected > self.synced {
-                    found.is_torn = true;
                     break;
                 }
                 // Of those before a record that was cut off, only what was synced is missed.
                 let end = if is_cut_off { self.synced + 1 } else { seen.sequence };
-                self.note_lost(&mut found, expected..end, seen);
+                self.note_lost(&mut found, expected..end, Some(seen));
                 found.last = end - 1;
             }
             if is_cut_off {
-                found.is_torn = true;
                 break;
             }
             found.last = seen.sequence;
@@ -173,13 +197,14 @@ impl Scan {
         }
         if found.last < self.synced {
             // Records that were on the disk are gone, and those behind them as well.
-            let (segment, offset) = found.end.unwrap_or((0, FIRST_OFFSET as u32));
-            let sequences = found.last + 1..self.synced + 1;
-            let harm = Harm::Gone(self.synced - found.last);
-            let damage = Damage { harm, ..self.damage(segment, offset) };
-            found.gaps.push(Gap { damage, segment, next: None, sequences });
+            if self.segments > 0 {
+                let sequences = found.last + 1..self.synced + 1;
+                self.note_lost(&mut found, sequences, None);
+            }
             found.last = self.synced;
         }
+        let end = found.end.or(self.begin).unwrap_or_default();
+        found.torn = (self.used > end).then_some(self.used);
         found
     }
 
@@ -189,18 +214,24 @@ impl Scan {
         Damage { key: it.map(|(.., key)| key.clone()), ..self.damage(seen.segment, seen.offset) }
     }
 
-    /// Records of these sequences were there before `next` and cannot be read: those whose head says whose they are count as
-    /// records that are not whole, the others are gone.
-    fn note_lost(&self, found: &mut Found, sequences: Range<u64>, next: Seen) {
-        let begin = found.end.or(self.begin).unwrap_or((next.segment, FIRST_OFFSET as u32));
-        let behind = (next.segment, next.offset);
-        let (mut at, mut free, mut named) = (begin, sequences.start, 0);
+    /// Records of these sequences were there before `next`, or at the end, and cannot be read: those whose
+    /// head says whose they are count as records that are not whole, the others are gone.
+    fn note_lost(&self, found: &mut Found, sequences: Range<u64>, next: Option<Seen>) {
+        let begin = found.end.or(self.begin).unwrap_or((0, FIRST_OFFSET as u32));
+        let next = next.map(|next| (next.segment, next.offset));
+        let behind = next.unwrap_or((u32::MAX, u32::MAX));
+        let (mut at, mut free, mut named) = (begin, sequences.start, Vec::new());
         for (segment, offset, guess) in &self.guessed {
             let (place, sequence) = ((*segment, *offset), guess.sequence);
             if place < begin || place >= behind || !(free..sequences.end).contains(&sequence) {
                 continue;
             }
-            let length = guess.length as u32;
+            // The lengths that a damaged head says may be wrong; its names were there.
+            let limit = match behind {
+                (of, behind) if of == *segment => behind as usize,
+                _ => self.lengths[*segment as usize],
+            };
+            let length = guess.length.min(limit - *offset as usize) as u32;
             let (kind, hash) = (guess.kind, guess.hash);
             let (segment, offset) = place;
             let seen = Seen { segment, offset, length, sequence, hash, kind, is_whole: false };
@@ -208,15 +239,19 @@ impl Scan {
             found.broken.push((Damage { key, ..self.damage(segment, offset) }, seen));
             found.records.push(seen);
             if at == place {
-                at.1 = offset.saturating_add(length);
+                at.1 = offset + length;
             }
-            (free, named) = (sequence + 1, named + 1);
+            if next.is_none() {
+                found.end = Some((segment, offset + length));
+            }
+            free = sequence + 1;
+            named.push(sequence);
         }
-        let gone = sequences.end - sequences.start - named;
+        let gone = sequences.end - sequences.start - named.len() as u64;
         if gone > 0 {
             let (segment, offset) = at;
             let damage = Damage { harm: Harm::Gone(gone), ..self.damage(segment, offset) };
-            found.gaps.push(Gap { damage, segment, next: Some(behind), sequences });
+            found.gaps.push(Gap { damage, segment, next, sequences, named });
         }
     }
 
@@ -282,7 +317,7 @@ mod tests {
         let found = scan(&bytes);
         assert_eq!(sequences(&found), [1, 2, 3, 4, 5]);
         assert_eq!(found.end, Some((0, offsets[5] as u32)));
-        assert!(found.gaps.is_empty() && !found.is_torn);
+        assert!(found.gaps.is_empty() && found.torn.is_none());
     }
 
     #[test]
@@ -291,7 +326,7 @@ mod tests {
         bytes[offsets[3] + 70] ^= 1;
         let found = scan(&bytes);
         assert_eq!(sequences(&found), [1, 2, 3]);
-        assert!(found.gaps.is_empty() && found.is_torn);
+        assert!(found.gaps.is_empty() && found.torn.is_some());
         assert_eq!(found.end, Some((0, offsets[3] as u32)));
     }
 
@@ -301,7 +336,7 @@ mod tests {
         bytes[offsets[1] + 70] ^= 1;
         let found = scan(&bytes);
         assert_eq!(sequences(&found), [1, 2, 3, 4, 5]);
-        assert!(!found.records[1].is_whole && !found.is_torn);
+        assert!(!found.records[1].is_whole && found.torn.is_none());
     }
 
     #[test]
@@ -315,7 +350,7 @@ mod tests {
         assert_eq!(broken.len(), 2);
         assert_eq!((broken[0].0.key.as_deref(), broken[0].0.offset), (Some("n/key-2"), offsets[1]));
         assert_eq!((broken[1].0.key.as_deref(), broken[1].1.sequence), (Some("n/key-3"), 3));
-        assert!(found.gaps.is_empty() && !found.is_torn);
+        assert!(found.gaps.is_empty() && found.torn.is_none());
     }
 
     #[test]
@@ -376,7 +411,7 @@ mod tests {
         assert_eq!(sequences(&found), [1, 2, 3]);
         let gone: Vec<_> = found.gaps.iter().map(|gap| (gap.damage.harm, &gap.sequences)).collect();
         assert_eq!(gone, [(Harm::Gone(1), &(4..5))]);
-        assert_eq!((found.last, found.is_torn), (4, true));
+        assert_eq!((found.last, found.torn.is_some()), (4, true));
         assert_eq!(found.end, Some((0, offsets[3] as u32)));
     }
 

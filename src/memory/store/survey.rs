@@ -9,9 +9,10 @@ use super::{
     files::{FileList, list_name},
     folder,
     head::StoreHead,
-    log::segment_name,
     open::OpenError,
     recover::{self, From, Numbers, RecoverError},
+    segment::segment_name,
+    watermark::{Mark, watermark_name},
 };
 use crate::runtime::disk::FolderLock;
 use std::{fs, io, path::Path, sync::Arc};
@@ -119,19 +120,24 @@ pub(super) fn survey_partition(
     }
     let length = |number: &u32| fs::metadata(folder.join(segment_name(partition, *number)));
     let bytes = there.iter().filter_map(|number| Some(length(number).ok()?.len())).sum();
-    let (scanned, damages) = recover::read(&settings, &there, From::default())?;
+    let io = |source| OpenError::Io { folder: folder.to_owned(), source };
+    let state = checkpoint::look_at(&settings).map_err(io)?;
+    let covered = state.outline().map_or(From::default(), |outline| outline.from);
+    let (scanned, damages) = recover::read(&settings, &there, From::default(), covered)?;
     for damage in damages {
         let is_harmless = damage.harm.is_harmless();
         tell(damage, is_harmless);
     }
-    let state = checkpoint::look_at(&settings)
-        .map_err(|source| OpenError::Io { folder: folder.to_owned(), source })?;
+    if Mark::read(&settings).map_err(io)? == Mark::Damaged {
+        let file = folder.join(watermark_name(partition));
+        tell(Damage::of_file(file.display().to_string(), Harm::Watermark), true);
+    }
     if let State::Graph(_) | State::Damaged = state {
         let file = checkpoint::file_of(&settings).unwrap_or_default();
         tell(Damage::of_file(file.display().to_string(), Harm::Checkpoint), true);
     }
     let has_checkpoint = state != State::None;
-    let (is_torn, records) = (scanned.is_torn, scanned.records.len() as u64);
+    let (is_torn, records) = (scanned.torn.is_some(), scanned.records.len() as u64);
     let comparison = Comparison { settings: &settings, folder, numbers: &there, scanned };
     let of_records = match state {
         State::Well(outline) | State::Graph(outline) => comparison.with(outline),

@@ -8,6 +8,7 @@ use super::{
         checkpoint::Checkpoint,
         job::{Done, Job},
         partition::{Partition, Step},
+        watermark::watermark_name,
     },
     *,
 };
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 
 /// What a test does.
 #[derive(Clone, Debug)]
-enum Action {
+pub enum Action {
     Put(u8, i8),
     Delete(u8),
     /// Gives what was recorded to the disk, and lets it do so many jobs.
@@ -29,12 +30,12 @@ enum Action {
     Save(u8),
     /// Ends well, and starts.
     Restart,
-    /// Dies: of the first write that waits a part may be there, the sectors that the bits name. Then
-    /// starts.
-    Kill(u64),
+    /// Dies: of the writes that wait a part may be there, the sectors that the bits name, and the
+    /// watermark may be one of a while ago. Then starts.
+    Kill(u64, prop::sample::Index),
 }
 
-fn action() -> impl Strategy<Value = Action> {
+pub fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         12 => (0..24_u8, any::<i8>()).prop_map(|(key, value)| Action::Put(key, value)),
         4 => (0..24_u8).prop_map(Action::Delete),
@@ -43,32 +44,35 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Move),
         3 => (1..6_u8).prop_map(Action::Save),
         1 => Just(Action::Restart),
-        1 => any::<u64>().prop_map(Action::Kill),
+        1 => (any::<u64>(), any::<prop::sample::Index>())
+            .prop_map(|(sectors, mark)| Action::Kill(sectors, mark)),
     ]
 }
 
 /// What is there: the value of each key.
-type Contents = BTreeMap<String, i8>;
+pub type Contents = BTreeMap<String, i8>;
 
-struct World {
+pub struct World {
     settings: StoreSettings,
-    partition: Option<(Partition, Store)>,
+    pub partition: Option<(Partition, Store)>,
     jobs: Vec<Job>,
     /// Changes since the last start, each a key and what it becomes.
-    changes: Vec<(String, Option<i8>)>,
+    pub changes: Vec<(String, Option<i8>)>,
     /// How many of them were acknowledged.
-    acknowledged: usize,
+    pub acknowledged: usize,
     /// What was there at the last start.
-    base: Contents,
+    pub base: Contents,
     /// The token of the next delete; puts have the token 0.
     deletes: u64,
     /// Deletes that needed no record.
     unrecorded: Vec<u64>,
     checkpoint: Option<Checkpoint>,
+    /// What the watermark's file had since the last start.
+    marks: Vec<Vec<u8>>,
 }
 
 impl World {
-    fn new(folder: &Folder) -> Self {
+    pub fn new(folder: &Folder) -> Self {
         let settings = settings(Some(folder));
         let partition = Some(open(&settings));
         let base = Contents::new();
@@ -82,14 +86,21 @@ impl World {
             deletes: 1,
             unrecorded: Vec::new(),
             checkpoint: None,
+            marks: Vec::new(),
         }
+    }
+
+    /// The watermark's file.
+    pub fn mark(&self) -> PathBuf {
+        let folder = self.settings.folder.as_ref().expect("it is in a folder");
+        folder.join(watermark_name(0))
     }
 
     fn partition(&mut self) -> &mut Partition {
         &mut self.partition.as_mut().expect("it is open").0
     }
 
-    fn act(&mut self, action: Action) {
+    pub fn act(&mut self, action: Action) {
         match action {
             Action::Put(key, value) => {
                 let key = format!("key-{key}");
@@ -128,8 +139,11 @@ impl World {
                 self.acknowledged = self.changes.len();
                 self.start();
             }
-            Action::Kill(sectors) => {
+            Action::Kill(sectors, mark) => {
                 self.kill(sectors);
+                if !self.marks.is_empty() {
+                    fs::write(self.mark(), mark.get(&self.marks)).unwrap();
+                }
                 self.start();
             }
         }
@@ -154,6 +168,7 @@ impl World {
         for _ in 0..count.min(self.jobs.len()) {
             if let Some(done) = self.jobs.remove(0).perform() {
                 self.partition().done(done);
+                self.marks.extend(fs::read(self.mark()).ok());
             }
         }
     }
@@ -187,7 +202,7 @@ impl World {
     }
 
     /// Leaves what a loss of power leaves: of writes that were not synced, any sectors.
-    fn kill(&mut self, sectors: u64) {
+    pub fn kill(&mut self, sectors: u64) {
         self.partition().flush();
         let jobs = self.partition().take_jobs();
         self.jobs.extend(jobs);
@@ -207,6 +222,7 @@ impl World {
         self.partition = None;
         self.checkpoint = None;
         self.jobs.clear();
+        self.marks.clear();
         self.partition = Some(open(&self.settings));
         let found = contents(self.partition());
         let mut expected = self.base.clone();
@@ -231,6 +247,11 @@ impl World {
 
 /// What a partition has, by name, by search and in its lists: all the same.
 fn contents(partition: &mut Partition) -> Contents {
+    let segments = partition.log.segments.iter();
+    let counted = segments
+        .map(|it| (it.records, it.live))
+        .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    assert_eq!(partition.log.counts(), counted);
     let value = |item: &MemoryItem| item.vector[0] as i8;
     let mut contents = Contents::new();
     for key in (0..24).map(|key| format!("key-{key}")) {
@@ -268,7 +289,8 @@ proptest! {
         let folder = Folder::new("model");
         let mut world = World::new(&folder);
         actions.into_iter().for_each(|action| world.act(action));
-        world.act(Action::Kill(0));
+        world.kill(0);
+        world.start();
         world.act(Action::Restart);
     }
 }
@@ -295,6 +317,32 @@ fn segments_are_freed_when_little_lives_in_them() {
             get(&mut partition, &format!("key-{key}")).unwrap().vector[0],
             (90 + key) as f32
         );
+    }
+}
+
+#[test]
+fn a_segment_whose_records_wait_to_be_applied_is_not_freed() {
+    let folder = Folder::new("waits");
+    let (mut partition, _store) = open(&settings(Some(&folder)));
+    // Nothing is applied while the rows of a checkpoint are copied.
+    partition.is_frozen = true;
+    partition.prepare();
+    partition.settle().unwrap();
+    for number in 0..40 {
+        let item = item(&format!("key-{number}"), number as f32);
+        while partition.put(&item, number).is_err() {
+            partition.settle().unwrap();
+        }
+    }
+    partition.settle().unwrap();
+    assert!(partition.log.segments.len() > 1 && partition.log.counts() == (40, 0));
+    partition.move_some();
+    partition.is_frozen = false;
+    partition.settle().unwrap();
+    for number in 0..40 {
+        assert_eq!(partition.take_outcome(), Some((number, Ok(false))));
+        let key = format!("key-{number}");
+        assert_eq!(get(&mut partition, &key), Ok(item(&key, number as f32)));
     }
 }
 
