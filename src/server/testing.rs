@@ -391,12 +391,17 @@ impl Gateway for TestNode {
         }
     }
 
-    /// Left is (1, 0), right (0, 1); no other text has a vector.
+    /// Left is (1, 0), right (0, 1); no other text has a vector. The more blanks are before it, the longer it
+    /// takes.
     async fn memory_embed(
         self: Rc<Self>,
         texts: Vec<String>,
     ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
-        let embed = |text: &String| match text.as_str() {
+        let blanks = |text: &String| text.len() - text.trim_start().len();
+        for _ in 0..texts.iter().map(blanks).sum() {
+            futures_lite::future::yield_now().await;
+        }
+        let embed = |text: &String| match text.trim_start() {
             "left" => Ok(vec![1.0, 0.0]),
             "right" => Ok(vec![0.0, 1.0]),
             _ => Err(Error::Invalid("neither left nor right".into())),

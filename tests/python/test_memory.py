@@ -174,6 +174,63 @@ def a_damaged_record_is_told_and_not_answered_with(folder):
         assert client.call("memory.get", key="key-7", namespace="kept")["metadata"] == {"version": 8}
 
 
+def a_flipped_bit_in_what_was_stored_last_is_told_after_a_kill(folder):
+    names = [f"key-{number}" for number in range(20)]
+    with serving(*SETTINGS, config=CONFIG, folder=folder) as server:
+        client = Client(server)
+        for name in names:
+            client.call("memory.put", **item(name, 1))
+        server.signal(signal.SIGKILL)
+        server.wait()
+    # Of each partition the record behind which there is none.
+    last = {}
+    for file in sorted(pathlib.Path(folder, "memory").glob("*.rec")):
+        content = file.read_bytes()
+        vectors = {name: array.array("f", item(name, 1)["vector"]).tobytes() for name in names}
+        places = {content.find(vectors[name]): name for name in names}
+        if max(places) >= 0:
+            last[file] = max(places), places[max(places)]
+    spoilt = {name for _, name in last.values()}
+    for number, (file, (at, _)) in enumerate(last.items()):
+        content = bytearray(file.read_bytes())
+        # A vector, and a checksum in the head before it.
+        content[at + 5 if number % 2 else at - 64] ^= 8
+        file.write_bytes(content)
+    words = [PROGRAM, "doctor", "--memory", f"{folder}/memory"]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert said.returncode == 1 and all(f"kept/{name}" in said.stdout for name in spoilt), said
+    for _ in range(2):
+        with serving(*SETTINGS, config=CONFIG, folder=folder) as server:
+            client = Client(server)
+            stats = client.call("memory.stats")
+            assert (stats["count"], stats["lost_count"]) == (len(names) - len(spoilt), len(spoilt)), stats
+            for name in names:
+                error, _ = client.answer(client.ask("memory.get", key=name, namespace="kept"))
+                assert (name in spoilt) == (error is not None), (name, error)
+                assert error is None or error["code"] == "unavailable", error
+            server.signal(signal.SIGKILL)
+            server.wait()
+    print(f"   the last of {len(last)} partitions: {', '.join(sorted(spoilt))}", flush=True)
+
+
+def texts_of_one_key_do_not_overtake_each_other(folder):
+    dice = random.Random(SEED)
+    settings = (f"memory.dimension={DIMENSION}", "memory.embedder=lexical")
+    with serving(*settings, config=CONFIG, folder=folder) as server:
+        client = Client(server)
+        for number in range(40):
+            long = " ".join(f"word{dice.randrange(10**6)}" for _ in range(dice.choice([200, 2000, 5000])))
+            short = f"the last of {number}"
+            puts = [client.ask("memory.put", key=f"key-{number}", text=text) for text in (long, short)]
+            gone = client.ask("memory.put", key="gone", text=long), client.ask("memory.delete", key="gone")
+            for asked in (*puts, *gone):
+                error, _ = client.answer(asked)
+                assert error is None, error
+            assert client.call("memory.get", key=f"key-{number}")["text"] == short
+            error, _ = client.answer(client.ask("memory.get", key="gone"))
+            assert error and error["code"] == "not_found", error
+
+
 def memory_that_nobody_uses_takes_no_room(folder):
     with serving(*SETTINGS, config=CONFIG, folder=folder) as server:
         assert Client(server).call("memory.stats")["count"] == 0
@@ -256,6 +313,8 @@ def main():
     for test in (
         acknowledged_items_are_found_through_kills,
         a_damaged_record_is_told_and_not_answered_with,
+        a_flipped_bit_in_what_was_stored_last_is_told_after_a_kill,
+        texts_of_one_key_do_not_overtake_each_other,
         memory_that_nobody_uses_takes_no_room,
         another_dimension_is_refused,
         messages_do_not_wait_for_memory,

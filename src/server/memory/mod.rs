@@ -3,6 +3,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `parse` | requests from parameters |
+//! | `order` | changes of one item, one after the other |
 //! | `vector` | a vector from an array of numbers or from bytes |
 //! | `reply` | the answers |
 //!
@@ -10,7 +11,9 @@
 //! - What is stored or searched for has the dimension of the memory and finite numbers; with the cosine
 //!   it is not zero. What does not is `invalid` with the reason, whoever made the vector.
 //! - A text becomes a vector by the embedder of the node or not at all.
+//! - Changes of one item take effect in the order in which they came to the core, long batches apart.
 
+mod order;
 mod parse;
 mod reply;
 #[cfg(test)]
@@ -20,6 +23,7 @@ mod vector;
 pub use parse::{Batch, parse};
 pub use reply::{MemoryReply, stored};
 
+use self::order::Turn;
 use crate::{
     node::gateway::{FEW_ITEMS, Gateway},
     wire::{
@@ -106,6 +110,8 @@ impl MemoryRequest {
                 MemoryReply::Hits(gateway.memory_search(query).await?)
             }
             Self::Delete { namespace, key } => {
+                let mut turn = Turn::take(std::iter::once((&*namespace, &*key, false)));
+                turn.come().await;
                 MemoryReply::Deleted(gateway.memory_delete(namespace, key).await?)
             }
             Self::List { namespace, cursor, limit } => {
@@ -164,6 +170,10 @@ pub async fn put<G: Gateway>(
     mut items: Vec<MemoryItem>,
 ) -> Result<Vec<Result<Stored, Error>>, Error> {
     let count = items.len();
+    let mut turn = (count <= FEW_ITEMS).then(|| {
+        let changes = items.iter().map(|it| (&*it.namespace, &*it.key, it.vector.is_empty()));
+        Turn::take(changes)
+    });
     let mut outcomes: Vec<Result<(), Error>> = vec![Ok(()); count];
     let without: Vec<usize> =
         (0..items.len()).filter(|index| items[*index].vector.is_empty()).collect();
@@ -196,6 +206,9 @@ pub async fn put<G: Gateway>(
             well.push(item);
         }
         breathe_among(&*gateway, count).await;
+    }
+    if let Some(turn) = &mut turn {
+        turn.come().await;
     }
     let stored = match well.is_empty() {
         true => Vec::new(),

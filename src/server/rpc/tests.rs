@@ -592,6 +592,45 @@ fn a_cluster_tells_how_it_does_and_is_changed() {
 }
 
 #[test]
+fn changes_of_one_item_take_effect_in_their_order_however_long_their_texts_take() {
+    with_rpc(|address, node, _| async move {
+        let mut client = Client::connect(address).await;
+        let long = format!("{}left", " ".repeat(1000));
+        let slow = |key: &str| format!(r#"{{"key":"{key}","text":"{long}"}}"#);
+        let named = |key: &str, rest: &str| format!(r#"{{"key":"{key}",{rest}}}"#);
+        let mut bytes = Vec::new();
+        for (msgid, method, params) in [
+            (0, "memory.put", slow("a")),
+            (1, "memory.put", slow("b")),
+            (2, "memory.put", slow("c")),
+            (3, "memory.get", r#"{"key":"nothing"}"#.to_owned()),
+            (4, "memory.put", named("a", r#""text":"right""#)),
+            (5, "memory.put", named("b", r#""vector":[0,1]"#)),
+            (6, "memory.delete", r#"{"key":"c"}"#.to_owned()),
+            (7, "memory.put", named("d", r#""text":"right""#)),
+        ] {
+            bytes.extend(request(msgid, method, &params));
+        }
+        client.send(&bytes).await;
+        let mut answers = Vec::new();
+        for _ in 0..8 {
+            answers.push(client.answer().await.unwrap());
+        }
+        let place =
+            |id| answers.iter().position(|it| it.starts_with(&format!("[1,{id},"))).unwrap();
+        assert!(place(7) < place(0), "what is of another item waits for nothing: {answers:?}");
+        assert!(place(6) > place(2) && answers[place(6)].contains("true"), "{answers:?}");
+        let memory = node.memory.borrow();
+        let vector = |key: &str| {
+            memory.get(&("default".to_owned(), key.to_owned())).map(|it| it.vector.clone())
+        };
+        assert_eq!(vector("a"), Some(vec![0.0, 1.0]));
+        assert_eq!(vector("b"), Some(vec![0.0, 1.0]));
+        assert_eq!(vector("c"), None);
+    });
+}
+
+#[test]
 fn puts_that_follow_each_other_are_stored_at_once_and_answered_by_themselves() {
     with_rpc(|address, node, _| async move {
         let mut client = Client::connect(address).await;
