@@ -74,13 +74,16 @@ impl Bug {
     ];
 
     /// Those of them that it must find as well where the nodes agree by PBFT.
-    pub const AGREED: [Self; 6] = [
+    pub const AGREED: [Self; 9] = [
         Self::EarlyAcknowledgement,
         Self::UnconfirmedRead,
         Self::ForgottenTokens,
         Self::EarlyRelease,
         Self::UnsyncedStart,
         Self::UncheckedStart,
+        Self::UncheckedRecord,
+        Self::UncheckedEntry,
+        Self::SmallQuorum,
     ];
 
     /// Those that the simulator of gossip must find.

@@ -10,20 +10,12 @@ mod healing;
 mod measure;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod storm;
 mod storms;
 
-use std::{
-    cell::RefCell,
-    panic::{self, AssertUnwindSafe},
-    process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::process::ExitCode;
 
 /// Seeds that run when none are named.
 const SEEDS: u64 = 60;
@@ -62,10 +54,6 @@ Usage: cargo test --test gossip -- [--seed N | --seeds A..B] [--nodes N] [--trac
                 (with cargo's --features planted-bugs)
   --bug NAME    only this one of them";
 
-thread_local! {
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
 struct Arguments {
@@ -94,9 +82,6 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value"));
-        let number = |text: &str| {
-            text.replace('_', "").parse::<u64>().map_err(|_| format!("{text:?} is no number"))
-        };
         let decimal = |text: &str| {
             let number = text.parse::<f64>().ok().filter(|number| *number >= 0.0);
             number.ok_or(format!("{text:?} is no number"))
@@ -107,24 +92,23 @@ fn arguments() -> Result<Option<Arguments>, String> {
         };
         match &*word {
             "--seed" => {
-                let seed = number(&value()?)?;
+                let seed = seeds::number(&value()?)?;
                 arguments.seeds = Some((seed, seed + 1));
             }
             "--seeds" => {
-                let text = value()?;
-                let (from, to) = text.split_once("..").ok_or("--seeds wants A..B")?;
-                arguments.seeds = Some((number(from)?, number(to)?));
+                let seeds = seeds::range(&value()?)?;
+                arguments.seeds = Some((seeds.start, seeds.end));
             }
-            "--nodes" => arguments.nodes = Some(number(&value()?)? as usize),
+            "--nodes" => arguments.nodes = Some(seeds::number(&value()?)? as usize),
             "--loss" => arguments.loss = Some(part(&value()?)?),
-            "--delay" => arguments.delay_ms = Some(number(&value()?)?),
+            "--delay" => arguments.delay_ms = Some(seeds::number(&value()?)?),
             "--churn" => arguments.churn = Some(decimal(&value()?)?),
             "--changes" => arguments.changes = Some(decimal(&value()?)?),
-            "--partitions" => arguments.partitions = Some(number(&value()?)?),
+            "--partitions" => arguments.partitions = Some(seeds::number(&value()?)?),
             "--share" => arguments.share = Some(part(&value()?)?),
-            "--seconds" => arguments.seconds = Some(number(&value()?)?),
-            "--each" => arguments.each = Some(number(&value()?)? as usize),
-            "--together" => arguments.together = Some(number(&value()?)? as usize),
+            "--seconds" => arguments.seconds = Some(seeds::number(&value()?)?),
+            "--each" => arguments.each = Some(seeds::number(&value()?)? as usize),
+            "--together" => arguments.together = Some(seeds::number(&value()?)? as usize),
             "--storm" => arguments.storms = true,
             "--in-step" => arguments.in_step = true,
             "--trace" => arguments.prints = true,
@@ -144,13 +128,9 @@ fn arguments() -> Result<Option<Arguments>, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match arguments() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(text) => {
-            eprintln!("{text}");
-            return ExitCode::from(2);
-        }
+    let arguments = match seeds::asked(arguments()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
     };
     if arguments.measures {
         return measure::run(&arguments);
@@ -158,46 +138,18 @@ fn main() -> ExitCode {
     if arguments.storms {
         return storms::run(&arguments);
     }
-    panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    seeds::keep_panics();
     if arguments.planted {
         return planted(&arguments);
     }
-    let begun = Instant::now();
     let (from, to) = arguments.seeds.unwrap_or((0, SEEDS));
-    let next = AtomicU64::new(from);
-    let (all, failed) = (Mutex::new(faults::Summary::default()), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= to {
-                        return;
-                    }
-                    match run(&arguments, seed) {
-                        Ok(summary) => all.lock().expect("no panic").add(&summary),
-                        Err(text) => {
-                            println!("{text}");
-                            failed.lock().expect("no panic").push(seed);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let all = all.into_inner().expect("no panic");
-    println!("{} seeds in {:.1} s: {all:?}", to - from, begun.elapsed().as_secs_f64());
-    let mut failed = failed.into_inner().expect("no panic");
-    failed.sort_unstable();
-    if failed.is_empty() {
-        // Named seeds are replayed alone.
-        return match arguments.seeds {
-            Some(_) => ExitCode::SUCCESS,
-            None => storms::small(),
-        };
+    let all: Vec<_> = (from..to).collect();
+    let is_well = seeds::all(&all, |seed| run(&arguments, *seed), faults::Summary::add);
+    // Named seeds are replayed alone.
+    if !is_well || arguments.seeds.is_some() {
+        return seeds::code(is_well);
     }
-    println!("{} seeds failed: {failed:?}", failed.len());
-    ExitCode::FAILURE
+    storms::small()
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -207,30 +159,18 @@ fn planted(arguments: &Arguments) -> ExitCode {
 
 #[cfg(not(feature = "planted-bugs"))]
 fn planted(_: &Arguments) -> ExitCode {
-    eprintln!("no bugs are planted: cargo test --features planted-bugs --test gossip -- --planted");
-    ExitCode::from(2)
+    seeds::no_bugs("gossip")
 }
 
 /// Runs a seed; an error says how to see it again.
 fn run(arguments: &Arguments, seed: u64) -> Result<faults::Summary, String> {
     let nodes = arguments.nodes;
-    let run = || {
-        let run = AssertUnwindSafe(|| faults::run(seed, nodes, arguments.prints));
-        panic::catch_unwind(run).map_err(|_| {
-            let nodes = nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-            format!(
-                "seed {seed} fails: {}\n  replay: cargo test --test gossip -- --seed {seed}{nodes} \
-                 --trace",
-                PANIC.take()
-            )
-        })
+    let replay = |why: String| {
+        let nodes = nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        format!(
+            "seed {seed} fails: {why}\n  replay: cargo test --test gossip -- --seed {seed}{nodes} \
+             --trace"
+        )
     };
-    let summary = run()?;
-    if arguments.twice {
-        let again = run()?;
-        if again != summary {
-            return Err(format!("seed {seed} is not the same twice: {summary:?}, {again:?}"));
-        }
-    }
-    Ok(summary)
+    seeds::run(seed, arguments.twice, || faults::run(seed, nodes, arguments.prints), replay)
 }

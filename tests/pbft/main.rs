@@ -17,22 +17,14 @@ mod operation;
 mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 #[path = "../sim/trace.rs"]
 mod trace;
 mod villain;
 mod world;
 
-use std::{
-    cell::RefCell,
-    panic::{self, AssertUnwindSafe},
-    process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::process::ExitCode;
 use world::{Options, Summary, World};
 
 /// Seeds that run when none are named.
@@ -56,10 +48,6 @@ Usage: cargo test --test pbft -- [--seed N | --seeds A..B] [--seconds N] [--vill
   --planted       gives the replicas one bug after the other and looks for a seed that finds it
   --bug NAME      only this one of them";
 
-thread_local! {
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
 struct Arguments {
@@ -79,25 +67,21 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value"));
-        let number = |text: &str| {
-            text.replace('_', "").parse::<u64>().map_err(|_| format!("{text:?} is no number"))
-        };
         match &*word {
             "--seed" => {
-                let seed = number(&value()?)?;
+                let seed = seeds::number(&value()?)?;
                 arguments.seeds = Some((seed, seed + 1));
             }
             "--seeds" => {
-                let text = value()?;
-                let (from, to) = text.split_once("..").ok_or("--seeds wants A..B")?;
-                arguments.seeds = Some((number(from)?, number(to)?));
+                let seeds = seeds::range(&value()?)?;
+                arguments.seeds = Some((seeds.start, seeds.end));
             }
-            "--seconds" => arguments.seconds = Some(number(&value()?)?),
+            "--seconds" => arguments.seconds = Some(seeds::number(&value()?)?),
             "--villain" => arguments.villain = Some(value()?),
             "--trace" => arguments.prints = true,
             "--twice" => arguments.twice = true,
             "--model" => arguments.model = true,
-            "--depth" => arguments.depth = Some(number(&value()?)? as usize),
+            "--depth" => arguments.depth = Some(seeds::number(&value()?)? as usize),
             "--planted" => arguments.planted = true,
             "--bug" => arguments.bug = Some(value()?),
             "--help" => return Err(HELP.to_owned()),
@@ -112,57 +96,25 @@ fn arguments() -> Result<Option<Arguments>, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match arguments() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(text) => {
-            eprintln!("{text}");
-            return ExitCode::from(2);
-        }
+    let arguments = match seeds::asked(arguments()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
     };
     if arguments.model {
         return model::run(arguments.depth);
     }
-    panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    seeds::keep_panics();
     if arguments.planted {
         return planted(&arguments);
     }
-    let begun = Instant::now();
     let (from, to) = arguments.seeds.unwrap_or((0, SEEDS));
-    let next = AtomicU64::new(from);
-    let (all, failed) = (Mutex::new(Summary::default()), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= to {
-                        return;
-                    }
-                    match run(&arguments, seed) {
-                        Ok(summary) => all.lock().expect("no panic").add(&summary),
-                        Err(text) => {
-                            println!("{text}");
-                            failed.lock().expect("no panic").push(seed);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let all = all.into_inner().expect("no panic");
-    println!("{} seeds in {:.1} s: {all:?}", to - from, begun.elapsed().as_secs_f64());
-    let mut failed = failed.into_inner().expect("no panic");
-    failed.sort_unstable();
-    if failed.is_empty() {
-        // Named seeds are replayed alone.
-        return match arguments.seeds {
-            Some(_) => ExitCode::SUCCESS,
-            None => model::run(arguments.depth),
-        };
+    let all: Vec<_> = (from..to).collect();
+    let is_well = seeds::all(&all, |seed| run(&arguments, *seed), Summary::add);
+    // Named seeds are replayed alone.
+    if !is_well || arguments.seeds.is_some() {
+        return seeds::code(is_well);
     }
-    println!("{} seeds failed: {failed:?}", failed.len());
-    ExitCode::FAILURE
+    model::run(arguments.depth)
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -172,8 +124,7 @@ fn planted(arguments: &Arguments) -> ExitCode {
 
 #[cfg(not(feature = "planted-bugs"))]
 fn planted(_: &Arguments) -> ExitCode {
-    eprintln!("no bugs are planted: cargo test --features planted-bugs --test pbft -- --planted");
-    ExitCode::from(2)
+    seeds::no_bugs("pbft")
 }
 
 /// Runs a seed; an error says how to see it again.
@@ -181,26 +132,15 @@ fn run(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
     let seconds = arguments.seconds.unwrap_or(FAULTY_SECONDS);
     let villain = arguments.villain.clone();
     let options = Options { seed, seconds, villain, prints: arguments.prints };
-    let run = || {
-        let run = AssertUnwindSafe(|| World::new(&options).run());
-        panic::catch_unwind(run).map_err(|_| {
-            let seconds = arguments.seconds.map(|n| format!(" --seconds {n}")).unwrap_or_default();
-            let villain = arguments.villain.as_ref().map(|name| format!(" --villain {name}"));
-            format!(
-                "seed {seed} fails: {}\n  {}\n  replay: cargo test --test pbft -- --seed \
-                 {seed}{seconds}{} --trace",
-                PANIC.take(),
-                world::STORY.take(),
-                villain.unwrap_or_default()
-            )
-        })
+    let replay = |why: String| {
+        let seconds = arguments.seconds.map(|n| format!(" --seconds {n}")).unwrap_or_default();
+        let villain = arguments.villain.as_ref().map(|name| format!(" --villain {name}"));
+        format!(
+            "seed {seed} fails: {why}\n  {}\n  replay: cargo test --test pbft -- --seed \
+             {seed}{seconds}{} --trace",
+            world::STORY.take(),
+            villain.unwrap_or_default()
+        )
     };
-    let summary = run()?;
-    if arguments.twice {
-        let again = run()?;
-        if again != summary {
-            return Err(format!("seed {seed} is not the same twice: {summary:?}, {again:?}"));
-        }
-    }
-    Ok(summary)
+    seeds::run(seed, arguments.twice, || World::new(&options).run(), replay)
 }

@@ -14,22 +14,14 @@ mod operator;
 mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod trace;
 mod wear;
 mod world;
 
 use log::Protocol::{self, Pbft, Raft};
-use std::{
-    cell::RefCell,
-    panic::{self, AssertUnwindSafe},
-    process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::process::ExitCode;
 use world::{Options, STEPS, Summary, World};
 
 /// Seeds that run when none are named.
@@ -58,10 +50,6 @@ Usage: cargo test --test sim -- [--seed N | --seeds A..B] [--steps N] [--pbft] [
   --planted     gives the nodes one bug after the other and looks for a seed that finds it
                 (with cargo's --features planted-bugs)
   --bug NAME    only this one of them";
-
-thread_local! {
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
 
 struct Arguments {
     /// Seeds, by which protocol, and whether disks last.
@@ -93,26 +81,20 @@ fn arguments() -> Result<Option<Arguments>, String> {
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut number = || {
-            let text = words.next().ok_or(format!("{word} wants a value"))?;
-            Ok::<_, String>(text.replace('_', ""))
-        };
-        let parse = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+        let mut value = || words.next().ok_or(format!("{word} wants a value"));
         match &*word {
-            "--seed" => arguments.seeds = vec![(parse(&number()?)?, Raft, false)],
+            "--seed" => arguments.seeds = vec![(seeds::number(&value()?)?, Raft, false)],
             "--seeds" => {
-                let text = number()?;
-                let (from, to) = text.split_once("..").ok_or("--seeds wants A..B")?;
-                let seeds = parse(from)?..parse(to)?;
+                let seeds = seeds::range(&value()?)?;
                 arguments.seeds = seeds.map(|seed| (seed, Raft, false)).collect();
             }
             "--pbft" => arguments.pbft = true,
             "--sound" => arguments.sound = true,
-            "--steps" => arguments.steps = parse(&number()?)?,
+            "--steps" => arguments.steps = seeds::number(&value()?)?,
             "--trace" => arguments.prints = true,
             "--twice" => arguments.twice = true,
             "--planted" => arguments.planted = true,
-            "--bug" => arguments.bug = Some(number()?),
+            "--bug" => arguments.bug = Some(value()?),
             "--help" => return Err(HELP.to_owned()),
             // What cargo tells the harness of unit tests.
             word if word.starts_with("--") => {}
@@ -130,51 +112,17 @@ fn arguments() -> Result<Option<Arguments>, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match arguments() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(text) => {
-            eprintln!("{text}");
-            return ExitCode::from(2);
-        }
+    let arguments = match seeds::asked(arguments()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
     };
-    panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    seeds::keep_panics();
     if arguments.planted {
         return planted(&arguments);
     }
-    let begun = Instant::now();
-    let next = AtomicU64::new(0);
-    let (total, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(arguments.seeds.len());
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let place = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(&(seed, protocol, sound)) = arguments.seeds.get(place) else { return };
-                    match run(&arguments, seed, protocol, sound) {
-                        Ok(summary) => total.lock().expect("no panic").push((place, summary)),
-                        Err(text) => {
-                            println!("{text}");
-                            failed.lock().expect("no panic").push((seed, protocol));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let mut runs = total.into_inner().expect("no panic");
-    runs.sort_by_key(|(place, _)| *place);
-    let mut all = Summary::default();
-    runs.iter().for_each(|(_, summary)| all.add(summary));
-    println!("{} seeds in {:.1} s: {all:?}", arguments.seeds.len(), begun.elapsed().as_secs_f64());
-    let mut failed = failed.into_inner().expect("no panic");
-    failed.sort_unstable();
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    println!("{} seeds failed: {failed:?}", failed.len());
-    ExitCode::FAILURE
+    let run =
+        |(seed, protocol, sound): &(u64, Protocol, bool)| run(&arguments, *seed, *protocol, *sound);
+    seeds::code(seeds::all(&arguments.seeds, run, Summary::add))
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -184,8 +132,7 @@ fn planted(arguments: &Arguments) -> ExitCode {
 
 #[cfg(not(feature = "planted-bugs"))]
 fn planted(_: &Arguments) -> ExitCode {
-    eprintln!("no bugs are planted: cargo test --features planted-bugs --test sim -- --planted");
-    ExitCode::from(2)
+    seeds::no_bugs("sim")
 }
 
 /// Runs a seed; an error says how to see it again.
@@ -197,27 +144,18 @@ fn run(
 ) -> Result<Summary, String> {
     let Arguments { steps, prints, .. } = *arguments;
     let options = Options { seed, protocol, steps, prints, sound };
-    let run = || {
-        panic::catch_unwind(AssertUnwindSafe(|| World::new(options).run())).map_err(|_| {
-            let (steps, why) = (STEPS.get(), PANIC.take());
-            let steps_asked = match arguments.steps {
-                STEPS_A_SEED => String::new(),
-                steps => format!(" --steps {steps}"),
-            };
-            let sound = if sound { " --sound" } else { "" };
-            let pbft = if protocol == Pbft { " --pbft" } else { "" };
-            format!(
-                "{protocol:?} seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
-                 --seed {seed}{steps_asked}{pbft}{sound} --trace"
-            )
-        })
+    let replay = |why: String| {
+        let steps = STEPS.get();
+        let steps_asked = match arguments.steps {
+            STEPS_A_SEED => String::new(),
+            steps => format!(" --steps {steps}"),
+        };
+        let sound = if sound { " --sound" } else { "" };
+        let pbft = if protocol == Pbft { " --pbft" } else { "" };
+        format!(
+            "{protocol:?} seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
+             --seed {seed}{steps_asked}{pbft}{sound} --trace"
+        )
     };
-    let summary = run()?;
-    if arguments.twice {
-        let again = run()?;
-        if again != summary {
-            return Err(format!("seed {seed} is not the same twice: {summary:?}, {again:?}"));
-        }
-    }
-    Ok(summary)
+    seeds::run(seed, arguments.twice, || World::new(options).run(), replay)
 }
