@@ -215,6 +215,11 @@ fn metadata_have_a_thousand_fields_and_filters_some_kilobytes() {
     assert!(ask(&node, "memory.put", &fields(1024)).is_ok());
     let error = ask(&node, "memory.put", &fields(1025)).expect_err("too many");
     assert_eq!(error.to_string(), "metadata has 1025 fields; allowed: 1024");
+    for count in [10, 1000] {
+        let twice = fields(count).replace(r#""9":1"#, r#""9":1,"3":2"#);
+        let error = ask(&node, "memory.put", &twice).expect_err("one key twice");
+        assert_eq!(error.to_string(), "metadata has the key 3 twice", "{count} fields");
+    }
     let search = |letters: usize| {
         let said = "x".repeat(letters);
         ask(&node, "memory.search", &format!(r#"{{"vector":[1,0],"filter":{{"a":"{said}"}}}}"#))

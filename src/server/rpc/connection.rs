@@ -43,6 +43,9 @@ const SCANNED_AT_ONCE: usize = 8192;
 /// Bytes of requests of pattern memory that are read in one round: their numbers are copied.
 const MEMORY_AT_ONCE: usize = 16 << 10;
 
+/// Bytes from which on one of them may have so many values that none is read behind it.
+const MANY_VALUES: usize = 8 << 10;
+
 /// When another node may lend again that has lent too much on one connection, milliseconds.
 const LENT_RETRY_MS: u64 = 10;
 
@@ -250,7 +253,8 @@ where
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
             if let Ok(Request::Memory(_)) = request {
-                memory_bytes += len;
+                // One with many values takes as long as all that are read in one round.
+                memory_bytes += if len >= MANY_VALUES { MEMORY_AT_ONCE } else { len };
             }
             self.take_in(&mut groups, msgid, request, len);
         }
