@@ -16,6 +16,8 @@ from server import PROGRAM, split
 
 COUNT = 5
 LIMIT_S = 20
+# Answers that a core keeps: few, so that some have to go.
+LOOKUPS = 64
 LOAD_S = float(os.environ.get("COREFLOW_GOSSIP_LOAD_S", "5"))
 
 
@@ -75,6 +77,41 @@ def an_agent_is_known_and_called_everywhere(cluster):
     error, _ = watchers[0].answer(watchers[0].ask("agent.call", id="9/0.0.0", payload=1))
     assert error["code"] == "not_found" and "9" in error["message"], error
     return parrot["id"]
+
+
+def names_are_looked_up_in_the_cache_of_a_core(cluster):
+    """Of a name that is asked for again the core knows who has it, or that nobody has, until that changes."""
+    node, kinds = cluster.nodes[0], ("hits", "misses", "evictions")
+    client = node.client()
+    count = lambda: [figure(node, f"coreflow_cache_{kind}_total") for kind in kinds]
+
+    def moved(ask, names):
+        before = count()
+        for name in names:
+            ask(name)
+        gone = lambda: [after - was for after, was in zip(count(), before)]
+        until(lambda: sum(gone()[:2]) >= len(names), "each name is looked up", LIMIT_S)
+        return gone()
+
+    def is_nobody(name):
+        error, _ = client.answer(client.ask("agent.call", name=name, payload=1))
+        assert error["code"] == "not_found", error
+
+    known = moved(lambda name: client.call("agent.call", name=name, payload=1), ["parrot-3"] * 100)
+    unknown = moved(is_nobody, [f"nobody-{number}" for number in range(500)])
+    print("; ".join(f"{what}: " + ", ".join(f"{moves:.0f} {kind}" for moves, kind in zip(of, kinds))
+                    for what, of in [("100 calls of one name", known), ("500 names", unknown)]))
+    # An answer holds for five seconds.
+    assert sum(known[:2]) == 100 and known[0] >= 90, known
+    assert sum(unknown[:2]) == 500 and unknown[0] == 0, unknown
+    assert 500 - 2 * LOOKUPS <= unknown[2] <= 500, unknown
+    is_nobody("late")
+    begun = time.monotonic()
+    cluster.nodes[1].call("agent.spawn", type="echo", name="late")
+    called = lambda: client.answer(client.ask("agent.call", name="late", payload=2))[0] is None
+    until(called, "who is spawned is found, though nobody was just before", LIMIT_S)
+    print(f"a name that nobody had is called {(time.monotonic() - begun) * 1000:.0f} ms after its agent "
+          "is spawned")
 
 
 def agents_are_found_by_what_they_can_do(cluster):
@@ -194,10 +231,16 @@ def a_goodbye_is_no_death(cluster):
     until(lambda: see(cluster, expected), "the node left for all others", LIMIT_S)
 
 
+def remember_little(cluster):
+    settings = cluster.config.read_text()
+    cluster.config.write_text(settings.replace("[tasks]", f"[gossip]\nlookups = {LOOKUPS}\n\n[tasks]"))
+
+
 def main():
-    with cluster_of(COUNT) as cluster:
+    with cluster_of(COUNT, prepare=remember_little) as cluster:
         until(lambda: all_alive(cluster), "every node is alive for every node", LIMIT_S)
         an_agent_is_known_and_called_everywhere(cluster)
+        names_are_looked_up_in_the_cache_of_a_core(cluster)
         agents_are_found_by_what_they_can_do(cluster)
         a_killed_node_is_dead_everywhere_and_returns(cluster)
         strangers_are_refused(cluster)

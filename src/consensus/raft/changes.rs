@@ -128,7 +128,12 @@ impl Group {
         let raft = &self.raft.raft;
         raft.prs()
             .get(id)
-            .filter(|progress| progress.state == ProgressState::Replicate)
+            // Whoever could not be reached and lacks nothing is probed until there is a new entry: what it has
+            // is known all the same.
+            .filter(|progress| {
+                progress.state == ProgressState::Replicate
+                    || progress.matched == raft.raft_log.last_index()
+            })
             .filter(|progress| progress.matched >= self.raft.store().members_since())
             .map_or(u64::MAX, |progress| {
                 raft.raft_log.last_index().saturating_sub(progress.matched)

@@ -153,6 +153,23 @@ fn leaders_are_spread_and_stay_where_they_are() {
 }
 
 #[test]
+fn a_node_that_could_not_be_reached_for_a_moment_gets_back_what_it_led_though_nobody_submits() {
+    let settings = |node, seed| Settings { balance: true, ..settings(node, seed) };
+    let mut cluster = Cluster::with_settings(6, 3, 3, 3, CALM, settings);
+    let is_spread = |cluster: &mut Cluster| {
+        (0..3).all(|partition| cluster.leader(partition) == Some(1 + u64::from(partition)))
+    };
+    cluster.until("leaders are spread", is_spread);
+    cluster.driver(1).transfer(0, 2).unwrap();
+    cluster.until("the other one leads", |cluster| cluster.leader(0) == Some(2));
+    cluster.until("all agree", |cluster| cluster.is_settled(0));
+    cluster.run(10 * TICK_MS);
+    // The connection is lost and made again; nothing was under way.
+    cluster.driver(2).unreachable(1);
+    cluster.until("leaders are spread again", is_spread);
+}
+
+#[test]
 fn blocks_of_all_partitions_share_one_write() {
     let mut cluster = Cluster::new(3, 1, 1, 8, CALM);
     cluster.run(10);
