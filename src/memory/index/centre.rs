@@ -18,8 +18,10 @@ use super::{
 
 /// So many vectors tell the centre: their mean is off by a quarter of what is between them and it.
 pub(super) const FIRST: usize = 16;
+/// Fewer where vectors are long, but so many.
+const FIRST_LEAST: usize = 4;
 /// Components of the first vectors in all: making their codes anew is one step.
-const FIRST_COMPONENTS: usize = 1 << 15;
+const FIRST_COMPONENTS: usize = 1 << 14;
 /// The centre is worth it where the mean has more than this part of the vectors' squared lengths: it leaves at most half
 /// their length then.
 const WORTH: f64 = 0.75;
@@ -36,7 +38,7 @@ impl First {
 
     /// How many there are when the centre is chosen.
     pub(super) fn enough(dimensions: usize) -> usize {
-        (FIRST_COMPONENTS / dimensions).clamp(FIRST / 2, FIRST)
+        (FIRST_COMPONENTS / dimensions).clamp(FIRST_LEAST, FIRST)
     }
 
     pub(super) fn forget(&mut self, row: Row) {
@@ -67,15 +69,15 @@ impl First {
 
     /// Their mean, if it is worth it.
     fn centre(&self) -> Option<Vec<f32>> {
-        let count = self.0.len() as f64;
+        let part = 1.0 / self.0.len() as f64;
         let mut mean = vec![0.0_f64; self.0.first()?.1.len()];
         let mut squared = 0.0;
         for value_of in
             self.0.iter().map(|(_, vector)| vector.iter().map(|&value| f64::from(value)))
         {
             for (mean, value) in mean.iter_mut().zip(value_of) {
-                *mean += value / count;
-                squared += value * value / count;
+                *mean += value * part;
+                squared += value * value * part;
             }
         }
         let is_worth_it = mean.iter().map(|mean| mean * mean).sum::<f64>() > WORTH * squared;

@@ -70,6 +70,20 @@ impl Index {
         row.map(|_| ())
     }
 
+    /// Gives up a row that a loaded image left to be inserted again: its vector is lost. False when it is none of
+    /// those.
+    pub fn forgo(&mut self, row: Row) -> bool {
+        let nodes = &mut self.graph.nodes;
+        let is_promised =
+            (row as usize) < nodes.len() && nodes[row as usize].state == State::Promised;
+        if is_promised {
+            self.graph.nodes[row as usize].state = State::Free;
+            self.promised -= 1;
+            self.generations.rest(row);
+        }
+        is_promised
+    }
+
     /// Begins what [`insert_at`](Self::insert_at) does at once. An insertion that is dropped after its first step
     /// gives up the row.
     ///
@@ -298,9 +312,8 @@ impl Linking {
                 Linking::Choose(layer, choice) => {
                     let layer = *layer;
                     let links_max = if layer == 0 { LINKS_NEW } else { LINKS_UPPER };
-                    let terms = graph.terms[row as usize];
                     let Scratch { other, work, .. } = &mut *scratch;
-                    if !graph.choose(work, choice, terms, options.alpha, links_max, other, budget) {
+                    if !graph.choose(work, choice, row, options.alpha, links_max, other, budget) {
                         return false;
                     }
                     // Those that died since they were found are out.

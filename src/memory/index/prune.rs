@@ -12,7 +12,7 @@ use super::{
     graph::Graph,
     options::LINKS_BASE,
     pool::Found,
-    quantize::{Metric, Probe, Terms},
+    quantize::{Metric, Probe},
     steps::Budget,
 };
 
@@ -26,19 +26,20 @@ const COMPARED_AT_ONCE: usize = 4;
 
 impl Graph {
     /// Chooses at most `links_max` of what `work` found, which is in the order of its rank from the node, and
-    /// which the node does not itself belong to. `terms` are the node's. False when the budget ended before.
+    /// which the `node` does not itself belong to. False when the budget ended before.
     #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     pub(super) fn choose(
         &self,
         work: &mut Work,
         choice: &mut Choice,
-        terms: Terms,
+        node: u32,
         alpha: f32,
         links_max: usize,
         other: &mut Probe,
         budget: &mut Budget,
     ) -> bool {
         let Work { found, chosen, .. } = work;
+        let own_term = self.terms[node as usize].term;
         let alpha = if self.coding.metric == Metric::Dot { 1.0 } else { alpha * alpha };
         for candidate in &found[choice.next..] {
             if chosen.len() == links_max {
@@ -50,38 +51,44 @@ impl Graph {
             budget.spend(1 + chosen.len() / 2);
             choice.next += 1;
             let slot = candidate.slot();
-            let candidate_terms = self.terms[slot as usize];
-            let distance = candidate.rank + terms.term;
-            if self.coding.are_twins(distance, terms, candidate_terms) {
+            let distance = candidate.rank + own_term;
+            if self.are_twins(distance, node, slot) {
                 if choice.twins < TWINS_MAX {
                     choice.twins += 1;
                     chosen.push(slot);
                 }
                 continue;
             }
-            self.coding.decode(self.codes.get(slot), candidate_terms, other);
+            self.coding.decode(self.codes.get(slot), self.terms[slot as usize], other);
             if !self.is_occluded(other, distance, alpha, chosen) {
                 chosen.push(slot);
             }
         }
         if chosen.len() < LINKS_LEAST.min(links_max) {
-            self.keep_nearest(terms, found, chosen);
+            self.keep_nearest(node, found, chosen);
         }
         true
     }
 
     /// Fills up with the nearest of those that were left out, but for twins.
-    fn keep_nearest(&self, terms: Terms, found: &[Found], chosen: &mut Vec<u32>) {
+    fn keep_nearest(&self, node: u32, found: &[Found], chosen: &mut Vec<u32>) {
         for candidate in found {
             if chosen.len() == LINKS_LEAST {
                 break;
             }
             let slot = candidate.slot();
-            let distance = candidate.rank + terms.term;
-            let is_twin = self.coding.are_twins(distance, terms, self.terms[slot as usize]);
-            if !is_twin && !chosen.contains(&slot) {
+            let distance = candidate.rank + self.terms[node as usize].term;
+            if !chosen.contains(&slot) && !self.are_twins(distance, node, slot) {
                 chosen.push(slot);
             }
+        }
+    }
+
+    fn are_twins(&self, distance: f32, a: u32, b: u32) -> bool {
+        let (a_terms, b_terms) = (self.terms[a as usize], self.terms[b as usize]);
+        match self.coding.metric {
+            Metric::Dot => a_terms == b_terms && self.codes.get(a) == self.codes.get(b),
+            Metric::Cosine | Metric::Euclidean => self.coding.are_twins(distance, a_terms, b_terms),
         }
     }
 
@@ -127,7 +134,7 @@ impl Graph {
         let mut choice = Choice::begin(work);
         // At most 33 candidates: no reason to stop half-way.
         let mut all = Budget::unlimited();
-        self.choose(work, &mut choice, terms, alpha, links_max, other, &mut all);
+        self.choose(work, &mut choice, slot, alpha, links_max, other, &mut all);
         budget.spend(work.found.len() * work.chosen.len() / 2);
         self.set_links(slot, layer, &work.chosen);
     }

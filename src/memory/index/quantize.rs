@@ -254,7 +254,7 @@ impl Coding {
         }
     }
 
-    /// Whether two codes at this distance are as good as the same.
+    /// Whether two codes at this distance are as good as the same; the dot product does not tell.
     pub(super) fn are_twins(&self, distance: f32, a: Terms, b: Terms) -> bool {
         match self.metric {
             Metric::Dot => false,

@@ -24,6 +24,8 @@ const SWEPT_FOR_ONE: usize = 1024;
 /// Dead nodes that a link is led through to a live one. Where links are few, as among vectors of two
 /// components, many in a row may die.
 const PASSED_MAX: usize = 32;
+/// Links on that way that are looked at in the time of a distance: each node's state lies somewhere else.
+const LOOKS_OF_A_DISTANCE: usize = 2;
 /// What looking at a node's links takes, in distances.
 const NODE_COST: usize = 4;
 
@@ -237,7 +239,7 @@ impl Graph {
     }
 
     /// Live neighbours of a dead node, other than `slot` and those that it has, or of the dead ones behind it: the
-    /// first that there are.
+    /// first that there are. The number of links that were looked at.
     fn live_behind(
         &self,
         dead: u32,
@@ -246,13 +248,15 @@ impl Graph {
         has: &[u32],
         passed: &mut Vec<u32>,
         live: &mut Vec<u32>,
-    ) {
+    ) -> usize {
         live.clear();
         passed.clear();
         passed.push(dead);
-        let mut at = 0;
+        let (mut at, mut looked_at) = (0, 0);
         while live.is_empty() && at < passed.len() {
-            for &next in self.links(passed[at], layer) {
+            let links = self.links(passed[at], layer);
+            looked_at += links.len();
+            for &next in links {
                 if self.is_live(next) {
                     if next != slot && !has.contains(&next) {
                         live.push(next);
@@ -263,6 +267,7 @@ impl Graph {
             }
             at += 1;
         }
+        looked_at
     }
 
     /// Replaces each link to a dying node by the nearest of that node's live neighbours. False when the budget
@@ -288,8 +293,8 @@ impl Graph {
         self.coding.decode(self.codes.get(slot), terms, other);
         let mut dying = links.iter().copied().filter(|&link| is_dying(link));
         for dying in dying.by_ref() {
-            self.live_behind(dying, slot, layer, chosen, passed, slots);
-            budget.spend(slots.len() + passed.len());
+            let looked_at = self.live_behind(dying, slot, layer, chosen, passed, slots);
+            budget.spend(slots.len() + looked_at / LOOKS_OF_A_DISTANCE);
             self.rank_all(other, slots, found);
             chosen.extend(found.first().map(|found| found.slot()));
             if budget.is_spent() {

@@ -266,6 +266,8 @@ fn resume(loaded: Loaded, log: RecordLog, metric: Metric, room: Room) -> io::Res
             Ok(_) => partition.remove_row(row),
             Err(damage) => partition.lose_row(row, damage),
         }
+        // What was not inserted is not kept room for.
+        partition.index.forgo(row);
     }
     Ok(partition)
 }

@@ -266,6 +266,9 @@ fn only_rows_that_an_image_left_are_inserted_at() {
     // Others take free rows, never one that is kept.
     let taken: BTreeSet<_> = (0..12).map(|_| index.insert(vector).expect("room")).collect();
     assert!(taken.into_iter().eq((0..10).chain(50..52)));
+    // Until it is given up.
+    assert!(index.forgo(30) && !index.forgo(30) && !index.forgo(20) && !index.forgo(99));
+    assert_eq!(index.insert(vector), Ok(30));
     check(&index);
 }
 

@@ -152,19 +152,37 @@ fn equal_vectors_are_all_as_good() {
 /// Copies hold together, and a search that meets them must come out again.
 #[test]
 fn many_copies_of_some_vectors_do_not_hide_the_others() {
-    for copies in [5, 20, 100] {
+    for ((metric, groups, copies), is_mixed) in [
+        (Metric::Cosine, 20, 5),
+        (Metric::Cosine, 20, 20),
+        (Metric::Cosine, 20, 100),
+        (Metric::Cosine, 1, 5000),
+        (Metric::Euclidean, 1, 5000),
+        (Metric::Dot, 20, 100),
+        (Metric::Dot, 1, 5000),
+    ]
+    .into_iter()
+    .flat_map(|it| [(it, true), (it, false)])
+    {
         let mut random = Rng::with_seed(11);
         let mut single = vectors(&mut random, 1030, 32);
+        for vector in &mut single {
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            vector.iter_mut().for_each(|component| *component /= length);
+        }
         let queries = single.split_off(1000);
-        let mut all: Vec<_> = single.clone();
-        for vector in &single[..20] {
+        let mut all: Vec<_> = Vec::new();
+        for vector in &single[..groups] {
             all.extend((0..copies).map(|_| vector.clone()));
         }
-        random.shuffle(&mut all);
-        let mut index = filled(Metric::Cosine, &all, 11);
-        let recall = recall(&mut index, &numbered(all), &queries, Metric::Cosine, 100);
-        println!("{copies} copies: {recall:.3}");
-        assert!(recall >= 0.95, "{copies} copies: {recall}");
+        all.extend(single);
+        if is_mixed {
+            random.shuffle(&mut all);
+        }
+        let mut index = filled(metric, &all, 11);
+        let recall = recall(&mut index, &numbered(all), &queries, metric, 100);
+        println!("{metric:?}, {copies} copies: {recall:.3}");
+        assert!(recall >= 0.95, "{metric:?}, {copies} copies: {recall}");
     }
 }
 
