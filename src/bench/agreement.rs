@@ -12,14 +12,16 @@
 
 use super::{
     Effort, Measured, disk,
-    replicated_log::{Nodes, Protocol},
+    replicated_log::{Nodes, Protocol, company},
     served::Scratch,
 };
 use crate::{
     consensus::{
         Record,
+        agreement::Rules,
         cluster::{Answer, Ask},
         engine::Agreement,
+        names::{Named, Naming},
     },
     metrics::Latency,
     wire::{
@@ -85,7 +87,7 @@ pub(super) fn latency(effort: &Effort, folder: &Path) -> io::Result<Measured> {
     let start = |name, is_tentative| {
         let scratch = Scratch::new(scratch.path(), name)?;
         let nodes = Nodes::start(NODES, Protocol::Pbft { is_tentative }, scratch.path())?;
-        Ok::<_, io::Error>((nodes, scratch))
+        Ok::<_, io::Error>((Asked::new(nodes)?, scratch))
     };
     let (mut fast, _fast_folder) = start("fast", true)?;
     let (mut slow, _slow_folder) = start("slow", false)?;
@@ -105,7 +107,7 @@ pub(super) fn latency(effort: &Effort, folder: &Path) -> io::Result<Measured> {
         slow_times.record(time);
         finished_slow += u64::from(!is_fast);
     }
-    fast.silence(SILENT);
+    fast.nodes.silence(SILENT);
     let (mut silent_times, mut silent_fast) = (Latency::new(), 0);
     for _ in 0..count {
         let (time, is_fast) = pace.ask(&mut fast)?;
@@ -127,14 +129,36 @@ pub(super) fn latency(effort: &Effort, folder: &Path) -> io::Result<Measured> {
         .goal_at_most("fast_to_slow_p50", RATIO_GOAL))
 }
 
+/// A cluster, and what its next request is named by.
+struct Asked {
+    nodes: Nodes,
+    naming: Naming,
+}
+
+impl Asked {
+    fn new(nodes: Nodes) -> io::Result<Self> {
+        let all: Vec<u64> = (1..=NODES).collect();
+        let (asking, first) = (all[ASKING], 1);
+        let naming = Rules::new(&company(asking, &all)?).naming(asking, first);
+        Ok(Self { nodes, naming: naming.ok_or_else(|| io::Error::other("no node asks"))? })
+    }
+
+    /// The name of the only task of the next request.
+    fn next_name(&mut self) -> u128 {
+        let Naming { names, asker, next } = self.naming;
+        self.naming.next += 1;
+        names.name(Named { asker, partition: PARTITION, request: next, place: 0 })
+    }
+}
+
 /// When the next request is due.
 struct Pace(Instant);
 
 impl Pace {
     /// Asks for one operation when it is due; nanoseconds from then on until it was finished, and whether
     /// tentative answers did that.
-    fn ask(&mut self, nodes: &mut Nodes) -> io::Result<(u64, bool)> {
-        let (random, body) = (fastrand::u128(..), fastrand::u128(..).to_le_bytes());
+    fn ask(&mut self, asked: &mut Asked) -> io::Result<(u64, bool)> {
+        let (random, body) = (asked.next_name(), fastrand::u128(..).to_le_bytes());
         let id = TaskId { partition: PARTITION, random };
         let mut block = Vec::new();
         let record = Record::Submitted {
@@ -154,6 +178,7 @@ impl Pace {
         thread::sleep(self.0.saturating_duration_since(Instant::now()));
         let began = Instant::now();
         let ask = Ask::Request { partition: PARTITION, block: block.into() };
+        let nodes = &mut asked.nodes;
         let asked = nodes.logs[ASKING].cluster.ask(ask);
         let asked = asked.ok_or_else(|| io::Error::other("the log thread is gone"))?;
         let answer = block_on(or(async { asked.await.ok() }, async {

@@ -318,6 +318,19 @@ fn identity(node: NodeId) -> Identity {
     Identity::from_secret(&secret)
 }
 
+/// Who a node of a bench is among these, where nodes may lie.
+pub(super) fn company(node: NodeId, nodes: &[NodeId]) -> io::Result<Company> {
+    let ring = Ring::new(nodes.iter().map(|id| (*id, identity(*id).public())));
+    Ok(Company {
+        node,
+        identity: identity(node),
+        ring: ring.map_err(io::Error::other)?,
+        cluster: CLUSTER,
+        generation: 1,
+        nodes: nodes.to_vec(),
+    })
+}
+
 fn open_node(
     node: NodeId,
     protocol: Protocol,
@@ -325,17 +338,13 @@ fn open_node(
     folder: &Path,
 ) -> io::Result<OpenLog> {
     let nodes: Vec<NodeId> = peers.iter().map(|(id, _)| *id).collect();
-    let ring = Ring::new(nodes.iter().map(|id| (*id, identity(*id).public())));
-    let ring = ring.map_err(io::Error::other)?;
-    let company = (protocol != Protocol::Raft).then(|| Company {
-        node,
-        identity: identity(node),
-        ring: ring.clone(),
-        cluster: CLUSTER,
-        generation: 1,
-        nodes: nodes.clone(),
-    });
-    let signing = company.is_some().then(|| Signing { identity: identity(node), ring });
+    let company = match protocol {
+        Protocol::Raft => None,
+        _ => Some(company(node, &nodes)?),
+    };
+    let signing = company
+        .as_ref()
+        .map(|company| Signing { identity: company.identity.clone(), ring: company.ring.clone() });
     let listen = peers.iter().find(|(id, _)| *id == node).map(|(_, address)| *address);
     let links = listen.filter(|_| peers.len() > 1).map(|listen| peers::Config {
         cluster: CLUSTER,

@@ -302,10 +302,6 @@ fn assemble_with<D: Disk + Clone, L: Links<E::Message>, E: Engine, R>(
         bell: bell.clone(),
         signals: signals.clone(),
     };
-    let (lanes, ends) = (0..partitions)
-        .zip(core_bells.iter().cycle())
-        .map(|(partition, core_bell)| lane(partition, &lane_settings, core_bell.clone()))
-        .unzip();
     let stop = Arc::new(AtomicBool::new(false));
     let limits = Limits {
         cache_bytes: sizes.cache_bytes,
@@ -315,6 +311,12 @@ fn assemble_with<D: Disk + Clone, L: Links<E::Message>, E: Engine, R>(
     };
     let engine = begin(limits, groups)
         .map_err(|unfit| Unfit::Io(io::Error::new(io::ErrorKind::InvalidData, unfit)))?;
+    let (lanes, ends) = (0..partitions)
+        .zip(core_bells.iter().cycle())
+        .map(|(partition, core_bell)| {
+            lane(partition, &lane_settings, engine.naming(partition), core_bell.clone())
+        })
+        .unzip();
     let (jobs, jobs_end) = channel();
     let (results_end, results) = channel();
     let helper = Helper {

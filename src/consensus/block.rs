@@ -72,6 +72,11 @@ impl Block {
         &self.bytes
     }
 
+    /// How many records it holds.
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+
     /// Whether it holds no record.
     pub fn is_empty(&self) -> bool {
         self.records == 0

@@ -12,6 +12,7 @@
 use super::{
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
+    names::Naming,
     peers::NodeId,
     place::Place,
 };
@@ -125,11 +126,15 @@ pub trait Engine: Sized {
     fn resign(&mut self);
 
     /// Asks for a block of records to be appended, whoever leads, where a leader may lie;
-    /// [`Engine::take_answers`] tells when that is so.
+    /// [`Engine::take_answers`] tells when that is so. Its tasks are named as those of the next request
+    /// ([`Engine::naming`]): other nodes drop it otherwise.
     ///
     /// # Errors
     /// When too much is under way, or this engine has none that may lie.
     fn request(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused>;
+
+    /// What this node's requests in a partition are named by; `None` where nobody lies.
+    fn naming(&self, partition: u16) -> Option<Naming>;
 
     /// Takes the requests of this node that are finished.
     fn take_answers(&mut self) -> Vec<Requested>;

@@ -71,6 +71,8 @@ struct Lane {
     under_way: VecDeque<(u64, Proposed)>,
     /// A block that could not be proposed yet.
     carried: Option<Block>,
+    /// Nothing is asked for any more: a block was not that would have had the next number.
+    is_mute: bool,
     /// A read that could not be asked for yet; 0 for none.
     read: u64,
     /// Committed blocks of the shard, and reads, that entries before them hold back which the shard was not
@@ -203,6 +205,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 crowned: None,
                 under_way: VecDeque::new(),
                 carried: None,
+                is_mute: false,
                 read: 0,
                 held: VecDeque::new(),
                 fed,
@@ -364,7 +367,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 if block.is_request && block.cleared > 0 {
                     self.engine.compact(partition, block.cleared);
                 }
-                if block.is_request && block.is_empty() {
+                if block.is_request && (block.is_empty() || lane.is_mute) {
                     lane.end.tell(Told::Asked(block));
                     continue;
                 }
@@ -372,9 +375,12 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                     let ticket = self.last_ticket + 1;
                     let data = Bytes::copy_from_slice(block.bytes());
                     // Those who wait for what it asks are told nothing any more when this node stops.
-                    if self.engine.request(partition, data, ticket).is_err() && !is_last {
-                        lane.carried = Some(block);
-                        break;
+                    if self.engine.request(partition, data, ticket).is_err() {
+                        if !is_last {
+                            lane.carried = Some(block);
+                            break;
+                        }
+                        lane.is_mute = true;
                     }
                     self.last_ticket = ticket;
                     lane.end.tell(Told::Asked(block));

@@ -7,16 +7,22 @@
 //!   the ring back has no room for waits at its own end.
 //! - A block comes back after it was committed, or as lost when its reign is over; one with records
 //!   that are asked for as soon as the engine has them.
+//! - Blocks that are asked for are numbered in the order in which they leave, and each is the node's next
+//!   request: so the names of the tasks in it are known before it leaves.
 
 use super::{
     block::Block,
+    names::{Named, Naming},
     news::{Committed, Compacted, Foreign, News},
     place::{Place, Position},
     record::Record,
 };
-use crate::runtime::{
-    doorbell::Doorbell,
-    ring::{Consumer, Producer, ring},
+use crate::{
+    runtime::{
+        doorbell::Doorbell,
+        ring::{Consumer, Producer, ring},
+    },
+    wire::id::TaskId,
 };
 use std::{
     collections::VecDeque,
@@ -118,6 +124,8 @@ pub struct LaneLog {
     filling: Block,
     /// Records that are asked for, whoever leads.
     asking: Block,
+    /// What names their tasks, with the number of that block; `None` where nobody lies.
+    naming: Option<Naming>,
     /// Closed blocks that found no room, oldest first.
     waiting: VecDeque<Block>,
     spare: Vec<Block>,
@@ -151,10 +159,12 @@ pub(crate) struct LaneSettings {
     pub signals: Arc<Signals>,
 }
 
-/// The two ends of a shard's lane; `shard_bell` wakes the shard.
+/// The two ends of a shard's lane; `naming` names what it asks for, where nodes may lie, and `shard_bell`
+/// wakes the shard.
 pub(crate) fn lane(
     shard: u16,
     settings: &LaneSettings,
+    naming: Option<Naming>,
     shard_bell: Doorbell,
 ) -> (LaneLog, LaneEnd) {
     let (outgoing, incoming) = ring(BLOCKS_UNDER_WAY);
@@ -166,6 +176,7 @@ pub(crate) fn lane(
         record_bytes_max,
         filling: Block::new(0),
         asking: Block::new(0),
+        naming,
         waiting: VecDeque::new(),
         spare: Vec::with_capacity(BLOCKS_UNDER_WAY),
         under_way: 0,
@@ -205,15 +216,20 @@ impl LaneLog {
     /// As [`TaskLog::ask`](super::log::TaskLog::ask).
     ///
     /// # Panics
-    /// As [`LaneLog::append`].
-    pub fn ask(&mut self, record: Record<'_>) {
+    /// As [`LaneLog::append`], and where nobody lies.
+    pub fn ask(&mut self, record: Record<'_>) -> TaskId {
         let bytes = record.encoded_bytes();
         assert!(bytes <= self.record_bytes_max, "{bytes} bytes of records fit no segment");
         if !self.asking.is_empty() && self.asking.bytes().len() + bytes > self.block_bytes {
             self.close_asking();
             self.flush_closed();
         }
-        self.asking.push(Position::default(), record);
+        let Naming { names, asker, next } = self.naming.expect("nobody asks where nobody lies");
+        let partition = self.partition;
+        let named = Named { asker, partition, request: next, place: self.asking.records() };
+        let id = TaskId { partition, random: names.name(named) };
+        self.asking.push(Position::default(), record.named(id));
+        id
     }
 
     /// Closes the block that is being filled when so many bytes more make it too long.
@@ -281,6 +297,9 @@ impl LaneLog {
     }
 
     fn close_asking(&mut self) {
+        if let Some(naming) = self.naming.as_mut().filter(|_| !self.asking.is_empty()) {
+            naming.next += 1;
+        }
         let next = self.spare.pop().unwrap_or_else(|| Block::new(0));
         let mut block = std::mem::replace(&mut self.asking, next);
         block.is_request = true;

@@ -6,6 +6,7 @@ use super::{
     place::{Place, Position},
     record::Record,
 };
+use crate::wire::id::TaskId;
 use std::collections::VecDeque;
 
 /// A partition's log. Records are committed in the order in which they were appended.
@@ -37,12 +38,12 @@ impl TaskLog {
         }
     }
 
-    /// Asks for a record that any node may ask for, whoever leads. Where it is committed it is told as
-    /// anybody's; what becomes of it is not told otherwise.
+    /// Asks for a submission, which any node may, whoever leads; the answer is the name that its task has
+    /// then. Where it is committed it is told as anybody's; what becomes of it is not told otherwise.
     ///
     /// # Panics
     /// Where nodes do not agree by PBFT.
-    pub fn ask(&mut self, record: Record<'_>) {
+    pub fn ask(&mut self, record: Record<'_>) -> TaskId {
         match self {
             Self::Memory(_) => unreachable!("a node alone asks nobody"),
             Self::Durable(log) => log.ask(record),

@@ -158,6 +158,15 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The same submission under another name.
+    pub(super) fn named(self, name: TaskId) -> Self {
+        let mut renamed = self;
+        if let Self::Submitted { id, .. } = &mut renamed {
+            *id = name;
+        }
+        renamed
+    }
+
     /// Bytes that [`Record::encode`] appends.
     pub fn encoded_bytes(&self) -> usize {
         let body = match self {

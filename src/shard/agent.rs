@@ -246,8 +246,10 @@ pub enum Outcome {
 /// What became of a task that an agent submitted.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskNews<'a> {
-    /// The task.
+    /// The task, as [`Context::submit`](super::context::Context::submit) named it.
     pub id: TaskId,
+    /// Its name for everybody else: another one where nodes may lie, whose log names tasks.
+    pub known_as: TaskId,
     /// What happened.
     pub event: TaskEvent<'a>,
 }

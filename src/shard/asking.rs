@@ -4,6 +4,7 @@
 //! Invariants worth naming
 //! - Nobody is told that a task is accepted before its record, as it was asked for, was committed here
 //!   and became one: what any other node says of it does not matter.
+//! - What is asked for has the name that the log gives it, and not the one that its submitter thought of.
 //! - What waits has a time, behind which its submitter is told that nobody knows.
 
 #[cfg(test)]
@@ -14,7 +15,6 @@ use super::{
     submissions::record_of,
 };
 use crate::{
-    consensus::Record,
     planted::{self, Bug},
     task::{Settled, Submission, Watcher},
     wire::{
@@ -23,10 +23,7 @@ use crate::{
         letter::NewsKind,
     },
 };
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
-};
+use std::collections::{HashMap, VecDeque};
 
 /// How long a submission waits, ticks of the groups: several primaries may have to be replaced.
 const LIMIT_TICKS: u64 = 200;
@@ -46,8 +43,6 @@ pub(super) struct Asker {
     place: u32,
     /// Whether the submitter wants to hear of the task's end.
     is_watched: bool,
-    /// What was asked for: a node that lies may ask for something else in its name.
-    hash: u64,
 }
 
 impl Asker {
@@ -65,8 +60,6 @@ pub(super) struct Asking {
     times: VecDeque<(u64, u128)>,
     /// A timer is set for the first of them, or for one before.
     is_timed: bool,
-    /// With a secret of this process.
-    hasher: RandomState,
 }
 
 impl Asking {
@@ -76,19 +69,16 @@ impl Asking {
         self.askers.len()
     }
 
-    /// Takes out who waits for a record that is committed.
-    pub(super) fn take(&mut self, record: &Record<'_>) -> Option<Asker> {
-        let random = record.id().random;
-        let hash = self.askers.get(&random)?.hash;
-        (hash == self.hash(record)).then(|| self.askers.remove(&random)).flatten()
+    /// Takes out who waits for a submission that is committed: under its name nobody else asks for
+    /// anything.
+    pub(super) fn take(&mut self, id: TaskId) -> Option<Asker> {
+        self.askers.remove(&id.random)
     }
 
-    /// Somebody waits for a record until a time; whether a timer is wanted for that.
-    fn push(&mut self, record: &Record<'_>, until_ms: u64, asker: Asker) -> bool {
-        let random = record.id().random;
-        let hash = self.hash(record);
+    /// Somebody waits for what has a name until a time; whether a timer is wanted for that.
+    fn push(&mut self, TaskId { random, .. }: TaskId, until_ms: u64, asker: Asker) -> bool {
         self.forget_settled();
-        self.askers.insert(random, Asker { hash, ..asker });
+        self.askers.insert(random, asker);
         self.times.push_back((until_ms, random));
         !std::mem::replace(&mut self.is_timed, true)
     }
@@ -97,12 +87,6 @@ impl Asking {
         while self.times.front().is_some_and(|(_, random)| !self.askers.contains_key(random)) {
             self.times.pop_front();
         }
-    }
-
-    fn hash(&self, record: &Record<'_>) -> u64 {
-        let mut bytes = Vec::with_capacity(record.encoded_bytes());
-        record.encode(&mut bytes);
-        self.hasher.hash_one(&bytes[..])
     }
 
     /// Takes out one that has waited long enough at a time.
@@ -148,12 +132,12 @@ impl Shard {
                 let unix_ms = partition.ledger.unix_ms(now_ms);
                 let record = record_of(submission, id, agent_type, unix_ms, true);
                 let is_watched = submission.watcher.is_some();
-                let asker = Asker { submitter, place, is_watched, hash: 0 };
+                let asker = Asker { submitter, place, is_watched };
+                let id = partition.ledger.ask(record);
                 let is_early = planted::has(Bug::EarlyAcknowledgement);
-                if !is_early && partition.asking.push(&record, until_ms, asker) {
+                if !is_early && partition.asking.push(id, until_ms, asker) {
                     self.kernel.wheel.insert(until_ms, Timer::Asked(index));
                 }
-                partition.ledger.ask(record);
                 if is_early {
                     self.tell_briefly(submitter, id, NewsKind::Accepted, place);
                 }
@@ -190,9 +174,6 @@ impl Shard {
                 self.tell_briefly(submitter, known, NewsKind::Accepted, at);
             }
             Settled::Conflict => self.refuse(submitter, id, at, &key_conflict()),
-            // Somebody has asked for another task in its name. It was not done and is tried again, under
-            // another name.
-            Settled::Taken => self.refuse(submitter, id, at, &Error::NotLeader(None)),
         }
     }
 

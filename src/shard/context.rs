@@ -294,7 +294,8 @@ impl Context<'_> {
     }
 
     /// Submits a task; what becomes of it comes to
-    /// [`Agent::on_task_news`](super::agent::Agent::on_task_news).
+    /// [`Agent::on_task_news`](super::agent::Agent::on_task_news), under the name that is returned here.
+    /// Where nodes may lie that is no name for anybody else.
     ///
     /// # Errors
     /// As [`Context::send`].

@@ -498,7 +498,9 @@ impl Kernel {
             return Err(SendError::LedElsewhere);
         };
         let core = self.core_of(partition);
-        let random = self.random_bits();
+        // Where the log names it the agent is told of it under the name that it has here.
+        let correlation = if self.is_agreed() { self.random.u64(1..) } else { 0 };
+        let random = if self.is_agreed() { correlation.into() } else { self.random_bits() };
         let submission = Submission {
             random,
             partition,
@@ -514,8 +516,7 @@ impl Kernel {
             key: &[],
             payload: task.payload,
         };
-        let header =
-            Header { target: 0, source: agent.to_bits(), correlation: 0, kind: Kind::Submit };
+        let header = Header { target: 0, source: agent.to_bits(), correlation, kind: Kind::Submit };
         self.links.push(self.now_us, core, header, Value(&submission))?;
         Ok(TaskId { partition, random })
     }

@@ -161,9 +161,9 @@ impl Ledger {
         self.log.cleared(index);
     }
 
-    /// Asks for a record, whoever leads: it comes back as anybody's.
-    pub(super) fn ask(&mut self, record: Record<'_>) {
-        self.log.ask(record);
+    /// Asks for a submission, whoever leads: it comes back as anybody's, under the name that is told.
+    pub(super) fn ask(&mut self, record: Record<'_>) -> TaskId {
+        self.log.ask(record)
     }
 
     /// Writes two records that say nothing true without each other: both are committed or neither.

@@ -83,7 +83,12 @@ impl Shard {
             }
             (None, None) => unreachable!("an agent hears of refusals and ends alone"),
         };
-        let news = TaskNews { id, event };
+        // What it was called when it was submitted, when that is not its name.
+        let submitted_as = match parcel.header.correlation {
+            0 => id,
+            bits => TaskId { partition, random: bits.into() },
+        };
+        let news = TaskNews { id: submitted_as, known_as: id, event };
         self.with_agent(target, |agent, context| agent.on_task_news(&news, context));
     }
 

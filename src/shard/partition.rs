@@ -90,7 +90,7 @@ impl Partition {
         let followed = foreign.records(|place, record| match record {
             Record::Submitted { id, is_asked: true, agent_type, .. } => {
                 let Some(task) = recorded(&record, type_of(agent_type)) else { return };
-                let asker = asking.take(&record);
+                let asker = asking.take(id);
                 let watcher = asker.as_ref().and_then(Asker::watcher);
                 let is_alive = *role == Role::Leading;
                 let became = table.settle(local(place), &task, now_ms, is_alive, watcher);

@@ -14,6 +14,7 @@ use crate::{
         block::Block,
         cluster::{Cluster, Leaders},
         lane::{LaneEnd, LaneSettings, Signals, lane},
+        names::{Names, Naming},
     },
     runtime::{doorbell::Doorbell, mesh::mesh},
     task::{Origin, TableLimits, TaskTable},
@@ -36,6 +37,8 @@ pub(super) use crate::consensus::lane::Told;
 
 /// When the node started, Unix milliseconds.
 const UNIX_MS: u64 = 1_700_000_000_000;
+/// Names what nodes that may lie ask for.
+pub(super) const LIFE: u128 = 1 << 100 | 7;
 /// Turns after which a core has surely done what there was.
 const TURNS: usize = 20;
 
@@ -76,7 +79,8 @@ impl Core {
             bell: bell.clone(),
             signals: signals.clone(),
         };
-        let (log, end) = lane(0, &settings, bell.clone());
+        let naming = agreed.then(|| Naming { names: Names::new(LIFE), asker: 0, next: 1 });
+        let (log, end) = lane(0, &settings, naming, bell.clone());
         let origin = Origin {
             partition: 0,
             first_token: 1,

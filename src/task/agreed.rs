@@ -1,7 +1,7 @@
 //! What any node may ask for where nodes may lie: all replicas decide alike what becomes of it, when its
 //! record is committed.
 //!
-//! A record says which task is asked for. It becomes one unless there is a task of that name, or its key
+//! A record says which task is asked for, under a name that is no other's. It becomes one unless its key
 //! stands for a task. Nothing else counts: no clock of a node, no room. Who asks has looked for room
 //! before; what is committed beyond the limits waits in the log as any cold task.
 //!
@@ -36,8 +36,6 @@ pub enum Settled {
     Existing(u128),
     /// Its key stands for another task.
     Conflict,
-    /// There is a task of its name.
-    Taken,
 }
 
 /// What is known of the keys of an agreed table beside what they stand for.
@@ -163,9 +161,6 @@ impl TaskTable {
         is_alive: bool,
         watcher: Option<Watcher>,
     ) -> Settled {
-        if self.is_known(task.random) {
-            return Settled::Taken;
-        }
         if let Some(key) = task.key {
             if let Some((slot, settled)) = self.standing(key) {
                 self.counters.repeated += 1;
@@ -175,7 +170,8 @@ impl TaskTable {
             let expires = task.submitted_unix_ms.saturating_add(self.limits.key_ttl_ms);
             self.keep_key(place, key, task.random, expires);
         }
-        if is_alive {
+        // A name is there before only when more nodes lie than may.
+        if is_alive && !self.is_known(task.random) {
             self.begin_settled(place, task, now_ms, watcher);
         } else {
             self.replay_submitted(place, &Recorded { key: None, ..*task }, now_ms);

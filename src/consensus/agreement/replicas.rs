@@ -3,8 +3,9 @@
 #[cfg(feature = "byzantine")]
 use super::byzantine::Liar;
 use super::{
-    body::{batch_of, body_of, is_fit, is_own, is_request},
+    body::{batch_of, body_of},
     recovery::Restored,
+    rules::Rules,
     tokens::Tokens,
 };
 use crate::consensus::{
@@ -14,6 +15,7 @@ use crate::consensus::{
     },
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
+    names::Naming,
     pbft::{
         Answer, Company, Dropped, Group, Letter, Message, Outputs, Settings, Write,
         driver::{Driver, Unfit},
@@ -29,6 +31,7 @@ pub struct Replicas {
     driver: Driver,
     me: NodeId,
     members: Members,
+    rules: Rules,
     /// What was reserved in each partition.
     tokens: Vec<Tokens>,
     now_ms: u64,
@@ -64,6 +67,7 @@ impl Replicas {
             driver: Driver::new(settings, company, groups)?,
             me: company.node,
             members,
+            rules: Rules::new(company),
             tokens,
             now_ms: 0,
             #[cfg(feature = "byzantine")]
@@ -76,6 +80,16 @@ impl Replicas {
         let Message::PrePrepare(order) = message else { return true };
         let tokens = self.tokens.get(usize::from(partition));
         tokens.is_none_or(|tokens| tokens.may_order(order.batch.data(), self.now_ms))
+    }
+
+    /// Whether all tasks that a primary says are there were asked for, as far as this replica knows.
+    /// What it does not know yet it is sent again when it does.
+    fn are_asked_for(&self, partition: u16, message: &Message) -> bool {
+        let Message::PrePrepare(order) = message else { return true };
+        let Some(group) = self.driver.group(partition) else { return true };
+        let is_done = |node, request| group.has_executed(node, request);
+        let mut own = order.batch.operations().filter(|request| request.timestamp == 0);
+        own.all(|own| self.rules.are_asked_for(partition, &own.operation, is_done))
     }
 
     /// The group of a partition.
@@ -93,7 +107,7 @@ impl Engine for Replicas {
     type Dropped = Unwanted;
 
     fn propose(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
-        debug_assert!(is_own(partition, &data), "others would drop it");
+        debug_assert!(self.rules.is_own(partition, &data), "others would drop it");
         #[cfg(feature = "byzantine")]
         let data = {
             let committed = self.driver.group(partition).map_or(0, |group| group.log().last());
@@ -107,7 +121,11 @@ impl Engine for Replicas {
         if self.liar.ignores(&letter.message) {
             return Ok(());
         }
-        if !is_fit(partition, &letter.message) || !self.may_reserve(partition, &letter.message) {
+        let message = &letter.message;
+        let is_fit = self.rules.is_fit(partition, message)
+            && self.may_reserve(partition, message)
+            && self.are_asked_for(partition, message);
+        if !is_fit {
             return Err(Unwanted::Unfit);
         }
         Ok(self.driver.step(partition, from, letter.message)?)
@@ -239,8 +257,17 @@ impl Engine for Replicas {
     }
 
     fn request(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
-        debug_assert!(is_request(partition, &data), "others would drop it");
+        #[cfg(debug_assertions)]
+        if let Some(group) = self.driver.group(partition) {
+            let (client, timestamp, operation) = (self.me, group.next_number(), data.clone());
+            let request = Request { client, timestamp, operation, signature: Signature::NONE };
+            assert!(self.rules.is_request(partition, &request), "others would drop it");
+        }
         self.driver.request(partition, data, ticket)
+    }
+
+    fn naming(&self, partition: u16) -> Option<Naming> {
+        self.rules.naming(self.me, self.driver.group(partition)?.next_number())
     }
 
     fn take_answers(&mut self) -> Vec<Requested> {

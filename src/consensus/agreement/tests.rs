@@ -1,9 +1,13 @@
 //! Entries as blocks, and what is read back of them.
 
-use super::body::{batch_of, body_of, is_fit, is_own, is_request, split};
+use super::{
+    body::{batch_of, body_of, split},
+    rules::Rules,
+};
 use crate::{
     consensus::{
-        pbft::{Batch, Identity, Keys, Message, Request, Ring, body_bytes},
+        names::Named,
+        pbft::{Batch, Company, Identity, Message, Request, Ring, body_bytes},
         record::Record,
     },
     wire::{api::TaskStatus, id::TaskId},
@@ -39,36 +43,61 @@ fn an_entry_comes_back_out_of_its_block_as_it_was() {
 #[test]
 fn only_whole_records_of_the_partition_are_ordered() {
     let right = encoded(&[ended(3, 1), ended(3, 2)]);
-    assert!(is_own(3, &right));
-    assert!(!is_own(4, &right), "they are another partition's");
-    assert!(!is_own(3, b""), "nothing is no record");
-    assert!(!is_own(3, &right[..right.len() - 1]), "one is cut off");
+    assert!(rules().is_own(3, &right));
+    assert!(!rules().is_own(4, &right), "they are another partition's");
+    assert!(!rules().is_own(3, b""), "nothing is no record");
+    assert!(!rules().is_own(3, &right[..right.len() - 1]), "one is cut off");
     for at in 0..right.len() {
         let mut wrong = right.to_vec();
         wrong[at] ^= 1;
-        assert!(!is_own(3, &wrong), "a flipped bit in byte {at}");
+        assert!(!rules().is_own(3, &wrong), "a flipped bit in byte {at}");
     }
     let heads = encoded(&[ended(3, 1), Record::Order { partition: 3, heads: b"me" }]);
-    assert!(!is_own(3, &heads), "who asked is written by replicas");
+    assert!(!rules().is_own(3, &heads), "who asked is written by replicas");
     let Record::Ended { id, attempts, ended_unix_ms, body, .. } = ended(3, 1) else { panic!() };
     for status in [TaskStatus::Queued, TaskStatus::Delayed, TaskStatus::Running] {
         let alive = Record::Ended { id, status, attempts, ended_unix_ms, body };
-        assert!(!is_own(3, &encoded(&[alive])), "{} is no end", status.name());
+        assert!(!rules().is_own(3, &encoded(&[alive])), "{} is no end", status.name());
     }
     let compacted = Record::Compacted { partition: 3, index: 9 };
-    assert!(is_own(3, &encoded(&[compacted])));
-    assert!(!is_own(4, &encoded(&[compacted])));
-    assert!(!is_own(3, &encoded(&[compacted, ended(3, 1)])), "it stands alone");
+    assert!(rules().is_own(3, &encoded(&[compacted])));
+    assert!(!rules().is_own(4, &encoded(&[compacted])));
+    assert!(!rules().is_own(3, &encoded(&[compacted, ended(3, 1)])), "it stands alone");
     let tell = |batch| Message::BatchTell(1, batch);
-    assert!(is_fit(3, &tell(Batch::own(0, 1, right.clone()))));
-    assert!(!is_fit(4, &tell(Batch::own(0, 1, right))));
-    assert!(is_fit(3, &Message::HeadAsk(1)));
+    assert!(rules().is_fit(3, &tell(Batch::own(0, 1, right.clone()))));
+    assert!(!rules().is_fit(4, &tell(Batch::own(0, 1, right))));
+    assert!(rules().is_fit(3, &Message::HeadAsk(1)));
 }
 
-#[test]
-fn anybody_may_ask_for_submissions_alone_and_a_primary_orders_none_of_its_own() {
-    let asked = Record::Submitted {
-        id: TaskId { partition: 3, random: 1 },
+/// The first of four nodes.
+fn company() -> Company {
+    let identity = |node: u64| Identity::from_secret(&[node as u8; 32]);
+    let keys = (1..=4).map(|node| (node, identity(node).public()));
+    let ring = Ring::new(keys).expect("keys");
+    Company {
+        node: 1,
+        identity: identity(1),
+        ring,
+        cluster: 7,
+        generation: 1,
+        nodes: vec![4, 2, 3, 1],
+    }
+}
+
+fn rules() -> Rules {
+    Rules::new(&company())
+}
+
+/// The name of a task in a request of a node.
+fn name(node: u64, request: u64, place: u32) -> TaskId {
+    let naming = rules().naming(node, request).expect("it is a node");
+    let named = Named { asker: naming.asker, partition: 3, request, place };
+    TaskId { partition: 3, random: naming.names.name(named) }
+}
+
+fn asked(id: TaskId) -> Record<'static> {
+    Record::Submitted {
+        id,
         is_asked: true,
         agent_type: "echo",
         priority: Default::default(),
@@ -79,17 +108,31 @@ fn anybody_may_ask_for_submissions_alone_and_a_primary_orders_none_of_its_own() 
         attempts: 0,
         key: Some(b"key"),
         payload: b"x",
-    };
+    }
+}
+
+/// Whether a node may make a request, its seventh; in a batch as by itself.
+fn may_ask(partition: u16, node: u64, records: &[Record<'_>]) -> bool {
+    let request = Request::new(&company().keys(partition), node, 7, encoded(records));
+    let batch = Batch::of_requests(0, std::slice::from_ref(&request));
+    let fits = rules().is_request(partition, &request);
+    assert_eq!(rules().is_fit(partition, &Message::BatchTell(1, batch)), fits);
+    assert_eq!(rules().is_fit(partition, &Message::Request(request)), fits);
+    fits
+}
+
+#[test]
+fn anybody_may_ask_for_submissions_alone_and_a_primary_orders_none_of_its_own() {
+    let right = [asked(name(2, 7, 0)), asked(name(2, 7, 1))];
+    assert!(may_ask(3, 2, &right) && !rules().is_own(3, &encoded(&right)));
+    assert!(!may_ask(4, 2, &right), "it is another partition's");
+    assert!(!may_ask(3, 2, &[asked(name(2, 7, 0)), ended(3, 1)]), "an end is its leader's to tell");
     let changed = |change: &dyn Fn(&mut Record<'_>)| {
-        let mut record = asked;
+        let mut record = asked(name(2, 7, 0));
         change(&mut record);
-        encoded(&[record])
+        record
     };
-    let right = encoded(&[asked, asked]);
-    assert!(is_request(3, &right) && !is_own(3, &right));
-    assert!(!is_request(4, &right), "it is another partition's");
-    assert!(!is_request(3, &encoded(&[asked, ended(3, 1)])), "an end is its leader's to tell");
-    let wrong: [(&str, Bytes); 4] = [
+    let wrong = [
         (
             "due before it was submitted",
             changed(&|it| {
@@ -123,19 +166,48 @@ fn anybody_may_ask_for_submissions_alone_and_a_primary_orders_none_of_its_own() 
             }),
         ),
     ];
-    for (what, bytes) in &wrong {
-        assert!(!is_request(3, bytes), "{what}");
-        assert!(!is_own(3, bytes), "{what}: with a key");
+    for (what, record) in wrong {
+        assert!(!may_ask(3, 2, &[record]), "{what}");
+        assert!(!rules().is_own(3, &encoded(&[record])), "{what}: with a key");
     }
-    let (identity, ring) = (Identity::from_secret(&[1; 32]), Ring::default());
-    let keys = Keys::new(identity, ring, 7, 3);
-    let fits = |operation: Bytes| {
-        let request = Request::new(&keys, 2, 1, operation.clone());
-        let batch = Batch::of_requests(0, std::slice::from_ref(&request));
-        let fits = is_fit(3, &Message::BatchTell(1, batch));
-        assert_eq!(is_fit(3, &Message::Request(request)), fits);
-        assert_ne!(is_fit(3, &Message::BatchTell(1, Batch::own(0, 1, operation))), fits);
-        fits
+}
+
+#[test]
+fn nobody_asks_for_a_task_under_a_name_that_is_not_its_own() {
+    assert!(may_ask(3, 2, &[asked(name(2, 7, 0))]));
+    let wrong = [
+        ("a name of another node", [name(1, 7, 0), name(2, 7, 1)]),
+        ("a name of an earlier request", [name(2, 6, 0), name(2, 7, 1)]),
+        ("a name of a later request", [name(2, 8, 0), name(2, 7, 1)]),
+        ("one name twice", [name(2, 7, 0), name(2, 7, 0)]),
+        ("names in another order", [name(2, 7, 1), name(2, 7, 0)]),
+        ("no name at all", [TaskId { partition: 3, random: 1 }, name(2, 7, 1)]),
+    ];
+    for (what, [first, second]) in wrong {
+        assert!(!may_ask(3, 2, &[asked(first), asked(second)]), "{what}");
+    }
+    assert!(!may_ask(3, 5, &[asked(name(2, 7, 0))]), "it is no node that asks");
+}
+
+#[test]
+fn a_primary_copies_only_tasks_that_were_asked_for() {
+    let copy = |id| {
+        let mut record = asked(id);
+        let Record::Submitted { is_asked, key, .. } = &mut record else { panic!() };
+        (*is_asked, *key) = (false, None);
+        record
     };
-    assert!(fits(right) && !fits(encoded(&[ended(3, 1)])));
+    let key = |id| Record::Key { key: b"key", id, body_hash: 1, expires_unix_ms: 9 };
+    let is_done = |node, request| (node, request) == (2, 7);
+    for record in [&copy, &key] as [&dyn Fn(TaskId) -> Record<'static>; 2] {
+        let may = |id| {
+            let bytes = encoded(&[record(id), ended(3, 1)]);
+            rules().is_own(3, &bytes) && rules().are_asked_for(3, &bytes, is_done)
+        };
+        assert!(may(name(2, 7, 0)) && may(name(2, 7, 9)));
+        assert!(!may(name(2, 8, 0)), "nobody has asked for that yet");
+        assert!(!may(name(1, 7, 0)), "that node has not");
+        assert!(!may(TaskId { partition: 3, random: 1 }), "that is no name");
+        assert!(!may(TaskId { partition: 4, ..name(2, 7, 0) }), "that is another partition's");
+    }
 }

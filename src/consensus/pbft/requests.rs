@@ -270,6 +270,16 @@ impl Group {
         Ok(())
     }
 
+    /// The number that this node's next request has.
+    pub fn next_number(&self) -> u64 {
+        self.client.next_timestamp()
+    }
+
+    /// Whether a request of a client was executed, as far as this replica has the log.
+    pub fn has_executed(&self, client: u64, timestamp: u64) -> bool {
+        !self.table.is_fresh(client, timestamp)
+    }
+
     /// Takes the requests of this node that are finished.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)

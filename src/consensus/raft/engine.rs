@@ -9,6 +9,7 @@ use super::{
 };
 use crate::consensus::{
     engine::{Engine, Envelope, Requested},
+    names::Naming,
     peers::NodeId,
     place::Place,
 };
@@ -116,6 +117,10 @@ impl Engine for Driver {
             _ => None,
         };
         Err(Refused::NotLeader { leader })
+    }
+
+    fn naming(&self, _: u16) -> Option<Naming> {
+        None
     }
 
     fn take_answers(&mut self) -> Vec<Requested> {

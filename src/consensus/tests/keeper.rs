@@ -96,7 +96,7 @@ impl Follower {
             bell: bell.clone(),
             signals: signals.clone(),
         };
-        let (shard, end) = lane(0, &lane_settings, bell.clone());
+        let (shard, end) = lane(0, &lane_settings, None, bell.clone());
         let (cluster, asked) = Cluster::new(Leaders::new(FOLLOWER, 1), bell.clone());
         let (wire, now) = (Wire::default(), Instant::now());
         let ((jobs_end, jobs), (results, results_end)) = (channel(), channel());

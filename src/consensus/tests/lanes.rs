@@ -27,7 +27,7 @@ fn ends() -> (LaneLog, LaneEnd, Arc<Signals>) {
         bell: Doorbell::new().expect("there are descriptors"),
         signals: signals.clone(),
     };
-    let (log, end) = lane(3, &settings, Doorbell::new().expect("there are descriptors"));
+    let (log, end) = lane(3, &settings, None, Doorbell::new().expect("there are descriptors"));
     (log, end, signals)
 }
 
