@@ -182,13 +182,8 @@ struct Life {
 impl Life {
     fn new() -> Self {
         let limits = Config::default().tasks;
-        let origin = Origin {
-            partition: 0,
-            first_token: 1,
-            durable: false,
-            zero_unix_ms: 0,
-            is_agreed: false,
-        };
+        let origin =
+            Origin { partition: 0, first_token: 1, durable: false, zero_unix_ms: 0, among: None };
         let table = TaskTable::new(origin, TableLimits::from(&limits));
         let mut life = Self { table, random: Rng::with_seed(SEED), keys: Vec::new() };
         // From here on each task that ends makes the table forget one.

@@ -36,7 +36,7 @@ fn table(partition: u16) -> TaskTable {
         drop_policy: DropPolicy::Reject,
     };
     TaskTable::new(
-        Origin { partition, first_token: 1, durable: true, zero_unix_ms: 0, is_agreed: false },
+        Origin { partition, first_token: 1, durable: true, zero_unix_ms: 0, among: None },
         limits,
     )
 }

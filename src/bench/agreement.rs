@@ -21,12 +21,13 @@ use crate::{
         agreement::Rules,
         cluster::{Answer, Ask},
         engine::Agreement,
-        names::{Named, Naming},
     },
     metrics::Latency,
     wire::{
         api::Priority,
         id::{PartitionIndex, TaskId},
+        msgpack::write,
+        names::{Named, Naming},
     },
 };
 use async_io::Timer;
@@ -160,6 +161,8 @@ impl Pace {
     fn ask(&mut self, asked: &mut Asked) -> io::Result<(u64, bool)> {
         let (random, body) = (asked.next_name(), fastrand::u128(..).to_le_bytes());
         let id = TaskId { partition: PARTITION, random };
+        let mut payload = Vec::new();
+        write::bin(&mut payload, &body);
         let mut block = Vec::new();
         let record = Record::Submitted {
             id,
@@ -172,7 +175,7 @@ impl Pace {
             max_attempts: 0,
             attempts: 0,
             key: None,
-            payload: &body,
+            payload: &payload,
         };
         record.encode(&mut block);
         thread::sleep(self.0.saturating_duration_since(Instant::now()));

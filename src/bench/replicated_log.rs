@@ -18,7 +18,7 @@ use crate::{
         cluster::Address,
         lane::LaneLog,
         open::{self, OpenLog, Seat, Settings},
-        pbft::{Company, Identity, Ring},
+        pbft::{Company, Identity, Ring, Terms},
         peers::{self, Limits, NodeId, Signing, Timing},
     },
     metrics::Latency,
@@ -328,6 +328,7 @@ pub(super) fn company(node: NodeId, nodes: &[NodeId]) -> io::Result<Company> {
         cluster: CLUSTER,
         generation: 1,
         nodes: nodes.to_vec(),
+        terms: Terms { key_ttl_ms: 1, payload_bytes_max: 1 << 20 },
     })
 }
 
@@ -367,6 +368,7 @@ fn open_node(
         links,
         company,
         checkpoint_entries: CHECKPOINT_ENTRIES,
+        begun_file: None,
         is_tentative: protocol == Protocol::Pbft { is_tentative: true },
     };
     let settings = Settings {

@@ -290,6 +290,19 @@ pub(super) static AGREEMENT_RELATIONS: &[Relation] = &[
         },
     },
     Relation {
+        keys: &[("log", "segment_mib"), ("consensus", "protocol")],
+        broken: |config| {
+            // Whatever the others order together fits, with who asked for it.
+            let least = (BATCH_BYTES_MAX as u64 >> 20) + 1;
+            (agrees(config) && config.log.segment_mib < least).then(|| {
+                format!(
+                    "a segment must hold what nodes that agree by PBFT order at once; allowed: from \
+                     {least}"
+                )
+            })
+        },
+    },
+    Relation {
         keys: &[("cluster", "start"), ("consensus", "protocol")],
         broken: |config| {
             let joins = agrees(config) && config.cluster.start == ClusterStart::Join;

@@ -100,6 +100,8 @@ pub struct Surroundings<D, L> {
     pub book_file: Option<PathBuf>,
     /// The time.
     pub now: Instant,
+    /// The same, Unix time in milliseconds.
+    pub unix_ms: u64,
     /// Names a log that begins.
     pub name: u128,
     /// What the waits before elections follow from.
@@ -255,6 +257,7 @@ pub fn assemble_agreed<D: Disk + Clone, L: Links<pbft::Letter>>(
 ) -> Result<Assembled<D, L, Replicas>, Unfit> {
     let told = found.groups.iter().map(agreement::Restored::committed).collect();
     let (tick_ms, is_tentative) = (seat.tick_ms, seat.is_tentative);
+    let unix_ms = surroundings.unix_ms;
     let begin = |limits, groups| {
         let timing = pbft::Timing {
             tick_ms,
@@ -265,7 +268,7 @@ pub fn assemble_agreed<D: Disk + Clone, L: Links<pbft::Letter>>(
         let checkpoint_every = seat.checkpoint_entries;
         let settings =
             pbft::Settings { limits, timing, checkpoint_every, is_tentative, ..Default::default() };
-        Replicas::new(settings, company, groups).map_err(|unfit| unfit.to_string())
+        Replicas::new(settings, company, groups, unix_ms).map_err(|unfit| unfit.to_string())
     };
     assemble_with(sizes, seat.node, core_bells, found, told, surroundings, begin)
 }

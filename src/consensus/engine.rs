@@ -12,10 +12,10 @@
 use super::{
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
-    names::Naming,
     peers::NodeId,
     place::Place,
 };
+use crate::wire::names::Naming;
 use bytes::Bytes;
 use std::{borrow::Cow, fmt::Display};
 
@@ -66,6 +66,14 @@ pub trait Engine: Sized {
     /// Forgets a partition's entries up to an index. What they took on the disk may be freed when
     /// the write that follows from this is on it.
     fn compact(&mut self, partition: u16, index: u64);
+
+    /// Forgets no more of a partition's entries than it has, of what it was told until now: its shard
+    /// begins again behind those.
+    fn keep(&mut self, partition: u16);
+
+    /// Tells which nodes take up all that they may of a partition, a bit for each in the order of their
+    /// numbers: nothing that they ask for is taken.
+    fn crowd(&mut self, partition: u16, nodes: u8);
 
     /// Writes again what must not be lost beside entries, so that segments that hold nothing else
     /// may be freed when it is on the disk.

@@ -337,6 +337,11 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
 
     /// Takes what other nodes sent.
     fn hear(&mut self) {
+        if E::NODES_MAY_LIE {
+            for (partition, lane) in (0..).zip(&self.lanes) {
+                self.engine.crowd(partition, lane.end.crowded());
+            }
+        }
         let Self { links, engine, .. } = self;
         let (mut connected, mut books, mut notices) = (Vec::new(), Vec::new(), Vec::new());
         links.receive(self.now, &mut |heard| match heard {
@@ -365,7 +370,8 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         for (partition, lane) in (0..).zip(&mut self.lanes) {
             while let Some(block) = lane.carried.take().or_else(|| lane.end.incoming.pop()) {
                 if block.is_request && block.cleared > 0 {
-                    self.engine.compact(partition, block.cleared);
+                    // It may have been told its log anew since it said so.
+                    self.engine.compact(partition, block.cleared.min(lane.fed));
                 }
                 if block.is_request && (block.is_empty() || lane.is_mute) {
                     lane.end.tell(Told::Asked(block));

@@ -12,7 +12,6 @@
 
 use super::{
     block::Block,
-    names::{Named, Naming},
     news::{Committed, Compacted, Foreign, News},
     place::{Place, Position},
     record::Record,
@@ -22,14 +21,17 @@ use crate::{
         doorbell::Doorbell,
         ring::{Consumer, Producer, ring},
     },
-    wire::id::TaskId,
+    wire::{
+        id::TaskId,
+        names::{Named, Naming},
+    },
 };
 use std::{
     collections::VecDeque,
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -82,9 +84,15 @@ pub(crate) struct LaneEnd {
     waiting: VecDeque<Told>,
     /// Wakes the shard.
     bell: Doorbell,
+    crowded: Arc<AtomicU8>,
 }
 
 impl LaneEnd {
+    /// Nodes that take up all that they may, as the shard last said.
+    pub fn crowded(&self) -> u8 {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
     /// Tells the shard something, as soon as the ring has room.
     pub fn tell(&mut self, told: Told) {
         self.waiting.push_back(told);
@@ -138,6 +146,8 @@ pub struct LaneLog {
     signals: Arc<Signals>,
     last: Position,
     moved: u64,
+    /// Nodes that take up all that they may, as the log thread is told.
+    crowded: Arc<AtomicU8>,
 }
 
 impl fmt::Debug for LaneLog {
@@ -187,9 +197,10 @@ pub(crate) fn lane(
         signals,
         last: Position::default(),
         moved: 0,
+        crowded: Arc::default(),
     };
-    let waiting = VecDeque::new();
-    (log, LaneEnd { incoming, outgoing: told, waiting, bell: shard_bell })
+    let (waiting, crowded) = (VecDeque::new(), log.crowded.clone());
+    (log, LaneEnd { incoming, outgoing: told, waiting, bell: shard_bell, crowded })
 }
 
 impl LaneLog {
@@ -268,6 +279,14 @@ impl LaneLog {
     /// Whether the block of what is asked for says anything.
     fn asks_something(&self) -> bool {
         !self.asking.is_empty() || self.asking.cleared > 0
+    }
+
+    /// As [`TaskLog::crowded`](super::log::TaskLog::crowded).
+    #[inline]
+    pub fn crowded(&self, nodes: u8) {
+        if self.crowded.load(Ordering::Relaxed) != nodes {
+            self.crowded.store(nodes, Ordering::Relaxed);
+        }
     }
 
     /// As [`TaskLog::cleared`](super::log::TaskLog::cleared).

@@ -50,6 +50,15 @@ impl TaskLog {
         }
     }
 
+    /// Says which nodes take up all that they may, a bit for each: no more is taken of what they ask for.
+    #[inline]
+    pub fn crowded(&self, nodes: u8) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Durable(log) => log.crowded(nodes),
+        }
+    }
+
     /// Nothing is needed of entries up to an index, as [`News::Compacted`] said.
     pub fn cleared(&mut self, index: u64) {
         match self {

@@ -22,14 +22,14 @@
 //! `block.rs` and `group.rs` what a shard sends and what a write carries, `news.rs` what a partition
 //! hears; `disk.rs` what is asked of a disk, `files.rs` the real one, `simulated.rs` the one that
 //! fails; `survey.rs` reads a log, `recovery.rs` tells what of it is committed, `writer.rs` writes
-//! it, all pure; `engine.rs` and `members.rs` say what an engine of consensus is, `names.rs` names what is asked for
-//! where nodes may lie, `raft/` is one, pure as
+//! it, all pure; `engine.rs` and `members.rs` say what an engine of consensus is, `raft/` is one, pure as
 //! well; `keeper.rs` is the log thread's loop,
 //! `assemble.rs` puts it together, `lane.rs`, `thread.rs` and `open.rs` run it; `reader.rs` reads single records; `tally.rs` counts
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
 pub mod agreement;
 pub mod assemble;
+pub mod begun;
 pub mod block;
 pub mod book;
 pub mod cluster;
@@ -44,7 +44,6 @@ pub mod lane;
 pub mod links;
 pub mod log;
 pub mod members;
-pub mod names;
 pub mod news;
 pub mod notice;
 pub mod open;

@@ -65,8 +65,8 @@ impl Foreign {
 pub struct Compacted {
     /// Up to this one.
     pub upto: u64,
-    /// Where the next one lies on this node's disk: what lives before that is still needed.
-    pub next: Place,
+    /// All of them lie below this generation on this node's disk: what lives there is still needed.
+    pub generation: u64,
 }
 
 /// What a partition hears from its log, in this order.

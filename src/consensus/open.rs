@@ -78,6 +78,8 @@ pub struct Seat {
     pub company: Option<Company>,
     /// Entries between two checkpoints by PBFT, the same on all nodes.
     pub checkpoint_entries: u64,
+    /// The file that says in which lives of those it has begun a log; `None` when nobody wants to know.
+    pub begun_file: Option<PathBuf>,
     /// Whether what it agrees on is answered before it is committed, as PBFT can without a risk.
     pub is_tentative: bool,
 }
@@ -94,6 +96,7 @@ impl Seat {
             links: None,
             company: None,
             checkpoint_entries: CHECKPOINT_ENTRIES,
+            begun_file: None,
             is_tentative: true,
         }
     }

@@ -9,7 +9,13 @@
 //! Invariants worth naming
 //! - Nothing of a log is read or written before the folder was found to be this node's.
 
-use super::{format::segment_number, open::Seat, pbft::Company, peers::NodeId};
+use super::{
+    begun,
+    format::segment_number,
+    open::Seat,
+    pbft::{Company, Terms},
+    peers::NodeId,
+};
 use crate::{
     runtime::disk::replace_file,
     wire::{id::PartitionIndex, secret::bytes_of_hex},
@@ -35,6 +41,7 @@ struct Owner {
 struct Life {
     genesis: u128,
     generation: u64,
+    terms: Terms,
     members: Vec<(NodeId, [u8; 32])>,
 }
 
@@ -63,12 +70,15 @@ impl Protocol {
 impl Life {
     fn of(company: &Company) -> Self {
         let (genesis, members) = (company.genesis(), company.members());
-        Self { genesis, generation: company.generation, members }
+        Self { genesis, generation: company.generation, terms: company.terms, members }
     }
 
     fn to_text(&self) -> String {
-        let Self { genesis, generation, members } = self;
-        let mut text = format!("generation {generation}\ngenesis {genesis:032x}\n");
+        let Self { genesis, generation, terms, members } = self;
+        let Terms { key_ttl_ms, payload_bytes_max } = terms;
+        let mut text = format!(
+            "generation {generation}\ngenesis {genesis:032x}\nterms {key_ttl_ms} {payload_bytes_max}\n"
+        );
         for (node, key) in members {
             let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
             text += &format!("member {node} {key}\n");
@@ -79,12 +89,18 @@ impl Life {
     fn from_lines<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Self> {
         let generation = lines.next()?.strip_prefix("generation ")?.parse().ok()?;
         let genesis = u128::from_str_radix(lines.next()?.strip_prefix("genesis ")?, 16).ok()?;
+        let (key_ttl_ms, payload_bytes_max) =
+            lines.next()?.strip_prefix("terms ")?.split_once(' ')?;
+        let terms = Terms {
+            key_ttl_ms: key_ttl_ms.parse().ok()?,
+            payload_bytes_max: payload_bytes_max.parse().ok()?,
+        };
         let member = |line: &str| {
             let (node, key) = line.strip_prefix("member ")?.split_once(' ')?;
             Some((node.parse().ok()?, bytes_of_hex(key)?))
         };
         let members = lines.map(member).collect::<Option<_>>()?;
-        Some(Self { genesis, generation, members })
+        Some(Self { genesis, generation, terms, members })
     }
 
     /// What of this life, in which a log was begun, is another one now.
@@ -105,6 +121,14 @@ impl Life {
                 "it was begun with consensus.generation = {}, which is {} now",
                 self.generation, now.generation
             ));
+        }
+        for (key, kept, now) in [
+            ("key_ttl_ms", self.terms.key_ttl_ms, now.terms.key_ttl_ms),
+            ("max_payload_bytes", self.terms.payload_bytes_max, now.terms.payload_bytes_max),
+        ] {
+            if kept != now {
+                return Some(format!("it was begun with tasks.{key} = {kept}, which is {now} now"));
+            }
         }
         let is_other = self.genesis != now.genesis;
         is_other.then(|| "another version of coreflow made its genesis".to_owned())
@@ -245,8 +269,38 @@ pub(super) fn check(folder: &Path, seat: &Seat) -> io::Result<Result<(), String>
     Ok(match read(&folder.join(NAME))? {
         Some(kept) => kept.refuses(me.as_ref()).map_or(Ok(()), Err),
         None if Protocol::of(seat) == Protocol::Pbft && has_segments(folder)? => Err(LONE.into()),
-        None => Ok(()),
+        None => lost(seat)?.map_or(Ok(()), Err),
     })
+}
+
+/// What is said of a folder that is empty though its node has begun a log in this life.
+fn lost(seat: &Seat) -> io::Result<Option<String>> {
+    let (Some(company), Some(file)) = (&seat.company, &seat.begun_file) else { return Ok(None) };
+    Ok(begun::has_begun(file, company.genesis())?.then(|| {
+        format!(
+            "it is empty, and {} says that node {} has begun a log in this life of its cluster \
+             (consensus.generation = {}): with an empty one it would vote again on what it has \
+             forgotten; bring the folder back, or let the others go on without this node, or begin \
+             another life of the cluster with empty folders and a higher consensus.generation on all \
+             nodes",
+            file.display(),
+            company.node,
+            company.generation
+        )
+    }))
+}
+
+/// Notes beside a node's key that it begins a log.
+fn begin(seat: &Seat) {
+    let (Some(company), Some(file)) = (&seat.company, &seat.begun_file) else { return };
+    if let Err(error) = begun::begin(file, company.genesis()) {
+        tracing::warn!(
+            file = %file.display(),
+            %error,
+            "it cannot be noted that this node has begun a log: if its folder is lost, that will not \
+             be noticed"
+        );
+    }
 }
 
 fn has_segments(folder: &Path) -> io::Result<bool> {
@@ -267,10 +321,14 @@ pub(super) fn claim(folder: &Path, seat: &Seat, has_log: bool) -> io::Result<Res
     let file = folder.join(NAME);
     let Some(me) = Owner::of(seat) else { return Ok(Ok(())) };
     Ok(match read(&file)? {
-        Some(_) => Ok(()),
+        Some(_) => {
+            begin(seat);
+            Ok(())
+        }
         None if has_log => Err(LONE.into()),
         None => {
             replace_file(&file, me.to_text().as_bytes())?;
+            begin(seat);
             Ok(())
         }
     })
@@ -342,6 +400,7 @@ mod tests {
             cluster: 7,
             generation,
             nodes: nodes.to_vec(),
+            terms: Terms { key_ttl_ms: 5, payload_bytes_max: 6 },
         });
         Seat { company, ..seat(3, 7, 12) }
     }
@@ -370,6 +429,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_has_lost_its_log_begins_no_other_in_the_same_life() {
+        let (key, log) = (Folder::new("lost-key"), Folder::new("lost-log"));
+        let file = begun::file_of(&key.0.join("node.key"));
+        let seat = |generation| {
+            let seat = signing([1, 2, 3, 4], [1, 2, 3, 4], generation);
+            Seat { begun_file: Some(file.clone()), ..seat }
+        };
+        for generation in [1, 2] {
+            assert_eq!(log.start(&seat(generation), false), Ok(()), "it begins here");
+            assert_eq!(log.start(&seat(generation), true), Ok(()), "and goes on");
+            fs::remove_file(log.owner()).expect("a disk");
+            for lost in 1..=generation {
+                let refused = log.refusal(&seat(lost));
+                assert!(refused.contains("bring the folder back"), "{refused}");
+            }
+        }
+        // A log that an earlier version began is noted when it goes on.
+        assert_eq!(log.start(&seat(3), false), Ok(()));
+        fs::remove_file(&file).expect("a disk");
+        assert_eq!(log.start(&seat(3), true), Ok(()));
+        fs::remove_file(log.owner()).expect("a disk");
+        assert!(log.refusal(&seat(3)).contains("node 3 has begun a log"));
+    }
+
+    #[test]
     fn the_log_of_nodes_that_sign_is_that_of_one_life_of_one_list_of_keys() {
         let folder = Folder::new("pbft");
         let own = signing([1, 2, 3, 4], [1, 2, 3, 4], 1);
@@ -381,6 +465,11 @@ mod tests {
         assert_eq!(Owner::from_text(&text).expect("it was read").to_text(), text);
         let mut renamed = own.clone();
         renamed.company.as_mut().expect("it signs").cluster = 8;
+        let with_terms = |terms| {
+            let mut other = own.clone();
+            other.company.as_mut().expect("it signs").terms = terms;
+            other
+        };
         for (other, why) in [
             (Seat::alone(), "of a cluster whose nodes agree by PBFT; start it with that"),
             (seat(3, 7, 12), "by pbft, and consensus.protocol is \"raft\""),
@@ -391,6 +480,14 @@ mod tests {
             (signing([1, 2, 3, 4], [1, 9, 3, 4], 1), "public_key of node 2 was another one"),
             (signing([1, 2, 3, 4], [1, 2, 3, 4], 2), "consensus.generation = 1, which is 2 now"),
             (renamed, "cluster.name"),
+            (
+                with_terms(Terms { key_ttl_ms: 9, payload_bytes_max: 6 }),
+                "tasks.key_ttl_ms = 5, which is 9 now",
+            ),
+            (
+                with_terms(Terms { key_ttl_ms: 5, payload_bytes_max: 9 }),
+                "tasks.max_payload_bytes = 6, which is 9 now",
+            ),
         ] {
             let refused = folder.refusal(&other);
             assert!(refused.contains(why), "{refused}");

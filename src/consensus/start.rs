@@ -11,7 +11,11 @@ use super::{
     thread::{EXIT_LOG_FAILED, LogThread},
 };
 use crate::runtime::disk::{FolderLock, Placement, spawn_blocking_thread};
-use std::{fs, io, path::Path, time::Instant};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 /// Bytes of entries that stay in memory for followers.
 const CACHE_BYTES: usize = 64 << 20;
@@ -60,7 +64,10 @@ where
     let (name, seed) = (fastrand::u128(..), fastrand::u64(..));
     let folder = disk.clone();
     let balance = seat.links.is_some();
-    let surroundings = Surroundings { disk, links, book, book_file, now, name, seed, balance };
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH);
+    let unix_ms = unix_ms.map_or(0, |since| since.as_millis() as u64);
+    let surroundings =
+        Surroundings { disk, links, book, book_file, now, unix_ms, name, seed, balance };
     let assembled = assemble(sizes, found, surroundings);
     let assembled = assembled.map_err(|unfit| match unfit {
         Unfit::Unwritable(source) => {

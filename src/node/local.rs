@@ -201,7 +201,9 @@ impl LocalGateway {
         placed: &[Placed],
     ) -> Result<Vec<TaskId>, Error> {
         let least = specs.iter().map(|spec| spec.priority).min().unwrap_or_default();
-        let reserved = self.reserve(doors::parts(specs, placed)?, least).await?;
+        let reserved = self
+            .reserve(doors::parts(specs, placed, self.shared.partitions.agreed)?, least)
+            .await?;
         let begin = |shard: &mut Shard, answer| {
             shard.submit_reserved(specs, placed, answer)?;
             reserved.use_up();

@@ -10,7 +10,12 @@ use crate::{
         thread::LogThread,
     },
     runtime::{doorbell::Doorbell, topology::Topology},
-    shard::{core::Partitions, partition::Beginning, recovering::Recovering, types::Types},
+    shard::{
+        core::Partitions,
+        partition::Beginning,
+        recovering::{Recovering, among},
+        types::Types,
+    },
     task::{Origin, TableLimits, TaskTable},
     wire::id::{CoreIndex, PartitionIndex},
 };
@@ -38,7 +43,7 @@ pub(super) fn in_memory(config: &Config, cores: CoreIndex, unix_ms: u64) -> Reco
             first_token: 1,
             durable: false,
             zero_unix_ms: unix_ms,
-            is_agreed: false,
+            among: None,
         };
         Beginning {
             log: TaskLog::Memory(MemoryLog::default()),
@@ -78,7 +83,8 @@ pub(super) fn from_log(
     let cores = bells.len() as CoreIndex;
     let configured = types.len();
     let limits = TableLimits::from(&config.tasks);
-    let mut recovering = Recovering::new(types, cores, unix_ms, limits, seat.company.is_some());
+    let among = seat.company.as_ref().and_then(among);
+    let mut recovering = Recovering::new(types, cores, unix_ms, limits, among);
     let opened = open::open(settings, seat, bells, &mut |replayed| recovering.take(replayed))?;
     let beginnings = recovering.finish(opened.lanes);
     let tables = || beginnings.iter().map(|beginning| &beginning.table);

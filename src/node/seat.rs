@@ -3,16 +3,22 @@
 use crate::{
     config::{self, ClusterStart, Config, NodeEntry, Protocol, PublicKey, SecretError},
     consensus::{
+        agreement::rules,
         assemble::CHECKPOINT_ENTRIES,
+        begun,
         cluster::Address,
         open::Seat,
-        pbft::{Company, Identity, Ring, batch, keys::BadKey},
+        pbft::{Company, Identity, Ring, Terms, batch, keys::BadKey},
         peers::{self, Limits, Signing, Timing},
     },
+    task::KEY_BYTES_MAX,
 };
 use sha2::{Digest, Sha256};
 
 const _: () = assert!(config::BATCH_BYTES_MAX == batch::BATCH_BYTES_MAX);
+// What doors take other nodes take.
+const _: () = assert!(rules::TYPE_BYTES_MAX == config::AGENT_NAME_BYTES_MAX);
+const _: () = assert!(rules::KEY_BYTES_MAX == KEY_BYTES_MAX);
 
 /// Bytes of a frame between nodes beside the block that it carries.
 const FRAME_ENVELOPE_BYTES: usize = 1 << 20;
@@ -56,6 +62,11 @@ pub(super) fn seat(config: &Config) -> Result<Seat, SeatError> {
         }),
         company,
         checkpoint_entries: CHECKPOINT_ENTRIES,
+        begun_file: config
+            .consensus
+            .identity_file
+            .as_ref()
+            .map(|file| begun::file_of(file.as_ref())),
         is_tentative: true,
     })
 }
@@ -82,6 +93,10 @@ fn company(config: &Config) -> Result<Option<Company>, SeatError> {
         cluster: cluster_id(&config.cluster.name, config.cluster.partitions),
         generation: config.consensus.generation,
         nodes: config.node.iter().map(|entry| entry.id).collect(),
+        terms: Terms {
+            key_ttl_ms: config.tasks.key_ttl_ms,
+            payload_bytes_max: config.tasks.max_payload_bytes as u64,
+        },
     }))
 }
 

@@ -21,6 +21,7 @@ use crate::{
         api::Error,
         id::{AgentId, PartitionIndex, TaskId},
         letter::NewsKind,
+        msgpack::is_one_value,
     },
 };
 use std::collections::{HashMap, VecDeque};
@@ -126,7 +127,15 @@ impl Shard {
         let until_ms = now_ms + self.kernel.ask_limit_ms;
         let id = TaskId { partition: index, random: submission.random };
         let partition = self.tasks.of(index);
-        match partition.may_ask(now_ms, submission) {
+        let may = match is_one_value(submission.payload) {
+            true => partition.may_ask(now_ms, submission),
+            // Other nodes would take nothing that is asked for together with it.
+            false => {
+                partition.table.release(u32::from(submission.reserved) as usize);
+                Err(Error::Invalid("payload: it is not one MessagePack value".into()))
+            }
+        };
+        match may {
             Ok(None) => {
                 let agent_type = &self.kernel.types.get(submission.type_index).name;
                 let unix_ms = partition.ledger.unix_ms(now_ms);

@@ -93,7 +93,7 @@ impl Backlog {
 pub fn recorded<'a>(record: &Record<'a>, type_index: TypeIndex) -> Option<Recorded<'a>> {
     let Record::Submitted {
         id,
-        is_asked: _,
+        is_asked,
         agent_type,
         priority,
         submitted_unix_ms,
@@ -111,7 +111,8 @@ pub fn recorded<'a>(record: &Record<'a>, type_index: TypeIndex) -> Option<Record
         let delay_ms = due_unix_ms.saturating_sub(submitted_unix_ms);
         let fingerprint =
             Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
-        Key { bytes, body_hash: fingerprint.hash() }
+        let body_hash = if is_asked { fingerprint.digest() } else { fingerprint.hash() };
+        Key { bytes, body_hash }
     });
     Some(Recorded {
         random: id.random,

@@ -76,11 +76,12 @@ pub struct Part {
     pub keys: Vec<(String, u64)>,
 }
 
-/// The parts of a batch of placed tasks, one for each partition that takes any.
+/// The parts of a batch of placed tasks, one for each partition that takes any; `is_agreed` where nodes
+/// may lie.
 ///
 /// # Errors
 /// [`Error::Conflict`] when one key stands for two different tasks.
-pub fn parts(specs: &[TaskSpec], placed: &[Placed]) -> Result<Vec<Part>, Error> {
+pub fn parts(specs: &[TaskSpec], placed: &[Placed], is_agreed: bool) -> Result<Vec<Part>, Error> {
     let mut parts: Vec<Part> = Vec::new();
     let mut keys = HashMap::new();
     for (spec, Placed { id, .. }) in specs.iter().zip(placed) {
@@ -91,7 +92,10 @@ pub fn parts(specs: &[TaskSpec], placed: &[Placed]) -> Result<Vec<Part>, Error> 
         });
         parts[place].count += 1;
         if let Some(key) = scoped_key(spec) {
-            let hash = fingerprint(spec).hash();
+            let hash = match is_agreed && !spec.transient {
+                true => fingerprint(spec).digest(),
+                false => fingerprint(spec).hash(),
+            };
             if *keys.entry(key.clone()).or_insert(hash) != hash {
                 return Err(key_conflict());
             }
@@ -376,6 +380,11 @@ impl Shard {
     ) -> Result<(), Error> {
         self.kernel.ask_beside(core, request, Waiter::DoorRequest(answer), timeout_ms)?;
         Ok(())
+    }
+
+    /// Whether nodes that may lie agree on what partitions hold.
+    pub fn is_agreed(&self) -> bool {
+        self.kernel.is_agreed()
     }
 
     /// This core.

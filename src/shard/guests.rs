@@ -31,7 +31,7 @@ use crate::{
         api::{self, Error},
         id::{CoreIndex, PartitionIndex, TaskId},
         letter::Response,
-        msgpack::{Scan, Scanner},
+        msgpack::is_one_value,
     },
 };
 use foldhash::fast::RandomState;
@@ -139,7 +139,7 @@ fn partition(index: PartitionIndex, core: CoreIndex, first: u64, like: &TableLim
         first_token: GUEST | u64::from(core) << CORE_SHIFT | first,
         durable: false,
         zero_unix_ms: 0,
-        is_agreed: false,
+        among: None,
     };
     let limits = TableLimits {
         queue_primary: WAITING_MAX,
@@ -393,11 +393,6 @@ impl Shard {
         table.retain_within_limits();
         true
     }
-}
-
-/// Whether bytes are one MessagePack value, and nothing follows.
-fn is_one_value(bytes: &[u8]) -> bool {
-    Scanner::new(bytes.len()).scan(bytes) == Scan::Complete(bytes.len())
 }
 
 fn no_agent(agent_type: &str) -> Error {

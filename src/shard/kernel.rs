@@ -499,8 +499,13 @@ impl Kernel {
         };
         let core = self.core_of(partition);
         // Where the log names it the agent is told of it under the name that it has here.
-        let correlation = if self.is_agreed() { self.random.u64(1..) } else { 0 };
-        let random = if self.is_agreed() { correlation.into() } else { self.random_bits() };
+        let (correlation, random) = match self.is_agreed() {
+            true => {
+                let bits = self.random.u64(1..);
+                (bits, bits.into())
+            }
+            false => (0, self.random_bits()),
+        };
         let submission = Submission {
             random,
             partition,

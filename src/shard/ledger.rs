@@ -156,6 +156,12 @@ impl Ledger {
         self.pending.push(position, (offset, then));
     }
 
+    /// Says which nodes take up all that they may.
+    #[inline]
+    pub(super) fn crowded(&self, nodes: u8) {
+        self.log.crowded(nodes);
+    }
+
     /// Nothing is needed of entries up to an index.
     pub(super) fn cleared(&mut self, index: u64) {
         self.log.cleared(index);

@@ -20,6 +20,8 @@ use crate::{
 
 /// Keys are remembered so long after they expired: submissions on their way when they did are theirs.
 const EXPIRED_MARGIN_MS: u64 = 60_000;
+/// Of what whoever leads says wrongly as much is written to the log of messages.
+const COMPLAIN_EVERY_MS: u64 = 10_000;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
 
@@ -56,6 +58,8 @@ pub(super) struct Partition {
     pub reads: Reads,
     /// Submissions of this node that were asked for and are not settled.
     pub asking: Asking,
+    /// Until then nothing is said of entries that are needed, milliseconds.
+    complains_at_ms: u64,
 }
 
 impl Partition {
@@ -72,6 +76,7 @@ impl Partition {
             backlog: Backlog::new(reader),
             reads: Reads::default(),
             asking: Asking::default(),
+            complains_at_ms: 0,
         }
     }
 
@@ -108,10 +113,14 @@ impl Partition {
     }
 
     /// Whoever leads says that entries are not needed: they are not where this table needs none of them.
-    pub(super) fn compacted(&mut self, compacted: consensus::Compacted) {
-        let consensus::Compacted { upto, next } = compacted;
-        if self.table.lives_before(local(next)) {
+    pub(super) fn compacted(&mut self, compacted: consensus::Compacted, now_ms: u64) {
+        let consensus::Compacted { upto, generation } = compacted;
+        if self.table.lives_before(generation) {
             let partition = self.table.partition();
+            if now_ms < self.complains_at_ms {
+                return;
+            }
+            self.complains_at_ms = now_ms + COMPLAIN_EVERY_MS;
             tracing::error!(
                 partition,
                 upto,
@@ -172,11 +181,15 @@ impl Partition {
         }
     }
 
-    /// Where nodes agree on keys: writes those again that were asked for again, and that those which
-    /// expired long enough ago are forgotten.
+    /// Where nodes agree on keys: says who takes up all that one may, writes those keys again that were
+    /// asked for again, and that those which expired long enough ago are forgotten.
     #[inline]
     pub(super) fn tend_keys(&mut self, now_ms: u64) {
-        if self.role != Role::Leading || !self.table.is_agreed() {
+        if !self.table.is_agreed() {
+            return;
+        }
+        self.ledger.crowded(self.table.crowded());
+        if self.role != Role::Leading {
             return;
         }
         let partition = self.table.partition();

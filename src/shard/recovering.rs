@@ -5,8 +5,8 @@ use super::{
     types::Types,
 };
 use crate::{
-    consensus::{TaskLog, lane::LaneLog, recovery::Replayed},
-    task::{Origin, TableLimits, TaskTable},
+    consensus::{TaskLog, agreement::Rules, lane::LaneLog, pbft::Company, recovery::Replayed},
+    task::{Among, Origin, TableLimits, TaskTable},
     wire::id::{CoreIndex, PartitionIndex},
 };
 
@@ -17,11 +17,19 @@ pub struct Recovering<'a> {
     cores: CoreIndex,
     unix_ms: u64,
     limits: TableLimits,
-    is_agreed: bool,
+    among: Option<Among>,
+}
+
+/// Whom a node is among that agrees with others which may lie.
+pub fn among(company: &Company) -> Option<Among> {
+    let naming = Rules::new(company).naming(company.node, 0)?;
+    let nodes = u8::try_from(company.nodes.len()).ok()?;
+    Some(Among { names: naming.names, me: naming.asker, nodes })
 }
 
 impl<'a> Recovering<'a> {
-    /// No tables yet, of a node of so many cores that starts at that Unix time, milliseconds. Types
+    /// No tables yet, of a node of so many cores that starts at that Unix time, milliseconds, `among` others
+    /// that may lie, if it is. Types
     /// that tasks of the log name and `types` lacks are added, as ones whose workers are not there
     /// yet: nothing that was accepted is dropped.
     pub fn new(
@@ -29,9 +37,9 @@ impl<'a> Recovering<'a> {
         cores: CoreIndex,
         unix_ms: u64,
         limits: TableLimits,
-        is_agreed: bool,
+        among: Option<Among>,
     ) -> Self {
-        Self { tables: Vec::new(), types, cores, unix_ms, limits, is_agreed }
+        Self { tables: Vec::new(), types, cores, unix_ms, limits, among }
     }
 
     /// Takes what the log says next.
@@ -53,8 +61,8 @@ impl<'a> Recovering<'a> {
     fn grow_to(&mut self, count: usize) {
         while self.tables.len() < count {
             let partition = self.tables.len() as PartitionIndex;
-            let (durable, zero_unix_ms, is_agreed) = (true, self.unix_ms, self.is_agreed);
-            let origin = Origin { partition, first_token: 1, durable, zero_unix_ms, is_agreed };
+            let (durable, zero_unix_ms, among) = (true, self.unix_ms, self.among);
+            let origin = Origin { partition, first_token: 1, durable, zero_unix_ms, among };
             self.tables.push(TaskTable::new(origin, self.limits));
         }
     }

@@ -28,12 +28,15 @@ impl Shard {
         let type_index = letter.type_index.to_native();
         let (timeout_ms, delay_ms) = (letter.timeout_ms.to_native(), letter.delay_ms.to_native());
         let max_attempts = letter.max_attempts.to_native();
+        let (index, place) = (letter.partition.to_native(), letter.place.to_native());
+        let is_asked = self.tasks.of(index).table.is_agreed() && !letter.transient;
         let key = (!letter.key.is_empty()).then(|| {
             let agent_type = &self.kernel.types.get(type_index).name;
             let payload = &letter.payload;
             let fingerprint =
                 Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
-            Key { bytes: &letter.key, body_hash: fingerprint.hash() }
+            let body_hash = if is_asked { fingerprint.digest() } else { fingerprint.hash() };
+            Key { bytes: &letter.key, body_hash }
         });
         let submission = Submission {
             random: letter.random.to_native(),
@@ -48,12 +51,11 @@ impl Shard {
             reserved: letter.reserved,
             watcher: letter.watched.then_some(submitter),
         };
-        let (index, place) = (letter.partition.to_native(), letter.place.to_native());
-        let now_ms = self.kernel.now_ms();
-        let partition = self.tasks.of(index);
-        if partition.table.is_agreed() && !submission.transient {
+        if is_asked {
             return self.ask_for(index, place, submitter, &submission);
         }
+        let now_ms = self.kernel.now_ms();
+        let partition = self.tasks.of(index);
         let submitted = partition
             .has_room_for(submission.transient, submission.reserved)
             .and_then(|()| partition.table.submit(now_ms, submission));

@@ -14,14 +14,14 @@ use crate::{
         block::Block,
         cluster::{Cluster, Leaders},
         lane::{LaneEnd, LaneSettings, Signals, lane},
-        names::{Names, Naming},
     },
     runtime::{doorbell::Doorbell, mesh::mesh},
-    task::{Origin, TableLimits, TaskTable},
+    task::{Among, Origin, TableLimits, TaskTable},
     wire::{
         api::{AgentKind, Error, Priority, TaskSpec, TaskStatus, TaskView},
         id::TaskId,
         letter::{Request, Response},
+        names::{Names, Naming},
     },
 };
 use futures_channel::oneshot::{Receiver, channel};
@@ -86,7 +86,7 @@ impl Core {
             first_token: 1,
             durable: true,
             zero_unix_ms: UNIX_MS,
-            is_agreed: agreed,
+            among: agreed.then(|| Among { names: Names::new(LIFE), me: 0, nodes: 4 }),
         };
         let table = TaskTable::new(origin, TableLimits::from(&config.tasks));
         let leaders = Leaders::new(1, 1);

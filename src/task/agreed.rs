@@ -3,7 +3,8 @@
 //!
 //! A record says which task is asked for, under a name that is no other's. It becomes one unless its key
 //! stands for a task. Nothing else counts: no clock of a node, no room. Who asks has looked for room
-//! before; what is committed beyond the limits waits in the log as any cold task.
+//! before, of its own share and of what is for all (`census.rs`); what is committed beyond the limits
+//! waits in the log as any cold task.
 //!
 //! Invariants worth naming
 //! - What becomes of a record follows from the records before it, and from those alone that are left when
@@ -13,8 +14,9 @@
 //!   two, to which the second one looks new, is told that it never was a task.
 
 use super::{
+    census::{Among, Quota},
     cold::{Cold, Kind},
-    entry::{Entry, LETTER, State, Watcher},
+    entry::Watcher,
     keys::{EXPIRY_STEP_MS, Key, KeyEntry},
     moving::{Live, Moving},
     place::{Place, Spot},
@@ -26,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// When to come back when there are too many keys, milliseconds.
 const KEYS_RETRY_MS: u64 = 1_000;
+
+/// What was submitted longer before others that were asked for counts as submitted then, milliseconds.
+const BEHIND_MS_MAX: u64 = 60 * 60 * 1000;
 
 /// What becomes of a submission that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub(super) struct AgreedKeys {
     again: BTreeSet<u32>,
     /// Those of them that this replica has appended.
     writing: BTreeSet<u32>,
+    /// When what was asked for last was submitted, Unix time in milliseconds.
+    latest_unix_ms: u64,
 }
 
 impl AgreedKeys {
@@ -95,7 +102,7 @@ impl TaskTable {
                         "key: another task was submitted with it before".into(),
                     ));
                 }
-                None if self.keys.len() >= self.limits.keys_max => {
+                None if self.room_for_keys(under_way) == 0 => {
                     self.counters.refused += 1;
                     return Err(Error::Backpressure(KEYS_RETRY_MS));
                 }
@@ -120,6 +127,13 @@ impl TaskTable {
         under_way: usize,
     ) -> Result<(), Error> {
         self.check_count(count)?;
+        let most = self.census.among().map_or(usize::MAX, |among| self.task_quota(among).door);
+        if count > most {
+            return Err(Error::TooLarge(format!(
+                "{count} tasks at once: one node may have {most} in a partition's queue, of \
+                 tasks.queue_primary + tasks.queue_overflow for all"
+            )));
+        }
         if self.room_to_ask(under_way) < count {
             self.counters.refused += count as u64;
             return Err(self.backpressure(now_ms));
@@ -132,7 +146,17 @@ impl TaskTable {
     fn room_to_ask(&self, under_way: usize) -> usize {
         let waiting = (self.counters.queued + self.counters.delayed) as usize;
         let beside = self.cold.len().saturating_sub(waiting) + under_way;
-        self.free_room().saturating_sub(beside)
+        let free = self.free_room().saturating_sub(beside);
+        let Some(among) = self.census.among() else { return free };
+        let used = self.census.own().0 + self.reserved() + under_way;
+        self.task_quota(among).room(used, free)
+    }
+
+    /// Keys for which there is room, when each of the submissions under way has one.
+    fn room_for_keys(&self, under_way: usize) -> usize {
+        let free = self.limits.keys_max.saturating_sub(self.keys.len());
+        let Some(among) = self.census.among() else { return free };
+        self.key_quota(among).room(self.census.own().1 + under_way, free)
     }
 
     /// Whether a submission with that key would be refused as another task's.
@@ -203,14 +227,23 @@ impl TaskTable {
             now_ms,
         );
         let due_ms = self.node_ms(task.due_unix_ms);
+        let since_unix_ms = self.since_unix_ms(task.submitted_unix_ms);
         let entry = &mut self.entries[key as usize];
-        entry.submitted_ms = task.submitted_unix_ms;
+        entry.submitted_ms = since_unix_ms;
         // Times before the node's start are negative.
         if task.due_unix_ms > 0 && due_ms as i64 > now_ms as i64 {
             entry.when_ms = due_ms;
         }
         self.accepting += 1;
         self.accepted(key, now_ms, Some(place));
+    }
+
+    /// Since when a task waits that says when it was submitted: nobody goes before all others by saying
+    /// that it was long ago.
+    pub(super) fn since_unix_ms(&mut self, submitted_unix_ms: u64) -> u64 {
+        let latest = &mut self.agreed_keys.latest_unix_ms;
+        *latest = submitted_unix_ms.max(*latest);
+        submitted_unix_ms.max(latest.saturating_sub(BEHIND_MS_MAX))
     }
 
     /// A key stands for a task until a time, whatever it stood for.
@@ -230,7 +263,9 @@ impl TaskTable {
             self.agreed_keys.is_written(slot);
         }
         let (slot, replaced) = self.keys.insert(KeyEntry::exact(key, random, expires_ms, spot));
+        self.census.key_comes(random);
         if let Some(replaced) = replaced {
+            self.census.key_goes(replaced.random());
             self.generations.remove(replaced.spot());
         }
         self.agreed_keys.expiries.entry(step).or_default().push(slot);
@@ -274,29 +309,30 @@ impl TaskTable {
         self.agreed_keys.is_written(slot);
     }
 
-    /// Whether something that lives lies before a place: a task that has not ended, a dead letter, or a
-    /// key. It takes a look at all of them, unless all segments up to that are clear.
-    pub fn lives_before(&self, place: Place) -> bool {
-        if self.generations.is_clear_before(place.generation + 1) {
-            return false;
-        }
-        let is_before = |spot: Spot| spot.place().is_some_and(|at| at < place);
-        let lives = |entry: &Entry| {
-            entry.state != State::Vacant && (!entry.state.is_ended() || entry.is(LETTER))
-        };
-        let cold = (0..self.cold.slab.slots()).map(|slot| &self.cold.slab[slot]);
-        let keys = (0..self.keys.slots()).map(|slot| self.keys.get(slot));
-        cold.filter(|cold| cold.is_task()).any(|cold| is_before(cold.spot))
-            || self
-                .entries
-                .iter()
-                .any(|entry| lives(entry) && entry.place().is_some_and(|at| at < place))
-            || keys.filter(|key| key.is_there()).any(|key| is_before(key.spot()))
+    /// Whether something that lives lies in a segment below a generation: a task that has not ended, a
+    /// dead letter, or a key.
+    pub fn lives_before(&self, generation: u64) -> bool {
+        self.generations.has_more_than(&self.remembered, generation)
+    }
+
+    /// Nodes that take up all that they may of it, by their places; each a bit.
+    pub fn crowded(&self) -> u8 {
+        let Some(among) = self.census.among() else { return 0 };
+        self.census.crowded(self.task_quota(among), self.key_quota(among))
+    }
+
+    fn task_quota(&self, among: Among) -> Quota {
+        Quota::of(self.limits.queue_primary + self.limits.queue_overflow, among.nodes)
+    }
+
+    fn key_quota(&self, among: Among) -> Quota {
+        Quota::of(self.limits.keys_max, among.nodes)
     }
 
     fn forget_cold(&mut self, random: u128) {
         let Some(slot) = self.cold.find(random) else { return };
         self.cold.forget(slot);
+        self.census.task_goes(random);
         let Cold { spot, .. } = self.cold.slab.remove(slot);
         self.generations.remove(spot);
     }
@@ -338,6 +374,7 @@ impl TaskTable {
                     continue;
                 }
                 let removed = self.keys.remove(slot);
+                self.census.key_goes(removed.random());
                 self.generations.remove(removed.spot());
             }
         }

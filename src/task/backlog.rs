@@ -156,6 +156,7 @@ impl TaskTable {
             self.cold.thirsty = true;
         }
         self.cold.forget(slot);
+        self.census.task_goes(random);
         self.cold.slab.remove(slot);
         let key = self.entry_of_cold(random, spot, type_index, priority);
         self.entries[key as usize].attempts = attempts.into();
@@ -234,6 +235,7 @@ impl TaskTable {
         let Cold { type_index, attempts, spot, .. } = self.cold.slab[slot];
         let priority = self.cold.slab[slot].priority();
         self.cold.forget(slot);
+        self.census.task_goes(task.random);
         let key = self.entry_of_cold(task.random, spot, type_index, priority);
         let since_ms = self.node_ms(task.submitted_unix_ms.max(task.due_unix_ms));
         let limits = &self.limits;

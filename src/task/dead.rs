@@ -13,12 +13,14 @@ impl TaskTable {
         self.entries[key as usize].set(LETTER);
         self.letters.push(&mut self.entries, key);
         self.counters.dead_letters += 1;
+        self.census.task_goes(self.entries[key as usize].random);
     }
 
     pub(super) fn unfile_letter(&mut self, key: u32) {
         self.letters.remove(&mut self.entries, key);
         self.entries[key as usize].unset(LETTER);
         self.counters.dead_letters -= 1;
+        self.census.task_comes(self.entries[key as usize].random);
     }
 
     /// Forgets the oldest dead letter.
@@ -84,6 +86,7 @@ impl TaskTable {
         let mut cold = Cold::new(kind, random, spot, entry.type_index, entry.priority());
         cold.attempts = entry.attempts as u8;
         self.vacate(key);
+        self.census.task_comes(random);
         self.cold.insert(cold)
     }
 }

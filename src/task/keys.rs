@@ -8,6 +8,7 @@ use super::{
     slab::Slab,
 };
 use crate::{config::AGENT_NAME_BYTES_MAX, wire::api::Priority};
+use sha2::{Digest, Sha256};
 use std::hash::{BuildHasher, RandomState};
 
 /// A key expires at a multiple of this, so that many do at a time, milliseconds.
@@ -25,7 +26,8 @@ pub const KEY_BYTES_MAX: usize = AGENT_NAME_BYTES_MAX + 1 + CHOSEN_KEY_BYTES_MAX
 pub struct Key<'a> {
     /// What the submitter chose, in its scope.
     pub bytes: &'a [u8],
-    /// Tells whether a second submission is the same as the first: the [`Fingerprint::hash`].
+    /// Tells whether a second submission is the same as the first: the [`Fingerprint::hash`],
+    /// or [`Fingerprint::digest`] where nodes agree on it.
     pub body_hash: u64,
 }
 
@@ -67,6 +69,25 @@ impl Fingerprint<'_> {
             }
         }
         fold(state, 0)
+    }
+}
+
+impl Fingerprint<'_> {
+    /// The same where nodes may lie: nobody can find another submission that has the number of this one.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Sha256::new_with_prefix(b"coreflow submission 1\0");
+        let numbers = [
+            self.priority as u64,
+            self.timeout_ms,
+            self.max_attempts.into(),
+            self.delay_ms,
+            self.agent_type.len() as u64,
+            self.payload.len() as u64,
+        ];
+        numbers.iter().for_each(|number| hasher.update(number.to_le_bytes()));
+        hasher.update(self.agent_type);
+        hasher.update(self.payload);
+        u64::from_le_bytes(*hasher.finalize().first_chunk().expect("a digest has 32 bytes"))
     }
 }
 
@@ -285,8 +306,10 @@ mod tests {
         ];
         for other in others {
             assert_ne!(other.hash(), one.hash(), "{other:?}");
+            assert_ne!(other.digest(), one.digest(), "{other:?}");
         }
         // The log keeps these numbers: they may never change.
         assert_eq!(one.hash(), Fingerprint { ..one }.hash());
+        assert_eq!(one.digest(), Fingerprint { ..one }.digest());
     }
 }

@@ -9,7 +9,7 @@
 //! | `backlog`, `cold` | tasks whose payload is in the log alone |
 //! | `dead`, `evict` | dead letters; what a full queue gives up |
 //! | `keys` | idempotent submissions |
-//! | `agreed` | what any node may ask for, where nodes may lie |
+//! | `agreed`, `census` | what any node may ask for, where nodes may lie, and how much of it |
 //! | `replay`, `moving`, `place` | a table from its log, and the log's oldest part made free |
 //! | `page` | lists |
 //! | `load` | which agent gets the next task |
@@ -19,6 +19,7 @@ mod agreed;
 mod attempts;
 mod backlog;
 mod body;
+mod census;
 mod cold;
 mod dead;
 mod delays;
@@ -46,6 +47,7 @@ mod tests;
 pub use agreed::Settled;
 pub use attempts::Failed;
 pub use backlog::ColdKey;
+pub use census::Among;
 pub use entry::Watcher;
 pub use keys::{CHOSEN_KEY_BYTES_MAX, Fingerprint, KEY_BYTES_MAX, Key};
 pub use load::LoadIndex;

@@ -171,7 +171,7 @@ impl TaskTable {
                 (Some(slot), _) => Some(std::mem::replace(&mut self.cold.slab[slot].spot, spot)),
                 // What was forgotten meanwhile is no longer needed.
                 (None, Some(key)) if self.entries[key as usize].place().is_some() => {
-                    Some(std::mem::replace(&mut self.entries[key as usize].spot, spot))
+                    return self.lies_at(key, spot);
                 }
                 _ => None,
             },

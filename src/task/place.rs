@@ -102,6 +102,17 @@ impl Generations {
         }
     }
 
+    /// Whether a segment below a generation has more records than these.
+    pub(super) fn has_more_than(&self, others: &Self, generation: u64) -> bool {
+        (self.first..generation).zip(&self.counts).any(|(at, count)| *count > others.count(at))
+    }
+
+    fn count(&self, generation: u64) -> u32 {
+        let index = generation.checked_sub(self.first);
+        let count = index.and_then(|index| self.counts.get(index as usize));
+        count.copied().unwrap_or(0)
+    }
+
     /// Whether no segment below a generation has a record that is needed.
     pub(super) fn is_clear_before(&self, generation: u64) -> bool {
         self.counts.is_empty() || self.first >= generation
@@ -123,6 +134,22 @@ mod tests {
         assert_eq!(Spot::NONE.place(), None);
         assert_eq!(Spot::from_key(9).key(), 9);
         assert_eq!(Spot::from_key(9).place(), None);
+    }
+
+    #[test]
+    fn what_is_only_remembered_needs_no_segment() {
+        let (mut all, mut remembered) = (Generations::default(), Generations::default());
+        assert!(!all.has_more_than(&remembered, u64::MAX));
+        for generation in [4, 5, 5, 7] {
+            all.add(at(generation));
+        }
+        assert!(!all.has_more_than(&remembered, 4) && all.has_more_than(&remembered, 5));
+        for generation in [4, 5] {
+            remembered.add(at(generation));
+        }
+        assert!(!all.has_more_than(&remembered, 5) && all.has_more_than(&remembered, 6));
+        remembered.add(at(5));
+        assert!(!all.has_more_than(&remembered, 7) && all.has_more_than(&remembered, 8));
     }
 
     #[test]

@@ -68,18 +68,31 @@ impl TaskTable {
             return;
         }
         if let Some(key) = self.key(task.random) {
-            let entry = &mut self.entries[key as usize];
-            let before = std::mem::replace(&mut entry.spot, spot);
-            self.generations.remove(before);
-            self.generations.add(spot);
-            return;
+            return self.lies_at(key, spot);
         }
-        let (kind, since) = Kind::of_recorded(task);
+        let (kind, mut since) = Kind::of_recorded(task);
+        if self.is_agreed && kind == Kind::Waiting {
+            since = self.since_unix_ms(since);
+        }
         let mut cold = Cold::new(kind, task.random, spot, task.type_index, task.priority);
         cold.attempts = brief(task.attempts);
         cold.set_since_unix_ms(since);
         self.cold.insert(cold);
+        self.census.task_comes(task.random);
         self.generations.add(spot);
+    }
+
+    /// The record of a task that is not cold lies at another place now.
+    pub(super) fn lies_at(&mut self, key: u32, spot: Spot) {
+        let entry = &mut self.entries[key as usize];
+        let before = std::mem::replace(&mut entry.spot, spot);
+        let is_remembered = entry.state.is_ended() && !entry.is(LETTER);
+        self.generations.remove(before);
+        self.generations.add(spot);
+        if self.is_agreed && is_remembered {
+            self.remembered.remove(before);
+            self.remembered.add(spot);
+        }
     }
 
     /// A task ended. Ends of tasks whose submission is no longer in the log are of no interest.
@@ -127,6 +140,7 @@ impl TaskTable {
     fn unfreeze_ended(&mut self, slot: u32) -> u32 {
         self.cold.forget(slot);
         let cold = self.cold.slab.remove(slot);
+        self.census.task_goes(cold.random());
         let since_unix_ms = cold.since_unix_ms();
         let key = self.entry_of_cold(cold.random(), cold.spot, cold.type_index, cold.priority());
         self.entries[key as usize].submitted_ms = since_unix_ms;

@@ -15,6 +15,7 @@
 
 use super::{
     agreed::AgreedKeys,
+    census::{Among, Census},
     cold::{ColdTasks, hash},
     delays::{Beds, Delays, Sleeper},
     entry::{BEHIND, EVICTED, Entry, State, TRANSIENT, Watcher},
@@ -133,8 +134,8 @@ pub struct Origin {
     pub durable: bool,
     /// Unix time at the node's millisecond 0, milliseconds.
     pub zero_unix_ms: u64,
-    /// Whether nodes that may lie agree on what it holds.
-    pub is_agreed: bool,
+    /// Among whom of those that may lie its node is, when they agree on what it holds.
+    pub among: Option<Among>,
 }
 
 /// A task that somebody wants to have run.
@@ -233,6 +234,8 @@ pub struct TaskTable {
     pub(super) partition: PartitionIndex,
     pub(super) durable: bool,
     pub(super) is_agreed: bool,
+    /// Where nodes agree on it: who takes up how much.
+    pub(super) census: Census,
     pub(super) zero_unix_ms: u64,
     pub(super) limits: TableLimits,
     pub(super) entries: Vec<Entry>,
@@ -256,6 +259,8 @@ pub struct TaskTable {
     pub(super) purged: VecDeque<u128>,
     /// Records of the log that are needed.
     pub(super) generations: Generations,
+    /// Those of them that are of tasks which have ended, and are not needed.
+    pub(super) remembered: Generations,
     /// Tasks that are remembered, the one that ended first at the front.
     pub(super) ended: VecDeque<u32>,
     ended_bytes: usize,
@@ -276,7 +281,8 @@ impl TaskTable {
         Self {
             partition: origin.partition,
             durable: origin.durable,
-            is_agreed: origin.is_agreed,
+            is_agreed: origin.among.is_some(),
+            census: Census::new(origin.among, origin.partition),
             zero_unix_ms: origin.zero_unix_ms,
             limits,
             entries: Vec::new(),
@@ -293,6 +299,7 @@ impl TaskTable {
             letters: List::default(),
             purged: VecDeque::new(),
             generations: Generations::default(),
+            remembered: Generations::default(),
             ended: VecDeque::new(),
             ended_bytes: 0,
             hot_bytes: 0,
@@ -312,7 +319,7 @@ impl TaskTable {
             first_token: self.next_token,
             durable: self.durable,
             zero_unix_ms: self.zero_unix_ms,
-            is_agreed: self.is_agreed,
+            among: self.census.among(),
         };
         let counters =
             Counters { queued: 0, delayed: 0, running: 0, dead_letters: 0, ..self.counters };
@@ -417,6 +424,11 @@ impl TaskTable {
             "{count} tasks at once: a partition's queue holds {room} (tasks.queue_primary + \
              tasks.queue_overflow)"
         )))
+    }
+
+    /// What is reserved.
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved
     }
 
     pub(super) fn take_room(&mut self, count: usize) {
@@ -562,6 +574,7 @@ impl TaskTable {
         let entries = &self.entries;
         let rehash = |key: &u32| hash(entries[*key as usize].random);
         self.index.insert_unique(hash(random), key, rehash);
+        self.census.task_comes(random);
         key
     }
 
@@ -571,8 +584,10 @@ impl TaskTable {
         entry.state = State::Vacant;
         entry.body.clear();
         entry.rare = None;
-        let place = self.index.find_entry(hash(entry.random), |there| *there == key);
+        let random = entry.random;
+        let place = self.index.find_entry(hash(random), |there| *there == key);
         place.expect("every task is found by its name").remove();
+        self.census.task_goes(random);
         self.vacant.push(key);
     }
 
@@ -736,7 +751,7 @@ impl TaskTable {
     /// Remembers a task that has ended.
     #[inline]
     pub(super) fn retain(&mut self, key: u32) {
-        self.ended_bytes += self.entries[key as usize].heap_bytes();
+        self.is_remembered(key);
         self.ended.push_back(key);
     }
 
@@ -750,8 +765,18 @@ impl TaskTable {
             }
             _ => self.ended.len(),
         };
-        self.ended_bytes += self.entries[key as usize].heap_bytes();
+        self.is_remembered(key);
         self.ended.insert(place, key);
+    }
+
+    #[inline]
+    fn is_remembered(&mut self, key: u32) {
+        let entry = &self.entries[key as usize];
+        self.ended_bytes += entry.heap_bytes();
+        if self.is_agreed {
+            self.remembered.add(entry.spot);
+        }
+        self.census.task_goes(entry.random);
     }
 
     /// Forgets the tasks that ended first once there are more than the limits allow; of many it
@@ -782,7 +807,12 @@ impl TaskTable {
         }
         for _ in 0..count {
             let key = self.ended.pop_front().expect("no more are forgotten than there are");
-            self.ended_bytes -= self.entries[key as usize].heap_bytes();
+            let entry = &self.entries[key as usize];
+            self.ended_bytes -= entry.heap_bytes();
+            if self.is_agreed {
+                self.remembered.remove(entry.spot);
+            }
+            self.census.task_comes(entry.random);
             self.release_place(key);
             self.vacate(key);
         }

@@ -8,6 +8,7 @@ pub mod json;
 pub mod letter;
 pub mod memory;
 pub mod msgpack;
+pub mod names;
 pub mod neighbours;
 pub mod secret;
 pub mod trunk;

@@ -13,7 +13,7 @@ use coreflow::{
     consensus::{
         cluster::{Address, Answer, Ask, PartitionStatus},
         open::{OpenError, Seat, open},
-        pbft::{Company, Identity, Ring},
+        pbft::{Company, Identity, Ring, Terms},
         peers::{NodeId, Signing},
     },
     runtime::doorbell::Doorbell,
@@ -38,6 +38,7 @@ fn signing(id: NodeId, generation: u64, nodes: &[(NodeId, Address)]) -> Seat {
         cluster: 7,
         generation,
         nodes: NODES.to_vec(),
+        terms: Terms { key_ttl_ms: 60_000, payload_bytes_max: 1 << 20 },
     };
     let mut seat = seat(id, &NODES, nodes);
     let links = seat.links.as_mut().expect("it has links");

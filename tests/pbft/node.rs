@@ -9,7 +9,7 @@ use coreflow::consensus::{
     engine::Event,
     pbft::{
         Answer, Batch, Company, Driver, Identity, Keys, Letter, Members, Message, Noted, Outputs,
-        Restore, Ring, Settings, Write, notes::Note,
+        Restore, Ring, Settings, Terms, Write, notes::Note,
     },
     place::Place,
 };
@@ -65,6 +65,7 @@ impl Group {
             cluster: CLUSTER,
             generation: 1,
             nodes: self.nodes.clone(),
+            terms: Terms { key_ttl_ms: 60_000, payload_bytes_max: 1 << 20 },
         }
     }
 

@@ -3,18 +3,21 @@ time or lie, and what one acknowledged is there for all others, who have the sam
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
 import time
 
-from cluster import PARTITIONS, cluster_of, until
+from cluster import PARTITIONS, ROOT, cluster_of, until
 from server import PROGRAM
 from test_cluster import (
     any_node_takes_what_another_leads, assert_done, figures, partition_of, submit_until_taken, told)
 
 # Several changes of the view, on a machine where other tests run.
 CHANGED_S = 40
+# A hundred of these fill more than one file of the log.
+PARCEL_BYTES = 150_000
 # The program of a node that lies when its environment asks for it.
 BYZANTINE = os.environ.get("COREFLOW_BYZANTINE", PROGRAM + "-byzantine")
 
@@ -209,6 +212,25 @@ def the_doctor_finds_their_logs_whole(cluster):
     print("the doctor finds four whole logs")
 
 
+def a_node_whose_log_is_lost_does_not_begin_another(cluster):
+    """It would vote again on what it has forgotten. All nodes have stopped."""
+    node = cluster.nodes[1]
+    aside = node.folder.with_name("aside")
+    node.folder.rename(aside)
+    config, start = node.started_as
+    words = [PROGRAM, "serve", "--config", str(config)]
+    for setting in (f"cluster.node={node.number}", f"cluster.start={start}", f"log.folder={node.folder}",
+                    f"consensus.identity_file={node.identity}"):
+        words += ["--set", setting]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "bring the folder back" in plain(done.stderr), done
+    shutil.rmtree(node.folder, ignore_errors=True)
+    aside.rename(node.folder)
+    node.start(config, start)
+    node.kill()
+    print("a node that has lost its folder, as its key's file says, does not start; with its folder it does")
+
+
 def a_node_that_lies_changes_nothing(cluster, liar):
     """It equivocates, votes for what nobody ordered, forges and keeps things back, all the time, while
     tasks are submitted to the others. Of four nodes one may be faulty: another one dies when the
@@ -292,23 +314,22 @@ def a_lying_primary_frees_nothing_that_lives(cluster, liar):
     start of all of them."""
     correct = [node for node in cluster.nodes if node is not liar]
     until_led_by_the_living(cluster)
-    tasks = {}
-    deadline = time.monotonic() + CHANGED_S
-    # Nobody takes parcels yet: they wait in the log, in every partition.
-    while True:
-        for step in range(50):
+    tasks, echoes = {}, 0
+    seen = lambda: [node.log.read_text().count("in which something lives") for node in correct]
+    deadline = time.monotonic() + 2 * CHANGED_S
+    # Nobody takes parcels yet: they wait in the log, in every partition, and fill more than one of its files.
+    while not all(seen()):
+        for step in range(30 if len(tasks) < 120 else 0):
             number = 70_000 + len(tasks)
             node = correct[number % len(correct)]
-            tasks[number] = taken(node, "parcel", number)
-        if lies_told(liar).get("compact"):
-            break
+            tasks[number] = taken(node, "parcel", number, [number, "x" * PARCEL_BYTES])
         # What runs to its end makes its primary propose.
         for step in range(20):
-            taken(correct[step % len(correct)], "echo", 60_000 + len(tasks) * 100 + step)
-        assert time.monotonic() < deadline, f"it told no lie: {lies_told(liar)}"
-    believed = [node.log.read_text().count("in which something lives") for node in correct]
-    until(lambda: all("in which something lives" in node.log.read_text() for node in correct),
-          "all others see that it is not so", CHANGED_S)
+            echoes += 1
+            taken(correct[step % len(correct)], "echo", 60_000_000 + echoes)
+        assert time.monotonic() < deadline, f"not seen: {seen()}, {lies_told(liar)}"
+    assert lies_told(liar).get("compact"), lies_told(liar)
+    believed = seen()
     for node in cluster.nodes:
         node.kill()
     liar.environment = {}
@@ -341,6 +362,53 @@ def a_lying_primary_uses_no_tokens_up(cluster, liar):
     for node in cluster.nodes:
         assert "no fencing tokens any more" not in node.log.read_text(), node.number
     print(f"{len(tasks)} tasks beside a primary that reserves all tokens; 0 lost, no partition stands still")
+
+
+def a_node_that_asks_in_the_names_of_others_takes_nothing_from_them(cluster, liar):
+    """It asks for what others ask for, under the same names, and orders that first where it is the primary.
+    Before names were bound to who asks, it took each that it saw, until doors had lost patience."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    began, tasks = time.monotonic(), {}
+    for step in range(120):
+        number = 100_000 + step
+        client = correct[step % len(correct)].client()
+        # Keys are spread over all partitions, also those that the liar leads.
+        tasks[number] = client.call(
+            "task.submit", type="echo", payload=number, key=f"order-{number}")["id"]
+    took = time.monotonic() - began
+    told_lies = lies_told(liar)
+    assert told_lies.get("names"), told_lies
+    assert_done_in_time_for(correct, cluster, liar, tasks)
+    print(f"{len(tasks)} tasks in {took:.1f} s beside a node that asks in their names {told_lies['names']} "
+          f"times or more; each was accepted at once and is done")
+
+
+def a_node_that_asks_for_too_much_leaves_others_their_share(cluster, liar):
+    """It asks for many more tasks that nobody does than there is room for. The others take no more from it
+    than one node may have, and their own doors go on."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    submitter = Submitter(correct, 110_000)
+    is_refused = lambda: any("takes up all that one may" in node.log.read_text() for node in correct)
+    until(lambda: submitter.failed or is_refused(), f"it is refused: {lies_told(liar)}", CHANGED_S)
+    submitter.until_more(200)
+    tasks = submitter.stop()
+    assert {partition_of(task) for task in tasks.values()} == set(range(PARTITIONS))
+    told_lies = lies_told(liar)
+    assert_done_in_time_for(correct, cluster, liar, tasks)
+    print(f"{len(tasks)} tasks beside a node that asked for 500 at once {told_lies['flood']} times or more, where "
+          "there is room for 400; all that doors acknowledged are done")
+
+
+def assert_done_in_time_for(correct, cluster, liar, tasks):
+    """The liar tells the truth from here on."""
+    liar.kill()
+    liar.environment = {}
+    liar.start(*liar.started_as)
+    cluster.until_ready()
+    assert_done_in_time(cluster, tasks)
+    assert_alike(cluster.nodes)
 
 
 def a_door_goes_on_behind_a_silent_primary(cluster):
@@ -383,11 +451,11 @@ def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def taken(node, agent_type, number):
+def taken(node, agent_type, number, payload=None):
     def answer():
         client = node.client()
         error, result = client.answer(client.ask(
-            "task.submit", type=agent_type, payload=number, key=f"order-{number}"))
+            "task.submit", type=agent_type, payload=payload or number, key=f"order-{number}"))
         assert error is None or error["code"] in ("not_leader", "unavailable"), error
         return result and result["id"]
     return until(answer, f"task {number} is taken", CHANGED_S)
@@ -403,7 +471,11 @@ def status_of(node, task):
 
 
 def liar_of(cluster, lies=LIES):
-    """The last node runs a program that lies."""
+    """The last node runs a program that lies. There is little room where it floods."""
+    if lies == "flood":
+        text = cluster.config.read_text()
+        room = "queue_primary = 100\nqueue_overflow = 300\n"
+        cluster.config.write_text(text.replace("[tasks]\n", "[tasks]\n" + room))
     liar = cluster.nodes[-1]
     liar.program, liar.environment = BYZANTINE, {"COREFLOW_LIES": lies}
 
@@ -418,6 +490,7 @@ def main():
         told(everybody_dies_and_all_is_there, cluster, tasks)
         told(two_of_four_that_are_gone_stop_everything_and_nothing_is_lost, cluster, tasks)
         told(the_doctor_finds_their_logs_whole, cluster)
+        told(a_node_whose_log_is_lost_does_not_begin_another, cluster)
     with cluster_of(4, agrees=True) as cluster:
         told(a_door_goes_on_behind_a_silent_primary, cluster)
     if not os.path.exists(BYZANTINE):
@@ -431,6 +504,8 @@ def main():
         ("starve,acknowledge", a_lying_primary_can_acknowledge_nothing_for_others),
         ("compact", a_lying_primary_frees_nothing_that_lives),
         ("tokens", a_lying_primary_uses_no_tokens_up),
+        ("names", a_node_that_asks_in_the_names_of_others_takes_nothing_from_them),
+        ("flood", a_node_that_asks_for_too_much_leaves_others_their_share),
     ):
         prepare = lambda cluster, lies=lies: liar_of(cluster, lies)
         with cluster_of(4, agrees=True, prepare=prepare) as cluster:

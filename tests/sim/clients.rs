@@ -267,7 +267,8 @@ impl Clients {
             placed.push(place);
         }
         let specs: Vec<_> = batch.iter().map(|(_, spec)| spec.clone()).collect();
-        let Ok(parts) = parts(&specs, &placed) else { return };
+        let Some(shard) = nodes[node].shard_at(now_us) else { return };
+        let Ok(parts) = parts(&specs, &placed, shard.is_agreed()) else { return };
         // One partition keeps all of it, so that one answer tells.
         let [part] = &parts[..] else { return };
         let request =

@@ -7,7 +7,7 @@ use coreflow::{
         assemble::{After, Keeper},
         engine::{Engine, Status},
         members::Members,
-        pbft::{Company, Identity, Ring},
+        pbft::{Company, Identity, Ring, Terms},
         peers::NodeId,
         raft::group::Group,
         simulated::SimulatedDisk,
@@ -84,5 +84,6 @@ pub fn company(node: NodeId, nodes: &[NodeId]) -> Company {
         cluster: 7,
         generation: 1,
         nodes: nodes.to_vec(),
+        terms: Terms { key_ttl_ms: 60_000, payload_bytes_max: 1 << 20 },
     }
 }

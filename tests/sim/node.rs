@@ -28,7 +28,7 @@ use coreflow::{
     runtime::mesh::mesh,
     shard::{
         core::{Partitions, Shard, Start, TaskUnreadable},
-        recovering::Recovering,
+        recovering::{Recovering, among},
         remote::Seat,
         types::{TypeSpec, Types},
     },
@@ -228,13 +228,15 @@ impl Node {
             links: None,
             company: agrees.then(|| company(self.id, &common.voters)),
             checkpoint_entries: common.checkpoint_entries,
+            begun_file: None,
             is_tentative: true,
         };
         let mut ports = mesh::<Batch>(1, common.config.mesh.ring_batches).expect("descriptors");
         let port = ports.pop().expect("one core has one port");
         let mut types = Types::new(vec![work_type()]);
         let limits = TableLimits::from(&common.config.tasks);
-        let mut recovering = Recovering::new(&mut types, 1, unix_ms, limits, agrees);
+        let among = seat.company.as_ref().and_then(among);
+        let mut recovering = Recovering::new(&mut types, 1, unix_ms, limits, among);
         let mut replay = |replayed: Replayed<'_>| recovering.take(replayed);
         let found = match common.protocol {
             Protocol::Raft => read(&mut self.disk, &seat, 1, &mut replay).map(FoundLog::Raft),
@@ -266,6 +268,7 @@ impl Node {
             name: 1 + u128::from(self.id),
             seed,
             balance: common.balance,
+            unix_ms,
         };
         let (sizes, bells) = (common.sizes, &port.bells);
         let parts = match found {

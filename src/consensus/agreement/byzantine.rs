@@ -2,6 +2,7 @@
 //! when its environment asks for it. It keeps a log as any other; what it says of that is another
 //! matter.
 
+use super::rules::Rules;
 use crate::{
     consensus::{
         pbft::{
@@ -12,7 +13,11 @@ use crate::{
         },
         record::Record,
     },
-    wire::id::{PartitionIndex, TOKENS_END},
+    wire::{
+        api::Priority,
+        id::{PartitionIndex, TOKENS_END, TaskId},
+        names::Named,
+    },
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, env, sync::Arc};
@@ -21,6 +26,11 @@ use std::{collections::BTreeMap, env, sync::Arc};
 const VARIABLE: &str = "COREFLOW_LIES";
 /// Of so many blocks that it proposes one is a lie.
 const LIE_EVERY: u64 = 8;
+/// Numbers above this are those of requests that it makes up.
+const ASKED_BEFORE: u64 = 1 << 40;
+/// It makes up a request with each so many messages, of so many tasks.
+const FLOOD_EVERY: u64 = 64;
+const FLOOD_TASKS: u32 = 500;
 /// Entries that it remembers to have ordered twice.
 const TWICE_MAX: usize = 4096;
 
@@ -43,10 +53,14 @@ enum Lie {
     Compact,
     /// As a primary it reserves all fencing tokens that there are.
     Tokens,
+    /// It asks for what others ask for, in their tasks' names, and orders that before.
+    Names,
+    /// It asks for very many tasks that nobody does.
+    Flood,
 }
 
 impl Lie {
-    const NAMES: [(&str, Self); 8] = [
+    const NAMES: [(&str, Self); 10] = [
         ("equivocate", Self::Equivocate),
         ("vote", Self::Vote),
         ("forge", Self::Forge),
@@ -55,6 +69,8 @@ impl Lie {
         ("acknowledge", Self::Acknowledge),
         ("compact", Self::Compact),
         ("tokens", Self::Tokens),
+        ("names", Self::Names),
+        ("flood", Self::Flood),
     ];
 }
 
@@ -86,6 +102,9 @@ pub struct Liar {
     proposed: u64,
     /// How often each lie was told.
     told: [u64; Lie::NAMES.len()],
+    rules: Rules,
+    /// The number of the last request that it made up.
+    asked: u64,
     /// The other chains of entries that it has ordered twice, by partition, view and index.
     twice: BTreeMap<(PartitionIndex, u64, u64), Digest>,
 }
@@ -103,6 +122,8 @@ impl Liar {
         Self {
             lies,
             company: company.clone(),
+            rules: Rules::new(company),
+            asked: ASKED_BEFORE,
             count: 0,
             proposed: 0,
             told: Default::default(),
@@ -130,6 +151,47 @@ impl Liar {
             self.note(Lie::Starve);
         }
         ignores
+    }
+
+    /// What it asks for when another node asks for something: the same, in its own name.
+    pub fn steal(&mut self, partition: PartitionIndex, message: &Message) -> Option<Message> {
+        let Message::Request(request) = message else { return None };
+        let me = self.company.node;
+        if !self.tells(Lie::Names) || request.client == me {
+            return None;
+        }
+        self.note(Lie::Names);
+        self.asked += 1;
+        let operation = request.operation.clone();
+        Some(Message::Request(Request::new(&self.keys(partition), me, self.asked, operation)))
+    }
+
+    /// Very many tasks, rightly named and signed.
+    fn flood(&mut self, partition: PartitionIndex) -> Message {
+        self.note(Lie::Flood);
+        self.asked += 1;
+        let me = self.company.node;
+        let naming = self.rules.naming(me, self.asked).expect("it is a node");
+        let mut operation = Vec::new();
+        for place in 0..FLOOD_TASKS {
+            let (asker, request) = (naming.asker, self.asked);
+            let random = naming.names.name(Named { asker, partition, request, place });
+            let record = Record::Submitted {
+                id: TaskId { partition, random },
+                is_asked: true,
+                agent_type: "parcel",
+                priority: Priority::Normal,
+                submitted_unix_ms: 1,
+                due_unix_ms: 0,
+                timeout_ms: 0,
+                max_attempts: 0,
+                attempts: 0,
+                key: None,
+                payload: &[0xc0],
+            };
+            record.encode(&mut operation);
+        }
+        Message::Request(Request::new(&self.keys(partition), me, self.asked, operation.into()))
     }
 
     /// What it proposes in the place of a block, behind that many entries.
@@ -165,6 +227,10 @@ impl Liar {
             if self.tells(Lie::Forge) && self.count.is_multiple_of(16) {
                 letters.extend(self.forged(partition, &letter));
                 self.note(Lie::Forge);
+            }
+            if self.tells(Lie::Flood) && self.count.is_multiple_of(FLOOD_EVERY) {
+                let message = self.flood(partition);
+                letters.push(Letter { to: self.others(), message });
             }
             self.turn(partition, letter, &mut letters);
             if self.tells(Lie::Withhold) && self.count.is_multiple_of(3) {
@@ -246,6 +312,10 @@ impl Liar {
             say(Vote { view, seq, chain, signature });
         }
         say(vote);
+    }
+
+    fn others(&self) -> Vec<u64> {
+        self.company.nodes.iter().copied().filter(|node| *node != self.company.node).collect()
     }
 
     /// What others never said.

@@ -17,7 +17,7 @@ pub mod body;
 pub mod byzantine;
 pub mod recovery;
 pub mod replicas;
-mod rules;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -5,7 +5,7 @@ use super::byzantine::Liar;
 use super::{
     body::{batch_of, body_of},
     recovery::Restored,
-    rules::Rules,
+    rules::{Rules, submitted_before},
     tokens::Tokens,
 };
 use crate::consensus::{
@@ -15,7 +15,6 @@ use crate::consensus::{
     },
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
-    names::Naming,
     pbft::{
         Answer, Company, Dropped, Group, Letter, Message, Outputs, Settings, Write,
         driver::{Driver, Unfit},
@@ -23,8 +22,13 @@ use crate::consensus::{
     peers::NodeId,
     place::Place,
 };
+use crate::wire::names::Naming;
 use bytes::Bytes;
 use std::borrow::Cow;
+
+/// How far a node's clock may be ahead of others, milliseconds: what was submitted later than that is not
+/// asked for, since the keys of it would be kept for long.
+const AHEAD_MS_MAX: u64 = 60 * 60 * 1000;
 
 /// The replicas of a node in all partitions.
 pub struct Replicas {
@@ -34,6 +38,10 @@ pub struct Replicas {
     rules: Rules,
     /// What was reserved in each partition.
     tokens: Vec<Tokens>,
+    /// Who takes up all that it may in each partition.
+    crowded: Vec<u8>,
+    /// The Unix time at which this engine's time began, milliseconds.
+    zero_unix_ms: u64,
     now_ms: u64,
     #[cfg(feature = "byzantine")]
     liar: Liar,
@@ -45,13 +53,20 @@ pub enum Unwanted {
     /// What it wants to be ordered is no block of records of the partition.
     #[error("it asks for something that no log can hold")]
     Unfit,
+    /// Whoever asks has as many tasks or keys in the partition as one node may have.
+    #[error("whoever asks takes up all that one node may")]
+    Crowded,
+    /// Whoever asks has a clock that is far ahead.
+    #[error("it was submitted in the future")]
+    Ahead,
     /// The replica drops it.
     #[error(transparent)]
     Dropped(#[from] Dropped),
 }
 
 impl Replicas {
-    /// Replicas that go on with what was read back, in the order of their partitions.
+    /// Replicas that go on with what was read back, in the order of their partitions; their time begins at
+    /// that Unix time, milliseconds.
     ///
     /// # Errors
     /// When that is not whole, or these nodes cannot agree.
@@ -59,8 +74,10 @@ impl Replicas {
         settings: Settings,
         company: &Company,
         groups: Vec<Restored>,
+        zero_unix_ms: u64,
     ) -> Result<Self, Unfit> {
         let members = Members::of_voters(&company.nodes);
+        let crowded = vec![0; groups.len()];
         let tokens = groups.iter().map(|group| Tokens::new(group.reserved)).collect();
         let groups = groups.into_iter().map(|group| group.restore).collect();
         Ok(Self {
@@ -69,6 +86,8 @@ impl Replicas {
             members,
             rules: Rules::new(company),
             tokens,
+            crowded,
+            zero_unix_ms,
             now_ms: 0,
             #[cfg(feature = "byzantine")]
             liar: Liar::of_environment(company),
@@ -80,6 +99,20 @@ impl Replicas {
         let Message::PrePrepare(order) = message else { return true };
         let tokens = self.tokens.get(usize::from(partition));
         tokens.is_none_or(|tokens| tokens.may_order(order.batch.data(), self.now_ms))
+    }
+
+    /// Whether a node may ask for more now.
+    fn may_ask(&self, partition: u16, message: &Message) -> Result<(), Unwanted> {
+        let Message::Request(request) = message else { return Ok(()) };
+        let crowded = self.crowded.get(usize::from(partition)).copied().unwrap_or(0);
+        if self.rules.is_among(request.client, crowded) {
+            return Err(Unwanted::Crowded);
+        }
+        let now_unix_ms = self.zero_unix_ms.saturating_add(self.now_ms);
+        match submitted_before(&request.operation, now_unix_ms.saturating_add(AHEAD_MS_MAX)) {
+            true => Ok(()),
+            false => Err(Unwanted::Ahead),
+        }
     }
 
     /// Whether all tasks that a primary says are there were asked for, as far as this replica knows.
@@ -121,6 +154,11 @@ impl Engine for Replicas {
         if self.liar.ignores(&letter.message) {
             return Ok(());
         }
+        #[cfg(feature = "byzantine")]
+        if let Some(stolen) = self.liar.steal(partition, &letter.message) {
+            // Nobody else need take it from a node that orders it itself.
+            let _ = self.driver.step(partition, self.me, stolen);
+        }
         let message = &letter.message;
         let is_fit = self.rules.is_fit(partition, message)
             && self.may_reserve(partition, message)
@@ -128,6 +166,7 @@ impl Engine for Replicas {
         if !is_fit {
             return Err(Unwanted::Unfit);
         }
+        self.may_ask(partition, message)?;
         Ok(self.driver.step(partition, from, letter.message)?)
     }
 
@@ -146,6 +185,26 @@ impl Engine for Replicas {
 
     fn compact(&mut self, partition: u16, index: u64) {
         self.driver.compact(partition, index);
+    }
+
+    fn keep(&mut self, partition: u16) {
+        self.driver.keep(partition);
+    }
+
+    fn crowd(&mut self, partition: u16, nodes: u8) {
+        let Some(crowded) = self.crowded.get_mut(usize::from(partition)) else { return };
+        let newly = nodes & !std::mem::replace(crowded, nodes);
+        if newly == 0 {
+            return;
+        }
+        for node in self.rules.among(newly) {
+            tracing::warn!(
+                partition,
+                node,
+                "a node takes up all that one may: it may ask for nothing"
+            );
+            self.driver.refuse(partition, node);
+        }
     }
 
     fn restate(&mut self) {

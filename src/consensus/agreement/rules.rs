@@ -8,11 +8,14 @@
 
 use crate::{
     consensus::{
-        names::{Named, Names, Naming},
-        pbft::{Batch, Company, Message, Request},
+        pbft::{Batch, Company, Message, Request, Terms},
         record::Record,
     },
-    wire::id::{PartitionIndex, TOKENS_END},
+    wire::{
+        id::{PartitionIndex, TOKENS_END},
+        msgpack::is_one_value,
+        names::{Named, Names, Naming},
+    },
 };
 
 /// The rules of one life of a cluster.
@@ -21,13 +24,21 @@ pub struct Rules {
     names: Names,
     /// All nodes, in the order of their numbers.
     nodes: Vec<u64>,
+    terms: Terms,
 }
+
+/// Bytes of a type's name at most.
+pub const TYPE_BYTES_MAX: usize = 64;
+/// Bytes of a key with its scope at most.
+pub const KEY_BYTES_MAX: usize = TYPE_BYTES_MAX + 1 + 256;
+/// The longest delay of a task, milliseconds.
+pub const DELAY_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
 
 impl Rules {
     /// Those of these nodes.
     pub fn new(company: &Company) -> Self {
         let nodes = company.members().into_iter().map(|(node, _)| node).collect();
-        Self { names: Names::new(company.genesis()), nodes }
+        Self { names: Names::new(company.genesis()), nodes, terms: company.terms }
     }
 
     fn place_of(&self, node: u64) -> Option<u8> {
@@ -38,6 +49,17 @@ impl Rules {
     /// What a node's requests are named by, from this number on; `None` for one that is no node.
     pub fn naming(&self, node: u64, next: u64) -> Option<Naming> {
         Some(Naming { names: self.names, asker: self.place_of(node)?, next })
+    }
+
+    /// The nodes whose bits are set, in the order of their numbers.
+    pub fn among(&self, bits: u8) -> Vec<u64> {
+        self.nodes.iter().copied().filter(|node| self.is_among(*node, bits)).collect()
+    }
+
+    /// Whether a node is among those whose bits are set, in the order of their numbers.
+    pub fn is_among(&self, node: u64, bits: u8) -> bool {
+        self.place_of(node)
+            .is_some_and(|place| bits.checked_shr(place.into()).unwrap_or(0) & 1 == 1)
     }
 
     /// Who asked for the task of a name, and the number of that request; `None` when it is no name of
@@ -95,27 +117,35 @@ impl Rules {
         let Some(asker) = self.place_of(request.client) else { return false };
         let named = |place| Named { asker, partition, request: request.timestamp, place };
         is_block(&request.operation, |record, place, _| match record {
-            Record::Submitted {
-                id,
-                is_asked,
-                attempts,
-                key,
-                submitted_unix_ms,
-                due_unix_ms,
-                ..
-            } => {
-                let is_in_order = due_unix_ms == 0 || due_unix_ms >= submitted_unix_ms;
-                let has_key = key.is_none_or(|key| !key.is_empty());
+            Record::Submitted { id, is_asked, attempts, .. } => {
                 let is_its_own = id.random == self.names.name(named(place));
                 id.partition == partition
                     && is_its_own
                     && is_asked
                     && attempts == 0
-                    && is_in_order
-                    && has_key
+                    && self.is_submission(&record)
             }
             _ => false,
         })
+    }
+
+    /// Whether a door would have taken a submission.
+    fn is_submission(&self, record: &Record<'_>) -> bool {
+        let Record::Submitted { agent_type, submitted_unix_ms, due_unix_ms, key, payload, .. } =
+            record
+        else {
+            return false;
+        };
+        let delay_ms = match due_unix_ms {
+            0 => Some(0),
+            due_unix_ms => due_unix_ms.checked_sub(*submitted_unix_ms),
+        };
+        let is_key = |key: &[u8]| (1..=KEY_BYTES_MAX).contains(&key.len());
+        delay_ms.is_some_and(|delay_ms| delay_ms <= DELAY_MS_MAX)
+            && agent_type.len() <= TYPE_BYTES_MAX
+            && key.is_none_or(is_key)
+            && payload.len() as u64 <= self.terms.payload_bytes_max
+            && is_one_value(payload)
     }
 
     /// Whether all that a message asks to be ordered may be.
@@ -131,6 +161,14 @@ impl Rules {
             message => batches(message).into_iter().all(is_batch),
         }
     }
+}
+
+/// Whether all submissions of a request were submitted before a time, Unix time in milliseconds.
+pub fn submitted_before(request: &[u8], unix_ms: u64) -> bool {
+    is_block(request, |record, _, _| match record {
+        Record::Submitted { submitted_unix_ms, .. } => submitted_unix_ms < unix_ms,
+        _ => true,
+    })
 }
 
 /// Whether bytes are whole records, one at least, each of them fit; that is told its place among them,

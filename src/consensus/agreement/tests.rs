@@ -2,15 +2,14 @@
 
 use super::{
     body::{batch_of, body_of, split},
-    rules::Rules,
+    rules::{DELAY_MS_MAX, KEY_BYTES_MAX, Rules, TYPE_BYTES_MAX, submitted_before},
 };
 use crate::{
     consensus::{
-        names::Named,
-        pbft::{Batch, Company, Identity, Message, Request, Ring, body_bytes},
+        pbft::{Batch, Company, Identity, Message, Request, Ring, Terms, body_bytes},
         record::Record,
     },
-    wire::{api::TaskStatus, id::TaskId},
+    wire::{api::TaskStatus, id::TaskId, names::Named},
 };
 use bytes::Bytes;
 
@@ -81,6 +80,7 @@ fn company() -> Company {
         cluster: 7,
         generation: 1,
         nodes: vec![4, 2, 3, 1],
+        terms: Terms { key_ttl_ms: 9, payload_bytes_max: 10 },
     }
 }
 
@@ -170,6 +170,60 @@ fn anybody_may_ask_for_submissions_alone_and_a_primary_orders_none_of_its_own() 
         assert!(!may_ask(3, 2, &[record]), "{what}");
         assert!(!rules().is_own(3, &encoded(&[record])), "{what}: with a key");
     }
+}
+
+#[test]
+fn other_nodes_take_what_doors_take() {
+    let may = |change: &dyn Fn(&mut Record<'_>)| {
+        let mut record = asked(name(2, 7, 0));
+        change(&mut record);
+        may_ask(3, 2, &[record])
+    };
+    let with_payload = |bytes: &[u8]| {
+        may(&|it| {
+            if let Record::Submitted { payload, .. } = it {
+                // It lives as long as the test.
+                *payload = Box::leak(bytes.into());
+            }
+        })
+    };
+    assert!(with_payload(b"x") && with_payload(b"\xa9as long a"));
+    assert!(!with_payload(b"\xaaas long as"), "eleven bytes");
+    assert!(!with_payload(b"") && !with_payload(b"xx"), "not one value");
+    assert!(!with_payload(b"\xa9cut off"));
+    let with_key = |bytes: usize| {
+        may(&|it| {
+            if let Record::Submitted { key, .. } = it {
+                *key = Some(&[7; KEY_BYTES_MAX + 1][..bytes]);
+            }
+        })
+    };
+    assert!(with_key(1) && with_key(KEY_BYTES_MAX));
+    assert!(!with_key(0) && !with_key(KEY_BYTES_MAX + 1));
+    let with_type = |name: &'static str| {
+        may(&|it| {
+            if let Record::Submitted { agent_type, .. } = it {
+                *agent_type = name;
+            }
+        })
+    };
+    const LONG: &str = "a type's name of sixty-five bytes, which is one more than there may be";
+    assert!(with_type(&LONG[..TYPE_BYTES_MAX]) && !with_type(&LONG[..TYPE_BYTES_MAX + 1]));
+    let with_due = |due: u64| {
+        may(&|it| {
+            if let Record::Submitted { due_unix_ms, .. } = it {
+                *due_unix_ms = due;
+            }
+        })
+    };
+    assert!(with_due(0) && with_due(5) && with_due(5 + DELAY_MS_MAX));
+    assert!(!with_due(4) && !with_due(6 + DELAY_MS_MAX));
+}
+
+#[test]
+fn what_was_submitted_in_the_future_is_told_from_the_rest() {
+    let block = encoded(&[asked(name(2, 7, 0)), asked(name(2, 7, 1))]);
+    assert!(submitted_before(&block, 6) && !submitted_before(&block, 5));
 }
 
 #[test]

@@ -78,6 +78,8 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 self.cluster.leaders.set(partition, leader);
                 self.status_at = None;
                 if lane.reign > 0 {
+                    // What its shard has found to be not needed it has to find again.
+                    self.engine.keep(partition);
                     let point = self.engine.begins_behind(partition);
                     lane.begin_again(point, false);
                 }
@@ -178,16 +180,29 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 let upto = index.min(its_own.saturating_sub(1));
                 if !E::NODES_MAY_LIE {
                     self.engine.compact(partition, upto);
-                } else if let Some((_, Stored { place: next, .. })) =
-                    self.engine.stored(partition, upto.saturating_add(1))
-                {
-                    let compacted = Compacted { upto, next };
+                } else if let Some(compacted) = self.whole_generations(partition, upto) {
                     self.lanes[usize::from(partition)].end.tell(Told::Compacted(compacted));
                 }
                 true
             }
             _ => false,
         }
+    }
+
+    /// The entries up to an index that fill generations: no more can be freed. `None` when there are
+    /// none, or nothing but such as the shard was not told of.
+    fn whole_generations(&self, partition: PartitionIndex, upto: u64) -> Option<Compacted> {
+        let at = |index: u64| {
+            let (_, Stored { place, .. }) = self.engine.stored(partition, index)?;
+            Some(place.generation)
+        };
+        let generation = at(upto.saturating_add(1))?;
+        // Whoever lies may say it of each entry.
+        if at(self.engine.begins_behind(partition) + 1)? >= generation {
+            return None;
+        }
+        let upto = upto.min(self.last_before(partition, generation)?);
+        Some(Compacted { upto, generation })
     }
 
     /// The body of an entry, from the disk.

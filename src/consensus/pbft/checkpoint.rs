@@ -135,6 +135,11 @@ impl Group {
         }
     }
 
+    /// Forgets nothing behind its point, of what it was told to forget until now.
+    pub fn keep(&mut self) {
+        self.compact_to = self.log.point().index;
+    }
+
     /// Forgets entries up to an index, which were told; every replica does that by itself. Behind
     /// its stable checkpoint it forgets nothing: what a later one allows is done then.
     pub fn compact(&mut self, index: u64) {

@@ -2,10 +2,19 @@
 //!
 //! Invariants worth naming
 //! - The genesis follows from all that makes a cluster the one that it is: its name, its partitions,
-//!   its nodes with their keys, and which of their lives it is. Nodes that differ in any of these have
+//!   its nodes with their keys, its terms, and which of their lives it is. Nodes that differ in any of these have
 //!   another one, and what they sign says nothing to each other.
 
 use super::keys::{Identity, Keys, Ring, hash};
+
+/// What nodes must have in common beside that, since what they agree on follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long a key stands for a task, milliseconds.
+    pub key_ttl_ms: u64,
+    /// Bytes of a payload at most.
+    pub payload_bytes_max: u64,
+}
 
 /// Who a node is among which others.
 #[derive(Clone, Debug)]
@@ -22,6 +31,8 @@ pub struct Company {
     pub generation: u64,
     /// All nodes: 3f + 1.
     pub nodes: Vec<u64>,
+    /// What they have in common.
+    pub terms: Terms,
 }
 
 impl Company {
@@ -40,7 +51,9 @@ impl Company {
         let members = self.members();
         let member = |(node, key): &(u64, [u8; 32])| [&node.to_le_bytes()[..], key].concat();
         let members: Vec<u8> = members.iter().flat_map(member).collect();
-        let digest = hash(&[b"coreflow genesis 1\0", &cluster, &generation, &members]);
+        let Terms { key_ttl_ms, payload_bytes_max } = self.terms;
+        let terms = [key_ttl_ms, payload_bytes_max].map(u64::to_le_bytes).concat();
+        let digest = hash(&[b"coreflow genesis 2\0", &cluster, &generation, &terms, &members]);
         u128::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
     }
 
@@ -55,6 +68,8 @@ mod tests {
     use super::*;
     use crate::consensus::pbft::keys::Statement;
 
+    const TERMS: Terms = Terms { key_ttl_ms: 1000, payload_bytes_max: 1000 };
+
     fn company(nodes: &[u64]) -> Company {
         let identity = |node: u64| Identity::from_secret(&[node as u8; 32]);
         let keys = nodes.iter().map(|node| (*node, identity(*node).public()));
@@ -65,6 +80,7 @@ mod tests {
             cluster: 7,
             generation: 1,
             nodes: nodes.to_vec(),
+            terms: TERMS,
         }
     }
 
@@ -78,6 +94,9 @@ mod tests {
         assert!(believes(&company(&[4, 2, 3, 1])), "the order of a list says nothing");
         assert!(!believes(&Company { generation: 2, ..first.clone() }));
         assert!(!believes(&Company { cluster: 8, ..first.clone() }));
+        for terms in [Terms { key_ttl_ms: 9, ..TERMS }, Terms { payload_bytes_max: 9, ..TERMS }] {
+            assert!(!believes(&Company { terms, ..first.clone() }));
+        }
         assert!(!believes(&company(&[1, 2, 3, 5])), "another node");
         let mut other = company(&[1, 2, 3, 4]);
         let keys = [1, 2, 3, 9].map(|secret| Identity::from_secret(&[secret; 32]).public());

@@ -197,6 +197,20 @@ impl Driver {
         }
     }
 
+    /// A client may ask for nothing of a partition now.
+    pub fn refuse(&mut self, partition: u16, client: u64) {
+        if let Some(group) = self.group_mut(partition) {
+            group.refuse(client);
+        }
+    }
+
+    /// Forgets no more of a partition's entries than it has, of what it was told until now.
+    pub fn keep(&mut self, partition: u16) {
+        if let Some(group) = self.group_mut(partition) {
+            group.keep();
+        }
+    }
+
     /// Forgets a partition's entries up to an index, at most those up to its stable checkpoint; the
     /// rest when that has moved.
     pub fn compact(&mut self, partition: u16, index: u64) {

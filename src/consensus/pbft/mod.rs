@@ -64,7 +64,7 @@ mod wire;
 
 pub use batch::{Batch, Request};
 pub use client::Client;
-pub use company::Company;
+pub use company::{Company, Terms};
 pub use driver::{Driver, Outputs};
 pub use execute::{HEADS_RECORD_BYTES, body_bytes};
 pub use group::{Group, Settings, Timing};

@@ -114,6 +114,11 @@ impl Requests {
         clients.into_iter().for_each(|client| self.executed(client, table));
     }
 
+    /// Forgets what a client asks for that waits.
+    fn forget(&mut self, client: u64) {
+        self.clients.remove(&client);
+    }
+
     /// Those that have waited longest.
     fn oldest(&self, count: usize) -> Vec<Request> {
         let all = self.clients.values().flat_map(|asked| asked.requests.values());
@@ -153,6 +158,12 @@ impl Requests {
 }
 
 impl Group {
+    /// A client may ask for nothing now: what it has asked for is not waited for, so that no primary is
+    /// left which does not order it.
+    pub fn refuse(&mut self, client: u64) {
+        self.requests.forget(client);
+    }
+
     pub(super) fn take_request(&mut self, from: u64, request: Request) -> Result<(), Dropped> {
         let Request { client, timestamp, .. } = request;
         let is_member = self.peers.contains_key(&from) || from == self.me;

@@ -7,11 +7,13 @@ use super::{
     membership::{Change, ChangeRefused},
     message::{decode_apart, encode_apart},
 };
-use crate::consensus::{
-    engine::{Engine, Envelope, Requested},
-    names::Naming,
-    peers::NodeId,
-    place::Place,
+use crate::{
+    consensus::{
+        engine::{Engine, Envelope, Requested},
+        peers::NodeId,
+        place::Place,
+    },
+    wire::names::Naming,
 };
 use bytes::Bytes;
 
@@ -118,6 +120,12 @@ impl Engine for Driver {
         };
         Err(Refused::NotLeader { leader })
     }
+
+    /// It forgets at once what it is to forget.
+    fn keep(&mut self, _: u16) {}
+
+    /// Nobody asks.
+    fn crowd(&mut self, _: u16, _: u8) {}
 
     fn naming(&self, _: u16) -> Option<Naming> {
         None

@@ -2,15 +2,13 @@
 
 use super::{super::tests::*, limit_ms};
 use crate::{
-    consensus::{
-        Compacted, Place, Record,
-        names::{Named, Names},
-    },
+    consensus::{Compacted, Record},
     shard::doors::Outcomes,
     wire::{
         api::{Error, TaskSpec, TaskStatus},
         id::TaskId,
         letter::Response,
+        names::{Named, Names},
     },
 };
 use futures_channel::oneshot::{Receiver, channel};
@@ -193,8 +191,7 @@ fn entries_are_forgotten_only_when_nothing_of_this_replicas_table_lives_in_them(
     let mut core = Core::agreed(|_| {});
     let said = |core: &mut Core, upto| {
         // What lies behind that begins with the next segment.
-        let next = Place { generation: 4, offset: 0 };
-        core.tell(Told::Compacted(Compacted { upto, next }));
+        core.tell(Told::Compacted(Compacted { upto, generation: 4 }));
         core.take_asked();
         core.cleared
     };

@@ -1,11 +1,17 @@
 //! What any node may ask for: all replicas decide alike, however much of the log they have read.
 
 use super::*;
+use crate::{task::Among, wire::names::Names};
 use fastrand::Rng;
 
 const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 /// Far more than the limits of other tests, so that ended tasks are remembered.
 const MANY: TableLimits = TableLimits { keys_max: 1000, retained: 1000, ..LIMITS };
+
+/// One of four nodes.
+fn among() -> Among {
+    Among { names: Names::new(7), me: 0, nodes: 4 }
+}
 
 /// A record of the log.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +41,7 @@ enum Said {
 }
 
 fn table() -> TaskTable {
-    TaskTable::new(Origin { durable: true, is_agreed: true, ..ORIGIN }, MANY)
+    TaskTable::new(Origin { durable: true, among: Some(among()), ..ORIGIN }, MANY)
 }
 
 fn recorded(random: u128, key: Option<(&'static [u8], u64)>, at_ms: u64) -> Recorded<'static> {
@@ -112,9 +118,9 @@ fn an_end_that_is_none_ends_no_task() {
     for status in [TaskStatus::Queued, TaskStatus::Delayed, TaskStatus::Running] {
         table.replay_ended(7, status, 1, ORIGIN.zero_unix_ms, b"");
     }
-    assert!(table.lives_before(at(2)), "it lives");
+    assert!(table.lives_before(2), "it lives");
     hear(&mut table, 2, Said::Ended { random: 7 }, 0);
-    assert!(!table.lives_before(at(3)), "it ended");
+    assert!(!table.lives_before(3), "it ended");
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_i
                 // What lies before that is written again; what lies between is read by who is late.
                 begins = random.usize(begins..=index);
                 said = copies(&full, begins);
-                assert_eq!(full.lives_before(at(begins)), !said.is_empty(), "seed {seed}");
+                assert_eq!(full.lives_before(begins as u64), !said.is_empty(), "seed {seed}");
             }
             for said in said {
                 let settled = hear(&mut full, log.len(), said, now_ms);
@@ -174,7 +180,7 @@ fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_i
             if !moves || begins == 0 {
                 continue;
             }
-            assert!(!full.lives_before(at(begins)), "seed {seed}: all of it was written again");
+            assert!(!full.lives_before(begins as u64), "seed {seed}: all of it was written again");
             // From here on the log may begin there. A replica that is started much later reads it.
             truncated += 1;
             let mut late = table();

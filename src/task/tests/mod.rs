@@ -18,13 +18,8 @@ use crate::{
     },
 };
 
-const ORIGIN: Origin = Origin {
-    partition: 0,
-    first_token: 1,
-    durable: false,
-    zero_unix_ms: 1_000_000,
-    is_agreed: false,
-};
+const ORIGIN: Origin =
+    Origin { partition: 0, first_token: 1, durable: false, zero_unix_ms: 1_000_000, among: None };
 
 const LIMITS: TableLimits = TableLimits {
     queue_primary: 6,

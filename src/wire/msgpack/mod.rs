@@ -17,5 +17,10 @@ pub use head::{Head, Value};
 pub use read::{Malformed, Reader};
 pub use scan::{Scan, Scanner};
 
+/// Whether bytes are one value, and nothing follows.
+pub fn is_one_value(bytes: &[u8]) -> bool {
+    Scanner::new(bytes.len()).scan(bytes) == Scan::Complete(bytes.len())
+}
+
 /// Arrays and maps that may contain each other; the value `[[1]]` is 2 deep.
 pub const DEPTH_MAX: usize = 64;

@@ -615,3 +615,29 @@ fn one_question_for_entries_is_answered_in_a_turn() {
     world.collect();
     assert_eq!(world.group(1).step(4, Message::EntriesAsk(3, 1, 1)), Ok(()));
 }
+
+#[test]
+fn what_a_shard_is_told_again_is_kept_until_it_says_again_that_it_is_not_needed() {
+    let mut world = World::new(4, 8);
+    world.collect();
+    for ticket in 0..3 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+        world.run(20);
+    }
+    let last = world.group(1).log().last();
+    assert!(last > world.group(1).stable.seq, "no checkpoint covers it yet");
+    for id in [1, 2] {
+        world.group(id).compact(last);
+        assert_eq!(world.group(id).log().point().index, 0);
+    }
+    world.group(1).keep();
+    for ticket in 3..60 {
+        world.group(1).propose(block(ticket), ticket).expect("it leads");
+        world.run(20);
+    }
+    let points = [1, 2].map(|id| {
+        assert!(world.group(id).stable.seq >= last, "a checkpoint covers it");
+        world.group(id).log().point().index
+    });
+    assert_eq!(points, [0, last], "it was to forget that, and only one of them still is");
+}

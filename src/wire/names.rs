@@ -7,7 +7,7 @@
 //! - A name and what it says can be computed from each other, for whoever knows the life.
 //! - Names of different lives of a cluster, and of different partitions, are different ones.
 
-use crate::wire::id::PartitionIndex;
+use super::id::PartitionIndex;
 
 /// Odd numbers to multiply by, so that names look random to tables that hash few of their bits.
 const FACTORS: [u128; 2] =
