@@ -2,7 +2,8 @@
 //!
 //! A search walks the lowest layer with `ef` places. Nodes that are dead or that the caller's filter
 //! refuses are walked through but not returned; when too few others were found the walk is repeated twice, each
-//! time four times as wide, and after that all codes are compared. So k hits come back whenever the partition
+//! time four times as wide, and after that all codes are compared. A caller that knows the few rows that it asks
+//! about has only those compared ([`Index::begin_search_among`]). So k hits come back whenever the partition
 //! has as many, and the cost is bounded by the walk with [`EF_MAX`] places and one pass over the codes.
 
 use super::{
@@ -49,6 +50,8 @@ enum Phase {
     Walk,
     /// Compares all codes, from this row on.
     Scan(Row),
+    /// Compares the codes of these rows, from this position on.
+    Among(Vec<Row>, usize),
     /// Takes hits from the pool, from this position on; `last` after a scan.
     Take {
         position: usize,
@@ -85,6 +88,31 @@ impl Index {
     ///
     /// Those of [`search`](Self::search).
     pub fn begin_search(&mut self, query: &[f32], k: usize, ef: usize) -> Result<Search, Invalid> {
+        self.check_search(query, k, ef)?;
+        let mut scratch = self.begin_scratch(query)?;
+        let phase = Phase::Descend(self.graph.begin_descent(&mut scratch, 0));
+        Ok(self.search_from(phase, scratch, k, ef))
+    }
+
+    /// Begins a search among some rows, which are all compared. Where few of the vectors are asked for, a walk
+    /// would hardly meet them. Rows that are free are left out.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`search`](Self::search).
+    pub fn begin_search_among(
+        &mut self,
+        query: &[f32],
+        k: usize,
+        rows: &[Row],
+    ) -> Result<Search, Invalid> {
+        self.check_search(query, k, k)?;
+        let mut scratch = self.begin_scratch(query)?;
+        scratch.pool.begin(k);
+        Ok(self.search_from(Phase::Among(rows.to_vec(), 0), scratch, k, k))
+    }
+
+    fn check_search(&self, query: &[f32], k: usize, ef: usize) -> Result<(), Invalid> {
         self.check_length(query)?;
         if k == 0 {
             return Err(Invalid::ZeroK);
@@ -94,9 +122,11 @@ impl Index {
                 return Err(Invalid::TooWide { name, given, max: EF_MAX });
             }
         }
-        let mut scratch = self.begin_scratch(query)?;
-        let phase = Phase::Descend(self.graph.begin_descent(&mut scratch, 0));
-        Ok(Search {
+        Ok(())
+    }
+
+    fn search_from(&self, phase: Phase, scratch: Box<Scratch>, k: usize, ef: usize) -> Search {
+        Search {
             scratch: Some(scratch),
             k,
             ef: ef.max(k),
@@ -104,7 +134,7 @@ impl Index {
             phase,
             hits: Vec::with_capacity(k),
             _open: self.generations.open(),
-        })
+        }
     }
 }
 
@@ -140,7 +170,13 @@ impl Search {
         }
         if graph.has_moved(scratch) {
             self.hits.clear();
-            self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
+            self.phase = match std::mem::replace(&mut self.phase, Phase::Walk) {
+                Phase::Among(rows, _) => {
+                    scratch.pool.begin(self.k);
+                    Phase::Among(rows, 0)
+                }
+                _ => Phase::Descend(graph.begin_descent(scratch, 0)),
+            };
         }
         loop {
             match &mut self.phase {
@@ -161,6 +197,14 @@ impl Search {
                 Phase::Scan(next) => {
                     let mut accepts = |row| graph.is_live(row) && filter(row);
                     if !graph.scan(scratch, next, &mut accepts, budget) {
+                        return None;
+                    }
+                    self.hits.clear();
+                    self.phase = Phase::Take { position: 0, last: true };
+                }
+                Phase::Among(rows, next) => {
+                    let mut accepts = |row| graph.is_row_live(row) && filter(row);
+                    if !graph.offer(scratch, rows, next, &mut accepts, budget) {
                         return None;
                     }
                     self.hits.clear();
@@ -222,6 +266,43 @@ fn take(
 }
 
 impl Graph {
+    fn is_row_live(&self, row: Row) -> bool {
+        (row as usize) < self.nodes.len() && self.is_live(row)
+    }
+
+    /// Offers the pool those of some rows that are accepted, from the one at `next` on. False when the budget ended
+    /// before.
+    fn offer(
+        &self,
+        scratch: &mut Scratch,
+        rows: &[Row],
+        next: &mut usize,
+        accepts: &mut impl FnMut(Row) -> bool,
+        budget: &mut Budget,
+    ) -> bool {
+        let mut slots = [0; LINKS_BASE];
+        let mut ranks = [0.0; LINKS_BASE];
+        while *next < rows.len() {
+            if budget.is_spent() {
+                return false;
+            }
+            let end = (*next + LINKS_BASE).min(rows.len());
+            let mut count = 0;
+            for &slot in rows[*next..end].iter().filter(|&&row| accepts(row)) {
+                slots[count] = slot;
+                count += 1;
+                self.codes.prefetch(slot);
+            }
+            self.ranks(&scratch.probe, &slots[..count], &mut ranks);
+            for (&slot, &rank) in slots[..count].iter().zip(&ranks) {
+                scratch.pool.offer(rank, slot);
+            }
+            budget.spend(end - *next);
+            *next = end;
+        }
+        true
+    }
+
     /// Offers the pool all nodes that are accepted, from `next` on. False when the budget ended before.
     pub(super) fn scan(
         &self,

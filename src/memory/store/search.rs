@@ -1,6 +1,6 @@
 //! A search of one partition, in steps.
 //!
-//! The index finds candidates by their codes; their records are read, checked, and order them by the
+//! The index finds candidates by their codes, in a small namespace among all that it has; their records are read, checked, and order them by the
 //! true vectors. A filter of metadata is asked about records alone: so many candidates are taken
 //! that enough pass, at last all rows one after the other, so that a filter which lets few pass finds
 //! them all the same.
@@ -205,7 +205,7 @@ impl Search {
         };
         let nothing = Phase::Walk(0);
         Ok(match std::mem::replace(&mut self.phase, nothing) {
-            Phase::Walk(wanted) => Next::Phase(self.begin_walk(partition, wanted)?),
+            Phase::Walk(wanted) => Next::Phase(self.begin_walk(partition, wanted, number)?),
             Phase::Walking(wanted, search) => {
                 Next::Phase(self.walk(partition, wanted, search, number))
             }
@@ -225,8 +225,18 @@ impl Search {
         })
     }
 
-    fn begin_walk(&self, partition: &mut Partition, wanted: usize) -> Result<Phase, Error> {
-        let begun = partition.index.begin_search(&self.vector, wanted, self.ef);
+    /// Among the rows of a namespace that knows them, and otherwise through the graph.
+    fn begin_walk(
+        &self,
+        partition: &mut Partition,
+        wanted: usize,
+        number: Option<u16>,
+    ) -> Result<Phase, Error> {
+        let Partition { index, table, .. } = partition;
+        let begun = match number.and_then(|number| table.namespaces.rows(number)) {
+            Some(rows) => index.begin_search_among(&self.vector, wanted, rows),
+            None => index.begin_search(&self.vector, wanted, self.ef),
+        };
         let search = begun.map_err(|error| Error::Invalid(format!("vector: {error}")))?;
         Ok(Phase::Walking(wanted, Box::new(search)))
     }

@@ -14,6 +14,10 @@ const PART: usize = 4096;
 /// Namespaces that a partition may have.
 pub const NAMESPACES_MAX: usize = 1 << 16;
 
+/// A namespace with so many items or fewer knows its rows, until it has had more: a search there compares them
+/// all. A walk through the graph would meet next to none of a hundred among a million.
+const ROWS_MAX: usize = 4096;
+
 /// Where a record begins, in units from the begin of the partition's first file ever.
 pub type Place = u32;
 /// A row of the index.
@@ -37,8 +41,17 @@ pub struct Entry {
 pub struct Namespaces {
     /// A tree, as a map that grows to many thousand names would keep messages waiting.
     numbers: BTreeMap<Box<str>, u16>,
-    names: Vec<(Box<str>, u64)>,
+    spaces: Vec<Space>,
     free: Vec<u16>,
+}
+
+/// One of them.
+#[derive(Debug, Default)]
+struct Space {
+    name: Box<str>,
+    count: u64,
+    /// Its rows, in no order; none when there were more than [`ROWS_MAX`] since it began.
+    rows: Option<Vec<Row>>,
 }
 
 /// All rows of a partition.
@@ -106,7 +119,7 @@ impl Table {
         let parts = &self.parts;
         let hash_of = |row: &Row| spread(parts[*row as usize / PART][*row as usize % PART].hash);
         self.rows_by_hash[table_of(hash)].insert_unique(spread(hash), row, hash_of);
-        self.namespaces.names[usize::from(namespace)].1 += 1;
+        self.namespaces.take(namespace, row);
         self.live += 1;
     }
 
@@ -118,7 +131,7 @@ impl Table {
             found.remove();
         }
         self.parts[row as usize / PART][row as usize % PART] = Entry::default();
-        self.namespaces.leave(entry.namespace);
+        self.namespaces.leave(entry.namespace, row);
         self.live -= 1;
         Some(entry)
     }
@@ -149,31 +162,52 @@ impl Namespaces {
         }
         let number = match self.free.pop() {
             Some(number) => number,
-            None if self.names.len() < NAMESPACES_MAX => {
-                self.names.push(Default::default());
-                (self.names.len() - 1) as u16
+            None if self.spaces.len() < NAMESPACES_MAX => {
+                self.spaces.push(Default::default());
+                (self.spaces.len() - 1) as u16
             }
             None => return None,
         };
-        self.names[usize::from(number)] = (name.into(), 0);
+        let space = Space { name: name.into(), count: 0, rows: Some(Vec::new()) };
+        self.spaces[usize::from(number)] = space;
         self.numbers.insert(name.into(), number);
         Some(number)
     }
 
+    /// An item comes.
+    fn take(&mut self, number: u16, row: Row) {
+        let space = &mut self.spaces[usize::from(number)];
+        space.count += 1;
+        match &mut space.rows {
+            Some(rows) if rows.len() < ROWS_MAX => rows.push(row),
+            rows => *rows = None,
+        }
+    }
+
     /// An item is gone; a namespace without one gives its number back.
-    fn leave(&mut self, number: u16) {
-        let (name, count) = &mut self.names[usize::from(number)];
-        *count -= 1;
-        if *count == 0 {
-            self.numbers.remove(name);
-            *name = Box::default();
+    fn leave(&mut self, number: u16, row: Row) {
+        let space = &mut self.spaces[usize::from(number)];
+        space.count -= 1;
+        if let Some(rows) = &mut space.rows
+            && let Some(at) = rows.iter().position(|&other| other == row)
+        {
+            rows.swap_remove(at);
+        }
+        if space.count == 0 {
+            let Space { name, .. } = std::mem::take(space);
+            self.numbers.remove(&name);
             self.free.push(number);
         }
     }
 
     /// Items of a namespace.
     pub fn count(&self, number: u16) -> u64 {
-        self.names[usize::from(number)].1
+        self.spaces[usize::from(number)].count
+    }
+
+    /// The rows of a namespace, in no order, where there never were many.
+    pub fn rows(&self, number: u16) -> Option<&[Row]> {
+        self.spaces[usize::from(number)].rows.as_deref()
     }
 
     /// How many namespaces there are.
@@ -183,24 +217,29 @@ impl Namespaces {
 
     /// The name of a number that is in use.
     pub fn name(&self, number: u16) -> &str {
-        &self.names[usize::from(number)].0
+        &self.spaces[usize::from(number)].name
     }
 
     /// Each namespace that has items and whose number is at least `from`, with its number.
     pub fn numbered(&self, from: usize) -> impl Iterator<Item = (u16, &str)> {
-        let all = (from..).zip(self.names.get(from..).unwrap_or_default());
-        let used = all.filter(|(_, (_, count))| *count > 0);
-        used.map(|(number, (name, _))| (number as u16, &**name))
+        let all = (from..).zip(self.spaces.get(from..).unwrap_or_default());
+        let used = all.filter(|(_, space)| space.count > 0);
+        used.map(|(number, space)| (number as u16, &*space.name))
     }
 
     /// Each namespace and its items.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.names.iter().filter(|(_, count)| *count > 0).map(|(name, count)| (&**name, *count))
+        let used = self.spaces.iter().filter(|space| space.count > 0);
+        used.map(|space| (&*space.name, space.count))
     }
 
     fn bytes(&self) -> usize {
-        // A name twice, its number and count, and what a map has for a place.
-        self.names.iter().map(|(name, _)| 2 * name.len() + 64).sum()
+        // A name twice, its rows, and what a map has for a place.
+        let bytes = |space: &Space| {
+            let rows = space.rows.as_ref().map_or(0, Vec::capacity) * size_of::<Row>();
+            2 * space.name.len() + rows + 96
+        };
+        self.spaces.iter().map(bytes).sum()
     }
 }
 
@@ -224,6 +263,27 @@ mod tests {
         assert!(table.remove(140).is_none() && table.get(140).is_none());
         let bytes_a_row = table.bytes() as f64 / 10_000.0;
         assert!(bytes_a_row < 35.0, "{bytes_a_row} bytes a row");
+    }
+
+    #[test]
+    fn a_small_namespace_knows_its_rows() {
+        let mut table = Table::default();
+        let (small, large) =
+            (table.namespaces.enter("small").unwrap(), table.namespaces.enter("large").unwrap());
+        for row in 0..ROWS_MAX as Row + 100 {
+            table.insert(row, row, row, if row < 100 { small } else { large });
+        }
+        for row in (0..100).step_by(3) {
+            table.remove(row).unwrap();
+        }
+        let mut rows = table.namespaces.rows(small).unwrap().to_vec();
+        rows.sort_unstable();
+        assert!(rows.into_iter().eq((0..100).filter(|row| row % 3 > 0)));
+        assert_eq!(table.namespaces.rows(large).map(<[Row]>::len), Some(ROWS_MAX));
+        table.insert(9999, 0, 0, large);
+        assert_eq!(table.namespaces.rows(large), None);
+        table.remove(9999);
+        assert_eq!(table.namespaces.rows(large), None);
     }
 
     #[test]

@@ -244,6 +244,33 @@ fn a_search_in_steps_finds_what_it_finds_at_once() {
     }
 }
 
+/// Rows that were freed or taken by others in between are as any others.
+#[test]
+fn a_search_among_rows_compares_all_of_them_and_no_others() {
+    for (metric, dimensions) in
+        [(Metric::Cosine, 24), (Metric::Euclidean, 3), (Metric::Euclidean, 24), (Metric::Dot, 24)]
+    {
+        let mut random = Rng::with_seed(43);
+        let all = vectors(&mut random, 2000, dimensions);
+        let mut index = filled(metric, &all, 43);
+        let rows: Vec<Row> = (0..2000).step_by(9).chain([5000]).collect();
+        for query in all.iter().step_by(97) {
+            let mut search = index.begin_search_among(query, 300, &rows).expect("well");
+            assert!(search.step(&mut index, 40, |_| true).is_none());
+            let gone = rows[random.usize(..rows.len() - 1)];
+            index.remove(gone);
+            let accepts = |row: Row| row != 18;
+            let hits = std::iter::from_fn(|| Some(search.step(&mut index, 40, accepts)));
+            let hits = hits.flatten().next().expect("it comes to an end");
+            assert!(hits.is_sorted_by(|a, b| a.distance <= b.distance));
+            let found: BTreeSet<Row> = hits.iter().map(|hit| hit.row).collect();
+            let live = rows.iter().copied().filter(|&row| index.contains(row) && accepts(row));
+            assert!(found.iter().copied().eq(live), "{metric:?}");
+        }
+        assert_eq!(index.begin_search_among(&all[0], 0, &rows).err(), Some(Invalid::ZeroK));
+    }
+}
+
 #[test]
 fn an_insertion_in_steps_makes_the_graph_that_it_makes_at_once() {
     let mut random = Rng::with_seed(37);

@@ -64,6 +64,31 @@ fn a_namespace_is_searched_alone() {
     assert!(search(&mut partition, query).unwrap().is_empty());
 }
 
+/// One knows its rows, the other has too many.
+#[test]
+fn small_and_large_namespaces_are_searched_alike() {
+    let (mut partition, _store) = line(6_000);
+    for (namespace, expected) in [
+        ("tenth", ["key-3000", "key-3010", "key-2990"]),
+        ("space", ["key-3001", "key-3002", "key-2999"]),
+    ] {
+        let number = partition.table.namespaces.find(namespace).unwrap();
+        assert_eq!(partition.table.namespaces.rows(number).is_some(), namespace == "tenth");
+        let within = |query| MemoryQuery { namespace: Some(namespace.into()), ..query };
+        let hits = search(&mut partition, within(near(3_000.9, 3))).unwrap();
+        assert_eq!(keys(&hits), expected);
+        let count = search(&mut partition, within(near(0.0, 500))).unwrap().len();
+        assert_eq!(count, 500, "{namespace}");
+        assert!(partition.delete(namespace, expected[0], 1).is_ok());
+        partition.settle().unwrap();
+        let hits = search(&mut partition, within(near(3_000.9, 2))).unwrap();
+        assert_eq!(keys(&hits), expected[1..], "{namespace}");
+        let last = MemoryQuery { filter: filter("place", 5_990), ..within(near(0.0, 3)) };
+        let found = search(&mut partition, last).unwrap();
+        assert_eq!(found.len(), usize::from(namespace == "tenth"));
+    }
+}
+
 #[test]
 fn a_filter_that_lets_few_pass_finds_them_all_the_same() {
     let (mut partition, _store) = line(6_000);
