@@ -5,7 +5,8 @@
 //! - Nobody is told that a task is accepted before its record, as it was asked for, was committed here
 //!   and became one: what any other node says of it does not matter.
 //! - What is asked for has the name that the log gives it, and not the one that its submitter thought of.
-//! - What waits has a time, behind which its submitter is told that nobody knows.
+//! - What waits has a time, behind which its submitter is told that nobody knows. It is asked for further,
+//!   and takes up room until it is committed.
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,10 @@ impl Asker {
 /// The submissions of a partition that were asked for here and are not settled.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
-    askers: HashMap<u128, Asker>,
+    /// By name; `None` for what nobody waits for any more.
+    askers: HashMap<u128, Option<Asker>>,
+    /// How many of them wait.
+    waiting: usize,
     /// When each has waited long enough, oldest first; some are settled.
     times: VecDeque<(u64, u128)>,
     /// A timer is set for the first of them, or for one before.
@@ -64,22 +68,32 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// How many there are.
+    /// How many there are, whether anybody waits for them or not.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.askers.len()
     }
 
+    /// How many somebody waits for.
+    #[inline]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Takes out who waits for a submission that is committed: under its name nobody else asks for
     /// anything.
     pub(super) fn take(&mut self, id: TaskId) -> Option<Asker> {
-        self.askers.remove(&id.random)
+        let asker = self.askers.remove(&id.random)??;
+        self.waiting -= 1;
+        Some(asker)
     }
 
     /// Somebody waits for what has a name until a time; whether a timer is wanted for that.
     fn push(&mut self, TaskId { random, .. }: TaskId, until_ms: u64, asker: Asker) -> bool {
         self.forget_settled();
-        self.askers.insert(random, asker);
+        if self.askers.insert(random, Some(asker)).is_none() {
+            self.waiting += 1;
+        }
         self.times.push_back((until_ms, random));
         !std::mem::replace(&mut self.is_timed, true)
     }
@@ -90,7 +104,7 @@ impl Asking {
         }
     }
 
-    /// Takes out one that has waited long enough at a time.
+    /// Takes out who has waited long enough at a time.
     fn expire(&mut self, now_ms: u64) -> Option<(u128, Asker)> {
         self.forget_settled();
         let (until_ms, random) = self.times.front().copied()?;
@@ -98,7 +112,9 @@ impl Asking {
             return None;
         }
         self.times.pop_front();
-        Some((random, self.askers.remove(&random)?))
+        let asker = self.askers.get_mut(&random)?.take()?;
+        self.waiting -= 1;
+        Some((random, asker))
     }
 
     /// When the next one has waited long enough, milliseconds: a timer is to be set for that.
@@ -110,7 +126,9 @@ impl Asking {
 
     /// Takes out all.
     fn abandon(&mut self) -> impl Iterator<Item = (u128, Asker)> + use<> {
-        std::mem::take(&mut self.askers).into_iter()
+        self.waiting = 0;
+        let all = std::mem::take(&mut self.askers).into_iter();
+        all.filter_map(|(random, asker)| Some((random, asker?)))
     }
 }
 

@@ -307,7 +307,7 @@ impl Partition {
     pub(super) fn unfinished(&self) -> u64 {
         match self.ledger.is_durable() {
             true => {
-                let waiting = self.ledger.pending() + self.asking.len();
+                let waiting = self.ledger.pending() + self.asking.waiting();
                 self.table.counters().running + waiting as u64
             }
             false => self.table.unended() as u64,

@@ -193,17 +193,18 @@ impl Engine for Replicas {
 
     fn crowd(&mut self, partition: u16, nodes: u8) {
         let Some(crowded) = self.crowded.get_mut(usize::from(partition)) else { return };
-        let newly = nodes & !std::mem::replace(crowded, nodes);
-        if newly == 0 {
+        let before = std::mem::replace(crowded, nodes);
+        if before == nodes {
             return;
         }
+        self.driver.refuse(partition, self.rules.among(nodes));
+        let newly = nodes & !before;
         for node in self.rules.among(newly) {
             tracing::warn!(
                 partition,
                 node,
                 "a node takes up all that one may: it may ask for nothing"
             );
-            self.driver.refuse(partition, node);
         }
     }
 

@@ -66,7 +66,7 @@ impl Group {
         }
         let is_silent = now >= self.primary_ms + patience;
         let is_stuck = is_waiting && now >= self.progress_ms + patience;
-        let is_starved = self.requests.since().is_some_and(|since| now >= since + patience);
+        let is_starved = self.requests.since(self.me).is_some_and(|since| now >= since + patience);
         if is_silent || is_stuck || is_starved {
             self.leave(self.view + 1);
         }

@@ -197,10 +197,10 @@ impl Driver {
         }
     }
 
-    /// A client may ask for nothing of a partition now.
-    pub fn refuse(&mut self, partition: u16, client: u64) {
+    /// These clients alone may ask for nothing of a partition now.
+    pub fn refuse(&mut self, partition: u16, clients: Vec<u64>) {
         if let Some(group) = self.group_mut(partition) {
-            group.refuse(client);
+            group.refuse(clients);
         }
     }
 

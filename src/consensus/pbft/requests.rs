@@ -6,6 +6,9 @@
 //! Invariants worth naming
 //! - What waits is signed by its client, and bounded for each client in number and bytes.
 //! - A request is ordered once in a view, and not when it was executed.
+//! - What a primary would not take makes nobody leave its view: what a client asks for that may ask for
+//!   nothing is not kept, this node's own no more than another's; and for its own requests a node follows
+//!   those who leave for them, since the others may know of a reason to take none.
 
 use super::{
     batch::{BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, Request, batch_bytes},
@@ -19,7 +22,7 @@ use super::{
 use crate::consensus::engine::Refused;
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::{Hash, Hasher},
 };
 
@@ -53,6 +56,8 @@ pub struct Requests {
     queue: VecDeque<(u64, u64)>,
     /// The queue is swept when it is longer than this.
     swept: usize,
+    /// Clients that may ask for nothing now.
+    refused: BTreeSet<u64>,
 }
 
 impl Hash for Requests {
@@ -61,6 +66,7 @@ impl Hash for Requests {
             (client, asked.requests.keys().collect::<Vec<_>>()).hash(hasher);
         }
         self.queue.hash(hasher);
+        self.refused.hash(hasher);
     }
 }
 
@@ -114,9 +120,10 @@ impl Requests {
         clients.into_iter().for_each(|client| self.executed(client, table));
     }
 
-    /// Forgets what a client asks for that waits.
-    fn forget(&mut self, client: u64) {
-        self.clients.remove(&client);
+    /// These clients alone may ask for nothing: forgets what they ask for that waits.
+    fn refuse(&mut self, clients: BTreeSet<u64>) {
+        self.clients.retain(|client, _| !clients.contains(client));
+        self.refused = clients;
     }
 
     /// Those that have waited longest.
@@ -127,9 +134,10 @@ impl Requests {
         all.into_iter().take(count).map(|(request, _)| request.clone()).collect()
     }
 
-    /// Since when the oldest waits, milliseconds.
-    pub fn since(&self) -> Option<u64> {
-        let all = self.clients.values().flat_map(|asked| asked.requests.values());
+    /// Since when the oldest of others than a node waits, milliseconds.
+    pub fn since(&self, me: u64) -> Option<u64> {
+        let others = self.clients.iter().filter(|(client, _)| **client != me);
+        let all = others.flat_map(|(_, asked)| asked.requests.values());
         all.map(|(_, since)| *since).min()
     }
 
@@ -158,10 +166,10 @@ impl Requests {
 }
 
 impl Group {
-    /// A client may ask for nothing now: what it has asked for is not waited for, so that no primary is
-    /// left which does not order it.
-    pub fn refuse(&mut self, client: u64) {
-        self.requests.forget(client);
+    /// These clients alone may ask for nothing now: what they have asked for is not waited for, so that
+    /// no primary is left which does not order it.
+    pub fn refuse(&mut self, clients: impl IntoIterator<Item = u64>) {
+        self.requests.refuse(clients.into_iter().collect());
     }
 
     pub(super) fn take_request(&mut self, from: u64, request: Request) -> Result<(), Dropped> {
@@ -177,6 +185,9 @@ impl Group {
         if !self.table.is_fresh(client, timestamp) {
             self.answer_again(client, timestamp);
             return Err(Dropped::Duplicate);
+        }
+        if self.requests.refused.contains(&client) {
+            return Err(Dropped::Full);
         }
         let is_asked_here = from == client;
         let is_known = self.requests.get(client, timestamp).is_some();

@@ -187,6 +187,28 @@ fn there_is_no_more_room_than_this_replica_knows_of() {
 }
 
 #[test]
+fn what_was_not_agreed_on_in_time_takes_up_room_until_it_is() {
+    let mut core = Core::agreed(|config| {
+        (config.tasks.queue_primary, config.tasks.queue_overflow) = (3, 1);
+    });
+    let mut doors: Vec<_> = (0..4).map(|each| Door::submit(&mut core, spec(each, None))).collect();
+    let asked = core.take_asked();
+    core.shard.set_clock(1000 * limit_ms(50) + 2000);
+    core.turn();
+    let is_late = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Uncertain(_))));
+    assert!(doors.iter_mut().all(is_late));
+    let is_full = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Backpressure(_))));
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "four are asked for yet");
+    assert_eq!(core.shard.tasks.partitions[0].unfinished(), 0, "and nobody waits for them");
+    // They are agreed on late, and end.
+    hear(&mut core, &asked);
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "four wait");
+    let ends: Vec<_> = records_of(&asked).iter().map(|it| done(it.id().random)).collect();
+    core.hear(3, &ends);
+    assert!(Door::submit(&mut core, spec(9, None)).outcome().is_none(), "there is room");
+}
+
+#[test]
 fn entries_are_forgotten_only_when_nothing_of_this_replicas_table_lives_in_them() {
     let mut core = Core::agreed(|_| {});
     let said = |core: &mut Core, upto| {

@@ -520,6 +520,41 @@ fn a_primary_that_orders_nothing_for_a_client_is_left() {
 }
 
 #[test]
+fn nodes_whose_requests_nobody_takes_leave_no_view_for_them() {
+    let mut world = World::new(4, 9);
+    world.collect();
+    for id in [1, 2, 3] {
+        world.group(id).request(block(id), id).expect("there is room");
+        world.node(id).asked.insert(id);
+    }
+    // Nodes 1, 2 and 3 take up all that they may, and all but 2 know it.
+    for id in [1, 3, 4] {
+        world.group(id).refuse([1, 2, 3]);
+    }
+    let until = world.now + 20_000;
+    while world.now < until {
+        world.collect();
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+        }
+        // What is still held of others was taken before they were known to take up all.
+        if world.now < until - 19_900 {
+            world.group(2).refuse([1, 3]);
+        }
+    }
+    let views = [1, 2, 3, 4].map(|id| world.group(id).view());
+    assert_eq!(views, [0; 4], "{}", world.describe());
+    assert_eq!(world.group(1).log().last(), 0, "a primary orders its own no more than theirs");
+    // There is room again.
+    for id in 1..=4 {
+        world.group(id).refuse([]);
+    }
+    world.until(30_000, |world| (1..=3).all(|id| world.node(id).answers.len() == 1));
+    assert_eq!(world.group(2).view(), 0);
+}
+
+#[test]
 fn reads_are_confirmed_by_a_quorum_and_not_by_a_primary_that_was_left() {
     let mut world = World::new(4, 8);
     world.collect();
