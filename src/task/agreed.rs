@@ -24,7 +24,7 @@ use super::{
     table::{Submission, TaskTable, check_key},
 };
 use crate::wire::api::Error;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// When to come back when there are too many keys, milliseconds.
 const KEYS_RETRY_MS: u64 = 1_000;
@@ -46,9 +46,8 @@ pub enum Settled {
 /// What is known of the keys of an agreed table beside what they stand for.
 #[derive(Default)]
 pub(super) struct AgreedKeys {
-    /// Slots by the time at which they expire, Unix time in steps. One may stand there that has another
-    /// key by now.
-    expiries: BTreeMap<u64, Vec<u32>>,
+    /// The time at which each expires, Unix time in steps, and its slot.
+    expiries: BTreeSet<(u64, u32)>,
     /// Slots of keys that were asked for again and not written again since.
     again: BTreeSet<u32>,
     /// Those of them that this replica has appended.
@@ -239,10 +238,14 @@ impl TaskTable {
     }
 
     /// Since when a task waits that says when it was submitted: nobody goes before all others by saying
-    /// that it was long ago.
+    /// that it was long ago; and one that says that it will be does not move the others far.
     pub(super) fn since_unix_ms(&mut self, submitted_unix_ms: u64) -> u64 {
         let latest = &mut self.agreed_keys.latest_unix_ms;
-        *latest = submitted_unix_ms.max(*latest);
+        let most = match *latest {
+            0 => submitted_unix_ms,
+            known => known.saturating_add(BEHIND_MS_MAX),
+        };
+        *latest = submitted_unix_ms.min(most).max(*latest);
         submitted_unix_ms.max(latest.saturating_sub(BEHIND_MS_MAX))
     }
 
@@ -260,6 +263,9 @@ impl TaskTable {
         let spot = Spot::from(place);
         self.generations.add(spot);
         if let Some(slot) = self.keys.lookup(key.bytes) {
+            let expired_unix_ms = self.unix_ms(self.keys.get(slot).expires_ms());
+            let before = expired_unix_ms.div_ceil(EXPIRY_STEP_MS);
+            self.agreed_keys.expiries.remove(&(before, slot));
             self.agreed_keys.is_written(slot);
         }
         let (slot, replaced) = self.keys.insert(KeyEntry::exact(key, random, expires_ms, spot));
@@ -268,7 +274,7 @@ impl TaskTable {
             self.census.key_goes(replaced.random());
             self.generations.remove(replaced.spot());
         }
-        self.agreed_keys.expiries.entry(step).or_default().push(slot);
+        self.agreed_keys.expiries.insert((step, slot));
     }
 
     /// A key that lives was written again. What was asked for with it between there and where the log
@@ -347,10 +353,16 @@ impl TaskTable {
         cold.set_since_unix_ms(since);
     }
 
+    /// Times at which keys expire.
+    #[cfg(test)]
+    pub(super) fn agreed_expiries(&self) -> usize {
+        self.agreed_keys.expiries.len()
+    }
+
     /// When the first key expires, Unix time in milliseconds.
     #[inline]
     pub fn first_expiry_unix_ms(&self) -> Option<u64> {
-        let (step, _) = self.agreed_keys.expiries.first_key_value()?;
+        let (step, _) = self.agreed_keys.expiries.first()?;
         Some(step.saturating_mul(EXPIRY_STEP_MS))
     }
 
@@ -358,28 +370,19 @@ impl TaskTable {
     /// they are written again.
     pub fn forget_expired(&mut self, upto_unix_ms: u64) {
         let mut kept = Vec::new();
-        while let Some(first) = self.agreed_keys.expiries.first_entry()
-            && first.key().saturating_mul(EXPIRY_STEP_MS) <= upto_unix_ms
+        while let Some((step, slot)) = self.agreed_keys.expiries.first().copied()
+            && step.saturating_mul(EXPIRY_STEP_MS) <= upto_unix_ms
         {
-            let (step, slots) = first.remove_entry();
-            let expires_ms = self.node_ms(step.saturating_mul(EXPIRY_STEP_MS));
-            for slot in slots {
-                let entry = self.keys.get(slot);
-                if !entry.is_there() || entry.expires_ms() != expires_ms {
-                    continue;
-                }
-                let AgreedKeys { again, writing, .. } = &self.agreed_keys;
-                if again.contains(&slot) || writing.contains(&slot) {
-                    kept.push((step, slot));
-                    continue;
-                }
-                let removed = self.keys.remove(slot);
-                self.census.key_goes(removed.random());
-                self.generations.remove(removed.spot());
+            self.agreed_keys.expiries.pop_first();
+            let AgreedKeys { again, writing, .. } = &self.agreed_keys;
+            if again.contains(&slot) || writing.contains(&slot) {
+                kept.push((step, slot));
+                continue;
             }
+            let removed = self.keys.remove(slot);
+            self.census.key_goes(removed.random());
+            self.generations.remove(removed.spot());
         }
-        for (step, slot) in kept {
-            self.agreed_keys.expiries.entry(step).or_default().push(slot);
-        }
+        self.agreed_keys.expiries.extend(kept);
     }
 }

@@ -239,3 +239,37 @@ fn all_replicas_forget_a_key_where_the_log_says_so_whatever_their_clocks_say() {
         assert_eq!(ask(&mut table, 5, 50), Settled::New, "whatever it says of the time");
     }
 }
+
+#[test]
+fn a_key_that_is_written_again_under_changing_names_expires_once() {
+    let mut table = table();
+    let said =
+        |random, expires_unix_ms| Said::Key { key: KEYS[0], body_hash: 1, random, expires_unix_ms };
+    let step = |number| ORIGIN.zero_unix_ms.next_multiple_of(1_000) + 1_000 * number;
+    for index in 0..1_000 {
+        let number = index as u64 % 7 + 1;
+        hear(&mut table, index, said(index as u128 % 2 + 1, step(number)), 0);
+        assert_eq!(table.agreed_expiries(), 1);
+    }
+    hear(&mut table, 1_000, said(7, u64::MAX), 0);
+    assert_eq!(table.agreed_expiries(), 1);
+    hear(&mut table, 1_001, said(8, step(3)), 0);
+    assert_eq!((table.agreed_expiries(), table.first_expiry_unix_ms()), (1, Some(step(3))));
+    table.forget_expired(step(3) - 1);
+    assert_eq!(table.counters().keys, 1);
+    table.forget_expired(step(3));
+    assert_eq!((table.counters().keys, table.agreed_expiries()), (0, 0));
+}
+
+#[test]
+fn one_that_says_it_was_submitted_far_ahead_goes_before_nobody_and_moves_nobody() {
+    let mut table = table();
+    let day_ms = 24 * 60 * 60 * 1_000;
+    let now = 400 * day_ms;
+    assert_eq!(table.since_unix_ms(now), now);
+    assert_eq!(table.since_unix_ms(u64::MAX), u64::MAX);
+    assert_eq!(table.since_unix_ms(now + 5), now + 5, "it goes on as before");
+    assert_eq!(table.since_unix_ms(1), now, "an hour before what may be the latest");
+    // Nobody asked for anything for long.
+    assert_eq!(table.since_unix_ms(now + 9 * day_ms), now + 9 * day_ms);
+}
