@@ -267,19 +267,24 @@ pub(super) fn protocol(folder: &Path) -> io::Result<Protocol> {
 pub(super) fn check(folder: &Path, seat: &Seat) -> io::Result<Result<(), String>> {
     let me = Owner::of(seat);
     Ok(match read(&folder.join(NAME))? {
-        Some(kept) => kept.refuses(me.as_ref()).map_or(Ok(()), Err),
+        Some(kept) => match kept.refuses(me.as_ref()) {
+            Some(why) => Err(why),
+            None if has_segments(folder)? => Ok(()),
+            // The file alone is what a start has left that went no further, or what was brought back.
+            None => lost(seat)?.map_or(Ok(()), Err),
+        },
         None if Protocol::of(seat) == Protocol::Pbft && has_segments(folder)? => Err(LONE.into()),
         None => lost(seat)?.map_or(Ok(()), Err),
     })
 }
 
-/// What is said of a folder that is empty though its node has begun a log in this life.
+/// What is said of a folder without a log though its node has begun a log in this life.
 fn lost(seat: &Seat) -> io::Result<Option<String>> {
     let (Some(company), Some(file)) = (&seat.company, &seat.begun_file) else { return Ok(None) };
     Ok(begun::has_begun(file, company.genesis())?.then(|| {
         format!(
-            "it is empty, and {} says that node {} has begun a log in this life of its cluster \
-             (consensus.generation = {}): with an empty one it would vote again on what it has \
+            "there is none, and {} says that node {} has begun a log in this life of its cluster \
+             (consensus.generation = {}): with a new one it would vote again on what it has \
              forgotten; bring the folder back, or let the others go on without this node, or begin \
              another life of the cluster with empty folders and a higher consensus.generation on all \
              nodes",
@@ -290,17 +295,21 @@ fn lost(seat: &Seat) -> io::Result<Option<String>> {
     }))
 }
 
-/// Notes beside a node's key that it begins a log.
-fn begin(seat: &Seat) {
-    let (Some(company), Some(file)) = (&seat.company, &seat.begun_file) else { return };
-    if let Err(error) = begun::begin(file, company.genesis()) {
-        tracing::warn!(
-            file = %file.display(),
-            %error,
-            "it cannot be noted that this node has begun a log: if its folder is lost, that will not \
-             be noticed"
+/// Notes beside a node's key that it has begun a log, once that has its first segment and before anything
+/// is signed.
+///
+/// # Errors
+/// The file cannot be read or written: if the folder were lost, nobody would notice.
+pub(super) fn begin(seat: &Seat) -> io::Result<()> {
+    let (Some(company), Some(file)) = (&seat.company, &seat.begun_file) else { return Ok(()) };
+    begun::begin(file, company.genesis()).map_err(|error| {
+        let text = format!(
+            "{}: it cannot be noted beside the node's key that it has begun a log, so nobody would \
+             notice if that were lost: {error}",
+            file.display()
         );
-    }
+        io::Error::new(error.kind(), text)
+    })
 }
 
 fn has_segments(folder: &Path) -> io::Result<bool> {
@@ -321,14 +330,10 @@ pub(super) fn claim(folder: &Path, seat: &Seat, has_log: bool) -> io::Result<Res
     let file = folder.join(NAME);
     let Some(me) = Owner::of(seat) else { return Ok(Ok(())) };
     Ok(match read(&file)? {
-        Some(_) => {
-            begin(seat);
-            Ok(())
-        }
+        Some(_) => Ok(()),
         None if has_log => Err(LONE.into()),
         None => {
             replace_file(&file, me.to_text().as_bytes())?;
-            begin(seat);
             Ok(())
         }
     })
@@ -357,7 +362,19 @@ mod tests {
         /// As a start does it, on a folder that has a log or not.
         fn start(&self, seat: &Seat, has_log: bool) -> Result<(), String> {
             check(&self.0, seat).expect("a disk")?;
-            claim(&self.0, seat, has_log).expect("a disk")
+            claim(&self.0, seat, has_log).expect("a disk")?;
+            fs::write(self.segment(), "").expect("a disk");
+            begin(seat).expect("a disk");
+            Ok(())
+        }
+
+        fn segment(&self) -> std::path::PathBuf {
+            self.0.join("segment-000001.log")
+        }
+
+        fn lose(&self) {
+            fs::remove_dir_all(&self.0).expect("a disk");
+            fs::create_dir_all(&self.0).expect("a disk");
         }
 
         fn refusal(&self, seat: &Seat) -> String {
@@ -439,7 +456,9 @@ mod tests {
         for generation in [1, 2] {
             assert_eq!(log.start(&seat(generation), false), Ok(()), "it begins here");
             assert_eq!(log.start(&seat(generation), true), Ok(()), "and goes on");
-            fs::remove_file(log.owner()).expect("a disk");
+            fs::remove_file(log.segment()).expect("a disk");
+            assert!(log.refusal(&seat(generation)).contains("bring the folder back"));
+            log.lose();
             for lost in 1..=generation {
                 let refused = log.refusal(&seat(lost));
                 assert!(refused.contains("bring the folder back"), "{refused}");
@@ -449,8 +468,24 @@ mod tests {
         assert_eq!(log.start(&seat(3), false), Ok(()));
         fs::remove_file(&file).expect("a disk");
         assert_eq!(log.start(&seat(3), true), Ok(()));
-        fs::remove_file(log.owner()).expect("a disk");
+        log.lose();
         assert!(log.refusal(&seat(3)).contains("node 3 has begun a log"));
+    }
+
+    #[test]
+    fn a_start_that_went_no_further_than_the_owner_begins_again_and_none_begins_unnoted() {
+        let log = Folder::new("half");
+        let missing = log.0.join("no-such-folder").join("node.key");
+        let seat = Seat {
+            begun_file: Some(begun::file_of(&missing)),
+            ..signing([1, 2, 3, 4], [1, 2, 3, 4], 1)
+        };
+        for _ in 0..2 {
+            assert_eq!(check(&log.0, &seat).expect("a disk"), Ok(()));
+            assert_eq!(claim(&log.0, &seat, false).expect("a disk"), Ok(()));
+        }
+        let error = begin(&seat).expect_err("there is no folder for it");
+        assert!(error.to_string().contains("it cannot be noted"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     files::SegmentFolder,
     links::PeerLinks,
     open::{OpenError, OpenLog, Seat, Settings},
+    owner,
     reader::SegmentReader,
     thread::{EXIT_LOG_FAILED, LogThread},
 };
@@ -75,6 +76,7 @@ where
         }
         Unfit::Io(source) => io(source),
     })?;
+    owner::begin(seat).map_err(io)?;
     let Assembled { keeper, helper, lanes, cluster, directory, epoch, bell, stop } = assembled;
     let helper = spawn_blocking_thread(
         "log-helper",
