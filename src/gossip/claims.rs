@@ -4,7 +4,7 @@ use super::{
     Gossip, NodeId,
     counters::Refused,
     datagram::Known,
-    entries::{Entries, Version},
+    entries::Version,
     record::{Claim, Incoming, Status},
     state::{Event, Suspected},
 };
@@ -80,13 +80,13 @@ impl Gossip {
         let has_false_entries =
             version == mine_known.version && check.is_some_and(|check| check != mine_known.check);
         let is_forged = is_same_life && (version > mine_known.version || has_false_entries);
-        let is_other_life = !is_same_life && claim.incarnation >= mine.incarnation;
-        if is_forged || is_other_life {
+        if is_forged {
             // Seldom, so that a liar costs no more than that.
             if self.counters.rebirths == 0 || self.round >= self.reborn + REBIRTH_ROUNDS {
-                self.begin_again(claim.incarnation, is_forged);
+                self.begin_again(claim.incarnation);
             }
         } else if claim > mine {
+            // Of another life as well: this one's map is what it was, and others still have it.
             let incarnation = match planted::has(Bug::WeakRefutation) {
                 true => mine.incarnation,
                 false => claim.incarnation + 1,
@@ -103,19 +103,27 @@ impl Gossip {
         let Some(record) = self.roster.get(node) else { return };
         let (old, before, had_entries) = (record.claim, record.version(), record.entries.is_some());
         let is_other_life = old.generation != claim.generation;
-        // The process is the same: what it had holds until its new map is whole.
-        let goes_on =
-            claim.goes_on() && had_entries && old.status.is_present() && claim.status.is_present();
+        // Others may say what is not so: what the node had is shown until its new map holds.
+        let is_kept = had_entries
+            && (old.status.is_present() && claim.status.is_present())
+            && (!is_other_life || self.hold(node));
         self.roster.change(node, |record| {
+            let shown = record.shown();
             record.claim = claim;
             if is_other_life {
-                let incoming = Incoming { entries: Entries::default(), whole: 0 };
-                record.incoming = goes_on.then(|| Arc::new(incoming));
-                record.entries = record.entries.take().filter(|_| goes_on);
+                let is_back = shown == claim.generation;
+                let incoming = (is_kept && !is_back).then(|| Arc::new(Incoming::begin(shown)));
+                record.incoming = incoming;
+                record.entries = record.entries.take().filter(|_| is_kept);
             }
         });
-        if is_other_life && had_entries && !goes_on {
-            self.tell(Event::Reset { node });
+        if is_other_life {
+            if had_entries && !is_kept {
+                self.tell(Event::Reset { node });
+            }
+            if self.roster.get(node).is_some_and(|record| record.incoming.is_none()) {
+                self.held.remove(&node);
+            }
         }
         if old == Claim::UNHEARD || old.status != claim.status || is_other_life {
             self.tell(Event::Status { node, status: claim.status });

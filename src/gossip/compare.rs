@@ -4,7 +4,6 @@
 use super::{
     Gossip, NodeId,
     datagram::{Known, Section, Want},
-    entries::Entries,
     pack::Pack,
     record::{Claim, Incoming, mix},
     roster::BUCKETS,
@@ -37,6 +36,7 @@ impl Gossip {
         }
         if now >= self.reconcile_at {
             self.reconcile_at = now + self.settings.reconcile;
+            self.dispute_unfinished();
             let mut peer = Vec::new();
             self.draw(1, &mut peer);
             if let Some(&peer) = peer.first() {
@@ -154,8 +154,8 @@ impl Gossip {
             }
         } else if mine.check < theirs.check {
             self.roster.change(theirs.node, |record| {
-                let (entries, whole) = (Entries::default(), mine.version);
-                record.incoming = Some(Arc::new(Incoming { entries, whole }));
+                let begun = Incoming { whole: mine.version, ..Incoming::begin(record.shown()) };
+                record.incoming = Some(Arc::new(begun));
             });
             self.name_news(theirs.node);
         }
@@ -169,6 +169,7 @@ impl Gossip {
             pack.add(&Section::Digest { first: place, last: place, known: vec![known] });
             self.send_packed(node, pack, out);
         }
+        self.tell_disputed(out);
     }
 
     fn remember_if_known(&mut self, node: NodeId, peer: NodeId) {

@@ -59,6 +59,7 @@ mod claims;
 mod compare;
 mod counters;
 mod datagram;
+mod disputes;
 mod entries;
 mod pack;
 mod phi;

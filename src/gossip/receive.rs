@@ -65,6 +65,7 @@ impl Gossip {
             return self.counters.refuse(Refused::Incarnation);
         }
         self.believe(sender, header.claim, None, now);
+        self.release(sender, header.claim.generation);
         let mut pack = self.pack(self.affordable().max(1));
         self.touch(&sections);
         for section in sections {
@@ -205,6 +206,7 @@ impl Gossip {
         // Below its floor a map must not take what was deleted before the floor rose: only whoever
         // knows that floor lacks it.
         if known < floor && delta.floor < floor {
+            self.dispute(node);
             return self.counters.refuse(Refused::Stale);
         }
         if delta.to <= known && !needs_reset {
@@ -251,11 +253,13 @@ impl Gossip {
     /// Takes changes over, into the map that is shown or into one that is not whole yet.
     fn take(&mut self, delta: &Delta<'_>, begins: bool) {
         let node = delta.node;
+        let is_held = self.held.contains_key(&node);
         let mut events = Vec::new();
         self.roster.change(node, |record| {
             if begins || record.latest().is_none() {
-                let entries = Entries::above(delta.floor);
-                record.incoming = Some(Arc::new(Incoming { entries, whole: delta.latest }));
+                let (entries, shown) = (Entries::above(delta.floor), record.shown());
+                let whole = delta.latest.max(delta.floor);
+                record.incoming = Some(Arc::new(Incoming { entries, whole, shown }));
             }
             let Some(incoming) = &mut record.incoming else {
                 let entries = Arc::make_mut(record.entries.get_or_insert_default());
@@ -265,12 +269,8 @@ impl Gossip {
             let incoming = Arc::make_mut(incoming);
             incoming.whole = incoming.whole.max(delta.latest);
             put_all(&mut incoming.entries, delta, |_| ());
-            if incoming.entries.version() >= incoming.whole || planted::has(Bug::HalfMap) {
-                let shown = record.entries.take().unwrap_or_default();
-                let whole = record.incoming.take().map(|incoming| incoming.entries.clone());
-                let whole = whole.unwrap_or_default();
-                tell_difference(node, &shown, &whole, &mut events);
-                record.entries = Some(Arc::new(whole));
+            if incoming.is_whole() && !is_held || planted::has(Bug::HalfMap) {
+                show(record, &mut events);
             }
         });
         self.name_news(node);
@@ -346,6 +346,15 @@ fn put_all(entries: &mut Entries, delta: &Delta<'_>, mut tell: impl FnMut(Event)
     }
     entries.reach(delta.to);
     entries.raise_floor(delta.floor);
+}
+
+/// Shows the map that has come.
+pub(super) fn show(record: &mut Record, events: &mut Vec<Event>) {
+    let shown = record.entries.take().unwrap_or_default();
+    let whole = record.incoming.take().map(|incoming| incoming.entries.clone());
+    let whole = whole.unwrap_or_default();
+    tell_difference(record.node, &shown, &whole, events);
+    record.entries = Some(Arc::new(whole));
 }
 
 /// Tells what changes when a whole map takes the place of the one that is shown.

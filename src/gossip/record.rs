@@ -56,8 +56,8 @@ impl Claim {
     /// Of a node that was named and has not spoken.
     pub const UNHEARD: Self = Self { incarnation: 0, generation: 0, status: Status::Alive };
 
-    /// Whether its generation was begun by a process that had begun one before: what was known of that one's
-    /// map holds until the new one is whole. A process that starts begins an even generation, and one
+    /// Whether its generation was begun by a process that had begun one before: once it is confirmed, what
+    /// was known of that one's map holds until the new one is whole. A process that starts begins an even generation, and one
     /// that begins its map again an odd one.
     pub fn goes_on(&self) -> bool {
         self.generation % 2 == 1
@@ -77,6 +77,20 @@ pub struct Incoming {
     pub entries: Entries,
     /// The version at which it is whole.
     pub whole: Version,
+    /// The generation of the map that is shown until then.
+    pub shown: u64,
+}
+
+impl Incoming {
+    /// Nothing has come yet.
+    pub fn begin(shown: u64) -> Self {
+        Self { entries: Entries::default(), whole: 0, shown }
+    }
+
+    /// Whether all has come.
+    pub fn is_whole(&self) -> bool {
+        self.entries.version() >= self.whole
+    }
 }
 
 /// Where a node listens, in half of the bytes: among many nodes what is known of them is large.
@@ -129,6 +143,11 @@ impl Record {
     /// It listens elsewhere.
     pub fn moved_to(&mut self, address: SocketAddr) {
         self.address = address.into();
+    }
+
+    /// The generation of the map that is shown.
+    pub fn shown(&self) -> u64 {
+        self.incoming.as_ref().map_or(self.claim.generation, |incoming| incoming.shown)
     }
 
     /// The map that changes are applied to.

@@ -17,7 +17,7 @@ use crate::{
     wire::secret::Secret,
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -122,10 +122,16 @@ pub struct Gossip {
     pub(super) wants: BTreeMap<NodeId, Wanted>,
     /// Maps of which this node or another has false entries, to be told to their owners.
     pub(super) doubtful: Vec<Known>,
+    /// Nodes of which others told a new life, and the round in which that was.
+    pub(super) held: BTreeMap<NodeId, u64>,
+    /// Nodes of which this one was told a floor, or a version, that nobody else knows.
+    pub(super) disputed: BTreeSet<NodeId>,
     /// The tombstones of this node's own map, and when they were made.
     graves: VecDeque<(Version, Duration)>,
-    /// The latest time that was said.
+    /// The time, which never goes back.
     pub(super) clock: Duration,
+    /// By how much the caller's clock was set back, all in all.
+    pub(super) set_back: Duration,
     /// When the next round is due.
     pub(super) due: Duration,
     /// When the last round was.
@@ -181,8 +187,11 @@ impl Gossip {
             suspects: BTreeMap::new(),
             wants: BTreeMap::new(),
             doubtful: Vec::new(),
+            held: BTreeMap::new(),
+            disputed: BTreeSet::new(),
             graves: VecDeque::new(),
             clock: now,
+            set_back: Duration::ZERO,
             due,
             ticked: now,
             reconcile_at,
@@ -218,6 +227,8 @@ impl Gossip {
         self.rumors.forget(node);
         self.suspects.remove(&node);
         self.wants.remove(&node);
+        self.held.remove(&node);
+        self.disputed.remove(&node);
     }
 
     /// Gives a key of this node a value; false when it has that value already. The change leaves with
@@ -312,11 +323,10 @@ impl Gossip {
         }
     }
 
-    /// Begins this node's map again under a higher incarnation than any that was heard; `goes_on` when
-    /// others know this process's map, or what was made of it.
-    pub(super) fn begin_again(&mut self, heard: u64, goes_on: bool) {
-        let higher = heard.max(self.my_claim().incarnation) + 1;
-        let incarnation = higher + u64::from((higher % 2 == 1) != goes_on);
+    /// Begins this node's map again under a higher incarnation than any that was heard.
+    pub(super) fn begin_again(&mut self, heard: u64) {
+        // An odd one: the process goes on.
+        let incarnation = (heard.max(self.my_claim().incarnation) + 1) | 1;
         self.graves.clear();
         self.roster.change(self.me, |record| {
             record.claim = Claim { incarnation, generation: incarnation, status: Status::Alive };
@@ -341,9 +351,9 @@ impl Gossip {
         }
     }
 
-    /// When the next round is due.
+    /// When the next round is due, by the caller's clock.
     pub fn next_wake(&self) -> Duration {
-        self.due
+        self.due.saturating_sub(self.set_back)
     }
 
     /// What happened since this was asked last.

@@ -185,8 +185,11 @@ impl Faults {
                 self.world.mend();
             }
             (21, _) => {
-                let ahead = Duration::from_millis(self.rng.u64(..10_000));
-                let ahead = ahead.max(self.world.ahead(node));
+                let mut ahead = Duration::from_millis(self.rng.u64(..10_000));
+                // Each jump ahead looks like a long time between answers: with many a death is noticed late.
+                if self.weather == Weather::Echoes {
+                    ahead = ahead.max(self.world.ahead(node));
+                }
                 self.say(|| format!("the clock of {node} jumps to {ahead:?}"));
                 self.world.turn_clock(node, ahead);
             }
@@ -248,7 +251,7 @@ impl Faults {
         let (to, victim) = (self.rng.u64(1..=self.nodes), self.rng.u64(1..=self.nodes));
         self.summary.forgeries += 1;
         self.say(|| format!("{liar} lies to {to} of {victim}"));
-        let kind = self.rng.u8(..6);
+        let kind = self.rng.u8(..10);
         self.world.lie(liar, to, victim, kind);
     }
 

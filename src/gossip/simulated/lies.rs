@@ -7,7 +7,7 @@ use crate::gossip::{
 };
 
 impl World {
-    /// Lets a host hear a lie of another about a third, of one of six kinds. Nothing happens when the
+    /// Lets a host hear a lie of another about a third, of one of ten kinds. Nothing happens when the
     /// liar does not run or nobody knows the victim.
     pub fn lie(&mut self, liar: NodeId, to: NodeId, victim: NodeId, kind: u8) {
         let Some(gossip) = self.gossip(liar) else { return };
@@ -15,7 +15,8 @@ impl World {
         let (mut claim, version) = (record.claim, record.version());
         let header = Header { cluster: 0, sender: liar, claim: gossip.my_claim() };
         let mut changes = Vec::new();
-        let mut to_version = version;
+        let (mut from, mut to_version, mut floor, mut is_fresh) = (version, version, 0, true);
+        let mut latest = None;
         match kind {
             0 => claim.status = Status::Dead,
             1 => claim.status = Status::Left,
@@ -28,18 +29,26 @@ impl World {
                 claim.generation = claim.incarnation;
             }
             4 => claim.incarnation += 1 << 40,
+            // A floor that the map never reaches, an end that it never reaches, and whole lives.
+            6 => (from, to_version, floor, is_fresh) = (0, 1, 1 << 40, false),
+            7 => (to_version, latest, is_fresh) = (version + 1, Some(1 << 40), false),
+            8 | 9 => {
+                claim.incarnation += u64::from(kind) - 6;
+                claim.generation = claim.incarnation;
+                (from, to_version) = (0, 1);
+            }
             _ => claim.incarnation += 7,
         }
         let delta = Section::Delta(Delta {
             node: victim,
             claim,
             address: address_of(victim),
-            is_fresh: true,
+            is_fresh,
             is_cut: false,
-            floor: 0,
-            from: version,
+            floor,
+            from,
             to: to_version,
-            latest: to_version,
+            latest: latest.unwrap_or(to_version.max(floor)),
             changes,
         });
         let known =
@@ -48,7 +57,9 @@ impl World {
         let mut bytes = Vec::new();
         header.write(&mut bytes);
         delta.write(&mut bytes);
-        digest.write(&mut bytes);
+        if kind < 6 {
+            digest.write(&mut bytes);
+        }
         self.inject(liar, to, &bytes);
     }
 }

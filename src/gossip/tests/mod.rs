@@ -2,6 +2,7 @@
 
 mod deaths;
 mod input;
+mod lies;
 mod maps;
 mod spread;
 

@@ -1,0 +1,237 @@
+//! What is forged of a node hides nothing of it, and is mended.
+
+use super::{agree, set, world};
+use crate::gossip::{
+    Event, Gossip, NodeId, Settings, Status,
+    datagram::{Change, Delta, Header, Section},
+    record::Claim,
+    simulated::{World, address_of},
+};
+use std::time::Duration;
+
+const LIAR: NodeId = 8;
+const VICTIM: NodeId = 3;
+
+/// All that a lie says.
+struct Lie {
+    claim: Claim,
+    is_fresh: bool,
+    floor: u64,
+    range: (u64, u64),
+    latest: u64,
+}
+
+impl Lie {
+    /// What the victim says of itself, and its version.
+    fn true_word(world: &World) -> (Claim, u64) {
+        let victim = world.gossip(VICTIM).expect("it runs");
+        (victim.my_claim(), victim.node(VICTIM).expect("it knows itself").version)
+    }
+
+    fn tell(self, world: &mut World, to: NodeId) {
+        let sender = world.gossip(LIAR).expect("it runs").my_claim();
+        let mut bytes = Vec::new();
+        Header { cluster: 0, sender: LIAR, claim: sender }.write(&mut bytes);
+        let delta = Delta {
+            node: VICTIM,
+            claim: self.claim,
+            address: address_of(VICTIM),
+            is_fresh: self.is_fresh,
+            is_cut: false,
+            floor: self.floor,
+            from: self.range.0,
+            to: self.range.1,
+            latest: self.latest,
+            changes: vec![],
+        };
+        Section::Delta(delta).write(&mut bytes);
+        world.inject(LIAR, to, &bytes);
+    }
+}
+
+fn entries(world: &World, at: NodeId) -> usize {
+    world.gossip(at).expect("it runs").entries(VICTIM).count()
+}
+
+#[test]
+fn a_floor_or_an_end_that_a_map_never_reaches_is_refuted() {
+    for seed in 0..20 {
+        for is_end in [false, true] {
+            let mut world = world(8, seed);
+            (0..50_u8).for_each(|number| set(&mut world, VICTIM, &[number], b"value"));
+            agree(&mut world, 5_000);
+            // Nobody passes anything on any more, so no news of another brings the lie to its victim.
+            world.run(5_000);
+            if is_end {
+                // Only a map that is on its way has an end.
+                world.kill(1);
+                world.start(1);
+                world.introduce(1);
+            }
+            let (claim, version) = Lie::true_word(&world);
+            let far = 1 << 40;
+            let (floor, to) = if is_end { (0, version + 1) } else { (far, 1) };
+            Lie { claim, is_fresh: false, floor, range: (0, to), latest: far }.tell(&mut world, 1);
+            world.run(20);
+            set(&mut world, VICTIM, &[7], b"changed");
+            agree(&mut world, 15_000);
+            let at_one = world.gossip(1).expect("it runs");
+            assert_eq!(at_one.value(VICTIM, &[7]), Some(&b"changed"[..]), "seed {seed} {is_end}");
+            assert_eq!(entries(&world, 1), 50);
+        }
+    }
+}
+
+#[test]
+fn a_floor_that_is_forged_of_a_dead_node_is_given_up() {
+    let mut world = world(8, 5);
+    set(&mut world, VICTIM, b"key", b"value");
+    set(&mut world, VICTIM, b"other", b"value");
+    agree(&mut world, 5_000);
+    let (claim, _) = Lie::true_word(&world);
+    world.kill(VICTIM);
+    let is_dead = |world: &World| {
+        world.running().all(|at| {
+            let view = world.gossip(at).and_then(|of| of.node(VICTIM));
+            view.is_some_and(|view| view.status == Status::Dead)
+        })
+    };
+    assert!(world.run_until(5_000, &mut |_, _, _| (), is_dead));
+    let (claim, far) = (Claim { status: Status::Dead, ..claim }, 1 << 40);
+    Lie { claim, is_fresh: false, floor: far, range: (0, 1), latest: far }.tell(&mut world, 1);
+    world.run(20);
+    assert!(world.gossip(1).and_then(|of| of.node(VICTIM)).is_some_and(|view| !view.is_complete));
+    let is_mended = |world: &World| {
+        world.now_ms().is_multiple_of(100)
+            && world.disagreement().is_none()
+            && world.running().all(|at| {
+                let view = world.gossip(at).and_then(|of| of.node(VICTIM));
+                view.is_some_and(|view| (view.version, view.is_complete) == (2, true))
+            })
+    };
+    assert!(world.run_until(30_000, &mut |_, _, _| (), is_mended), "it was told to all as news");
+    assert!(world.running().all(|at| entries(&world, at) == 2));
+}
+
+#[test]
+fn a_forged_life_hides_nothing_of_what_a_node_has() {
+    const KEYS: usize = 500;
+    for (seed, is_even) in [(1, true), (2, false), (3, true), (4, false)] {
+        let mut world = world(8, seed);
+        for number in 0..KEYS as u32 {
+            set(&mut world, VICTIM, &number.to_le_bytes(), &[7; 100]);
+        }
+        agree(&mut world, 20_000);
+        let (mut fewest, mut believed) = (usize::MAX, 0);
+        // A whole map that is empty, every two seconds and then every tenth of one.
+        for wait_ms in [2_000; 5].into_iter().chain([100; 50]) {
+            let (mut claim, _) = Lie::true_word(&world);
+            claim.incarnation += if (claim.incarnation % 2 == 0) == is_even { 2 } else { 1 };
+            claim.generation = claim.incarnation;
+            Lie { claim, is_fresh: true, floor: 0, range: (0, 1), latest: 1 }.tell(&mut world, 1);
+            world.run_until(
+                wait_ms,
+                &mut |_, _, event| {
+                    assert!(!matches!(event, Event::Reset { .. } | Event::Removed { .. }));
+                },
+                |world| {
+                    for at in [1, 2, 5, LIAR] {
+                        fewest = fewest.min(entries(world, at));
+                        let view = world.gossip(at).and_then(|of| of.node(VICTIM));
+                        believed += u64::from(view.is_some_and(|view| !view.is_complete));
+                    }
+                    false
+                },
+            );
+        }
+        assert!(believed > 0, "somebody heard it");
+        assert_eq!(fewest, KEYS, "all entries are shown at any time");
+        set(&mut world, VICTIM, &7_u32.to_le_bytes(), b"changed");
+        agree(&mut world, 5_000);
+        let victim = world.gossip(VICTIM).expect("it runs");
+        assert_eq!(victim.counters().rebirths, 0, "nobody fetched its map again");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_and_back_stops_no_rounds() {
+    let settings = Settings::default();
+    let interval = settings.interval;
+    let mut gossip = Gossip::new(settings, 1, 5, address_of(1), None, 1, Duration::ZERO);
+    gossip.learn(2, address_of(2));
+    let mut now = Duration::from_secs(10);
+    let rounds = |gossip: &mut Gossip, now: &mut Duration, count: u64| {
+        let before = gossip.counters().rounds;
+        for _ in 0..count {
+            *now += interval;
+            gossip.tick(*now, &mut |_, _, _| ());
+            assert!(gossip.next_wake() <= *now + interval, "{:?} at {now:?}", gossip.next_wake());
+        }
+        gossip.counters().rounds - before
+    };
+    assert!(rounds(&mut gossip, &mut now, 5) >= 5);
+    now += Duration::from_secs(3_600);
+    assert_eq!(rounds(&mut gossip, &mut now, 5), 5);
+    now -= Duration::from_secs(3_600);
+    assert!(rounds(&mut gossip, &mut now, 5) >= 4, "at most the round of the jump is late");
+    assert_eq!(gossip.counters().clock_jumps, 1);
+    let after = rounds(&mut gossip, &mut now, 30);
+    assert_eq!(after, 30);
+    let status = gossip.node(2).map(|view| view.status);
+    assert_ne!(status, Some(Status::Left));
+}
+
+#[test]
+fn a_new_life_is_believed_at_once_when_the_node_itself_speaks_and_otherwise_after_two_seconds() {
+    for speaks in [true, false] {
+        let settings = Settings::default();
+        let mut gossip = Gossip::new(settings, 1, 6, address_of(1), None, 1, Duration::ZERO);
+        gossip.learn(2, address_of(2));
+        gossip.learn(3, address_of(3));
+        let alive =
+            |incarnation| Claim { incarnation, generation: incarnation, status: Status::Alive };
+        let hear = |gossip: &mut Gossip, sender, life, delta: Option<(u64, &'static [u8])>| {
+            let mut bytes = Vec::new();
+            let claim = alive(if sender == 2 { life } else { 6 });
+            Header { cluster: 0, sender, claim }.write(&mut bytes);
+            if let Some((version, key)) = delta {
+                let changes = vec![Change { version, key, value: Some(b"value") }];
+                let (to, latest) = (version, version);
+                let (claim, address) = (alive(life), address_of(2));
+                let (is_fresh, is_cut, floor, from) = (true, false, 0, 0);
+                Section::Delta(Delta {
+                    node: 2,
+                    claim,
+                    address,
+                    is_fresh,
+                    is_cut,
+                    floor,
+                    from,
+                    to,
+                    latest,
+                    changes,
+                })
+                .write(&mut bytes);
+            }
+            gossip.receive(Duration::from_millis(1), address_of(sender), &bytes, &mut |_, _, _| ());
+        };
+        hear(&mut gossip, 2, 8, Some((1, b"old")));
+        hear(&mut gossip, 3, 10, Some((1, b"new")));
+        let shows = |gossip: &Gossip, key| gossip.value(2, key).is_some();
+        assert!(shows(&gossip, b"old") && !shows(&gossip, b"new"));
+        if speaks {
+            hear(&mut gossip, 2, 10, None);
+        } else {
+            let mut now = Duration::ZERO;
+            while !shows(&gossip, b"new") {
+                now += Duration::from_millis(100);
+                assert!(now < Duration::from_millis(2_300), "it waits no longer");
+                gossip.tick(now, &mut |_, _, _| ());
+            }
+            assert!(now >= Duration::from_millis(1_900), "{now:?}: it waits");
+        }
+        assert!(shows(&gossip, b"new") && !shows(&gossip, b"old"));
+        let events: Vec<_> = gossip.events().collect();
+        assert!(events.contains(&Event::Removed { node: 2, key: (*b"old").into() }));
+    }
+}
