@@ -52,15 +52,7 @@ impl Fingerprint<'_> {
     /// A number that is the same in every process, since the log keeps it.
     pub fn hash(&self) -> u64 {
         let mut state = 0x2545_f491_4f6c_dd1d;
-        let numbers = [
-            self.priority as u64,
-            self.timeout_ms,
-            self.max_attempts.into(),
-            self.delay_ms,
-            self.agent_type.len() as u64,
-            self.payload.len() as u64,
-        ];
-        numbers.iter().for_each(|number| state = fold(state, *number));
+        self.numbers().iter().for_each(|number| state = fold(state, *number));
         for bytes in [self.agent_type.as_bytes(), self.payload] {
             for chunk in bytes.chunks(8) {
                 let mut word = [0; 8];
@@ -70,21 +62,23 @@ impl Fingerprint<'_> {
         }
         fold(state, 0)
     }
-}
 
-impl Fingerprint<'_> {
-    /// The same where nodes may lie: nobody can find another submission that has the number of this one.
-    pub fn digest(&self) -> u64 {
-        let mut hasher = Sha256::new_with_prefix(b"coreflow submission 1\0");
-        let numbers = [
+    /// What is no text, and how long the texts are.
+    fn numbers(&self) -> [u64; 6] {
+        [
             self.priority as u64,
             self.timeout_ms,
             self.max_attempts.into(),
             self.delay_ms,
             self.agent_type.len() as u64,
             self.payload.len() as u64,
-        ];
-        numbers.iter().for_each(|number| hasher.update(number.to_le_bytes()));
+        ]
+    }
+
+    /// The same where nodes may lie: nobody can find another submission that has the number of this one.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Sha256::new_with_prefix(b"coreflow submission 1\0");
+        self.numbers().iter().for_each(|number| hasher.update(number.to_le_bytes()));
         hasher.update(self.agent_type);
         hasher.update(self.payload);
         u64::from_le_bytes(*hasher.finalize().first_chunk().expect("a digest has 32 bytes"))
