@@ -75,6 +75,11 @@ pub trait Engine: Sized {
     /// numbers: nothing that they ask for is taken.
     fn crowd(&mut self, partition: u16, nodes: u8);
 
+    /// Tells the oldest thing that whoever leads a partition owes this node, of which the node has the
+    /// proof, or that it owes nothing. A leader that owes the same for too long is replaced when one
+    /// correct node more than may lie says so. To be told whenever it is another one.
+    fn owed(&mut self, partition: u16, duty: Option<Duty>);
+
     /// Writes again what must not be lost beside entries, so that segments that hold nothing else
     /// may be freed when it is on the disk.
     fn restate(&mut self);
@@ -344,6 +349,15 @@ impl<M, W> Outputs<M, W> {
         self.fetches.clear();
         self.questions.clear();
     }
+}
+
+/// Something that a leader has to do, and only a leader can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// Another thing has another number.
+    pub number: u64,
+    /// How long each leader has for it, milliseconds; twice as long as the one before, which did not do it.
+    pub patience_ms: u64,
 }
 
 /// What bounds a group.

@@ -66,13 +66,15 @@ pub enum Trick {
     Flood,
     /// It orders more than others have room for.
     Bloat,
+    /// It orders what is asked for, and does not what only a primary can.
+    Shirk,
     /// Some bytes of what it says are wrong.
     Garble,
 }
 
 impl Trick {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Silent,
         Self::Mute,
         Self::Deaf,
@@ -91,6 +93,7 @@ impl Trick {
         Self::Invent,
         Self::Flood,
         Self::Bloat,
+        Self::Shirk,
         Self::Garble,
     ];
 

@@ -1,5 +1,6 @@
 //! A run: replicas, villains, clients and the network, moved by one seed.
 
+mod duties;
 mod ends;
 mod mishaps;
 mod telling;
@@ -145,6 +146,7 @@ pub struct World {
     is_over: bool,
     /// Milliseconds between two things that somebody asks for, at most.
     pace_ms: u64,
+    duties: duties::Duties,
     /// How slow disks are, microseconds at most.
     disk_us: u64,
     last_ticket: u64,
@@ -196,6 +198,7 @@ impl World {
             marks: Vec::new(),
             is_over: false,
             pace_ms: [20, 60, 200][rng.usize(..3)],
+            duties: duties::Duties::default(),
             disk_us: [100, 2_000, 20_000][rng.usize(..3)],
             last_ticket: 0,
             last_number: 0,
@@ -216,6 +219,10 @@ impl World {
             let partition = world.rng.u16(..partitions);
             world.askers.push(Asker::new(&world.group, id, partition));
         }
+        let correct = world.nodes.iter().map(|node| node.id);
+        let correct: Vec<_> = correct.filter(|id| !world.villains.contains_key(id)).collect();
+        let lone = (world.rng.u32(..8) == 0).then(|| correct[world.rng.usize(..correct.len())]);
+        world.duties = duties::Duties::new(partitions, lone);
         let villains: Vec<_> =
             world.villains.values().map(|villain| (villain.me, villain.tricks())).collect();
         let World { group, faults, .. } = &world;
@@ -324,6 +331,7 @@ impl World {
             let beyond = 2 * self.group.settings.checkpoint_every;
             self.marks.push(self.oracle.head(partition) + beyond);
         }
+        self.mark_duties();
         self.network.heal();
         self.disk_us = 500;
         for at in 0..self.nodes.len() {
@@ -445,6 +453,7 @@ impl World {
     fn ask(&mut self, at: usize) {
         let us = self.rng.u64(500..=self.pace_ms * 1_000);
         self.later(us, Due::Shards(at));
+        self.tend_duties(at);
         let node = &mut self.nodes[at];
         let is_villain = self.villains.contains_key(&node.id);
         let Some(driver) = &mut node.driver else { return };

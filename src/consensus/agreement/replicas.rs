@@ -10,8 +10,8 @@ use super::{
 };
 use crate::consensus::{
     engine::{
-        Agreement, Block, Engine, Envelope, Event, Kind, Refused, Requested, Role, Status, Stored,
-        ToBlock,
+        Agreement, Block, Duty, Engine, Envelope, Event, Kind, Refused, Requested, Role, Status,
+        Stored, ToBlock,
     },
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
@@ -206,6 +206,10 @@ impl Engine for Replicas {
                 "a node takes up all that one may: it may ask for nothing"
             );
         }
+    }
+
+    fn owed(&mut self, partition: u16, duty: Option<Duty>) {
+        self.driver.owed(partition, duty);
     }
 
     fn restate(&mut self) {

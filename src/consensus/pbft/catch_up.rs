@@ -30,6 +30,7 @@ impl Group {
             self.has_begun = true;
             (self.primary_ms, self.progress_ms) = (now, now);
             self.wanted_ms = self.wanted_ms.map(|_| now);
+            self.wait_for_duty();
         }
         if self.diverged.is_some() {
             return;
@@ -62,12 +63,13 @@ impl Group {
             self.progress_ms = now;
         }
         if self.primary() == self.me {
+            self.wait_for_duty();
             return;
         }
         let is_silent = now >= self.primary_ms + patience;
         let is_stuck = is_waiting && now >= self.progress_ms + patience;
         let is_starved = self.requests.since(self.me).is_some_and(|since| now >= since + patience);
-        if is_silent || is_stuck || is_starved {
+        if is_silent || is_stuck || is_starved || self.withholds() {
             self.leave(self.view + 1);
         }
     }

@@ -10,7 +10,7 @@ use super::{
     restore::{Broken, Restore},
 };
 use crate::consensus::{
-    engine::{self, Fetch, Refused},
+    engine::{self, Duty, Fetch, Refused},
     place::Place,
 };
 use bytes::Bytes;
@@ -194,6 +194,13 @@ impl Driver {
     pub fn abdicate(&mut self, partition: u16) {
         if let Some(group) = self.group_mut(partition) {
             group.abdicate();
+        }
+    }
+
+    /// Tells the oldest thing that the primary of a partition owes, of which the service has the proof.
+    pub fn owed(&mut self, partition: u16, duty: Option<Duty>) {
+        if let Some(group) = self.group_mut(partition) {
+            group.owed(duty);
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     batch::{BATCH_BYTES_MAX, Batch, batch_bytes, link},
     certificate::Stable,
     client::Client,
+    duty::Owed,
     keys::{Digest, Keys},
     log::Log,
     members::Members,
@@ -160,6 +161,8 @@ pub struct Group {
 
     /// Views that were left without progress.
     pub(super) failures: u32,
+    /// What the service says that the primary owes.
+    pub(super) owed: Option<Owed>,
     pub(super) progress_ms: u64,
     pub(super) primary_ms: u64,
     pub(super) status_due_ms: u64,
@@ -254,6 +257,7 @@ impl Group {
             is_reserving: false,
             answers: Vec::new(),
             failures: 0,
+            owed: None,
             progress_ms: 0,
             primary_ms: 0,
             status_due_ms: 0,

@@ -25,7 +25,8 @@
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
 //! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs` and `transfer.rs` help who is
-//! behind, `trust.rs` bounds what is verified, `requests.rs` and `reads.rs` are what clients ask; `client.rs` is a client; `log.rs` and
+//! behind, `trust.rs` bounds what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` what a
+//! primary owes the service; `client.rs` is a client; `log.rs` and
 //! `slot.rs` what is known of entries; `notes.rs` and `restore.rs` what is read back; `ready.rs` what
 //! waits for the disk; `driver.rs` all groups of a node.
 
@@ -37,6 +38,7 @@ pub mod client;
 pub mod codec;
 pub mod company;
 pub mod driver;
+mod duty;
 mod execute;
 pub mod group;
 pub mod keys;

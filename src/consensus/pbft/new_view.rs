@@ -189,6 +189,7 @@ impl Group {
         self.progress_ms = self.now;
         self.primary_ms = self.now;
         self.requests.begin(self.now);
+        self.wait_for_duty();
         self.client.follow(view);
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     consensus::{
-        engine::{Engine, Envelope, Requested},
+        engine::{Duty, Engine, Envelope, Requested},
         peers::NodeId,
         place::Place,
     },
@@ -126,6 +126,9 @@ impl Engine for Driver {
 
     /// Nobody asks.
     fn crowd(&mut self, _: u16, _: u8) {}
+
+    /// Whoever leads does what it has to.
+    fn owed(&mut self, _: u16, _: Option<Duty>) {}
 
     fn naming(&self, _: u16) -> Option<Naming> {
         None

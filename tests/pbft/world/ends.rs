@@ -3,11 +3,12 @@
 use super::World;
 
 impl World {
-    /// Whether all correct replicas have told something that was asked for after all was mended.
+    /// Whether all correct replicas have told something that was asked for after all was mended, and a
+    /// primary has done its duty since.
     pub(super) fn are_all_there(&self) -> bool {
         (0..).zip(&self.marks).all(|(partition, mark)| {
             self.correct().all(|node| self.oracle.told(node.id, partition) >= *mark)
-        })
+        }) && self.are_duties_done()
     }
 
     /// Whether all that correct clients asked for is done, and what tentative answers finished is
@@ -39,9 +40,9 @@ impl World {
                 )
             })
         });
-        let unkept = self.oracle.unkept();
+        let (unkept, duties) = (self.oracle.unkept(), &self.duties);
         format!(
-            "clients {clients:?}, accepted and not there {unkept:?}{}",
+            "clients {clients:?}, {duties:?}, accepted and not there {unkept:?}{}",
             nodes.collect::<String>()
         )
     }

@@ -1,6 +1,7 @@
 //! Replicas beside each other under a network that is driven by a seed.
 
 mod bytes;
+mod duty;
 mod faults;
 mod life;
 mod storm;

@@ -1,0 +1,65 @@
+//! What a primary owes the service.
+
+use super::world::World;
+use crate::consensus::engine::Duty;
+use bytes::Bytes;
+
+fn duty(number: u64) -> Option<Duty> {
+    Some(Duty { number, patience_ms: 500 })
+}
+
+/// All go on with requests for a time.
+fn work(world: &mut World, ms: u64) {
+    for _ in 0..ms / 50 {
+        if let Some(leader) = world.leader() {
+            let _ = world.group(leader).propose(Bytes::from_static(b"x"), 1);
+        }
+        world.run(50);
+    }
+}
+
+fn views(world: &mut World) -> Vec<u64> {
+    (1..=4).map(|id| world.group(id).view()).collect()
+}
+
+#[test]
+fn a_primary_that_orders_all_and_owes_something_is_replaced() {
+    let mut world = World::new(4, 1);
+    for id in 2..=3 {
+        world.group(id).owed(duty(7));
+    }
+    work(&mut world, 400);
+    assert_eq!(views(&mut world), [0; 4], "it has its time");
+    work(&mut world, 400);
+    assert_eq!(views(&mut world), [1; 4]);
+    // Node 2 leads now and is waited for twice as long.
+    work(&mut world, 700);
+    assert_eq!(views(&mut world), [1; 4]);
+    world.group(3).owed(None);
+    work(&mut world, 2_000);
+    assert_eq!(views(&mut world), [1; 4], "who leads does not leave itself");
+}
+
+#[test]
+fn a_primary_that_does_one_thing_after_the_other_is_not_left() {
+    let mut world = World::new(4, 2);
+    for number in 0..10 {
+        for id in 2..=4 {
+            world.group(id).owed(duty(number));
+        }
+        work(&mut world, 300);
+    }
+    assert_eq!(views(&mut world), [0; 4]);
+}
+
+#[test]
+fn a_replica_that_waits_for_what_nobody_can_do_is_followed_by_nobody() {
+    let mut world = World::new(4, 3);
+    world.group(4).owed(duty(7));
+    work(&mut world, 3_000);
+    assert_eq!(views(&mut world), [0, 0, 0, 1]);
+    let committed = world.group(1).log().last();
+    assert!(committed > 40);
+    world.until(3_000, |world| world.group(4).log().last() >= committed);
+    assert_eq!(world.group(4).status().counters.view_changes, 1);
+}
