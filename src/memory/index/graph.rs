@@ -8,7 +8,7 @@ use super::{
     quantize::{Coding, Probe, Terms, largest_component},
     remove::Sweep,
     rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
-    steps::{Budget, Generations, Scratch, Scratches, step_distances},
+    steps::{Budget, Generations, Met, Scratch, Scratches, step_distances},
 };
 use fastrand::Rng;
 use std::sync::Weak;
@@ -257,7 +257,8 @@ impl Graph {
 
     /// Begins a walk from what the pool has.
     pub(super) fn begin_walk(&self, scratch: &mut Scratch, width: usize, budget: &mut Budget) {
-        let Scratch { pool, marks, .. } = scratch;
+        let Scratch { pool, marks, coming, .. } = scratch;
+        coming.count = 0;
         budget.spend(self.nodes.len() / MARKS_OF_A_DISTANCE);
         pool.widen(width);
         marks.begin(self.nodes.len());
@@ -268,45 +269,48 @@ impl Graph {
 
     /// Fills the pool with the nodes of a layer nearest to the probe. False when the budget ended before.
     ///
-    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. The
-    /// marks are large enough for all nodes.
+    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. While codes
+    /// that one node led to are on their way from memory, those of the node before are compared, so which node is
+    /// followed next does not know of the latest ones yet. The marks are large enough for all nodes.
     pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize, budget: &mut Budget) -> bool {
-        let Scratch { probe, pool, marks, .. } = scratch;
+        let Scratch { probe, pool, marks, coming, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
-        let mut fresh = [0; LINKS_BASE];
-        while let Some(slot) = pool.expand() {
-            let mut count = 0;
-            for &link in self.links(slot, layer) {
-                // Written always, counted when new: no branch to guess wrong.
-                fresh[count] = link;
-                count += usize::from(marks.first_visit(link));
+        loop {
+            let mut met = Met::default();
+            let next = pool.expand();
+            if let Some(slot) = next {
+                for &link in self.links(slot, layer) {
+                    // Written always, counted when new: no branch to guess wrong.
+                    met.slots[met.count] = link;
+                    met.count += usize::from(marks.first_visit(link));
+                }
+                for &slot in met.slots() {
+                    self.codes.prefetch(slot);
+                    prefetch(std::slice::from_ref(&self.terms[slot as usize]));
+                }
             }
+            let count = coming.count;
+            self.ranks(probe, coming.slots(), &mut ranks);
+            pool.offer(&ranks[..count], coming.slots());
+            *coming = met;
             if let Some(next) = pool.likely_next().filter(|_| layer == 0) {
                 self.base.prefetch(next);
             }
-            for &slot in &fresh[..count] {
-                self.codes.prefetch(slot);
-                prefetch(std::slice::from_ref(&self.terms[slot as usize]));
-            }
-            self.ranks(probe, &fresh[..count], &mut ranks);
-            for (&slot, &rank) in fresh[..count].iter().zip(&ranks) {
-                if pool.offer(rank, slot) && layer == 0 {
-                    self.base.prefetch(slot);
-                }
+            if next.is_none() && count == 0 {
+                return true;
             }
             budget.spend(1 + count + count * pool.found().len() / PLACES_OF_A_DISTANCE);
             if budget.is_spent() {
                 return false;
             }
         }
-        true
     }
 
     /// Begins at the entry; the descent ends above `layer`.
     pub(super) fn begin_descent(&self, scratch: &mut Scratch, layer: usize) -> Descent {
         scratch.pool.begin(1);
         let top = self.entry.map(|entry| {
-            scratch.pool.offer(self.rank(&scratch.probe, entry), entry);
+            scratch.pool.offer(&[self.rank(&scratch.probe, entry)], &[entry]);
             self.level(entry)
         });
         let descent = Descent { layer: top.unwrap_or(0).max(layer), end: layer };

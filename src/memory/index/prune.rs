@@ -51,7 +51,7 @@ impl Graph {
             budget.spend(1 + chosen.len() / 2);
             choice.next += 1;
             let slot = candidate.slot();
-            let distance = candidate.rank + own_term;
+            let distance = candidate.rank() + own_term;
             if self.are_twins(distance, node, slot) {
                 if choice.twins < TWINS_MAX {
                     choice.twins += 1;
@@ -77,7 +77,7 @@ impl Graph {
                 break;
             }
             let slot = candidate.slot();
-            let distance = candidate.rank + self.terms[node as usize].term;
+            let distance = candidate.rank() + self.terms[node as usize].term;
             if !chosen.contains(&slot) && !self.are_twins(distance, node, slot) {
                 chosen.push(slot);
             }
@@ -148,7 +148,7 @@ impl Graph {
             self.ranks(probe, slots, &mut ranks);
             found.extend(slots.iter().zip(&ranks).map(|(&slot, &rank)| Found::new(rank, slot)));
         }
-        found.sort_unstable_by(|a, b| a.rank.total_cmp(&b.rank).then(a.slot().cmp(&b.slot())));
+        found.sort_unstable_by(|a, b| a.rank().total_cmp(&b.rank()).then(a.slot().cmp(&b.slot())));
     }
 }
 

@@ -259,7 +259,7 @@ fn take(
         *position += 1;
         let row = found.slot();
         if graph.is_live(row) && filter(row) {
-            hits.push(Hit { row, distance: found.rank + own_term });
+            hits.push(Hit { row, distance: found.rank() + own_term });
         }
     }
     true
@@ -294,9 +294,7 @@ impl Graph {
                 self.codes.prefetch(slot);
             }
             self.ranks(&scratch.probe, &slots[..count], &mut ranks);
-            for (&slot, &rank) in slots[..count].iter().zip(&ranks) {
-                scratch.pool.offer(rank, slot);
-            }
+            scratch.pool.offer(&ranks[..count], &slots[..count]);
             budget.spend(end - *next);
             *next = end;
         }
@@ -324,9 +322,7 @@ impl Graph {
                 count += 1;
             }
             self.ranks(&scratch.probe, &slots[..count], &mut ranks);
-            for (&slot, &rank) in slots[..count].iter().zip(&ranks) {
-                scratch.pool.offer(rank, slot);
-            }
+            scratch.pool.offer(&ranks[..count], &slots[..count]);
             budget.spend((end - *next) as usize);
             *next = end;
         }

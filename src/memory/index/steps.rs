@@ -4,7 +4,7 @@
 //! every operation that was open at that moment has ended, so a name never means a later vector.
 //! Operations hold the generation in which they began; dropping one half-way is as good as ending it.
 
-use super::{graph::Row, marks::Marks, pool::Pool, prune::Work, quantize::Probe};
+use super::{graph::Row, marks::Marks, options::LINKS_BASE, pool::Pool, prune::Work, quantize::Probe};
 use std::sync::Arc;
 
 /// A budget for a step that takes some tens of microseconds, on a slow day too, where a code has as many
@@ -56,7 +56,22 @@ pub(super) struct Scratch {
     pub(super) other: Probe,
     pub(super) pool: Pool,
     pub(super) marks: Marks,
+    /// Nodes that a walk has met and not compared yet.
+    pub(super) coming: Met,
     pub(super) work: Work,
+}
+
+/// Nodes that one node leads to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Met {
+    pub(super) slots: [Row; LINKS_BASE],
+    pub(super) count: usize,
+}
+
+impl Met {
+    pub(super) fn slots(&self) -> &[Row] {
+        &self.slots[..self.count]
+    }
 }
 
 impl Scratch {
@@ -68,6 +83,7 @@ impl Scratch {
             other: Probe::new(lines),
             pool: Pool::default(),
             marks: Marks::default(),
+            coming: Met::default(),
             work: Work::default(),
         })
     }
