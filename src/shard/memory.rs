@@ -51,8 +51,8 @@ const LIST_ROWS: usize = 256;
 /// Changes that an answer to a put can tell apart.
 const ITEMS_MAX: usize = 1 << 16;
 
-/// What takes turns for each partition: applying, moving, saving, looking; and for all: recording, what is asked.
-const CHORES_OF_A_PARTITION: usize = 4;
+/// What takes turns for each partition: applying, moving, saving, looking, tidying; and for all: recording, what is asked.
+const CHORES_OF_A_PARTITION: usize = 5;
 const CHORES_OF_ALL: usize = 2;
 
 const _: () = assert!(CHORES_OF_ALL <= CHORES_OF_A_PARTITION);
@@ -514,7 +514,8 @@ impl Memory {
             }
             (false, 1) => self.move_some(place as u16),
             (false, 2) => self.save(place as u16),
-            (false, _) => self.look(place as u16),
+            (false, 3) => self.look(place as u16),
+            (false, _) => self.kept[place].partition.tidy_some(),
             (true, 0) => self.record_some(),
             (true, _) => match self.operations.pop_front() {
                 Some(operation) => {

@@ -4,6 +4,7 @@ use super::{
     centre::First,
     error::Invalid,
     kernels::{Line, prefetch},
+    late::Late,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
     quantize::{Coding, Probe, Terms, largest_component},
     remove::Sweep,
@@ -32,6 +33,8 @@ pub(super) enum State {
     /// Its insertion is open: not found yet, but walked through and linked to.
     Coming,
     Live,
+    /// As live, and not linked yet: searches compare it before they walk.
+    Late,
     /// Removed: not found any more, but walked through until a sweep has taken all links to it.
     Dead,
     /// Dead, and the present sweep takes the links to it.
@@ -70,6 +73,7 @@ pub struct Index {
     pub(super) promised: usize,
     pub(super) levels: Rng,
     pub(super) sweep: Sweep,
+    pub(super) late: Late,
     /// What will tell the centre, until that is chosen.
     pub(super) first: Option<First>,
 }
@@ -137,6 +141,7 @@ impl Index {
             promised: 0,
             levels: Rng::with_seed(options.seed),
             sweep: Sweep::default(),
+            late: Late::default(),
             first: First::of(&graph.coding),
             graph,
             options,
@@ -159,6 +164,7 @@ impl Index {
                 + self.scratches.bytes()
                 + self.generations.bytes()
                 + self.sweep.bytes()
+                + self.late.bytes()
                 + self.first.as_ref().map_or(0, First::bytes),
             kernels: graph.coding.kernels.name,
         }
@@ -174,7 +180,7 @@ impl Index {
 
     /// Whether a vector can be found at this row.
     pub fn contains(&self, row: Row) -> bool {
-        self.graph.nodes.get(row as usize).is_some_and(|node| node.state == State::Live)
+        (row as usize) < self.graph.nodes.len() && self.graph.is_live(row)
     }
 
     /// Finds out whether a vector can be stored, but for the room that there is.
@@ -226,7 +232,7 @@ impl Graph {
     }
 
     pub(super) fn is_live(&self, slot: u32) -> bool {
-        self.nodes[slot as usize].state == State::Live
+        matches!(self.nodes[slot as usize].state, State::Live | State::Late)
     }
 
     /// Whether a new link may lead to a node.

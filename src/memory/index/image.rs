@@ -145,7 +145,7 @@ impl Image {
 impl Graph {
     fn write_row(&self, row: Row, bytes: &mut Vec<u8>) {
         let node = &self.nodes[row as usize];
-        if matches!(node.state, State::Free | State::Promised) {
+        if matches!(node.state, State::Free | State::Promised | State::Late) {
             bytes.push(0);
             return;
         }

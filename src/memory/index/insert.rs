@@ -10,6 +10,7 @@ use super::{
     graph::{Descent, Graph, Index, Node, Row, State},
     options::{LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
     prune::Choice,
+    quantize::Probe,
     rows::NONE,
     steps::{Budget, Open, Scratch},
 };
@@ -36,7 +37,7 @@ enum Phase {
 }
 
 /// How far the linking of a node has come; layers come from above.
-enum Linking {
+pub(super) enum Linking {
     Descend(Descent, usize),
     Walk(usize),
     /// Looks for linkable nodes among all, from this one on, as a walk met none.
@@ -111,43 +112,36 @@ impl Index {
     }
 
     /// A row for a new node, if there is one.
-    fn take_row(&mut self) -> Option<Row> {
+    pub(super) fn take_row(&mut self) -> Option<Row> {
         let rows = self.graph.nodes.len() as Row;
         self.generations.take_rested().or((rows < self.options.vectors_max).then_some(rows))
     }
 
-    /// Gives the probe's code its row.
-    fn place(&mut self, scratch: &Scratch, row: Row) {
-        let graph = &mut self.graph;
-        let rows = graph.nodes.len();
+    /// A level for a new node, and room for its links there.
+    pub(super) fn draw_level(&mut self) -> (usize, u32) {
         let mut level = 0;
         // Level `n` has a sixteenth of the nodes of the level below.
         while level < LEVEL_MAX && self.levels.usize(..LINKS_UPPER) == 0 {
             level += 1;
         }
-        let tower = if level == 0 { NONE } else { graph.take_tower() };
+        (level, if level == 0 { NONE } else { self.graph.take_tower() })
+    }
+
+    /// Gives the probe's code its row.
+    fn place(&mut self, scratch: &Scratch, row: Row) {
+        let (level, tower) = self.draw_level();
         let node = Node { tower, level: level as u8, state: State::Coming };
-        let probe = &scratch.probe;
-        if row as usize == rows {
-            graph.codes.reserve(row);
-            graph.base.reserve(row);
-            graph.nodes.push(node);
-            graph.terms.push(probe.terms);
-        } else {
-            assert!(matches!(graph.nodes[row as usize].state, State::Free | State::Promised));
-            graph.nodes[row as usize] = node;
-            graph.terms[row as usize] = probe.terms;
-        }
-        graph.coding.store(probe, graph.codes.get_mut(row));
-        graph.set_links(row, 0, &[]);
+        self.graph.place(&scratch.probe, row, node);
         self.sweep.passes(row, level);
     }
 
     /// What an insertion's node is when the insertion has ended.
-    fn arrive(&mut self, row: Row) {
+    pub(super) fn arrive(&mut self, row: Row) {
         self.coming.retain(|(coming, _)| *coming != row);
-        self.graph.nodes[row as usize].state = State::Live;
-        self.live += 1;
+        let state = &mut self.graph.nodes[row as usize].state;
+        // A late one has been there before it was linked.
+        self.live += usize::from(*state != State::Late);
+        *state = State::Live;
         let level = self.graph.level(row);
         if self.graph.entry.is_none_or(|entry| self.graph.level(entry) < level) {
             self.graph.entry = Some(row);
@@ -253,14 +247,14 @@ impl Insertion {
 }
 
 impl Linking {
-    fn begin(graph: &Graph, scratch: &mut Scratch, row: Row) -> Self {
+    pub(super) fn begin(graph: &Graph, scratch: &mut Scratch, row: Row) -> Self {
         let top = graph.entry.map_or(0, |entry| graph.level(entry));
         let layer = graph.level(row).min(top);
         Linking::Descend(graph.begin_descent(scratch, layer), layer)
     }
 
     /// False when the budget ended before.
-    fn go_on(
+    pub(super) fn go_on(
         &mut self,
         index: &mut Index,
         scratch: &mut Scratch,
@@ -343,6 +337,22 @@ impl Linking {
 }
 
 impl Graph {
+    /// Gives a code its row.
+    pub(super) fn place(&mut self, probe: &Probe, row: Row, node: Node) {
+        if row as usize == self.nodes.len() {
+            self.codes.reserve(row);
+            self.base.reserve(row);
+            self.nodes.push(node);
+            self.terms.push(probe.terms);
+        } else {
+            assert!(matches!(self.nodes[row as usize].state, State::Free | State::Promised));
+            self.nodes[row as usize] = node;
+            self.terms[row as usize] = probe.terms;
+        }
+        self.coding.store(probe, self.codes.get_mut(row));
+        self.set_links(row, 0, &[]);
+    }
+
     pub(super) fn take_tower(&mut self) -> u32 {
         let empty = [[NONE; LINKS_UPPER]; LEVEL_MAX];
         match self.towers_free.pop() {

@@ -15,6 +15,7 @@
 //! | `rows` | where codes and links lie |
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
+//! | `late` | vectors that are found before they are linked |
 //! | `insert`, `remove`, `search`, `rerank` | what a caller does |
 //! | `image` | the graph as bytes, written while it is in use |
 //! | `steps` | operations that go on step by step |
@@ -27,7 +28,7 @@
 //! - A slot is freed when a sweep that began after its death has passed all nodes, so nothing leads
 //!   there. An insertion takes it when all operations have ended that were open then. At most a tenth of the nodes and [`DEAD_LEAST`] are
 //!   dead when a sweep begins, and it ends before that number has died again.
-//! - The entry is in use, and no live node has a higher level.
+//! - The entry is in use, and no live node that is linked has a higher level.
 //!
 //! Operations may be open side by side, each going on step by step ([`Search`], [`Insertion`]); a call
 //! that does it at once is one step without end.
@@ -41,6 +42,7 @@ mod graph;
 mod image;
 mod insert;
 pub mod kernels;
+mod late;
 mod marks;
 mod options;
 mod pool;

@@ -125,7 +125,11 @@ impl Index {
     }
 
     pub(super) fn bury(&mut self, row: Row) {
-        self.graph.nodes[row as usize].state = State::Dead;
+        let node = &mut self.graph.nodes[row as usize];
+        if node.state == State::Late {
+            self.late.forget(row);
+        }
+        node.state = State::Dead;
         self.sweep.waiting.push(row);
         if let Some(first) = &mut self.first {
             first.forget(row);
@@ -149,6 +153,7 @@ impl Index {
             self.graph.clear();
             self.forget_centre();
             self.sweep = Sweep::default();
+            self.late = Default::default();
             self.generations = Generations::default();
         }
         forgets
@@ -187,6 +192,7 @@ impl Index {
                         continue;
                     };
                     let (slot, level) = (*next as u32, usize::from(node.level));
+                    let is_late = node.state == State::Late;
                     budget.spend(NODE_COST);
                     if !matches!(node.state, State::Free | State::Promised | State::Dying) {
                         let mut layers = 0..=level;
@@ -195,7 +201,9 @@ impl Index {
                             return false;
                         }
                         *next += 1;
-                        sweep.passes(slot, level);
+                        if !is_late {
+                            sweep.passes(slot, level);
+                        }
                     } else {
                         *next += 1;
                     }

@@ -47,6 +47,8 @@ pub struct Search {
 
 enum Phase {
     Descend(Descent),
+    /// Compares those that are not linked yet, from this place on.
+    Late(usize),
     Walk,
     /// Compares all codes, from this row on.
     Scan(Row),
@@ -185,6 +187,13 @@ impl Search {
                         return None;
                     }
                     graph.begin_walk(scratch, self.ef, budget);
+                    self.phase = Phase::Late(0);
+                }
+                Phase::Late(next) => {
+                    let mut accepts = |row| graph.is_live(row) && filter(row);
+                    if !index.offer_late(scratch, next, &mut accepts, budget) {
+                        return None;
+                    }
                     self.phase = Phase::Walk;
                 }
                 Phase::Walk => {

@@ -5,6 +5,7 @@ mod graph;
 mod image;
 mod input;
 mod kernels;
+mod late;
 mod marks;
 mod quantize;
 mod recall;

@@ -14,6 +14,7 @@
 use super::{
     damage::Damage,
     job::{Job, Save},
+    losses::Next,
     partition::Partition,
     recover::From,
     segment::LogSettings,
@@ -34,6 +35,8 @@ const BLOCK_HEAD: usize = 12;
 const ROWS_A_STEP: usize = 2048;
 /// Namespaces that one step copies.
 const NAMES_A_STEP: usize = 512;
+/// A step's damages end with the one that brings them here.
+const DAMAGES_BYTES: usize = 32 << 10;
 /// What is given to the disk at a time.
 const PART_BYTES: usize = 1 << 20;
 /// No block has more bytes.
@@ -76,6 +79,9 @@ enum Phase {
     /// Namespaces from this number on.
     Names(usize),
     Rows(Row),
+    /// What is damaged, from this place in the order of what is known on. After the rows: an item that is lost
+    /// meanwhile has its row in the checkpoint, or stands here, or both.
+    Damages(Next),
     Graph(Image),
     /// Rows that changed while the graph was written, from this place on.
     Changed(Vec<Row>, usize),
@@ -115,13 +121,6 @@ impl Checkpoint {
             for segment in &log.segments {
                 push(out, segment.number);
                 push(out, segment.records as u32);
-            }
-        });
-        block(&mut bytes, kind::DAMAGES, |out| {
-            for (hash, damage) in partition.damages.lasting() {
-                push(out, hash.is_some().into());
-                push(out, hash.unwrap_or(0));
-                damage.write(out);
             }
         });
         partition.is_frozen = true;
@@ -172,11 +171,32 @@ impl Checkpoint {
                 });
                 *from = end;
                 if end == partition.table.rows() {
+                    self.phase = Phase::Damages(Next::default());
+                }
+                // The disk is not waited for while nothing is applied.
+                self.cut();
+                None
+            }
+            Phase::Damages(next) => {
+                let mut is_end = true;
+                block(&mut self.bytes, kind::DAMAGES, |out| {
+                    let start = out.len();
+                    for (hash, damage, behind) in partition.damages.lasting_from(*next) {
+                        if out.len() - start >= DAMAGES_BYTES {
+                            is_end = false;
+                            break;
+                        }
+                        push(out, hash.is_some().into());
+                        push(out, hash.unwrap_or(0));
+                        damage.write(out);
+                        *next = behind;
+                    }
+                });
+                if is_end {
                     partition.is_frozen = false;
                     partition.changed = Some(Vec::new());
                     self.phase = Phase::Graph(partition.index.begin_image());
                 }
-                // The disk is not waited for while nothing is applied.
                 self.cut();
                 None
             }
@@ -392,7 +412,7 @@ fn parse(
                     changed.insert(row);
                 }
             }
-            kind::DAMAGES => damages = read_damages(content.0, settings.folder.as_deref()?)?,
+            kind::DAMAGES => damages.extend(read_damages(content.0, settings.folder.as_deref()?)?),
             kind::END => is_whole = true,
             _ => return None,
         }
@@ -477,7 +497,7 @@ fn judge(bytes: &[u8], settings: &LogSettings) -> Option<State> {
                     let _namespace = content.next()?;
                 }
             }
-            kind::DAMAGES => known = read_damages(content, settings.folder.as_deref()?)?,
+            kind::DAMAGES => known.extend(read_damages(content, settings.folder.as_deref()?)?),
             kind::END => is_ended = true,
             _ => {}
         }

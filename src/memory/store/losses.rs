@@ -17,7 +17,7 @@ use super::{
     table::Row,
 };
 use crate::wire::api::Error;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Damage that is told with its place.
 const TOLD_MAX: usize = 64;
@@ -28,6 +28,21 @@ const UNNAMED_MAX: usize = 4 << 10;
 /// Rows whose records one step looks at.
 const ROWS_A_STEP: Row = 32;
 
+/// A place in the order of what is damaged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// Of what is no item's.
+    unnamed: usize,
+    /// Of lost items, by hash; none behind the last.
+    item: Option<u32>,
+}
+
+impl Default for Next {
+    fn default() -> Self {
+        Self { unnamed: 0, item: Some(0) }
+    }
+}
+
 /// What damage was met.
 #[derive(Debug, Default)]
 pub struct Damages {
@@ -36,7 +51,7 @@ pub struct Damages {
     /// All of them.
     pub count: u64,
     /// Items that are lost, by the low halves of the hashes of their names.
-    lost: HashMap<u32, Damage>,
+    lost: BTreeMap<u32, Damage>,
     /// Damage that is no item's, or nobody knows whose.
     unnamed: Vec<Damage>,
 }
@@ -74,6 +89,23 @@ impl Damages {
     /// An item is stored again or deleted; whether it was lost.
     pub(super) fn forget_item(&mut self, hash: u64) -> bool {
         self.lost.remove(&(hash as u32)).is_some()
+    }
+
+    /// The same from a place on, each with the place behind it: first what is no item's, then the lost items. What
+    /// comes or goes meanwhile moves no other.
+    pub(super) fn lasting_from(
+        &self,
+        next: Next,
+    ) -> impl Iterator<Item = (Option<u32>, &Damage, Next)> {
+        let Next { unnamed, item } = next;
+        let others = self.unnamed.iter().enumerate().skip(unnamed);
+        let others =
+            others.map(move |(at, damage)| (None, damage, Next { unnamed: at + 1, item }));
+        let items = item.map(|item| self.lost.range(item..)).into_iter().flatten();
+        let items = items.map(|(&hash, damage)| {
+            (Some(hash), damage, Next { unnamed: UNNAMED_MAX, item: hash.checked_add(1) })
+        });
+        others.chain(items)
     }
 
     /// What is damaged at present and is not told by the records themselves.

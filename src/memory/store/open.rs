@@ -233,6 +233,10 @@ impl StoreSettings {
             }
         }
         partition.tell_room();
+        let vectors = partition.index.late();
+        if vectors > 0 {
+            tracing::info!(partition = number, vectors, "they are found by comparing until they are linked");
+        }
         Ok(partition)
     }
 }
@@ -262,7 +266,7 @@ fn resume(loaded: Loaded, log: RecordLog, metric: Metric, room: Room) -> io::Res
         }
         let read = partition.log.read(place).map(|record| record.vector());
         match read {
-            Ok(vector) if partition.index.insert_at(row, &vector).is_ok() => {}
+            Ok(vector) if partition.index.insert_late_at(row, &vector).is_ok() => {}
             Ok(_) => partition.remove_row(row),
             Err(damage) => partition.lose_row(row, damage),
         }
@@ -366,10 +370,12 @@ impl Partition {
         self.changed = None;
     }
 
-    /// Whether so much has changed since the last checkpoint that a start would take long.
+    /// Whether so much has changed since the last checkpoint that a start would have much to link. Until all is
+    /// linked that the last one took in, a checkpoint would lack it again.
     pub fn should_save(&self) -> bool {
         let many = CHANGES_LEAST.max(self.len() as u64 / CHANGES_OF_ITEMS);
-        self.changes >= many && self.log.is_durable() && self.log.failure().is_none()
+        let is_linked = self.index.late() == 0;
+        self.changes >= many && is_linked && self.log.is_durable() && self.log.failure().is_none()
     }
 
     /// A checkpoint is on the disk.

@@ -100,6 +100,8 @@ pub struct Partition {
     pub(super) moving: Option<(u32, usize)>,
     /// Where the first record lies that is not applied.
     pub(super) applied: From,
+    /// Records are applied that were on the disk before the start: their vectors are linked later.
+    pub(super) is_starting: bool,
     /// Rows are being copied, so that no change is applied.
     pub(super) is_frozen: bool,
     /// Rows that changed since the present checkpoint's graph began to be written.
@@ -160,6 +162,7 @@ impl Partition {
             changes: 0,
             moving: None,
             applied: From::default(),
+            is_starting: false,
             is_frozen: false,
             changed: None,
         }
@@ -471,6 +474,11 @@ impl Partition {
             return Step::Done(Some(Ok(self.leave(former, hash))));
         }
         let vector = self.log.vector(place, &record.head);
+        if self.is_starting {
+            let row = self.index.insert_late(vector).map_err(|error| not_taken(&error));
+            let arrived = row.and_then(|row| self.enter(row, place, hash));
+            return Step::Done(Some(arrived.map(|()| self.leave(former, hash))));
+        }
         match self.index.begin_insert(vector) {
             Ok(insertion) => {
                 let coming = Coming { insertion, former };
@@ -491,19 +499,34 @@ impl Partition {
             self.coming = Some(coming);
             return None;
         };
-        let arrived = inserted.map_err(|error| not_taken(&error)).and_then(|row| {
-            let record = self.log.read(place).map_err(|damage| damaged(&damage));
-            let number = record.map(|record| self.table.namespaces.enter(record.namespace()));
-            let Ok(Some(number)) = number else {
-                self.index.remove(row);
-                return Err(number.err().unwrap_or_else(too_many_namespaces));
-            };
-            self.table.insert(row, place, hash as u32, number);
-            self.log.hold(place);
-            self.note_changed(row);
-            Ok(())
-        });
+        let row = inserted.map_err(|error| not_taken(&error));
+        let arrived = row.and_then(|row| self.enter(row, place, hash));
         Some(arrived.map(|()| self.leave(coming.former, hash)))
+    }
+
+    /// A vector is in the index: its row is its record's item.
+    fn enter(&mut self, row: Row, place: Place, hash: u64) -> Result<(), Error> {
+        let record = self.log.read(place).map_err(|damage| damaged(&damage));
+        let number = record.map(|record| self.table.namespaces.enter(record.namespace()));
+        let Ok(Some(number)) = number else {
+            self.index.remove(row);
+            return Err(number.err().unwrap_or_else(too_many_namespaces));
+        };
+        self.table.insert(row, place, hash as u32, number);
+        self.log.hold(place);
+        self.note_changed(row);
+        Ok(())
+    }
+
+    /// Goes on with what makes searches quicker and can wait: linking what a start took in, which searches find
+    /// meanwhile, and looking for the rows of namespaces that became small. False when there is nothing of it.
+    pub fn tidy_some(&mut self) -> bool {
+        self.index.link_some(self.index.step_distances()) || self.table.gather_some()
+    }
+
+    /// Whether there is something of it.
+    pub fn has_to_tidy(&self) -> bool {
+        self.index.late() > 0 || self.table.has_to_gather()
     }
 
     /// What an item was before is no more; whether it was anything.

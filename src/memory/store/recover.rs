@@ -310,6 +310,7 @@ pub fn replay(
 ) -> io::Result<()> {
     let number = partition.log.settings().partition;
     let mut told = Instant::now();
+    partition.is_starting = true;
     for (done, (segment, seen)) in records.iter().enumerate() {
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
@@ -317,6 +318,7 @@ pub fn replay(
         }
         replay_one(partition, *segment, seen)?;
     }
+    partition.is_starting = false;
     damages.into_iter().for_each(|damage| partition.note_unnamed(damage));
     partition.changes = records.len() as u64;
     let ((number, offset), sequence) = (partition.log.end(), partition.log.sequence());

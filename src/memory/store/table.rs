@@ -5,7 +5,7 @@
 //! grow, and rows lie in parts that never move.
 
 use hashbrown::HashTable;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Tables that the hashes are spread over.
 const TABLES: usize = 1024;
@@ -14,9 +14,11 @@ const PART: usize = 4096;
 /// Namespaces that a partition may have.
 pub const NAMESPACES_MAX: usize = 1 << 16;
 
-/// A namespace with so many items or fewer knows its rows, until it has had more: a search there compares them
-/// all. A walk through the graph would meet next to none of a hundred among a million.
+/// A namespace with so many items or fewer knows its rows, and one that had more when half as many are left: a
+/// search there compares them all. A walk through the graph would meet next to none of a hundred among a million.
 const ROWS_MAX: usize = 4096;
+/// Rows that one step looks at for those of a namespace.
+const LOOKS_A_STEP: Row = 4096;
 
 /// Where a record begins, in units from the begin of the partition's first file ever.
 pub type Place = u32;
@@ -43,6 +45,9 @@ pub struct Namespaces {
     numbers: BTreeMap<Box<str>, u16>,
     spaces: Vec<Space>,
     free: Vec<u16>,
+    /// Those that became small and do not know their rows.
+    shrunk: VecDeque<u16>,
+    gathering: Option<Gathering>,
 }
 
 /// One of them.
@@ -50,8 +55,17 @@ pub struct Namespaces {
 struct Space {
     name: Box<str>,
     count: u64,
-    /// Its rows, in no order; none when there were more than [`ROWS_MAX`] since it began.
+    /// Its rows, in no order; none when there were more than [`ROWS_MAX`] and they were not gathered since.
     rows: Option<Vec<Row>>,
+}
+
+/// The rows of a namespace that became small are looked for.
+#[derive(Debug)]
+struct Gathering {
+    number: u16,
+    /// All before this one were looked at.
+    next: Row,
+    rows: Vec<Row>,
 }
 
 /// All rows of a partition.
@@ -141,6 +155,39 @@ impl Table {
         self.parts[row as usize / PART][row as usize % PART].place = place;
     }
 
+    /// Goes on with looking for the rows of namespaces that became small; false when all know theirs.
+    pub fn gather_some(&mut self) -> bool {
+        let spaces = &mut self.namespaces;
+        let begun = spaces.gathering.take().or_else(|| {
+            let number = spaces.shrunk.pop_front()?;
+            Some(Gathering { number, next: 0, rows: Vec::new() })
+        });
+        let Some(mut gathering) = begun else { return false };
+        let end = self.rows().min(gathering.next + LOOKS_A_STEP);
+        for row in gathering.next..end {
+            if self.get(row).is_some_and(|entry| entry.namespace == gathering.number) {
+                gathering.rows.push(row);
+            }
+        }
+        gathering.next = end;
+        let is_complete = end == self.rows();
+        let spaces = &mut self.namespaces;
+        let space = &mut spaces.spaces[usize::from(gathering.number)];
+        if space.count > ROWS_MAX as u64 {
+            // It has grown again.
+        } else if is_complete {
+            space.rows = Some(gathering.rows);
+        } else {
+            spaces.gathering = Some(gathering);
+        }
+        true
+    }
+
+    /// Whether rows are to be looked for.
+    pub fn has_to_gather(&self) -> bool {
+        self.namespaces.gathering.is_some() || !self.namespaces.shrunk.is_empty()
+    }
+
     /// Rows whose names may have this hash: seldom more than one.
     pub fn with_hash(&self, hash: u32) -> impl Iterator<Item = Row> + '_ {
         let table = &self.rows_by_hash[table_of(hash)];
@@ -182,6 +229,14 @@ impl Namespaces {
             Some(rows) if rows.len() < ROWS_MAX => rows.push(row),
             rows => *rows = None,
         }
+        if let Some(gathering) = self.gathering_of(number, row) {
+            gathering.rows.push(row);
+        }
+    }
+
+    /// What was gathered for a namespace, when this row was passed already.
+    fn gathering_of(&mut self, number: u16, row: Row) -> Option<&mut Gathering> {
+        self.gathering.as_mut().filter(|it| it.number == number && row < it.next)
     }
 
     /// An item is gone; a namespace without one gives its number back.
@@ -193,11 +248,29 @@ impl Namespaces {
         {
             rows.swap_remove(at);
         }
-        if space.count == 0 {
+        let (count, is_to_gather) = (space.count, space.rows.is_none());
+        if let Some(gathering) = self.gathering_of(number, row)
+            && let Some(at) = gathering.rows.iter().position(|&other| other == row)
+        {
+            gathering.rows.swap_remove(at);
+        }
+        if count == 0 {
+            self.shrunk.retain(|&other| other != number);
+            self.gathering.take_if(|gathering| gathering.number == number);
+        } else if is_to_gather && count == ROWS_MAX as u64 / 2 && !self.is_gathering(number) {
+            self.shrunk.push_back(number);
+        }
+        let space = &mut self.spaces[usize::from(number)];
+        if count == 0 {
             let Space { name, .. } = std::mem::take(space);
             self.numbers.remove(&name);
             self.free.push(number);
         }
+    }
+
+    fn is_gathering(&self, number: u16) -> bool {
+        self.shrunk.contains(&number)
+            || self.gathering.as_ref().is_some_and(|gathering| gathering.number == number)
     }
 
     /// Items of a namespace.
@@ -205,7 +278,7 @@ impl Namespaces {
         self.spaces[usize::from(number)].count
     }
 
-    /// The rows of a namespace, in no order, where there never were many.
+    /// The rows of a namespace, in no order, where there are not many.
     pub fn rows(&self, number: u16) -> Option<&[Row]> {
         self.spaces[usize::from(number)].rows.as_deref()
     }
@@ -284,6 +357,37 @@ mod tests {
         assert_eq!(table.namespaces.rows(large), None);
         table.remove(9999);
         assert_eq!(table.namespaces.rows(large), None);
+        assert!(!table.has_to_gather());
+    }
+
+    /// While its rows are looked for, some more come and go.
+    #[test]
+    fn a_namespace_that_became_small_knows_its_rows_again() {
+        let mut table = Table::default();
+        let (other, large) =
+            (table.namespaces.enter("other").unwrap(), table.namespaces.enter("large").unwrap());
+        const ROWS: Row = 4 * ROWS_MAX as Row;
+        for row in 0..ROWS {
+            table.insert(row, row, row, if row % 2 == 0 { other } else { large });
+        }
+        let mut removed = (1..ROWS).step_by(2);
+        while table.namespaces.count(large) > ROWS_MAX as u64 / 2 {
+            assert!(!table.has_to_gather());
+            table.remove(removed.next().unwrap()).unwrap();
+        }
+        assert!(table.gather_some() && table.has_to_gather());
+        // One that was passed comes, one goes; and so does one that was not passed.
+        table.insert(1, 1, 1, large);
+        table.remove(0).unwrap();
+        table.remove(ROWS - 1).unwrap();
+        table.insert(ROWS - 1, 2, 3, other);
+        while table.gather_some() {}
+        let mut rows = table.namespaces.rows(large).unwrap().to_vec();
+        rows.sort_unstable();
+        let is_of_it = |row: &Row| table.get(*row).is_some_and(|entry| entry.namespace == large);
+        assert!(rows.iter().copied().eq((0..ROWS).filter(is_of_it)));
+        assert_eq!(rows.len(), ROWS_MAX / 2);
+        assert_eq!(table.namespaces.rows(other), None);
     }
 
     #[test]

@@ -44,7 +44,8 @@ impl Kept {
         let moves = self.is_moving && !self.moving_waits;
         let saves = self.checkpoint.is_some() && !self.is_saving;
         let looks = self.partition.is_looking() && !self.looking_waits;
-        moves || saves || looks || !self.applying_waits && self.partition.has_work()
+        let tidies = self.partition.has_to_tidy();
+        moves || saves || looks || tidies || !self.applying_waits && self.partition.has_work()
     }
 
     /// Goes on with a checkpoint by a step, or begins one when it is time; a part for the disk. False

@@ -26,7 +26,7 @@ pub(super) fn check(index: &Index) {
         }
         assert!(usize::from(node.level) <= LEVEL_MAX);
         assert_eq!(node.tower == NONE, node.level == 0);
-        assert_eq!(index.contains(slot), node.state == State::Live);
+        assert_eq!(index.contains(slot), matches!(node.state, State::Live | State::Late));
         for layer in 0..=usize::from(node.level) {
             let links = graph.links(slot, layer);
             let distinct: BTreeSet<_> = links.iter().collect();
@@ -51,7 +51,7 @@ pub(super) fn check(index: &Index) {
     match graph.entry {
         // Dying nodes are being freed: nothing begins there any more.
         None => {
-            assert!(used().all(|node| matches!(node.state, State::Coming | State::Dying)));
+            assert!(used().all(|node| matches!(node.state, State::Coming | State::Late | State::Dying)));
         }
         Some(entry) => {
             assert_ne!(state(entry), State::Free);
@@ -60,7 +60,9 @@ pub(super) fn check(index: &Index) {
         }
     }
     let stats = index.stats();
-    assert_eq!(used().filter(|node| node.state == State::Live).count(), stats.live);
+    let is_live = |node: &&Node| matches!(node.state, State::Live | State::Late);
+    assert_eq!(used().filter(is_live).count(), stats.live);
+    assert!(used().filter(|node| node.state == State::Late).count() <= index.late());
     let is_dead = |node: &&Node| matches!(node.state, State::Dead | State::Dying);
     assert_eq!(used().filter(is_dead).count(), stats.dead);
     let coming = used().filter(|node| node.state == State::Coming).count();

@@ -22,6 +22,9 @@ enum Act {
     StepSearch(Any, usize),
     DropSearch(Any),
     Remove(Any),
+    InsertLate([i8; 3]),
+    /// Goes on with linking late ones.
+    Link(usize),
     /// Goes on with what removals left to sweep.
     Sweep(usize),
     /// Removes so many of those that live.
@@ -38,6 +41,8 @@ fn act() -> impl Strategy<Value = Act> {
         12 => (any::<Any>(), 1..100_usize).prop_map(|(at, n)| Act::StepSearch(at, n)),
         1 => any::<Any>().prop_map(Act::DropSearch),
         4 => any::<Any>().prop_map(Act::Remove),
+        2 => vector().prop_map(Act::InsertLate),
+        6 => (1..200_usize).prop_map(Act::Link),
         4 => (1..300_usize).prop_map(Act::Sweep),
         1 => (0..80_usize).prop_map(Act::RemoveMany),
     ]
@@ -84,6 +89,16 @@ impl World {
                     self.insertions.swap_remove(at);
                     self.inserted(result)?;
                 }
+            }
+            Act::InsertLate(vector) => {
+                let vector = self.vector(vector);
+                let inserted = self.index.insert_late(&vector);
+                self.inserted(inserted)?;
+            }
+            Act::Link(distances) => {
+                let is_late = self.index.late() > 0;
+                prop_assert_eq!(self.index.link_some(distances), is_late);
+                self.disturb();
             }
             Act::DropInsert(at) if !self.insertions.is_empty() => {
                 self.insertions.swap_remove(at.index(self.insertions.len()));
