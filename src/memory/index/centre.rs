@@ -1,8 +1,8 @@
 //! The point that codes of bytes are the difference to, so that vectors which lie far from the origin and near
 //! each other keep their bits for what tells them apart.
 //!
-//! It is the mean of the first vectors, where those lie much nearer to it than to the origin, and the origin
-//! otherwise; only the euclidean distance allows to choose. The first ones are kept until there are enough, and
+//! It is the mean of the first vectors, made one long for the cosine, where those lie much nearer to it than to the
+//! origin, and the origin otherwise. The first ones are kept until there are enough, and
 //! searches compare the query with each of them; their codes are made anew then, and each is linked to all. Operations that are open at that moment begin again
 //! ([`Coding::edition`](super::quantize::Coding)): they have met no more than the first vectors. After that the centre
 //! stays until the partition is empty or made anew from its vectors.
@@ -11,7 +11,8 @@ use super::{
     error::Invalid,
     graph::{Graph, Index, Row},
     options::LINKS_UPPER,
-    quantize::{COMPONENT_MAX, Coding, Probe},
+    quantize::{COMPONENT_MAX, Coding, Metric, Probe, length},
+    rerank::Exact,
     search::Hit,
     steps::Scratch,
 };
@@ -59,7 +60,8 @@ impl First {
         mut filter: impl FnMut(Row) -> bool,
     ) -> Vec<Hit> {
         let found = self.0.iter().filter(|(row, _)| graph.is_live(*row) && filter(*row));
-        let distance = |vector| (graph.coding.kernels.squared_distance)(query, vector);
+        let exact = Exact::of_any(graph, query);
+        let distance = |vector: &[f32]| exact.distance(vector).expect("in 64 bits each has one");
         let mut hits: Vec<Hit> =
             found.map(|(row, vector)| Hit { row: *row, distance: distance(vector) }).collect();
         hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
@@ -68,14 +70,14 @@ impl First {
     }
 
     /// Their mean, if it is worth it.
-    fn centre(&self) -> Option<Vec<f32>> {
+    fn centre(&self, metric: Metric) -> Option<Vec<f32>> {
         let part = 1.0 / self.0.len() as f64;
         let mut mean = vec![0.0_f64; self.0.first()?.1.len()];
         let mut squared = 0.0;
-        for value_of in
-            self.0.iter().map(|(_, vector)| vector.iter().map(|&value| f64::from(value)))
-        {
-            for (mean, value) in mean.iter_mut().zip(value_of) {
+        for (_, vector) in &self.0 {
+            let own = if metric == Metric::Cosine { length(vector).recip() } else { 1.0 };
+            for (mean, &value) in mean.iter_mut().zip(vector) {
+                let value = f64::from(value) * own;
                 *mean += value * part;
                 squared += value * value * part;
             }
@@ -101,7 +103,7 @@ impl Index {
         }
         scratch.edition = self.graph.coding.edition;
         scratch.vector.clear();
-        if self.graph.coding.has_choice() {
+        if self.first.is_some() {
             scratch.vector.extend_from_slice(vector);
         }
         Ok(scratch)
@@ -115,7 +117,7 @@ impl Index {
             return;
         }
         let first = self.first.take().expect("it was there above");
-        let Some(centre) = first.centre() else { return };
+        let Some(centre) = first.centre(self.options.metric) else { return };
         let Graph { coding, codes, terms, .. } = &mut self.graph;
         coding.set_centre(centre);
         let mut probe = Probe::new(coding.lines());

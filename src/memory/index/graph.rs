@@ -275,10 +275,16 @@ impl Graph {
 
     /// Fills the pool with the nodes of a layer nearest to the probe. False when the budget ended before.
     ///
-    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. While codes
-    /// that one node led to are on their way from memory, those of the node before are compared, so which node is
-    /// followed next does not know of the latest ones yet. The marks are large enough for all nodes.
-    pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize, budget: &mut Budget) -> bool {
+    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. A walk
+    /// `ahead` compares, while codes that one node led to are on their way from memory, those of the node before; so
+    /// which node is followed next does not know of the latest ones yet. The marks are large enough for all nodes.
+    pub(super) fn walk(
+        &self,
+        scratch: &mut Scratch,
+        layer: usize,
+        ahead: bool,
+        budget: &mut Budget,
+    ) -> bool {
         let Scratch { probe, pool, marks, coming, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
         loop {
@@ -294,6 +300,9 @@ impl Graph {
                     self.codes.prefetch(slot);
                     prefetch(std::slice::from_ref(&self.terms[slot as usize]));
                 }
+            }
+            if !ahead {
+                std::mem::swap(coming, &mut met);
             }
             let count = coming.count;
             self.ranks(probe, coming.slots(), &mut ranks);
@@ -335,7 +344,7 @@ impl Graph {
         budget: &mut Budget,
     ) -> bool {
         while descent.layer > descent.end {
-            if !self.walk(scratch, descent.layer, budget) {
+            if !self.walk(scratch, descent.layer, false, budget) {
                 return false;
             }
             descent.layer -= 1;

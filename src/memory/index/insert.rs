@@ -272,7 +272,7 @@ impl Linking {
                     *self = Linking::Walk(*layer);
                 }
                 Linking::Walk(layer) => {
-                    if !graph.walk(scratch, *layer, budget) {
+                    if !graph.walk(scratch, *layer, false, budget) {
                         return false;
                     }
                     graph.collect_linkable(scratch, row);

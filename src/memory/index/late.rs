@@ -98,7 +98,8 @@ impl Index {
         let scratch = match self.begin_scratch(vector) {
             Ok(scratch) => scratch,
             Err(error) => {
-                if self.graph.nodes.get(row as usize).is_some_and(|node| node.state == State::Free) {
+                if self.graph.nodes.get(row as usize).is_some_and(|node| node.state == State::Free)
+                {
                     self.generations.rest(row);
                 }
                 return Err(error);

@@ -15,9 +15,16 @@
 //! Scale and term come from the code, not from the vector, so that equal codes have distance zero, but
 //! for float32 rounding. Vectors are normalised for the cosine by that: their length does not enter.
 //!
-//! The euclidean distance of two vectors is that of their differences to any third one. So these codes are of
-//! the difference to a *centre*, where the vectors lie far from the origin and near each other
-//! (`centre`).
+//! Codes may be of the difference to a *centre* instead, where the vectors lie far from the origin and near each other
+//! (`centre`). The euclidean distance of two vectors is that of their differences to any third one; the cosine is half
+//! of it where they are made one long, so that is done before. The dot product of *a* and *b* is that of their
+//! differences to *c*, and what each has in common with *c*, which is its term:
+//!
+//! | metric, around a centre | scale | term | weight |
+//! |---|---|---|---|
+//! | cosine, of vectors made one long | max/127 | ‖scale · a‖² / 2 | 1 |
+//! | euclidean | max/127 | ‖scale · a‖² | 2 |
+//! | dot product | max/127 | ‖c‖² / 2 − c · a | 1 |
 //!
 //! A row is whole lines of the cache, so short vectors need no rounding: with at most [`FLOATS_MAX`]
 //! components the code is the float32 vector itself, made one long for the cosine, and the distance is computed
@@ -100,17 +107,14 @@ pub(super) fn largest_component(vector: &[f32], metric: Metric) -> Result<f32, I
     Ok(largest)
 }
 
+/// The length of a vector, in 64 bits.
+pub(super) fn length(vector: &[f32]) -> f64 {
+    vector.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+}
+
 impl Metric {
     pub(super) fn weight(self) -> f32 {
         if self == Metric::Euclidean { 2.0 } else { 1.0 }
-    }
-
-    fn terms(self, step: f32, code_squared: i32) -> Terms {
-        match self {
-            Metric::Cosine => Terms { scale: (code_squared as f32).sqrt().recip(), term: 0.5 },
-            Metric::Euclidean => Terms { scale: step, term: step * step * code_squared as f32 },
-            Metric::Dot => Terms { scale: step, term: 0.0 },
-        }
     }
 }
 
@@ -127,15 +131,21 @@ impl Probe {
     }
 
     fn take_floats(&mut self, vector: &[f32], metric: Metric) {
-        let squares = vector.iter().map(|&value| f64::from(value) * f64::from(value));
-        let length = if metric == Metric::Cosine { squares.sum::<f64>().sqrt() } else { 1.0 };
+        let length = if metric == Metric::Cosine { length(vector) } else { 1.0 };
         for (place, &value) in self.code[0].floats_mut().iter_mut().zip(vector) {
             *place = (f64::from(value) / length) as f32;
         }
     }
 
-    /// Rounds components, none of which is larger than `largest`.
-    fn round(&mut self, components: impl Iterator<Item = f32>, largest: f32, metric: Metric) {
+    /// Rounds components, none of which is larger than `largest`. Their terms are made of the size of a step and the
+    /// square of the code.
+    fn round(
+        &mut self,
+        components: impl Iterator<Item = f32>,
+        largest: f32,
+        metric: Metric,
+        terms: impl FnOnce(f32, f32) -> Terms,
+    ) {
         // In 64 bits, so that the smallest numbers have an inverse.
         let inverse = if largest == 0.0 { 0.0 } else { 127.0 / f64::from(largest) };
         let (mut sum, mut squared) = (0, 0);
@@ -146,7 +156,7 @@ impl Probe {
             sum += i32::from(component);
             squared += i32::from(component) * i32::from(component);
         }
-        self.set(metric, metric.terms(largest / 127.0, squared), sum);
+        self.set(metric, terms(largest / 127.0, squared as f32), sum);
     }
 
     /// The distance to a row but for this probe's own term, from the kernel's product.
@@ -163,7 +173,7 @@ impl Coding {
 
     /// Whether another centre than the origin may be chosen.
     pub(super) fn has_choice(&self) -> bool {
-        self.metric == Metric::Euclidean && !self.has_floats()
+        !self.has_floats()
     }
 
     pub(super) fn set_centre(&mut self, centre: Vec<f32>) {
@@ -197,13 +207,36 @@ impl Coding {
         if self.has_floats() {
             probe.take_floats(vector, self.metric);
         } else if self.centre.is_empty() {
-            probe.round(vector.iter().copied(), largest, self.metric);
+            let terms = |step: f32, squared: f32| match self.metric {
+                Metric::Cosine => Terms { scale: squared.sqrt().recip(), term: 0.5 },
+                Metric::Euclidean => Terms { scale: step, term: step * step * squared },
+                Metric::Dot => Terms { scale: step, term: 0.0 },
+            };
+            probe.round(vector.iter().copied(), largest, self.metric, terms);
         } else {
-            let apart = || vector.iter().zip(&self.centre).map(|(value, centre)| value - centre);
-            let largest = apart().fold(0.0, |largest, value| f32::max(largest, value.abs()));
-            probe.round(apart(), largest, self.metric);
+            self.encode_around_centre(vector, probe);
         }
         Ok(())
+    }
+
+    fn encode_around_centre(&self, vector: &[f32], probe: &mut Probe) {
+        let part = if self.metric == Metric::Cosine { length(vector).recip() } else { 1.0 };
+        let pairs = || vector.iter().zip(&self.centre);
+        let apart = || {
+            pairs().map(|(&value, centre)| (f64::from(value) * part - f64::from(*centre)) as f32)
+        };
+        let largest = apart().fold(0.0, |largest, value| f32::max(largest, value.abs()));
+        let terms = |step: f32, squared: f32| match self.metric {
+            Metric::Cosine => Terms { scale: step, term: 0.5 * step * step * squared },
+            Metric::Euclidean => Terms { scale: step, term: step * step * squared },
+            Metric::Dot => {
+                let common = pairs().map(|(&value, &centre)| {
+                    f64::from(centre) * (0.5 * f64::from(centre) - f64::from(value))
+                });
+                Terms { scale: step, term: common.sum::<f64>() as f32 }
+            }
+        };
+        probe.round(apart(), largest, self.metric, terms);
     }
 
     /// Makes the probe a stored row.

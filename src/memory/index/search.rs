@@ -10,7 +10,6 @@ use super::{
     error::Invalid,
     graph::{Descent, Graph, Index, Row},
     options::{EF_MAX, LINKS_BASE},
-    quantize::Metric,
     steps::{Budget, Open, Scratch},
 };
 
@@ -197,7 +196,7 @@ impl Search {
                     self.phase = Phase::Walk;
                 }
                 Phase::Walk => {
-                    if !graph.walk(scratch, 0, budget) {
+                    if !graph.walk(scratch, 0, true, budget) {
                         return None;
                     }
                     self.hits.clear();
@@ -253,10 +252,7 @@ fn take(
     hits: &mut Vec<Hit>,
     budget: &mut Budget,
 ) -> bool {
-    let own_term = match graph.coding.metric {
-        Metric::Cosine | Metric::Euclidean => scratch.probe.terms.term,
-        Metric::Dot => 0.0,
-    };
+    let own_term = scratch.probe.terms.term;
     // What was taken in an earlier step may have died since.
     hits.retain(|hit| graph.is_live(hit.row));
     let mut looked_again = hits.len() / HITS_OF_A_DISTANCE;

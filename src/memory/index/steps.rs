@@ -4,7 +4,9 @@
 //! every operation that was open at that moment has ended, so a name never means a later vector.
 //! Operations hold the generation in which they began; dropping one half-way is as good as ending it.
 
-use super::{graph::Row, marks::Marks, options::LINKS_BASE, pool::Pool, prune::Work, quantize::Probe};
+use super::{
+    graph::Row, marks::Marks, options::LINKS_BASE, pool::Pool, prune::Work, quantize::Probe,
+};
 use std::sync::Arc;
 
 /// A budget for a step that takes some tens of microseconds, on a slow day too, where a code has as many

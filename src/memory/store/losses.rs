@@ -99,8 +99,7 @@ impl Damages {
     ) -> impl Iterator<Item = (Option<u32>, &Damage, Next)> {
         let Next { unnamed, item } = next;
         let others = self.unnamed.iter().enumerate().skip(unnamed);
-        let others =
-            others.map(move |(at, damage)| (None, damage, Next { unnamed: at + 1, item }));
+        let others = others.map(move |(at, damage)| (None, damage, Next { unnamed: at + 1, item }));
         let items = item.map(|item| self.lost.range(item..)).into_iter().flatten();
         let items = items.map(|(&hash, damage)| {
             (Some(hash), damage, Next { unnamed: UNNAMED_MAX, item: hash.checked_add(1) })

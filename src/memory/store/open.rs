@@ -235,7 +235,11 @@ impl StoreSettings {
         partition.tell_room();
         let vectors = partition.index.late();
         if vectors > 0 {
-            tracing::info!(partition = number, vectors, "they are found by comparing until they are linked");
+            tracing::info!(
+                partition = number,
+                vectors,
+                "they are found by comparing until they are linked"
+            );
         }
         Ok(partition)
     }

@@ -51,7 +51,9 @@ pub(super) fn check(index: &Index) {
     match graph.entry {
         // Dying nodes are being freed: nothing begins there any more.
         None => {
-            assert!(used().all(|node| matches!(node.state, State::Coming | State::Late | State::Dying)));
+            assert!(
+                used().all(|node| matches!(node.state, State::Coming | State::Late | State::Dying))
+            );
         }
         Some(entry) => {
             assert_ne!(state(entry), State::Free);

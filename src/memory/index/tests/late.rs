@@ -12,8 +12,7 @@ const K: usize = 10;
 fn recall(index: &mut Index, metric: Metric, all: &[Vec<f32>]) -> f64 {
     let (mut found, mut wanted) = (0, 0);
     for query in all.iter().step_by(23) {
-        let mut live: Vec<Row> =
-            (0..all.len() as Row).filter(|&row| index.contains(row)).collect();
+        let mut live: Vec<Row> = (0..all.len() as Row).filter(|&row| index.contains(row)).collect();
         let to = |row: &Row| distance(metric, query, &all[*row as usize]);
         live.sort_by(|a, b| to(a).total_cmp(&to(b)));
         let truth: BTreeSet<Row> = live.into_iter().take(K).collect();

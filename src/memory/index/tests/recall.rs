@@ -117,6 +117,51 @@ fn vectors_far_from_the_origin_are_told_apart() {
     }
 }
 
+/// In a narrow cone all vectors have nearly all in common, under any metric.
+#[test]
+fn vectors_that_point_nearly_the_same_way_are_told_apart() {
+    const NARROW: f32 = 1.0 / 250.0;
+    for metric in [Metric::Cosine, Metric::Dot, Metric::Euclidean] {
+        for dimensions in [17, 64, 384] {
+            let mut random = Rng::with_seed(dimensions as u64);
+            let way: Vec<f32> = (0..dimensions).map(|_| random.f32() - 0.5).collect();
+            let mut all = vectors(&mut random, 2050, dimensions);
+            for vector in &mut all {
+                // The cosine does not ask for lengths.
+                let size = if metric == Metric::Cosine { 0.5 + random.f32() } else { 1.0 };
+                let pairs = vector.iter_mut().zip(&way);
+                pairs.for_each(|(value, way)| *value = size * (way + NARROW * *value));
+            }
+            let queries = all.split_off(2000);
+            let mut index = filled(metric, &all, 7);
+            let stored = numbered(all);
+            let recall = strict_recall(&mut index, &stored, &queries, metric, 100);
+            println!("{metric:?}, {dimensions} dimensions: {recall:.3}");
+            assert!(recall >= 0.95, "{metric:?}, {dimensions} dimensions: {recall}");
+        }
+    }
+}
+
+/// The part of the `K` nearest that is found by the codes alone.
+fn strict_recall(
+    index: &mut Index,
+    stored: &[(Row, Vec<f32>)],
+    queries: &[Vec<f32>],
+    metric: Metric,
+    ef: usize,
+) -> f64 {
+    let mut found = 0;
+    for query in queries {
+        let mut truth: Vec<(f64, Row)> =
+            stored.iter().map(|(row, vector)| (distance(metric, query, vector), *row)).collect();
+        truth.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let hits = index.search(query, 2 * K, ef, |_| true).expect("the query is well");
+        let is_found = |row| hits.iter().any(|hit| hit.row == row);
+        found += truth[..K].iter().filter(|(_, row)| is_found(*row)).count();
+    }
+    found as f64 / (K * queries.len()) as f64
+}
+
 #[test]
 fn the_dot_product_works_for_vectors_of_like_length() {
     let mut random = Rng::with_seed(3);

@@ -1,0 +1,106 @@
+//! A start after a kill: what no checkpoint has is found before it is linked.
+
+use super::*;
+
+const BEFORE: usize = 60;
+const BEHIND: usize = 300;
+
+fn at(place: usize) -> MemoryItem {
+    item(&format!("key-{place}"), place as f32)
+}
+
+/// Every item that is there is the nearest to itself, and none that is gone is found.
+fn check(partition: &mut Partition, places: &[usize]) {
+    for &place in places {
+        let query = MemoryQuery { vector: at(place).vector, k: 1, ..MemoryQuery::default() };
+        let hits = search(partition, query).unwrap();
+        assert_eq!(hits[0].key, format!("key-{place}"));
+    }
+    let query = MemoryQuery { vector: at(0).vector, k: 1000, ..MemoryQuery::default() };
+    assert_eq!(search(partition, query).unwrap().len(), places.len());
+}
+
+#[test]
+fn what_no_checkpoint_has_is_found_before_it_is_linked() {
+    let folder = Folder::new("late");
+    let settings = StoreSettings { segment_bytes: 64 << 10, ..settings(Some(&folder)) };
+    let (mut partition, store) = open(&settings);
+    (0..BEFORE).for_each(|place| drop(put(&mut partition, &at(place)).unwrap()));
+    partition.close().unwrap();
+    drop((partition, store));
+    let (mut partition, store) = open(&settings);
+    assert!(!partition.has_to_tidy(), "all stands in the checkpoint");
+    (BEFORE..BEHIND).for_each(|place| drop(put(&mut partition, &at(place)).unwrap()));
+    (0..BEHIND).step_by(7).for_each(|place| {
+        delete(&mut partition, &format!("key-{place}")).unwrap();
+    });
+    let places: Vec<usize> = (0..BEHIND).filter(|place| place % 7 > 0).collect();
+    // It is killed: nothing is sealed, and there is no other checkpoint.
+    drop((partition, store));
+
+    let (mut partition, store) = open(&settings);
+    assert!(partition.index().late() > BEHIND / 2, "{} are late", partition.index().late());
+    check(&mut partition, &places);
+    // It stops before they are linked: they come the same way again.
+    assert!(partition.tidy_some());
+    partition.close().unwrap();
+    drop((partition, store));
+    let (mut partition, store) = open(&settings);
+    assert!(partition.index().late() > BEHIND / 2, "{} are late", partition.index().late());
+    check(&mut partition, &places);
+    // While they are linked, changes go on.
+    assert_eq!(put(&mut partition, &at(0)), Ok(false));
+    assert_eq!(delete(&mut partition, "key-299"), Ok(true));
+    let places: Vec<usize> = [0].into_iter().chain(places).filter(|place| *place != 299).collect();
+    while partition.tidy_some() {
+        let query = MemoryQuery { vector: at(150).vector, k: 1, ..MemoryQuery::default() };
+        assert_eq!(search(&mut partition, query).unwrap()[0].key, "key-150");
+    }
+    check(&mut partition, &places);
+    partition.close().unwrap();
+    drop((partition, store));
+    let (mut partition, _store) = open(&settings);
+    assert!(!partition.has_to_tidy());
+    check(&mut partition, &places);
+}
+
+/// Damage of many items stands in a checkpoint that is written in steps, and is known after a start.
+#[test]
+fn many_lost_items_are_written_in_steps_and_known_again() {
+    let folder = Folder::new("many-lost");
+    let settings = StoreSettings { segment_bytes: 64 << 10, ..settings(Some(&folder)) };
+    let (mut partition, store) = open(&settings);
+    const ITEMS: usize = 1200;
+    (0..ITEMS).for_each(|place| drop(put(&mut partition, &at(place)).unwrap()));
+    partition.close().unwrap();
+    drop((partition, store));
+    for file in folder.files() {
+        let mut bytes = fs::read(&file).unwrap();
+        let places: Vec<usize> = bytes
+            .windows(8)
+            .enumerate()
+            .filter(|(_, it)| *it == b"text of ")
+            .map(|it| it.0)
+            .collect();
+        places.into_iter().for_each(|place| bytes[place] ^= 1);
+        fs::write(&file, bytes).unwrap();
+    }
+    let (mut partition, store) = open(&settings);
+    run(&mut partition, |partition| match partition.look() {
+        Step::Done(worked) => Step::Done((!worked).then_some(())),
+        Step::Wait(pieces) => Step::Wait(pieces),
+    });
+    assert_eq!((partition.len(), partition.damages().lost().items), (0, ITEMS as u64));
+    let mut checkpoint = super::super::checkpoint::Checkpoint::begin(&mut partition);
+    let mut steps = 0;
+    while partition.is_frozen {
+        assert!(checkpoint.step(&mut partition).is_none());
+        steps += 1;
+    }
+    assert!(steps > 6, "{steps} steps for {ITEMS} damaged records");
+    partition.abandon_checkpoint();
+    partition.save().unwrap();
+    drop((partition, store));
+    let (partition, _store) = open(&settings);
+    assert_eq!((partition.len(), partition.damages().lost().items), (0, ITEMS as u64));
+}
