@@ -243,7 +243,7 @@ tuning_table! {
             "Candidates that a search keeps when its caller names no `ef`; never fewer than the hits \
              that it asks for.",
             "More find more of the true nearest, and each search takes longer in proportion.";
-        ef_construction = "ef_construction", number(16, 4096, "candidates"), Int(160),
+        ef_construction = "ef_construction", number(16, 4096, "candidates"), Int(200),
             "Candidates that are weighed when a vector gets its neighbours.",
             "More make searches find more, and each insertion takes longer in proportion.";
         folder = "folder", Rule::OptionalPath, Text(""),

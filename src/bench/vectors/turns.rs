@@ -69,7 +69,7 @@ pub(super) fn measure(rows: Vec<&[f32]>, folder: &Path, requests: usize) -> io::
         dimension: rows[0].len(),
         metric: Metric::Cosine,
         partitions: 1,
-        ef_construction: 160,
+        ef_construction: 200,
         items_max: 2 * rows.len(),
         segment_bytes: SEGMENT_BYTES,
         embedder: String::new(),

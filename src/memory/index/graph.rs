@@ -263,8 +263,8 @@ impl Graph {
 
     /// Begins a walk from what the pool has.
     pub(super) fn begin_walk(&self, scratch: &mut Scratch, width: usize, budget: &mut Budget) {
-        let Scratch { pool, marks, coming, .. } = scratch;
-        coming.count = 0;
+        let Scratch { pool, marks, met, .. } = scratch;
+        *met = Met::default();
         budget.spend(self.nodes.len() / MARKS_OF_A_DISTANCE);
         pool.widen(width);
         marks.begin(self.nodes.len());
@@ -285,29 +285,33 @@ impl Graph {
         ahead: bool,
         budget: &mut Budget,
     ) -> bool {
-        let Scratch { probe, pool, marks, coming, .. } = scratch;
+        let Scratch { probe, pool, marks, met, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
         loop {
-            let mut met = Met::default();
             let next = pool.expand();
+            let fresh = met.fresh();
             if let Some(slot) = next {
                 for &link in self.links(slot, layer) {
                     // Written always, counted when new: no branch to guess wrong.
-                    met.slots[met.count] = link;
-                    met.count += usize::from(marks.first_visit(link));
+                    fresh.slots[fresh.count] = link;
+                    fresh.count += usize::from(marks.first_visit(link));
                 }
-                for &slot in met.slots() {
+                for &slot in fresh.slots() {
                     self.codes.prefetch(slot);
                     prefetch(std::slice::from_ref(&self.terms[slot as usize]));
                 }
             }
-            if !ahead {
-                std::mem::swap(coming, &mut met);
+            if ahead {
+                met.turn();
             }
-            let count = coming.count;
-            self.ranks(probe, coming.slots(), &mut ranks);
-            pool.offer(&ranks[..count], coming.slots());
-            *coming = met;
+            if let Some(next) = pool.likely_next().filter(|_| layer == 0) {
+                self.base.prefetch(next);
+            }
+            let slots = met.fresh().slots();
+            let count = slots.len();
+            self.ranks(probe, slots, &mut ranks);
+            pool.offer(&ranks[..count], slots);
+            met.fresh().count = 0;
             if let Some(next) = pool.likely_next().filter(|_| layer == 0) {
                 self.base.prefetch(next);
             }

@@ -8,13 +8,17 @@
 use super::{
     error::Invalid,
     graph::{Descent, Graph, Index, Node, Row, State},
-    options::{LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
+    options::{IndexOptions, LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
     prune::Choice,
     quantize::Probe,
     rows::NONE,
     steps::{Budget, Open, Scratch},
 };
 use std::sync::Arc;
+
+/// Candidates of the lowest layer, for one on a layer above it: there a node gets few links, and only descents follow
+/// them.
+const UPPER_PART: usize = 4;
 
 /// An insertion that goes on step by step. Others may be open beside it, and vectors may go in between. When
 /// it is dropped before its end, its vector is not in the index, and its row is freed in time.
@@ -268,7 +272,7 @@ impl Linking {
                     if !graph.descend(scratch, descent, budget) {
                         return false;
                     }
-                    graph.begin_walk(scratch, options.ef_construction, budget);
+                    graph.begin_wide_walk(scratch, options, *layer, budget);
                     *self = Linking::Walk(*layer);
                 }
                 Linking::Walk(layer) => {
@@ -314,6 +318,9 @@ impl Linking {
                     work.chosen.retain(|&chosen| graph.is_linkable(chosen));
                     graph.set_links(row, layer, &work.chosen);
                     std::mem::swap(&mut work.chosen, &mut work.neighbours);
+                    if layer == 0 {
+                        work.neighbours.iter().for_each(|&slot| graph.base.prefetch(slot));
+                    }
                     *self = Linking::Back(layer, 0);
                 }
                 Linking::Back(layer, next) => {
@@ -328,7 +335,7 @@ impl Linking {
                         }
                     }
                     let Some(below) = layer.checked_sub(1) else { return true };
-                    graph.begin_walk(scratch, options.ef_construction, budget);
+                    graph.begin_wide_walk(scratch, options, below, budget);
                     *self = Linking::Walk(below);
                 }
             }
@@ -337,6 +344,21 @@ impl Linking {
 }
 
 impl Graph {
+    /// Begins the walk that finds what a new node may link to.
+    fn begin_wide_walk(
+        &self,
+        scratch: &mut Scratch,
+        options: &IndexOptions,
+        layer: usize,
+        budget: &mut Budget,
+    ) {
+        let width = match layer {
+            0 => options.ef_construction,
+            _ => LINKS_UPPER.max(options.ef_construction / UPPER_PART),
+        };
+        self.begin_walk(scratch, width, budget);
+    }
+
     /// Gives a code its row.
     pub(super) fn place(&mut self, probe: &Probe, row: Row, node: Node) {
         if row as usize == self.nodes.len() {

@@ -42,7 +42,7 @@ pub struct IndexOptions {
 impl IndexOptions {
     /// The defaults for vectors of this length.
     pub fn new(dimensions: usize, metric: Metric) -> Self {
-        Self { dimensions, metric, ef_construction: 160, alpha: 1.0, vectors_max: 1 << 24, seed: 0 }
+        Self { dimensions, metric, ef_construction: 200, alpha: 1.0, vectors_max: 1 << 24, seed: 0 }
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {

@@ -58,19 +58,40 @@ pub(super) struct Scratch {
     pub(super) other: Probe,
     pub(super) pool: Pool,
     pub(super) marks: Marks,
-    /// Nodes that a walk has met and not compared yet.
-    pub(super) coming: Met,
+    pub(super) met: Met,
     pub(super) work: Work,
 }
 
-/// Nodes that one node leads to.
-#[derive(Clone, Copy, Default)]
+/// Nodes that a walk has met and not compared yet: those that one node leads to, and those that the node before led
+/// to. They stay where they were written: a copy would have to wait for that.
+#[derive(Default)]
 pub(super) struct Met {
+    parts: [Fresh; 2],
+    at: usize,
+}
+
+/// Nodes that one node leads to.
+#[derive(Default)]
+pub(super) struct Fresh {
     pub(super) slots: [Row; LINKS_BASE],
     pub(super) count: usize,
 }
 
 impl Met {
+    #[inline(always)]
+    pub(super) fn fresh(&mut self) -> &mut Fresh {
+        &mut self.parts[self.at]
+    }
+
+    /// What is fresh now waits, and what waited is next.
+    #[inline(always)]
+    pub(super) fn turn(&mut self) {
+        self.at ^= 1;
+    }
+}
+
+impl Fresh {
+    #[inline(always)]
     pub(super) fn slots(&self) -> &[Row] {
         &self.slots[..self.count]
     }
@@ -85,7 +106,7 @@ impl Scratch {
             other: Probe::new(lines),
             pool: Pool::default(),
             marks: Marks::default(),
-            coming: Met::default(),
+            met: Met::default(),
             work: Work::default(),
         })
     }

@@ -91,8 +91,8 @@ impl Damages {
         self.lost.remove(&(hash as u32)).is_some()
     }
 
-    /// The same from a place on, each with the place behind it: first what is no item's, then the lost items. What
-    /// comes or goes meanwhile moves no other.
+    /// What [`lasting`](Self::lasting) has, from a place on, each with the place behind it: first what is no item's,
+    /// then the lost items. What comes or goes meanwhile moves no other.
     pub(super) fn lasting_from(
         &self,
         next: Next,

@@ -19,6 +19,7 @@
 //! | `search`, `filter` | items by nearness |
 //! | `portion` | how much one step reads |
 //! | `recall` | how much searches find |
+//! | `tidy` | what makes searches quicker and can wait |
 //! | `compact` | freeing the oldest segment |
 //! | `checkpoint` | the graph and the rows, so that a start reads few records |
 //! | `survey`, `compare` | every record of a folder that no node uses, and which items are lost |
@@ -59,6 +60,7 @@ mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod watermark;
 
 pub use checkpoint::Checkpoint;

@@ -518,17 +518,6 @@ impl Partition {
         Ok(())
     }
 
-    /// Goes on with what makes searches quicker and can wait: linking what a start took in, which searches find
-    /// meanwhile, and looking for the rows of namespaces that became small. False when there is nothing of it.
-    pub fn tidy_some(&mut self) -> bool {
-        self.index.link_some(self.index.step_distances()) || self.table.gather_some()
-    }
-
-    /// Whether there is something of it.
-    pub fn has_to_tidy(&self) -> bool {
-        self.index.late() > 0 || self.table.has_to_gather()
-    }
-
     /// What an item was before is no more; whether it was anything.
     fn leave(&mut self, former: Option<Row>, hash: u64) -> bool {
         if let Some(row) = former {

@@ -25,12 +25,12 @@ fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     let folder = Folder::new("late");
     let settings = StoreSettings { segment_bytes: 64 << 10, ..settings(Some(&folder)) };
     let (mut partition, store) = open(&settings);
-    (0..BEFORE).for_each(|place| drop(put(&mut partition, &at(place)).unwrap()));
+    (0..BEFORE).for_each(|place| assert_eq!(put(&mut partition, &at(place)), Ok(false)));
     partition.close().unwrap();
     drop((partition, store));
     let (mut partition, store) = open(&settings);
     assert!(!partition.has_to_tidy(), "all stands in the checkpoint");
-    (BEFORE..BEHIND).for_each(|place| drop(put(&mut partition, &at(place)).unwrap()));
+    (BEFORE..BEHIND).for_each(|place| assert_eq!(put(&mut partition, &at(place)), Ok(false)));
     (0..BEHIND).step_by(7).for_each(|place| {
         delete(&mut partition, &format!("key-{place}")).unwrap();
     });
@@ -71,7 +71,7 @@ fn many_lost_items_are_written_in_steps_and_known_again() {
     let settings = StoreSettings { segment_bytes: 64 << 10, ..settings(Some(&folder)) };
     let (mut partition, store) = open(&settings);
     const ITEMS: usize = 1200;
-    (0..ITEMS).for_each(|place| drop(put(&mut partition, &at(place)).unwrap()));
+    (0..ITEMS).for_each(|place| assert_eq!(put(&mut partition, &at(place)), Ok(false)));
     partition.close().unwrap();
     drop((partition, store));
     for file in folder.files() {
