@@ -15,9 +15,12 @@ const INPUT_INITIAL: usize = 8 << 10;
 const KEPT_MAX: usize = 256 << 10;
 /// Bytes that are read or written at once: more would make the core's messages wait.
 const AT_ONCE_MAX: usize = 64 << 10;
+/// The same of a long message, into memory that may be touched for the first time, by a page fault for every
+/// 4 KiB.
+const LONG_AT_ONCE_MAX: usize = 32 << 10;
 /// From how many bytes on a message gets room for a long one, and how much: memory that is not touched
 /// costs nothing.
-const LONG_FROM: usize = 128 << 10;
+const LONG_FROM: usize = 64 << 10;
 const LONG_BYTES: usize = 4 << 20;
 /// Buffers of at least this many bytes are not copied.
 const WHOLE_LEAST: usize = 32 << 10;
@@ -69,11 +72,16 @@ impl Input {
         S: AsyncRead + Unpin,
     {
         self.make_room();
-        let end = self.bytes.len().min(self.unread.end + AT_ONCE_MAX);
+        let at_once = self.at_once_max();
+        let end = self.bytes.len().min(self.unread.end + at_once);
         let free = &mut self.bytes[self.unread.end..end];
         let arrived = ready!(Pin::new(stream).poll_read(cx, free))?;
         self.unread.end += arrived;
         Poll::Ready(Ok(arrived))
+    }
+
+    fn at_once_max(&self) -> usize {
+        if self.unread.len() < LONG_FROM { AT_ONCE_MAX } else { LONG_AT_ONCE_MAX }
     }
 
     fn make_room(&mut self) {
@@ -93,7 +101,7 @@ impl Input {
         } else {
             // The memory doubles, which copies it, up to some size; from there on it is had at once, and only
             // what is made ready of it takes time.
-            let more = self.bytes.len().clamp(INPUT_INITIAL, AT_ONCE_MAX);
+            let more = self.bytes.len().clamp(INPUT_INITIAL, self.at_once_max());
             if self.bytes.len() >= LONG_FROM && self.bytes.capacity() < LONG_BYTES {
                 self.bytes.reserve_exact(LONG_BYTES - self.bytes.len());
             }

@@ -38,7 +38,7 @@ const MUCH_OUTPUT: usize = 32 << 10;
 pub(super) const LONG_REQUEST: usize = 16 << 10;
 
 /// Values of requests that one round looks at to find where they end.
-const SCANNED_AT_ONCE: usize = 8192;
+const SCANNED_AT_ONCE: usize = 3072;
 
 /// Bytes of requests of pattern memory that are read in one round: their numbers are copied.
 const MEMORY_AT_ONCE: usize = 16 << 10;

@@ -1,6 +1,10 @@
 //! Finds where a MessagePack value ends, while its bytes still arrive.
 
-use super::{DEPTH_MAX, head::NoHead, span::Span};
+use super::{
+    DEPTH_MAX,
+    head::NoHead,
+    span::{RUN, Span, children_of_run},
+};
 
 /// What is known of the value at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +63,19 @@ impl Scanner {
     /// with the same buffer.
     pub fn scan_some(&mut self, buffer: &[u8], values: usize) -> Option<Scan> {
         let mut left = values;
+        // How many scalars of one byte came one after the other.
+        let mut streak = 0;
         while self.outstanding > 0 {
             if left == 0 {
                 return None;
             }
             left -= 1;
+            if streak >= RUN {
+                if self.pass_run(buffer) {
+                    continue;
+                }
+                streak = 0;
+            }
             let span = match Span::read(&buffer[self.scanned.min(buffer.len())..]) {
                 Ok(span) => span,
                 Err(NoHead::Short) if buffer.len() >= self.bytes_max => {
@@ -96,6 +108,7 @@ impl Scanner {
             if buffer.len() < end {
                 return Some(Scan::Incomplete);
             }
+            streak = if span.head + span.body == 1 && span.children == 0 { streak + 1 } else { 0 };
             self.scanned = end;
             self.checked = 0;
             self.outstanding = after;
@@ -107,6 +120,20 @@ impl Scanner {
         self.remaining[0] = 1;
         self.outstanding = 1;
         Some(Scan::Complete(std::mem::take(&mut self.scanned)))
+    }
+
+    /// Passes over a run of scalars of one byte that are neither the last ones of their level nor change what
+    /// the value may come to; false when that is not what comes next.
+    fn pass_run(&mut self, buffer: &[u8]) -> bool {
+        let level = &mut self.remaining[self.depth];
+        let next = buffer.get(self.scanned..).and_then(|rest| rest.first_chunk());
+        let is_run = *level > RUN as u64 && next.and_then(children_of_run) == Some(0);
+        if is_run {
+            *level -= RUN as u64;
+            self.outstanding -= RUN as u64;
+            self.scanned += RUN;
+        }
+        is_run
     }
 
     /// Counts one value off its level and enters it when it has children; false when that is
@@ -164,6 +191,40 @@ mod tests {
         assert_eq!(scanner.scan(&[0x92, 1, 2, 0xc3]), Scan::Complete(3));
         assert_eq!(scanner.scan(&[0xc3]), Scan::Complete(1));
         assert!(!scanner.in_value());
+    }
+
+    #[test]
+    fn values_end_where_they_do_one_by_one_however_much_is_scanned_at_once() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..300 {
+            let mut bytes = vec![0xdd, 0, 0];
+            let count = random.u16(0..600);
+            bytes.extend_from_slice(&count.to_be_bytes());
+            for _ in 0..count {
+                match random.u8(0..200) {
+                    0 => bytes.extend_from_slice(&[0x92, 1, 0xc0]),
+                    1 => bytes.extend_from_slice(&[0xcd, 1, 2]),
+                    2 => bytes.push(0x90),
+                    other => bytes.push(other & 0x7f),
+                }
+            }
+            let len = bytes.len();
+            bytes.extend_from_slice(&[1; 40]);
+            assert_eq!(scan(&bytes), Scan::Complete(len));
+            for most in [1, 7, 100] {
+                let (mut scanner, mut there, mut rounds) = (Scanner::new(len), 0, 0);
+                let found = loop {
+                    rounds += 1;
+                    match scanner.scan_some(&bytes[..there], most) {
+                        Some(Scan::Incomplete) => there = (there + random.usize(1..60)).min(len),
+                        Some(found) => break found,
+                        None => {}
+                    }
+                };
+                assert_eq!(found, Scan::Complete(len), "{rounds} rounds");
+            }
+            assert_eq!(Scanner::new(len - 1).scan(&bytes), Scan::TooLarge);
+        }
     }
 
     #[test]
