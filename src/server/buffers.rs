@@ -17,7 +17,7 @@ const KEPT_MAX: usize = 256 << 10;
 const AT_ONCE_MAX: usize = 64 << 10;
 /// The same of a long message, into memory that may be touched for the first time, by a page fault for every
 /// 4 KiB.
-const LONG_AT_ONCE_MAX: usize = 32 << 10;
+const LONG_AT_ONCE_MAX: usize = 16 << 10;
 /// From how many bytes on a message gets room for a long one, and how much: memory that is not touched
 /// costs nothing.
 const LONG_FROM: usize = 64 << 10;
