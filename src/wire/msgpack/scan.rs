@@ -280,9 +280,14 @@ mod tests {
     #[test]
     fn many_values_and_long_texts_are_scanned_in_steps() {
         let mut many = vec![0xdc, 0x27, 0x10];
-        many.resize(3 + 10_000, 7);
+        many.extend([0xcc, 7].repeat(10_000));
         let (scan, steps) = scan_in_steps(&many, 1000);
         assert_eq!((scan, steps), (Scan::Complete(many.len()), 11));
+        let mut small = vec![0xdc, 0x27, 0x10];
+        small.extend([7].repeat(10_000));
+        let (scan, steps) = scan_in_steps(&small, 100);
+        assert_eq!(scan, Scan::Complete(small.len()));
+        assert!((7..10).contains(&steps), "{steps}: sixteen of them count as one");
         for letter in ["a", "é", "€", "𝄞"] {
             let mut text = vec![0xdb, 0, 1, 0x86, 0xa0];
             text.extend(letter.repeat(100_000 / letter.len()).bytes());
