@@ -69,7 +69,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let stream = self.0.accept().await.map_err(io::Error::from)?;
         sys::set_socket_option(&stream, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+        if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
             // Where both ends are here, whoever reads does the kernel's work of sending all that has room
             // again, megabytes where the kernel chooses the room: half a millisecond of this core.
             sys::set_socket_option(

@@ -15,12 +15,12 @@ const INPUT_INITIAL: usize = 8 << 10;
 const KEPT_MAX: usize = 256 << 10;
 /// Bytes that are read or written at once: more would make the core's messages wait.
 const AT_ONCE_MAX: usize = 64 << 10;
-/// The same of a long message, into memory that may be touched for the first time, by a page fault for every
-/// 4 KiB.
-const LONG_AT_ONCE_MAX: usize = 16 << 10;
+/// The same behind so much that is not consumed: what follows goes into memory that may be touched for the
+/// first time, by a page fault for every 4 KiB.
+const MORE_AT_ONCE_MAX: usize = 16 << 10;
 /// From how many bytes on a message gets room for a long one, and how much: memory that is not touched
 /// costs nothing.
-const LONG_FROM: usize = 64 << 10;
+const LONG_FROM: usize = 128 << 10;
 const LONG_BYTES: usize = 4 << 20;
 /// Buffers of at least this many bytes are not copied.
 const WHOLE_LEAST: usize = 32 << 10;
@@ -81,7 +81,7 @@ impl Input {
     }
 
     fn at_once_max(&self) -> usize {
-        if self.unread.len() < LONG_FROM { AT_ONCE_MAX } else { LONG_AT_ONCE_MAX }
+        if self.unread.len() < AT_ONCE_MAX { AT_ONCE_MAX } else { MORE_AT_ONCE_MAX }
     }
 
     fn make_room(&mut self) {
