@@ -86,7 +86,9 @@ impl TaskTable {
     pub(super) fn lies_at(&mut self, key: u32, spot: Spot) {
         let entry = &mut self.entries[key as usize];
         let before = std::mem::replace(&mut entry.spot, spot);
-        let is_remembered = entry.state.is_ended() && !entry.is(LETTER);
+        // A letter that is to be queued again is in no list.
+        let is_remembered =
+            entry.state.is_ended() && !entry.is(LETTER) && entry.state != State::Reviving;
         self.generations.remove(before);
         self.generations.add(spot);
         if self.is_agreed && is_remembered {
