@@ -228,7 +228,7 @@ impl Nodes {
                 self.leads[node][partition] = false;
                 self.told[node][partition] = 0;
             }
-            News::Compacted(_) | News::Read(_) => {}
+            News::Compacted(_) | News::Claimed(_) | News::Read(_) => {}
         }
         Ok(())
     }

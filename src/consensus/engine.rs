@@ -51,6 +51,16 @@ pub trait Engine: Sized {
         message: Self::Message,
     ) -> Result<(), Self::Dropped>;
 
+    /// What a message says of tasks and keys that live behind an entry: blocks of records which the
+    /// partition's own table confirms, when it was told all up to there, before the message is heeded.
+    /// `None` when it says nothing of that.
+    ///
+    /// # Errors
+    /// When the message is dropped whatever they are, and why.
+    fn claims(&self, _: u16, _: NodeId, _: &Self::Message) -> Result<Claims, Self::Dropped> {
+        Ok(None)
+    }
+
     /// Tells the time, from any beginning.
     fn advance(&mut self, now_ms: u64);
 
@@ -156,6 +166,9 @@ pub trait Engine: Sized {
     /// log is applied up to an index there.
     fn disown(&mut self, partition: u16, question: u64, applied: u64);
 }
+
+/// Blocks of records that say what lives, and the entry behind which they do.
+pub type Claims = Option<(u64, Vec<Bytes>)>;
 
 /// A request of this node is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

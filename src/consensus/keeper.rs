@@ -10,12 +10,18 @@
 //! - A segment is freed only after every partition's log begins behind it, and what goes with
 //!   entries was written again.
 
+mod claims;
 mod control;
+mod lane;
+mod owed;
 mod removal;
 mod telling;
 
+use self::{
+    claims::{Claim, Claims},
+    lane::{Held, Lane, Proposed},
+};
 use super::{
-    block::Block,
     book::Book,
     cluster::{Answer, Asked, Cluster},
     disk::Disk,
@@ -38,7 +44,7 @@ use crate::{
 use bytes::Bytes;
 use futures_channel::oneshot;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     io,
     path::PathBuf,
     sync::{
@@ -59,61 +65,6 @@ const LOOK_FOR_ROOM: Duration = Duration::from_millis(1);
 const RESIGN_AFTER: Duration = Duration::from_secs(2);
 /// How long after a segment could not be made it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// A partition's lane, and what of it is under way.
-struct Lane {
-    end: LaneEnd,
-    /// The term that its shard leads in; 0 while it follows.
-    reign: u64,
-    /// The term that it leads in, until its shard was told everything that was committed before.
-    crowned: Option<u64>,
-    /// What was proposed and is neither committed nor lost, by ticket.
-    under_way: VecDeque<(u64, Proposed)>,
-    /// A block that could not be proposed yet.
-    carried: Option<Block>,
-    /// Nothing is asked for any more: a block was not that would have had the next number.
-    is_mute: bool,
-    /// A read that could not be asked for yet; 0 for none.
-    read: u64,
-    /// Committed blocks of the shard, and reads, that entries before them hold back which the shard was not
-    /// told of; each with its index.
-    held: VecDeque<(u64, Held)>,
-    /// Entries up to this index were told to the shard.
-    fed: u64,
-    /// Entries up to this index are committed.
-    committed: u64,
-    /// Its shard has appended again what lived in generations below this.
-    moved: u64,
-    /// A follower wants the log to begin behind entries that lie below this generation here; 0
-    /// for none.
-    wanted: u64,
-    /// Until then no other node's wish is heeded, where nodes may lie.
-    heeds_at: Instant,
-    /// A compaction is proposed and not committed.
-    is_compacting: bool,
-    /// Nodes that want to know whether they are members.
-    doubts: VecDeque<removal::Doubting>,
-    last_doubt: u64,
-}
-
-/// What was proposed.
-enum Proposed {
-    /// A shard's block.
-    Block(Block),
-    /// A record of this thread, of what is not needed.
-    Compaction {
-        /// The last entry of that.
-        upto: u64,
-    },
-}
-
-/// What a shard is told when it was told of the entries before.
-enum Held {
-    /// Its block is committed, in this entry.
-    Block(Block),
-    /// It may read, behind this entry.
-    Read(u64),
-}
 
 /// What the log thread is made of.
 pub(super) struct Parts<D, L, E = raft::Driver> {
@@ -159,6 +110,8 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     engine: E,
     outputs: Outputs<E::Message, E::Write>,
     lanes: Vec<Lane>,
+    /// What others claim of each partition.
+    claims: Vec<Claims<E::Message>>,
     last_ticket: u64,
     bell: Doorbell,
     stop: Arc<AtomicBool>,
@@ -198,27 +151,10 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         let Parts { cluster, asked, links, book, book_file, writer, disk, .. } = parts;
         let Parts { engine, lanes, told, bell, stop, signals, jobs, results, now, .. } = parts;
         let lane = |(partition, (end, told)): (PartitionIndex, (LaneEnd, u64))| {
-            let fed = told.max(engine.begins_behind(partition));
-            Lane {
-                end,
-                reign: 0,
-                crowned: None,
-                under_way: VecDeque::new(),
-                carried: None,
-                is_mute: false,
-                read: 0,
-                held: VecDeque::new(),
-                fed,
-                committed: fed,
-                moved: 0,
-                wanted: 0,
-                heeds_at: now,
-                is_compacting: false,
-                doubts: VecDeque::new(),
-                last_doubt: 0,
-            }
+            Lane::new(end, told.max(engine.begins_behind(partition)), now)
         };
-        let lanes = (0..).zip(lanes.into_iter().zip(told)).map(lane).collect();
+        let lanes: Vec<_> = (0..).zip(lanes.into_iter().zip(told)).map(lane).collect();
+        let claims = lanes.iter().map(|_| Claims::default()).collect();
         let mut keeper = Self {
             cluster,
             asked,
@@ -235,6 +171,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             engine,
             outputs: Outputs::default(),
             lanes,
+            claims,
             last_ticket: 0,
             bell,
             stop,
@@ -344,11 +281,26 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                     self.engine.crowd(partition, lane.end.crowded());
                 }
             }
+            self.heed_claims();
         }
-        let Self { links, engine, .. } = self;
+        let now = self.now;
+        let Self { links, engine, lanes, claims, .. } = self;
         let (mut connected, mut books, mut notices) = (Vec::new(), Vec::new(), Vec::new());
-        links.receive(self.now, &mut |heard| match heard {
+        links.receive(now, &mut |heard| match heard {
             Heard::Message(partition, from, message) => {
+                let place = usize::from(partition);
+                match (engine.claims(partition, from, &message), lanes.get_mut(place)) {
+                    (Err(why), _) => {
+                        tracing::debug!(partition, from, %why, "a message is dropped");
+                        return;
+                    }
+                    (Ok(Some((behind, blocks))), Some(lane)) => {
+                        claims[place].take(Claim::new(from, message, behind, blocks, now));
+                        claims[place].ask(&mut lane.end, lane.fed, now);
+                        return;
+                    }
+                    (Ok(_), _) => {}
+                }
                 if let Err(why) = engine.step(partition, from, message) {
                     tracing::debug!(partition, from, %why, "a message is dropped");
                 }
@@ -565,39 +517,11 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         self.take_results()
             || self.stop.load(Ordering::Acquire)
             || self.lanes.iter().any(blocks_wait)
+            || self
+                .lanes
+                .iter()
+                .zip(&self.claims)
+                .any(|(lane, claims)| claims.is_answered(&lane.end))
             || self.take_ask()
-    }
-}
-
-impl Lane {
-    /// Takes out what was proposed first, which has this ticket.
-    fn proposed(&mut self, ticket: u64) -> Proposed {
-        let (first, proposed) = self.under_way.pop_front().expect("each ticket is told once");
-        assert_eq!(first, ticket, "the fates of proposals are told in their order");
-        proposed
-    }
-
-    /// Whether there are committed entries that its shard was not told of.
-    fn is_behind(&self) -> bool {
-        self.fed < self.committed
-    }
-
-    /// Its shard begins again behind an entry.
-    fn begin_again(&mut self, index: u64, is_replaced: bool) {
-        (self.reign, self.crowned, self.read) = (0, None, 0);
-        (self.moved, self.wanted) = (0, 0);
-        self.fed = index;
-        // What is held back is told as anybody's now, and nobody waits for a read.
-        for (_, held) in std::mem::take(&mut self.held) {
-            if let Held::Block(block) = held {
-                self.end.tell(Told::Lost(block));
-            }
-        }
-        self.end.tell(Told::Follow { is_replaced });
-    }
-
-    /// Whether nothing of it is under way.
-    fn is_quiet(&self) -> bool {
-        self.under_way.is_empty() && self.carried.is_none() && self.end.incoming.is_empty()
     }
 }

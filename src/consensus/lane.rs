@@ -12,7 +12,7 @@
 
 use super::{
     block::Block,
-    news::{Committed, Compacted, Foreign, News},
+    news::{Claimed, Committed, Compacted, Foreign, News},
     place::{Place, Position},
     record::Record,
 };
@@ -67,6 +67,8 @@ pub(crate) enum Told {
     },
     /// Whoever leads says that entries are not needed, as [`News::Compacted`].
     Compacted(Compacted),
+    /// Whoever leads says that things live, as [`News::Claimed`].
+    Claimed(Claimed),
     /// A read that the shard asked for, as [`News::Read`].
     Read(u64),
     /// The partition follows.
@@ -85,9 +87,16 @@ pub(crate) struct LaneEnd {
     /// Wakes the shard.
     bell: Doorbell,
     crowded: Arc<AtomicU8>,
+    answered: Arc<AtomicU64>,
 }
 
 impl LaneEnd {
+    /// What the shard has answered to the last claim that it was asked about, and whether it is true.
+    pub fn answered(&self) -> (u64, bool) {
+        let answered = self.answered.load(Ordering::Acquire);
+        (answered >> 1, answered & 1 == 1)
+    }
+
     /// Nodes that take up all that they may, as the shard last said.
     pub fn crowded(&self) -> u8 {
         self.crowded.load(Ordering::Relaxed)
@@ -148,6 +157,8 @@ pub struct LaneLog {
     moved: u64,
     /// Nodes that take up all that they may, as the log thread is told.
     crowded: Arc<AtomicU8>,
+    /// The number of the last claim that was looked at, and in the lowest bit whether it is true.
+    answered: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for LaneLog {
@@ -198,9 +209,17 @@ pub(crate) fn lane(
         last: Position::default(),
         moved: 0,
         crowded: Arc::default(),
+        answered: Arc::default(),
     };
-    let (waiting, crowded) = (VecDeque::new(), log.crowded.clone());
-    (log, LaneEnd { incoming, outgoing: told, waiting, bell: shard_bell, crowded })
+    let end = LaneEnd {
+        incoming,
+        outgoing: told,
+        waiting: VecDeque::new(),
+        bell: shard_bell,
+        crowded: log.crowded.clone(),
+        answered: log.answered.clone(),
+    };
+    (log, end)
 }
 
 impl LaneLog {
@@ -289,6 +308,12 @@ impl LaneLog {
         }
     }
 
+    /// As [`TaskLog::answer`](super::log::TaskLog::answer).
+    pub fn answer(&mut self, number: u64, is_true: bool) {
+        self.answered.store(number << 1 | u64::from(is_true), Ordering::Release);
+        self.bell.ring_if_parked();
+    }
+
     /// As [`TaskLog::cleared`](super::log::TaskLog::cleared).
     pub fn cleared(&mut self, index: u64) {
         self.asking.cleared = self.asking.cleared.max(index);
@@ -358,6 +383,7 @@ impl LaneLog {
                 Told::Lost(block) | Told::Asked(block) => self.take_back(block),
                 Told::Foreign(foreign) => return Some(News::Foreign(foreign)),
                 Told::Compacted(compacted) => return Some(News::Compacted(compacted)),
+                Told::Claimed(claimed) => return Some(News::Claimed(claimed)),
                 Told::Read(number) => return Some(News::Read(number)),
                 Told::Lead { reign } => {
                     self.reign = reign;

@@ -67,6 +67,14 @@ impl TaskLog {
         }
     }
 
+    /// Whether what [`News::Claimed`] says is true.
+    pub fn answer(&mut self, number: u64, is_true: bool) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Durable(log) => log.answer(number, is_true),
+        }
+    }
+
     /// Sends what was appended on its way, as far as there is room; for the end of a turn.
     #[inline]
     pub fn flush(&mut self) {

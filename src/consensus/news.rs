@@ -69,6 +69,42 @@ pub struct Compacted {
     pub generation: u64,
 }
 
+/// Whoever leads writes down again what lives, as it says.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// What is answered with.
+    pub number: u64,
+    blocks: Vec<Bytes>,
+}
+
+impl Claimed {
+    /// What whole blocks of records say, under a number.
+    pub fn new(number: u64, blocks: Vec<Bytes>) -> Self {
+        Self { number, blocks }
+    }
+
+    /// Calls `is_true` with each record and the one behind it until one is not; whether all are.
+    pub fn all(&self, mut is_true: impl FnMut(&Record<'_>, Option<&Record<'_>>) -> bool) -> bool {
+        self.blocks.iter().all(|block| {
+            let mut rest = &block[..];
+            let mut next = || {
+                let (record, bytes) = Record::decode(rest).ok()?;
+                rest = &rest[bytes..];
+                Some(record)
+            };
+            let mut record = next();
+            while let Some(known) = record {
+                let behind = next();
+                if !is_true(&known, behind.as_ref()) {
+                    return false;
+                }
+                record = behind;
+            }
+            true
+        })
+    }
+}
+
 /// What a partition hears from its log, in this order.
 #[derive(Clone, Debug)]
 pub enum News {
@@ -80,6 +116,9 @@ pub enum News {
     /// Where nodes may lie: entries are said to be not needed. They are forgotten when the partition finds
     /// the same, and says so.
     Compacted(Compacted),
+    /// Where nodes may lie: a node that leads says that things live, and orders that. This node takes part
+    /// in it when the partition answers that they do.
+    Claimed(Claimed),
     /// It leads: everything that was committed before was told, and it may append.
     Lead,
     /// Everything that was committed when this read was asked for was told, and this partition led

@@ -349,6 +349,11 @@ impl<D: Disk> Writer<D> {
         is_ahead && self.in_use_bytes() <= 2 * self.limit_bytes
     }
 
+    /// Whether more is in use than so many halves of the limit.
+    pub fn is_beyond(&self, halves: u64) -> bool {
+        2 * self.in_use_bytes() > halves * self.limit_bytes
+    }
+
     /// The generation that is written.
     pub fn generation(&self) -> u64 {
         self.current().generation
@@ -402,7 +407,8 @@ impl<D: Disk> Writer<D> {
         *self.in_use.back().expect("a segment was begun before anything is written")
     }
 
-    fn in_use_bytes(&self) -> u64 {
+    /// Bytes of all segments in use.
+    pub fn in_use_bytes(&self) -> u64 {
         self.in_use.iter().map(|segment| segment.bytes).sum()
     }
 

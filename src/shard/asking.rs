@@ -6,7 +6,7 @@
 //!   and became one: what any other node says of it does not matter.
 //! - What is asked for has the name that the log gives it, and not the one that its submitter thought of.
 //! - What waits has a time, behind which its submitter is told that nobody knows. It is asked for further,
-//!   and takes up room until it is committed.
+//!   and takes up room until it is committed, unless this replica may never be told of that.
 
 #[cfg(test)]
 mod tests;
@@ -54,11 +54,23 @@ impl Asker {
     }
 }
 
+/// Who waits for what was asked for.
+#[derive(Debug)]
+enum Waits {
+    /// Somebody does, until its time.
+    Asker(Asker),
+    /// Nobody does any more: it takes up room until it is committed.
+    Nobody,
+    /// Nobody, and it may be in what this replica was never told: it takes up room until it is committed, or
+    /// until its time.
+    Abandoned,
+}
+
 /// The submissions of a partition that were asked for here and are not settled.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
-    /// By name; `None` for what nobody waits for any more.
-    askers: HashMap<u128, Option<Asker>>,
+    /// By name.
+    askers: HashMap<u128, Waits>,
     /// How many of them wait.
     waiting: usize,
     /// When each has waited long enough, oldest first; some are settled.
@@ -83,7 +95,7 @@ impl Asking {
     /// Takes out who waits for a submission that is committed: under its name nobody else asks for
     /// anything.
     pub(super) fn take(&mut self, id: TaskId) -> Option<Asker> {
-        let asker = self.askers.remove(&id.random)??;
+        let Waits::Asker(asker) = self.askers.remove(&id.random)? else { return None };
         self.waiting -= 1;
         Some(asker)
     }
@@ -91,7 +103,7 @@ impl Asking {
     /// Somebody waits for what has a name until a time; whether a timer is wanted for that.
     fn push(&mut self, TaskId { random, .. }: TaskId, until_ms: u64, asker: Asker) -> bool {
         self.forget_settled();
-        if self.askers.insert(random, Some(asker)).is_none() {
+        if self.askers.insert(random, Waits::Asker(asker)).is_none() {
             self.waiting += 1;
         }
         self.times.push_back((until_ms, random));
@@ -106,15 +118,21 @@ impl Asking {
 
     /// Takes out who has waited long enough at a time.
     fn expire(&mut self, now_ms: u64) -> Option<(u128, Asker)> {
-        self.forget_settled();
-        let (until_ms, random) = self.times.front().copied()?;
-        if until_ms > now_ms {
-            return None;
+        loop {
+            self.forget_settled();
+            let (until_ms, random) = self.times.front().copied()?;
+            if until_ms > now_ms {
+                return None;
+            }
+            self.times.pop_front();
+            match self.askers.insert(random, Waits::Nobody) {
+                Some(Waits::Asker(asker)) => {
+                    self.waiting -= 1;
+                    return Some((random, asker));
+                }
+                _ => drop(self.askers.remove(&random)),
+            }
         }
-        self.times.pop_front();
-        let asker = self.askers.get_mut(&random)?.take()?;
-        self.waiting -= 1;
-        Some((random, asker))
     }
 
     /// When the next one has waited long enough, milliseconds: a timer is to be set for that.
@@ -124,11 +142,20 @@ impl Asking {
         next_ms
     }
 
-    /// Takes out all.
-    fn abandon(&mut self) -> impl Iterator<Item = (u128, Asker)> + use<> {
+    /// Takes out all who wait. What they wait for takes up room for as long as they would have waited;
+    /// what was late already does no more.
+    fn abandon(&mut self) -> Vec<(u128, Asker)> {
         self.waiting = 0;
-        let all = std::mem::take(&mut self.askers).into_iter();
-        all.filter_map(|(random, asker)| Some((random, asker?)))
+        let mut abandoned = Vec::new();
+        self.askers.retain(|random, waits| match std::mem::replace(waits, Waits::Abandoned) {
+            Waits::Asker(asker) => {
+                abandoned.push((*random, asker));
+                true
+            }
+            Waits::Nobody => false,
+            Waits::Abandoned => true,
+        });
+        abandoned
     }
 }
 

@@ -44,6 +44,7 @@ impl Shard {
                 settled.into_iter().for_each(|settled| self.tell_settled(place, settled));
             }
             Next::Compacted(compacted) => partition.compacted(compacted, now_ms),
+            Next::Claimed(claimed) => partition.look_at(&claimed, &self.kernel.types),
             Next::Lead => partition.reserve_tokens(),
             Next::Read(number) => self.may_read(place, number),
             Next::Follow { is_replaced } => {

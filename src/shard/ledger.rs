@@ -104,6 +104,8 @@ pub(super) enum Next {
     Foreign(Foreign),
     /// Whoever leads says that entries are not needed.
     Compacted(consensus::Compacted),
+    /// Whoever leads says that things live.
+    Claimed(consensus::Claimed),
     /// It leads.
     Lead,
     /// A read that was asked for may be done.
@@ -167,6 +169,11 @@ impl Ledger {
         self.log.cleared(index);
     }
 
+    /// Whether what somebody claims is true.
+    pub(super) fn answer(&mut self, number: u64, is_true: bool) {
+        self.log.answer(number, is_true);
+    }
+
     /// Asks for a submission, whoever leads: it comes back as anybody's, under the name that is told.
     pub(super) fn ask(&mut self, record: Record<'_>) -> TaskId {
         self.log.ask(record)
@@ -211,6 +218,7 @@ impl Ledger {
                 News::Committed(committed) => self.committed = Some(committed),
                 News::Foreign(foreign) => return Some(Next::Foreign(foreign)),
                 News::Compacted(compacted) => return Some(Next::Compacted(compacted)),
+                News::Claimed(claimed) => return Some(Next::Claimed(claimed)),
                 News::Lead => return Some(Next::Lead),
                 News::Read(number) => return Some(Next::Read(number)),
                 News::Follow { is_replaced } => return Some(Next::Follow { is_replaced }),

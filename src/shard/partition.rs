@@ -13,7 +13,7 @@ use crate::{
     registry::TypeIndex,
     task::{Failed, Key, Lease, Live, Place, Settled, Submission, TaskTable, Watcher},
     wire::{
-        api::{Error, Priority},
+        api::{Error, Priority, TaskStatus},
         id::{CoreIndex, TOKENS_END, TOKENS_TOGETHER, TaskId},
     },
 };
@@ -129,6 +129,31 @@ impl Partition {
             return;
         }
         self.ledger.cleared(upto);
+    }
+
+    /// Whoever leads says that tasks and keys live, so that they are written again: they do where this
+    /// table knows the same. What has ended may be written with its end, remembered here or not.
+    pub(super) fn look_at(&mut self, claimed: &consensus::Claimed, types: &Types) {
+        let table = &self.table;
+        let is_type = |known: TypeIndex, name: &str| {
+            known == types.unknown() || types.find(name) == Some(known)
+        };
+        let is_true = claimed.all(|record, behind| match (record, behind) {
+            (Record::Submitted { id, .. }, Some(Record::Ended { id: ended, status, .. }))
+                if id == ended && *status != TaskStatus::Dead =>
+            {
+                true
+            }
+            (Record::Submitted { id, agent_type, priority, .. }, _) => table
+                .living(id.random)
+                .is_some_and(|(known, urgency)| is_type(known, agent_type) && urgency == *priority),
+            (Record::Key { key, id, body_hash, expires_unix_ms }, _) => {
+                let key = Key { bytes: key, body_hash: *body_hash };
+                table.stands_for(key, id.random, *expires_unix_ms)
+            }
+            _ => true,
+        });
+        self.ledger.answer(claimed.number, is_true);
     }
 
     /// Writes down that fencing tokens will be given: whoever leads next gives higher ones.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::Config,
     consensus::{
-        Foreign, Place, Record, TaskLog,
+        Claimed, Foreign, Place, Record, TaskLog,
         block::Block,
         cluster::{Cluster, Leaders},
         lane::{LaneEnd, LaneSettings, Signals, lane},
@@ -139,7 +139,17 @@ impl Core {
         self.tell(Told::Foreign(Foreign::new(bytes.into(), place)));
     }
 
-    /// Comes to lead; the blocks of its beginning are committed.
+    /// Whether the core finds true what somebody who leads says in a block of records.
+    pub fn finds_true(&mut self, records: &[Record<'_>]) -> bool {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        let number = self.end.answered().0 + 1;
+        self.tell(Told::Claimed(Claimed::new(number, vec![bytes.into()])));
+        let (answered, is_true) = self.end.answered();
+        assert_eq!(answered, number);
+        is_true
+    }
+
     /// The records that were asked for since the last time; nothing may have been proposed.
     pub fn take_asked(&mut self) -> Vec<u8> {
         self.turn();
@@ -147,6 +157,7 @@ impl Core {
         std::mem::take(&mut self.asked).concat()
     }
 
+    /// Comes to lead; the blocks of its beginning are committed.
     pub fn lead(&mut self, reign: u64) -> Vec<Vec<u8>> {
         self.tell(Told::Lead { reign });
         self.commit_all()

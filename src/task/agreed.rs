@@ -16,14 +16,17 @@
 use super::{
     census::{Among, Quota},
     cold::{Cold, Kind},
-    entry::Watcher,
+    entry::{LETTER, State, Watcher},
     keys::{EXPIRY_STEP_MS, Key, KeyEntry},
     moving::{Live, Moving},
     place::{Place, Spot},
     replay::Recorded,
     table::{Submission, TaskTable, check_key},
 };
-use crate::wire::api::Error;
+use crate::{
+    registry::TypeIndex,
+    wire::api::{Error, Priority},
+};
 use std::collections::BTreeSet;
 
 /// When to come back when there are too many keys, milliseconds.
@@ -300,6 +303,28 @@ impl TaskTable {
             self.generations.remove(before);
             self.generations.add(spot);
         }
+    }
+
+    /// The type and the priority of a task that has not ended, or of a dead letter.
+    pub fn living(&self, random: u128) -> Option<(TypeIndex, Priority)> {
+        if let Some(slot) = self.cold.find(random) {
+            let cold = &self.cold.slab[slot];
+            return Some((cold.type_index, cold.priority()));
+        }
+        let entry = &self.entries[self.key(random)? as usize];
+        let lives = !entry.state.is_ended() || entry.is(LETTER) || entry.state == State::Reviving;
+        lives.then(|| (entry.type_index, entry.priority()))
+    }
+
+    /// Whether a key stands for a task, until that time and no longer.
+    pub fn stands_for(&self, key: Key<'_>, random: u128, expires_unix_ms: u64) -> bool {
+        let step = |unix_ms: u64| unix_ms.div_ceil(EXPIRY_STEP_MS);
+        self.keys.lookup(key.bytes).is_some_and(|slot| {
+            let known = self.keys.get(slot);
+            known.random() == random
+                && known.key().body_hash == key.body_hash
+                && step(self.unix_ms(known.expires_ms())) == step(expires_unix_ms)
+        })
     }
 
     /// A key that was asked for again is to be written again, and no more is known of others.

@@ -401,6 +401,64 @@ def a_node_that_asks_for_too_much_leaves_others_their_share(cluster, liar):
           "there is room for 400; all that doors acknowledged are done")
 
 
+def a_lying_primary_fills_no_share_of_others(cluster, liar):
+    """It orders copies of tasks that never were under requests that each of the others once made, more than
+    there is room for. Nobody takes part in that, and their doors go on."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    submitter = Submitter(correct, 120_000)
+    until(lambda: submitter.failed or lies_told(liar).get("copies"), "it lies", CHANGED_S)
+    submitter.until_more(300)
+    tasks = submitter.stop()
+    assert {partition_of(task) for task in tasks.values()} == set(range(PARTITIONS))
+    told_lies = lies_told(liar)
+    for node in correct:
+        assert "takes up all that one may" not in node.log.read_text(), node.number
+    assert_done_in_time_for(correct, cluster, liar, tasks)
+    print(f"{len(tasks)} tasks beside a primary that ordered 250 copies in the name of each other node "
+          f"{told_lies['copies']} times or more, where there is room for 400; nobody's share is taken up")
+
+
+def a_primary_that_frees_nothing_and_fills_the_logs_is_left(cluster, liar):
+    """Where it leads it never says that anything of the log is not needed, and orders a quarter of a MiB of
+    nothing with all that it writes. Without its reign's end the logs of all would grow beyond their limit, and
+    every door refuse what is submitted, for ever."""
+    correct = [node for node in cluster.nodes if node is not liar]
+    until_led_by_the_living(cluster)
+    led = [at for at, leader in enumerate(primaries(correct[0])) if leader == liar.number]
+    assert led, "the liar leads nothing"
+    sizes = lambda: [log_mib(node) for node in correct]
+    began, largest, longest, refused = time.monotonic(), [0, 0, 0], 0, 0
+    # Half a MiB of log each, with its result: eight times what is kept.
+    for number in range(130_000, 130_500):
+        asked = time.monotonic()
+        while True:
+            client = correct[number % len(correct)].client()
+            error, _ = client.answer(client.ask(
+                "task.submit", type="echo", payload=[number, "x" * 250_000], key=f"order-{number}"))
+            if error is None:
+                break
+            assert error["code"] in ("unavailable", "backpressure"), error
+            assert time.monotonic() - asked < 3 * CHANGED_S, (number, error, sizes(), partitions(correct[0]))
+            refused += 1
+            time.sleep(0.1)
+        longest = max(longest, time.monotonic() - asked)
+        largest = [max(pair) for pair in zip(largest, sizes())]
+    took, told_lies = time.monotonic() - began, lies_told(liar)
+    assert told_lies.get("hoard"), told_lies
+    after = primaries(correct[0])
+    assert all(after[at] != liar.number for at in led), (led, after)
+    # What is kept is 32 MiB: submissions alone may double that. All of it together were more than 250.
+    assert max(largest) <= 6 * 32, largest
+    liar.kill()
+    liar.environment = {}
+    liar.start(*liar.started_as)
+    cluster.until_ready()
+    assert_alike(cluster.nodes)
+    print(f"500 tasks of half a MiB in {took:.0f} s beside a primary that frees nothing; refused {refused} times, "
+          f"the longest wait {longest:.0f} s (its reign's end); logs of at most {largest} MiB, now {sizes()}")
+
+
 def assert_done_in_time_for(correct, cluster, liar, tasks):
     """The liar tells the truth from here on."""
     liar.kill()
@@ -447,6 +505,12 @@ def lies_told(liar):
     return {lie: int(times) for lie, times in found}
 
 
+def log_mib(node):
+    """How long a node's log is on the disk; files come and go meanwhile."""
+    words = ["du", "--block-size=1M", "--apparent-size", "--summarize", str(node.folder)]
+    return int(subprocess.run(words, capture_output=True, text=True).stdout.split()[0])
+
+
 def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
@@ -471,11 +535,16 @@ def status_of(node, task):
 
 
 def liar_of(cluster, lies=LIES):
-    """The last node runs a program that lies. There is little room where it floods."""
-    if lies == "flood":
+    """The last node runs a program that lies. There is little room where it fills that."""
+    if lies in ("flood", "copies"):
         text = cluster.config.read_text()
         room = "queue_primary = 100\nqueue_overflow = 300\n"
         cluster.config.write_text(text.replace("[tasks]\n", "[tasks]\n" + room))
+    if lies == "hoard":
+        text = cluster.config.read_text()
+        # Results that are remembered are needed.
+        text = text.replace("[tasks]\n", "[tasks]\nretained = 5\n")
+        cluster.config.write_text(text.replace("segment_mib = 8\n", "segment_mib = 8\nkeep_mib = 32\n"))
     liar = cluster.nodes[-1]
     liar.program, liar.environment = BYZANTINE, {"COREFLOW_LIES": lies}
 
@@ -506,6 +575,8 @@ def main():
         ("tokens", a_lying_primary_uses_no_tokens_up),
         ("names", a_node_that_asks_in_the_names_of_others_takes_nothing_from_them),
         ("flood", a_node_that_asks_for_too_much_leaves_others_their_share),
+        ("copies", a_lying_primary_fills_no_share_of_others),
+        ("hoard", a_primary_that_frees_nothing_and_fills_the_logs_is_left),
     ):
         prepare = lambda cluster, lies=lies: liar_of(cluster, lies)
         with cluster_of(4, agrees=True, prepare=prepare) as cluster:

@@ -14,7 +14,7 @@ use crate::{
         record::Record,
     },
     wire::{
-        api::Priority,
+        api::{Priority, TaskStatus},
         id::{PartitionIndex, TOKENS_END, TaskId},
         names::Named,
     },
@@ -31,6 +31,10 @@ const ASKED_BEFORE: u64 = 1 << 40;
 /// It makes up a request with each so many messages, of so many tasks.
 const FLOOD_EVERY: u64 = 64;
 const FLOOD_TASKS: u32 = 500;
+/// Copies in each lie of them, of tasks of each other node.
+const COPIES: u32 = 250;
+/// Bytes that it adds to each block which it proposes, where it fills the logs.
+const PADDING_BYTES: usize = 256 * 1024;
 /// Entries that it remembers to have ordered twice.
 const TWICE_MAX: usize = 4096;
 
@@ -57,10 +61,14 @@ enum Lie {
     Names,
     /// It asks for very many tasks that nobody does.
     Flood,
+    /// As a primary it orders copies of tasks that never were, under requests that others once made.
+    Copies,
+    /// As a primary it never says that anything of the log is not needed, and fills it.
+    Hoard,
 }
 
 impl Lie {
-    const NAMES: [(&str, Self); 10] = [
+    const NAMES: [(&str, Self); 12] = [
         ("equivocate", Self::Equivocate),
         ("vote", Self::Vote),
         ("forge", Self::Forge),
@@ -71,6 +79,8 @@ impl Lie {
         ("tokens", Self::Tokens),
         ("names", Self::Names),
         ("flood", Self::Flood),
+        ("copies", Self::Copies),
+        ("hoard", Self::Hoard),
     ];
 }
 
@@ -92,6 +102,23 @@ pub fn acknowledges() -> bool {
     lies_of_environment().contains(&Lie::Acknowledge)
 }
 
+/// A task that nobody does.
+fn parcel(id: TaskId, is_asked: bool) -> Record<'static> {
+    Record::Submitted {
+        id,
+        is_asked,
+        agent_type: "parcel",
+        priority: Priority::Normal,
+        submitted_unix_ms: 1,
+        due_unix_ms: 0,
+        timeout_ms: 0,
+        max_attempts: 0,
+        attempts: 0,
+        key: None,
+        payload: &[0xc0],
+    }
+}
+
 /// Turns what a node says into lies.
 pub struct Liar {
     lies: Vec<Lie>,
@@ -105,6 +132,8 @@ pub struct Liar {
     rules: Rules,
     /// The number of the last request that it made up.
     asked: u64,
+    /// The first request of each other node that it saw, by partition and node.
+    seen: BTreeMap<(PartitionIndex, u64), u64>,
     /// The other chains of entries that it has ordered twice, by partition, view and index.
     twice: BTreeMap<(PartitionIndex, u64, u64), Digest>,
 }
@@ -124,6 +153,7 @@ impl Liar {
             company: company.clone(),
             rules: Rules::new(company),
             asked: ASKED_BEFORE,
+            seen: BTreeMap::new(),
             count: 0,
             proposed: 0,
             told: Default::default(),
@@ -157,6 +187,7 @@ impl Liar {
     pub fn steal(&mut self, partition: PartitionIndex, message: &Message) -> Option<Message> {
         let Message::Request(request) = message else { return None };
         let me = self.company.node;
+        self.seen.entry((partition, request.client)).or_insert(request.timestamp);
         if !self.tells(Lie::Names) || request.client == me {
             return None;
         }
@@ -176,20 +207,7 @@ impl Liar {
         for place in 0..FLOOD_TASKS {
             let (asker, request) = (naming.asker, self.asked);
             let random = naming.names.name(Named { asker, partition, request, place });
-            let record = Record::Submitted {
-                id: TaskId { partition, random },
-                is_asked: true,
-                agent_type: "parcel",
-                priority: Priority::Normal,
-                submitted_unix_ms: 1,
-                due_unix_ms: 0,
-                timeout_ms: 0,
-                max_attempts: 0,
-                attempts: 0,
-                key: None,
-                payload: &[0xc0],
-            };
-            record.encode(&mut operation);
+            parcel(TaskId { partition, random }, true).encode(&mut operation);
         }
         Message::Request(Request::new(&self.keys(partition), me, self.asked, operation.into()))
     }
@@ -200,6 +218,8 @@ impl Liar {
         let lie = match self.proposed % LIE_EVERY {
             2 if self.tells(Lie::Compact) => Lie::Compact,
             6 if self.tells(Lie::Tokens) => Lie::Tokens,
+            4 if self.tells(Lie::Copies) => return self.with_copies(partition, data),
+            _ if self.tells(Lie::Hoard) => return self.hoarded(partition, data),
             _ => return data,
         };
         self.note(lie);
@@ -209,6 +229,43 @@ impl Liar {
         };
         let mut data = Vec::new();
         record.encode(&mut data);
+        data.into()
+    }
+
+    /// A block that frees nothing, and is long.
+    fn hoarded(&mut self, partition: PartitionIndex, data: Bytes) -> Bytes {
+        let frees = matches!(Record::decode(&data), Ok((Record::Compacted { .. }, _)));
+        if frees {
+            self.note(Lie::Hoard);
+        }
+        let mut data = if frees { Vec::new() } else { data.to_vec() };
+        // The end of a task that nobody knows.
+        let (id, attempts, ended_unix_ms) = (TaskId { partition, random: 1 }, 1, 1);
+        let (status, body) = (TaskStatus::Done, &[0xc0; PADDING_BYTES][..]);
+        Record::Ended { id, status, attempts, ended_unix_ms, body }.encode(&mut data);
+        data.into()
+    }
+
+    /// A block with copies of tasks in it that are in no request of those that they name.
+    fn with_copies(&mut self, partition: PartitionIndex, data: Bytes) -> Bytes {
+        let seen = self.seen.range((partition, 0)..=(partition, u64::MAX));
+        let seen: Vec<_> = seen.map(|((_, node), request)| (*node, *request)).collect();
+        let others = self.others();
+        if others.len() > seen.len() {
+            return data;
+        }
+        self.note(Lie::Copies);
+        // Places that no request has.
+        let first = u32::MAX / 2 + self.told[Lie::Copies as usize] as u32 * COPIES;
+        let mut data = data.to_vec();
+        for (node, request) in seen {
+            let naming = self.rules.naming(node, request).expect("it is a node");
+            for place in first..first + COPIES {
+                let named = Named { asker: naming.asker, partition, request, place };
+                let id = TaskId { partition, random: naming.names.name(named) };
+                parcel(id, false).encode(&mut data);
+            }
+        }
         data.into()
     }
 

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::consensus::{
     engine::{
-        Agreement, Block, Duty, Engine, Envelope, Event, Kind, Refused, Requested, Role, Status,
-        Stored, ToBlock,
+        Agreement, Block, Claims, Duty, Engine, Envelope, Event, Kind, Refused, Requested, Role,
+        Status, Stored, ToBlock,
     },
     format::BlockKind,
     members::{Change, ChangeRefused, Members},
@@ -29,6 +29,10 @@ use std::borrow::Cow;
 /// How far a node's clock may be ahead of others, milliseconds: what was submitted later than that is not
 /// asked for, since the keys of it would be kept for long.
 const AHEAD_MS_MAX: u64 = 60 * 60 * 1000;
+
+/// How far beyond that one may be whose order this node takes part in, milliseconds: clocks differ, and what
+/// no primary should order would be dropped by some, and not by others.
+const ORDERED_AHEAD_MS_MAX: u64 = AHEAD_MS_MAX + 24 * 60 * 60 * 1000;
 
 /// The replicas of a node in all partitions.
 pub struct Replicas {
@@ -59,6 +63,9 @@ pub enum Unwanted {
     /// Whoever asks has a clock that is far ahead.
     #[error("it was submitted in the future")]
     Ahead,
+    /// Whoever says what lives is not the primary of this view.
+    #[error("only who leads says what lives")]
+    NotLeading,
     /// The replica drops it.
     #[error(transparent)]
     Dropped(#[from] Dropped),
@@ -101,6 +108,19 @@ impl Replicas {
         tokens.is_none_or(|tokens| tokens.may_order(order.batch.data(), self.now_ms))
     }
 
+    /// Whether a primary may order what others ask for, by the time at which they say that it was
+    /// submitted: keys would be kept for long, and the order of waiting would be lost.
+    fn is_of_this_time(&self, message: &Message) -> bool {
+        let Message::PrePrepare(order) = message else { return true };
+        let mut asked = order.batch.operations().filter(|request| request.timestamp > 0);
+        let until_ms = self.now_unix_ms().saturating_add(ORDERED_AHEAD_MS_MAX);
+        asked.all(|request| submitted_before(&request.operation, until_ms))
+    }
+
+    fn now_unix_ms(&self) -> u64 {
+        self.zero_unix_ms.saturating_add(self.now_ms)
+    }
+
     /// Whether a node may ask for more now.
     fn may_ask(&self, partition: u16, message: &Message) -> Result<(), Unwanted> {
         let Message::Request(request) = message else { return Ok(()) };
@@ -108,8 +128,8 @@ impl Replicas {
         if self.rules.is_among(request.client, crowded) {
             return Err(Unwanted::Crowded);
         }
-        let now_unix_ms = self.zero_unix_ms.saturating_add(self.now_ms);
-        match submitted_before(&request.operation, now_unix_ms.saturating_add(AHEAD_MS_MAX)) {
+        let until_ms = self.now_unix_ms().saturating_add(AHEAD_MS_MAX);
+        match submitted_before(&request.operation, until_ms) {
             true => Ok(()),
             false => Err(Unwanted::Ahead),
         }
@@ -167,7 +187,26 @@ impl Engine for Replicas {
             return Err(Unwanted::Unfit);
         }
         self.may_ask(partition, message)?;
+        if !self.is_of_this_time(message) {
+            return Err(Unwanted::Ahead);
+        }
         Ok(self.driver.step(partition, from, letter.message)?)
+    }
+
+    fn claims(&self, partition: u16, from: NodeId, letter: &Letter) -> Result<Claims, Unwanted> {
+        let Message::PrePrepare(order) = &letter.message else { return Ok(None) };
+        let claims = Rules::claims(&letter.message);
+        if claims.is_empty() {
+            return Ok(None);
+        }
+        let leads = |group: &Group| group.view() == order.view && group.primary() == from;
+        if !self.driver.group(partition).is_some_and(leads) {
+            return Err(Unwanted::NotLeading);
+        }
+        match self.rules.is_fit(partition, &letter.message) {
+            true => Ok(Some((order.seq.saturating_sub(1), claims))),
+            false => Err(Unwanted::Unfit),
+        }
     }
 
     fn advance(&mut self, now_ms: u64) {

@@ -17,6 +17,7 @@ use crate::{
         names::{Named, Names, Naming},
     },
 };
+use bytes::Bytes;
 
 /// The rules of one life of a cluster.
 #[derive(Clone, Debug)]
@@ -109,6 +110,19 @@ impl Rules {
                 .is_some_and(|(node, request)| is_done(node, request)),
             _ => true,
         })
+    }
+
+    /// What a primary says in an order of tasks and keys that live, block by block.
+    pub fn claims(message: &Message) -> Vec<Bytes> {
+        let Message::PrePrepare(order) = message else { return Vec::new() };
+        let is_claim = |own: &Request| {
+            let is_copy = |record: Record<'_>| {
+                matches!(record, Record::Submitted { .. } | Record::Key { .. })
+            };
+            own.timestamp == 0 && !is_block(&own.operation, |record, _, _| !is_copy(record))
+        };
+        let own = order.batch.operations().filter(is_claim);
+        own.map(|own| own.operation).collect()
     }
 
     /// Whether a request is one that any node may make: a block of submissions to the partition, each

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     consensus::{
-        pbft::{Batch, Company, Identity, Message, Request, Ring, Terms, body_bytes},
+        pbft::{
+            Batch, Company, Identity, Message, Request, Ring, Terms, body_bytes, keys::Signature,
+            message::PrePrepare,
+        },
         record::Record,
     },
     wire::{api::TaskStatus, id::TaskId, names::Named},
@@ -264,4 +267,31 @@ fn a_primary_copies_only_tasks_that_were_asked_for() {
         assert!(!may(TaskId { partition: 3, random: 1 }), "that is no name");
         assert!(!may(TaskId { partition: 4, ..name(2, 7, 0) }), "that is another partition's");
     }
+}
+
+#[test]
+fn a_primary_claims_what_it_copies_and_nothing_else() {
+    let mut copy = asked(name(2, 7, 0));
+    let Record::Submitted { is_asked, key, .. } = &mut copy else { panic!() };
+    (*is_asked, *key) = (false, None);
+    let key = Record::Key { key: b"key", id: name(2, 7, 0), body_hash: 1, expires_unix_ms: 9 };
+    let order = |batch| {
+        let (parent, signature) = ([0; 32], Signature::NONE);
+        Message::PrePrepare(PrePrepare { view: 0, seq: 1, parent, signature, batch })
+    };
+    for (records, is_claim) in [
+        (vec![ended(3, 1), ended(3, 2)], false),
+        (vec![Record::Compacted { partition: 3, index: 9 }], false),
+        (vec![ended(3, 1), copy], true),
+        (vec![key], true),
+    ] {
+        let block = encoded(&records);
+        let claims = if is_claim { vec![block.clone()] } else { Vec::new() };
+        let batch = Batch::own(7, 1, block);
+        assert_eq!(Rules::claims(&order(batch.clone())), claims);
+        assert!(Rules::claims(&Message::BatchTell(1, batch)).is_empty(), "it is committed");
+    }
+    let request = Request::new(&company().keys(3), 2, 7, encoded(&[asked(name(2, 7, 0))]));
+    let batch = Batch::of_requests(0, std::slice::from_ref(&request));
+    assert!(Rules::claims(&order(batch)).is_empty(), "what is asked for is nobody's claim");
 }

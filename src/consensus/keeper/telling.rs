@@ -16,7 +16,7 @@ use super::{
         record::Record,
         writer::Fatal,
     },
-    Held, Keeper, Lane, Proposed,
+    Held, Keeper, Proposed,
 };
 use crate::{
     planted::{self, Bug},
@@ -260,6 +260,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// Compacts the partitions' logs and frees segments, when the writer asks for it.
     pub(super) fn clean(&mut self) -> Result<(), Fatal> {
         let target = self.writer.move_before();
+        self.tell_owed(target);
         for partition in 0..self.lanes.len() {
             let target = target.max(self.lanes[partition].wanted);
             if target > 0 {
@@ -355,33 +356,6 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             let lane = &mut self.lanes[usize::from(partition)];
             lane.is_compacting = true;
             lane.under_way.push_back((ticket, Proposed::Compaction { upto: index }));
-        }
-    }
-}
-
-impl Lane {
-    /// Tells its shard that its block is committed, or that it may read, if that comes next in the order
-    /// of the log; whether it did.
-    fn tell_held(&mut self) -> bool {
-        let fed = self.fed;
-        let is_next = |(index, held): &(u64, Held)| match held {
-            Held::Block(_) => *index == fed + 1,
-            Held::Read(_) => *index <= fed,
-        };
-        if !self.held.front().is_some_and(is_next) {
-            return false;
-        }
-        match self.held.pop_front() {
-            Some((index, Held::Block(block))) => {
-                self.fed = index;
-                self.end.tell(Told::Committed(block));
-                true
-            }
-            Some((_, Held::Read(context))) => {
-                self.end.tell(Told::Read(context));
-                true
-            }
-            None => false,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     consensus::{Compacted, Record},
     shard::doors::Outcomes,
     wire::{
-        api::{Error, TaskSpec, TaskStatus},
+        api::{Error, Priority, TaskSpec, TaskStatus},
         id::TaskId,
         letter::Response,
         names::{Named, Names},
@@ -209,6 +209,32 @@ fn what_was_not_agreed_on_in_time_takes_up_room_until_it_is() {
 }
 
 #[test]
+fn what_a_replaced_log_may_hold_takes_up_room_for_its_time() {
+    let mut core = Core::agreed(|config| {
+        (config.tasks.queue_primary, config.tasks.queue_overflow) = (3, 1);
+    });
+    let mut doors: Vec<_> = (0..4).map(|each| Door::submit(&mut core, spec(each, None))).collect();
+    let asked = core.take_asked();
+    core.tell(Told::Follow { is_replaced: true });
+    let is_uncertain = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Uncertain(_))));
+    assert!(doors.iter_mut().all(is_uncertain));
+    let is_full = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Backpressure(_))));
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "they may be agreed on yet");
+    // One is, and ends; of the others nobody ever hears.
+    let first = records_of(&asked)[0];
+    core.hear(3, &[first, done(first.id().random)]);
+    let mut fifth = Door::submit(&mut core, spec(9, None));
+    assert!(fifth.outcome().is_none(), "there is room for one");
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))));
+    core.shard.set_clock(1000 * limit_ms(50) + 2000);
+    core.turn();
+    assert!(is_uncertain(&mut fifth));
+    let mut doors: Vec<_> = (0..4).map(|each| Door::submit(&mut core, spec(each, None))).collect();
+    assert!(doors[..3].iter_mut().all(|door| door.outcome().is_none()), "their time is over");
+    assert!(is_full(&mut doors[3]), "one is asked for yet");
+}
+
+#[test]
 fn entries_are_forgotten_only_when_nothing_of_this_replicas_table_lives_in_them() {
     let mut core = Core::agreed(|_| {});
     let said = |core: &mut Core, upto| {
@@ -232,4 +258,38 @@ fn entries_are_forgotten_only_when_nothing_of_this_replicas_table_lives_in_them(
     let id = door.accepted();
     core.hear(4, &[done(id.random)]);
     assert_eq!(said(&mut core, 8), 7, "its key stands for it");
+}
+
+#[test]
+fn what_a_primary_says_lives_is_true_when_this_replicas_table_says_the_same() {
+    let mut core = Core::agreed(|_| {});
+    let copy = |random| submitted(random, b"x");
+    core.hear(3, &[copy(1), copy(2), copy(3)]);
+    assert!(core.finds_true(&[copy(1), copy(3)]));
+    assert!(!core.finds_true(&[copy(1), copy(4)]), "nobody knows of the second");
+    // Another type or priority than the task's.
+    let changed = |change: &dyn Fn(&mut Record<'_>)| {
+        let mut record = copy(1);
+        change(&mut record);
+        record
+    };
+    assert!(!core.finds_true(&[changed(&|it| {
+        let Record::Submitted { agent_type, .. } = it else { panic!() };
+        *agent_type = "another";
+    })]));
+    assert!(!core.finds_true(&[changed(&|it| {
+        let Record::Submitted { priority, .. } = it else { panic!() };
+        *priority = Priority::High;
+    })]));
+    core.hear(3, &[done(1), dead(2)]);
+    assert!(!core.finds_true(&[copy(1)]), "it would come back to life");
+    assert!(
+        core.finds_true(&[copy(1), done(1)]),
+        "it has ended, and is written again with its end"
+    );
+    assert!(core.finds_true(&[copy(9), done(9)]), "as one that is not remembered here");
+    assert!(!core.finds_true(&[copy(9), done(8)]), "that is another's end");
+    assert!(core.finds_true(&[copy(2), dead(2)]), "a dead letter");
+    assert!(!core.finds_true(&[copy(9), dead(9)]), "one that could be queued again");
+    assert!(core.finds_true(&[done(3)]), "whoever leads says how a task ends");
 }

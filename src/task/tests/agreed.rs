@@ -187,10 +187,77 @@ fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_i
             for (index, said) in log.iter().enumerate().skip(begins) {
                 hear(&mut late, index, *said, 10_000_000);
             }
+            // Whatever a leader writes again lives for it as well.
+            for said in copies(&full, usize::MAX) {
+                assert!(lives(&late, said), "seed {seed}: {said:?}");
+            }
             assert_alike(&mut full, &mut late, &living, now_ms, seed);
         }
         assert!(truncated > 3, "seed {seed}");
     }
+}
+
+/// Whether a replica knows the same of what is written again.
+fn lives(table: &TaskTable, said: Said) -> bool {
+    match said {
+        Said::Task { random, .. } => table.living(random) == Some((0, Priority::Normal)),
+        Said::Key { key, body_hash, random, expires_unix_ms } => {
+            table.stands_for(Key { bytes: key, body_hash }, random, expires_unix_ms)
+        }
+        said => panic!("{said:?} is no copy"),
+    }
+}
+
+#[test]
+fn only_what_lives_may_be_written_again() {
+    let mut table = table();
+    let key = Some((KEYS[0], 5));
+    hear(&mut table, 1, Said::Asked { random: 1, key, at_ms: 0 }, 0);
+    hear(&mut table, 2, Said::Asked { random: 2, key: None, at_ms: 0 }, 0);
+    let task = |random| Said::Task { random, at_ms: 0 };
+    assert!(lives(&table, task(1)) && lives(&table, task(2)));
+    assert!(!lives(&table, task(3)), "nobody has asked for it");
+    hear(&mut table, 3, Said::Ended { random: 1 }, 0);
+    assert!(!lives(&table, task(1)), "it has ended");
+    table.replay_ended(2, TaskStatus::Dead, 1, ORIGIN.zero_unix_ms, b"");
+    assert!(lives(&table, task(2)), "it may be queued again");
+    table.replay_forgotten(2);
+    assert!(!lives(&table, task(2)), "it is purged");
+    // A key lives on when its task has ended.
+    let mut known = copies(&table, usize::MAX).into_iter();
+    let said = known.find(|said| matches!(said, Said::Key { .. })).expect("it is there");
+    let Said::Key { key, body_hash, random, expires_unix_ms } = said else { panic!("{said:?}") };
+    assert!(lives(&table, said) && (body_hash, random) == (5, 1));
+    for (what, wrong) in [
+        ("another key", Said::Key { key: KEYS[1], body_hash, random, expires_unix_ms }),
+        ("another task", Said::Key { key, body_hash, random: 2, expires_unix_ms }),
+        ("another submission", Said::Key { key, body_hash: 6, random, expires_unix_ms }),
+        ("a later end", Said::Key { key, body_hash, random, expires_unix_ms: expires_unix_ms + 1 }),
+        (
+            "an earlier end",
+            Said::Key { key, body_hash, random, expires_unix_ms: expires_unix_ms - 1000 },
+        ),
+    ] {
+        assert!(!lives(&table, wrong), "{what}");
+    }
+    table.forget_expired(expires_unix_ms);
+    assert!(!lives(&table, said), "it has expired");
+}
+
+#[test]
+fn a_dead_letter_that_is_queued_again_while_it_is_written_again_lives() {
+    let mut table = table();
+    hear(&mut table, 1, Said::Asked { random: 1, key: None, at_ms: 0 }, 0);
+    table.replay_ended(1, TaskStatus::Dead, 1, ORIGIN.zero_unix_ms, b"");
+    table.replay_over(0);
+    // Its copy is on its way.
+    assert!(table.live(Moving::Task(1)).is_some());
+    let key = table.requeue(1, 0).expect("it is a dead letter");
+    assert!(lives(&table, Said::Task { random: 1, at_ms: 0 }));
+    table.moved(Moving::Task(1), at(2));
+    assert!(table.is_clear_before(2) && table.lives_before(3));
+    table.requeued(key, 0);
+    assert_eq!(table.counters().queued, 1);
 }
 
 /// Two replicas have the same unended tasks and keys, and go on to decide alike.
