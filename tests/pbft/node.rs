@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use coreflow::consensus::{
-    engine::Event,
+    engine::{Event, Fetch},
     pbft::{
         Answer, Batch, Company, Driver, Identity, Keys, Letter, Members, Message, Noted, Outputs,
         Restore, Ring, Settings, Terms, Write, notes::Note,
@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// The cluster that all keys are of.
 const CLUSTER: u128 = 0xC0FF_EE00_0000_0001;
+/// Bytes of batches beside those for which there is room that a start keeps.
+const RESTORED_BYTES: usize = 64 << 10;
 /// Rounds of a driver in one turn at most.
 const ROUNDS_MAX: usize = 100;
 
@@ -80,8 +82,11 @@ impl Group {
     }
 
     fn driver(&self, me: u64, disk: &Disk<Write>) -> (Driver, Vec<Kept>) {
-        let every = self.settings.checkpoint_every;
-        let groups = (0..self.partitions).map(|partition| Restore::new(partition, every));
+        let Settings { checkpoint_every: every, accepted_bytes, .. } = self.settings;
+        // As much as a replica keeps of what is not committed, and what comes next.
+        let bytes_max = 2 * accepted_bytes + RESTORED_BYTES;
+        let groups = (0..self.partitions)
+            .map(|partition| Restore::new(partition, every).with_bytes(bytes_max));
         let mut groups: Vec<_> = groups.collect();
         let mut replays: Vec<_> = groups.iter().map(|_| Replay::default()).collect();
         for record in disk.records() {
@@ -97,6 +102,7 @@ impl Group {
                 Write::Note(note) => replay.take(group.note(note).expect("a replica wrote it")),
             }
         }
+        assert!(groups.iter().all(|group| group.kept_bytes() <= bytes_max));
         let driver = Driver::new(self.settings, &self.company(me), groups);
         let driver = driver.unwrap_or_else(|error| {
             disk.records().for_each(|record| println!("  {}", describe(record)));
@@ -192,6 +198,8 @@ pub struct Node {
     /// What is freed when a batch is on the disk.
     frees: VecDeque<(u64, u64)>,
     disk: Disk<Write>,
+    /// What is being read.
+    fetches: Vec<Fetch>,
     outputs: Outputs,
 }
 
@@ -209,6 +217,7 @@ impl Node {
             wake_us: 0,
             frees: VecDeque::new(),
             disk: Disk::default(),
+            fetches: Vec::new(),
             outputs: Outputs::default(),
         }
     }
@@ -222,6 +231,7 @@ impl Node {
         self.shards = kept.iter().map(shard).collect();
         self.run += 1;
         self.wake_us = 0;
+        self.fetches.clear();
         self.frees.clear();
         kept
     }
@@ -248,6 +258,11 @@ impl Node {
     pub fn turn(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
         let Some(driver) = &mut self.driver else { return };
         driver.advance(now_us / 1_000);
+        // Whatever was asked for in an earlier turn is read by now, unless it was freed meanwhile.
+        for fetch in self.fetches.drain(..) {
+            let batches = fetch.entries.iter().map(|stored| batch(&self.disk, stored.place));
+            driver.fetched(fetch.partition, fetch.id, batches.collect());
+        }
         for _ in 0..ROUNDS_MAX {
             if !driver.has_ready() {
                 return;
@@ -273,10 +288,7 @@ impl Node {
             }
             let events = outputs.events.drain(..);
             effects.extend(events.map(|(partition, event)| Effect::Told(partition, event)));
-            for fetch in outputs.fetches.drain(..) {
-                let batches = fetch.entries.iter().map(|stored| batch(&self.disk, stored.place));
-                driver.fetched(fetch.partition, fetch.id, batches.collect());
-            }
+            self.fetches.append(&mut outputs.fetches);
             let answers = driver.take_answers().into_iter();
             effects.extend(answers.map(|(partition, answer)| Effect::Answered(partition, answer)));
         }
@@ -292,11 +304,13 @@ impl Node {
         })
     }
 
-    /// What it keeps in each partition of entries behind the one that is to be committed next, bytes.
-    pub fn accepted_bytes(&self) -> impl Iterator<Item = usize> {
+    /// What it keeps in each partition, bytes: of committed entries, and of entries behind the one that is to
+    /// be committed next.
+    pub fn kept_bytes(&self) -> impl Iterator<Item = (usize, usize)> {
         let groups = (0..self.shards.len() as u16)
             .filter_map(|partition| self.driver.as_ref()?.group(partition));
-        groups.map(|group| group.status().accepted_bytes)
+        let status = groups.map(|group| group.status());
+        status.map(|status| (status.cached_bytes, status.accepted_bytes))
     }
 
     /// The data of an entry, from the disk.

@@ -16,7 +16,10 @@ use crate::{
     villain::{self, Parcel, Trick, Villain},
 };
 use bytes::Bytes;
-use coreflow::consensus::pbft::{Dropped, Message, Settings, Timing};
+use coreflow::consensus::{
+    engine::Limits,
+    pbft::{Dropped, Message, Settings, Timing},
+};
 use std::{
     cell::RefCell,
     cmp::Reverse,
@@ -168,6 +171,7 @@ impl World {
             patience_ms: rng.u64(200..800),
             patience_max_ms: 5_000,
         };
+        let limits = Settings::default().limits;
         let settings = Settings {
             timing,
             checkpoint_every: [2, 4, 8, 16][rng.usize(..4)],
@@ -176,7 +180,7 @@ impl World {
             is_valid,
             early_bytes: [1 << 9, 1 << 12, 1 << 23][rng.usize(..3)],
             accepted_bytes: [1 << 9, 1 << 12, 1 << 24][rng.usize(..3)],
-            ..Settings::default()
+            limits: Limits { cache_bytes: [0, 1 << 12, 1 << 20][rng.usize(..3)], ..limits },
         };
         let group = Group::new(nodes.clone(), &clients, partitions, settings);
         let weather = Weather::random(&mut rng);
@@ -410,13 +414,17 @@ impl World {
         let node = &self.nodes[at];
         if !self.villains.contains_key(&node.id) {
             assert_eq!(node.diverged(), None, "{} finds that the others have diverged", node.id);
-            let room = self.group.settings.accepted_bytes;
-            // What lies on a disk is kept until it is committed again.
-            assert!(
-                node.run > 1 || node.accepted_bytes().all(|bytes| bytes <= room),
-                "{} keeps more than it has room for",
-                node.id
-            );
+            let Settings { accepted_bytes, limits, .. } = self.group.settings;
+            let cache_bytes = limits.cache_bytes / usize::from(self.group.partitions);
+            for (cached, accepted) in node.kept_bytes() {
+                // What lies on a disk is kept until it is committed again.
+                let is_over = cached > cache_bytes || accepted > accepted_bytes && node.run == 1;
+                assert!(
+                    !is_over,
+                    "{} keeps more than it has room for: {cached} {accepted}",
+                    node.id
+                );
+            }
         }
         let next_ms = node.driver.as_ref().and_then(|driver| driver.next_tick_ms());
         if let Some(next_ms) = next_ms.filter(|next_ms| next_ms * 1_000 > node.wake_us) {

@@ -18,9 +18,9 @@ use super::{
 use std::sync::Arc;
 
 /// Entries whose messages are sent again for one report.
-const AGAIN_ENTRIES: u64 = 64;
+pub(super) const AGAIN_ENTRIES: u64 = 64;
 /// Bytes of batches that are sent again for one report; one is always sent.
-const AGAIN_BYTES: usize = 2 << 20;
+pub(super) const AGAIN_BYTES: usize = 2 << 20;
 
 impl Group {
     /// Tells the time, milliseconds from any beginning. Time in which nobody listened is none.
@@ -129,29 +129,6 @@ impl Group {
         self.prove(node, report);
         if self.is_active && report.is_active && report.view == self.view {
             self.say_again(node, report);
-        }
-    }
-
-    /// Sends a replica entries that are committed, with their proofs: it believes those whatever view
-    /// it is in.
-    fn prove(&mut self, node: u64, report: StatusReport) {
-        if report.committed < self.stable.seq {
-            return;
-        }
-        let (quorum, mut bytes, mut entries) = (self.members.quorum(), 0, Vec::new());
-        let first = report.committed.saturating_add(1);
-        for seq in (first..=self.committed()).take(AGAIN_ENTRIES as usize) {
-            let Some(slot) = self.slots.get(&seq) else { break };
-            let Some(proof) = slot.proof(seq, quorum) else { break };
-            let Some(batch) = slot.batch(&proof.digest) else { break };
-            bytes += batch.bytes();
-            if bytes > AGAIN_BYTES && !entries.is_empty() {
-                break;
-            }
-            entries.push((proof, batch.clone()));
-        }
-        if !entries.is_empty() {
-            self.tell(node, Message::Proven(entries));
         }
     }
 

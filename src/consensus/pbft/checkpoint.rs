@@ -121,7 +121,6 @@ impl Group {
         for peer in self.peers.values_mut() {
             peer.checkpoints.retain(|checkpoint| checkpoint.seq > seq);
         }
-        self.log.evict(seq);
         if self.accepted.seq < seq {
             self.accepted = Head { seq, chain };
             self.projected = self.table.clone();

@@ -66,6 +66,8 @@ impl Group {
         let proof = slot.proof(seq, quorum);
         if let Some(slot) = self.slots.get_mut(&seq) {
             slot.proof = proof;
+            // The log has it from now on, in memory or on the disk.
+            slot.batches.clear();
         }
         self.commit(batch, stored);
         true

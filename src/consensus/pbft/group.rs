@@ -22,9 +22,10 @@ use super::{
     ready::{AfterDisk, Held},
     requests::Requests,
     restore::{Broken, Restore, Restored},
+    serving::Serving,
     slot::Slot,
     table::Table,
-    transfer::{Serving, Transfer},
+    transfer::Transfer,
     trust::Trust,
 };
 pub use super::{

@@ -3,8 +3,8 @@
 //!
 //! Invariants worth naming
 //! - Entries are in a row: the point, then every index up to the last.
-//! - The batches in memory are those of the last entries, without a gap; all that are above the
-//!   stable checkpoint, and beyond those a bounded number of bytes.
+//! - The batches in memory are those of the last entries, without a gap, and of a bounded number of bytes,
+//!   however far the stable checkpoint is: the disk has all of them.
 //! - The table of the point and the executions behind it make the table of every later point.
 
 use super::{
@@ -119,6 +119,11 @@ impl Log {
         metas.take(count).map(|meta| meta.digest).collect()
     }
 
+    /// The digest of an entry.
+    pub fn digest_at(&self, index: u64) -> Option<Digest> {
+        self.meta(index).map(|meta| meta.digest)
+    }
+
     /// Where an entry lies.
     pub fn stored(&self, index: u64) -> Option<Stored> {
         self.meta(index).map(|meta| meta.stored)
@@ -139,6 +144,11 @@ impl Log {
         self.append(&Entry::new(&batch, stored));
         self.recent_bytes += batch.bytes();
         self.recent.push_back(batch);
+        while self.recent_bytes > self.cache_bytes
+            && let Some(first) = self.recent.pop_front()
+        {
+            self.recent_bytes -= first.bytes();
+        }
     }
 
     /// Appends an entry that is on the disk only.
@@ -164,16 +174,6 @@ impl Log {
     pub fn in_memory(&self, index: u64) -> Option<&Batch> {
         let first = self.last() + 1 - self.recent.len() as u64;
         self.recent.get(index.checked_sub(first)? as usize)
-    }
-
-    /// Gives up batches at or below an index beyond what may be cached.
-    pub fn evict(&mut self, upto: u64) {
-        while self.recent_bytes > self.cache_bytes
-            && self.last() + 1 - (self.recent.len() as u64) <= upto
-            && let Some(first) = self.recent.pop_front()
-        {
-            self.recent_bytes -= first.bytes();
-        }
     }
 
     /// Bytes of batches in memory.
@@ -228,7 +228,7 @@ impl Log {
         fits.collect()
     }
 
-    /// Batches beyond the stable checkpoint may take this many bytes.
+    /// Batches in memory may take this many bytes.
     pub(super) fn set_cache_bytes(&mut self, cache_bytes: usize) {
         self.cache_bytes = cache_bytes;
     }

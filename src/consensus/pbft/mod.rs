@@ -24,8 +24,8 @@
 //! `settings.rs` and `status.rs` what a group is given and tells, `batch.rs` what an entry carries, `table.rs` which requests were executed, `message.rs`,
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
-//! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs` and `transfer.rs` help who is
-//! behind, `trust.rs` bounds what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` what a
+//! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs`, `serving.rs` and `transfer.rs` help
+//! who is behind, `trust.rs` bounds what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` what a
 //! primary owes the service; `client.rs` is a client; `log.rs` and
 //! `slot.rs` what is known of entries; `notes.rs` and `restore.rs` what is read back; `ready.rs` what
 //! waits for the disk; `driver.rs` all groups of a node.
@@ -53,6 +53,7 @@ mod reads;
 mod ready;
 mod requests;
 pub mod restore;
+mod serving;
 pub mod settings;
 mod slot;
 pub mod status;

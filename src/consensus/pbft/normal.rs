@@ -54,10 +54,12 @@ impl Group {
             return Err(Dropped::Seq);
         }
         let proposal = Proposal::new(view, seq, parent, *order.batch.digest(), signature);
-        let has_room = order.batch.bytes() <= self.room_at(seq);
+        let (has_room, is_open) =
+            (order.batch.bytes() <= self.room_at(seq), seq > self.committed());
         let slot = self.slots.entry(seq).or_default();
         if !is_next {
-            if slot.choice.is_some_and(|choice| choice.digest == proposal.digest)
+            if is_open
+                && slot.choice.is_some_and(|choice| choice.digest == proposal.digest)
                 && slot.batch(&proposal.digest).is_none()
             {
                 if !has_room {
@@ -126,6 +128,12 @@ impl Group {
         open.flat_map(|(_, slot)| &slot.batches).map(Batch::bytes).sum()
     }
 
+    /// Bytes of batches that are kept of committed entries beside the log's.
+    pub(super) fn committed_bytes(&self) -> usize {
+        let done = self.slots.range(..=self.committed());
+        done.flat_map(|(_, slot)| &slot.batches).map(Batch::bytes).sum()
+    }
+
     /// How many bytes more may be kept of an entry. The one that is to be committed next always has
     /// room, so what waits for some waits for commits.
     pub(super) fn room_at(&self, seq: u64) -> usize {
@@ -159,7 +167,8 @@ impl Group {
                 self.diverge(seq);
                 return false;
             }
-            let Some(batch) = slot.batch(&choice.digest).cloned() else {
+            let recent = self.log.in_memory(seq).filter(|it| *it.digest() == choice.digest);
+            let Some(batch) = slot.batch(&choice.digest).or(recent).cloned() else {
                 if committed.is_some() {
                     // Nobody needs this replica's vote for what it has not got any more.
                     self.accepted = Head { seq, chain: choice.chain };
@@ -247,10 +256,10 @@ impl Group {
             for head in batch.requests().filter(|head| head.timestamp != 0) {
                 self.projected.execute(head.client, head.timestamp, seq);
             }
+            let slot = self.slots.entry(seq).or_default();
+            slot.keep(batch);
+            slot.prune();
         }
-        let slot = self.slots.entry(seq).or_default();
-        slot.keep(batch);
-        slot.prune();
         self.accepted = Head { seq, chain: proposal.chain };
         let Proposal { view, chain, .. } = proposal;
         self.after_disk.push(AfterDisk::Accepted { view, seq, chain });

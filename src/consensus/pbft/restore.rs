@@ -3,8 +3,9 @@
 //! Invariants worth naming
 //! - Of the entries that were written at an index, the last one before it is said to be committed is
 //!   the one that is; what is said folds into the chain that was said with it.
-//! - Entries, batches and certificates above the stable checkpoint are kept; of batches a bounded
-//!   number, the last that were written: others still have older ones.
+//! - Entries and certificates above the stable checkpoint are kept; of batches those of entries that are
+//!   not said to be committed, up to a number and bytes. Those that something names, which are no more than a
+//!   group keeps, are given up last: others still have them.
 
 use super::{
     batch::Batch,
@@ -24,6 +25,9 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+
+/// Bytes of batches that are kept, when nobody says; a group keeps half of them.
+const KEPT_BYTES: usize = 32 << 20;
 
 /// What was read back cannot be a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,13 +71,15 @@ struct Version {
 #[derive(Clone, Debug)]
 pub struct Restore {
     partition: u16,
-    /// Batches that are kept.
+    /// Batches that are kept, and their bytes.
     window: usize,
+    bytes_max: usize,
     log: Log,
     table: Table,
     versions: BTreeMap<u64, Vec<Version>>,
-    /// Of which versions the batches are kept.
-    kept: VecDeque<(u64, Digest)>,
+    /// Of which versions the batches are kept, and how long they are.
+    kept: VecDeque<(u64, Digest, usize)>,
+    kept_bytes: usize,
     certificates: BTreeMap<u64, Arc<Certificate>>,
     proofs: BTreeMap<u64, Arc<Certificate>>,
     /// What was accepted last at an index, beside what views began with.
@@ -109,10 +115,12 @@ impl Restore {
         Self {
             partition,
             window: 4 * checkpoint_every.min(WINDOW_MAX) as usize,
+            bytes_max: KEPT_BYTES,
             log: Log::new(Point::default(), 0),
             table: Table::default(),
             versions: BTreeMap::new(),
             kept: VecDeque::new(),
+            kept_bytes: 0,
             certificates: BTreeMap::new(),
             proofs: BTreeMap::new(),
             accepted: BTreeMap::new(),
@@ -122,6 +130,16 @@ impl Restore {
             numbers_below: 0,
             is_untouched: true,
         }
+    }
+
+    /// It keeps no more bytes of batches than this.
+    pub fn with_bytes(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
+    }
+
+    /// Bytes of batches that it keeps.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// The partition.
@@ -153,23 +171,49 @@ impl Restore {
         self.is_untouched = false;
         let batch = Batch::new(heads, data)?;
         let stored = Stored { place, bytes: body_bytes(&batch) };
-        let digest = *batch.digest();
+        let (digest, bytes) = (*batch.digest(), batch.bytes());
+        self.give_up(|(known, of, _)| (*known, *of) == (index, digest));
         let versions = self.versions.entry(index).or_default();
         versions.retain(|version| version.entry.digest != digest);
         versions.push(Version { entry: Entry::new(&batch, stored), batch: Some(batch) });
-        self.kept.push_back((index, digest));
-        while self.kept.len() > self.window
-            && let Some((index, digest)) = self.kept.pop_front()
+        self.kept.push_back((index, digest, bytes));
+        self.kept_bytes += bytes;
+        while self.kept.len() > 1
+            && (self.kept.len() > self.window || self.kept_bytes > self.bytes_max)
         {
-            if self.kept.contains(&(index, digest)) {
-                continue;
-            }
-            let versions = self.versions.get_mut(&index).into_iter().flatten();
-            for version in versions.filter(|version| version.entry.digest == digest) {
-                version.batch = None;
-            }
+            // What names the last one follows it.
+            let older = self.kept.range(..self.kept.len() - 1);
+            let unnamed = older.clone().find(|(index, digest, _)| !self.is_named(*index, digest));
+            let Some(last) = unnamed.or(self.kept.front()).copied() else { break };
+            self.give_up(|kept| *kept == last);
         }
         Ok(())
+    }
+
+    /// Whether something that was said names a batch.
+    fn is_named(&self, index: u64, digest: &Digest) -> bool {
+        let accepted = self.accepted.get(&index).map(|proposal| &proposal.digest);
+        let certified = self.certificates.get(&index).map(|certificate| &certificate.digest);
+        let mut chosen = self.view.choices.iter().filter(|(seq, _)| *seq == index);
+        accepted == Some(digest)
+            || certified == Some(digest)
+            || chosen.any(|(_, choice)| choice.digest == *digest)
+    }
+
+    /// Gives up batches.
+    fn give_up(&mut self, is_needless: impl Fn(&(u64, Digest, usize)) -> bool) {
+        let Self { kept, kept_bytes, versions, .. } = self;
+        kept.retain(|it| {
+            if !is_needless(it) {
+                return true;
+            }
+            let (index, digest, bytes) = *it;
+            *kept_bytes -= bytes;
+            let versions = versions.get_mut(&index).into_iter().flatten();
+            let versions = versions.filter(|version| version.entry.digest == digest);
+            versions.for_each(|version| version.batch = None);
+            false
+        });
     }
 
     /// A note.
@@ -193,6 +237,7 @@ impl Restore {
             Note::Committed(head) => {
                 if head.seq > self.committed.seq {
                     self.committed = head;
+                    self.give_up(|(index, ..)| *index <= head.seq);
                     self.fold()?;
                     return Ok(Noted::Committed(head.seq));
                 }
@@ -235,7 +280,7 @@ impl Restore {
         self.certificates = self.certificates.split_off(&(upto + 1));
         self.proofs = self.proofs.split_off(&(upto + 1));
         self.accepted = self.accepted.split_off(&(upto + 1));
-        self.kept.retain(|(index, _)| *index > upto);
+        self.give_up(|(index, ..)| *index <= upto);
     }
 
     fn compacted(&mut self, point: Point) -> Result<(), Broken> {
@@ -286,6 +331,7 @@ impl Restore {
             });
         }
         let last = self.log.last();
+        self.give_up(|(index, ..)| *index <= last);
         let stable = self.stables.iter().rev().find(|stable| stable.seq <= last);
         let stable = stable.cloned().unwrap_or_default();
         let target = self.stables.last().filter(|stable| stable.seq > last).cloned();

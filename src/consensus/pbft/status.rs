@@ -26,7 +26,7 @@ pub struct Status {
     pub committed: Head,
     /// Its stable checkpoint.
     pub stable: u64,
-    /// Bytes of entries in memory.
+    /// Bytes of committed entries in memory.
     pub cached_bytes: usize,
     /// Bytes of batches that are kept of entries behind the one that is to be committed next.
     pub accepted_bytes: usize,
@@ -52,7 +52,7 @@ impl Group {
             accepted: self.accepted.seq.max(self.committed()),
             committed: Head { seq: self.committed(), chain: self.log.chain() },
             stable: self.stable.seq,
-            cached_bytes: self.log.cached_bytes(),
+            cached_bytes: self.log.cached_bytes() + self.committed_bytes(),
             accepted_bytes: self.accepted_bytes(),
             proposals: self.tickets.len(),
             diverged: self.diverged,

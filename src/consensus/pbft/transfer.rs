@@ -14,7 +14,6 @@
 //! - An entry is written when its digest is proven to be the one of what is committed, never before.
 //! - While digests come all goes on as ever. From when they are proven until the entries are there
 //!   nothing is committed otherwise; a transfer that brings nothing ends.
-//! - Of each member one question is answered at a time.
 //! - Who answers late or brings little some times in a row is not asked on: the next member is, from
 //!   the beginning. All are given more time when none of them brought anything.
 
@@ -30,6 +29,7 @@ use super::{
     notes::Note,
     outputs::{Dropped, Write},
     ready::AfterDisk,
+    serving::ANSWER_BYTES,
     table::Table,
 };
 use crate::consensus::{
@@ -38,10 +38,6 @@ use crate::consensus::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Bytes of entries in one answer, when they are more than one.
-const ANSWER_BYTES: usize = 1 << 20;
-/// Bytes of batches that a member is given on its questions in one turn; one more is.
-const GIVEN_BYTES: usize = 4 << 20;
 /// Bytes of entries in an answer that is not the last, at least: a member that has entries sends as many
 /// as fit into one, and fewer only before a large one.
 const ANSWER_BYTES_MIN: usize = ANSWER_BYTES / 4;
@@ -105,22 +101,12 @@ impl Transfer {
     }
 }
 
-/// Entries that are being read for a member.
-#[derive(Clone, Debug)]
-pub struct Serving {
-    fetch: u64,
-    id: u64,
-    first: u64,
-    point: Option<(u64, Digest, Arc<Table>)>,
-    since_ms: u64,
-}
-
 impl Group {
     /// Begins a transfer that is needed, or asks again.
     pub(super) fn tend_transfer(&mut self) {
         let now = self.now;
         let timing = self.settings.timing;
-        self.serving.retain(|_, serving| now < serving.since_ms + timing.patience_ms);
+        self.forget_serving();
         if let Some(transfer) = &self.transfer {
             if transfer.target.seq <= self.committed() && !transfer.is_proven {
                 self.transfer = None;
@@ -264,33 +250,6 @@ impl Group {
         }
     }
 
-    /// The last entry that can be told of those that a member asks for.
-    fn may_serve(&self, first: u64, last: u64) -> Result<u64, Dropped> {
-        let last = last.min(self.committed());
-        if first == 0 || first > last { Err(Dropped::Seq) } else { Ok(last) }
-    }
-
-    /// Tells a member that is behind which entries it misses.
-    pub(super) fn serve_digests(
-        &mut self,
-        from: u64,
-        id: u64,
-        first: u64,
-        last: u64,
-    ) -> Result<(), Dropped> {
-        let last = self.may_serve(first, last)?;
-        if self.given.contains_key(&from) {
-            return Err(Dropped::Full);
-        }
-        self.given.insert(from, 0);
-        let begins = self.log.point();
-        let point = (first <= begins.index).then_some((begins.index, begins.chain));
-        let first = first.max(begins.index + 1);
-        let digests = self.log.digests(first, last, DIGESTS_MAX);
-        self.tell(from, Message::Digests(Digests { id, point, first, digests }));
-        Ok(())
-    }
-
     pub(super) fn take_digests(&mut self, from: u64, digests: Digests) -> Result<(), Dropped> {
         let Digests { id, point, first, digests } = digests;
         let transfer = self.transfer.as_ref().filter(|it| (it.from, it.id) == (from, id));
@@ -329,57 +288,6 @@ impl Group {
             return Err(Dropped::Proof);
         }
         Ok(())
-    }
-
-    /// Answers a member that is behind.
-    pub(super) fn serve(
-        &mut self,
-        from: u64,
-        id: u64,
-        first: u64,
-        last: u64,
-    ) -> Result<(), Dropped> {
-        let last = self.may_serve(first, last)?;
-        if self.serving.contains_key(&from) || self.given.contains_key(&from) {
-            return Err(Dropped::Full);
-        }
-        self.given.insert(from, 0);
-        let begins = self.log.point();
-        let point = (first <= begins.index)
-            .then(|| (begins.index, begins.chain, Arc::new(begins.table.clone())));
-        let first = first.max(begins.index + 1);
-        let (mut bytes, mut batches) = (0, Vec::new());
-        for seq in first..=last {
-            let Some(batch) = self.log.in_memory(seq) else { break };
-            bytes += batch.bytes();
-            if bytes > ANSWER_BYTES && !batches.is_empty() || batches.len() == ENTRIES_MAX {
-                break;
-            }
-            batches.push(batch.clone());
-        }
-        if !batches.is_empty() || first > last {
-            self.tell(from, Message::Entries(Entries { id, point, first, batches }));
-            return Ok(());
-        }
-        let mut places = self.log.places(first, last, ANSWER_BYTES);
-        places.truncate(ENTRIES_MAX);
-        self.last_question += 1;
-        let fetch = self.last_question;
-        let since_ms = self.now;
-        self.serving.insert(from, Serving { fetch, id, first, point, since_ms });
-        self.fetches.push((fetch, first, places));
-        Ok(())
-    }
-
-    /// Answers a fetch with the batches of its entries; `None` when they cannot be read.
-    pub fn fetched(&mut self, fetch: u64, batches: Option<Vec<Batch>>) {
-        let asked = self.serving.iter().find(|(_, serving)| serving.fetch == fetch);
-        let Some(node) = asked.map(|(node, _)| *node) else { return };
-        let Some(serving) = self.serving.remove(&node) else { return };
-        let Serving { id, first, point, .. } = serving;
-        if let Some(batches) = batches {
-            self.tell(node, Message::Entries(Entries { id, point, first, batches }));
-        }
     }
 
     pub(super) fn take_entries(&mut self, from: u64, entries: Entries) -> Result<(), Dropped> {
@@ -535,25 +443,10 @@ impl Group {
         self.tell_all(Message::BatchAsk(seq, digest));
     }
 
-    pub(super) fn answer_batch(
-        &mut self,
-        from: u64,
-        seq: u64,
-        digest: &Digest,
-    ) -> Result<(), Dropped> {
-        let kept = self.slots.get(&seq).and_then(|slot| slot.batch(digest));
-        let batch = kept.or_else(|| self.log.in_memory(seq).filter(|it| it.digest() == digest));
-        let batch = batch.cloned().ok_or(Dropped::Seq)?;
-        let given = self.given.entry(from).or_default();
-        if *given > GIVEN_BYTES {
-            return Err(Dropped::Full);
-        }
-        *given += batch.bytes();
-        self.tell(from, Message::BatchTell(seq, batch));
-        Ok(())
-    }
-
     pub(super) fn take_batch(&mut self, seq: u64, batch: Batch) -> Result<(), Dropped> {
+        if seq <= self.committed() {
+            return Err(Dropped::Duplicate);
+        }
         let has_room = batch.bytes() <= self.room_at(seq);
         let slot = self.slots.get_mut(&seq).ok_or(Dropped::Seq)?;
         if !slot.names(batch.digest()) {

@@ -626,9 +626,9 @@ fn a_primary_that_was_left_without_knowing_tells_nobody_that_the_entry_of_anothe
     world.group(leader).propose(block(3), 3).expect("it leads");
     world.until(500, |world| (2..=4).all(|id| world.node(id).told.contains_key(&1)));
     // Somebody proves what was committed, and keeps back that there is another view.
-    let slot = &world.group(leader).slots[&1];
-    let proof = slot.proof(1, 3).expect("it is committed");
-    let batch = slot.batch(&proof.digest).cloned().expect("it is kept");
+    let group = world.group(leader);
+    let proof = group.slots[&1].proof(1, 3).expect("it is committed");
+    let batch = group.log().in_memory(1).cloned().expect("it is kept");
     world.group(1).step(4, Message::Proven(vec![(proof, batch)])).expect("it is true");
     world.until(500, |world| world.node(1).told.contains_key(&1));
     assert_eq!(world.node(1).told[&1].1, block(3));

@@ -4,5 +4,6 @@ mod bytes;
 mod duty;
 mod faults;
 mod life;
+mod memory;
 mod storm;
 mod world;
