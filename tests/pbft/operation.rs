@@ -2,6 +2,7 @@
 //! contents alone, whatever the replicas say of it.
 
 use bytes::Bytes;
+use coreflow::consensus::pbft::Message;
 
 /// What every operation begins with.
 const MAGIC: u16 = 0xC0F1;
@@ -55,7 +56,15 @@ impl Operation {
     }
 }
 
-/// Whether a replica may agree to a request: it is whole operations, at least one.
-pub fn is_valid(bytes: &[u8]) -> bool {
-    Operation::parse(bytes).is_some_and(|all| !all.is_empty())
+/// Whether a replica may agree to all that a message carries: each request is whole operations, at least
+/// one. Others are kept from replicas, as the node keeps what is no record.
+pub fn is_fit(message: &Message) -> bool {
+    let is_valid = |bytes: &[u8]| Operation::parse(bytes).is_some_and(|all| !all.is_empty());
+    match message {
+        Message::Request(request) => is_valid(&request.operation),
+        message => message
+            .batches()
+            .into_iter()
+            .all(|batch| batch.operations().all(|request| is_valid(&request.operation))),
+    }
 }

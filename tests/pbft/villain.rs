@@ -68,13 +68,17 @@ pub enum Trick {
     Bloat,
     /// It orders what is asked for, and does not what only a primary can.
     Shirk,
+    /// It wants ever higher views, in all partitions, and signs that well.
+    Climb,
+    /// It asks different replicas for different things, and the more the less there is room for.
+    Crowd,
     /// Some bytes of what it says are wrong.
     Garble,
 }
 
 impl Trick {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Silent,
         Self::Mute,
         Self::Deaf,
@@ -94,6 +98,8 @@ impl Trick {
         Self::Flood,
         Self::Bloat,
         Self::Shirk,
+        Self::Climb,
+        Self::Crowd,
         Self::Garble,
     ];
 
@@ -166,6 +172,8 @@ pub struct Villain {
     /// The last view, entry and chain that was heard of in a partition.
     last: BTreeMap<u16, (u64, u64, Digest)>,
     number: u64,
+    /// How far it has climbed.
+    climbed: u64,
     /// What it orders behind an entry: the partition, the view, the entry.
     train: ((u16, u64, u64), Vec<PrePrepare>),
 }
@@ -200,6 +208,7 @@ impl Villain {
             changes: BTreeMap::new(),
             last: BTreeMap::new(),
             number: 0,
+            climbed: 0,
             train: Default::default(),
         }
     }

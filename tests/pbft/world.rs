@@ -1,8 +1,10 @@
 //! A run: replicas, villains, clients and the network, moved by one seed.
 
+mod asking;
 mod duties;
 mod ends;
 mod mishaps;
+mod posting;
 mod telling;
 
 use crate::{
@@ -10,15 +12,14 @@ use crate::{
     faults::Faults,
     network::{Network, Weather},
     node::{Effect, Group, Node},
-    operation::{Operation, is_valid},
     oracle::Oracle,
     trace::{Trace, note},
-    villain::{self, Parcel, Trick, Villain},
+    villain::{Trick, Villain},
 };
 use bytes::Bytes;
 use coreflow::consensus::{
     engine::Limits,
-    pbft::{Dropped, Message, Settings, Timing},
+    pbft::{Settings, Timing},
 };
 use std::{
     cell::RefCell,
@@ -177,7 +178,6 @@ impl World {
             checkpoint_every: [2, 4, 8, 16][rng.usize(..4)],
             is_tentative: rng.u32(..8) > 0,
             pipeline: rng.u64(1..=4),
-            is_valid,
             early_bytes: [1 << 9, 1 << 12, 1 << 23][rng.usize(..3)],
             accepted_bytes: [1 << 9, 1 << 12, 1 << 24][rng.usize(..3)],
             limits: Limits { cache_bytes: [0, 1 << 12, 1 << 20][rng.usize(..3)], ..limits },
@@ -454,163 +454,6 @@ impl World {
                 }
                 Effect::Answered(..) => {}
             }
-        }
-    }
-
-    /// A node's shards ask for something.
-    fn ask(&mut self, at: usize) {
-        let us = self.rng.u64(500..=self.pace_ms * 1_000);
-        self.later(us, Due::Shards(at));
-        self.tend_duties(at);
-        let node = &mut self.nodes[at];
-        let is_villain = self.villains.contains_key(&node.id);
-        let Some(driver) = &mut node.driver else { return };
-        if self.is_over {
-            return;
-        }
-        for (partition, shard) in (0..).zip(&mut node.shards) {
-            let (filling, times) = (self.rng.usize(..200), self.rng.u32(..3));
-            if shard.leads.is_some() && self.rng.u32(..20) == 0 {
-                self.last_ticket += 1;
-                if driver.read(partition, self.last_ticket).is_ok() {
-                    shard.reads.insert(self.last_ticket, self.oracle.head(partition));
-                }
-            }
-            for _ in 0..times {
-                self.last_number += 1;
-                self.last_ticket += 1;
-                let (ticket, number) = (self.last_ticket, (1 << 48) + self.last_number);
-                let what = Operation { author: node.id, number };
-                let data = what.encode(filling);
-                if let Some(term) = shard.leads {
-                    if driver.propose(partition, data.clone(), ticket).is_ok() && !is_villain {
-                        note!(self.trace, "{} in {partition} proposes {number}: {ticket}", node.id);
-                        self.oracle.ask(partition, what, &data, Some(term));
-                        self.oracle.open(node.id, partition, ticket, what);
-                    }
-                } else if self.rng.u32(..4) == 0
-                    && driver.request(partition, data.clone(), ticket).is_ok()
-                    && !is_villain
-                {
-                    note!(self.trace, "{} in {partition} requests {number}: {ticket}", node.id);
-                    self.oracle.ask(partition, what, &data, None);
-                    shard.requests.insert(ticket, what);
-                }
-            }
-        }
-        self.turn(at);
-    }
-
-    fn client(&mut self, at: usize) {
-        let us = self.rng.u64(1_000..=self.pace_ms * 2_000);
-        self.later(us, Due::Client(at));
-        let (filling, asks) = (self.rng.usize(..700), self.rng.bool() && !self.is_over);
-        let asker = &mut self.askers[at];
-        asker.tick(self.now_us / 1_000);
-        if asks && let Some((what, data)) = asker.ask(filling) {
-            note!(self.trace, "{} asks {} for {what:?}", asker.id, asker.partition);
-            self.oracle.ask(asker.partition, what, &data, None);
-        }
-        self.client_letters(at);
-    }
-
-    fn client_letters(&mut self, at: usize) {
-        let (id, partition) = (self.askers[at].id, self.askers[at].partition);
-        for (to, message) in self.askers[at].take_letters().collect::<Vec<_>>() {
-            self.transmit(id, Parcel::new(partition, to, message));
-        }
-    }
-
-    /// A replica, or what a villain makes of it, says something.
-    fn send(&mut self, at: usize, partition: u16, to: u64, message: Message) {
-        let id = self.nodes[at].id;
-        let Some(villain) = self.villains.get_mut(&id) else {
-            self.oracle.say(id, partition, &message);
-            self.transmit(id, Parcel::new(partition, to, message));
-            return;
-        };
-        let twin = self.nodes[..at].iter().filter(|node| node.id == id).count();
-        if villain.has(Trick::Twin) && villain.twin_of(to) != twin {
-            return;
-        }
-        let parcels = villain.twist(partition, to, message);
-        self.post(id, parcels);
-    }
-
-    fn post(&mut self, from: u64, parcels: Vec<Parcel>) {
-        for parcel in parcels {
-            self.transmit(from, parcel);
-        }
-    }
-
-    fn transmit(&mut self, from: u64, parcel: Parcel) {
-        let Parcel { partition, to, message, late_us, garbled } = parcel;
-        let (mut bytes, mut parts) = (Vec::new(), Vec::new());
-        message.encode(&mut bytes, &mut parts);
-        for _ in 0..garbled {
-            let at = self.rng.usize(..bytes.len());
-            bytes[at] ^= 1 << self.rng.u32(..8);
-        }
-        let bytes = Bytes::from(bytes);
-        let arrivals: Vec<_> = self.network.arrivals(self.now_us + late_us, from, to).collect();
-        for due_us in arrivals {
-            let (bytes, parts) = (bytes.clone(), parts.clone());
-            let due = Due::Arrive { from, to, partition, bytes, parts };
-            self.later(due_us - self.now_us, due);
-        }
-    }
-
-    fn arrive(&mut self, from: u64, to: u64, partition: u16, bytes: &Bytes, parts: &[Bytes]) {
-        let message = match Message::decode(bytes, parts) {
-            Ok(message) => message,
-            Err(error) => {
-                assert!(self.villains.contains_key(&from), "{from} wrote what is {error}");
-                self.summary.dropped += 1;
-                return;
-            }
-        };
-        self.summary.messages += 1;
-        if to >= CLIENTS_FROM {
-            let at = (to - CLIENTS_FROM) as usize;
-            self.askers[at].hear(from, &message);
-            for (what, index, is_fast) in self.askers[at].take_done() {
-                note!(self.trace, "{to} is answered {what:?} at {index} {is_fast}");
-                self.oracle.accept(partition, what, index);
-                *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
-            }
-            self.client_letters(at);
-            return;
-        }
-        let mut only = None;
-        if let Some(villain) = self.villains.get_mut(&to) {
-            if !villain.hears(from) {
-                return;
-            }
-            only = villain.has(Trick::Twin).then(|| villain.twin_of(from));
-            let parcels = villain.hear(partition, from, &message);
-            self.post(to, parcels);
-        }
-        let mut twin = 0;
-        for at in 0..self.nodes.len() {
-            if self.nodes[at].id != to {
-                continue;
-            }
-            let is_it = only.is_none_or(|only| only == twin) || from >= CLIENTS_FROM;
-            twin += 1;
-            let Some(driver) = self.nodes[at].driver.as_mut().filter(|_| is_it) else { continue };
-            let taken = driver.step(partition, from, message.clone());
-            let kind = villain::kind(&message);
-            note!(self.trace, "{to} hears {from} in {partition}: {kind} {taken:?}");
-            let is_lie = matches!(taken, Err(Dropped::Signature | Dropped::Distrusted));
-            if self.villains.contains_key(&from) {
-                self.summary.dropped += u64::from(taken.is_err());
-            } else {
-                assert!(
-                    !is_lie || self.villains.contains_key(&to),
-                    "{to} distrusts {from}: {kind}"
-                );
-            }
-            self.turn(at);
         }
     }
 

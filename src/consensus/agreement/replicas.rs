@@ -26,9 +26,12 @@ use crate::wire::names::Naming;
 use bytes::Bytes;
 use std::borrow::Cow;
 
-/// How far a node's clock may be ahead of others, milliseconds: what was submitted later than that is not
-/// asked for, since the keys of it would be kept for long.
+/// How far a node's clock may be ahead of a primary's, milliseconds: what was submitted later than that is not
+/// ordered, since the keys of it would be kept for long.
 const AHEAD_MS_MAX: u64 = 60 * 60 * 1000;
+/// How far the clocks of two correct nodes may be from each other, milliseconds: a replica waits for nothing
+/// that the primary may have to refuse by its clock.
+const APART_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// How far beyond that one may be whose order this node takes part in, milliseconds: clocks differ, and what
 /// no primary should order would be dropped by some, and not by others.
@@ -128,8 +131,9 @@ impl Replicas {
         if self.rules.is_among(request.client, crowded) {
             return Err(Unwanted::Crowded);
         }
-        let until_ms = self.now_unix_ms().saturating_add(AHEAD_MS_MAX);
-        match submitted_before(&request.operation, until_ms) {
+        let orders = self.group(partition).is_some_and(|group| group.primary() == self.me);
+        let ahead_ms = if orders { AHEAD_MS_MAX } else { AHEAD_MS_MAX - APART_MS_MAX };
+        match submitted_before(&request.operation, self.now_unix_ms().saturating_add(ahead_ms)) {
             true => Ok(()),
             false => Err(Unwanted::Ahead),
         }

@@ -172,7 +172,7 @@ impl Rules {
         };
         match message {
             Message::Request(request) => self.is_request(partition, request),
-            message => batches(message).into_iter().all(is_batch),
+            message => message.batches().into_iter().all(is_batch),
         }
     }
 }
@@ -197,15 +197,4 @@ fn is_block(bytes: &[u8], is_fit: impl Fn(Record<'_>, u32, bool) -> bool) -> boo
         (at, place) = (at + length, place + 1);
     }
     at > 0
-}
-
-/// The batches that a message carries.
-fn batches(message: &Message) -> Vec<&Batch> {
-    match message {
-        Message::PrePrepare(order) => vec![&order.batch],
-        Message::BatchTell(_, batch) => vec![batch],
-        Message::Entries(entries) => entries.batches.iter().collect(),
-        Message::Proven(entries) => entries.iter().map(|(_, batch)| batch).collect(),
-        _ => Vec::new(),
-    }
 }

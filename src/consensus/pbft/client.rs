@@ -188,6 +188,10 @@ impl Client {
         if reply.client != self.me || !is_wanted {
             return Err(Dropped::Unasked);
         }
+        let says = reply.timestamps.iter().any(|number| self.is_new(from, *number, reply));
+        if !says {
+            return Err(Dropped::Duplicate);
+        }
         if !reply.is_signed(from, &mut self.keys) {
             return Err(Dropped::Signature);
         }
@@ -195,18 +199,25 @@ impl Client {
         Ok(())
     }
 
+    /// Whether an answer says something of a request. What is committed stays so; a tentative answer of an older
+    /// view came late.
+    fn is_new(&self, from: u64, timestamp: u64, reply: &Reply) -> bool {
+        let Reply { view, is_tentative, .. } = *reply;
+        let Some(waiting) = self.waiting.get(&timestamp) else { return false };
+        waiting
+            .said
+            .get(&from)
+            .is_none_or(|known| known.is_tentative && (!is_tentative || known.view < view))
+    }
+
     /// Takes an answer that is surely a replica's.
     pub(super) fn hear(&mut self, from: u64, reply: &Reply) {
         let Reply { view, seq, chain, is_tentative, .. } = *reply;
         let said = Said { view, seq, chain, is_tentative };
         for timestamp in &reply.timestamps {
+            let is_new = self.is_new(from, *timestamp, reply);
             let Some(waiting) = self.waiting.get_mut(timestamp) else { continue };
-            // What is committed stays so; a tentative answer of an older view came late.
-            let is_newer = waiting
-                .said
-                .get(&from)
-                .is_none_or(|known| known.is_tentative && (!is_tentative || known.view <= view));
-            if is_newer {
+            if is_new {
                 waiting.said.insert(from, said);
             }
             self.look(*timestamp);

@@ -3,6 +3,7 @@
 use super::{
     batch::Batch,
     company::Company,
+    credit::Credit,
     group::{Group, Settings, Status},
     members::{Members, NotMembers},
     message::Message,
@@ -64,6 +65,8 @@ pub struct Driver {
     last_tick_ms: Option<u64>,
     waits: VecDeque<Waits>,
     last_batch: u64,
+    /// What members may still have verified.
+    credit: Credit,
 }
 
 impl Driver {
@@ -108,6 +111,7 @@ impl Driver {
             last_tick_ms: None,
             waits: VecDeque::new(),
             last_batch: 0,
+            credit: Credit::new(&settings, nodes, partitions),
         })
     }
 
@@ -159,7 +163,18 @@ impl Driver {
     /// # Errors
     /// When it is dropped, and why.
     pub fn step(&mut self, partition: u16, from: u64, message: Message) -> Result<(), Dropped> {
-        self.group_mut(partition).ok_or(Dropped::Partition)?.step(from, message)
+        let (is_proof, now_ms) = (message.is_proof(), self.now_ms);
+        if is_proof && !self.credit.has(from, now_ms) {
+            return Err(Dropped::Full);
+        }
+        let group = self.group_mut(partition).ok_or(Dropped::Partition)?;
+        let before = group.verified();
+        let taken = group.step(from, message);
+        let verified = group.verified() - before;
+        if is_proof {
+            self.credit.spend(from, verified, now_ms);
+        }
+        taken
     }
 
     /// Tells the time, from any beginning.
@@ -296,6 +311,6 @@ impl Driver {
 
     /// Signatures that were verified.
     pub fn verified(&self) -> u64 {
-        self.groups.iter().map(|group| group.status().verified).sum()
+        self.groups.iter().map(Group::verified).sum()
     }
 }

@@ -112,7 +112,7 @@ impl Group {
             self.table.execute(head.client, head.timestamp, seq);
         }
         for head in batch.requests().filter(|head| head.timestamp != 0) {
-            self.requests.executed(head.client, &self.table);
+            self.requests.executed(head.client, head.timestamp, &self.table, self.now);
         }
         if self.accepted.seq < seq {
             let chain = self.log.chain();

@@ -522,6 +522,11 @@ impl Group {
         self.partition
     }
 
+    /// Signatures that were verified.
+    pub fn verified(&self) -> u64 {
+        self.keys.verified
+    }
+
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log

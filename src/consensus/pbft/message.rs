@@ -191,6 +191,31 @@ pub struct Entries {
     pub batches: Vec<Batch>,
 }
 
+impl Message {
+    /// Whether it holds many signatures, or is one of which any number can be made.
+    pub fn is_proof(&self) -> bool {
+        matches!(
+            self,
+            Self::Checkpoint(_)
+                | Self::Stable(_)
+                | Self::ViewChange(_)
+                | Self::NewView(_)
+                | Self::Proven(_)
+        )
+    }
+
+    /// The batches that it carries.
+    pub fn batches(&self) -> Vec<&Batch> {
+        match self {
+            Self::PrePrepare(order) => vec![&order.batch],
+            Self::BatchTell(_, batch) => vec![batch],
+            Self::Entries(entries) => entries.batches.iter().collect(),
+            Self::Proven(entries) => entries.iter().map(|(_, batch)| batch).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {

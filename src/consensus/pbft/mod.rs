@@ -20,12 +20,15 @@
 //! - What is signed of an entry is the chain of all up to it, so votes cover what was before.
 //! - No message, however wrong, panics or takes memory without bound.
 //!
+//! Which operations may be in the log is the caller's to say: a message that carries another one is not handed
+//! to a replica ([`Message::batches`]), so no correct one ever accepts it.
+//!
 //! The files: `keys.rs` identities and signed statements, `members.rs` who takes part,
 //! `settings.rs` and `status.rs` what a group is given and tells, `batch.rs` what an entry carries, `table.rs` which requests were executed, `message.rs`,
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
 //! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs`, `serving.rs` and `transfer.rs` help
-//! who is behind, `trust.rs` bounds what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` what a
+//! who is behind, `trust.rs` and `credit.rs` bound what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` what a
 //! primary owes the service; `client.rs` is a client; `log.rs` and
 //! `slot.rs` what is known of entries; `notes.rs` and `restore.rs` what is read back; `ready.rs` what
 //! waits for the disk; `driver.rs` all groups of a node.
@@ -37,6 +40,7 @@ mod checkpoint;
 pub mod client;
 pub mod codec;
 pub mod company;
+mod credit;
 pub mod driver;
 mod duty;
 mod execute;

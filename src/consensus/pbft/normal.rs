@@ -227,10 +227,6 @@ impl Group {
         if batch.origin() != self.view {
             return false;
         }
-        let is_valid = self.settings.is_valid;
-        if !batch.operations().all(|request| is_valid(&request.operation)) {
-            return false;
-        }
         if batch.is_own(self.primary()) {
             return true;
         }

@@ -4,7 +4,10 @@
 //! leaves the view of a primary under which it waits too long.
 //!
 //! Invariants worth naming
-//! - What waits is signed by its client, and bounded for each client in number and bytes.
+//! - What waits is signed by its client, and bounded for each client in number and bytes: the lowest numbers
+//!   stay, so that all replicas keep the same of a client that asks for more.
+//! - Of each client the lowest number alone is waited for, and anew when a lower one was executed. A correct
+//!   primary orders that before whatever else the client asks it for, or something lower.
 //! - A request is ordered once in a view, and not when it was executed.
 //! - What a primary would not take makes nobody leave its view: what a client asks for that may ask for
 //!   nothing is not kept, this node's own no more than another's; and for its own requests a node follows
@@ -35,17 +38,43 @@ const TOGETHER_BYTES_MAX: usize = 16 << 10;
 /// disk, and none twice in two lives of a node.
 const RESERVED: u64 = 1 << 16;
 
+/// Higher requests of a client that are given up for lower ones between two reports, so that none who asks
+/// for ever lower ones has all of them verified.
+const GIVEN_UP_MAX: u32 = 16;
+
 /// A queue that is no longer than this is not swept.
 const QUEUE_MIN: usize = 1024;
-/// Requests that are handed on again with a report.
-const HANDED_ON: usize = 4;
+/// Clients whose lowest request is handed on again with a report.
+const HANDED_ON: usize = 32;
 
 /// What a client asked for.
 #[derive(Clone, Debug, Default)]
 struct Asked {
-    /// By number, and since when, milliseconds.
-    requests: BTreeMap<u64, (Request, u64)>,
+    /// By number.
+    requests: BTreeMap<u64, Request>,
     bytes: usize,
+    /// Since when the lowest is waited for, milliseconds.
+    since_ms: u64,
+    /// How many higher ones were given up for lower ones since the last report.
+    given_up: u32,
+}
+
+impl Asked {
+    /// Whether there is no room for so many bytes more.
+    fn is_full(&self, bytes: usize) -> bool {
+        let is_over = self.requests.len() >= UNDER_WAY_MAX || self.bytes + bytes > CLIENT_BYTES_MAX;
+        is_over && !self.requests.is_empty()
+    }
+
+    /// Gives up the highest for a lower one.
+    fn make_room(&mut self, timestamp: u64, bytes: usize) {
+        while self.is_full(bytes)
+            && let Some(highest) = self.requests.last_entry().filter(|it| *it.key() > timestamp)
+        {
+            self.bytes -= highest.remove().operation.len();
+            self.given_up += 1;
+        }
+    }
 }
 
 /// Requests that wait.
@@ -77,47 +106,60 @@ impl Requests {
     }
 
     fn get(&self, client: u64, timestamp: u64) -> Option<&Request> {
-        Some(&self.clients.get(&client)?.requests.get(&timestamp)?.0)
+        self.clients.get(&client)?.requests.get(&timestamp)
+    }
+
+    /// Whether there is room for a request, were it signed: that of higher ones as well.
+    fn has_room_for(&self, request: &Request) -> bool {
+        let Some(asked) = self.clients.get(&request.client) else { return true };
+        let is_lower = asked.requests.keys().next_back().is_none_or(|it| request.timestamp < *it);
+        is_lower && asked.given_up < GIVEN_UP_MAX || !asked.is_full(request.operation.len())
     }
 
     fn insert(&mut self, request: Request, now: u64) -> Result<(), Dropped> {
         let Request { client, timestamp, .. } = request;
         let asked = self.clients.entry(client).or_default();
         let bytes = request.operation.len();
-        let is_over =
-            asked.requests.len() >= UNDER_WAY_MAX || asked.bytes + bytes > CLIENT_BYTES_MAX;
-        if is_over && !asked.requests.is_empty() {
+        asked.make_room(timestamp, bytes);
+        if asked.is_full(bytes) {
             return Err(Dropped::Full);
         }
-        asked.requests.insert(timestamp, (request, now));
+        if asked.requests.keys().next().is_none_or(|lowest| timestamp < *lowest) {
+            asked.since_ms = now;
+        }
+        asked.requests.insert(timestamp, request);
         asked.bytes += bytes;
         self.queue.push_back((client, timestamp));
         if self.queue.len() > self.swept.max(QUEUE_MIN) {
             // Those that were executed leave; a backup orders nothing and would keep them for ever.
-            let clients = &self.clients;
+            let (clients, mut seen) = (&self.clients, BTreeSet::new());
             self.queue.retain(|(client, timestamp)| {
                 clients.get(client).is_some_and(|it| it.requests.contains_key(timestamp))
+                    && seen.insert((*client, *timestamp))
             });
             self.swept = 2 * self.queue.len();
         }
         Ok(())
     }
 
-    /// Requests of a client were executed: forgets those, and those that can never be any more
-    /// because their numbers are too far below.
-    pub fn executed(&mut self, client: u64, table: &Table) {
+    /// Requests of a client were executed, of which this is the lowest: forgets those, and those that can
+    /// never be any more because their numbers are too far below.
+    pub fn executed(&mut self, client: u64, timestamp: u64, table: &Table, now: u64) {
         let Some(asked) = self.clients.get_mut(&client) else { return };
+        if asked.requests.keys().next().is_some_and(|lowest| timestamp <= *lowest) {
+            asked.since_ms = now;
+        }
         asked.requests.retain(|timestamp, _| table.is_fresh(client, *timestamp));
-        asked.bytes = asked.requests.values().map(|(request, _)| request.operation.len()).sum();
+        asked.bytes = asked.requests.values().map(|request| request.operation.len()).sum();
         if asked.requests.is_empty() {
             self.clients.remove(&client);
         }
     }
 
     /// The same for all clients.
-    pub fn all_executed(&mut self, table: &Table) {
+    pub fn all_executed(&mut self, table: &Table, now: u64) {
         let clients: Vec<_> = self.clients.keys().copied().collect();
-        clients.into_iter().for_each(|client| self.executed(client, table));
+        clients.into_iter().for_each(|client| self.executed(client, 0, table, now));
     }
 
     /// These clients alone may ask for nothing: forgets what they ask for that waits.
@@ -126,29 +168,26 @@ impl Requests {
         self.refused = clients;
     }
 
-    /// Those that have waited longest.
+    /// Of each client the lowest, those first that have waited longest.
     fn oldest(&self, count: usize) -> Vec<Request> {
-        let all = self.clients.values().flat_map(|asked| asked.requests.values());
-        let mut all: Vec<_> = all.collect();
-        all.sort_by_key(|(_, since)| *since);
-        all.into_iter().take(count).map(|(request, _)| request.clone()).collect()
+        let mut all: Vec<_> = self.clients.values().collect();
+        all.sort_by_key(|asked| asked.since_ms);
+        let lowest = all.into_iter().filter_map(|asked| asked.requests.values().next());
+        lowest.take(count).cloned().collect()
     }
 
-    /// Since when the oldest of others than a node waits, milliseconds.
+    /// Since when the lowest of another client than a node waits, milliseconds.
     pub fn since(&self, me: u64) -> Option<u64> {
         let others = self.clients.iter().filter(|(client, _)| **client != me);
-        let all = others.flat_map(|(_, asked)| asked.requests.values());
-        all.map(|(_, since)| *since).min()
+        others.map(|(_, asked)| asked.since_ms).min()
     }
 
     /// A view begins: all have to be ordered in it, and its primary has its time for that.
     pub fn begin(&mut self, now: u64) {
         self.queue.clear();
         for (client, asked) in &mut self.clients {
-            for (timestamp, (_, since)) in &mut asked.requests {
-                *since = now;
-                self.queue.push_back((*client, *timestamp));
-            }
+            asked.since_ms = now;
+            self.queue.extend(asked.requests.keys().map(|timestamp| (*client, *timestamp)));
         }
     }
 
@@ -179,7 +218,7 @@ impl Group {
             return Err(Dropped::Sender);
         }
         let is_over = request.operation.len() > BATCH_BYTES_MAX;
-        if timestamp == 0 || is_over || !(self.settings.is_valid)(&request.operation) {
+        if timestamp == 0 || is_over {
             return Err(Dropped::Proof);
         }
         if !self.table.is_fresh(client, timestamp) {
@@ -192,6 +231,10 @@ impl Group {
         let is_asked_here = from == client;
         let is_known = self.requests.get(client, timestamp).is_some();
         if !is_known {
+            // Nothing is verified that is not kept.
+            if !self.requests.has_room_for(&request) {
+                return Err(Dropped::Full);
+            }
             if !request.is_signed(&mut self.keys) {
                 return Err(Dropped::Signature);
             }
@@ -206,9 +249,10 @@ impl Group {
         if is_known { Err(Dropped::Duplicate) } else { Ok(()) }
     }
 
-    /// Hands on again what has waited longest: what was lost on the way to the primary, or what it had
+    /// Hands on again what is waited for: what was lost on the way to the primary, or what it had
     /// no room for.
     pub(super) fn hand_on_again(&mut self) {
+        self.requests.clients.values_mut().for_each(|asked| asked.given_up = 0);
         if self.is_active && !self.is_primary() {
             let primary = self.primary();
             for request in self.requests.oldest(HANDED_ON) {

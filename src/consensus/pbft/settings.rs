@@ -41,9 +41,6 @@ pub struct Settings {
     pub checkpoint_every: u64,
     /// Whether clients are answered tentatively (OSDI '99, §5.1).
     pub is_tentative: bool,
-    /// Whether an operation may be in the log; the same everywhere. Correct replicas accept no entry
-    /// with another.
-    pub is_valid: fn(&[u8]) -> bool,
     /// Entries of requests that are ordered at once; more requests wait and travel together.
     pub pipeline: u64,
     /// Bytes of orders that are kept for each primary until they can be accepted, beside the order that
@@ -62,7 +59,6 @@ impl Default for Settings {
             timing: Timing::default(),
             checkpoint_every: 128,
             is_tentative: true,
-            is_valid: |_| true,
             pipeline: 16,
             early_bytes: EARLY_BYTES,
             accepted_bytes: ACCEPTED_BYTES,

@@ -409,7 +409,7 @@ impl Group {
             self.events.push(Event::Committed { index, term, kind, ticket, data, place });
         }
         self.table = table;
-        self.requests.all_executed(&self.table);
+        self.requests.all_executed(&self.table, self.now);
         let head = Head { seq: self.committed(), chain: self.log.chain() };
         if self.accepted.seq <= head.seq {
             self.accepted = head;

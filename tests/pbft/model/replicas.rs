@@ -3,7 +3,7 @@
 use super::{Line, liar::Liar};
 use crate::{
     node::Group,
-    operation::{Operation, is_valid},
+    operation::{Operation, is_fit},
 };
 use coreflow::consensus::{
     engine::Event,
@@ -52,7 +52,7 @@ pub struct Replicas {
 pub fn group() -> Group {
     let timing =
         Timing { tick_ms: TICK_MS, status_ms: TICK_MS, patience_ms: 10, patience_max_ms: 20 };
-    let settings = Settings { timing, checkpoint_every: 64, is_valid, ..Settings::default() };
+    let settings = Settings { timing, checkpoint_every: 64, ..Settings::default() };
     Group::new(vec![1, 2, 3, 4], &[CLIENT], 1, settings)
 }
 
@@ -156,7 +156,9 @@ impl Replicas {
     /// A replica hears something, and everything that follows at once happens.
     fn hear(&mut self, node: u64, from: u64, message: Message) {
         // What it drops, it drops.
-        let _ = self.driver(node).step(0, from, message);
+        if is_fit(&message) {
+            let _ = self.driver(node).step(0, from, message);
+        }
         self.settle(node);
     }
 

@@ -15,6 +15,8 @@ use std::sync::Arc;
 const DEEDS_MAX: usize = 4;
 /// Large entries that it orders in a row at most, and their bytes.
 const LARGE_MAX: u64 = 8;
+/// Requests with which it fills the room that there is for it.
+const CROWD: usize = 70;
 const LARGE_BYTES_MAX: usize = 4_000;
 
 impl Villain {
@@ -32,6 +34,8 @@ impl Villain {
                 }
                 Trick::Forge => parcels.extend(self.another_vote(partition, to)),
                 Trick::LieInChanges => parcels.extend(self.demand(partition)),
+                Trick::Climb => parcels.extend(self.climb()),
+                Trick::Crowd => parcels.extend(self.crowd(partition)),
                 Trick::TwoFaced => self.ask_twice(partition, &mut parcels),
                 Trick::Flood => {
                     for _ in 0..self.rng.usize(..DEEDS_MAX) {
@@ -103,17 +107,7 @@ impl Villain {
         if self.rng.u32(..4) > 0 {
             return Vec::new();
         }
-        let known = self.changes.get(&partition);
-        let mut change = known.map_or_else(
-            || ViewChange {
-                view: 0,
-                stable: Stable::default(),
-                prepared: Vec::new(),
-                replica: self.me,
-                signature: Signature::NONE,
-            },
-            |change| ViewChange::clone(change),
-        );
+        let mut change = self.change(partition);
         let view = self.last.get(&partition).map_or(0, |(view, ..)| *view);
         change.view = view + self.rng.u64(1..4);
         if self.rng.bool() {
@@ -124,6 +118,53 @@ impl Villain {
         let message = Message::ViewChange(Arc::new(change));
         let others = self.nodes.iter().filter(|node| **node != self.me);
         others.map(|node| Parcel::new(partition, *node, message.clone())).collect()
+    }
+
+    /// Its last view change, or its first.
+    fn change(&self, partition: u16) -> ViewChange {
+        let known = self.changes.get(&partition).map(|change| ViewChange::clone(change));
+        known.unwrap_or_else(|| ViewChange {
+            view: 0,
+            stable: Stable::default(),
+            prepared: Vec::new(),
+            replica: self.me,
+            signature: Signature::NONE,
+        })
+    }
+
+    /// It leaves a view above all that it has left.
+    fn climb(&mut self) -> Vec<Parcel> {
+        let mut parcels = Vec::new();
+        for partition in 0..self.keys.len() as u16 {
+            let mut change = self.change(partition);
+            self.climbed += 1;
+            change.view = change.view.max(1) + self.climbed;
+            change.sign(&self.keys[usize::from(partition)]);
+            let message = Message::ViewChange(Arc::new(change));
+            let others = self.nodes.iter().filter(|node| **node != self.me);
+            parcels.extend(others.map(|node| Parcel::new(partition, *node, message.clone())));
+        }
+        parcels
+    }
+
+    /// As a client it asks one replica for some things and the others for so much else that none of them
+    /// has room for those.
+    fn crowd(&mut self, partition: u16) -> Vec<Parcel> {
+        let mut parcels = Vec::new();
+        if self.rng.u32(..4) > 0 {
+            return parcels;
+        }
+        let keys = self.keys[usize::from(partition)].clone();
+        let (me, one) = (self.me, self.anybody());
+        for node in self.nodes.clone().into_iter().filter(|node| *node != me) {
+            let (count, from) = if node == one { (1, 1 << 41) } else { (CROWD, 1 << 40) };
+            for _ in 0..count {
+                let operation = self.operation();
+                let request = Request::new(&keys, me, from + self.number, operation);
+                parcels.push(Parcel::new(partition, node, Message::Request(request)));
+            }
+        }
+        parcels
     }
 
     /// As a client it wants different things under one number.

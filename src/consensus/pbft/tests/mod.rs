@@ -5,5 +5,6 @@ mod duty;
 mod faults;
 mod life;
 mod memory;
+mod patience;
 mod storm;
 mod world;
