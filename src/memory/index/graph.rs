@@ -275,16 +275,10 @@ impl Graph {
 
     /// Fills the pool with the nodes of a layer nearest to the probe. False when the budget ended before.
     ///
-    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. A walk
-    /// `ahead` compares, while codes that one node led to are on their way from memory, those of the node before; so
+    /// Follows the links of the nearest node that it has not followed yet, until all in the pool were. On the lowest
+    /// layer, while codes that one node led to are on their way from memory, those of the node before are compared; so
     /// which node is followed next does not know of the latest ones yet. The marks are large enough for all nodes.
-    pub(super) fn walk(
-        &self,
-        scratch: &mut Scratch,
-        layer: usize,
-        ahead: bool,
-        budget: &mut Budget,
-    ) -> bool {
+    pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize, budget: &mut Budget) -> bool {
         let Scratch { probe, pool, marks, met, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
         loop {
@@ -301,7 +295,7 @@ impl Graph {
                     prefetch(std::slice::from_ref(&self.terms[slot as usize]));
                 }
             }
-            if ahead {
+            if layer == 0 {
                 met.turn();
             }
             if let Some(next) = pool.likely_next().filter(|_| layer == 0) {
@@ -348,7 +342,7 @@ impl Graph {
         budget: &mut Budget,
     ) -> bool {
         while descent.layer > descent.end {
-            if !self.walk(scratch, descent.layer, false, budget) {
+            if !self.walk(scratch, descent.layer, budget) {
                 return false;
             }
             descent.layer -= 1;

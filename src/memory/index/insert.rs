@@ -276,7 +276,7 @@ impl Linking {
                     *self = Linking::Walk(*layer);
                 }
                 Linking::Walk(layer) => {
-                    if !graph.walk(scratch, *layer, false, budget) {
+                    if !graph.walk(scratch, *layer, budget) {
                         return false;
                     }
                     graph.collect_linkable(scratch, row);

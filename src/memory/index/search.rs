@@ -196,7 +196,7 @@ impl Search {
                     self.phase = Phase::Walk;
                 }
                 Phase::Walk => {
-                    if !graph.walk(scratch, 0, true, budget) {
+                    if !graph.walk(scratch, 0, budget) {
                         return None;
                     }
                     self.hits.clear();
