@@ -237,11 +237,17 @@ fn render_gossip(text: &mut String, gossip: &GossipStats) {
 fn render_memory(text: &mut String, memory: &MemoryStats) {
     let sum = |figure: fn(&MemoryPartition) -> u64| memory.partitions.iter().map(figure).sum();
     let ages = memory.partitions.iter().filter_map(|partition| partition.checkpoint_age_s);
-    let figures: [(&str, &str, &str, u64); 7] = [
+    let figures: [(&str, &str, &str, u64); 8] = [
         ("memory_vectors", GAUGE, "Vectors in pattern memory.", memory.count),
         ("memory_vectors_dead", GAUGE, "Deleted vectors that still take room in the index.", {
             sum(|partition| partition.dead)
         }),
+        (
+            "memory_vectors_unlinked",
+            GAUGE,
+            "Vectors that each search compares until they are linked.",
+            { sum(|partition| partition.unlinked) },
+        ),
         ("memory_resident_bytes", GAUGE, "Memory that the index takes.", memory.bytes_resident),
         ("memory_disk_bytes", GAUGE, "Bytes of the files of pattern memory.", memory.bytes_on_disk),
         ("memory_changes_since_checkpoint", GAUGE, "Changes that a start reads again.", {

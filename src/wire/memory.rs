@@ -124,6 +124,8 @@ pub struct MemoryPartition {
     pub count: u64,
     /// Vectors that were replaced or deleted and still take room in the index.
     pub dead: u64,
+    /// Vectors that a start took in and that are not linked yet: each search compares all of them.
+    pub unlinked: u64,
     /// Bytes of memory that the index and the tables beside it take.
     pub bytes_resident: u64,
     /// Bytes of its files.

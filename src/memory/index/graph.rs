@@ -19,7 +19,7 @@ use std::sync::Weak;
 const DESCENT_WIDTH: usize = 4;
 
 /// Keeping a node among so many takes about as long as computing its distance.
-const PLACES_OF_A_DISTANCE: usize = 2048;
+pub(super) const PLACES_OF_A_DISTANCE: usize = 2048;
 /// Marks of so many nodes are wiped off in the time of a distance.
 const MARKS_OF_A_DISTANCE: usize = 1 << 14;
 

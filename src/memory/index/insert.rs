@@ -143,10 +143,15 @@ impl Index {
     pub(super) fn arrive(&mut self, row: Row) {
         self.coming.retain(|(coming, _)| *coming != row);
         let state = &mut self.graph.nodes[row as usize].state;
-        // A late one has been there before it was linked.
-        self.live += usize::from(*state != State::Late);
+        let was_late = *state == State::Late;
         *state = State::Live;
         let level = self.graph.level(row);
+        if was_late {
+            // It has been there before it was linked, and could be no entry.
+            self.sweep.passes(row, level);
+        } else {
+            self.live += 1;
+        }
         if self.graph.entry.is_none_or(|entry| self.graph.level(entry) < level) {
             self.graph.entry = Some(row);
         }

@@ -3,20 +3,25 @@
 //! A start has many vectors to take in that no image has, and nobody should wait until all are linked. Such a vector
 //! comes *late*: it has its row and its code at once, and is linked afterwards, the oldest first, in steps of whoever
 //! has time ([`Index::link_some`]). Until then each search compares the codes of all late ones before it walks, so it
-//! misses none of them.
+//! misses none of them, and joins the best of them to what it found.
 //!
 //! A late vector may be removed as any other. Nothing leads to it but what it is being linked to, and it is no
 //! entry and no target of new links until its own are made.
 
 use super::{
     error::Invalid,
-    graph::{Graph, Index, Node, Row, State},
+    graph::{Graph, Index, Node, PLACES_OF_A_DISTANCE, Row, State},
     insert::Linking,
     options::LINKS_BASE,
     rows::NONE,
     steps::{Budget, Open, Scratch},
 };
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+
+/// Rows that are gone which one step passes over.
+const GONE_A_STEP: usize = 1024;
+/// Late ones that were found are joined in the time of a distance.
+const JOINED_OF_A_DISTANCE: usize = 8;
 
 /// Rows that are late, and the one that is being linked.
 #[derive(Default)]
@@ -25,31 +30,59 @@ pub(super) struct Late {
     rows: VecDeque<Row>,
     /// How many there were before these, so that a search knows where it is while others are linked.
     before: usize,
+    /// Where each row is, counted from the first that ever was.
+    places: HashMap<Row, usize>,
     /// How far the first of them has come.
     linking: Option<(Linking, Box<Scratch>, Open)>,
 }
 
 impl Late {
+    fn push(&mut self, row: Row) {
+        self.places.insert(row, self.before + self.rows.len());
+        self.rows.push_back(row);
+    }
+
     pub(super) fn forget(&mut self, row: Row) {
         if self.rows.front() == Some(&row) {
             self.linking = None;
         }
-        if let Some(found) = self.rows.iter_mut().find(|late| **late == row) {
-            *found = NONE;
+        if let Some(place) = self.places.remove(&row) {
+            self.rows[place - self.before] = NONE;
         }
+        self.forget_empty();
+    }
+
+    /// Memory is given back when all are linked or gone.
+    fn forget_empty(&mut self) {
+        if self.places.is_empty() {
+            self.before += self.rows.len();
+            self.rows = VecDeque::new();
+            self.places = HashMap::new();
+        }
+    }
+
+    /// Takes away the first, which is linked or gone.
+    fn advance(&mut self) {
+        if let Some(row) = self.rows.pop_front() {
+            self.before += 1;
+            self.places.remove(&row);
+        }
+        self.forget_empty();
+    }
+
+    /// Passes over some of those that are gone; whether the first is not.
+    fn skip_gone(&mut self) -> bool {
+        for _ in 0..GONE_A_STEP {
+            if self.rows.front() != Some(&NONE) {
+                return true;
+            }
+            self.advance();
+        }
+        self.rows.front() != Some(&NONE)
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<Row>()
-    }
-
-    /// Takes away the first, and what is gone behind it.
-    fn advance(&mut self) {
-        self.rows.pop_front();
-        self.before += 1;
-        if self.rows.is_empty() {
-            self.rows = VecDeque::new();
-        }
+        self.rows.capacity() * size_of::<Row>() + self.places.capacity() * size_of::<(Row, usize)>()
     }
 }
 
@@ -109,22 +142,24 @@ impl Index {
         self.graph.place(&scratch.probe, row, node);
         self.scratches.put(scratch);
         self.live += 1;
-        self.late.rows.push_back(row);
+        self.late.push(row);
         Ok(())
     }
 
-    /// How many vectors are still to be linked, about.
+    /// How many vectors are still to be linked.
     pub fn late(&self) -> usize {
-        self.late.rows.len()
+        self.late.places.len()
     }
 
     /// Goes on with linking by about as many distances; false when all vectors are linked.
     pub fn link_some(&mut self, distances: usize) -> bool {
-        let Some(&row) = self.late.rows.front() else { return false };
-        if row == NONE {
-            self.late.advance();
+        if self.late() == 0 {
+            return false;
+        }
+        if !self.late.skip_gone() {
             return true;
         }
+        let row = self.late.rows[0];
         let (mut linking, mut scratch, open) = match self.late.linking.take() {
             Some(begun) => begun,
             None => self.begin_to_link(row),
@@ -144,7 +179,6 @@ impl Index {
         let (level, tower) = self.draw_level();
         let graph = &mut self.graph;
         graph.nodes[row as usize] = Node { tower, level: level as u8, state: State::Late };
-        self.sweep.passes(row, level);
         let mut scratch = self.scratches.take();
         let terms = graph.terms[row as usize];
         graph.coding.decode(graph.codes.get(row), terms, &mut scratch.probe);
@@ -154,7 +188,7 @@ impl Index {
         (linking, scratch, self.generations.open())
     }
 
-    /// Offers a walk the late ones that are accepted, from the place `next` on. False when the budget ended before.
+    /// Compares the late ones that are accepted, from the place `next` on. False when the budget ended before.
     pub(super) fn offer_late(
         &self,
         scratch: &mut Scratch,
@@ -178,15 +212,29 @@ impl Index {
             }
             let mut count = 0;
             for &slot in rows.range(from..end) {
-                if slot != NONE && accepts(slot) && scratch.marks.first_visit(slot) {
+                if slot != NONE && accepts(slot) {
                     slots[count] = slot;
                     count += 1;
                 }
             }
             graph.ranks(&scratch.probe, &slots[..count], &mut ranks);
-            scratch.pool.offer(&ranks[..count], &slots[..count]);
-            budget.spend(end - from);
+            scratch.late.offer(&ranks[..count], &slots[..count]);
+            budget.spend(end - from + count * scratch.late.found().len() / PLACES_OF_A_DISTANCE);
             *next = before + end;
         }
+    }
+}
+
+impl Scratch {
+    /// Offers a walk that has ended the late ones that were found, but for those that it has met, which were linked
+    /// meanwhile.
+    pub(super) fn join_late(&mut self, budget: &mut Budget) {
+        let Self { pool, late, marks, .. } = self;
+        for found in late.found() {
+            if marks.first_visit(found.slot()) {
+                pool.offer(&[found.rank()], &[found.slot()]);
+            }
+        }
+        budget.spend(late.found().len() / JOINED_OF_A_DISTANCE);
     }
 }

@@ -4,7 +4,7 @@ use super::{
     error::Invalid,
     graph::{Graph, Index, Row},
     kernels::prefetch,
-    quantize::{Metric, length},
+    quantize::{Metric, length, sum_of_pairs},
     search::Hit,
 };
 
@@ -63,24 +63,28 @@ pub(super) struct Exact<'a> {
     squared: f32,
     /// Whether directions may be nearer to each other than float32 can tell by their cosine.
     is_close: bool,
+    /// One by the query's length, where they may.
+    part: f64,
 }
 
 impl<'a> Exact<'a> {
     pub(super) fn new(graph: &'a Graph, query: &'a [f32]) -> Self {
         let is_close = graph.coding.has_floats() || !graph.coding.centre.is_empty();
-        Self { graph, query, squared: (graph.coding.kernels.dot)(query, query), is_close }
+        let squared = (graph.coding.kernels.dot)(query, query);
+        let part = if is_close { length(query).recip() } else { 0.0 };
+        Self { graph, query, squared, is_close, part }
     }
 
     /// For vectors of which it is not known yet whether they are near each other.
     pub(super) fn of_any(graph: &'a Graph, query: &'a [f32]) -> Self {
-        Self { is_close: true, ..Self::new(graph, query) }
+        Self { is_close: true, part: length(query).recip(), ..Self::new(graph, query) }
     }
 
     /// Nothing where float32 cannot tell: the squares of the vectors are too small.
     pub(super) fn distance(&self, row: &[f32]) -> Option<f32> {
         let dot = self.graph.coding.kernels.dot;
         match self.graph.coding.metric {
-            Metric::Cosine if self.is_close => Some(directions_apart(self.query, row)),
+            Metric::Cosine if self.is_close => Some(directions_apart(self.query, self.part, row)),
             Metric::Cosine => {
                 let norms = self.squared.sqrt() * dot(row, row).sqrt();
                 norms.is_normal().then(|| 1.0 - dot(self.query, row) / norms)
@@ -95,9 +99,11 @@ impl<'a> Exact<'a> {
 
 /// Half the square of the distance of two directions, which is one minus their cosine; but neighbours among
 /// many of few dimensions, or of which all point the same way, are nearer to each other than the cosine can tell.
-fn directions_apart(a: &[f32], b: &[f32]) -> f32 {
-    let (a_length, b_length) = (length(a), length(b));
-    let component = |(&a, &b): (&f32, &f32)| f64::from(a) / a_length - f64::from(b) / b_length;
-    let apart: f64 = a.iter().zip(b).map(component).map(|component| component.powi(2)).sum();
+fn directions_apart(a: &[f32], a_part: f64, b: &[f32]) -> f32 {
+    let b_part = length(b).recip();
+    let apart = sum_of_pairs(a, b, |a, b| {
+        let apart = a * a_part - b * b_part;
+        apart * apart
+    });
     (apart / 2.0) as f32
 }

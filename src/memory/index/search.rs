@@ -45,9 +45,10 @@ pub struct Search {
 }
 
 enum Phase {
-    Descend(Descent),
-    /// Compares those that are not linked yet, from this place on.
+    /// Compares those that are not linked yet, from this place on: before it walks, so that none is missed which is
+    /// linked meanwhile, and apart, so that a walk begins and goes on as without them.
     Late(usize),
+    Descend(Descent),
     Walk,
     /// Compares all codes, from this row on.
     Scan(Row),
@@ -91,7 +92,11 @@ impl Index {
     pub fn begin_search(&mut self, query: &[f32], k: usize, ef: usize) -> Result<Search, Invalid> {
         self.check_search(query, k, ef)?;
         let mut scratch = self.begin_scratch(query)?;
-        let phase = Phase::Descend(self.graph.begin_descent(&mut scratch, 0));
+        scratch.late.begin(ef.max(k));
+        let phase = match self.late() {
+            0 => Phase::Descend(self.graph.begin_descent(&mut scratch, 0)),
+            _ => Phase::Late(0),
+        };
         Ok(self.search_from(phase, scratch, k, ef))
     }
 
@@ -186,19 +191,20 @@ impl Search {
                         return None;
                     }
                     graph.begin_walk(scratch, self.ef, budget);
-                    self.phase = Phase::Late(0);
+                    self.phase = Phase::Walk;
                 }
                 Phase::Late(next) => {
                     let mut accepts = |row| graph.is_live(row) && filter(row);
                     if !index.offer_late(scratch, next, &mut accepts, budget) {
                         return None;
                     }
-                    self.phase = Phase::Walk;
+                    self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
                 }
                 Phase::Walk => {
                     if !graph.walk(scratch, 0, budget) {
                         return None;
                     }
+                    scratch.join_late(budget);
                     self.hits.clear();
                     self.phase = Phase::Take { position: 0, last: false };
                 }

@@ -57,6 +57,8 @@ pub(super) struct Scratch {
     /// Another code, while links are chosen.
     pub(super) other: Probe,
     pub(super) pool: Pool,
+    /// The best of those that are not linked yet.
+    pub(super) late: Pool,
     pub(super) marks: Marks,
     pub(super) met: Met,
     pub(super) work: Work,
@@ -105,6 +107,7 @@ impl Scratch {
             vector: Vec::new(),
             other: Probe::new(lines),
             pool: Pool::default(),
+            late: Pool::default(),
             marks: Marks::default(),
             met: Met::default(),
             work: Work::default(),

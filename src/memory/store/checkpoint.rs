@@ -51,6 +51,8 @@ mod kind {
     pub const CHANGED: u32 = 5;
     pub const END: u32 = 6;
     pub const DAMAGES: u32 = 7;
+    /// Further ones: a program that does not know them would take the last block for all.
+    pub const MORE_DAMAGES: u32 = 8;
 }
 
 /// The file of a partition's checkpoint.
@@ -124,7 +126,8 @@ impl Checkpoint {
             }
         });
         partition.is_frozen = true;
-        let covers = partition.changes;
+        // What is not linked yet, a checkpoint does not have.
+        let covers = partition.changes.saturating_sub(partition.index.late() as u64);
         let (full, spare) = (VecDeque::new(), None);
         Self { phase: Phase::Names(0), bytes, full, spare, written: 0, covers }
     }
@@ -179,7 +182,8 @@ impl Checkpoint {
             }
             Phase::Damages(next) => {
                 let mut is_end = true;
-                block(&mut self.bytes, kind::DAMAGES, |out| {
+                let kind = if next.is_first() { kind::DAMAGES } else { kind::MORE_DAMAGES };
+                block(&mut self.bytes, kind, |out| {
                     let start = out.len();
                     for (hash, damage, behind) in partition.damages.lasting_from(*next) {
                         if out.len() - start >= DAMAGES_BYTES {
@@ -412,7 +416,9 @@ fn parse(
                     changed.insert(row);
                 }
             }
-            kind::DAMAGES => damages.extend(read_damages(content.0, settings.folder.as_deref()?)?),
+            kind::DAMAGES | kind::MORE_DAMAGES => {
+                damages.extend(read_damages(content.0, settings.folder.as_deref()?)?)
+            }
             kind::END => is_whole = true,
             _ => return None,
         }
@@ -497,7 +503,9 @@ fn judge(bytes: &[u8], settings: &LogSettings) -> Option<State> {
                     let _namespace = content.next()?;
                 }
             }
-            kind::DAMAGES => known.extend(read_damages(content, settings.folder.as_deref()?)?),
+            kind::DAMAGES | kind::MORE_DAMAGES => {
+                known.extend(read_damages(content, settings.folder.as_deref()?)?)
+            }
             kind::END => is_ended = true,
             _ => {}
         }

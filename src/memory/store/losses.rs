@@ -37,6 +37,12 @@ pub(super) struct Next {
     item: Option<u32>,
 }
 
+impl Next {
+    pub(super) fn is_first(self) -> bool {
+        self.unnamed == 0 && self.item == Some(0)
+    }
+}
+
 impl Default for Next {
     fn default() -> Self {
         Self { unnamed: 0, item: Some(0) }

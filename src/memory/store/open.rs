@@ -261,8 +261,10 @@ fn resume(loaded: Loaded, log: RecordLog, metric: Metric, room: Room) -> io::Res
         }
     }
     if !again.is_empty() {
-        tracing::warn!(rows = again.len(), "vectors are inserted again that a checkpoint lacks");
+        tracing::info!(vectors = again.len(), "they are linked again, as a checkpoint lacks them");
     }
+    // What is linked is not in a checkpoint before the next one.
+    partition.changes = again.len() as u64;
     for row in again {
         let Some(place) = partition.place_of(row) else { continue };
         while let Some((region, offset, length)) = partition.log.missing(place) {
@@ -375,11 +377,12 @@ impl Partition {
     }
 
     /// Whether so much has changed since the last checkpoint that a start would have much to link. Until all is
-    /// linked that the last one took in, a checkpoint would lack it again.
+    /// linked that the last one took in, a checkpoint would lack it again, so it waits until twice as much has changed.
     pub fn should_save(&self) -> bool {
         let many = CHANGES_LEAST.max(self.len() as u64 / CHANGES_OF_ITEMS);
         let is_linked = self.index.late() == 0;
-        self.changes >= many && is_linked && self.log.is_durable() && self.log.failure().is_none()
+        let enough = if is_linked { many } else { 2 * many };
+        self.changes >= enough && self.log.is_durable() && self.log.failure().is_none()
     }
 
     /// A checkpoint is on the disk.

@@ -320,7 +320,7 @@ pub fn replay(
     }
     partition.is_starting = false;
     damages.into_iter().for_each(|damage| partition.note_unnamed(damage));
-    partition.changes = records.len() as u64;
+    partition.changes += records.len() as u64;
     let ((number, offset), sequence) = (partition.log.end(), partition.log.sequence());
     partition.applied = From { number, offset, sequence };
     Ok(())

@@ -3,10 +3,10 @@
 use super::partition::Partition;
 
 impl Partition {
-    /// Goes on with what makes searches quicker and can wait: linking what a start took in, which searches find
-    /// meanwhile, and looking for the rows of namespaces that became small. False when there is nothing of it.
+    /// Goes on with what makes searches quicker and can wait: looking for the rows of namespaces that became small, and
+    /// linking what a start took in, which searches find meanwhile. False when there is nothing of it.
     pub fn tidy_some(&mut self) -> bool {
-        self.index.link_some(self.index.step_distances()) || self.table.gather_some()
+        self.table.gather_some() || self.index.link_some(self.index.step_distances())
     }
 
     /// Whether there is something of it.

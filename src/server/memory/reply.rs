@@ -270,9 +270,10 @@ fn end_stats(out: &mut Vec<u8>, stats: &MemoryStats) {
 }
 
 fn partition(out: &mut Vec<u8>, partition: &MemoryPartition) {
-    write::map(out, 5 + usize::from(partition.checkpoint_age_s.is_some()));
+    write::map(out, 6 + usize::from(partition.checkpoint_age_s.is_some()));
     number(out, "count", partition.count);
     number(out, "dead", partition.dead);
+    number(out, "unlinked", partition.unlinked);
     number(out, "bytes_resident", partition.bytes_resident);
     number(out, "bytes_on_disk", partition.bytes_on_disk);
     number(out, "changes_since_checkpoint", partition.changes_since_checkpoint);

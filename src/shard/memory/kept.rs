@@ -109,6 +109,7 @@ impl Kept {
             partition: MemoryPartition {
                 count: partition.len() as u64,
                 dead: stats.dead as u64,
+                unlinked: partition.index().late() as u64,
                 bytes_resident: partition.bytes() as u64,
                 bytes_on_disk: partition.bytes_on_disk(),
                 changes_since_checkpoint: partition.changes(),

@@ -58,6 +58,42 @@ fn late_vectors_are_found_before_while_and_after_they_are_linked() {
     }
 }
 
+/// However many late ones are near, a walk finds what is linked.
+#[test]
+fn late_vectors_do_not_keep_a_walk_from_what_is_linked() {
+    let mut random = Rng::with_seed(83);
+    let (linked, late) = (16, 5000);
+    let all = vectors(&mut random, linked + late, DIMENSIONS);
+    let mut index = filled(Metric::Cosine, &all[..linked], 83);
+    all[linked..].iter().for_each(|vector| assert!(index.insert_late(vector).is_ok()));
+    for filter in [1, 7] {
+        for (row, query) in all[..linked].iter().enumerate() {
+            let accepts = |hit: Row| hit as usize == row || hit.is_multiple_of(filter);
+            let hits = index.search(query, K, 30, accepts).expect("the query is well");
+            assert_eq!((hits[0].row, hits.len()), (row as Row, K));
+        }
+    }
+    // All are one topic, and a few of another are linked.
+    let mut index = filled(Metric::Cosine, &all[..linked], 83);
+    let topic: Vec<Vec<f32>> = (0..late)
+        .map(|_| all[0].iter().map(|value| value + 0.01 * random.f32()).collect())
+        .collect();
+    topic.iter().for_each(|vector| assert!(index.insert_late(vector).is_ok()));
+    for (row, query) in all[..linked].iter().enumerate().skip(1) {
+        let hits = index.search(query, 1, 30, |_| true).expect("the query is well");
+        assert_eq!(hits[0].row, row as Row);
+    }
+    // Removing late ones costs the same however many there are, and what is gone is passed over.
+    for row in linked..linked + late - 1 {
+        assert!(index.remove(row as Row));
+    }
+    assert_eq!(index.late(), 1);
+    while index.link_some(usize::MAX) {}
+    check(&index);
+    let hits = index.search(&topic[late - 1], 1, 30, |_| true).expect("the query is well");
+    assert_eq!(hits[0].row as usize, linked + late - 1);
+}
+
 /// A search goes on where it was, and meets by its walk what was linked meanwhile.
 #[test]
 fn a_search_misses_no_late_vector_that_is_linked_meanwhile() {

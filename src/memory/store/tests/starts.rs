@@ -43,6 +43,9 @@ fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     check(&mut partition, &places);
     // It stops before they are linked: they come the same way again.
     assert!(partition.tidy_some());
+    let late = partition.index().late() as u64;
+    partition.save().unwrap();
+    assert_eq!(partition.changes(), late, "what is not linked is not saved");
     partition.close().unwrap();
     drop((partition, store));
     let (mut partition, store) = open(&settings);
