@@ -12,7 +12,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 36] = [
+const CORE_FIGURES: [CoreFigure; 37] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -25,6 +25,9 @@ const CORE_FIGURES: [CoreFigure; 36] = [
     }),
     ("far_received", COUNTER, "Messages and calls that came from other nodes.", |core| {
         core.far_received
+    }),
+    ("far_lost", COUNTER, "Messages to other nodes that may not have arrived.", |core| {
+        core.far_lost
     }),
     ("cache_hits", COUNTER, "Lookups of agents that the core's cache answered.", |core| {
         core.cache_hits

@@ -225,11 +225,12 @@ impl NodeBuilder {
         let cache = CacheSize::of(&self.config.gossip);
         let mut shared = Shared::new(at, workers, partitions, others, cache, embedder, facts);
         shared.know_types(&types);
-        let shared = Arc::new(shared);
         let jobs = ports.iter().map(|port| {
             Injector::new(self.config.mesh.injector_requests, port.bells[port.index].clone())
         });
         let jobs: Vec<_> = jobs.collect();
+        shared.jobs.clone_from(&jobs);
+        let shared = Arc::new(shared);
         let log_cpu = topology.raft.first().copied();
         let give_back = free_memory::start(log_cpu).map_err(StartError::Thread)?;
         let mut node = Node {

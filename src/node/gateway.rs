@@ -4,12 +4,12 @@
 //! edge. Every future of a [`Gateway`] ends: with the answer, or with an [`Error`] that says what
 //! to do.
 
-pub use super::trunk::Offer;
 pub use crate::consensus::{
     cluster::{Address, Answer, Ask, Status as ClusterStatus},
     engine::Agreement,
     members::{Change, ChangeRefused},
 };
+pub use crate::shard::trunks::{Offer, Origin};
 use crate::wire::{
     api::{
         AgentView, Completion, Error, Guest, Leased, NodeStats, Ran, TaskFilter, TaskPage,
@@ -19,7 +19,6 @@ use crate::wire::{
     memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric, not_configured},
     neighbours::{AgentFilter, FarAgent, Neighbour},
 };
-use futures_lite::{AsyncRead, AsyncWrite};
 use std::{rc::Rc, sync::Arc};
 
 /// Items of pattern memory of which others need not have their turn between two: requests of a connection
@@ -152,20 +151,10 @@ pub trait Gateway: 'static {
     /// Gives up an attempt that another node lent, by its task and the lender's lease.
     fn stop_guest(&self, _id: TaskId, _lease: u64) {}
 
-    /// Whether a trunk that another node offers is taken; tells the longest record that it may send.
-    fn judge_trunk(&self, _offer: Offer) -> Result<usize, Error> {
+    /// Whether a trunk that another node offers is taken; tells the longest record that it may send, and
+    /// its last frame that was taken, if the session is known.
+    async fn judge_trunk(self: Rc<Self>, _offer: Offer) -> Result<(usize, Option<u64>), Error> {
         Err(Error::Conflict("the node belongs to no cluster".into()))
-    }
-
-    /// Takes messages for agents from another node, until that connection ends.
-    async fn serve_trunk<S>(
-        self: Rc<Self>,
-        _offer: Offer,
-        _stream: &mut S,
-        _leaves: impl Future<Output = ()>,
-    ) where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
     }
 
     /// How the cluster does, as this node sees it.

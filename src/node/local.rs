@@ -8,7 +8,7 @@ use super::{
     trunk::{self, Dialer},
 };
 use crate::{
-    runtime::executor,
+    runtime::{executor, net::TcpStream},
     shard::{
         core::Shard,
         doors::{self, Part, Placed},
@@ -26,7 +26,6 @@ use crate::{
     },
 };
 use futures_channel::oneshot::{self, Receiver, Sender};
-use futures_lite::{AsyncRead, AsyncWrite};
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// The longest wait for a task's end that one request may ask for, milliseconds.
@@ -67,6 +66,19 @@ impl LocalGateway {
                 shard.lend_to_others(way);
             }
         });
+    }
+
+    /// Takes messages for agents from another node, on the core that has its session, until the
+    /// connection ends. From `leaves` on no call begins.
+    pub(crate) async fn serve_trunk(
+        &self,
+        offer: Offer,
+        stream: TcpStream,
+        leaves: impl Future<Output = ()>,
+    ) {
+        let Some(settings) = &self.shared.forward else { return };
+        let bounds = trunk::bounds(settings);
+        trunk::serve_at_home(&self.shared.jobs, bounds, offer, stream, leaves).await;
     }
 
     /// Tasks of this core's shard that the node waits for before it ends.
@@ -438,27 +450,17 @@ impl Gateway for LocalGateway {
         self.request(|shard, answer| shard.call_from_door(to, &payload, timeout_ms, answer)).await
     }
 
-    fn judge_trunk(&self, offer: Offer) -> Result<usize, Error> {
+    async fn judge_trunk(self: Rc<Self>, offer: Offer) -> Result<(usize, Option<u64>), Error> {
         let settings = self.shared.forward.as_ref();
         let me = self.shared.cluster.as_ref().map(|cluster| cluster.leaders.me());
         trunk::judge(settings.and(me), offer)?;
-        if self.shared.cluster.as_ref().is_none_or(|it| it.address(offer.from).is_none()) {
-            return Err(Error::Conflict(format!("from: no node {} is known", offer.from)));
+        let from = offer.from.node;
+        if self.shared.cluster.as_ref().is_none_or(|it| it.address(from).is_none()) {
+            return Err(Error::Conflict(format!("from: no node {from} is known")));
         }
-        Ok(settings.map_or(0, |settings| trunk::bounds(settings).record_bytes))
-    }
-
-    async fn serve_trunk<S>(
-        self: Rc<Self>,
-        offer: Offer,
-        stream: &mut S,
-        leaves: impl Future<Output = ()>,
-    ) where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        if let Some(settings) = &self.shared.forward {
-            trunk::serve(&self.core, trunk::bounds(settings), offer, stream, leaves).await;
-        }
+        let bounds = trunk::bounds(settings.expect("it was judged"));
+        let taken = trunk::offered(&self.shared.jobs, offer, bounds).await?;
+        Ok((bounds.record_bytes, taken))
     }
 
     fn stats(&self) -> NodeStats {

@@ -84,6 +84,8 @@ pub struct Shared {
     neighbours: Option<gossip::Desk>,
     /// What holds for all of pattern memory.
     memory: memory::Facts,
+    /// Where each core takes work from others.
+    jobs: Vec<Injector<Job>>,
 }
 
 /// The other nodes, where there are some.
@@ -133,6 +135,7 @@ impl Shared {
             embedder,
             counts: Counts::default(),
             memory,
+            jobs: Vec::new(),
         }
     }
 

@@ -1,8 +1,13 @@
 //! Moves the bytes of trunks: dials other nodes for a core's messages, and serves those that dial.
 //!
-//! A trunk begins as a client's connection: the token where the node asks for one, then
-//! `here.trunk {from, to, record_bytes}`. Its answer is the last MessagePack on the connection;
-//! from there on both sides speak in frames of records (`wire/trunk.rs`).
+//! A connection of a trunk begins as a client's: the token where the node asks for one, then
+//! `here.trunk` with the offer (`shard/trunks.rs`). Its answer, which tells what was taken, is the last
+//! MessagePack on the connection; from there on both sides speak in frames of records (`wire/trunk.rs`).
+//! The one who dialled speaks first, and says that it has read the answer.
+//! Whichever core accepted it, the connection goes to the one that has the session: that is the
+//! dialling core's number modulo the cores, so that the records of a session go through the same rings.
+//!
+//! A connection that is lost is made again, for as long as something is kept and the session lasts.
 
 use super::forward::{
     Settings,
@@ -12,17 +17,18 @@ use super::forward::{
 use crate::{
     client::{Params, View},
     consensus::cluster::Cluster,
-    runtime::{executor, net},
+    runtime::{executor, injector::Injector, net},
     shard::{
-        run::Core,
-        trunks::{Bounds, Dial, Trunk},
+        run::{Core, Job},
+        trunks::{Bounds, Dial, Offer, Trunk},
     },
     wire::{
         api::Error,
-        id::NodeId,
-        trunk::{FRAME_BYTES, Unpacker},
+        id::{CoreIndex, NodeId},
+        trunk::{FRAME_BYTES, Packer, Unpacker},
     },
 };
+use futures_channel::oneshot;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{
     future::{pending, poll_fn},
@@ -36,27 +42,27 @@ use std::{
 
 /// How long a connection and its handshake may take.
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
+/// How long a node is dialled that has the session, before that is given up. Gossip says sooner when the
+/// node is gone.
+const RESUME_LIMIT: Duration = Duration::from_secs(10);
+/// The same for one that was not reached yet.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
 /// How long the other node's kernel may leave bytes unacknowledged.
 const UNACKNOWLEDGED_MS: i32 = 5000;
 /// Bytes that a read of the handshake takes.
 const HANDSHAKE_BYTES: usize = 4096;
-/// Bytes that wait for a trunk before senders are refused.
-const WAITING_BYTES: usize = 1 << 20;
+/// Bytes that the other side has not taken before senders are refused.
+const KEPT_BYTES: usize = 4 << 20;
+/// How long the other side waits to hear what was taken, when nothing else is said to it.
+const TELL_AFTER: Duration = Duration::from_millis(5);
 /// How long a trunk stays for the answers of calls that are under way when its node closes its doors.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// When to come back to a core that takes no further work, milliseconds.
+const RETRY_MS: u64 = 20;
+/// Most cores of a node whose sessions are kept.
+const CORES_MAX: CoreIndex = 1024;
 /// Records that are delivered before the core does something else.
 const RECORDS_A_TURN: usize = 1000;
-
-/// What a node says when it dials a trunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// The node that dials.
-    pub from: NodeId,
-    /// The one that it means to dial.
-    pub to: NodeId,
-    /// The longest record that it takes, bytes.
-    pub record_bytes: usize,
-}
 
 /// Makes a core's connections to other nodes.
 pub struct Dialer {
@@ -74,7 +80,7 @@ impl Dialer {
 
 /// What a trunk may cost by the limits that the node has for its clients.
 pub fn bounds(settings: &Settings) -> Bounds {
-    Bounds { waiting_bytes: WAITING_BYTES, record_bytes: settings.bounds.frame_bytes }
+    Bounds { kept_bytes: KEPT_BYTES, record_bytes: settings.bounds.frame_bytes }
 }
 
 impl Dial for Dialer {
@@ -84,36 +90,11 @@ impl Dial for Dialer {
 
     fn dial(&self, trunk: Rc<Trunk>) {
         let Some(core) = self.core.upgrade() else { return };
-        let address = self.cluster.address(trunk.node()).map(|address| address.rpc);
-        let (me, settings) = (self.cluster.leaders.me(), self.settings.clone());
+        let (cluster, settings) = (self.cluster.clone(), self.settings.clone());
         executor::spawn(async move {
             // A future is polled as soon as it is spawned, and whoever dials holds the shard.
             executor::yield_now().await;
-            let Some(address) = address else {
-                let why = "nobody has said where it is";
-                return core.with_shard(|shard| shard.trunk_lost(&trunk, false, why));
-            };
-            let made = async {
-                let mut stream = net::connect(address).await?;
-                net::limit_unacknowledged(&stream, UNACKNOWLEDGED_MS)?;
-                let offer =
-                    Offer { from: me, to: trunk.node(), record_bytes: settings.bounds.frame_bytes };
-                let limit = shake_hands(&mut stream, &settings, offer).await?;
-                Ok((stream, limit))
-            };
-            let (error, was_there) = match executor::timeout(DIAL_LIMIT, made).await {
-                Some(Ok((mut stream, limit))) => {
-                    trunk.limit_records(limit);
-                    trunk.opened();
-                    let most = settings.bounds.frame_bytes;
-                    (drive(&core, &trunk, &mut stream, most, pending()).await, true)
-                }
-                Some(Err(error)) => (error, false),
-                None => (io::Error::from(io::ErrorKind::TimedOut), false),
-            };
-            tracing::debug!(node = trunk.node(), %address, %error, "a trunk ended");
-            let why = format!("{address}: {error}");
-            core.with_shard(|shard| shard.trunk_lost(&trunk, was_there, &why));
+            keep_connected(&core, &cluster, &settings, &trunk).await;
         });
     }
 
@@ -122,15 +103,121 @@ impl Dial for Dialer {
     }
 }
 
-/// Says what the connection is for; tells the longest record that the other node takes.
-async fn shake_hands<S>(stream: &mut S, settings: &Settings, offer: Offer) -> io::Result<usize>
+/// Connects a trunk for as long as its session lasts and there is something to say.
+async fn keep_connected(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc<Trunk>) {
+    let session = trunk.session();
+    let mut was_connected = Instant::now();
+    let mut moved = trunk.moved();
+    loop {
+        let ended = connect(core, cluster, settings, trunk).await;
+        if trunk.session() != session {
+            // It is known to be gone.
+            return;
+        }
+        // What the other side refuses ends a connection as often as one is made.
+        let has_moved = trunk.moved() > std::mem::replace(&mut moved, trunk.moved());
+        if has_moved {
+            was_connected = Instant::now();
+        }
+        let patience = if trunk.is_established() { RESUME_LIMIT } else { REACH_LIMIT };
+        let (why, is_over) = match ended {
+            Ended::Over(why) => (why, true),
+            Ended::Lost(why) => (why, trunk.is_left()),
+        };
+        if !is_over {
+            tracing::debug!(node = trunk.node(), why, "a connection of a trunk ended");
+            let Some(pause) = trunk.lost(has_moved) else { return };
+            if was_connected.elapsed() < patience {
+                executor::sleep(pause).await;
+                if trunk.session() != session {
+                    return;
+                }
+                continue;
+            }
+        }
+        return core.with_shard(|shard| shard.trunk_ended(trunk, &why));
+    }
+}
+
+/// Why a connection ended.
+enum Ended {
+    /// It was lost, or not made.
+    Lost(String),
+    /// The other side knows nothing of the session, or refuses it.
+    Over(String),
+}
+
+/// Makes one connection and drives it until it ends.
+async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc<Trunk>) -> Ended {
+    let Some(address) = cluster.address(trunk.node()).map(|address| address.rpc) else {
+        return Ended::Over("nobody has said where it is".into());
+    };
+    let offer = trunk.offer();
+    let made = async {
+        let mut stream = net::connect(address).await?;
+        net::limit_unacknowledged(&stream, UNACKNOWLEDGED_MS)?;
+        let answer = shake_hands(&mut stream, settings, &offer).await?;
+        Ok((stream, answer))
+    };
+    let made: io::Result<_> = match executor::timeout(DIAL_LIMIT, made).await {
+        Some(made) => made,
+        None => Err(io::ErrorKind::TimedOut.into()),
+    };
+    let (mut stream, Answer { record_bytes, taken }) = match made {
+        Ok((stream, Ok(answer))) => (stream, answer),
+        // It has much to do, or is about to stop.
+        Ok((_, Err(error @ (Error::Backpressure(_) | Error::Unavailable(_))))) => {
+            return Ended::Lost(format!("{address}: {error}"));
+        }
+        Ok((_, Err(error))) => return Ended::Over(format!("{address}: {error}")),
+        Err(error) => return Ended::Lost(format!("{address}: {error}")),
+    };
+    if trunk.session() != offer.session {
+        return Ended::Over("the session is over".into());
+    }
+    let Some(taken) = taken else {
+        return Ended::Over(format!(
+            "{address}: the node began again, or knows the session no more"
+        ));
+    };
+    trunk.limit_records(record_bytes);
+    match trunk.connect(taken) {
+        Ok(connection) => {
+            trunk.with_packer(Packer::greet);
+            let most = settings.bounds.frame_bytes;
+            let end = drive(core, trunk, connection, &mut stream, most, pending()).await;
+            Ended::Lost(format!("{address}: {end}"))
+        }
+        Err(error) => Ended::Over(format!("{address}: {error}")),
+    }
+}
+
+/// What the other node answers to an offer.
+struct Answer {
+    /// The longest record that it takes.
+    record_bytes: usize,
+    /// The last frame that it took, if it knows the session.
+    taken: Option<u64>,
+}
+
+/// Says what the connection is for.
+async fn shake_hands<S>(
+    stream: &mut S,
+    settings: &Settings,
+    offer: &Offer,
+) -> io::Result<Result<Answer, Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut channel = Channel::new(settings.bounds, settings.token.clone());
     let params = Params::new()
-        .uint_if("from", Some(offer.from))
+        .uint_if("from", Some(offer.from.node))
+        .uint_if("core", Some(offer.from.core.into()))
+        .uint_if("life", Some(offer.from.life))
         .uint_if("to", Some(offer.to))
+        .uint_if("session", Some(offer.session))
+        .uint_if("resumes", Some(offer.resumes.into()))
+        .uint_if("taken", Some(offer.taken))
         .uint_if("record_bytes", Some(offer.record_bytes as u64));
     let now = Instant::now();
     let request = Request {
@@ -153,15 +240,90 @@ where
             }
         }
     });
-    let answer = answer.await?.map_err(io::Error::other)?.map_err(io::Error::other)?;
+    let answer = match answer.await?.map_err(io::Error::other)? {
+        Ok(answer) => answer,
+        Err(refused) => return Ok(Err(refused)),
+    };
     let limit = View::new(&answer).get("record_bytes").and_then(View::uint);
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
-    limit.ok_or_else(|| io::Error::other("its answer names no record_bytes"))
+    let record_bytes = limit.ok_or_else(|| io::Error::other("its answer names no record_bytes"))?;
+    let taken = View::new(&answer).get("taken").and_then(View::uint);
+    Ok(Ok(Answer { record_bytes, taken }))
 }
 
-/// Serves a trunk that another node dialled, until it ends. From `leaves` on no call begins, and it ends
-/// when those under way are answered and the answers are written.
-pub async fn serve<S>(
+/// The core that has the sessions of a core of another node.
+fn home<'a>(jobs: &'a [Injector<Job>], offer: &Offer) -> &'a Injector<Job> {
+    &jobs[usize::from(offer.from.core) % jobs.len()]
+}
+
+/// Asks the core that has the session, or is to have it, which frame of it was taken last.
+///
+/// # Errors
+/// Those of [`Shard::trunk_offered`](crate::shard::core::Shard::trunk_offered), and
+/// [`Error::Backpressure`] when the core has much to do.
+pub async fn offered(
+    jobs: &[Injector<Job>],
+    offer: Offer,
+    bounds: Bounds,
+) -> Result<Option<u64>, Error> {
+    let (tell, told) = oneshot::channel();
+    let job: Job = Box::new(move |core| {
+        let taken = core.with_shard(|shard| shard.trunk_offered(&offer, bounds));
+        // Whoever asked may have gone away.
+        let _ = tell.send(taken);
+    });
+    home(jobs, &offer).push(job).map_err(|_| Error::Backpressure(RETRY_MS))?;
+    told.await.unwrap_or_else(|_| Err(Error::Unavailable("the node has stopped".into())))
+}
+
+/// Serves a connection on the core that has its session, until it ends.
+pub async fn serve_at_home(
+    jobs: &[Injector<Job>],
+    bounds: Bounds,
+    offer: Offer,
+    stream: net::TcpStream,
+    leaves: impl Future<Output = ()>,
+) {
+    let Ok(moving) = net::Moving::from_core(stream) else {
+        return tracing::warn!("a connection could not be moved to another core");
+    };
+    let (leave, left) = oneshot::channel::<()>();
+    let (ends, ended) = oneshot::channel::<()>();
+    let job: Job = Box::new(move |core| {
+        let core = core.clone();
+        executor::spawn(async move {
+            let mut stream = moving.to_core();
+            let leaves = async {
+                let _ = left.await;
+            };
+            serve(&core, bounds, offer, &mut stream, leaves).await;
+            drop(ends);
+        });
+    });
+    if home(jobs, &offer).push(job).is_err() {
+        // The other node comes back.
+        return;
+    }
+    let mut ended = pin!(ended);
+    let is_over = futures_lite::future::or(
+        async {
+            let _ = ended.as_mut().await;
+            true
+        },
+        async {
+            leaves.await;
+            false
+        },
+    );
+    if !is_over.await {
+        drop(leave);
+        let _ = ended.await;
+    }
+}
+
+/// Serves a connection of a trunk that another node dialled, until it ends. From `leaves` on no call
+/// begins, and the session is over when those under way are answered and the answers have come.
+async fn serve<S>(
     core: &Rc<Core>,
     bounds: Bounds,
     offer: Offer,
@@ -170,31 +332,23 @@ pub async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let trunk = Rc::new(Trunk::from(offer.from, bounds));
-    trunk.limit_records(offer.record_bytes);
-    core.with_shard(|shard| shard.trunk_accepted(&trunk));
-    let guard = Served { core, trunk: &trunk };
-    let error = drive(core, &trunk, stream, bounds.record_bytes, leaves).await;
-    drop(guard);
-    tracing::debug!(node = offer.from, %error, "a trunk that another node dialled ended");
-}
-
-/// A trunk that is served; when it is no more, nobody answers over it.
-struct Served<'a> {
-    core: &'a Rc<Core>,
-    trunk: &'a Rc<Trunk>,
-}
-
-impl Drop for Served<'_> {
-    fn drop(&mut self) {
-        self.core.with_shard(|shard| shard.trunk_lost(self.trunk, true, "it ended"));
+    let accepted = core.with_shard(|shard| shard.trunk_accepted(&offer));
+    let Some((trunk, connection)) = accepted else { return };
+    let error = drive(core, &trunk, connection, stream, bounds.record_bytes, leaves).await;
+    tracing::debug!(node = offer.from.node, %error, "a connection that another node dialled ended");
+    if trunk.is_leaving() && trunk.is_current(connection) {
+        core.with_shard(|shard| shard.trunk_ended(&trunk, "this node closes its doors"));
     }
 }
+
+/// A timer on this core.
+type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Moves bytes both ways until the connection ends; tells why.
 async fn drive<S>(
     core: &Core,
     trunk: &Rc<Trunk>,
+    connection: u64,
     stream: &mut S,
     record_bytes: usize,
     leaves: impl Future<Output = ()>,
@@ -202,15 +356,30 @@ async fn drive<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut unpacker = Unpacker::new(FRAME_BYTES + record_bytes);
+    let mut unpacker = Unpacker::new(FRAME_BYTES + record_bytes, KEPT_BYTES, trunk.taken());
     let (mut leaves, mut patience) = (pin!(leaves), pin!(None));
+    let mut tells = pin!(None::<Timer>);
     poll_fn(|cx| {
+        if !trunk.is_current(connection) {
+            let over = "another connection counts, or the session is over";
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, over));
+        }
         if !trunk.is_leaving() && leaves.as_mut().poll(cx).is_ready() {
             trunk.leave();
             patience.set(Some(executor::sleep(LEAVE_LIMIT)));
         }
         let is_late = patience.as_mut().as_pin_mut().is_some_and(|it| it.poll(cx).is_ready());
-        match go_round(core, trunk, stream, &mut unpacker, cx) {
+        if tells.as_mut().as_pin_mut().is_some_and(|it| it.poll(cx).is_ready()) {
+            tells.set(None);
+            trunk.with_packer(Packer::tell);
+        }
+        let went = go_round(core, (trunk, connection), stream, &mut unpacker, cx);
+        if tells.is_none() && trunk.with_packer(|packer| packer.owes()) {
+            tells.set(Some(Box::pin(executor::sleep(TELL_AFTER))));
+            // So that the timer wakes this.
+            let _ = tells.as_mut().as_pin_mut().map(|it| it.poll(cx));
+        }
+        match went {
             Ok(_) if is_late || trunk.has_left() => {
                 let closed = "the node closes its doors";
                 Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, closed))
@@ -230,7 +399,7 @@ where
 /// Writes once, reads once, and delivers what came; whether there is more to do at once.
 fn go_round<S>(
     core: &Core,
-    trunk: &Rc<Trunk>,
+    (trunk, connection): (&Rc<Trunk>, u64),
     stream: &mut S,
     unpacker: &mut Unpacker,
     cx: &mut Context<'_>,
@@ -238,23 +407,37 @@ fn go_round<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Some(why) = trunk.severed() {
-        return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
-    }
     trunk.wakes(cx.waker());
-    // A side that asks and does not take the answers is not listened to.
-    let is_behind = trunk.is_behind();
-    let mut more = !is_behind && deliver(core, trunk, unpacker)?;
-    if !more
-        && !is_behind
+    // From a side that asks and does not take the answers nothing is taken.
+    let delivered = match trunk.is_behind() {
+        true => Delivered::All,
+        false => deliver(core, trunk, connection, unpacker)?,
+    };
+    let mut more = delivered != Delivered::All;
+    // But it is heard what it takes, also while there is no room for what it says.
+    if delivered != Delivered::Part
+        && unpacker.has_room()
         && let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, unpacker.space())
     {
         match read? {
             0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
             len => unpacker.filled(len),
         }
-        deliver(core, trunk, unpacker)?;
+        let taken = unpacker.acknowledged();
+        trunk.with_packer(|packer| packer.acknowledge(taken)).map_err(io::Error::other)?;
+        if delivered == Delivered::All && !trunk.is_behind() {
+            deliver(core, trunk, connection, unpacker)?;
+        }
         more = true;
+    }
+    if !trunk.is_current(connection) {
+        // What came led to its end.
+        return Ok(true);
+    }
+    if trunk.is_accepted() && !unpacker.has_heard() {
+        // Whoever dialled may not have read to the end of the answer, and what is behind it is no
+        // MessagePack.
+        return Ok(more);
     }
     let wrote = trunk.with_packer(|packer| {
         let bytes = packer.to_write();
@@ -274,23 +457,43 @@ where
     Ok(more || wrote)
 }
 
-/// Delivers records that came; whether some are left, for which there is no time or no room now.
-fn deliver(core: &Core, trunk: &Rc<Trunk>, unpacker: &mut Unpacker) -> io::Result<bool> {
+/// What of the records that came was delivered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivered {
+    /// All that came whole.
+    All,
+    /// As many as there was time for.
+    Part,
+    /// As many as there was room for.
+    NoRoom,
+}
+
+/// Delivers records that came.
+fn deliver(
+    core: &Core,
+    trunk: &Rc<Trunk>,
+    connection: u64,
+    unpacker: &mut Unpacker,
+) -> io::Result<Delivered> {
     if unpacker.record().map_err(io::Error::other)?.is_none() {
-        return Ok(false);
+        return Ok(Delivered::All);
     }
-    core.with_shard(|shard| {
+    let left = core.with_shard(|shard| {
         for _ in 0..RECORDS_A_TURN {
             let Some(record) = unpacker.record().map_err(io::Error::other)? else {
-                return Ok(false);
+                return Ok(Delivered::All);
             };
             if !shard.take_record(trunk, &record) {
-                return Ok(true);
+                return Ok(Delivered::NoRoom);
             }
             unpacker.taken();
         }
-        Ok(true)
-    })
+        Ok(Delivered::Part)
+    });
+    if trunk.is_current(connection) {
+        trunk.took(unpacker.progress(), unpacker.taken_bytes());
+    }
+    left
 }
 
 /// Why a trunk that is offered is not taken.
@@ -305,9 +508,13 @@ pub fn judge(me: Option<NodeId>, offer: Offer) -> Result<(), Error> {
         let text = format!("this is node {me}, not node {}", offer.to);
         return Err(Error::Conflict(text));
     }
-    if offer.from == me || offer.from == 0 {
-        let text = format!("from: node {} cannot dial node {me}", offer.from);
+    let from = offer.from.node;
+    if from == me || from == 0 {
+        let text = format!("from: node {from} cannot dial node {me}");
         return Err(Error::Invalid(text));
+    }
+    if offer.from.core >= CORES_MAX {
+        return Err(Error::Invalid(format!("core: a node has at most {CORES_MAX}")));
     }
     Ok(())
 }

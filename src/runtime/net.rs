@@ -17,7 +17,11 @@ const LOCAL_RECEIVE_BUFFER: libc::c_int = 256 << 10;
 pub struct Moving(OwnedFd);
 
 impl Moving {
-    /// Takes a connection from this core; nothing may have been read from it or written to it.
+    /// Takes a connection from this core. Bytes that were read from it stay with whoever read them; the
+    /// engine has none, since it waits until a socket is ready and reads then.
+    ///
+    /// # Errors
+    /// The process may have no further descriptor.
     pub fn from_core(stream: TcpStream) -> io::Result<Self> {
         sys::duplicate(&stream).map(Self)
     }

@@ -9,10 +9,10 @@ use super::{
     request::Request,
     worker::WorkerRequest,
 };
-use crate::node::gateway::Offer;
+use crate::node::gateway::{Offer, Origin};
 use crate::wire::{
     api::{Error, Guest, Priority, TaskFilter, TaskStatus},
-    id::{PartitionIndex, TaskId},
+    id::{CoreIndex, PartitionIndex, TaskId},
 };
 
 /// A request that is done here or not at all.
@@ -108,19 +108,33 @@ fn tasks(params: &[u8]) -> Result<HereRequest, Error> {
 
 fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
     let mut fields = Fields::of(params)?;
-    let (mut from, mut to, mut record_bytes) = (None, None, None);
+    let (mut from, mut core, mut life, mut to) = (None, None, None, None);
+    let (mut session, mut resumes, mut taken, mut record_bytes) = (None, None, None, None);
     while let Some(field) = fields.next()? {
         match field.name {
             "from" => from = field.uint()?,
+            "core" => core = field.at_most(CoreIndex::MAX.into())?,
+            "life" => life = field.uint()?,
             "to" => to = field.uint()?,
+            "session" => session = field.uint()?,
+            "resumes" => resumes = field.uint()?,
+            "taken" => taken = field.uint()?,
             "record_bytes" => record_bytes = field.uint()?,
             _ => return Err(field.unknown()),
         }
     }
     let record_bytes = required("record_bytes", record_bytes)?;
+    let from = Origin {
+        node: required("from", from)?,
+        core: required("core", core)? as CoreIndex,
+        life: required("life", life)?,
+    };
     Ok(HereRequest::Trunk(Offer {
-        from: required("from", from)?,
+        from,
         to: required("to", to)?,
+        session: required("session", session)?,
+        resumes: required("resumes", resumes)? != 0,
+        taken: required("taken", taken)?,
         record_bytes: usize::try_from(record_bytes).unwrap_or(usize::MAX),
     }))
 }

@@ -239,7 +239,11 @@ impl Doors {
         executor::spawn(async move {
             match protocol {
                 Protocol::Rpc => {
-                    rpc::serve_rpc(stream, gateway, limits, CoreTime, drain, token).await;
+                    let (node, doors) = (gateway.clone(), drain.clone());
+                    let served = rpc::serve_rpc(stream, node, limits, CoreTime, doors, token);
+                    if let Some((offer, stream)) = served.await {
+                        gateway.serve_trunk(offer, stream, drain.begun()).await;
+                    }
                 }
                 Protocol::Http => {
                     let site = Site { loopback: http.ip().is_loopback(), token, metrics };

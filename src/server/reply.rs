@@ -35,12 +35,15 @@ pub enum Reply {
         /// Where the next part begins.
         next: Option<u64>,
     },
-    /// `{record_bytes}`; after it the connection is a trunk.
+    /// `{record_bytes, taken}`; after it the connection is a trunk. `{record_bytes}` when the session is
+    /// not known.
     Trunk {
         /// What the other node offered.
         offer: Offer,
         /// The longest record that this one takes, bytes.
         record_bytes: usize,
+        /// The last frame that it took.
+        taken: Option<u64>,
     },
     /// What the memory answers.
     Memory(MemoryReply),
@@ -115,9 +118,12 @@ impl Reply {
                     number(out, "next", *next);
                 }
             }
-            Self::Trunk { record_bytes, .. } => {
-                write::map(out, 1);
+            Self::Trunk { record_bytes, taken, .. } => {
+                write::map(out, 1 + usize::from(taken.is_some()));
                 number(out, "record_bytes", *record_bytes as u64);
+                if let Some(taken) = taken {
+                    number(out, "taken", *taken);
+                }
             }
             Self::Memory(reply) => reply.write(out),
             Self::Cluster(reply) => reply.write(out),
@@ -275,13 +281,14 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 37] = [
+const FIGURES: [Figure; 38] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
     ("sends_refused", |core| core.sends_refused),
     ("far_sent", |core| core.far_sent),
     ("far_received", |core| core.far_received),
+    ("far_lost", |core| core.far_lost),
     ("cache_hits", |core| core.cache_hits),
     ("cache_misses", |core| core.cache_misses),
     ("cache_evictions", |core| core.cache_evictions),

@@ -222,8 +222,8 @@ async fn run_here<G: Gateway>(
             result(gateway, id, wait_ms, result_bytes, &session.large_results).await
         }
         HereRequest::Trunk(offer) => {
-            let record_bytes = gateway.judge_trunk(offer)?;
-            Ok(Reply::Trunk { offer, record_bytes })
+            let (record_bytes, taken) = gateway.judge_trunk(offer).await?;
+            Ok(Reply::Trunk { offer, record_bytes, taken })
         }
         HereRequest::Run { agent_type, guest } => {
             Ok(Reply::Ran(gateway.run_guest(agent_type, guest).await?))

@@ -493,7 +493,7 @@ pub fn with_server<S, C>(
     serve: impl Fn(Socket, Rc<TestNode>, Rc<Drain>) -> S + 'static,
     client: impl FnOnce(SocketAddr, Rc<TestNode>, Rc<Drain>) -> C,
 ) where
-    S: Future<Output = ()> + 'static,
+    S: Future<Output: 'static> + 'static,
     C: Future<Output = ()>,
 {
     let executor = Rc::new(LocalExecutor::new());

@@ -153,8 +153,10 @@ impl Context<'_> {
         AgentAddress { node: self.kernel.trunks.me(), agent: self.id }
     }
 
-    /// Sends bytes to an agent of any node: delivered at most once, after everything that this
-    /// agent sent it before. What was under way when a connection is lost may not arrive.
+    /// Sends bytes to an agent of any node: delivered once, after everything that this agent sent it
+    /// before, over however many connections, unless the agent has ended or its node is gone. Of what was
+    /// under way when a node goes nobody knows whether it arrived: that is counted (`far_lost`) and
+    /// logged.
     ///
     /// # Errors
     /// As [`Context::send`]; [`SendError::NodeGone`] while the other node cannot be reached,

@@ -68,7 +68,7 @@ pub struct Shard {
     pub(super) mailbox_messages: usize,
     /// The agent whose method runs now: whom a panic belongs to.
     pub(super) current: Option<AgentId>,
-    started: Instant,
+    pub(super) started: Instant,
     /// Whether answers were given to futures of this core, which want to run.
     pub(super) woke_futures: bool,
     /// Futures that the core is to run.

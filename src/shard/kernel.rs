@@ -187,7 +187,7 @@ impl Kernel {
             types,
             links,
             neighbours: None,
-            trunks: Trunks::default(),
+            trunks: Trunks::new(index),
             calls: Calls::new(agents.max_calls),
             wheel: Wheel::new(0),
             directory: Directory::default(),

@@ -6,21 +6,24 @@
 //! ```
 //!
 //! Each core dials one trunk of its own to every node that its agents talk to. What travels against
-//! the direction of the dialling is answers and news of mailboxes alone.
+//! the direction of the dialling is answers and news of mailboxes alone. All trunks of a core of another
+//! node end on one core here, whichever accepted the connection.
 //!
 //! Invariants worth naming:
-//! - Messages from one agent to another arrive in the order in which they were sent, each at most
-//!   once, for as long as a trunk lasts: they take one trunk, one core and one ring.
-//! - What waits for a trunk is bounded in bytes; beyond that senders are refused. Answers are owed:
-//!   the askers' own limits bound them.
+//! - Messages from one agent to another arrive in the order in which they were sent, each once, over
+//!   however many connections a session takes: they take one trunk, one core and one ring.
+//! - A session ends when the node is known to be gone or has begun another life, or cannot be reached
+//!   for too long. Then its calls end, and what may not have arrived is counted (`far_lost`) and told.
+//! - What the other side has not taken is bounded in bytes; beyond that senders are refused. Answers
+//!   are owed: the askers' own limits bound them.
 //! - A full mailbox loses nothing: its senders on other nodes are told to stop, and what was on its
 //!   way by then still finds room.
-//! - Every call ends: with its answer, when its time is up, or when its trunk is lost.
+//! - Every call ends: with its answer, when its time is up, or with its session.
 
 mod arrive;
 mod trunk;
 
-pub use trunk::{Bounds, Dial, Trunk};
+pub use trunk::{Bounds, Dial, Offer, Origin, Trunk};
 
 use super::{
     context::SendError,
@@ -30,13 +33,13 @@ use super::{
 use crate::{
     registry::world::Status,
     wire::{
-        id::{AgentAddress, AgentId, NodeId},
+        id::{AgentAddress, AgentId, CoreIndex, NodeId},
         trunk::{RECORD_BYTES_BESIDE, Record},
     },
 };
 use std::{
     collections::{HashMap, hash_map::Entry},
-    rc::{Rc, Weak},
+    rc::Rc,
     task::Waker,
 };
 
@@ -45,16 +48,15 @@ use std::{
 const BUSY_US: u64 = 2_000;
 
 /// What a core knows of the other nodes' cores.
-#[derive(Default)]
 pub struct Trunks {
-    /// This node; 0 when it belongs to no cluster.
-    me: NodeId,
+    /// This core as other nodes see it; of node 0 when the node belongs to no cluster.
+    me: Origin,
     /// Makes connections; none when there are no other nodes.
     dial: Option<Rc<dyn Dial>>,
     /// The trunks that this core dialled.
     dialled: HashMap<NodeId, Rc<Trunk>>,
-    /// Those that other nodes dialled to this core.
-    accepted: Vec<Weak<Trunk>>,
+    /// Those that cores of other nodes dialled to this one.
+    accepted: HashMap<(NodeId, CoreIndex), Rc<Trunk>>,
     /// Whether futures that drive trunks were woken.
     woke: bool,
     /// Those that go on after the core's next turn.
@@ -64,22 +66,29 @@ pub struct Trunks {
 }
 
 impl Trunks {
+    /// The trunks of a core of a node that belongs to no cluster.
+    pub fn new(core: CoreIndex) -> Self {
+        Self {
+            me: Origin { node: 0, core, life: fastrand::u64(1..) },
+            dial: None,
+            dialled: HashMap::new(),
+            accepted: HashMap::new(),
+            woke: false,
+            after_turn: Vec::new(),
+            busy_until_us: 0,
+        }
+    }
+
     /// This node; 0 when it belongs to no cluster.
     #[inline]
     pub fn me(&self) -> NodeId {
-        self.me
+        self.me.node
     }
 
     /// Lets messages go to other nodes: this node is `me`, and `dial` makes connections.
     pub fn open(&mut self, me: NodeId, dial: Rc<dyn Dial>) {
-        self.me = me;
+        self.me.node = me;
         self.dial = Some(dial);
-    }
-
-    /// Notes a trunk that another node dialled.
-    pub fn accepted(&mut self, trunk: &Rc<Trunk>) {
-        self.accepted.retain(|trunk| trunk.strong_count() > 0);
-        self.accepted.push(Rc::downgrade(trunk));
     }
 
     /// Whether more is to be expected from other nodes soon.
@@ -105,22 +114,15 @@ impl Trunks {
     /// Tells the other nodes that a mailbox has room again.
     #[inline]
     pub fn has_room(&mut self, agent: AgentId) {
-        for trunk in self.accepted.iter().filter_map(Weak::upgrade) {
+        for trunk in self.accepted.values() {
             self.woke |= trunk.has_room(agent);
         }
     }
 
-    /// Ends the trunks to a node that is known to be gone.
-    pub fn sever(&mut self, node: NodeId) {
-        if let Some(trunk) = self.dialled.get(&node) {
-            trunk.sever("the node is dead");
-        }
-        for trunk in self.accepted.iter().filter_map(Weak::upgrade) {
-            if trunk.node() == node {
-                trunk.sever("the node is dead");
-            }
-        }
-        self.woke = true;
+    /// All trunks to a node and from it.
+    fn of(&self, node: NodeId) -> Vec<Rc<Trunk>> {
+        let accepted = self.accepted.values().filter(|trunk| trunk.node() == node);
+        self.dialled.get(&node).into_iter().chain(accepted).cloned().collect()
     }
 
     /// The trunk to a node, which is dialled when there is none, unless the node is known to be gone.
@@ -136,7 +138,7 @@ impl Trunks {
                 if !dial.knows(node) {
                     return Err(SendError::NoReceiver);
                 }
-                place.insert(Rc::new(Trunk::to(node, dial.bounds())))
+                place.insert(Rc::new(Trunk::to(node, self.me, dial.bounds())))
             }
         };
         if trunk.begin(is_gone)? {
@@ -157,7 +159,7 @@ impl Kernel {
     /// Whether an address is of this node.
     #[inline]
     pub(super) fn is_here(&self, address: AgentAddress) -> bool {
-        address.node == 0 || address.node == self.trunks.me
+        address.node == 0 || address.node == self.trunks.me()
     }
 
     /// Puts a message to an agent of another node on its way.
@@ -212,11 +214,10 @@ impl Kernel {
         let record = Record::Call { target, source, correlation, patience_ms, payload };
         self.trunks.note(self.now_us);
         let trunk = &self.trunks.dialled[&to.node];
-        self.trunks.woke |= trunk.put(&record);
-        self.stats.far_sent += 1;
-        trunk.await_answer(correlation, |correlation| {
+        self.trunks.woke |= trunk.ask(correlation, &record, |correlation| {
             self.calls.get_mut(super::calls::CallKey::from_bits(correlation)).is_some()
         });
+        self.stats.far_sent += 1;
         Ok(key)
     }
 

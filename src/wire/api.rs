@@ -348,6 +348,8 @@ pub struct CoreStats {
     pub far_sent: u64,
     /// Messages and calls that came from other nodes.
     pub far_received: u64,
+    /// Messages to agents of other nodes of which nobody said that they arrived when their node was gone.
+    pub far_lost: u64,
     /// Lookups of agents of all nodes that the core's cache answered.
     pub cache_hits: u64,
     /// Lookups that it did not answer.

@@ -1,10 +1,15 @@
 //! What two worker cores of different nodes say to each other over their connection, as bytes;
 //! little endian. A connection of this sort is called a trunk.
 //!
-//! Records follow each other in frames. A frame is a head of 16 bytes and a body: bytes of the body
+//! Records follow each other in frames. A frame is a head of 32 bytes and a body: bytes of the body
 //! as it travels (4), its plain bytes (4), which differ when it is compressed (an LZ4 block), the
-//! checksum of the body as it travels (4), and the checksum of the head's first twelve bytes (4): so
-//! a length is believed only after its checksum was seen.
+//! checksum of the body as it travels (4), the frame's number (8), up to which number the frames of the
+//! other side were taken (8), and the checksum of the head before it (4): so a length is believed only
+//! after its checksum was seen.
+//!
+//! Frames are numbered from 1 in each direction for as long as a *session* lasts, which outlives its
+//! connections. A frame is kept until the other side says that it was taken, and travels again over the
+//! next connection. One without a body has the number 0 and says only what was taken.
 //!
 //! A record is its bytes behind this number (4), its kind (1) and the fields of its kind:
 //!
@@ -17,21 +22,26 @@
 //! | 5 refusal | correlation (8), which error (1), its number (8), its text |
 //! | 6 full | an agent whose mailbox is full (8) |
 //! | 7 room | an agent whose mailbox has room again (8) |
+//! | 8 leaves | nothing: the node takes nothing more over the session |
 //!
 //! Invariants worth naming:
-//! - Records come out in the order in which they were put in, each once, or the connection is over.
+//! - Records come out in the order in which they were put in, each once, over however many connections,
+//!   or the session is over.
+//! - A frame that was not acknowledged is kept; what is acknowledged was taken.
 //! - Memory grows with what arrived, never with what was declared, and is bounded.
 
 mod packer;
 mod unpacker;
 
 pub use packer::Packer;
-pub use unpacker::Unpacker;
+pub use unpacker::{Progress, Unpacker};
 
 use super::{api::Error, id::AgentId};
 
 /// Bytes of a frame's head.
-const HEAD_BYTES: usize = 16;
+const HEAD_BYTES: usize = 32;
+/// Those that its checksum covers.
+const HEAD_BYTES_CHECKED: usize = HEAD_BYTES - 4;
 /// Bytes of a record before its fields.
 const RECORD_HEAD_BYTES: usize = 5;
 /// Plain bytes after which a frame gets no other record.
@@ -91,9 +101,12 @@ pub enum Record<'a> {
     Full(AgentId),
     /// It has room again.
     Room(AgentId),
+    /// The node takes nothing more.
+    Leaves,
 }
 
-/// Why bytes cannot be read; the connection that they came on is of no use any more.
+/// Why bytes cannot be read; the connection that they came on is of no use any more, and neither is the
+/// session after [`TrunkError::Gap`] and [`TrunkError::Unsent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrunkError {
     /// The checksum of a head is wrong.
@@ -113,6 +126,22 @@ pub enum TrunkError {
     /// The body is no LZ4 block of the declared length.
     #[error("a frame cannot be decompressed")]
     Compressed,
+    /// A frame that should have come before it is missing.
+    #[error("frame {number} came where {expected} was expected")]
+    Gap {
+        /// Its number.
+        number: u64,
+        /// That of the frame that is missing.
+        expected: u64,
+    },
+    /// More is said to be taken than was sent.
+    #[error("frame {number} is said to be taken, {sent} were sent")]
+    Unsent {
+        /// The number of the frame that was never sent.
+        number: u64,
+        /// That of the last one that was.
+        sent: u64,
+    },
     /// A record ends behind its frame or is of no known form.
     #[error("a record cannot be read")]
     Record,
@@ -127,6 +156,7 @@ mod kind {
     pub const REFUSAL: u8 = 5;
     pub const FULL: u8 = 6;
     pub const ROOM: u8 = 7;
+    pub const LEAVES: u8 = 8;
 }
 
 impl<'a> Record<'a> {
@@ -180,6 +210,7 @@ impl<'a> Record<'a> {
                 head(out, kind::ROOM);
                 number(out, agent.to_bits());
             }
+            Self::Leaves => head(out, kind::LEAVES),
         }
         let bytes = u32::try_from(out.len() - start - 4).expect("a record is below 4 GiB");
         out[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
@@ -222,6 +253,7 @@ impl<'a> Record<'a> {
             }
             kind::FULL => Self::Full(fields.last_agent()?),
             kind::ROOM => Self::Room(fields.last_agent()?),
+            kind::LEAVES if fields.0.is_empty() => Self::Leaves,
             _ => return Err(TrunkError::Record),
         };
         Ok((record, taken))

@@ -122,28 +122,33 @@ pub(super) fn stop(node: Node) {
     node.shutdown().expect("no core fails");
 }
 
-fn some(min: usize) -> AgentOptions {
+pub(super) fn some(min: usize) -> AgentOptions {
     AgentOptions { min, ..AgentOptions::default() }
 }
 
 /// The addresses of a node's agents of a type, once there are as many as expected.
-fn addresses(node: &Node, id: NodeId, agent_type: &str, count: usize) -> Vec<AgentAddress> {
+pub(super) fn addresses(
+    node: &Node,
+    id: NodeId,
+    agent_type: &str,
+    count: usize,
+) -> Vec<AgentAddress> {
     let agents = super::agents(node, agent_type, count);
     agents.into_iter().map(|agent| AgentAddress { node: id, agent }).collect()
 }
 
 /// Sends numbered messages to every target and goes on in the next turn when a way is full.
-struct Sender {
-    targets: Arc<Mutex<Vec<AgentAddress>>>,
-    total: u64,
+pub(super) struct Sender {
+    pub(super) targets: Arc<Mutex<Vec<AgentAddress>>>,
+    pub(super) total: u64,
     /// Messages to each target in a turn, at most.
-    in_a_turn: u64,
+    pub(super) in_a_turn: u64,
     /// Sent to each target.
-    sent: Vec<u64>,
-    refused: mpsc::Sender<SendError>,
+    pub(super) sent: Vec<u64>,
+    pub(super) refused: mpsc::Sender<SendError>,
 }
 
-fn numbered(number: u64) -> Vec<u8> {
+pub(super) fn numbered(number: u64) -> Vec<u8> {
     let mut payload = vec![number as u8; 8 + (number % 40) as usize];
     if number.is_multiple_of(997) {
         // Some are large, and some of those do not become smaller.
@@ -181,12 +186,12 @@ impl Agent for Sender {
 }
 
 /// Checks that each sender's numbers come in order and without a gap; it may pause at the first.
-struct Receiver {
-    total: u64,
-    senders: usize,
-    pause_ms: u64,
-    next: HashMap<AgentAddress, u64>,
-    done: mpsc::Sender<u64>,
+pub(super) struct Receiver {
+    pub(super) total: u64,
+    pub(super) senders: usize,
+    pub(super) pause_ms: u64,
+    pub(super) next: HashMap<AgentAddress, u64>,
+    pub(super) done: mpsc::Sender<u64>,
 }
 
 impl Agent for Receiver {
@@ -260,7 +265,7 @@ fn sends_in_order(name: &str, pairs: usize, total: u64, in_a_turn: u64, pause_ms
 #[test]
 fn messages_to_another_node_arrive_in_order_and_a_full_trunk_holds_their_senders_back() {
     // Each sender has more than a trunk takes.
-    sends_in_order("order", 3, 20_000, u64::MAX, 0);
+    sends_in_order("order", 3, 100_000, u64::MAX, 0);
 }
 
 #[test]
@@ -270,7 +275,7 @@ fn a_full_mailbox_on_another_node_holds_its_senders_back_and_loses_nothing() {
 }
 
 /// Answers with what it was asked, twice over; to "silence" never.
-struct Oracle;
+pub(super) struct Oracle;
 
 impl Agent for Oracle {
     fn on_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {

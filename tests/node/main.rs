@@ -4,6 +4,7 @@ mod cleaning;
 mod exec;
 mod facts;
 mod far;
+mod far_cuts;
 mod lending;
 mod lending_edges;
 mod lending_types;

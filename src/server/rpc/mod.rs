@@ -20,13 +20,16 @@ mod lent;
 mod work;
 
 use super::{Drain, Engine, Limits, auth::Gate, stall, worker::WorkerSession};
-use crate::{node::gateway::Gateway, wire::secret::Secret};
+use crate::{
+    node::gateway::{Gateway, Offer},
+    wire::secret::Secret,
+};
 use connection::{Connection, End};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{future::poll_fn, pin::pin, rc::Rc};
 
 /// Serves one connection until it ends; what its client still waits for is withdrawn then. `token` is
-/// what the client must say first.
+/// what the client must say first. Tells when the connection goes on as a trunk of another node.
 pub async fn serve_rpc<S, G, E>(
     stream: S,
     gateway: Rc<G>,
@@ -34,7 +37,8 @@ pub async fn serve_rpc<S, G, E>(
     engine: E,
     drain: Rc<Drain>,
     token: Option<Secret>,
-) where
+) -> Option<(Offer, S)>
+where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     G: Gateway,
     E: Engine,
@@ -57,16 +61,10 @@ pub async fn serve_rpc<S, G, E>(
         End::Flushed => {
             stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
         }
-        End::Trunk(offer) => {
-            let mut stream = connection.into_stream();
-            gateway.serve_trunk(offer, &mut stream, drain.begun()).await;
-            if drain.has_begun() {
-                // What it sent last must not be lost by bytes that nobody reads any more.
-                stall::close(&mut stream, engine, limits.stall_timeout).await;
-            }
-        }
+        End::Trunk(offer) => return Some((offer, connection.into_stream())),
         End::Lost => {}
     }
+    None
 }
 
 #[cfg(test)]

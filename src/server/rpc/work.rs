@@ -246,7 +246,9 @@ impl Answer {
     /// What the connection becomes after this answer: a trunk of another node.
     pub fn trunk(&self) -> Option<Offer> {
         match &self.outcome {
-            Outcome::Call { result: Ok(Reply::Trunk { offer, .. }), .. } => Some(*offer),
+            Outcome::Call { result: Ok(Reply::Trunk { offer, taken: Some(_), .. }), .. } => {
+                Some(*offer)
+            }
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! What arrives over trunks.
 
-use super::{Trunk, trunk::Lost};
+use super::{Bounds, Offer, Trunk, trunk::Ended};
 use crate::{
     shard::{
         calls::CallKey,
@@ -52,6 +52,10 @@ impl Shard {
             }
             Record::Room(agent) => {
                 trunk.set_full(agent, false);
+                true
+            }
+            Record::Leaves => {
+                trunk.is_left_by_other();
                 true
             }
         }
@@ -195,26 +199,95 @@ impl Shard {
         self.kernel.trunks.woke |= trunk.put(&record);
     }
 
-    /// A trunk was lost, or could not be made: calls over it have no answer.
-    pub fn trunk_lost(&mut self, trunk: &Rc<Trunk>, was_there: bool, why: &str) {
+    /// A core of another node offers a trunk: tells the last of its frames that was taken, or `None`
+    /// when nothing is known of a session that it means to go on with.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when that core has begun another session since.
+    pub fn trunk_offered(&mut self, offer: &Offer, bounds: Bounds) -> Result<Option<u64>, Error> {
+        let key = (offer.from.node, offer.from.core);
+        let known = self.kernel.trunks.accepted.get(&key).cloned();
+        if let Some(known) = &known {
+            let is_of_this_life = known.origin() == offer.from;
+            if is_of_this_life && known.session() == offer.session {
+                return Ok(Some(known.disconnect()));
+            }
+            if is_of_this_life && known.session() > offer.session {
+                let text = format!("session {} is over", offer.session);
+                return Err(Error::Conflict(text));
+            }
+        }
+        if offer.resumes {
+            return Ok(None);
+        }
+        if let Some(known) = known {
+            self.trunk_ended(&known, "it begins again");
+        }
+        let trunk = Rc::new(Trunk::from(offer, bounds));
+        self.kernel.trunks.accepted.insert(key, trunk);
+        Ok(Some(0))
+    }
+
+    /// The connection over which a trunk was offered is there: tells the trunk and the connection's
+    /// number. `None` when the session is over.
+    pub fn trunk_accepted(&mut self, offer: &Offer) -> Option<(Rc<Trunk>, u64)> {
+        let key = (offer.from.node, offer.from.core);
+        let known = self.kernel.trunks.accepted.get(&key)?.clone();
+        if known.origin() != offer.from || known.session() != offer.session {
+            return None;
+        }
+        known.limit_records(offer.record_bytes);
+        match known.connect(offer.taken) {
+            Ok(connection) => Some((known, connection)),
+            Err(error) => {
+                self.trunk_ended(&known, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The session of a trunk is over: its calls have no answer, and what may not have arrived is told.
+    pub fn trunk_ended(&mut self, trunk: &Rc<Trunk>, why: &str) {
         let node = trunk.node();
-        let Lost { asked, served } = trunk.lost(was_there);
+        let Ended { asked, served, messages } = trunk.end();
+        if trunk.is_accepted() {
+            let origin = trunk.origin();
+            let accepted = &mut self.kernel.trunks.accepted;
+            let key = (origin.node, origin.core);
+            if accepted.get(&key).is_some_and(|known| Rc::ptr_eq(known, trunk)) {
+                accepted.remove(&key);
+            }
+        }
+        if messages > 0 {
+            self.kernel.stats.far_lost += messages;
+            let core = self.kernel.index;
+            tracing::warn!(
+                node,
+                core,
+                messages,
+                why,
+                "messages for agents of another node may not have arrived"
+            );
+        }
         for key in served {
             // Nobody is left whom the agent could answer.
             drop(self.kernel.close_call(CallKey::from_bits(key)));
         }
-        for correlation in asked {
-            let error = match was_there {
+        for (correlation, may_be_there) in asked {
+            let error = match may_be_there {
                 true => Error::Uncertain(format!("node {node}: {why}; the agent got it or not")),
                 false => Error::Unavailable(format!("node {node}: {why}; nothing was sent")),
             };
             self.call_failed(CallKey::from_bits(correlation), error);
         }
+        self.kernel.trunks.woke = true;
     }
 
-    /// Ends the trunks to a node that is known to be gone, and the attempts that it was lent.
+    /// Ends the sessions with a node that is known to be gone, and the attempts that it was lent.
     pub fn sever_trunks(&mut self, node: NodeId) {
-        self.kernel.trunks.sever(node);
+        for trunk in self.kernel.trunks.of(node) {
+            self.trunk_ended(&trunk, "the node is gone");
+        }
         self.borrower_gone(node);
     }
 
@@ -224,11 +297,6 @@ impl Shard {
     /// what they brought would wait for its timer.
     pub fn wake_after_turn(&mut self, waker: &Waker) {
         self.kernel.trunks.after_turn.push(waker.clone());
-    }
-
-    /// A trunk that another node dialled to this core.
-    pub fn trunk_accepted(&mut self, trunk: &Rc<Trunk>) {
-        self.kernel.trunks.accepted(trunk);
     }
 }
 

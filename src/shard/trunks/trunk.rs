@@ -1,15 +1,19 @@
-//! One trunk: what waits to be written, and what its two ends owe each other.
+//! One trunk: what is kept for the other side, and what its two ends owe each other.
+//!
+//! A trunk is a *session* of numbered frames (`wire/trunk.rs`), which goes on over one connection after
+//! the other. It ends when the other node is gone, has begun another life, or could not be reached for
+//! too long; a trunk that this core dials begins another session then.
 
 use crate::{
     shard::context::SendError,
     wire::{
-        id::{AgentId, NodeId},
-        trunk::{Packer, Record},
+        id::{AgentId, CoreIndex, NodeId},
+        trunk::{Packer, Progress, Record, TrunkError},
     },
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     rc::Rc,
     task::Waker,
     time::{Duration, Instant},
@@ -25,8 +29,8 @@ const ASKED_MIN: usize = 256;
 /// What a trunk may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Bytes that wait to be written, answers apart.
-    pub waiting_bytes: usize,
+    /// Bytes that the other side has not taken, answers apart.
+    pub kept_bytes: usize,
     /// The longest record, bytes.
     pub record_bytes: usize,
 }
@@ -36,25 +40,59 @@ pub trait Dial {
     /// Whether anybody has said where that node is.
     fn knows(&self, node: NodeId) -> bool;
 
-    /// Dials a trunk, drives it until it ends, and tells the shard then.
+    /// Dials a trunk, drives it for as long as there is something to say, and tells the shard when its
+    /// session is over.
     fn dial(&self, trunk: Rc<Trunk>);
 
     /// What a trunk may cost.
     fn bounds(&self) -> Bounds;
 }
 
-/// What a trunk that is lost leaves.
-pub struct Lost {
-    /// Calls that were sent over it and have no answer.
-    pub asked: Vec<u64>,
+/// Who dials a trunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its node.
+    pub node: NodeId,
+    /// Its core.
+    pub core: CoreIndex,
+    /// A number that this core has until its node ends, and no other one.
+    pub life: u64,
+}
+
+/// What is said when a trunk is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Who dials.
+    pub from: Origin,
+    /// The node that it means to dial.
+    pub to: NodeId,
+    /// The number of the session among those of the one who dials.
+    pub session: u64,
+    /// Whether the session was there before this connection.
+    pub resumes: bool,
+    /// The last frame that came to the one who dials.
+    pub taken: u64,
+    /// The longest record that it takes, bytes.
+    pub record_bytes: usize,
+}
+
+/// What a session that is over leaves.
+pub struct Ended {
+    /// Calls that were sent in it and have no answer, and whether the other side may have got them.
+    pub asked: Vec<(u64, bool)>,
     /// Calls of the other side that wait for an answer which nobody wants any more.
     pub served: Vec<u64>,
+    /// Messages that the other side did not say that it took.
+    pub messages: u64,
 }
 
 /// One end of a trunk, on the core that it belongs to.
 pub struct Trunk {
+    /// The node at the other end.
     node: NodeId,
-    /// The other side dialled it.
+    /// Who dials it.
+    origin: Origin,
+    /// The other side dials it.
     is_accepted: bool,
     /// What this side lets it cost,
     own: Bounds,
@@ -65,45 +103,72 @@ pub struct Trunk {
 
 #[derive(Default)]
 struct State {
+    session: u64,
+    /// Whether the other side has the session.
+    is_established: bool,
+    /// It is not to be used any more: the session of a trunk that the other side dialled is over.
+    is_over: bool,
+    /// Which of its connections is the one that counts.
+    connection: u64,
     packer: Packer,
+    /// How far the records of the other side were taken.
+    taken: Progress,
     /// Wakes what drives the connection.
     waker: Option<Waker>,
     is_driven: bool,
-    /// When it may be dialled again, and the pause before that.
-    closed: Option<(Instant, Duration)>,
-    /// It takes no further calls.
+    /// When it may be dialled again after a session that is over.
+    closed: Option<Instant>,
+    /// The pause before it is dialled again.
+    pause: Duration,
+    /// It takes no further calls,
     leaves: bool,
-    /// Why it is to end.
-    severed: Option<&'static str>,
+    /// and the other side takes nothing more at all.
+    is_left: bool,
     /// Agents there whose mailbox is full.
     full: HashSet<AgentId>,
     /// Agents here whose mailbox is full, as the other side was told.
     told_full: HashSet<AgentId>,
     /// Calls of the other side that wait for agents here.
     serving: HashSet<u64>,
-    /// Calls that were sent over it.
-    asked: HashSet<u64>,
+    /// Calls that were sent over it, with the numbers of their frames.
+    asked: HashMap<u64, u64>,
     /// How many of them make it worth a look which wait no more.
     asked_limit: usize,
 }
 
 impl Trunk {
     /// A trunk to a node, not dialled yet.
-    pub fn to(node: NodeId, bounds: Bounds) -> Self {
+    pub fn to(node: NodeId, origin: Origin, bounds: Bounds) -> Self {
+        let state = State { session: 1, pause: BACKOFF, ..State::default() };
         let (own, bounds) = (bounds, Cell::new(bounds));
-        Self { node, is_accepted: false, own, bounds, state: RefCell::default() }
+        Self { node, origin, is_accepted: false, own, bounds, state: RefCell::new(state) }
     }
 
-    /// A trunk that a node dialled.
-    pub fn from(node: NodeId, bounds: Bounds) -> Self {
-        let trunk = Self { is_accepted: true, ..Self::to(node, bounds) };
-        trunk.state.borrow_mut().is_driven = true;
+    /// A trunk that a core of another node offers.
+    pub fn from(offer: &Offer, bounds: Bounds) -> Self {
+        let trunk = Self { is_accepted: true, ..Self::to(offer.from.node, offer.from, bounds) };
+        trunk.state.borrow_mut().session = offer.session;
         trunk
     }
 
     /// The node at the other end.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Who dials it.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whether the other side dials it.
+    pub fn is_accepted(&self) -> bool {
+        self.is_accepted
+    }
+
+    /// The number of its session.
+    pub fn session(&self) -> u64 {
+        self.state.borrow().session
     }
 
     /// What it may cost.
@@ -117,21 +182,67 @@ impl Trunk {
         self.bounds.set(Bounds { record_bytes, ..self.own });
     }
 
+    /// What is said when it is dialled.
+    pub fn offer(&self) -> Offer {
+        let state = self.state.borrow();
+        Offer {
+            from: self.origin,
+            to: self.node,
+            session: state.session,
+            resumes: state.is_established,
+            taken: state.taken.frames,
+            record_bytes: self.own.record_bytes,
+        }
+    }
+
+    /// Whether the other side has the session.
+    pub fn is_established(&self) -> bool {
+        self.state.borrow().is_established
+    }
+
+    /// A connection was made, over which the other side says which frame it took last; tells the number
+    /// of the connection. Those before it do not count any more.
+    ///
+    /// # Errors
+    /// The other side cannot have taken that: the session is over.
+    pub fn connect(&self, taken: u64) -> Result<u64, TrunkError> {
+        let mut state = self.state.borrow_mut();
+        state.packer.resume(taken)?;
+        state.is_established = true;
+        Ok(supersede(&mut state))
+    }
+
+    /// The last frame of the other side that was taken; what is under way over an earlier connection is
+    /// not taken any more.
+    pub fn disconnect(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        supersede(&mut state);
+        state.taken.frames
+    }
+
+    /// Whether a connection is the one that counts.
+    #[inline]
+    pub fn is_current(&self, connection: u64) -> bool {
+        self.state.borrow().connection == connection
+    }
+
     /// Whether it is to be dialled now; from then on it counts as driven.
     ///
     /// # Errors
-    /// [`SendError::NodeGone`] shortly after it was lost, and while the node is gone.
+    /// [`SendError::NodeGone`] shortly after a session that is over, and while the node is gone.
     #[inline]
     pub(super) fn begin(&self, is_gone: impl FnOnce() -> bool) -> Result<bool, SendError> {
         let mut state = self.state.borrow_mut();
+        if state.is_left {
+            return Err(SendError::NodeGone);
+        }
         if state.is_driven {
             return Ok(false);
         }
-        if state.closed.is_some_and(|(until, _)| Instant::now() < until) || is_gone() {
+        if state.closed.is_some_and(|until| Instant::now() < until) || is_gone() {
             return Err(SendError::NodeGone);
         }
         state.is_driven = true;
-        state.severed = None;
         Ok(true)
     }
 
@@ -142,12 +253,12 @@ impl Trunk {
     #[inline]
     pub(super) fn check(&self, target: Option<AgentId>, bytes: usize) -> Result<(), SendError> {
         let state = self.state.borrow();
-        let Bounds { waiting_bytes, record_bytes } = self.bounds.get();
+        let Bounds { kept_bytes, record_bytes } = self.bounds.get();
         if bytes > record_bytes {
             return Err(SendError::TooLarge);
         }
         let is_full = !state.full.is_empty() && target.is_some_and(|it| state.full.contains(&it));
-        if is_full || state.packer.waiting() >= waiting_bytes {
+        if is_full || state.packer.kept() >= kept_bytes {
             return Err(SendError::Full);
         }
         Ok(())
@@ -157,7 +268,7 @@ impl Trunk {
     #[inline]
     pub(super) fn put(&self, record: &Record<'_>) -> bool {
         let mut state = self.state.borrow_mut();
-        if !state.is_driven {
+        if state.is_over {
             // Nobody is there any more who would take it.
             return false;
         }
@@ -165,19 +276,26 @@ impl Trunk {
         wake(&mut state)
     }
 
-    /// Notes that a call was sent over it; `waits` tells whether an earlier one still waits.
-    pub(super) fn await_answer(&self, correlation: u64, mut waits: impl FnMut(u64) -> bool) {
+    /// Puts a call behind all others; `waits` tells whether an earlier one still waits.
+    pub(super) fn ask(
+        &self,
+        correlation: u64,
+        record: &Record<'_>,
+        mut waits: impl FnMut(u64) -> bool,
+    ) -> bool {
         let mut state = self.state.borrow_mut();
         if state.asked.len() >= state.asked_limit.max(ASKED_MIN) {
-            state.asked.retain(|correlation| waits(*correlation));
+            state.asked.retain(|correlation, _| waits(*correlation));
             state.asked_limit = 2 * state.asked.len();
         }
-        state.asked.insert(correlation);
+        let frame = state.packer.put(record);
+        state.asked.insert(correlation, frame);
+        wake(&mut state)
     }
 
     /// Whether a call was sent over it and not answered before.
     pub(super) fn answered(&self, correlation: u64) -> bool {
-        self.state.borrow_mut().asked.remove(&correlation)
+        self.state.borrow_mut().asked.remove(&correlation).is_some()
     }
 
     /// Notes that a call of the other side waits here, by the key that it has on this core.
@@ -190,9 +308,22 @@ impl Trunk {
         self.state.borrow_mut().serving.remove(&key);
     }
 
-    /// Whether the other side takes too little of what it asked for: then nothing more is read from it.
+    /// Whether the other side takes too little of what it asked for: then nothing more is taken from it.
     pub fn is_behind(&self) -> bool {
-        self.is_accepted && self.state.borrow().packer.waiting() >= self.bounds.get().waiting_bytes
+        self.is_accepted && self.state.borrow().packer.kept() >= self.bounds.get().kept_bytes
+    }
+
+    /// How far the records of the other side were taken.
+    pub fn taken(&self) -> Progress {
+        self.state.borrow().taken
+    }
+
+    /// Records of the other side were taken, and so many bytes of frames since the last time.
+    #[inline]
+    pub fn took(&self, taken: Progress, bytes: usize) {
+        let mut state = self.state.borrow_mut();
+        state.taken = taken;
+        state.packer.took(taken.frames, bytes);
     }
 
     /// The other side says that a mailbox is full, or has room.
@@ -216,8 +347,9 @@ impl Trunk {
         was_told && self.put(&Record::Room(agent))
     }
 
-    /// Takes no further calls: the node closes its doors.
+    /// Takes no further calls, and tells the other side to send nothing: the node closes its doors.
     pub fn leave(&self) {
+        self.put(&Record::Leaves);
         self.state.borrow_mut().leaves = true;
     }
 
@@ -226,24 +358,22 @@ impl Trunk {
         self.state.borrow().leaves
     }
 
-    /// Whether it takes no further calls, and those of before are answered and the answers written.
+    /// Whether it takes no further calls, those of before are answered, and each side has what the other
+    /// one said.
     pub fn has_left(&self) -> bool {
         let state = self.state.borrow();
-        state.leaves && state.serving.is_empty() && state.packer.waiting() == 0
+        let is_said = state.packer.is_empty() && !state.packer.owes();
+        state.leaves && state.serving.is_empty() && is_said
     }
 
-    /// Makes the connection end.
-    pub fn sever(&self, why: &'static str) {
-        let mut state = self.state.borrow_mut();
-        if state.is_driven {
-            state.severed = Some(why);
-            wake(&mut state);
-        }
+    /// The other side takes nothing more.
+    pub(super) fn is_left_by_other(&self) {
+        self.state.borrow_mut().is_left = true;
     }
 
-    /// Why the connection is to end, if it is.
-    pub fn severed(&self) -> Option<&'static str> {
-        self.state.borrow().severed
+    /// Whether the other side takes nothing more.
+    pub fn is_left(&self) -> bool {
+        self.state.borrow().is_left
     }
 
     /// Who is to be woken when there is something to write.
@@ -260,24 +390,55 @@ impl Trunk {
         work(&mut self.state.borrow_mut().packer)
     }
 
-    /// The connection was made.
-    pub fn opened(&self) {
-        self.state.borrow_mut().closed = None;
+    /// How many frames were taken on either side.
+    pub fn moved(&self) -> u64 {
+        self.state.borrow().packer.moved()
     }
 
-    /// The connection is lost, or was not made; the calls that were sent over it have no answer.
-    pub fn lost(&self, was_there: bool) -> Lost {
+    /// The connection is lost, or was not made: after which pause the next one is to be made, which is
+    /// short when it moved something. `None` when there is nothing to say: the session is over then,
+    /// since the node may begin another life before there is.
+    pub fn lost(&self, has_moved: bool) -> Option<Duration> {
         let mut state = self.state.borrow_mut();
-        let pause = match state.closed {
-            Some((_, before)) if !was_there => (before * 2).min(BACKOFF_MAX),
-            _ => BACKOFF,
-        };
-        let (asked, served) =
-            (std::mem::take(&mut state.asked), std::mem::take(&mut state.serving));
-        let closed = Some((Instant::now() + pause, pause));
-        *state = State { closed, ..State::default() };
-        Lost { asked: asked.into_iter().collect(), served: served.into_iter().collect() }
+        state.waker = None;
+        if state.packer.is_empty() && state.asked.is_empty() {
+            let (session, connection) = (state.session + 1, state.connection + 1);
+            *state = State { session, connection, pause: BACKOFF, ..State::default() };
+            return None;
+        }
+        let pause = if has_moved { BACKOFF } else { state.pause };
+        state.pause = (pause * 2).min(BACKOFF_MAX);
+        Some(pause)
     }
+
+    /// The session is over.
+    pub fn end(&self) -> Ended {
+        let mut state = self.state.borrow_mut();
+        supersede(&mut state);
+        let pause = if state.is_established { BACKOFF } else { state.pause };
+        let next = State {
+            session: state.session + 1,
+            connection: state.connection,
+            is_over: self.is_accepted,
+            closed: Some(Instant::now() + pause),
+            pause: (pause * 2).min(BACKOFF_MAX),
+            ..State::default()
+        };
+        let State { packer, asked, serving, .. } = std::mem::replace(&mut *state, next);
+        let asked = asked.into_iter().map(|(call, frame)| (call, packer.is_touched(frame)));
+        Ended {
+            asked: asked.collect(),
+            served: serving.into_iter().collect(),
+            messages: packer.messages(),
+        }
+    }
+}
+
+/// What drives a connection finds that it does not count any more.
+fn supersede(state: &mut State) -> u64 {
+    wake(state);
+    state.connection += 1;
+    state.connection
 }
 
 fn wake(state: &mut State) -> bool {
@@ -288,14 +449,62 @@ fn wake(state: &mut State) -> bool {
 mod tests {
     use super::*;
 
+    fn trunk() -> Trunk {
+        let origin = Origin { node: 1, core: 0, life: 7 };
+        Trunk::to(2, origin, Bounds { kept_bytes: 1 << 20, record_bytes: 1_000 })
+    }
+
     #[test]
     fn the_longest_record_is_what_the_other_side_said_last_and_no_more_than_this_side_takes() {
-        let trunk = Trunk::to(2, Bounds { waiting_bytes: 1 << 20, record_bytes: 1_000 });
+        let trunk = trunk();
         let takes = |bytes| trunk.check(None, bytes).is_ok();
         for (said, longest) in [(100, 100), (500, 500), (4_000, 1_000), (0, 0), (900, 900)] {
             trunk.limit_records(said);
             assert!(takes(longest) && !takes(longest + 1), "{said}");
             trunk.lost(true);
         }
+    }
+
+    #[test]
+    fn a_session_that_is_over_tells_what_nobody_said_to_have_taken_and_the_next_one_begins() {
+        let trunk = trunk();
+        let agent = AgentId::new(0, 0, 0);
+        let send = || trunk.put(&Record::Send { target: agent, source: agent, payload: b"x" });
+        let ask = |call| trunk.ask(call, &Record::Full(agent), |_| true);
+        assert_eq!(trunk.begin(|| false), Ok(true));
+        assert_eq!(trunk.begin(|| true), Ok(false), "it is dialled already");
+        let first = trunk.connect(0).unwrap();
+        send();
+        ask(5);
+        trunk.with_packer(|packer| {
+            let bytes = packer.to_write().len();
+            packer.wrote(bytes);
+        });
+        assert_eq!(trunk.lost(true), Some(BACKOFF), "it is dialled again by itself");
+        assert_eq!(trunk.lost(false), Some(2 * BACKOFF), "later when nothing moved");
+        assert!(trunk.offer().resumes);
+        let second = trunk.connect(0).unwrap();
+        assert!(trunk.is_current(second) && !trunk.is_current(first));
+        send();
+        ask(6);
+        let Ended { mut asked, messages, .. } = trunk.end();
+        asked.sort_unstable();
+        assert_eq!((asked, messages), (vec![(5, true), (6, false)], 2));
+        assert!(!trunk.is_current(second));
+        assert_eq!(trunk.session(), 2);
+        assert!(!trunk.offer().resumes);
+        assert_eq!(trunk.begin(|| false), Err(SendError::NodeGone), "for a moment");
+        assert_eq!(trunk.end().messages, 0);
+    }
+
+    #[test]
+    fn a_trunk_with_nothing_to_say_is_not_dialled_again_by_itself() {
+        let trunk = trunk();
+        assert_eq!(trunk.begin(|| false), Ok(true));
+        trunk.connect(0).unwrap();
+        assert_eq!(trunk.lost(true), None);
+        assert_eq!(trunk.begin(|| true), Err(SendError::NodeGone));
+        assert_eq!(trunk.begin(|| false), Ok(true));
+        assert!(!trunk.offer().resumes && trunk.session() == 2, "the node may have begun again");
     }
 }

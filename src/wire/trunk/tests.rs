@@ -17,6 +17,7 @@ enum Owned {
     Refusal(u64, Error),
     Full(u64),
     Room(u64),
+    Leaves,
 }
 
 impl Owned {
@@ -43,6 +44,7 @@ impl Owned {
             }
             Self::Full(id) => Record::Full(agent(*id)),
             Self::Room(id) => Record::Room(agent(*id)),
+            Self::Leaves => Record::Leaves,
         }
     }
 }
@@ -80,14 +82,22 @@ fn records() -> impl Strategy<Value = Owned> {
         (any::<u64>(), errors()).prop_map(|(c, e)| Owned::Refusal(c, e)),
         any::<u64>().prop_map(Owned::Full),
         any::<u64>().prop_map(Owned::Room),
+        Just(Owned::Leaves),
     ]
 }
 
-/// Everything that waits, as bytes.
+fn unpacker() -> Unpacker {
+    Unpacker::new(LIMIT, 1 << 20, Progress::default())
+}
+
+/// Everything that waits to be written, as bytes.
 fn drain(packer: &mut Packer) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while !packer.is_empty() {
+    loop {
         let part = packer.to_write();
+        if part.is_empty() {
+            break;
+        }
         // Not all at once, so that what was written in part is gone on with.
         let len = part.len().min(5000);
         bytes.extend_from_slice(&part[..len]);
@@ -114,9 +124,11 @@ proptest! {
         cuts in proptest::collection::vec(1..20_000_usize, 1..20),
     ) {
         let mut packer = Packer::default();
-        sent.iter().for_each(|record| packer.put(&record.record()));
+        for record in &sent {
+            packer.put(&record.record());
+        }
         let bytes = drain(&mut packer);
-        let (mut unpacker, mut came, mut at) = (Unpacker::new(LIMIT), 0, 0);
+        let (mut unpacker, mut came, mut at) = (unpacker(), 0, 0);
         for cut in cuts.iter().cycle() {
             let until = bytes.len().min(at + cut);
             while at < until {
@@ -141,11 +153,13 @@ proptest! {
         bit in 0..8_u8,
     ) {
         let mut packer = Packer::default();
-        sent.iter().for_each(|record| packer.put(&record.record()));
+        for record in &sent {
+            packer.put(&record.record());
+        }
         let mut bytes = drain(&mut packer);
         let place = place.index(bytes.len());
         bytes[place] ^= 1 << bit;
-        let (mut unpacker, mut came, mut at) = (Unpacker::new(LIMIT), 0, 0);
+        let (mut unpacker, mut came, mut at) = (unpacker(), 0, 0);
         let broken = 'all: loop {
             loop {
                 match unpacker.record() {
@@ -183,7 +197,7 @@ fn a_record_is_the_same_until_it_is_taken() {
     packer.put(&Record::Full(agent(1)));
     packer.put(&Record::Room(agent(2)));
     let bytes = drain(&mut packer);
-    let mut unpacker = Unpacker::new(LIMIT);
+    let mut unpacker = unpacker();
     assert_eq!(feed(&mut unpacker, &bytes), bytes.len());
     for _ in 0..3 {
         assert_eq!(unpacker.record(), Ok(Some(Record::Full(agent(1)))));
@@ -199,13 +213,15 @@ fn what_is_declared_costs_nothing_before_it_arrives() {
     let forged = |travelling: u32, plain: u32, body: &[u8]| {
         let mut frame = [travelling.to_le_bytes(), plain.to_le_bytes()].concat();
         frame.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+        frame.extend_from_slice(&1_u64.to_le_bytes());
+        frame.extend_from_slice(&0_u64.to_le_bytes());
         let checksum = crc32fast::hash(&frame);
         frame.extend_from_slice(&checksum.to_le_bytes());
         frame.extend_from_slice(body);
         frame
     };
     let outcome = |frame: &[u8]| {
-        let mut unpacker = Unpacker::new(LIMIT);
+        let mut unpacker = unpacker();
         feed(&mut unpacker, frame);
         let outcome = unpacker.record().map(|record| record.is_some());
         assert!(unpacker.memory_bytes() <= 4 * LIMIT);
@@ -219,6 +235,7 @@ fn what_is_declared_costs_nothing_before_it_arrives() {
     assert_eq!(outcome(&forged(10, LIMIT as u32, &[0; 10])), Err(TrunkError::Compressed));
     assert_eq!(outcome(&forged(10, 9, &[0; 10])), Err(TrunkError::Compressed));
     assert_eq!(outcome(&forged(6, 6, &[9, 0, 0, 0, 6, 1])), Err(TrunkError::Record));
+    assert_eq!(outcome(&forged(0, 0, &[])), Err(TrunkError::Record), "a number without records");
 }
 
 #[test]
@@ -240,15 +257,151 @@ fn what_does_not_become_smaller_is_not_compressed_each_time() {
 fn a_buffer_that_is_never_empty_does_not_grow() {
     let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1000).collect();
     let mut packer = Packer::default();
+    let mut unpacker = unpacker();
     let mut sent = 0;
     while sent < 64 << 20 {
-        while packer.waiting() < 1 << 20 {
+        while packer.kept() < 1 << 20 {
             packer.put(&Record::Reply { correlation: 0, payload: &noise });
         }
-        let bytes = packer.to_write().len().div_ceil(2);
+        let part = packer.to_write();
+        let bytes = feed(&mut unpacker, &part[..part.len().div_ceil(2)]);
         packer.wrote(bytes);
         sent += bytes;
-        assert!(packer.waiting() > 0, "it was empty: this shows nothing");
+        while unpacker.record().unwrap().is_some() {
+            unpacker.taken();
+        }
+        packer.acknowledge(unpacker.progress().frames).unwrap();
+        assert!(packer.kept() > 0, "it was empty: this shows nothing");
     }
     assert!(packer.memory_bytes() < 8 << 20, "{} bytes", packer.memory_bytes());
+    assert!(unpacker.memory_bytes() < 8 << 20, "{} bytes", unpacker.memory_bytes());
+}
+
+/// One side of a session: what it is to say, what it has heard, and its connection of now.
+struct Side {
+    packer: Packer,
+    unpacker: Unpacker,
+    sent: Vec<u64>,
+    heard: Vec<u64>,
+}
+
+impl Side {
+    fn new() -> Self {
+        Self { packer: Packer::default(), unpacker: unpacker(), sent: vec![], heard: vec![] }
+    }
+
+    fn say(&mut self, random: &mut fastrand::Rng) {
+        let number = self.sent.len() as u64;
+        let payload = vec![number as u8; random.usize(..1500)];
+        self.packer.put(&Record::Reply { correlation: number, payload: &payload });
+        self.sent.push(number);
+    }
+
+    /// Takes up to so many records in.
+    fn take(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(record) = self.unpacker.record().expect("no byte is damaged") else { break };
+            let Record::Reply { correlation, payload } = record else { panic!("nobody said that") };
+            assert!(payload.iter().all(|byte| *byte == correlation as u8));
+            self.heard.push(correlation);
+            self.unpacker.taken();
+        }
+        let Progress { frames, .. } = self.unpacker.progress();
+        self.packer.took(frames, 0);
+        self.packer.acknowledge(self.unpacker.acknowledged()).expect("it was sent");
+    }
+
+    /// Begins a connection, over which the other side says what it has taken.
+    fn connect(&mut self, taken: u64) {
+        self.unpacker = Unpacker::new(LIMIT, 1 << 20, self.unpacker.progress());
+        self.packer.resume(taken).expect("it was sent");
+    }
+}
+
+/// Moves some of what waits from one side to the other.
+fn travel(from: &mut Side, to: &mut Side, random: &mut fastrand::Rng) {
+    let part = from.packer.to_write();
+    if to.unpacker.has_room() {
+        let bytes = feed(&mut to.unpacker, &part[..random.usize(..=part.len())]);
+        from.packer.wrote(bytes);
+    }
+}
+
+#[test]
+fn over_connections_that_are_cut_anywhere_each_side_hears_all_once_and_in_order() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut cuts, mut partly) = (0, 0);
+    for _ in 0..60 {
+        let (mut near, mut far) = (Side::new(), Side::new());
+        for round in 0.. {
+            if round < 300 {
+                (0..random.usize(..20)).for_each(|_| near.say(&mut random));
+                (0..random.usize(..5)).for_each(|_| far.say(&mut random));
+            }
+            travel(&mut near, &mut far, &mut random);
+            travel(&mut far, &mut near, &mut random);
+            near.take(random.usize(..40));
+            far.take(random.usize(..40));
+            near.packer.tell();
+            far.packer.tell();
+            if random.u32(..20) == 0 {
+                cuts += 1;
+                let taken = [&near, &far].map(|side| side.unpacker.progress());
+                partly += taken.iter().filter(|it| it.records > 0).count();
+                near.connect(taken[1].frames);
+                far.connect(taken[0].frames);
+            }
+            if round >= 300 && near.packer.is_empty() && far.packer.is_empty() {
+                break;
+            }
+            assert!(round < 10_000, "something is never acknowledged");
+        }
+        assert_eq!(far.heard, near.sent);
+        assert_eq!(near.heard, far.sent);
+        assert_eq!(near.packer.messages(), 0);
+    }
+    assert!(cuts > 100 && partly > 20, "{cuts} cuts, {partly} within a frame: this shows nothing");
+}
+
+#[test]
+fn a_frame_that_is_missing_and_one_that_was_never_sent_are_told() {
+    let (mut packer, mut unpacker) = (Packer::default(), unpacker());
+    packer.put(&Record::Full(agent(1)));
+    let first = drain(&mut packer);
+    packer.put(&Record::Room(agent(1)));
+    let second = drain(&mut packer);
+    feed(&mut unpacker, &second);
+    assert_eq!(unpacker.record(), Err(TrunkError::Gap { number: 2, expected: 1 }));
+    let mut unpacker = self::unpacker();
+    for frame in [&first, &first, &second] {
+        feed(&mut unpacker, frame);
+        while unpacker.record().unwrap().is_some() {
+            unpacker.taken();
+        }
+    }
+    assert_eq!(unpacker.progress(), Progress { frames: 2, records: 0 });
+    assert_eq!(packer.acknowledge(3), Err(TrunkError::Unsent { number: 3, sent: 2 }));
+    assert!(!packer.is_empty());
+    assert_eq!(packer.acknowledge(2), Ok(()));
+    assert!(packer.is_empty());
+}
+
+#[test]
+fn what_is_kept_tells_its_messages_and_which_of_them_were_begun() {
+    let mut packer = Packer::default();
+    let send = |packer: &mut Packer| {
+        packer.put(&Record::Send { target: agent(1), source: agent(2), payload: b"x" })
+    };
+    let first = send(&mut packer);
+    assert!(!packer.is_touched(first));
+    drain(&mut packer);
+    assert!(packer.is_touched(first));
+    packer.put(&Record::Full(agent(1)));
+    let second = send(&mut packer);
+    assert!(!packer.is_touched(second));
+    assert_eq!(packer.messages(), 2);
+    packer.acknowledge(first).unwrap();
+    assert_eq!(packer.messages(), 1);
 }
