@@ -121,6 +121,10 @@ impl Gossip {
             if had_entries && !is_kept {
                 self.tell(Event::Reset { node });
             }
+            let was_there = old != Claim::UNHEARD && old.status.is_present();
+            if was_there && !self.held.contains_key(&node) {
+                self.tell_new_process(node, Duration::ZERO);
+            }
             if self.roster.get(node).is_some_and(|record| record.incoming.is_none()) {
                 self.held.remove(&node);
             }
@@ -147,7 +151,7 @@ impl Gossip {
             if suspected.is_some_and(|suspected| suspected.is_mine) && !is_other_life {
                 self.watch.excuse(node);
             }
-            self.watch.begin_again(node, now);
+            self.watch.begin_again(node, &self.settings, now);
         }
         self.note(node, if is_other_life { 0 } else { before }, is_other_life);
     }

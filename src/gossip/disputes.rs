@@ -2,18 +2,21 @@
 //! never had.
 //!
 //! Invariants worth naming
-//! - What a node had is shown until another life of it is confirmed: by a datagram of its own, or by
-//!   silence for as long as a refutation takes. A node that refutes goes on with the map that is shown.
+//! - What a node had is shown until another life of it is confirmed: by its own answer to a question that
+//!   was sent to its address alone, or by silence for as long as a refutation takes. That a datagram names
+//!   a node as its sender confirms nothing. A node that refutes goes on with the map that is shown.
 //! - A map that waits for what nobody has is told to its owner, who begins its map again when it is false.
 //!   Of a node that is gone it is given up, and what lacks is fetched anew.
 
 use super::{
     Gossip, NodeId,
-    receive::show,
-    record::{Incoming, Record},
+    datagram::Section,
+    pack::Pack,
+    receive::{ROUNDS_OPEN, show},
+    record::{Incoming, Record, mix},
     state::Event,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Rounds in which a node may refute a life that others tell of it.
 const HELD_ROUNDS: u64 = 20;
@@ -32,22 +35,56 @@ impl Gossip {
         true
     }
 
-    /// The node itself says in which life it is.
-    pub(super) fn release(&mut self, node: NodeId, generation: u64) {
+    /// Whether a node's life is held that is this one.
+    fn is_held(&self, node: NodeId, generation: u64) -> bool {
         let is_so = |of: &Record| of.claim.generation == generation;
-        if self.held.contains_key(&node) && self.roster.get(node).is_some_and(is_so) {
-            self.held.remove(&node);
-            self.show_new(node);
+        self.held.contains_key(&node) && self.roster.get(node).is_some_and(is_so)
+    }
+
+    /// A datagram names a node as its sender, in a life that is held: asks that node whether it is so.
+    pub(super) fn challenge(&mut self, node: NodeId, generation: u64, pack: &mut Pack) {
+        if self.is_held(node, generation) {
+            let (nonce, root) = (self.nonce_for(node, self.round), self.roster.root());
+            pack.add(&Section::Ask { nonce, root, news: &[] });
         }
+    }
+
+    /// Confirms a life that is held when an answer repeats what only the node itself was asked; tells
+    /// whether it does.
+    pub(super) fn release(&mut self, node: NodeId, generation: u64, nonce: u32) -> bool {
+        let is_so = self.is_held(node, generation)
+            && (0..ROUNDS_OPEN.min(self.round + 1))
+                .any(|ago| self.nonce_for(node, self.round - ago) == nonce);
+        if is_so {
+            self.confirm(node);
+        }
+        is_so
+    }
+
+    /// What an answer repeats that confirms a life: each node is asked with a number of its own.
+    fn nonce_for(&self, node: NodeId, round: u64) -> u32 {
+        mix(mix(self.nonce_key ^ round).wrapping_add(node)) as u32
     }
 
     /// Believes the lives that were not refuted.
     pub(super) fn release_old(&mut self) {
         let round = self.round;
         let old = self.held.iter().filter(|(_, since)| round >= **since + HELD_ROUNDS);
-        for node in old.map(|(node, _)| *node).collect::<Vec<_>>() {
-            self.held.remove(&node);
-            self.show_new(node);
+        old.map(|(node, _)| *node).collect::<Vec<_>>().into_iter().for_each(|it| self.confirm(it));
+    }
+
+    /// A life that was held is that of the node.
+    fn confirm(&mut self, node: NodeId) {
+        let since = self.held.remove(&node).unwrap_or(self.round);
+        self.show_new(node);
+        let rounds = u32::try_from(self.round - since).unwrap_or(u32::MAX);
+        self.tell_new_process(node, self.settings.interval * rounds);
+    }
+
+    /// Tells that a node's process is another one than before, unless it only began its map again.
+    pub(super) fn tell_new_process(&mut self, node: NodeId, ago: Duration) {
+        if self.roster.get(node).is_some_and(|record| !record.claim.goes_on()) {
+            self.tell(Event::BeganAgain { node, ago });
         }
     }
 

@@ -15,7 +15,7 @@ use crate::planted::{self, Bug};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Rounds for which an answer may be under way.
-const ROUNDS_OPEN: u64 = 16;
+pub(super) const ROUNDS_OPEN: u64 = 16;
 /// Most nodes whose changes are asked for at the same time.
 const WANTS_MAX: usize = 256;
 /// Most news that an answer tells when there is more than a question names.
@@ -41,6 +41,7 @@ impl Gossip {
         if self.has_left {
             return;
         }
+        self.forgive_pause(now);
         if datagram.len() > DATAGRAM_BYTES_MAX {
             return self.counters.refuse(Refused::Oversized);
         }
@@ -65,8 +66,8 @@ impl Gossip {
             return self.counters.refuse(Refused::Incarnation);
         }
         self.believe(sender, header.claim, None, now);
-        self.release(sender, header.claim.generation);
         let mut pack = self.pack(self.affordable().max(1));
+        self.challenge(sender, header.claim.generation, &mut pack);
         self.touch(&sections);
         for section in sections {
             self.handle(sender, header.claim, section, now, &mut pack);
@@ -104,7 +105,11 @@ impl Gossip {
                     self.answer_news(news, pack);
                 }
             }
-            Section::Answer { nonce, root } => self.hear(sender, nonce, root, now),
+            Section::Answer { nonce, root } => {
+                if !self.release(sender, says.generation, nonce) {
+                    self.hear(sender, nonce, root, now);
+                }
+            }
             Section::Delta(delta) => self.apply(sender, &delta, now, pack),
             Section::Buckets(sums) => self.answer_buckets(sums, pack),
             Section::Digest { first, last, known } => {
@@ -163,7 +168,7 @@ impl Gossip {
             (0..ROUNDS_OPEN.min(self.round)).find(|ago| self.nonce(self.round - ago) == nonce);
         let Some(ago) = ago else {
             if planted::has(Bug::BelievedReplay) {
-                self.watch.begin_again(sender, now);
+                self.watch.begin_again(sender, &self.settings, now);
             }
             return self.counters.refuse(Refused::Unasked);
         };

@@ -32,16 +32,8 @@ impl Gossip {
         if self.has_left {
             return;
         }
-        // Counted from the last round, not from when this one was due: rounds that are all late by as
-        // much come as often as others.
-        let stood = now.saturating_sub(self.ticked + interval);
+        self.forgive_pause(now);
         self.ticked = now;
-        if stood > interval / 2 {
-            self.counters.late_rounds += 1;
-            if !planted::has(Bug::CountedPause) {
-                self.forgive(stood);
-            }
-        }
         self.round += 1;
         self.counters.rounds += 1;
         self.allowance = self.settings.round_bytes;
@@ -84,6 +76,22 @@ impl Gossip {
         }
         self.clock = now + back;
         self.clock
+    }
+
+    /// Time in which this node did not run, or by which its clock jumped ahead, is nobody's silence.
+    pub(super) fn forgive_pause(&mut self, now: Duration) {
+        // Counted from the last round, not from when the next one was due: rounds that are all late by
+        // as much come as often as others.
+        let interval = self.settings.interval;
+        let stood = now.saturating_sub(self.ticked + interval);
+        if stood > interval / 2 {
+            self.counters.late_rounds += 1;
+            // What is forgiven before a round is not forgiven in it.
+            self.ticked += stood;
+            if !planted::has(Bug::CountedPause) {
+                self.forgive(stood);
+            }
+        }
     }
 
     fn forgive(&mut self, time: Duration) {

@@ -40,7 +40,8 @@ pub struct Settings {
     pub deviation_min: Duration,
     /// Time that every answer may be late without being suspicious.
     pub pause: Duration,
-    /// Longest silence that is not suspicious, however irregular the answers were.
+    /// Longest silence that is not suspicious, however irregular the answers were. With `suspicion` and two
+    /// rounds it is the time until a death is known everywhere.
     pub silence_max: Duration,
     /// Time that a suspect has to refute before it is dead.
     pub suspicion: Duration,
@@ -63,7 +64,7 @@ impl Default for Settings {
             phi: 8.0,
             deviation_min: Duration::from_millis(80),
             pause: Duration::from_millis(100),
-            silence_max: Duration::from_secs(2),
+            silence_max: Duration::from_secs(1),
             suspicion: Duration::from_millis(800),
         }
     }

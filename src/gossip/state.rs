@@ -48,6 +48,14 @@ pub enum Event {
         /// Which node.
         node: NodeId,
     },
+    /// A node that was there all the time is of another process now: nothing that the one before did goes
+    /// on. It is told when the new life is confirmed.
+    BeganAgain {
+        /// Which node.
+        node: NodeId,
+        /// How long ago that was first heard.
+        ago: Duration,
+    },
     /// A node was heard of for the first time, or its status changed.
     Status {
         /// Which node.

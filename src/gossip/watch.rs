@@ -8,8 +8,11 @@
 //! - Only an answer to a question of a few rounds counts as heard, and each question counts once: what
 //!   somebody recorded and sends again keeps nobody alive.
 //! - Time in which this node itself did not run is nobody's silence.
-//! - A node that refuted what this node accused it of is watched with more patience, so that one bad
-//!   path costs few accusations; a row of answers ends that.
+//! - A node that refuted what this node accused it of, and does not answer this node all the same, is
+//!   watched with more patience, so that one bad path costs few accusations; an answer ends that. Of
+//!   one that answers again the silence is remembered as one of its usual ones. None of those is longer
+//!   than `silence_max`: with the time to refute and a round or two to tell of it, a death is known
+//!   everywhere within two seconds whatever stalls were before.
 
 use super::{NodeId, Settings, phi::Detector};
 use std::time::Duration;
@@ -20,8 +23,6 @@ const ROUNDS_OPEN: u64 = 16;
 const COPIES_MAX: u32 = 3;
 /// Most times as patient as with a node that never refuted.
 const PATIENCE_MAX: u32 = 16;
-/// Answers in a row that end a doubling of patience.
-const ANSWERS_TO_FORGET: u32 = 600;
 
 /// One watched node.
 #[derive(Clone, Debug)]
@@ -32,7 +33,6 @@ pub struct Watched {
     /// A bit a round, the newest lowest: asked and not answered.
     open: u16,
     patience: u32,
-    answers: u32,
 }
 
 /// All that are watched.
@@ -55,7 +55,6 @@ impl Watch {
                 detector: Detector::new(now),
                 open: 0,
                 patience: 1,
-                answers: 0,
             })
         }));
     }
@@ -81,10 +80,7 @@ impl Watch {
         // Whoever answers this question need not answer older ones.
         watched.open &= bit - 1;
         watched.detector.hear(now);
-        watched.answers += 1;
-        if watched.answers >= ANSWERS_TO_FORGET {
-            (watched.answers, watched.patience) = (0, (watched.patience / 2).max(1));
-        }
+        watched.patience = 1;
         Some(true)
     }
 
@@ -99,14 +95,13 @@ impl Watch {
     pub fn excuse(&mut self, node: NodeId) {
         if let Some(watched) = self.watched.iter_mut().find(|watched| watched.node == node) {
             watched.patience = (watched.patience * 2).min(PATIENCE_MAX);
-            watched.answers = 0;
         }
     }
 
-    /// Looks at a node as if it had just answered.
-    pub fn begin_again(&mut self, node: NodeId, now: Duration) {
+    /// Looks at a node that lives as if it had just answered.
+    pub fn begin_again(&mut self, node: NodeId, settings: &Settings, now: Duration) {
         if let Some(watched) = self.watched.iter_mut().find(|watched| watched.node == node) {
-            watched.detector = Detector::new(now);
+            watched.detector.excuse(settings, now);
         }
     }
 

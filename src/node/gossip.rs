@@ -224,6 +224,8 @@ struct Voice {
     jobs: Vec<Injector<Job>>,
     /// Nodes that are gone since the last look.
     gone: Vec<NodeId>,
+    /// Those that began again, and when.
+    began_again: Vec<(NodeId, Instant)>,
     /// When all agents were asked for last.
     retold: Option<Instant>,
     /// Whether they have to be asked.
@@ -269,6 +271,7 @@ impl Voice {
             key: Vec::new(),
             value: Vec::new(),
             gone: Vec::new(),
+            began_again: Vec::new(),
             jobs,
         };
         voice.introduce(me, at.rpc);
@@ -293,6 +296,7 @@ impl Voice {
             self.publisher.publish(&mut self.world);
             // After it: who loses what it had lent to a node must know that the node is gone.
             self.sever_gone();
+            self.tell_began_again();
         }
         let (now, socket) = (self.start.elapsed(), &self.socket);
         self.gossip.leave(now, &mut |_, address, datagram| send(socket, address, datagram));
@@ -373,6 +377,11 @@ impl Voice {
                 Event::Removed { node, key } => drop(self.world.remove(node, &key)),
                 Event::Reset { node } => self.world.reset(node),
                 Event::Status { node, status } => self.take_status(node, status),
+                Event::BeganAgain { node, ago } => {
+                    tracing::warn!(node, "a node began again before it was missed");
+                    let before = Instant::now();
+                    self.began_again.push((node, before.checked_sub(ago).unwrap_or(before)));
+                }
                 Event::Missed => self.take_everything(),
             }
         }
@@ -407,6 +416,19 @@ impl Voice {
                 // A core that takes no job now finds out by its connection.
                 let job: Job =
                     Box::new(move |core| core.with_shard(|shard| shard.sever_trunks(node)));
+                drop(jobs.push(job));
+            }
+        }
+    }
+
+    /// Tells cores that what nodes did before they began again does not go on. Their connections, which
+    /// belong to processes, tell it of themselves.
+    fn tell_began_again(&mut self) {
+        for (node, before) in self.began_again.drain(..) {
+            for jobs in &self.jobs {
+                let job: Job = Box::new(move |core| {
+                    core.with_shard(|shard| shard.borrower_began_again(node, before));
+                });
                 drop(jobs.push(job));
             }
         }

@@ -35,7 +35,7 @@ use crate::{
 };
 use foldhash::fast::RandomState;
 use futures_channel::oneshot;
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc, time::Instant};
 
 /// What a lease lasts on top of the time that the attempt may take, milliseconds.
 pub const MORE_MS: u64 = super::guests::WAIT_MS + 1_500;
@@ -76,6 +76,8 @@ struct Away {
     node: NodeId,
     type_index: TypeIndex,
     timeout_ms: u64,
+    /// When it was lent, microseconds since the node started.
+    lent_us: u64,
     /// Dropped when the attempt is over and the node has to be told; sent when it knows.
     gives_up: oneshot::Sender<()>,
 }
@@ -239,7 +241,8 @@ impl Shard {
         let attempt = Attempt { lease, agent, type_index, started_ms: now_ms, timer };
         self.tasks.attempts.insert((lease.partition, lease.token), attempt);
         let (gives_up, given_up) = oneshot::channel();
-        let away = Away { node, type_index, timeout_ms, gives_up };
+        let lent_us = self.kernel.now_us;
+        let away = Away { node, type_index, timeout_ms, lent_us, gives_up };
         self.tasks.lending.away.insert((lease.partition, lease.token), away);
         (Lent { node, lease, agent_type, guest }, given_up)
     }
@@ -313,10 +316,22 @@ impl Shard {
 
     /// A node is gone: what it was lent has failed.
     pub fn borrower_gone(&mut self, node: NodeId) {
+        self.borrower_lost(node, u64::MAX);
+    }
+
+    /// A node's process is another one than the one that was there until then: what that was lent has
+    /// failed.
+    pub fn borrower_began_again(&mut self, node: NodeId, then: Instant) {
+        let then_us = then.saturating_duration_since(self.started).as_micros();
+        self.borrower_lost(node, u64::try_from(then_us).unwrap_or(u64::MAX));
+    }
+
+    /// What a node was lent before some time has failed.
+    fn borrower_lost(&mut self, node: NodeId, before_us: u64) {
         let all = self.tasks.attempts.values().map(|attempt| attempt.lease);
         let is_there = |lease: &Lease| {
             let away = self.tasks.lending.away.get(&(lease.partition, lease.token));
-            away.is_some_and(|away| away.node == node)
+            away.is_some_and(|away| away.node == node && away.lent_us < before_us)
         };
         let leases: Vec<Lease> = all.filter(is_there).collect();
         for lease in leases {

@@ -13,6 +13,8 @@ use coreflow::gossip::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
+/// How long a life may be held that nobody confirms; rounds may be late.
+const HELD_MAX: Duration = Duration::from_secs(4);
 /// Milliseconds in which things fail.
 const FAULTS_MS: u64 = 15_000;
 /// Milliseconds in which all have to agree when nothing fails any more.
@@ -251,7 +253,7 @@ impl Faults {
         let (to, victim) = (self.rng.u64(1..=self.nodes), self.rng.u64(1..=self.nodes));
         self.summary.forgeries += 1;
         self.say(|| format!("{liar} lies to {to} of {victim}"));
-        let kind = self.rng.u8(..10);
+        let kind = self.rng.u8(..12);
         self.world.lie(liar, to, victim, kind);
     }
 
@@ -275,6 +277,13 @@ impl Faults {
                         }
                         let may_die = self.weather != Weather::Calm;
                         assert!(may_die || status != Status::Dead, "{node} is dead to {at}");
+                    }
+                    Event::BeganAgain { node, ago } => {
+                        assert_ne!(at, node, "a node knows when it began");
+                        assert!(
+                            ago <= HELD_MAX,
+                            "{at} tells late that {node} began again: {ago:?}"
+                        );
                     }
                     Event::Missed => panic!("events are fetched after every step"),
                 }

@@ -7,13 +7,13 @@ use crate::gossip::{
 };
 
 impl World {
-    /// Lets a host hear a lie of another about a third, of one of ten kinds. Nothing happens when the
+    /// Lets a host hear a lie of another about a third, of one of twelve kinds. Nothing happens when the
     /// liar does not run or nobody knows the victim.
     pub fn lie(&mut self, liar: NodeId, to: NodeId, victim: NodeId, kind: u8) {
         let Some(gossip) = self.gossip(liar) else { return };
         let Some(record) = gossip.roster.get(victim) else { return };
         let (mut claim, version) = (record.claim, record.version());
-        let header = Header { cluster: 0, sender: liar, claim: gossip.my_claim() };
+        let mut header = Header { cluster: 0, sender: liar, claim: gossip.my_claim() };
         let mut changes = Vec::new();
         let (mut from, mut to_version, mut floor, mut is_fresh) = (version, version, 0, true);
         let mut latest = None;
@@ -32,10 +32,14 @@ impl World {
             // A floor that the map never reaches, an end that it never reaches, and whole lives.
             6 => (from, to_version, floor, is_fresh) = (0, 1, 1 << 40, false),
             7 => (to_version, latest, is_fresh) = (version + 1, Some(1 << 40), false),
-            8 | 9 => {
-                claim.incarnation += u64::from(kind) - 6;
+            // The last two in the name of the victim.
+            8..=11 => {
+                claim.incarnation += 2 + u64::from(kind % 2);
                 claim.generation = claim.incarnation;
                 (from, to_version) = (0, 1);
+                if kind > 9 {
+                    header = Header { cluster: 0, sender: victim, claim };
+                }
             }
             _ => claim.incarnation += 7,
         }

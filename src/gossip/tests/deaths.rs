@@ -59,8 +59,18 @@ fn a_node_that_starts_again_before_it_is_missed_is_alive_with_a_new_map() {
     world.kill(4);
     world.start(4);
     (1..=10).for_each(|node| world.gossip_mut(4).expect("it runs").learn(node, address_of(node)));
+    // Nobody said that it was gone: so it is told that its process is another one, to each once.
+    let mut told = Vec::new();
+    let see = &mut |_, at, event| {
+        if matches!(event, Event::BeganAgain { node: 4, .. }) {
+            told.push(at);
+        }
+    };
+    world.run_until(3_000, see, |_| false);
     agree(&mut world, 3_000);
     assert_eq!(value(&world, 1, 4, b"old"), None);
+    told.sort_unstable();
+    assert_eq!(told, [1, 2, 3, 5, 6, 7, 8, 9, 10]);
 }
 
 #[test]
@@ -109,6 +119,26 @@ fn nobody_dies_while_threads_do_not_run() {
     }
     assert_eq!(sum(&world, |of| of.counters().deaths), 0);
     agree(&mut world, 2_000);
+}
+
+#[test]
+fn a_death_is_found_in_time_whatever_stalls_were_before() {
+    for seed in 0..6 {
+        let mut world = world(8, seed);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        world.network.delay_ms = 1..=8;
+        // Long enough to be accused, and to refute in time.
+        for _ in 0..60 {
+            let victim = rng.u64(1..=8);
+            world.pause(victim, Duration::from_millis(rng.u64(700..=1_150)));
+            world.run(2_000);
+        }
+        let suspicions = sum(&world, |of| of.counters().suspicions);
+        assert!(suspicions > 20, "seed {seed}: {suspicions} suspicions: this shows nothing");
+        assert_eq!(sum(&world, |of| of.counters().deaths), 0, "seed {seed}: a stall is no death");
+        let time_ms = time_to_death(&mut world, 1 + seed);
+        assert!(time_ms <= 2_000, "seed {seed}: {time_ms} ms");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{agree, set, world};
 use crate::gossip::{
     Event, Gossip, NodeId, Settings, Status,
-    datagram::{Change, Delta, Header, Section},
+    datagram::{self, Change, Delta, Header, Section},
     record::Claim,
     simulated::{World, address_of},
 };
@@ -129,10 +129,15 @@ fn a_forged_life_hides_nothing_of_what_a_node_has() {
             claim.incarnation += if (claim.incarnation % 2 == 0) == is_even { 2 } else { 1 };
             claim.generation = claim.incarnation;
             Lie { claim, is_fresh: true, floor: 0, range: (0, 1), latest: 1 }.tell(&mut world, 1);
+            // And in the name of the victim.
+            let mut bytes = Vec::new();
+            Header { cluster: 0, sender: VICTIM, claim }.write(&mut bytes);
+            world.inject(LIAR, 1, &bytes);
             world.run_until(
                 wait_ms,
                 &mut |_, _, event| {
                     assert!(!matches!(event, Event::Reset { .. } | Event::Removed { .. }));
+                    assert!(!matches!(event, Event::BeganAgain { .. }), "it did not");
                 },
                 |world| {
                     for at in [1, 2, 5, LIAR] {
@@ -150,6 +155,25 @@ fn a_forged_life_hides_nothing_of_what_a_node_has() {
         agree(&mut world, 5_000);
         let victim = world.gossip(VICTIM).expect("it runs");
         assert_eq!(victim.counters().rebirths, 0, "nobody fetched its map again");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_before_a_datagram_comes_makes_nobody_dead_or_suspect() {
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        world.run(3_000);
+        for hour in 1..20 {
+            let node = 1 + hour % 5;
+            world.turn_clock(node, Duration::from_secs(hour * 3_600));
+            world.run(701);
+        }
+        let sum = |of: fn(&Gossip) -> u64| {
+            (1..=5).map(|node| of(world.gossip(node).expect("it runs"))).sum::<u64>()
+        };
+        assert_eq!(sum(|of| of.counters().suspicions), 0);
+        assert_eq!(sum(|of| of.counters().deaths), 0);
+        assert!(sum(|of| of.counters().late_rounds) >= 19, "each jump is seen once at least");
     }
 }
 
@@ -182,7 +206,7 @@ fn a_clock_that_jumps_ahead_and_back_stops_no_rounds() {
 }
 
 #[test]
-fn a_new_life_is_believed_at_once_when_the_node_itself_speaks_and_otherwise_after_two_seconds() {
+fn a_new_life_is_believed_at_once_when_the_node_itself_answers_and_otherwise_after_two_seconds() {
     for speaks in [true, false] {
         let settings = Settings::default();
         let mut gossip = Gossip::new(settings, 1, 6, address_of(1), None, 1, Duration::ZERO);
@@ -219,8 +243,44 @@ fn a_new_life_is_believed_at_once_when_the_node_itself_speaks_and_otherwise_afte
         hear(&mut gossip, 3, 10, Some((1, b"new")));
         let shows = |gossip: &Gossip, key| gossip.value(2, key).is_some();
         assert!(shows(&gossip, b"old") && !shows(&gossip, b"new"));
+        // That a datagram names it as its sender is no word of its own.
+        hear(&mut gossip, 2, 10, None);
+        assert!(shows(&gossip, b"old") && !shows(&gossip, b"new"));
         if speaks {
-            hear(&mut gossip, 2, 10, None);
+            let mut asked = None;
+            let mut question = Vec::new();
+            Header { cluster: 0, sender: 2, claim: alive(10) }.write(&mut question);
+            gossip.receive(
+                Duration::from_millis(1),
+                address_of(9),
+                &question,
+                &mut |to, at, it| {
+                    assert_eq!((to, at), (2, address_of(2)), "nobody else learns the question");
+                    let (_, sections) = datagram::read(it).expect("a datagram");
+                    asked = sections.iter().find_map(|section| match section {
+                        Section::Ask { nonce, .. } => Some(*nonce),
+                        _ => None,
+                    });
+                },
+            );
+            let answer = |nonce: u32| {
+                let mut bytes = Vec::new();
+                Header { cluster: 0, sender: 2, claim: alive(10) }.write(&mut bytes);
+                Section::Answer { nonce, root: 0 }.write(&mut bytes);
+                bytes
+            };
+            let nonce = asked.expect("it is asked");
+            let mut take = |nonce| {
+                let now = Duration::from_millis(2);
+                gossip.receive(now, address_of(2), &answer(nonce), &mut |_, _, _| ());
+            };
+            take(nonce ^ 1);
+            assert!(!shows(&gossip, b"new"), "another's question");
+            let mut take = |nonce| {
+                let now = Duration::from_millis(2);
+                gossip.receive(now, address_of(2), &answer(nonce), &mut |_, _, _| ());
+            };
+            take(nonce);
         } else {
             let mut now = Duration::ZERO;
             while !shows(&gossip, b"new") {
@@ -233,5 +293,7 @@ fn a_new_life_is_believed_at_once_when_the_node_itself_speaks_and_otherwise_afte
         assert!(shows(&gossip, b"new") && !shows(&gossip, b"old"));
         let events: Vec<_> = gossip.events().collect();
         assert!(events.contains(&Event::Removed { node: 2, key: (*b"old").into() }));
+        let is_told = |event: &&Event| matches!(event, Event::BeganAgain { node: 2, .. });
+        assert_eq!(events.iter().filter(is_told).count(), 1, "its process is another one");
     }
 }
