@@ -371,7 +371,7 @@ pub fn kind(message: &Message) -> u32 {
         Message::Stable(_) => 6,
         Message::ViewChange(_) => 7,
         Message::NewView(_) => 8,
-        Message::Status(_) => 9,
+        Message::Status(_) | Message::Owed(_) => 9,
         Message::BatchAsk(..) | Message::BatchTell(..) => 10,
         Message::EntriesAsk(..) | Message::Entries(_) => 11,
         Message::ReadAsk(..) | Message::ReadTell(..) => 12,

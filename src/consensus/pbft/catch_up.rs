@@ -69,9 +69,11 @@ impl Group {
         let is_silent = now >= self.primary_ms + patience;
         let is_stuck = is_waiting && now >= self.progress_ms + patience;
         let is_starved = self.requests.since(self.me).is_some_and(|since| now >= since + patience);
-        if is_silent || is_stuck || is_starved || self.withholds() {
+        if is_silent || is_stuck || is_starved {
             self.leave(self.view + 1);
+            return;
         }
+        self.leave_for_duty();
     }
 
     /// Says how far it is, and helps those who have said it.
@@ -86,6 +88,7 @@ impl Group {
             prepared: self.prepared,
         };
         self.tell_all(Message::Status(report));
+        self.say_what_is_owed();
         self.begin_looks();
         let nodes: Vec<_> = self.peers.keys().copied().collect();
         for node in nodes {

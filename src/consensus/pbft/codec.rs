@@ -115,6 +115,10 @@ impl Message {
                 out.put_u8(16);
                 out.put_numbers(&[*id, *view]);
             }
+            Self::Owed(view) => {
+                out.put_u8(22);
+                out.put_u64(*view);
+            }
             Self::HeadAsk(id) => {
                 out.put_u8(17);
                 out.put_u64(*id);
@@ -178,6 +182,7 @@ impl Message {
             14 => Self::Entries(entries(from)?),
             15 => Self::ReadAsk(from.u64()?, from.u64()?),
             16 => Self::ReadTell(from.u64()?, from.u64()?),
+            22 => Self::Owed(from.u64()?),
             17 => Self::HeadAsk(from.u64()?),
             18 => Self::HeadTell(from.u64()?, from.u64()?, from.digest()?),
             19 => {

@@ -26,6 +26,10 @@ pub const PARTITIONS_MAX: usize = 1024;
 /// anybody concludes that a primary is gone.
 const TICKS_AT_ONCE: u64 = 2;
 
+/// Bytes that are read for reports and for single batches in a tick, when there are so many: one read may be
+/// more.
+const READ_BYTES_A_TICK: usize = 4 << 20;
+
 /// A driver cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
@@ -67,6 +71,10 @@ pub struct Driver {
     last_batch: u64,
     /// What members may still have verified.
     credit: Credit,
+    /// Bytes that may still be read for reports and for single batches before the next tick.
+    read_bytes: usize,
+    /// The partition whose reports are looked at first, so that each has its turn.
+    first: usize,
 }
 
 impl Driver {
@@ -112,6 +120,8 @@ impl Driver {
             waits: VecDeque::new(),
             last_batch: 0,
             credit: Credit::new(&settings, nodes, partitions),
+            read_bytes: READ_BYTES_A_TICK,
+            first: 0,
         })
     }
 
@@ -167,10 +177,13 @@ impl Driver {
         if is_proof && !self.credit.has(from, now_ms) {
             return Err(Dropped::Full);
         }
+        let read_bytes = self.read_bytes;
         let group = self.group_mut(partition).ok_or(Dropped::Partition)?;
         let before = group.verified();
+        group.read_bytes = read_bytes;
         let taken = group.step(from, message);
-        let verified = group.verified() - before;
+        let (verified, read_bytes) = (group.verified() - before, group.read_bytes);
+        self.read_bytes = read_bytes;
         if is_proof {
             self.credit.spend(from, verified, now_ms);
         }
@@ -186,8 +199,17 @@ impl Driver {
         }
         self.last_tick_ms = Some(last + ticks * self.tick_ms);
         self.now_ms += ticks.min(TICKS_AT_ONCE) * self.tick_ms;
-        for group in &mut self.groups {
+        self.read_bytes = READ_BYTES_A_TICK;
+        let (count, first) = (self.groups.len(), self.first);
+        for at in (first..first + count).map(|at| at % count) {
+            let is_spent = self.read_bytes == 0;
+            let group = &mut self.groups[at];
+            group.read_bytes = self.read_bytes;
             group.tick(self.now_ms);
+            self.read_bytes = group.read_bytes;
+            if self.read_bytes == 0 && !is_spent {
+                self.first = (at + 1) % count;
+            }
         }
     }
 

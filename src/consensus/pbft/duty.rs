@@ -1,17 +1,23 @@
 //! What a primary owes the service beside the order of requests.
 //!
 //! A primary may order all that is asked of it and still withhold what only it may write. Of that the
-//! service of each replica has its own proof, and tells the oldest thing that is owed; the replica leaves
-//! a view in which the same is owed for longer than the service waits for it. One that is alone with that is
-//! joined by nobody; when f + 1 have left, all do (OSDI '99, §4.5.2).
+//! service of each replica has its own proof, and tells the oldest thing that is owed. A replica that is owed
+//! the same for longer than the service waits for it says so with its reports, and all leave the view when f + 1
+//! have said so: one of them is correct. Who is alone with it goes on in the view, since others may have no
+//! reason to leave it.
 //!
 //! Invariants worth naming
 //! - A clock runs for one thing in one view: who begins a view has its whole time, and whoever does one thing
 //!   after the other is not left.
 //! - The time doubles with each view that was left for the same thing, so that somebody has enough, and a
-//!   replica that waits for what nobody can do leaves ever fewer.
+//!   replica that waits for what nobody can do says so ever less.
+//! - Nobody leaves alone for a duty.
 
-use super::group::Group;
+use super::{
+    group::{Group, Peer},
+    message::Message,
+    outputs::Dropped,
+};
 use crate::consensus::engine::Duty;
 
 /// The time for a duty is at most two to the power of this times what the service says.
@@ -53,12 +59,44 @@ impl Group {
         self.owed.iter_mut().for_each(|owed| owed.since_ms = now);
     }
 
-    /// Whether the primary has owed something for too long; that is counted.
-    pub(super) fn withholds(&mut self) -> bool {
-        let Some(owed) = self.owed.as_mut().filter(|owed| self.now >= owed.due_ms()) else {
-            return false;
+    /// Whether the primary has owed something for too long.
+    fn is_withheld(&self) -> bool {
+        self.is_active && self.owed.is_some_and(|owed| self.now >= owed.due_ms())
+    }
+
+    /// Says that the primary owes something for too long, for whoever did not hear it as well.
+    pub(super) fn say_what_is_owed(&mut self) {
+        if self.is_withheld() {
+            self.tell_all(Message::Owed(self.view));
+        }
+    }
+
+    pub(super) fn take_owed(&mut self, from: u64, view: u64) -> Result<(), Dropped> {
+        let peer = self.peers.get_mut(&from).ok_or(Dropped::Sender)?;
+        if !self.is_active || view != self.view {
+            return Err(Dropped::View);
+        }
+        peer.owed_in = Some(view);
+        self.leave_for_duty();
+        Ok(())
+    }
+
+    /// Leaves the view when f + 1 say that its primary owes something, or have left it.
+    pub(super) fn leave_for_duty(&mut self) {
+        let (view, is_own) = (self.view, self.is_withheld());
+        // Who has left the view is heard of again and again, and who was owed something before it left is not.
+        let has_reason = |peer: &&Peer| {
+            let has_left = peer.change.as_ref().is_some_and(|change| change.view > view);
+            has_left || peer.owed_in == Some(view)
         };
-        owed.left = owed.left.saturating_add(1);
-        true
+        let others = self.peers.values().filter(has_reason).count();
+        if !self.is_active || others + usize::from(is_own) < self.members.one_correct() {
+            return;
+        }
+        if is_own {
+            self.tell_all(Message::Owed(view));
+            self.owed.iter_mut().for_each(|owed| owed.left = owed.left.saturating_add(1));
+        }
+        self.leave(view + 1);
     }
 }

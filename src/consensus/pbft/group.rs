@@ -85,6 +85,8 @@ pub(super) struct Peer {
     pub checkpoints: VecDeque<Checkpoint>,
     /// The last change to a view that it wants.
     pub change: Option<Arc<ViewChange>>,
+    /// The view whose primary owes it something.
+    pub owed_in: Option<u64>,
 }
 
 /// A replica of a partition's log.
@@ -137,6 +139,8 @@ pub struct Group {
     pub(super) serving: BTreeMap<u64, Serving>,
     /// Whose questions were answered since what is ready was taken, and with how many bytes of batches.
     pub(super) given: BTreeMap<u64, usize>,
+    /// Bytes that may still be read for members that have not asked for entries in a row, in this tick.
+    pub(super) read_bytes: usize,
     /// Members whose entries did not fold into what a quorum has signed.
     pub(super) liars: BTreeSet<u64>,
     pub(super) transfers: u64,
@@ -241,6 +245,7 @@ impl Group {
             transfer: None,
             serving: BTreeMap::new(),
             given: BTreeMap::new(),
+            read_bytes: usize::MAX,
             liars: BTreeSet::new(),
             transfers: 0,
             failed_transfers: 0,
@@ -376,6 +381,7 @@ impl Group {
             Message::ReadAsk(id, view) => self.answer_read(from, id, view),
             Message::ReadTell(id, view) => self.take_read(from, id, view),
             Message::HeadTell(..) => Err(Dropped::Unasked),
+            Message::Owed(view) => self.take_owed(from, view),
         }
     }
 

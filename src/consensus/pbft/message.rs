@@ -263,4 +263,6 @@ pub enum Message {
     HeadAsk(u64),
     /// With the number, the last committed entry, and the chain behind it.
     HeadTell(u64, u64, Digest),
+    /// The primary of this view owes the sender's service something for too long.
+    Owed(u64),
 }

@@ -172,9 +172,12 @@ impl Restore {
         let batch = Batch::new(heads, data)?;
         let stored = Stored { place, bytes: body_bytes(&batch) };
         let (digest, bytes) = (*batch.digest(), batch.bytes());
-        self.give_up(|(known, of, _)| (*known, *of) == (index, digest));
         let versions = self.versions.entry(index).or_default();
-        versions.retain(|version| version.entry.digest != digest);
+        if versions.iter().any(|version| version.entry.digest == digest) {
+            versions.retain(|version| version.entry.digest != digest);
+            self.give_up(|(known, of, _)| (*known, *of) == (index, digest));
+        }
+        let versions = self.versions.entry(index).or_default();
         versions.push(Version { entry: Entry::new(&batch, stored), batch: Some(batch) });
         self.kept.push_back((index, digest, bytes));
         self.kept_bytes += bytes;
@@ -182,10 +185,15 @@ impl Restore {
             && (self.kept.len() > self.window || self.kept_bytes > self.bytes_max)
         {
             // What names the last one follows it.
-            let older = self.kept.range(..self.kept.len() - 1);
-            let unnamed = older.clone().find(|(index, digest, _)| !self.is_named(*index, digest));
-            let Some(last) = unnamed.or(self.kept.front()).copied() else { break };
-            self.give_up(|kept| *kept == last);
+            let mut older = self.kept.range(..self.kept.len() - 1);
+            let unnamed = older.position(|(index, digest, _)| !self.is_named(*index, digest));
+            let Some((index, digest, bytes)) = self.kept.remove(unnamed.unwrap_or(0)) else {
+                break;
+            };
+            self.kept_bytes -= bytes;
+            let versions = self.versions.get_mut(&index).into_iter().flatten();
+            let versions = versions.filter(|version| version.entry.digest == digest);
+            versions.for_each(|version| version.batch = None);
         }
         Ok(())
     }

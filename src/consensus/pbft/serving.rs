@@ -5,7 +5,7 @@
 //!
 //! Invariants worth naming
 //! - For each member there is one read at a time, and of its questions in a turn a bounded number of bytes is
-//!   answered.
+//!   answered. What is read for reports and for single batches is bounded in a tick, over all partitions.
 //! - What the disk gives is compared with what is committed before it is sent.
 
 use super::{
@@ -177,7 +177,8 @@ impl Group {
         if let Some(batches) = in_memory.collect::<Option<Vec<_>>>() {
             let entries = proofs.into_iter().zip(batches).collect();
             self.tell(node, Message::Proven(entries));
-        } else if !self.serving.contains_key(&node) {
+        } else if !self.serving.contains_key(&node) && self.read_bytes > 0 {
+            self.read_bytes = self.read_bytes.saturating_sub(bytes);
             let last = first + proofs.len() as u64 - 1;
             let places = (first..=last).filter_map(|seq| self.log.stored(seq)).collect();
             self.fetch(node, first, places, Told::Proven(proofs));
@@ -204,9 +205,10 @@ impl Group {
         // Who misses what is below has a checkpoint to come to.
         let is_committed = seq > self.stable.seq && self.log.digest_at(seq) == Some(*digest);
         let stored = self.log.stored(seq).filter(|_| is_committed).ok_or(Dropped::Seq)?;
-        if self.serving.contains_key(&from) {
+        if self.serving.contains_key(&from) || self.read_bytes == 0 {
             return Err(Dropped::Full);
         }
+        self.read_bytes = self.read_bytes.saturating_sub(stored.bytes as usize);
         *self.given.entry(from).or_default() += stored.bytes as usize;
         self.fetch(from, seq, vec![stored], Told::Batch);
         Ok(())

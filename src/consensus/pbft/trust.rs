@@ -68,7 +68,8 @@ impl Group {
             | Message::ReadAsk(..)
             | Message::ReadTell(..)
             | Message::HeadAsk(_)
-            | Message::HeadTell(..) => false,
+            | Message::HeadTell(..)
+            | Message::Owed(_) => false,
         };
         let is_paused = self.trusts.get(&from).is_some_and(|trust| self.now < trust.from_ms);
         if is_signed && is_paused { Err(Dropped::Distrusted) } else { Ok(()) }

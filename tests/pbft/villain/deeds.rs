@@ -143,6 +143,8 @@ impl Villain {
             let message = Message::ViewChange(Arc::new(change));
             let others = self.nodes.iter().filter(|node| **node != self.me);
             parcels.extend(others.map(|node| Parcel::new(partition, *node, message.clone())));
+            let view = self.last.get(&partition).map_or(0, |(view, ..)| *view);
+            parcels.push(Parcel::new(partition, self.anybody(), Message::Owed(view)));
         }
         parcels
     }

@@ -52,6 +52,7 @@ fn examples() -> Vec<Message> {
             digests: vec![[5; 32], [6; 32]],
         }),
         Message::HeadTell(1, 2, [3; 32]),
+        Message::Owed(7),
     ]
 }
 

@@ -25,7 +25,7 @@ fn views(world: &mut World) -> Vec<u64> {
 #[test]
 fn a_primary_that_orders_all_and_owes_something_is_replaced() {
     let mut world = World::new(4, 1);
-    for id in 2..=3 {
+    for id in 2..=4 {
         world.group(id).owed(duty(7));
     }
     work(&mut world, 400);
@@ -33,11 +33,17 @@ fn a_primary_that_orders_all_and_owes_something_is_replaced() {
     work(&mut world, 400);
     assert_eq!(views(&mut world), [1; 4]);
     // Node 2 leads now and is waited for twice as long.
-    work(&mut world, 700);
+    work(&mut world, 500);
     assert_eq!(views(&mut world), [1; 4]);
-    world.group(3).owed(None);
+    work(&mut world, 500);
+    assert_eq!(views(&mut world), [2; 4]);
+    // Node 3 leads and has all that is owed done, but for what one alone waits for.
+    for id in [2, 4] {
+        world.group(id).owed(None);
+    }
+    world.group(1).owed(duty(8));
     work(&mut world, 2_000);
-    assert_eq!(views(&mut world), [1; 4], "who leads does not leave itself");
+    assert_eq!(views(&mut world), [2; 4]);
 }
 
 #[test]
@@ -57,9 +63,10 @@ fn a_replica_that_waits_for_what_nobody_can_do_is_followed_by_nobody() {
     let mut world = World::new(4, 3);
     world.group(4).owed(duty(7));
     work(&mut world, 3_000);
-    assert_eq!(views(&mut world), [0, 0, 0, 1]);
-    let committed = world.group(1).log().last();
-    assert!(committed > 40);
-    world.until(3_000, |world| world.group(4).log().last() >= committed);
-    assert_eq!(world.group(4).status().counters.view_changes, 1);
+    assert_eq!(views(&mut world), [0; 4], "it goes on in the view");
+    assert!(world.same_head().is_some_and(|head| head > 40));
+    // Another one has a reason of its own later.
+    world.group(2).owed(duty(9));
+    work(&mut world, 700);
+    assert_eq!(views(&mut world), [1; 4]);
 }
