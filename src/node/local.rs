@@ -456,7 +456,8 @@ impl Gateway for LocalGateway {
         trunk::judge(settings.and(me), offer)?;
         let from = offer.from.node;
         if self.shared.cluster.as_ref().is_none_or(|it| it.address(from).is_none()) {
-            return Err(Error::Conflict(format!("from: no node {from} is known")));
+            // It may have heard of this node before this one hears of it.
+            return Err(Error::Unavailable(format!("from: no node {from} is known yet")));
         }
         let bounds = trunk::bounds(settings.expect("it was judged"));
         let taken = trunk::offered(&self.shared.jobs, offer, bounds).await?;

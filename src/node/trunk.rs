@@ -114,19 +114,20 @@ async fn keep_connected(core: &Core, cluster: &Cluster, settings: &Settings, tru
             // It is known to be gone.
             return;
         }
-        // What the other side refuses ends a connection as often as one is made.
         let has_moved = trunk.moved() > std::mem::replace(&mut moved, trunk.moved());
-        if has_moved {
+        let (why, is_over, was_clear) = match ended {
+            Ended::Over(why) => (why, true, false),
+            Ended::Lost { why, was_clear } => (why, trunk.is_left(), was_clear),
+        };
+        // What the other side refuses ends a connection as often as one is made.
+        let was_well = has_moved || was_clear;
+        if was_well {
             was_connected = Instant::now();
         }
         let patience = if trunk.is_established() { RESUME_LIMIT } else { REACH_LIMIT };
-        let (why, is_over) = match ended {
-            Ended::Over(why) => (why, true),
-            Ended::Lost(why) => (why, trunk.is_left()),
-        };
         if !is_over {
             tracing::debug!(node = trunk.node(), why, "a connection of a trunk ended");
-            let Some(pause) = trunk.lost(has_moved) else { return };
+            let Some(pause) = trunk.lost(was_well) else { return };
             if was_connected.elapsed() < patience {
                 executor::sleep(pause).await;
                 if trunk.session() != session {
@@ -141,10 +142,16 @@ async fn keep_connected(core: &Core, cluster: &Cluster, settings: &Settings, tru
 
 /// Why a connection ended.
 enum Ended {
-    /// It was lost, or not made.
-    Lost(String),
+    /// It was lost, or not made. It was clear when it was made with nothing that the other side had not taken.
+    Lost { why: String, was_clear: bool },
     /// The other side knows nothing of the session, or refuses it.
     Over(String),
+}
+
+impl Ended {
+    fn not_made(why: String) -> Self {
+        Self::Lost { why, was_clear: false }
+    }
 }
 
 /// Makes one connection and drives it until it ends.
@@ -167,10 +174,10 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
         Ok((stream, Ok(answer))) => (stream, answer),
         // It has much to do, or is about to stop.
         Ok((_, Err(error @ (Error::Backpressure(_) | Error::Unavailable(_))))) => {
-            return Ended::Lost(format!("{address}: {error}"));
+            return Ended::not_made(format!("{address}: {error}"));
         }
         Ok((_, Err(error))) => return Ended::Over(format!("{address}: {error}")),
-        Err(error) => return Ended::Lost(format!("{address}: {error}")),
+        Err(error) => return Ended::not_made(format!("{address}: {error}")),
     };
     if trunk.session() != offer.session {
         return Ended::Over("the session is over".into());
@@ -183,10 +190,11 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
     trunk.limit_records(record_bytes);
     match trunk.connect(taken) {
         Ok(connection) => {
+            let was_clear = trunk.with_packer(|packer| packer.is_empty());
             trunk.with_packer(Packer::greet);
             let most = settings.bounds.frame_bytes;
             let end = drive(core, trunk, connection, &mut stream, most, pending()).await;
-            Ended::Lost(format!("{address}: {end}"))
+            Ended::Lost { why: format!("{address}: {end}"), was_clear }
         }
         Err(error) => Ended::Over(format!("{address}: {error}")),
     }
