@@ -86,6 +86,7 @@ memory() {
     binary=$(checked --lib --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
+        --fair-sched=try \
         "$binary" runtime::ring runtime::mesh wire::batch shard::links \
         memory::index::tests::kernels graph::an_index_that_was_emptied image::only_rows_that \
         graph::rows_of_removed_vectors steps::rows_rest_while store::region store::watermark \
