@@ -105,8 +105,8 @@ pub enum Record<'a> {
     Leaves,
 }
 
-/// Why bytes cannot be read; the connection that they came on is of no use any more, and neither is the
-/// session after [`TrunkError::Gap`] and [`TrunkError::Unsent`].
+/// Why bytes cannot be read; the connection that they came on is of no use any more. A session over which
+/// nothing else comes ends in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrunkError {
     /// The checksum of a head is wrong.
