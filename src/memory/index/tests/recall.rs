@@ -142,7 +142,8 @@ fn vectors_that_point_nearly_the_same_way_are_told_apart() {
     }
 }
 
-/// The part of the `K` nearest that is found by the codes alone.
+/// The part of the `K` nearest rows that is among the 2 `K` candidates which codes alone give: what is not there no
+/// ranking finds.
 fn strict_recall(
     index: &mut Index,
     stored: &[(Row, Vec<f32>)],
