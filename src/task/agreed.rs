@@ -21,7 +21,8 @@ use super::{
     moving::{Live, Moving},
     place::{Place, Spot},
     replay::Recorded,
-    table::{Submission, TaskTable, check_key},
+    submit::{Submission, check_key},
+    table::TaskTable,
 };
 use crate::{
     registry::TypeIndex,

@@ -3,12 +3,27 @@
 use super::{
     delays::{Beds, Sleeper},
     entry::{BARE, Entry, State, WATCHED, Watcher},
-    table::{Lease, Stale, TaskTable},
+    table::TaskTable,
 };
-use crate::registry::TypeIndex;
+use crate::{registry::TypeIndex, wire::id::PartitionIndex};
 
 /// Tasks whose time has come that are queued at once; the rest follows at the next turn.
 const WAKE_TOGETHER: usize = 4096;
+
+/// The right to end one attempt of one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The task's partition.
+    pub partition: PartitionIndex,
+    /// The task's place in its partition's table.
+    pub key: u32,
+    /// Tells this attempt from every other.
+    pub token: u64,
+}
+
+/// The lease is not the task's current one: the task went on without that attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
 
 /// What a failed attempt means for its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `table` | how a task comes in, is found, ends and is forgotten |
+//! | `table`, `limits` | every task of a partition, how it waits and is found; how many there may be |
+//! | `submit`, `end` | how a task comes in; how it ends and is forgotten |
 //! | `attempts` | which task is next, leases, failures, waking |
 //! | `queues`, `delays`, `retry` | order by type, priority and age; times; pauses |
 //! | `backlog`, `cold` | tasks whose payload is in the log alone |
@@ -23,11 +24,13 @@ mod census;
 mod cold;
 mod dead;
 mod delays;
+mod end;
 mod entry;
 mod evict;
 mod index;
 mod keys;
 pub mod lender;
+mod limits;
 pub mod list;
 mod load;
 mod moving;
@@ -40,20 +43,23 @@ mod queues;
 mod replay;
 mod retry;
 mod slab;
+mod submit;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use agreed::Settled;
-pub use attempts::Failed;
+pub use attempts::{Failed, Lease, Stale};
 pub use backlog::ColdKey;
 pub use census::Among;
 pub use entry::Watcher;
 pub use keys::{CHOSEN_KEY_BYTES_MAX, Fingerprint, KEY_BYTES_MAX, Key};
+pub use limits::TableLimits;
 pub use load::LoadIndex;
 pub use moving::{Cursor, End, Live, Moving};
 pub use page::ListFilter;
 pub use place::Place;
 pub use replay::Recorded;
 pub use retry::RetryPolicy;
-pub use table::{Counters, Lease, Origin, Stale, Submission, Submitted, TableLimits, TaskTable};
+pub use submit::{Submission, Submitted};
+pub use table::{Counters, Origin, TaskTable};

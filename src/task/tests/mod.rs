@@ -9,7 +9,7 @@ mod model;
 mod replay;
 mod world;
 
-use super::{table::*, *};
+use super::*;
 use crate::{
     config::DropPolicy,
     wire::{

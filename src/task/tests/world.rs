@@ -1,43 +1,15 @@
 //! A table with a log around it, and beside it what must be true of them: a simple model.
 
+mod again;
+mod check;
+mod facts;
+
 use super::*;
+use facts::{Fact, place, recorded};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Records of one segment.
-const SEGMENT: usize = 8;
 /// Agent types.
 pub const TYPES: u16 = 2;
-
-/// A record of the log.
-#[derive(Clone, Debug)]
-pub enum Fact {
-    Submitted {
-        random: u128,
-        type_index: u16,
-        priority: Priority,
-        submitted_unix_ms: u64,
-        due_unix_ms: u64,
-        max_attempts: u32,
-        attempts: u32,
-        key: Option<(Vec<u8>, u64)>,
-        payload: Vec<u8>,
-    },
-    Ended {
-        random: u128,
-        status: TaskStatus,
-        attempts: u32,
-        ended_unix_ms: u64,
-        body: Vec<u8>,
-    },
-    Requeued(u128),
-    Forgotten(u128),
-    Key {
-        bytes: Vec<u8>,
-        random: u128,
-        body_hash: u64,
-        expires_unix_ms: u64,
-    },
-}
 
 /// What happens when a record is committed.
 enum Event {
@@ -123,10 +95,6 @@ pub struct World {
 
 fn origin(first_token: u64) -> Origin {
     Origin { durable: true, first_token, ..ORIGIN }
-}
-
-fn place(record: usize) -> Place {
-    Place { generation: (record / SEGMENT) as u64 + 1, offset: record as u32 }
 }
 
 impl World {
@@ -575,109 +543,6 @@ impl World {
         assert!(!self.table.warm(cold, &recorded(&fact)), "it is warm");
     }
 
-    /// Appends again what is needed of old segments, and frees those.
-    pub fn move_forward(&mut self, part: usize, free: bool) {
-        self.commit_all();
-        let newest = place(self.committed).generation;
-        let generation = newest * part as u64 / 4;
-        let mut cursor = Some(Cursor::default());
-        let mut walk = Vec::new();
-        while let Some(at) = cursor {
-            cursor = self.table.live_before(generation, at, 3, |moving, live| {
-                walk.push((moving, copies(&live, &self.facts)));
-            });
-        }
-        for (moving, copies) in walk {
-            for fact in copies {
-                let event = match fact {
-                    Fact::Ended { random, status: TaskStatus::Dead, .. } => Event::Died(random),
-                    Fact::Ended { .. } => Event::Kept,
-                    _ => Event::Moved(moving),
-                };
-                self.append(fact, event);
-            }
-        }
-        self.commit_all();
-        assert!(self.table.is_clear_before(generation));
-        for (record, fact) in self.facts.iter_mut().enumerate() {
-            if free && place(record).generation < generation {
-                *fact = None;
-            }
-        }
-    }
-
-    /// The process dies, and a new one begins with what the log has.
-    pub fn restart(&mut self) {
-        self.facts.truncate(self.committed);
-        self.pending.clear();
-        self.wanted.clear();
-        self.reserved = 0;
-        let remembered = self.remembered();
-        self.table = TaskTable::new(origin(self.table.next_token + 1_000), self.limits);
-        for (record, fact) in self.facts.iter().enumerate() {
-            if let Some(fact) = fact {
-                replay(&mut self.table, place(record), fact, self.now_ms);
-            }
-        }
-        self.table.replay_over(self.now_ms);
-        // Of those that ended at the same time, others may be remembered.
-        let first = self.remembered().into_iter().map(|(_, ended_ms)| ended_ms).min();
-        for (random, ended_ms) in remembered {
-            let is_known = self.table.key(random).is_some();
-            assert!(is_known || Some(ended_ms) <= first, "{random} ended at {ended_ms}, {first:?}");
-        }
-        self.restart_model();
-    }
-
-    /// Tasks that ended, by the log, and are remembered: their names, and when they ended.
-    fn remembered(&self) -> Vec<(u128, u64)> {
-        let entries = self.table.ended.iter().map(|key| &self.table.entries[*key as usize]);
-        let logged = entries.filter(|entry| entry.place().is_some());
-        logged.map(|entry| (entry.random, entry.when_ms)).collect()
-    }
-
-    fn restart_model(&mut self) {
-        self.queues.clear();
-        let mut again = Vec::new();
-        for (random, task) in &mut self.tasks {
-            if let Stage::Running(lease) = task.stage {
-                self.over.push(lease);
-            }
-            let is_logged = task.record != usize::MAX;
-            match task.stage {
-                _ if task.death.is_some() => {
-                    (task.stage, task.ends) = (Stage::Letter, 1);
-                }
-                Stage::Ended(_) => {}
-                _ if task.transient || !is_logged => {
-                    // It was never acknowledged, or promised to memory alone.
-                    task.stage = Stage::Ended(TaskStatus::Cancelled);
-                    (task.transient, task.ends) = (true, 1);
-                }
-                _ => {
-                    let (since, due_ms, attempts) = logged(&self.facts, *random);
-                    task.attempts = attempts;
-                    again.push((since, task.record, *random, due_ms));
-                }
-            }
-        }
-        again.sort_unstable();
-        for (_, _, random, due_ms) in again {
-            self.waits_again(random, due_ms);
-        }
-        let letters = self.tasks.iter().filter(|(_, task)| task.death.is_some());
-        let mut letters: Vec<_> =
-            letters.map(|(random, task)| (task.died_ms, task.death, *random)).collect();
-        letters.sort_unstable();
-        self.letters = letters.into_iter().map(|letter| letter.2).collect();
-        // What is forgotten was not, as far as the log knew.
-        while self.letters.len() > self.limits.dead_max {
-            self.purged();
-        }
-        assert_eq!(self.table.next_purged(), None);
-        self.keys.retain(|_, key| key.is_logged);
-    }
-
     /// Runs everything that is there to its end.
     pub fn drain(&mut self) {
         self.commit_all();
@@ -705,172 +570,4 @@ impl World {
             assert_eq!(task.ends, 1, "{random} ended {} times", task.ends);
         }
     }
-
-    pub fn check(&self) {
-        let counters = self.table.counters();
-        let count = |is_it: fn(&Stage) -> bool| self.count(is_it) as u64;
-        assert_eq!(counters.queued, count(|stage| matches!(stage, Stage::Queued)));
-        assert_eq!(counters.delayed, count(|stage| matches!(stage, Stage::Delayed(..))));
-        assert_eq!(counters.running, count(|stage| matches!(stage, Stage::Running(_))));
-        assert_eq!(counters.dead_letters, self.letters.len() as u64);
-        let over = |stage: &Stage| matches!(stage, Stage::Ended(_) | Stage::Letter);
-        assert_eq!(self.table.unended() as u64, self.tasks.len() as u64 - count(over));
-        assert_eq!(self.table.free_room(), self.free_room());
-        for (random, task) in &self.tasks {
-            let seen = view(&self.table, *random);
-            let status = match task.stage {
-                Stage::Accepting => None,
-                Stage::Queued => Some(TaskStatus::Queued),
-                Stage::Delayed(..) => Some(TaskStatus::Delayed),
-                Stage::Running(_) | Stage::Ending(_) => Some(TaskStatus::Running),
-                Stage::Letter | Stage::Reviving => Some(TaskStatus::Dead),
-                Stage::Ended(status) => {
-                    let Some(seen) = &seen else { continue };
-                    assert!(task.transient || seen.status == status, "{random}: {seen:?}");
-                    continue;
-                }
-            };
-            assert_eq!(seen.as_ref().map(|seen| seen.status), status, "{random}");
-            let is_live = matches!(task.stage, Stage::Queued | Stage::Delayed(..));
-            if let Some(seen) = seen.filter(|_| is_live) {
-                assert_eq!(seen.attempts, task.attempts, "{random}");
-            }
-        }
-        for (name, key) in &self.keys {
-            if key.expires_ms > self.now_ms {
-                let slot = self.table.keys.find(name, self.now_ms).expect("a key is there");
-                assert_eq!(self.table.keys.get(slot).random(), key.random);
-            }
-        }
-        self.check_needed();
-    }
-
-    /// The records that are needed are those of the tasks that are there.
-    fn check_needed(&self) {
-        let (mut needed, mut cursor) = (Vec::new(), Some(Cursor::default()));
-        while let Some(at) = cursor {
-            cursor = self.table.live_before(u64::MAX, at, usize::MAX, |moving, _| {
-                if let Moving::Task(random) = moving {
-                    needed.push(random);
-                }
-            });
-        }
-        needed.sort_unstable();
-        let is_needed = |task: &Model| {
-            let is_there = matches!(
-                task.stage,
-                Stage::Queued | Stage::Delayed(..) | Stage::Running(_) | Stage::Letter
-            );
-            is_there && !task.transient
-        };
-        let tasks = self.tasks.iter().filter(|(_, task)| is_needed(task));
-        let mut expected: Vec<_> = tasks.map(|(random, _)| *random).collect();
-        expected.extend(self.remembered().into_iter().map(|(random, _)| random));
-        expected.sort_unstable();
-        assert_eq!(needed, expected);
-    }
-}
-
-/// Since when a task waits, until when, and its attempts, as the log tells it.
-fn logged(facts: &[Option<Fact>], name: u128) -> (u64, u64, u32) {
-    let (mut begun, mut attempts, mut dead) = (None, 0, false);
-    for fact in facts.iter().flatten() {
-        match *fact {
-            Fact::Submitted { random, submitted_unix_ms, due_unix_ms, attempts: now, .. }
-                if random == name =>
-            {
-                begun = begun.or(Some(match due_unix_ms {
-                    0 => (submitted_unix_ms, 0),
-                    due => (due, due - ORIGIN.zero_unix_ms),
-                }));
-                attempts = if dead { attempts } else { now.max(attempts) };
-            }
-            Fact::Ended { random, .. } if random == name => dead = begun.is_some(),
-            Fact::Requeued(random) if random == name && dead => {
-                begun = begun.map(|(since, _)| (since, 0));
-                (attempts, dead) = (0, false);
-            }
-            _ => {}
-        }
-    }
-    let (since, due_ms) = begun.expect("the log has every task");
-    (since, due_ms, attempts)
-}
-
-fn recorded(fact: &Fact) -> Recorded<'_> {
-    let Fact::Submitted { random, key, payload, .. } = fact else { panic!("{fact:?}") };
-    let Fact::Submitted { type_index, priority, submitted_unix_ms, due_unix_ms, .. } = fact else {
-        unreachable!()
-    };
-    let Fact::Submitted { max_attempts, attempts, .. } = fact else { unreachable!() };
-    Recorded {
-        random: *random,
-        type_index: *type_index,
-        priority: *priority,
-        submitted_unix_ms: *submitted_unix_ms,
-        due_unix_ms: *due_unix_ms,
-        timeout_ms: 0,
-        max_attempts: *max_attempts,
-        attempts: *attempts,
-        key: key.as_ref().map(|(bytes, body_hash)| Key { bytes, body_hash: *body_hash }),
-        payload,
-    }
-}
-
-fn replay(table: &mut TaskTable, place: Place, fact: &Fact, now_ms: u64) {
-    match fact {
-        Fact::Submitted { .. } => table.replay_submitted(place, &recorded(fact), now_ms),
-        Fact::Ended { random, status, attempts, ended_unix_ms, body } => {
-            table.replay_ended(*random, *status, *attempts, *ended_unix_ms, body);
-        }
-        Fact::Requeued(random) => table.replay_requeued(*random),
-        Fact::Forgotten(random) => table.replay_forgotten(*random),
-        Fact::Key { bytes, random, body_hash, expires_unix_ms } => {
-            let key = Key { bytes, body_hash: *body_hash };
-            table.replay_key(place, key, *random, *expires_unix_ms, now_ms);
-        }
-    }
-}
-
-/// The records that something is appended again as.
-fn copies(live: &Live<'_>, facts: &[Option<Fact>]) -> Vec<Fact> {
-    let (submitted, end, id) = match live {
-        Live::Key { key, random, expires_unix_ms } => {
-            return vec![Fact::Key {
-                bytes: key.bytes.to_vec(),
-                random: *random,
-                body_hash: key.body_hash,
-                expires_unix_ms: *expires_unix_ms,
-            }];
-        }
-        Live::Task { task, end } => {
-            let fact = Fact::Submitted {
-                random: task.random,
-                type_index: task.type_index,
-                priority: task.priority,
-                submitted_unix_ms: task.submitted_unix_ms,
-                due_unix_ms: task.due_unix_ms,
-                max_attempts: task.max_attempts,
-                attempts: task.attempts,
-                key: None,
-                payload: task.payload.to_vec(),
-            };
-            (fact, end, task.random)
-        }
-        Live::Record { place, attempts: now, end } => {
-            let mut fact = facts[place.offset as usize].clone().expect("it is not freed");
-            let Fact::Submitted { random, attempts, key, .. } = &mut fact else { panic!() };
-            (*attempts, *key) = (*now, None);
-            let id = *random;
-            (fact, end, id)
-        }
-    };
-    let end = end.map(|end| Fact::Ended {
-        random: id,
-        status: end.status,
-        attempts: end.attempts,
-        ended_unix_ms: end.ended_unix_ms,
-        body: end.body.into(),
-    });
-    std::iter::once(submitted).chain(end).collect()
 }
