@@ -19,7 +19,8 @@ Runs every test and prints what passed, failed or was skipped, and why:
             valgrind, where it is installed
   python    real clients against a real server (tests/python), in virtual environments
 
-Everything it builds or installs is under target/. Exit code 1 when something failed.
+Everything it builds or installs is under target/, and what each part printed in target/test-logs/. The
+end of what failed is printed again before the summary. Exit code 1 when something failed.
 EOF
 }
 
@@ -29,19 +30,23 @@ case "${1:-}" in
     *) usage >&2; exit 2 ;;
 esac
 
+logs=target/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
 summary=()
-failed=0
+failed=()
 
-# part NAME COMMAND...: runs a part and notes how it ended and how long it took.
+# part NAME COMMAND...: runs a part, keeps what it prints, and notes how it ended and how long it took.
 part() {
-    local name=$1 start=$SECONDS
+    local name=$1 start=$SECONDS log="$logs/${1// /-}.log"
     shift
     echo "== $name"
-    if "$@"; then
+    # Not a pipe: that would wait for whatever a test left running.
+    if "$@" > >(tee "$log") 2>&1; then
         summary+=("passed   $name ($((SECONDS - start)) s)")
     else
-        summary+=("FAILED   $name ($((SECONDS - start)) s)")
-        failed=1
+        summary+=("FAILED   $name ($((SECONDS - start)) s): $log")
+        failed+=("$log")
     fi
 }
 
@@ -140,6 +145,11 @@ else
     skip python "python3 cannot make virtual environments (apt install python3-venv)"
 fi
 
+# What failed is told again at the end: the rest is long, and whoever keeps its end only keeps this.
+for log in "${failed[@]}"; do
+    printf '\n== the end of %s\n' "$log"
+    tail -n 40 "$log"
+done
 echo
 printf '%s\n' "${summary[@]}"
-exit "$failed"
+[ ${#failed[@]} -eq 0 ]
