@@ -1,19 +1,20 @@
 //! How long a message of a core waits for pattern memory, on a whole node: doors, records and searches.
 //!
 //! A node of one worker core is asked for much of one kind at a time by a client on another thread. An
-//! agent of that core asks for each of its turns and looks at the processor time since the one before: no
-//! message of the core waits longer than that. Processor time, so that the machine's other work does not
-//! count; where another thread took the processor between two turns, that is counted apart.
+//! agent of that core asks for each of its turns and looks at how long the core was busy since the one
+//! before: no message of the core waits longer than that. Where another thread took the processor between
+//! two turns, that is counted apart. Before all, nothing is asked for, for longer: what the turns take then
+//! is the machine's doing.
 
 use super::{
     super::{Effort, inside, served::Scratch, swarm},
     asker::Asker,
+    watch::Watch,
 };
 use crate::{
     config::{Config, CoreSet},
     metrics::Latency,
     node::AgentOptions,
-    runtime::executor::thread_use,
     shard::{agent::Agent, context::Context},
 };
 use std::{
@@ -25,17 +26,21 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long one kind is asked for, at full and at quick effort.
 const EACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(200));
+/// How often as long nothing is asked for.
+const CONTROL_TIMES: u32 = 10;
+/// What that is called.
+pub(super) const CONTROL: &str = "nothing";
 /// Items beside the rows, more than there are.
 const ITEMS_MORE: usize = 10_000;
 
 /// What is asked for, and how many at once.
 const KINDS: [(Kind, &str, usize); 21] = [
-    (Kind::Nothing, "nothing", 0),
+    (Kind::Nothing, CONTROL, 0),
     (Kind::Puts, "puts", 512),
     (Kind::Batches, "put_batch of 500", 2),
     (Kind::Searches, "searches", 64),
@@ -91,6 +96,8 @@ pub(super) struct Waits {
     pub(super) name: &'static str,
     /// Requests that were answered.
     pub(super) answered: u64,
+    /// How long it was asked for.
+    pub(super) took: Duration,
     /// Between two turns of the agent, where no other thread had the processor.
     pub(super) times: Latency,
     /// Where one had.
@@ -106,31 +113,30 @@ struct Board {
     waits: Mutex<Vec<Waits>>,
 }
 
-/// Looks at the processor time in each of its turns.
+/// Looks at its thread in each of its turns.
 struct Ticker {
     board: Arc<Board>,
-    last: (Duration, u64),
+    watch: Watch,
 }
 
 impl Agent for Ticker {
     fn on_start(&mut self, context: &mut Context<'_>) {
-        self.last = thread_use();
+        self.watch = Watch::new();
         context.request_turn();
     }
 
     fn on_turn(&mut self, context: &mut Context<'_>) {
-        let now = thread_use();
+        let busy = self.watch.lap();
         let mut waits = self.board.waits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waits) = waits.get_mut(self.board.asked.load(Ordering::Relaxed)) {
-            if now.1 > self.last.1 {
-                waits.interrupted += 1;
-            } else {
-                let time = now.0.saturating_sub(self.last.0);
-                waits.times.record(time.as_nanos() as u64);
-                waits.longest = waits.longest.max(time);
+            match busy {
+                None => waits.interrupted += 1,
+                Some(time) => {
+                    waits.times.record(time.as_nanos() as u64);
+                    waits.longest = waits.longest.max(time);
+                }
             }
         }
-        self.last = now;
         context.request_turn();
     }
 }
@@ -160,6 +166,7 @@ pub(super) fn measure(
     let waits = KINDS.map(|(_, name, _)| Waits {
         name,
         answered: 0,
+        took: Duration::ZERO,
         times: Latency::new(),
         interrupted: 0,
         longest: Duration::ZERO,
@@ -168,22 +175,24 @@ pub(super) fn measure(
         Arc::new(Board { asked: AtomicUsize::new(KINDS.len()), waits: Mutex::new(waits.to_vec()) });
     let shown = board.clone();
     let (node, addresses) = inside::start(config, |builder| {
-        let ticker = move || Ticker { board: shown.clone(), last: thread_use() };
+        let ticker = move || Ticker { board: shown.clone(), watch: Watch::new() };
         builder.agent("ticker", AgentOptions::default(), ticker)
     })?;
     let mut asker = Asker::connect(addresses, rows)?;
     asker.fill()?;
     for (place, (kind, _, window)) in KINDS.into_iter().enumerate() {
         board.asked.store(place, Ordering::Relaxed);
+        let began = Instant::now();
         let answered = match kind {
             Kind::Nothing => {
-                thread::sleep(effort.choose(EACH));
+                thread::sleep(CONTROL_TIMES * effort.choose(EACH));
                 0
             }
             _ => asker.ask_for(kind, window, effort.choose(EACH))?,
         };
         board.asked.store(KINDS.len(), Ordering::Relaxed);
-        board.waits.lock().unwrap_or_else(PoisonError::into_inner)[place].answered = answered;
+        let mut waits = board.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        (waits[place].answered, waits[place].took) = (answered, began.elapsed());
     }
     drop(asker);
     node.shutdown()?;

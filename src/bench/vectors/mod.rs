@@ -3,7 +3,7 @@
 //!
 //! The files: `data.rs` has what is stored and asked, `curve.rs` speed against recall and its picture,
 //! `turns.rs` how long messages wait for a whole partition, `beside.rs` how long they wait on a whole node,
-//! which `asker.rs` and `mcp.rs` ask.
+//! which `asker.rs` and `mcp.rs` ask; `watch.rs` is what both look at a thread with.
 //! Vectors are given as files or made around centres; the true neighbours come from comparing all.
 
 mod asker;
@@ -12,6 +12,7 @@ mod curve;
 mod data;
 mod mcp;
 mod turns;
+mod watch;
 
 pub use curve::{Point, table};
 pub use data::VectorFiles;
@@ -197,7 +198,7 @@ fn memory_waits(
     let rows: Vec<&[f32]> = built.vectors.stored().take(rows).collect();
     let waits = beside::measure(&rows, config, effort, folder)?;
     let (mut all, mut interrupted, mut longest) = (Latency::new(), 0, (Duration::ZERO, ""));
-    let mut worst: f64 = 0.0;
+    let (mut worst, mut took): (f64, _) = (0.0, Duration::ZERO);
     let mut table = String::new();
     for waits in &waits {
         let us = |quantile| waits.times.quantile_ms(quantile) * 1e3;
@@ -210,14 +211,26 @@ fn memory_waits(
             us(0.999),
             waits.times.count(),
         );
+        if waits.name == beside::CONTROL {
+            continue;
+        }
         all.merge(&waits.times);
+        took += waits.took;
         worst = worst.max(waits.times.quantile_ms(0.999));
         interrupted += waits.interrupted;
         if waits.longest > longest.0 {
             longest = (waits.longest, waits.name);
         }
     }
+    let control = &waits[0];
+    let beyond_per_s = |times: &Latency, took: Duration| {
+        times.count_above(TURN_GOAL_NS) as f64 / took.as_secs_f64()
+    };
+    let of_kinds = beyond_per_s(&all, took);
     let measured = Measured::latency("memory_waits", all)
+        .with_exact("beyond_per_s", of_kinds)
+        .with_exact("control_beyond_per_s", beyond_per_s(&control.times, control.took))
+        .with_exact("control_longest_us", control.longest.as_secs_f64() * 1e6)
         .with_exact("worst_p999_ms", worst)
         .goal_at_most("worst_p999_ms", TURN_GOAL_US / 1e3)
         .with("interrupted", interrupted)

@@ -1,17 +1,16 @@
-//! How long messages of a core wait for pattern memory: the processor time of each turn that it takes, and
-//! of each request that it takes in, while all that can be asked of it is asked at once.
+//! How long messages of a core wait for pattern memory: how long each turn that it takes, and each request
+//! that it takes in, keeps the core while all that can be asked of it is asked at once.
 //!
-//! Processor time, so that the machine's other work does not count. A turn in which another thread took the
-//! processor is counted apart: what the caches lost meanwhile is not the memory's doing.
+//! A turn in which another thread took the processor is counted apart.
 
-use super::super::served::Scratch;
+use super::{super::served::Scratch, watch::Watch};
 use crate::{
     memory::{
         store::{Store, StoreSettings},
         thread,
     },
     metrics::Latency,
-    runtime::{doorbell::Doorbell, executor::thread_use},
+    runtime::doorbell::Doorbell,
     shard::memory::Memory,
     wire::{
         api::Error,
@@ -200,19 +199,18 @@ impl Driver<'_> {
     }
 
     fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let before = thread_use();
+        let mut watch = Watch::new();
         let unanswered = self.unanswered;
         let result = work(self);
-        let after = thread_use();
+        let busy = watch.lap();
         self.turns.answered += unanswered.saturating_sub(self.unanswered) as u64;
-        if after.1 > before.1 {
+        let Some(time) = busy else {
             self.turns.interrupted += 1;
-        } else {
-            let time = after.0.saturating_sub(before.0);
-            self.turns.times.record(time.as_nanos() as u64);
-            if time > self.turns.longest.0 {
-                self.turns.longest = (time, self.asked);
-            }
+            return result;
+        };
+        self.turns.times.record(time.as_nanos() as u64);
+        if time > self.turns.longest.0 {
+            self.turns.longest = (time, self.asked);
         }
         result
     }
