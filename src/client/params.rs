@@ -51,6 +51,12 @@ impl Params {
         self.with(name, |out| write::raw(out, value))
     }
 
+    /// Adds bytes.
+    #[must_use]
+    pub fn bin(self, name: &str, value: &[u8]) -> Self {
+        self.with(name, |out| write::bin(out, value))
+    }
+
     /// Adds what `write` appends: exactly one value.
     #[must_use]
     pub fn with(mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> Self {

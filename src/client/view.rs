@@ -41,6 +41,11 @@ impl<'a> View<'a> {
         Reader::new(self.0).str().ok()
     }
 
+    /// Bytes.
+    pub fn bin(self) -> Option<&'a [u8]> {
+        Reader::new(self.0).bin().ok()
+    }
+
     /// An integer of 0 or more.
     #[inline]
     pub fn uint(self) -> Option<u64> {

@@ -12,7 +12,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 37] = [
+const CORE_FIGURES: [CoreFigure; 39] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -29,6 +29,15 @@ const CORE_FIGURES: [CoreFigure; 37] = [
     ("far_lost", COUNTER, "Messages to other nodes that may not have arrived.", |core| {
         core.far_lost
     }),
+    ("far_broken", COUNTER, "Sessions with other nodes that said what cannot be.", |core| {
+        core.far_broken
+    }),
+    (
+        "far_refused",
+        COUNTER,
+        "Connections for messages that were refused: no proof or version.",
+        |core| core.far_refused,
+    ),
     ("cache_hits", COUNTER, "Lookups of agents that the core's cache answered.", |core| {
         core.cache_hits
     }),

@@ -9,7 +9,6 @@ pub use crate::consensus::{
     engine::Agreement,
     members::{Change, ChangeRefused},
 };
-pub use crate::shard::trunks::{Offer, Origin};
 use crate::wire::{
     api::{
         AgentView, Completion, Error, Guest, Leased, NodeStats, Ran, TaskFilter, TaskPage,
@@ -19,7 +18,38 @@ use crate::wire::{
     memory::{MemoryHit, MemoryItem, MemoryPage, MemoryQuery, MemoryStats, Metric, not_configured},
     neighbours::{AgentFilter, FarAgent, Neighbour},
 };
-use std::{rc::Rc, sync::Arc};
+pub use crate::{
+    consensus::peers::proof::{Challenge, Proof},
+    shard::trunks::{Offer, Origin},
+};
+use std::{ops::RangeInclusive, rc::Rc, sync::Arc};
+
+/// What another node says to open a trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkOffer {
+    /// Who offers what.
+    pub offer: Offer,
+    /// The versions that it speaks (`wire/trunk.rs`).
+    pub versions: RangeInclusive<u64>,
+    /// That it knows the secret of the cluster, over the challenge that it was answered before.
+    pub proof: Option<Proof>,
+}
+
+/// What it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrunkAnswer {
+    /// It is to be proven over this.
+    Challenged(Challenge),
+    /// It is believed.
+    Heard {
+        /// The longest record that this node takes, bytes.
+        record_bytes: usize,
+        /// The version that both speak.
+        version: u64,
+        /// The last frame that this node took, if it knows the session; then the connection is a trunk.
+        taken: Option<u64>,
+    },
+}
 
 /// Items of pattern memory of which others need not have their turn between two: requests of a connection
 /// with so few are begun as a whole, in the order in which they came.
@@ -151,9 +181,13 @@ pub trait Gateway: 'static {
     /// Gives up an attempt that another node lent, by its task and the lender's lease.
     fn stop_guest(&self, _id: TaskId, _lease: u64) {}
 
-    /// Whether a trunk that another node offers is taken; tells the longest record that it may send, and
-    /// its last frame that was taken, if the session is known.
-    async fn judge_trunk(self: Rc<Self>, _offer: Offer) -> Result<(usize, Option<u64>), Error> {
+    /// Whether a trunk that another node offers is taken, over a connection that was answered that
+    /// challenge last.
+    async fn judge_trunk(
+        self: Rc<Self>,
+        _said: TrunkOffer,
+        _given: Option<Challenge>,
+    ) -> Result<TrunkAnswer, Error> {
         Err(Error::Conflict("the node belongs to no cluster".into()))
     }
 

@@ -3,7 +3,7 @@
 use super::{
     Shared,
     forward::Forwarder,
-    gateway::{Answer, Ask, ClusterStatus, Gateway, Offer},
+    gateway::{Answer, Ask, Challenge, ClusterStatus, Gateway, Offer, TrunkAnswer, TrunkOffer},
     gossip, lend,
     trunk::{self, Dialer},
 };
@@ -450,18 +450,32 @@ impl Gateway for LocalGateway {
         self.request(|shard, answer| shard.call_from_door(to, &payload, timeout_ms, answer)).await
     }
 
-    async fn judge_trunk(self: Rc<Self>, offer: Offer) -> Result<(usize, Option<u64>), Error> {
+    async fn judge_trunk(
+        self: Rc<Self>,
+        said: TrunkOffer,
+        given: Option<Challenge>,
+    ) -> Result<TrunkAnswer, Error> {
         let settings = self.shared.forward.as_ref();
         let me = self.shared.cluster.as_ref().map(|cluster| cluster.leaders.me());
-        trunk::judge(settings.and(me), offer)?;
+        let secret = settings.and_then(|settings| settings.secret.as_ref());
+        let judged = trunk::judge(settings.and(me), secret, &said, given);
+        let version = match judged {
+            Ok(Ok(version)) => version,
+            Ok(Err(challenge)) => return Ok(TrunkAnswer::Challenged(challenge)),
+            Err(refused) => {
+                self.core.with_shard(|shard| shard.trunk_refused());
+                return Err(refused);
+            }
+        };
+        let offer = said.offer;
         let from = offer.from.node;
         if self.shared.cluster.as_ref().is_none_or(|it| it.address(from).is_none()) {
             // It may have heard of this node before this one hears of it.
             return Err(Error::Unavailable(format!("from: no node {from} is known yet")));
         }
         let bounds = trunk::bounds(settings.expect("it was judged"));
-        let taken = trunk::offered(&self.shared.jobs, offer, bounds).await?;
-        Ok((bounds.record_bytes, taken))
+        let taken = trunk::offered(&self.shared.jobs, offer).await?;
+        Ok(TrunkAnswer::Heard { record_bytes: bounds.record_bytes, version, taken })
     }
 
     fn stats(&self) -> NodeStats {

@@ -1,21 +1,23 @@
 //! Moves the bytes of trunks: dials other nodes for a core's messages, and serves those that dial.
 //!
 //! A connection of a trunk begins as a client's: the token where the node asks for one, then
-//! `here.trunk` with the offer (`shard/trunks.rs`). Its answer, which tells what was taken, is the last
-//! MessagePack on the connection; from there on both sides speak in frames of records (`wire/trunk.rs`).
+//! `here.trunk` with the offer (`shard/trunks.rs`, `trunk/offer.rs`). The answer that tells what was taken is
+//! the last MessagePack on the connection; from there on both sides speak in frames of records
+//! (`wire/trunk.rs`).
 //! The one who dialled speaks first, and says that it has read the answer.
 //! Whichever core accepted it, the connection goes to the one that has the session: that is the
 //! dialling core's number modulo the cores, so that the records of a session go through the same rings.
 //!
-//! A connection that is lost is made again, for as long as something is kept and the session lasts.
+//! A connection that is lost is made again, for as long as something is kept and the session lasts
+//! (`trunk/patience.rs`).
 
-use super::forward::{
-    Settings,
-    channel::{Channel, Request},
-    link::pump,
-};
+mod offer;
+mod patience;
+
+pub use offer::judge;
+
+use super::forward::Settings;
 use crate::{
-    client::{Params, View},
     consensus::cluster::Cluster,
     runtime::{executor, injector::Injector, net},
     shard::{
@@ -24,12 +26,14 @@ use crate::{
     },
     wire::{
         api::Error,
-        id::{CoreIndex, NodeId},
-        trunk::{FRAME_BYTES, Packer, Unpacker},
+        id::NodeId,
+        trunk::{FRAME_BYTES, Packer, TrunkError, Unpacker},
     },
 };
 use futures_channel::oneshot;
 use futures_lite::{AsyncRead, AsyncWrite};
+use offer::{Answer, shake_hands};
+use patience::{Connection, Patience, RETURN_LIMIT};
 use std::{
     future::{pending, poll_fn},
     io,
@@ -42,11 +46,6 @@ use std::{
 
 /// How long a connection and its handshake may take.
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
-/// How long a node is dialled that has the session, before that is given up. Gossip says sooner when the
-/// node is gone.
-const RESUME_LIMIT: Duration = Duration::from_secs(10);
-/// The same for one that was not reached yet.
-const REACH_LIMIT: Duration = Duration::from_secs(3);
 /// How long the other node's kernel may leave bytes unacknowledged.
 const UNACKNOWLEDGED_MS: i32 = 5000;
 /// Bytes that a read of the handshake takes.
@@ -59,8 +58,6 @@ const TELL_AFTER: Duration = Duration::from_millis(5);
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// When to come back to a core that takes no further work, milliseconds.
 const RETRY_MS: u64 = 20;
-/// Most cores of a node whose sessions are kept.
-const CORES_MAX: CoreIndex = 1024;
 /// Records that are delivered before the core does something else.
 const RECORDS_A_TURN: usize = 1000;
 
@@ -88,13 +85,13 @@ impl Dial for Dialer {
         self.cluster.address(node).is_some()
     }
 
-    fn dial(&self, trunk: Rc<Trunk>) {
+    fn dial(&self, trunk: Rc<Trunk>, session: u64) {
         let Some(core) = self.core.upgrade() else { return };
         let (cluster, settings) = (self.cluster.clone(), self.settings.clone());
         executor::spawn(async move {
             // A future is polled as soon as it is spawned, and whoever dials holds the shard.
             executor::yield_now().await;
-            keep_connected(&core, &cluster, &settings, &trunk).await;
+            keep_connected(&core, &cluster, &settings, &trunk, session).await;
         });
     }
 
@@ -103,36 +100,58 @@ impl Dial for Dialer {
     }
 }
 
-/// Connects a trunk for as long as its session lasts and there is something to say.
-async fn keep_connected(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc<Trunk>) {
-    let session = trunk.session();
-    let mut was_connected = Instant::now();
-    let mut moved = trunk.moved();
-    loop {
+/// Connects a trunk for as long as its session lasts and there is something to say, and goes on with the next
+/// session when that begins with what is left.
+async fn keep_connected(
+    core: &Core,
+    cluster: &Cluster,
+    settings: &Settings,
+    trunk: &Rc<Trunk>,
+    mut session: u64,
+) {
+    let mut patience = Patience::new(Instant::now());
+    let mut moved = 0;
+    // Who ends a session leaves the next one to whoever dials that.
+    while trunk.session() == session {
         let ended = connect(core, cluster, settings, trunk).await;
         if trunk.session() != session {
             // It is known to be gone.
             return;
         }
         let has_moved = trunk.moved() > std::mem::replace(&mut moved, trunk.moved());
-        let (why, is_over, was_clear) = match ended {
-            Ended::Over(why) => (why, true, false),
-            Ended::Lost { why, was_clear } => (why, trunk.is_left(), was_clear),
-        };
-        // What the other side refuses ends a connection as often as one is made.
-        let was_well = has_moved || was_clear;
-        if was_well {
-            was_connected = Instant::now();
-        }
-        let patience = if trunk.is_established() { RESUME_LIMIT } else { REACH_LIMIT };
-        if !is_over {
-            tracing::debug!(node = trunk.node(), why, "a connection of a trunk ended");
-            let Some(pause) = trunk.lost(was_well) else { return };
-            if was_connected.elapsed() < patience {
+        let is_established = trunk.is_established();
+        let (why, was) = match ended {
+            Ended::Lost { why, was_clear } => (why, Connection { has_moved, was_clear }),
+            Ended::Unknown(why) => {
+                // It answers: it is there as another process.
+                patience = Patience::new(Instant::now());
+                let begins = core.with_shard(|shard| shard.trunk_begins_again(trunk, &why));
+                let Some(pause) = begins else { return };
+                (session, moved) = (trunk.session(), 0);
                 executor::sleep(pause).await;
-                if trunk.session() != session {
-                    return;
+                continue;
+            }
+            Ended::Broken(why) => {
+                let was = Connection { has_moved, was_clear: false };
+                if !patience.lasts(Instant::now(), was, is_established) {
+                    return core.with_shard(|shard| shard.trunk_ended(trunk, &why));
                 }
+                let begins = core.with_shard(|shard| {
+                    shard.trunk_broken(trunk, &why);
+                    shard.trunk_begins_again(trunk, &why)
+                });
+                let Some(pause) = begins else { return };
+                (session, moved) = (trunk.session(), 0);
+                executor::sleep(pause).await;
+                continue;
+            }
+            Ended::Over(why) => return core.with_shard(|shard| shard.trunk_ended(trunk, &why)),
+        };
+        if !trunk.is_left() {
+            tracing::debug!(node = trunk.node(), why, "a connection of a trunk ended");
+            let Some(pause) = trunk.lost(was.was_well()) else { return };
+            if patience.lasts(Instant::now(), was, is_established) {
+                executor::sleep(pause).await;
                 continue;
             }
         }
@@ -144,7 +163,11 @@ async fn keep_connected(core: &Core, cluster: &Cluster, settings: &Settings, tru
 enum Ended {
     /// It was lost, or not made. It was clear when it was made with nothing that the other side had not taken.
     Lost { why: String, was_clear: bool },
-    /// The other side knows nothing of the session, or refuses it.
+    /// The other side knows nothing of the session: it is another process, or has given the session up.
+    Unknown(String),
+    /// The other side says what cannot be, and would say it again.
+    Broken(String),
+    /// The other side refuses the session.
     Over(String),
 }
 
@@ -152,6 +175,12 @@ impl Ended {
     fn not_made(why: String) -> Self {
         Self::Lost { why, was_clear: false }
     }
+}
+
+/// What of an error of a connection would come again on the next one.
+fn broken(error: &io::Error) -> bool {
+    let known = error.get_ref().and_then(|inner| inner.downcast_ref::<TrunkError>());
+    known.is_some_and(|error| error.is_final())
 }
 
 /// Makes one connection and drives it until it ends.
@@ -183,9 +212,8 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
         return Ended::Over("the session is over".into());
     }
     let Some(taken) = taken else {
-        return Ended::Over(format!(
-            "{address}: the node began again, or knows the session no more"
-        ));
+        let why = "the node began again, or knows the session no more";
+        return Ended::Unknown(format!("{address}: {why}"));
     };
     trunk.limit_records(record_bytes);
     match trunk.connect(taken) {
@@ -194,69 +222,11 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
             trunk.with_packer(Packer::greet);
             let most = settings.bounds.frame_bytes;
             let end = drive(core, trunk, connection, &mut stream, most, pending()).await;
-            Ended::Lost { why: format!("{address}: {end}"), was_clear }
+            let why = format!("{address}: {end}");
+            if broken(&end) { Ended::Broken(why) } else { Ended::Lost { why, was_clear } }
         }
-        Err(error) => Ended::Over(format!("{address}: {error}")),
+        Err(error) => Ended::Broken(format!("{address}: {error}")),
     }
-}
-
-/// What the other node answers to an offer.
-struct Answer {
-    /// The longest record that it takes.
-    record_bytes: usize,
-    /// The last frame that it took, if it knows the session.
-    taken: Option<u64>,
-}
-
-/// Says what the connection is for.
-async fn shake_hands<S>(
-    stream: &mut S,
-    settings: &Settings,
-    offer: &Offer,
-) -> io::Result<Result<Answer, Error>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut channel = Channel::new(settings.bounds, settings.token.clone());
-    let params = Params::new()
-        .uint_if("from", Some(offer.from.node))
-        .uint_if("core", Some(offer.from.core.into()))
-        .uint_if("life", Some(offer.from.life))
-        .uint_if("to", Some(offer.to))
-        .uint_if("session", Some(offer.session))
-        .uint_if("resumes", Some(offer.resumes.into()))
-        .uint_if("taken", Some(offer.taken))
-        .uint_if("record_bytes", Some(offer.record_bytes as u64));
-    let now = Instant::now();
-    let request = Request {
-        method: "here.trunk",
-        params: &params,
-        deadline: now + DIAL_LIMIT,
-        as_long_as_led: None,
-    };
-    let mut answered = channel.push(now, &request).map_err(io::Error::other)?;
-    let mut buffer = vec![0; HANDSHAKE_BYTES];
-    let answer = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(answer) = Pin::new(&mut answered).poll(cx) {
-                return Poll::Ready(Ok(answer));
-            }
-            match pump(&mut channel, stream, &mut buffer, cx) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    });
-    let answer = match answer.await?.map_err(io::Error::other)? {
-        Ok(answer) => answer,
-        Err(refused) => return Ok(Err(refused)),
-    };
-    let limit = View::new(&answer).get("record_bytes").and_then(View::uint);
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
-    let record_bytes = limit.ok_or_else(|| io::Error::other("its answer names no record_bytes"))?;
-    let taken = View::new(&answer).get("taken").and_then(View::uint);
-    Ok(Ok(Answer { record_bytes, taken }))
 }
 
 /// The core that has the sessions of a core of another node.
@@ -269,14 +239,10 @@ fn home<'a>(jobs: &'a [Injector<Job>], offer: &Offer) -> &'a Injector<Job> {
 /// # Errors
 /// Those of [`Shard::trunk_offered`](crate::shard::core::Shard::trunk_offered), and
 /// [`Error::Backpressure`] when the core has much to do.
-pub async fn offered(
-    jobs: &[Injector<Job>],
-    offer: Offer,
-    bounds: Bounds,
-) -> Result<Option<u64>, Error> {
+pub async fn offered(jobs: &[Injector<Job>], offer: Offer) -> Result<Option<u64>, Error> {
     let (tell, told) = oneshot::channel();
     let job: Job = Box::new(move |core| {
-        let taken = core.with_shard(|shard| shard.trunk_offered(&offer, bounds));
+        let taken = core.with_shard(|shard| shard.trunk_offered(&offer));
         // Whoever asked may have gone away.
         let _ = tell.send(taken);
     });
@@ -340,13 +306,41 @@ async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let accepted = core.with_shard(|shard| shard.trunk_accepted(&offer));
+    let accepted = core.with_shard(|shard| shard.trunk_accepted(&offer, bounds));
     let Some((trunk, connection)) = accepted else { return };
     let error = drive(core, &trunk, connection, stream, bounds.record_bytes, leaves).await;
     tracing::debug!(node = offer.from.node, %error, "a connection that another node dialled ended");
-    if trunk.is_leaving() && trunk.is_current(connection) {
-        core.with_shard(|shard| shard.trunk_ended(&trunk, "this node closes its doors"));
+    if trunk.is_current(connection) {
+        if broken(&error) {
+            let why = error.to_string();
+            core.with_shard(|shard| {
+                shard.trunk_broken(&trunk, &why);
+                shard.trunk_ended(&trunk, &why);
+            });
+        } else if trunk.leaves().is_some() {
+            core.with_shard(|shard| shard.trunk_ended(&trunk, "this node closes its doors"));
+        }
     }
+    trunk.disconnected(connection, Instant::now());
+    await_return(core, &trunk);
+}
+
+/// Ends the session of a trunk when the other side, which dials it, stays away for too long.
+fn await_return(core: &Rc<Core>, trunk: &Rc<Trunk>) {
+    if !trunk.await_return() {
+        return;
+    }
+    let (core, trunk) = (Rc::downgrade(core), trunk.clone());
+    executor::spawn(async move {
+        while let Some(left) = trunk.awaits(Instant::now(), RETURN_LIMIT) {
+            if left.is_zero() {
+                let Some(core) = core.upgrade() else { return };
+                let why = "the node does not come back to the session";
+                return core.with_shard(|shard| shard.trunk_ended(&trunk, why));
+            }
+            executor::sleep(left).await;
+        }
+    });
 }
 
 /// A timer on this core.
@@ -372,9 +366,14 @@ where
             let over = "another connection counts, or the session is over";
             return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, over));
         }
-        if !trunk.is_leaving() && leaves.as_mut().poll(cx).is_ready() {
-            trunk.leave();
-            patience.set(Some(executor::sleep(LEAVE_LIMIT)));
+        if trunk.leaves().is_none() && leaves.as_mut().poll(cx).is_ready() {
+            trunk.leave(Instant::now() + LEAVE_LIMIT);
+        }
+        if patience.is_none()
+            && let Some(until) = trunk.leaves()
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            patience.set(Some(executor::sleep(left)));
         }
         let is_late = patience.as_mut().as_pin_mut().is_some_and(|it| it.poll(cx).is_ready());
         if tells.as_mut().as_pin_mut().is_some_and(|it| it.poll(cx).is_ready()) {
@@ -502,27 +501,4 @@ fn deliver(
         trunk.took(unpacker.progress(), unpacker.taken_bytes());
     }
     left
-}
-
-/// Why a trunk that is offered is not taken.
-///
-/// # Errors
-/// [`Error::Conflict`] and [`Error::Invalid`].
-pub fn judge(me: Option<NodeId>, offer: Offer) -> Result<(), Error> {
-    let Some(me) = me else {
-        return Err(Error::Conflict("the node belongs to no cluster".into()));
-    };
-    if offer.to != me {
-        let text = format!("this is node {me}, not node {}", offer.to);
-        return Err(Error::Conflict(text));
-    }
-    let from = offer.from.node;
-    if from == me || from == 0 {
-        let text = format!("from: node {from} cannot dial node {me}");
-        return Err(Error::Invalid(text));
-    }
-    if offer.from.core >= CORES_MAX {
-        return Err(Error::Invalid(format!("core: a node has at most {CORES_MAX}")));
-    }
-    Ok(())
 }

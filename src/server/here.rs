@@ -9,7 +9,7 @@ use super::{
     request::Request,
     worker::WorkerRequest,
 };
-use crate::node::gateway::{Offer, Origin};
+use crate::node::gateway::{Offer, Origin, TrunkOffer};
 use crate::wire::{
     api::{Error, Guest, Priority, TaskFilter, TaskStatus},
     id::{CoreIndex, PartitionIndex, TaskId},
@@ -30,7 +30,7 @@ pub enum HereRequest {
         result_bytes: usize,
     },
     /// `here.trunk`: the connection is for messages between agents from here on.
-    Trunk(Offer),
+    Trunk(Box<TrunkOffer>),
     /// `here.run`: an attempt of a task that the other node keeps.
     Run {
         /// The type of the agent that is to run it.
@@ -110,6 +110,7 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
     let mut fields = Fields::of(params)?;
     let (mut from, mut core, mut life, mut to) = (None, None, None, None);
     let (mut session, mut resumes, mut taken, mut record_bytes) = (None, None, None, None);
+    let (mut version_min, mut version_max, mut proof) = (None, None, None);
     while let Some(field) = fields.next()? {
         match field.name {
             "from" => from = field.uint()?,
@@ -120,7 +121,11 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
             "resumes" => resumes = field.uint()?,
             "taken" => taken = field.uint()?,
             "record_bytes" => record_bytes = field.uint()?,
-            _ => return Err(field.unknown()),
+            "version_min" => version_min = field.uint()?,
+            "version_max" => version_max = field.uint()?,
+            "proof" => proof = field.bytes()?,
+            // A later version says more; which one both speak is found out by the numbers.
+            _ => {}
         }
     }
     let record_bytes = required("record_bytes", record_bytes)?;
@@ -129,14 +134,17 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
         core: required("core", core)? as CoreIndex,
         life: required("life", life)?,
     };
-    Ok(HereRequest::Trunk(Offer {
+    let offer = Offer {
         from,
         to: required("to", to)?,
         session: required("session", session)?,
         resumes: required("resumes", resumes)? != 0,
         taken: required("taken", taken)?,
         record_bytes: usize::try_from(record_bytes).unwrap_or(usize::MAX),
-    }))
+    };
+    // The first version had no number.
+    let versions = version_min.unwrap_or(1)..=version_max.unwrap_or(1);
+    Ok(HereRequest::Trunk(Box::new(TrunkOffer { offer, versions, proof })))
 }
 
 fn run(params: &[u8], payload_bytes_max: usize) -> Result<HereRequest, Error> {

@@ -122,6 +122,16 @@ impl<'a> Field<'a> {
         text.parse().map(Some).map_err(|error| wrong(self.name, &format!("is not right: {error}")))
     }
 
+    /// So many bytes; nil means absent.
+    pub fn bytes<const COUNT: usize>(self) -> Result<Option<[u8; COUNT]>, Error> {
+        let mut reader = Reader::new(self.value);
+        if reader.nil() {
+            return Ok(None);
+        }
+        let bytes = reader.bin().ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Some).ok_or_else(|| wrong(self.name, &format!("must be {COUNT} bytes")))
+    }
+
     /// Any value, as its bytes.
     pub fn payload(self, bytes_max: usize) -> Result<Vec<u8>, Error> {
         if self.value.len() > bytes_max {

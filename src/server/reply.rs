@@ -1,7 +1,7 @@
 //! The answers that every door gives, as MessagePack maps.
 
 use super::{cluster::ClusterReply, large::Turn, memory::MemoryReply};
-use crate::node::gateway::Offer;
+use crate::node::gateway::{Offer, TrunkAnswer};
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, Ran, TaskPage, TaskView},
     id::{AgentId, TaskId},
@@ -35,15 +35,13 @@ pub enum Reply {
         /// Where the next part begins.
         next: Option<u64>,
     },
-    /// `{record_bytes, taken}`; after it the connection is a trunk. `{record_bytes}` when the session is
-    /// not known.
+    /// `{challenge}`, `{record_bytes, version}`, or `{record_bytes, version, taken}`, after which the
+    /// connection is a trunk.
     Trunk {
         /// What the other node offered.
         offer: Offer,
-        /// The longest record that this one takes, bytes.
-        record_bytes: usize,
-        /// The last frame that it took.
-        taken: Option<u64>,
+        /// What it is answered.
+        answer: TrunkAnswer,
     },
     /// What the memory answers.
     Memory(MemoryReply),
@@ -118,9 +116,15 @@ impl Reply {
                     number(out, "next", *next);
                 }
             }
-            Self::Trunk { record_bytes, taken, .. } => {
-                write::map(out, 1 + usize::from(taken.is_some()));
+            Self::Trunk { answer: TrunkAnswer::Challenged(challenge), .. } => {
+                write::map(out, 1);
+                write::str(out, "challenge");
+                write::bin(out, &challenge.0);
+            }
+            Self::Trunk { answer: TrunkAnswer::Heard { record_bytes, version, taken }, .. } => {
+                write::map(out, 2 + usize::from(taken.is_some()));
                 number(out, "record_bytes", *record_bytes as u64);
+                number(out, "version", *version);
                 if let Some(taken) = taken {
                     number(out, "taken", *taken);
                 }
@@ -281,7 +285,7 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 38] = [
+const FIGURES: [Figure; 40] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
@@ -289,6 +293,8 @@ const FIGURES: [Figure; 38] = [
     ("far_sent", |core| core.far_sent),
     ("far_received", |core| core.far_received),
     ("far_lost", |core| core.far_lost),
+    ("far_broken", |core| core.far_broken),
+    ("far_refused", |core| core.far_refused),
     ("cache_hits", |core| core.cache_hits),
     ("cache_misses", |core| core.cache_misses),
     ("cache_evictions", |core| core.cache_evictions),

@@ -11,7 +11,7 @@ use super::{
     worker::{self, WorkerRequest, WorkerSession},
 };
 use crate::{
-    node::gateway::Gateway,
+    node::gateway::{Gateway, TrunkAnswer},
     wire::{
         api::{AgentView, Error, TaskFilter, TaskSpec, TaskStatus},
         id::{AgentAddress, AgentId, TaskId},
@@ -221,9 +221,14 @@ async fn run_here<G: Gateway>(
         HereRequest::Task { id, wait_ms, result_bytes } => {
             result(gateway, id, wait_ms, result_bytes, &session.large_results).await
         }
-        HereRequest::Trunk(offer) => {
-            let (record_bytes, taken) = gateway.judge_trunk(offer).await?;
-            Ok(Reply::Trunk { offer, record_bytes, taken })
+        HereRequest::Trunk(said) => {
+            let offer = said.offer;
+            // A challenge is good for one proof.
+            let answer = gateway.judge_trunk(*said, session.challenge.take()).await?;
+            if let TrunkAnswer::Challenged(challenge) = answer {
+                session.challenge.set(Some(challenge));
+            }
+            Ok(Reply::Trunk { offer, answer })
         }
         HereRequest::Run { agent_type, guest } => {
             Ok(Reply::Ran(gateway.run_guest(agent_type, guest).await?))

@@ -9,14 +9,17 @@ use super::{
     reply::Reply,
 };
 use crate::{
-    node::gateway::Gateway,
+    node::gateway::{Challenge, Gateway},
     wire::{
         api::{Completion, Error, Failure, Worker},
         id::TaskId,
         msgpack::Reader,
     },
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 /// Most tasks that one fetch may ask for.
 const FETCH_MAX: u64 = 10_000;
@@ -27,6 +30,8 @@ const EXTEND_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 #[derive(Default)]
 pub struct WorkerSession {
     registered: RefCell<Option<Registered>>,
+    /// What another node is to prove itself over.
+    pub challenge: Cell<Option<Challenge>>,
     /// What bounds the results that are on their way to it.
     pub large_results: LargeResults,
 }
@@ -41,7 +46,7 @@ struct Registered {
 impl WorkerSession {
     /// A session of a connection on which many requests may wait.
     pub fn new(limits: &Limits) -> Self {
-        Self { registered: RefCell::default(), large_results: LargeResults::new(limits) }
+        Self { large_results: LargeResults::new(limits), ..Self::default() }
     }
 
     /// The worker that registered here, to be told goodbye.

@@ -12,8 +12,9 @@
 //! Invariants worth naming:
 //! - Messages from one agent to another arrive in the order in which they were sent, each once, over
 //!   however many connections a session takes: they take one trunk, one core and one ring.
-//! - A session ends when the node is known to be gone or has begun another life, or cannot be reached
-//!   for too long. Then its calls end, and what may not have arrived is counted (`far_lost`) and told.
+//! - A session ends when the node is known to be gone, cannot be reached for too long, has begun another
+//!   life, or says what cannot be. Then its calls end, and what may not have arrived is counted (`far_lost`)
+//!   and told. In the last two cases another session begins with what the node surely has not got.
 //! - What the other side has not taken is bounded in bytes; beyond that senders are refused. Answers
 //!   are owed: the askers' own limits bound them.
 //! - A full mailbox loses nothing: its senders on other nodes are told to stop, and what was on its
@@ -57,6 +58,8 @@ pub struct Trunks {
     dialled: HashMap<NodeId, Rc<Trunk>>,
     /// Those that cores of other nodes dialled to this one.
     accepted: HashMap<(NodeId, CoreIndex), Rc<Trunk>>,
+    /// Sessions that they offered and that begin when the connection is there; the last of each core.
+    offered: HashMap<(NodeId, CoreIndex), Offer>,
     /// Whether futures that drive trunks were woken.
     woke: bool,
     /// Those that go on after the core's next turn.
@@ -73,6 +76,7 @@ impl Trunks {
             dial: None,
             dialled: HashMap::new(),
             accepted: HashMap::new(),
+            offered: HashMap::new(),
             woke: false,
             after_turn: Vec::new(),
             busy_until_us: 0,
@@ -141,8 +145,8 @@ impl Trunks {
                 place.insert(Rc::new(Trunk::to(node, self.me, dial.bounds())))
             }
         };
-        if trunk.begin(is_gone)? {
-            dial.dial(trunk.clone());
+        if let Some(session) = trunk.begin(is_gone)? {
+            dial.dial(trunk.clone(), session);
         }
         Ok(trunk)
     }

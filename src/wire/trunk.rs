@@ -33,10 +33,18 @@
 mod packer;
 mod unpacker;
 
-pub use packer::Packer;
+pub use packer::{GivenUp, Packer};
 pub use unpacker::{Progress, Unpacker};
 
 use super::{api::Error, id::AgentId};
+use std::ops::RangeInclusive;
+
+/// The versions of all this, of the offer before it included, that this program speaks. Two nodes speak the
+/// highest one that both do. Whoever changes what is said adds a version here, and takes the lowest one out
+/// only when no release speaks nothing higher: so nodes are replaced one after the other.
+///
+/// Version 1 is that of offers which name none.
+pub const VERSIONS: RangeInclusive<u64> = 2..=2;
 
 /// Bytes of a frame's head.
 const HEAD_BYTES: usize = 32;
@@ -105,8 +113,7 @@ pub enum Record<'a> {
     Leaves,
 }
 
-/// Why bytes cannot be read; the connection that they came on is of no use any more. A session over which
-/// nothing else comes ends in its time.
+/// Why bytes cannot be read; the connection that they came on is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrunkError {
     /// The checksum of a head is wrong.
@@ -145,6 +152,14 @@ pub enum TrunkError {
     /// A record ends behind its frame or is of no known form.
     #[error("a record cannot be read")]
     Record,
+}
+
+impl TrunkError {
+    /// Whether it comes again on the next connection: no byte was changed on the way, so the other side says
+    /// what it does not mean, and the session is over.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Head | Self::Body)
+    }
 }
 
 /// Numbers of the kinds of records.

@@ -33,7 +33,7 @@ pub mod link;
 pub mod message;
 mod outgoing;
 mod peer;
-mod proof;
+pub mod proof;
 mod seldom;
 pub mod sockets;
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub enum Side {
     Dials,
     /// The node that it was made to.
     Listens,
+    /// The node that offers a connection for messages between agents (`node/trunk/offer.rs`).
+    Offers,
 }
 
 impl Challenge {
@@ -106,6 +108,7 @@ fn domain(side: Side) -> &'static [u8] {
     match side {
         Side::Dials => b"coreflow peer dials  ",
         Side::Listens => b"coreflow peer listens",
+        Side::Offers => b"coreflow trunk offers",
     }
 }
 

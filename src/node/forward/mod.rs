@@ -56,6 +56,8 @@ pub struct Settings {
     pub(super) bounds: Bounds,
     /// What other nodes ask of their clients, and of this one.
     pub(super) token: Option<Secret>,
+    /// What the nodes of the cluster prove to each other to know.
+    pub(super) secret: Option<Secret>,
     /// How long something is tried again that nobody takes.
     patience: Duration,
 }
@@ -64,7 +66,7 @@ impl Settings {
     /// Those of a configuration: nodes have the same limits for each other as for their clients.
     ///
     /// # Errors
-    /// What is wrong with the file of the token.
+    /// What is wrong with the file of the token, or of the cluster's secret.
     pub fn of(config: &Config) -> Result<Self, SecretError> {
         let server = &config.server;
         let bounds = Bounds {
@@ -75,7 +77,7 @@ impl Settings {
         // An election takes one to two times this long, and a second one may be needed.
         let election = Duration::from_millis(config.cluster.tick_ms) * ELECTION_TICKS as u32;
         let patience = 4 * election + Duration::from_secs(1);
-        Ok(Self { bounds, token: config.token()?, patience })
+        Ok(Self { bounds, token: config.token()?, secret: config.cluster_secret()?, patience })
     }
 }
 

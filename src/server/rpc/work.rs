@@ -2,7 +2,7 @@
 
 use super::frame;
 use crate::{
-    node::gateway::{Gateway, Offer},
+    node::gateway::{Gateway, Offer, TrunkAnswer},
     server::{
         buffers::Output,
         here,
@@ -246,9 +246,11 @@ impl Answer {
     /// What the connection becomes after this answer: a trunk of another node.
     pub fn trunk(&self) -> Option<Offer> {
         match &self.outcome {
-            Outcome::Call { result: Ok(Reply::Trunk { offer, taken: Some(_), .. }), .. } => {
-                Some(*offer)
-            }
+            Outcome::Call {
+                result:
+                    Ok(Reply::Trunk { offer, answer: TrunkAnswer::Heard { taken: Some(_), .. } }),
+                ..
+            } => Some(*offer),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
         trunk::Record,
     },
 };
-use std::{rc::Rc, sync::Arc, task::Waker};
+use std::{rc::Rc, sync::Arc, task::Waker, time::Duration};
 
 /// Longest reason for which an agent of another node is refused, bytes.
 const REASON_BYTES: usize = 4096;
@@ -106,7 +106,7 @@ impl Shard {
             kernel.trunks.woke |= trunk.put(&refuse(gone));
             return true;
         }
-        if trunk.is_leaving() {
+        if trunk.leaves().is_some() {
             let stops = Error::Unavailable("the node is shutting down; nothing was done".into());
             kernel.trunks.woke |= trunk.put(&refuse(stops));
             return true;
@@ -200,11 +200,12 @@ impl Shard {
     }
 
     /// A core of another node offers a trunk: tells the last of its frames that was taken, or `None`
-    /// when nothing is known of a session that it means to go on with.
+    /// when nothing is known of a session that it means to go on with. A session that the offer ends goes on
+    /// until the connection is there.
     ///
     /// # Errors
     /// [`Error::Conflict`] when that core has begun another session since.
-    pub fn trunk_offered(&mut self, offer: &Offer, bounds: Bounds) -> Result<Option<u64>, Error> {
+    pub fn trunk_offered(&mut self, offer: &Offer) -> Result<Option<u64>, Error> {
         let key = (offer.from.node, offer.from.core);
         let known = self.kernel.trunks.accepted.get(&key).cloned();
         if let Some(known) = &known {
@@ -220,36 +221,65 @@ impl Shard {
         if offer.resumes {
             return Ok(None);
         }
-        if let Some(known) = known {
-            self.trunk_ended(&known, "it begins again");
-        }
-        let trunk = Rc::new(Trunk::from(offer, bounds));
-        self.kernel.trunks.accepted.insert(key, trunk);
+        self.kernel.trunks.offered.insert(key, *offer);
         Ok(Some(0))
     }
 
     /// The connection over which a trunk was offered is there: tells the trunk and the connection's
-    /// number. `None` when the session is over.
-    pub fn trunk_accepted(&mut self, offer: &Offer) -> Option<(Rc<Trunk>, u64)> {
+    /// number. `None` when the session is over, or another one was offered since.
+    pub fn trunk_accepted(&mut self, offer: &Offer, bounds: Bounds) -> Option<(Rc<Trunk>, u64)> {
         let key = (offer.from.node, offer.from.core);
-        let known = self.kernel.trunks.accepted.get(&key)?.clone();
-        if known.origin() != offer.from || known.session() != offer.session {
-            return None;
-        }
-        known.limit_records(offer.record_bytes);
-        match known.connect(offer.taken) {
-            Ok(connection) => Some((known, connection)),
+        let known = self.kernel.trunks.accepted.get(&key).cloned();
+        let is_it =
+            |known: &&Rc<Trunk>| known.origin() == offer.from && known.session() == offer.session;
+        let trunk = match known.as_ref().filter(is_it) {
+            Some(same) => same.clone(),
+            None => {
+                let offered = &mut self.kernel.trunks.offered;
+                offered.get(&key).filter(|last| *last == offer)?;
+                offered.remove(&key);
+                if let Some(before) = known {
+                    self.trunk_ended(&before, "it begins again");
+                }
+                let trunk = Rc::new(Trunk::from(offer, bounds));
+                self.kernel.trunks.accepted.insert(key, trunk.clone());
+                trunk
+            }
+        };
+        trunk.limit_records(offer.record_bytes);
+        match trunk.connect(offer.taken) {
+            Ok(connection) => Some((trunk, connection)),
             Err(error) => {
-                self.trunk_ended(&known, &error.to_string());
+                self.trunk_broken(&trunk, &error.to_string());
+                self.trunk_ended(&trunk, &error.to_string());
                 None
             }
         }
     }
 
+    /// The other side of a trunk says what cannot be: its session goes on over no connection.
+    pub fn trunk_broken(&mut self, trunk: &Rc<Trunk>, why: &str) {
+        self.kernel.stats.far_broken += 1;
+        let (node, core, session) = (trunk.node(), self.kernel.index, trunk.session());
+        tracing::warn!(node, core, session, why, "a session with another node is broken");
+    }
+
+    /// A trunk is not taken that somebody offered in the name of a node.
+    pub fn trunk_refused(&mut self) {
+        self.kernel.stats.far_refused += 1;
+    }
+
+    /// The session of a trunk that this core dials is over, and the node is there: another session begins
+    /// with what the node cannot have got, after the pause. `None` when there is nothing of that.
+    pub fn trunk_begins_again(&mut self, trunk: &Rc<Trunk>, why: &str) -> Option<Duration> {
+        let (ended, pause) = trunk.begin_again();
+        self.session_ended(trunk, ended, why);
+        pause
+    }
+
     /// The session of a trunk is over: its calls have no answer, and what may not have arrived is told.
     pub fn trunk_ended(&mut self, trunk: &Rc<Trunk>, why: &str) {
-        let node = trunk.node();
-        let Ended { asked, served, messages } = trunk.end();
+        let ended = trunk.end();
         if trunk.is_accepted() {
             let origin = trunk.origin();
             let accepted = &mut self.kernel.trunks.accepted;
@@ -258,6 +288,12 @@ impl Shard {
                 accepted.remove(&key);
             }
         }
+        self.session_ended(trunk, ended, why);
+    }
+
+    fn session_ended(&mut self, trunk: &Rc<Trunk>, ended: Ended, why: &str) {
+        let node = trunk.node();
+        let Ended { asked, served, messages } = ended;
         if messages > 0 {
             self.kernel.stats.far_lost += messages;
             let core = self.kernel.index;
@@ -288,6 +324,7 @@ impl Shard {
         for trunk in self.kernel.trunks.of(node) {
             self.trunk_ended(&trunk, "the node is gone");
         }
+        self.kernel.trunks.offered.retain(|(of, _), _| *of != node);
         self.borrower_gone(node);
     }
 

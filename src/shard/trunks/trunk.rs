@@ -8,7 +8,7 @@ use crate::{
     shard::context::SendError,
     wire::{
         id::{AgentId, CoreIndex, NodeId},
-        trunk::{Packer, Progress, Record, TrunkError},
+        trunk::{GivenUp, Packer, Progress, Record, TrunkError},
     },
 };
 use std::{
@@ -40,9 +40,9 @@ pub trait Dial {
     /// Whether anybody has said where that node is.
     fn knows(&self, node: NodeId) -> bool;
 
-    /// Dials a trunk, drives it for as long as there is something to say, and tells the shard when its
-    /// session is over.
-    fn dial(&self, trunk: Rc<Trunk>);
+    /// Dials a trunk, drives that session of it for as long as there is something to say, and tells the
+    /// shard when it is over. One that is over by then is left alone: who began the next one dials it.
+    fn dial(&self, trunk: Rc<Trunk>, session: u64);
 
     /// What a trunk may cost.
     fn bounds(&self) -> Bounds;
@@ -110,6 +110,10 @@ struct State {
     is_over: bool,
     /// Which of its connections is the one that counts.
     connection: u64,
+    /// Since when the other side, which dials, has none.
+    unconnected: Option<Instant>,
+    /// Somebody waits for it to come back.
+    is_awaited: bool,
     packer: Packer,
     /// How far the records of the other side were taken.
     taken: Progress,
@@ -120,8 +124,8 @@ struct State {
     closed: Option<Instant>,
     /// The pause before it is dialled again.
     pause: Duration,
-    /// It takes no further calls,
-    leaves: bool,
+    /// It takes no further calls, and ends at that time,
+    leaves: Option<Instant>,
     /// and the other side takes nothing more at all.
     is_left: bool,
     /// Agents there whose mailbox is full.
@@ -209,7 +213,32 @@ impl Trunk {
         let mut state = self.state.borrow_mut();
         state.packer.resume(taken)?;
         state.is_established = true;
+        state.unconnected = None;
         Ok(supersede(&mut state))
+    }
+
+    /// A connection that the other side dialled is lost.
+    pub fn disconnected(&self, connection: u64, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        if state.connection == connection {
+            state.unconnected.get_or_insert(now);
+        }
+    }
+
+    /// Whether somebody is to wait for the other side, which dials: it has no connection, and nobody waits.
+    pub fn await_return(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let is_alone = state.unconnected.is_some() && !state.is_over;
+        is_alone && !std::mem::replace(&mut state.is_awaited, true)
+    }
+
+    /// For how long who waits for the other side has to wait on, when it may be away for so long; `None` when
+    /// it is there, or the session is over: then nobody waits any more.
+    pub fn awaits(&self, now: Instant, limit: Duration) -> Option<Duration> {
+        let mut state = self.state.borrow_mut();
+        let since = state.unconnected.filter(|_| !state.is_over);
+        state.is_awaited = since.is_some();
+        since.map(|since| limit.saturating_sub(now.saturating_duration_since(since)))
     }
 
     /// The last frame of the other side that was taken; what is under way over an earlier connection is
@@ -217,6 +246,7 @@ impl Trunk {
     pub fn disconnect(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         supersede(&mut state);
+        state.unconnected.get_or_insert_with(Instant::now);
         state.taken.frames
     }
 
@@ -226,24 +256,24 @@ impl Trunk {
         self.state.borrow().connection == connection
     }
 
-    /// Whether it is to be dialled now; from then on it counts as driven.
+    /// The session that is to be dialled now, if one is; from then on it counts as driven.
     ///
     /// # Errors
     /// [`SendError::NodeGone`] shortly after a session that is over, and while the node is gone.
     #[inline]
-    pub(super) fn begin(&self, is_gone: impl FnOnce() -> bool) -> Result<bool, SendError> {
+    pub(super) fn begin(&self, is_gone: impl FnOnce() -> bool) -> Result<Option<u64>, SendError> {
         let mut state = self.state.borrow_mut();
         if state.is_left {
             return Err(SendError::NodeGone);
         }
         if state.is_driven {
-            return Ok(false);
+            return Ok(None);
         }
         if state.closed.is_some_and(|until| Instant::now() < until) || is_gone() {
             return Err(SendError::NodeGone);
         }
         state.is_driven = true;
-        Ok(true)
+        Ok(Some(state.session))
     }
 
     /// Whether a record for an agent, or for all of a type, may be put in.
@@ -347,14 +377,15 @@ impl Trunk {
         was_told && self.put(&Record::Room(agent))
     }
 
-    /// Takes no further calls, and tells the other side to send nothing: the node closes its doors.
-    pub fn leave(&self) {
+    /// Takes no further calls, and tells the other side to send nothing: the node closes its doors. At that
+    /// time the session ends, over whichever connection it is then.
+    pub fn leave(&self, until: Instant) {
         self.put(&Record::Leaves);
-        self.state.borrow_mut().leaves = true;
+        self.state.borrow_mut().leaves = Some(until);
     }
 
-    /// Whether it takes no further calls.
-    pub fn is_leaving(&self) -> bool {
+    /// Until when it waits for answers, when it takes no further calls.
+    pub fn leaves(&self) -> Option<Instant> {
         self.state.borrow().leaves
     }
 
@@ -363,7 +394,7 @@ impl Trunk {
     pub fn has_left(&self) -> bool {
         let state = self.state.borrow();
         let is_said = state.packer.is_empty() && !state.packer.owes();
-        state.leaves && state.serving.is_empty() && is_said
+        state.leaves.is_some() && state.serving.is_empty() && is_said
     }
 
     /// The other side takes nothing more.
@@ -409,6 +440,35 @@ impl Trunk {
         let pause = if has_moved { BACKOFF } else { state.pause };
         state.pause = (pause * 2).min(BACKOFF_MAX);
         Some(pause)
+    }
+
+    /// The session is over, and the other side is there: the next one begins with what it cannot have got.
+    /// Gives the pause before it is dialled, and `None` when there is nothing to say.
+    pub fn begin_again(&self) -> (Ended, Option<Duration>) {
+        let mut state = self.state.borrow_mut();
+        let GivenUp { frames, messages } = state.packer.begin_again();
+        if state.packer.is_empty() {
+            drop(state);
+            let ended = self.end();
+            let asked = ended.asked.into_iter().map(|(call, _)| (call, true)).collect();
+            return (Ended { asked, messages, ..ended }, None);
+        }
+        supersede(&mut state);
+        let before = std::mem::take(&mut *state);
+        let pause = if before.is_established { BACKOFF } else { before.pause };
+        let (begun, rest): (HashMap<_, _>, HashMap<_, _>) =
+            before.asked.into_iter().partition(|(_, frame)| *frame <= frames);
+        *state = State {
+            session: before.session + 1,
+            connection: before.connection,
+            packer: before.packer,
+            is_driven: true,
+            pause: (pause * 2).min(BACKOFF_MAX),
+            asked: rest.into_iter().map(|(call, frame)| (call, frame - frames)).collect(),
+            ..State::default()
+        };
+        let asked = begun.into_keys().map(|call| (call, true)).collect();
+        (Ended { asked, served: before.serving.into_iter().collect(), messages }, Some(pause))
     }
 
     /// The session is over.
@@ -471,8 +531,8 @@ mod tests {
         let agent = AgentId::new(0, 0, 0);
         let send = || trunk.put(&Record::Send { target: agent, source: agent, payload: b"x" });
         let ask = |call| trunk.ask(call, &Record::Full(agent), |_| true);
-        assert_eq!(trunk.begin(|| false), Ok(true));
-        assert_eq!(trunk.begin(|| true), Ok(false), "it is dialled already");
+        assert_eq!(trunk.begin(|| false), Ok(Some(1)));
+        assert_eq!(trunk.begin(|| true), Ok(None), "it is dialled already");
         let first = trunk.connect(0).unwrap();
         send();
         ask(5);
@@ -500,11 +560,78 @@ mod tests {
     #[test]
     fn a_trunk_with_nothing_to_say_is_not_dialled_again_by_itself() {
         let trunk = trunk();
-        assert_eq!(trunk.begin(|| false), Ok(true));
+        assert_eq!(trunk.begin(|| false), Ok(Some(1)));
         trunk.connect(0).unwrap();
         assert_eq!(trunk.lost(true), None);
         assert_eq!(trunk.begin(|| true), Err(SendError::NodeGone));
-        assert_eq!(trunk.begin(|| false), Ok(true));
-        assert!(!trunk.offer().resumes && trunk.session() == 2, "the node may have begun again");
+        assert_eq!(trunk.begin(|| false), Ok(Some(2)), "the node may have begun again");
+        assert!(!trunk.offer().resumes);
+    }
+
+    #[test]
+    fn the_next_session_with_a_node_that_is_there_begins_with_what_it_cannot_have() {
+        let trunk = trunk();
+        let agent = AgentId::new(0, 0, 0);
+        let send = || trunk.put(&Record::Send { target: agent, source: agent, payload: b"x" });
+        let ask = |call| trunk.ask(call, &Record::Full(agent), |_| true);
+        assert_eq!(trunk.begin(|| false), Ok(Some(1)));
+        let first = trunk.connect(0).unwrap();
+        send();
+        ask(5);
+        trunk.with_packer(|packer| {
+            let bytes = packer.to_write().len();
+            packer.wrote(bytes);
+        });
+        send();
+        send();
+        ask(6);
+        let (Ended { asked, messages, .. }, pause) = trunk.begin_again();
+        assert_eq!((asked, messages), (vec![(5, true)], 1), "the other side may have these");
+        assert_eq!(pause, Some(BACKOFF));
+        assert_eq!((trunk.session(), trunk.is_current(first)), (2, false));
+        assert_eq!(trunk.begin(|| true), Ok(None), "whoever drove it goes on");
+        assert!(!trunk.offer().resumes);
+        // That session fails before anything is said, and one more after all was: nothing is left then.
+        let (Ended { asked, messages, .. }, pause) = trunk.begin_again();
+        assert_eq!((asked, messages, pause), (vec![], 0, Some(2 * BACKOFF)));
+        trunk.connect(0).unwrap();
+        assert_eq!(trunk.with_packer(|packer| packer.messages()), 2);
+        trunk.with_packer(|packer| {
+            let bytes = packer.to_write().len();
+            packer.wrote(bytes);
+        });
+        let (Ended { asked, messages, .. }, pause) = trunk.begin_again();
+        assert_eq!((asked, messages, pause), (vec![(6, true)], 2, None));
+        assert_eq!(trunk.session(), 4);
+        assert_eq!(trunk.begin(|| false), Err(SendError::NodeGone), "for a moment");
+    }
+
+    #[test]
+    fn who_dials_and_does_not_come_back_is_awaited_by_one_and_for_a_bounded_time() {
+        let origin = Origin { node: 1, core: 0, life: 7 };
+        let offer =
+            Offer { from: origin, to: 2, session: 3, resumes: false, taken: 0, record_bytes: 100 };
+        let trunk = Trunk::from(&offer, Bounds { kept_bytes: 1, record_bytes: 1 });
+        let (limit, then) = (Duration::from_secs(20), Instant::now());
+        let at = |seconds| then + Duration::from_secs(seconds);
+        let first = trunk.connect(0).unwrap();
+        assert!(!trunk.await_return(), "it is there");
+        let second = trunk.connect(0).unwrap();
+        trunk.disconnected(first, at(1));
+        assert!(!trunk.await_return(), "another connection counts");
+        trunk.disconnected(second, at(2));
+        assert!(trunk.await_return());
+        assert!(!trunk.await_return(), "one waits");
+        assert_eq!(trunk.awaits(at(5), limit), Some(Duration::from_secs(17)));
+        trunk.disconnected(second, at(6));
+        assert_eq!(trunk.awaits(at(22), limit), Some(Duration::ZERO), "since the first time");
+        let third = trunk.connect(0).unwrap();
+        assert_eq!(trunk.awaits(at(30), limit), None, "it came back");
+        trunk.disconnected(third, at(40));
+        assert!(trunk.await_return());
+        assert_eq!(trunk.awaits(at(41), limit), Some(Duration::from_secs(19)));
+        trunk.end();
+        assert_eq!(trunk.awaits(at(42), limit), None, "the session is over");
+        assert!(!trunk.await_return());
     }
 }

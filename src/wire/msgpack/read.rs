@@ -88,6 +88,16 @@ impl<'a> Reader<'a> {
         text
     }
 
+    /// Bytes.
+    pub fn bin(&mut self) -> Result<&'a [u8], Malformed> {
+        let mut ahead = self.clone();
+        let len =
+            ahead.expect(|value| if let Value::Bin(len) = value { Some(len) } else { None })?;
+        let body = ahead.body(len)?;
+        *self = ahead;
+        Ok(body)
+    }
+
     /// Skips nil; false when something else is next.
     pub fn nil(&mut self) -> bool {
         self.expect(|value| matches!(value, Value::Nil).then_some(())).is_ok()

@@ -49,6 +49,15 @@ struct Frame {
     messages: u64,
 }
 
+/// What a session that is over takes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The last of its frames of which a part was written; those behind it go on, by as much lower numbers.
+    pub frames: u64,
+    /// Messages among those that the other side did not say that it took.
+    pub messages: u64,
+}
+
 /// What the other side is to be told of its frames.
 #[derive(Debug, Default)]
 struct Inbound {
@@ -147,7 +156,11 @@ impl Packer {
             self.frames_end += frame.bytes;
             self.frames_written += 1;
         }
-        self.touched = self.touched.max(self.number - 1);
+        // The last frame of which the kernel took a byte: the one that is written in part, or the last whole one.
+        let in_part = (self.written > self.frames_end).then_some(self.frames_written);
+        let last = in_part.or(self.frames_written.checked_sub(1));
+        let number = last.and_then(|place| self.frames.get(place)).map_or(0, |frame| frame.number);
+        self.touched = self.touched.max(number);
         self.release();
     }
 
@@ -182,6 +195,32 @@ impl Packer {
         // What it was told on its way to the last connection it may not have heard.
         self.inbound = Inbound { taken: self.inbound.taken, ..Inbound::default() };
         Ok(())
+    }
+
+    /// The session is over, and another one begins with the frames of which no byte was ever written, which
+    /// the other side cannot have: they are numbered from 1 on. Tells what is given up.
+    pub fn begin_again(&mut self) -> GivenUp {
+        let through = self.touched;
+        let mut messages = 0;
+        while let Some(frame) = self.frames.front()
+            && frame.number <= through
+        {
+            self.start += frame.bytes;
+            messages += frame.messages;
+            self.frames.pop_front();
+        }
+        self.closed.drain(..self.start);
+        let mut at = 0;
+        for frame in &mut self.frames {
+            frame.number -= through;
+            let head = self.closed[at..].first_chunk_mut().expect("a frame begins with its head");
+            number_head(head, frame.number, 0);
+            at += frame.bytes;
+        }
+        self.number -= through;
+        (self.start, self.written, self.frames_written, self.frames_end) = (0, 0, 0, 0);
+        (self.touched, self.acknowledged, self.inbound) = (0, 0, Inbound::default());
+        GivenUp { frames: through, messages }
     }
 
     /// All frames of the other side up to a number were taken, and so many bytes since the last time.
@@ -287,11 +326,16 @@ fn make_head(
     head[..4].copy_from_slice(&length(body.len()).to_le_bytes());
     head[4..8].copy_from_slice(&length(plain_bytes).to_le_bytes());
     head[8..12].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-    head[12..20].copy_from_slice(&number.to_le_bytes());
-    head[20..28].copy_from_slice(&inbound.taken.to_le_bytes());
-    let checksum = crc32fast::hash(&head[..HEAD_BYTES_CHECKED]);
-    head[HEAD_BYTES_CHECKED..].copy_from_slice(&checksum.to_le_bytes());
+    number_head(&mut head, number, inbound.taken);
     *inbound =
         Inbound { taken: inbound.taken, told: inbound.taken, untold_bytes: 0, is_due: false };
     head
+}
+
+/// Writes a frame's number, and the last one that was taken of the other side's, into its head.
+fn number_head(head: &mut [u8; HEAD_BYTES], number: u64, taken: u64) {
+    head[12..20].copy_from_slice(&number.to_le_bytes());
+    head[20..28].copy_from_slice(&taken.to_le_bytes());
+    let checksum = crc32fast::hash(&head[..HEAD_BYTES_CHECKED]);
+    head[HEAD_BYTES_CHECKED..].copy_from_slice(&checksum.to_le_bytes());
 }

@@ -405,3 +405,90 @@ fn what_is_kept_tells_its_messages_and_which_of_them_were_begun() {
     packer.acknowledge(first).unwrap();
     assert_eq!(packer.messages(), 1);
 }
+
+/// Puts messages of 1,000 bytes in until there are so many closed frames.
+fn fill(packer: &mut Packer, frames: u64) -> u64 {
+    let mut count = 0;
+    let mut frame = 0;
+    while frame <= frames {
+        let payload = [count as u8; 1_000];
+        let record = Record::Send { target: agent(count), source: agent(0), payload: &payload };
+        frame = packer.put(&record);
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn a_frame_of_which_no_byte_was_written_was_not_begun() {
+    let mut packer = Packer::default();
+    fill(&mut packer, 3);
+    let begun = |packer: &Packer| (1..=4).filter(|number| packer.is_touched(*number)).count();
+    assert_eq!(begun(&packer), 0);
+    packer.to_write();
+    packer.wrote(1);
+    assert_eq!(begun(&packer), 1, "the kernel took a byte of the first");
+    // A new connection forgets what was written, not that it was.
+    packer.resume(0).unwrap();
+    assert_eq!(begun(&packer), 1);
+    let bytes = packer.to_write().len();
+    packer.wrote(bytes - 1);
+    assert_eq!(begun(&packer), 3, "all but a byte of the closed ones");
+    packer.to_write();
+    packer.wrote(1);
+    assert_eq!(begun(&packer), 3);
+    drain(&mut packer);
+    assert_eq!(begun(&packer), 4);
+}
+
+#[test]
+fn a_session_begins_again_with_what_the_other_side_cannot_have() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut parts = 0;
+    for _ in 0..100 {
+        let mut packer = Packer::default();
+        let mut count = fill(&mut packer, random.u64(0..6));
+        let written = random.usize(..=packer.to_write().len());
+        packer.wrote(written);
+        if random.bool() {
+            packer.took(random.u64(1..9), 0);
+            packer.tell();
+            packer.to_write();
+        }
+        let (before, open) = (packer.messages(), packer.put(&Record::Full(agent(u64::MAX))));
+        let GivenUp { frames, messages } = packer.begin_again();
+        assert_eq!(packer.messages(), before - messages);
+        assert!(!packer.is_touched(1));
+        parts += u64::from(messages > 0 && messages < before);
+        let last = fill(&mut packer, 0);
+        assert_eq!(packer.put(&Record::Leaves), open - frames, "the same frame goes on");
+        let (mut unpacker, mut expected) = (unpacker(), messages);
+        for byte in drain(&mut packer).chunks(10_000) {
+            let mut at = 0;
+            while at < byte.len() {
+                at += feed(&mut unpacker, &byte[at..]);
+                while let Some(record) = unpacker.record().expect("its frames follow each other") {
+                    match record {
+                        Record::Send { target, payload, .. } if expected < count => {
+                            assert_eq!(target, agent(expected));
+                            assert!(payload.iter().all(|byte| *byte == expected as u8));
+                            expected += 1;
+                        }
+                        Record::Full(_) => (count, expected) = (last, 0),
+                        Record::Send { .. } => expected += 1,
+                        record => assert_eq!(record, Record::Leaves),
+                    }
+                    unpacker.taken();
+                }
+            }
+        }
+        assert_eq!(expected, last, "nothing is missing");
+        assert_eq!(unpacker.acknowledged(), 0, "of the other side's next session nothing came");
+        let frames = unpacker.progress().frames;
+        packer.acknowledge(frames).expect("all of it was written");
+        assert!(packer.is_empty());
+    }
+    assert!(parts > 10, "{parts} sessions were written in part: this shows nothing");
+}
