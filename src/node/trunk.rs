@@ -13,6 +13,8 @@
 
 mod offer;
 mod patience;
+#[cfg(test)]
+mod tests;
 
 pub use offer::judge;
 

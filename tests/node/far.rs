@@ -66,6 +66,16 @@ impl Places {
         self
     }
 
+    /// Of a cluster that has a secret.
+    pub(super) fn with_secret(self, secret: &str) -> Self {
+        let path = self.folder.join("secret");
+        std::fs::create_dir_all(&self.folder).expect("a folder of the test's own");
+        std::fs::write(&path, secret).expect("a file of the test's own");
+        let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, owner).expect("a file of the test's own");
+        self.with(&format!("[cluster]\nsecret_file = \"{}\"\n", path.display()))
+    }
+
     /// Where a node takes requests.
     pub(super) fn rpc_of(&self, id: NodeId) -> SocketAddr {
         self.rpc[id as usize - 1]

@@ -5,6 +5,7 @@ mod exec;
 mod facts;
 mod far;
 mod far_cuts;
+mod far_offers;
 mod lending;
 mod lending_edges;
 mod lending_types;

@@ -1,0 +1,411 @@
+//! What nodes say before they send each other messages, and what is said that cannot be: a real node, and one
+//! whose words are the test's.
+
+use super::{
+    WAIT,
+    far::{Places, addresses, some, stop},
+    receive,
+};
+use coreflow::{
+    client::{Params, View},
+    node::{Node, gateway::Gateway},
+    shard::{
+        agent::{Agent, Message, ReplyTo},
+        context::Context,
+    },
+    wire::{
+        api::{CoreStats, Error},
+        id::AgentAddress,
+        msgpack::{Reader, write},
+        trunk::{Packer, Progress, Record, Unpacker},
+    },
+};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A connection that speaks as a node does.
+struct Said {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    msgid: u64,
+}
+
+impl Said {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(WAIT)).expect("a socket");
+        Self { stream, buffer: Vec::new(), msgid: 0 }
+    }
+
+    fn to(address: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(address).expect("it listens"))
+    }
+
+    /// The next MessagePack value; `None` when the other side has hung up.
+    fn value(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let mut reader = Reader::new(&self.buffer);
+            if let Ok(value) = reader.raw() {
+                let value = value.to_vec();
+                self.buffer.drain(..value.len());
+                return Some(value);
+            }
+            let mut part = [0; 4096];
+            match self.stream.read(&mut part).expect("it says something in time") {
+                0 => return None,
+                len => self.buffer.extend_from_slice(&part[..len]),
+            }
+        }
+    }
+
+    /// Offers a trunk; what is answered, or the refusal.
+    fn offer(&mut self, params: Params) -> Result<Vec<u8>, String> {
+        self.msgid += 1;
+        let mut out = Vec::new();
+        write::array(&mut out, 4);
+        write::uint(&mut out, 0);
+        write::uint(&mut out, self.msgid);
+        write::str(&mut out, "here.trunk");
+        write::array(&mut out, 1);
+        params.write(&mut out);
+        self.stream.write_all(&out).expect("it listens");
+        let answer = self.value().expect("it answers");
+        let parts: Vec<View<'_>> = View::new(&answer).items().collect();
+        match parts[2].is_nil() {
+            true => Ok(parts[3].bytes().to_vec()),
+            false => Err(parts[2].get("message").and_then(View::str).expect("a reason").to_owned()),
+        }
+    }
+
+    /// Answers what was asked last with the map of these numbers.
+    fn answer(&mut self, fields: &[(&str, u64)]) {
+        let mut out = Vec::new();
+        write::array(&mut out, 4);
+        write::uint(&mut out, 1);
+        write::uint(&mut out, self.msgid);
+        write::nil(&mut out);
+        let mut params = Params::new();
+        for (name, value) in fields {
+            params = params.uint_if(name, Some(*value));
+        }
+        params.write(&mut out);
+        self.stream.write_all(&out).expect("it listens");
+    }
+
+    /// Whether the other side hangs up, and does not only say nothing.
+    fn is_closed(&mut self) -> bool {
+        let mut part = [0; 4096];
+        loop {
+            match self.stream.read(&mut part) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    /// The next records, as many as asked for: numbers of messages, correlations of calls.
+    fn records(&mut self, unpacker: &mut Unpacker, count: usize) -> Vec<(bool, u64)> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            while let Some(record) = unpacker.record().expect("frames of records") {
+                let record = match record {
+                    Record::Send { payload, .. } => {
+                        (false, u64::from_le_bytes(payload.try_into().expect("a number")))
+                    }
+                    Record::Call { correlation, .. } => (true, correlation),
+                    other => panic!("nobody sent {other:?}"),
+                };
+                all.push(record);
+                unpacker.taken();
+            }
+            if all.len() < count {
+                let read = self.stream.read(unpacker.space()).expect("it says something in time");
+                assert!(read > 0, "it hung up after {all:?}");
+                unpacker.filled(read);
+            }
+        }
+        all
+    }
+}
+
+/// The fields of an offer that are numbers.
+fn numbers(params: &[u8]) -> impl Fn(&str) -> u64 {
+    let params = params.to_vec();
+    move |name| View::new(&params).get(name).and_then(View::uint).expect("an offer has it")
+}
+
+/// Stands where a node takes requests, and hands over the connections on which trunks are offered.
+struct Pretender {
+    address: SocketAddr,
+    offers: mpsc::Receiver<(Said, Vec<u8>)>,
+}
+
+impl Pretender {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let (tell, offers) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let tell = tell.clone();
+                thread::spawn(move || {
+                    let mut said = Said::new(stream);
+                    while let Some(request) = said.value() {
+                        let parts: Vec<View<'_>> = View::new(&request).items().collect();
+                        if parts[2].str() != Some("here.trunk") {
+                            continue;
+                        }
+                        said.msgid = parts[1].uint().expect("a request");
+                        let params = parts[3].items().next().expect("parameters").bytes().to_vec();
+                        // The test may have ended.
+                        return drop(tell.send((said, params)));
+                    }
+                });
+            }
+        });
+        Self { address, offers }
+    }
+
+    /// The next offer.
+    fn offer(&self) -> (Said, impl Fn(&str) -> u64) {
+        let (said, params) = receive(&self.offers);
+        (said, numbers(&params))
+    }
+}
+
+fn unpacker() -> Unpacker {
+    Unpacker::new(1 << 20, 1 << 20, Progress::default())
+}
+
+fn sum(node: &Node, figure: fn(&CoreStats) -> u64) -> u64 {
+    node.stats().cores.iter().map(figure).sum()
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + WAIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const ANSWER: [(&str, u64); 2] = [("record_bytes", 1 << 20), ("version", 2)];
+const HAS_NOTHING: [(&str, u64); 3] = [ANSWER[0], ANSWER[1], ("taken", 0)];
+
+/// Keeps a call, and answers it when a message comes.
+struct Late {
+    called: mpsc::Sender<()>,
+    asked: Option<ReplyTo>,
+}
+
+impl Agent for Late {
+    fn on_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+        match message.reply_to() {
+            Some(asked) => {
+                self.asked = Some(asked);
+                self.called.send(()).expect("the test waits");
+            }
+            None => context.reply(self.asked.take().expect("it was called"), b"late"),
+        }
+    }
+}
+
+/// An offer in the name of node 1, as that of its core.
+fn offer_of(core: u64) -> Params {
+    offer(core, 0)
+}
+
+fn offer(core: u64, resumes: u64) -> Params {
+    let fields = [("from", 1), ("core", core), ("life", 1234), ("to", 2), ("session", 1000)];
+    let more = [("resumes", resumes), ("taken", 0), ("record_bytes", 1 << 20)];
+    let fields = fields.iter().chain(&more);
+    fields.fold(Params::new(), |params, (name, value)| params.uint_if(name, Some(*value)))
+}
+
+fn with_versions(offer: Params, first: u64, last: u64) -> Params {
+    offer.uint_if("version_min", Some(first)).uint_if("version_max", Some(last))
+}
+
+#[test]
+fn who_does_not_know_the_secret_ends_no_session_of_a_member() {
+    let places = Places::of("secret", 2).with_secret("0123456789abcdef");
+    let (called, calls) = mpsc::channel();
+    let far = places.start(2, |builder| {
+        builder.agent("late", some(1), move || Late { called: called.clone(), asked: None })
+    });
+    let late = addresses(&far, 2, "late", 1)[0];
+    let near = places.start(1, |builder| builder);
+    let handle = near.handle();
+    let waits = handle.clone();
+    let call = thread::spawn(move || {
+        waits.wait(move |gateway| gateway.call(late, b"x".to_vec(), WAIT.as_millis() as u64))
+    });
+    receive(&calls);
+    // In the name of each core that may have called, with no proof and with a wrong one.
+    let mut answers = Vec::new();
+    for core in 0..16 {
+        let mut stranger = Said::to(places.rpc_of(2));
+        answers.push(stranger.offer(offer_of(core)));
+        let mut stranger = Said::to(places.rpc_of(2));
+        answers.push(stranger.offer(with_versions(offer_of(core), 2, 2)));
+        let proof = with_versions(offer_of(core), 2, 2).bin("proof", &[7; 32]);
+        answers.push(stranger.offer(proof));
+    }
+    handle.wait(move |gateway| gateway.send(late, b"answer".to_vec())).expect("the way is free");
+    assert_eq!(call.join().expect("it does not panic"), Ok(b"late".to_vec()));
+    for answer in answers {
+        match answer {
+            Ok(answer) => assert!(View::new(&answer).get("taken").is_none(), "it was believed"),
+            Err(refused) => {
+                let why = ["secret_file", "version"].iter().any(|why| refused.contains(why));
+                assert!(why, "{refused}");
+            }
+        }
+    }
+    until("refusals are counted", || sum(&far, |core| core.far_refused) == 32);
+    assert_eq!(sum(&far, |core| core.far_broken) + sum(&near, |core| core.far_lost), 0);
+    stop(near);
+    stop(far);
+}
+
+#[test]
+fn a_node_with_no_version_in_common_is_told_those_of_both_and_words_of_later_ones_are_passed_over()
+{
+    let places = Places::of("versions", 2);
+    let far = places.start(2, |builder| builder);
+    let near = places.start(1, |builder| builder);
+    let mut later = Said::to(places.rpc_of(2));
+    let refused = later.offer(with_versions(offer_of(900), 7, 9)).expect_err("none in common");
+    for words in ["version 2", "versions 7 to 9", "node 1", "node 2"] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    let words = with_versions(offer_of(900), 2, 9).str("later", "words");
+    let answer = later.offer(words).expect("version 2 is common");
+    let answer = numbers(&answer);
+    assert_eq!((answer("version"), answer("taken")), (2, 0));
+    until("the refusal is counted", || sum(&far, |core| core.far_refused) == 1);
+    stop(near);
+    stop(far);
+}
+
+/// Two nodes that know each other; the first one finds the test where the second one takes requests.
+fn pretended(name: &str) -> (Places, Pretender, Node, Node) {
+    let mut places = Places::of(name, 2);
+    let pretender = Pretender::new();
+    places.say_rpc_of(2, pretender.address);
+    let far = places.start(2, |builder| builder.agent("late", some(1), || Nobody));
+    let near = places.start(1, |builder| builder);
+    (places, pretender, near, far)
+}
+
+/// Is only there to have an address.
+struct Nobody;
+
+impl Agent for Nobody {}
+
+#[test]
+fn of_a_node_that_crashed_and_is_back_the_next_session_begins_with_what_it_cannot_have() {
+    let (_places, pretender, near, far) = pretended("crash");
+    let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
+    let handle = near.handle();
+    let send = |number: u64| {
+        handle.wait(move |gateway| gateway.send(target, number.to_le_bytes().to_vec()))
+    };
+    let call = || {
+        let waits = handle.clone();
+        thread::spawn(move || {
+            waits.wait(move |gateway| gateway.call(target, b"x".to_vec(), WAIT.as_millis() as u64))
+        })
+    };
+    let sent = || sum(&near, |core| core.far_sent);
+
+    // The first life takes a connection, reads, and is gone before it says what it took.
+    (0..10).for_each(|number| send(number).expect("the way is free"));
+    let begun = call();
+    until("the call is sent", || sent() == 11);
+    let (mut first, offer) = pretender.offer();
+    assert_eq!((offer("session"), offer("resumes")), (1, 0));
+    first.answer(&HAS_NOTHING);
+    let read = first.records(&mut unpacker(), 11);
+    assert!(read.iter().filter(|(is_call, _)| !is_call).map(|(_, number)| *number).eq(0..10));
+    drop(first);
+
+    // Of what is said from here on no byte is written to it.
+    let (mut second, offer) = pretender.offer();
+    assert_eq!((offer("session"), offer("resumes")), (1, 1));
+    (10..20).for_each(|number| send(number).expect("the way is free"));
+    let rest = call();
+    until("the call is kept", || sent() == 22);
+    second.answer(&ANSWER);
+    let lost = begun.join().expect("it does not panic").expect_err("nobody can answer");
+    assert!(matches!(lost, Error::Uncertain(_)), "{lost}");
+
+    let (mut next, offer) = pretender.offer();
+    assert_eq!((offer("session"), offer("resumes"), offer("taken")), (2, 0, 0));
+    next.answer(&HAS_NOTHING);
+    let mut unpacker = unpacker();
+    let read = next.records(&mut unpacker, 11);
+    assert!(read.iter().filter(|(is_call, _)| !is_call).map(|(_, number)| *number).eq(10..20));
+    let (_, correlation) = *read.iter().find(|(is_call, _)| *is_call).expect("the call");
+    let mut packer = Packer::default();
+    packer.took(unpacker.progress().frames, 0);
+    packer.put(&Record::Reply { correlation, payload: b"y" });
+    next.stream.write_all(packer.to_write()).expect("it listens");
+    assert_eq!(rest.join().expect("it does not panic"), Ok(b"y".to_vec()));
+    until("what was begun is counted", || sum(&near, |core| core.far_lost) == 10);
+    drop(next);
+    stop(near);
+    stop(far);
+}
+
+#[test]
+fn a_session_over_which_a_node_says_what_cannot_be_ends_at_once() {
+    let (places, pretender, near, far) = pretended("broken");
+    let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
+    let handle = near.handle();
+    let send = |number: u64| {
+        handle.wait(move |gateway| gateway.send(target, number.to_le_bytes().to_vec()))
+    };
+
+    // To a node that dialled: that a frame was taken which it never sent.
+    send(0).expect("the way is free");
+    let (mut first, offer) = pretender.offer();
+    assert_eq!(offer("session"), 1);
+    first.answer(&HAS_NOTHING);
+    assert_eq!(first.records(&mut unpacker(), 1), [(false, 0)]);
+    let mut packer = Packer::default();
+    packer.took(99, 0);
+    packer.greet();
+    first.stream.write_all(packer.to_write()).expect("it listens");
+    until("it is counted", || sum(&near, |core| core.far_broken) == 1);
+    until("a new session takes messages", || send(1).is_ok());
+    let (mut second, offer) = pretender.offer();
+    assert_eq!((offer("session"), offer("resumes")), (2, 0), "the session goes on");
+    second.answer(&HAS_NOTHING);
+    let mut heard = unpacker();
+    assert_eq!(second.records(&mut heard, 1), [(false, 1)]);
+
+    // To one that was dialled: a frame before which one is missing.
+    let mut dials = Said::to(places.rpc_of(2));
+    let answer = dials.offer(with_versions(offer_of(901), 2, 2)).expect("it is believed");
+    assert_eq!(numbers(&answer)("taken"), 0);
+    let mut packer = Packer::default();
+    packer.put(&Record::Full(target.agent));
+    let bytes = packer.to_write().len();
+    packer.wrote(bytes);
+    packer.put(&Record::Room(target.agent));
+    dials.stream.write_all(packer.to_write()).expect("it listens");
+    assert!(dials.is_closed(), "the connection goes on");
+    until("it is counted", || sum(&far, |core| core.far_broken) == 1);
+    let mut again = Said::to(places.rpc_of(2));
+    let answer = again.offer(with_versions(offer(901, 1), 2, 2)).expect("it is believed");
+    assert!(View::new(&answer).get("taken").is_none(), "the session goes on");
+    drop((second, dials, again));
+    stop(near);
+    stop(far);
+}
