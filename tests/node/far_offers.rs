@@ -134,8 +134,7 @@ impl Said {
 }
 
 /// The fields of an offer that are numbers.
-fn numbers(params: &[u8]) -> impl Fn(&str) -> u64 {
-    let params = params.to_vec();
+fn numbers(params: Vec<u8>) -> impl Fn(&str) -> u64 {
     move |name| View::new(&params).get(name).and_then(View::uint).expect("an offer has it")
 }
 
@@ -174,7 +173,7 @@ impl Pretender {
     /// The next offer.
     fn offer(&self) -> (Said, impl Fn(&str) -> u64) {
         let (said, params) = receive(&self.offers);
-        (said, numbers(&params))
+        (said, numbers(params))
     }
 }
 
@@ -217,10 +216,11 @@ impl Agent for Late {
 
 /// An offer in the name of node 1, as that of its core.
 fn offer_of(core: u64) -> Params {
-    offer(core, 0)
+    offer_that(core, 0)
 }
 
-fn offer(core: u64, resumes: u64) -> Params {
+/// The same, which means to go on with a session or not.
+fn offer_that(core: u64, resumes: u64) -> Params {
     let fields = [("from", 1), ("core", core), ("life", 1234), ("to", 2), ("session", 1000)];
     let more = [("resumes", resumes), ("taken", 0), ("record_bytes", 1 << 20)];
     let fields = fields.iter().chain(&more);
@@ -286,7 +286,7 @@ fn a_node_with_no_version_in_common_is_told_those_of_both_and_words_of_later_one
     }
     let words = with_versions(offer_of(900), 2, 9).str("later", "words");
     let answer = later.offer(words).expect("version 2 is common");
-    let answer = numbers(&answer);
+    let answer = numbers(answer);
     assert_eq!((answer("version"), answer("taken")), (2, 0));
     until("the refusal is counted", || sum(&far, |core| core.far_refused) == 1);
     stop(near);
@@ -393,7 +393,7 @@ fn a_session_over_which_a_node_says_what_cannot_be_ends_at_once() {
     // To one that was dialled: a frame before which one is missing.
     let mut dials = Said::to(places.rpc_of(2));
     let answer = dials.offer(with_versions(offer_of(901), 2, 2)).expect("it is believed");
-    assert_eq!(numbers(&answer)("taken"), 0);
+    assert_eq!(numbers(answer)("taken"), 0);
     let mut packer = Packer::default();
     packer.put(&Record::Full(target.agent));
     let bytes = packer.to_write().len();
@@ -403,7 +403,7 @@ fn a_session_over_which_a_node_says_what_cannot_be_ends_at_once() {
     assert!(dials.is_closed(), "the connection goes on");
     until("it is counted", || sum(&far, |core| core.far_broken) == 1);
     let mut again = Said::to(places.rpc_of(2));
-    let answer = again.offer(with_versions(offer(901, 1), 2, 2)).expect("it is believed");
+    let answer = again.offer(with_versions(offer_that(901, 1), 2, 2)).expect("it is believed");
     assert!(View::new(&answer).get("taken").is_none(), "the session goes on");
     drop((second, dials, again));
     stop(near);
