@@ -61,15 +61,64 @@ impl Refused {
     }
 }
 
+/// What bytes of datagrams are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Who sends a datagram, and its seal.
+    Envelope,
+    /// Whether a node lives and knows something new.
+    Ask,
+    /// That it lives.
+    Answer,
+    /// News, and what was asked for.
+    Delta,
+    /// Sums of the parts of the ring, to compare.
+    Buckets,
+    /// What is known of the nodes of a part, to compare.
+    Digest,
+    /// What is asked for.
+    Want,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Envelope,
+        Self::Ask,
+        Self::Answer,
+        Self::Delta,
+        Self::Buckets,
+        Self::Digest,
+        Self::Want,
+    ];
+
+    /// Its name among figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Envelope => "envelope",
+            Self::Ask => "ask",
+            Self::Answer => "answer",
+            Self::Delta => "delta",
+            Self::Buckets => "buckets",
+            Self::Digest => "digest",
+            Self::Want => "want",
+        }
+    }
+}
+
 /// What happened since the node was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Rounds.
     pub rounds: u64,
+    /// Those of them in which nothing was news, asked for or suspect.
+    pub quiet_rounds: u64,
     /// Datagrams that were sent.
     pub datagrams_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
+    /// These bytes by what they are for, by the place in [`Kind::ALL`].
+    pub bytes_out_of: [u64; Kind::ALL.len()],
     /// Datagrams that came.
     pub datagrams_in: u64,
     /// Their bytes.

@@ -9,6 +9,7 @@
 
 use super::{
     NodeId,
+    counters::Kind,
     entries::{KEY_BYTES_MAX, VALUE_BYTES_MAX, Version},
     record::{Claim, Record, Status},
     roster::BUCKETS,
@@ -240,6 +241,18 @@ impl Known {
 }
 
 impl Section<'_> {
+    /// What its bytes are for.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Ask { .. } => Kind::Ask,
+            Self::Answer { .. } => Kind::Answer,
+            Self::Delta(_) => Kind::Delta,
+            Self::Buckets(_) => Kind::Buckets,
+            Self::Digest { .. } => Kind::Digest,
+            Self::Want(_) => Kind::Want,
+        }
+    }
+
     /// Appends it.
     pub fn write(&self, bytes: &mut Vec<u8>) {
         match self {

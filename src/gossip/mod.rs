@@ -23,12 +23,14 @@
 //!   news, and after a time in which it could have refuted everybody takes it for dead.
 //! - What a node sends in a round is bounded: a question to each of at most `fanout_max` peers and their
 //!   answers; pushes of at most `burst` datagrams to as many; everything else within `round_bytes`.
-//!   When nothing changes there are the questions and answers, of some tens of bytes.
+//!   When nothing changes there are the questions to the watched and their answers, of some tens of bytes, in
+//!   every other round.
 //! - What comes is read as a whole before any of it counts. A datagram that comes again, late or out of
 //!   order has no effect but a counter, and only a first answer in time counts as a sign of life.
 //!
 //! Why heartbeats are answers: among ten thousand nodes a heartbeat of each cannot reach each in every
-//! round, and one that comes now and then says little. Here each node is asked in every round by those
+//! round, and one that comes now and then says little. Here each node is asked in every other round, and in each
+//! that is not quiet, by those
 //! that watch it; the bytes do not depend on the number of nodes and neither does the time to notice a
 //! death, which is what the watchers' phi and the time to refute come to.
 //! A death is not a local verdict: few watch, and the accused hears of it and can refute, so a bad path
@@ -76,7 +78,7 @@ mod state;
 mod tests;
 mod watch;
 
-pub use counters::{Counters, Refused};
+pub use counters::{Counters, Kind, Refused};
 pub use entries::{ENTRIES_MAX, KEY_BYTES_MAX, SetError, TOMBSTONES_MAX, VALUE_BYTES_MAX, Version};
 pub use record::{INCARNATION_START_MAX, Status};
 pub use settings::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, Settings, Unusable};

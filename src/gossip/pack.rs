@@ -2,6 +2,7 @@
 
 use super::{
     Settings,
+    counters::Kind,
     datagram::{
         CHANGE_BYTES_MAX, Change, DELTA_BYTES_MAX, DIGEST_BYTES_MAX, Delta, HEADER_BYTES_MAX,
         Header, KNOWN_BYTES_MAX, Known, Section,
@@ -9,7 +10,7 @@ use super::{
     entries::Version,
     record::{Claim, Record, mix},
     seal::{SEAL_BYTES, Seal},
-    settings::DATAGRAM_BYTES_MIN,
+    settings::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN},
 };
 
 // Into a new datagram of any allowed size at least one change fits, and something of a digest.
@@ -17,22 +18,43 @@ const _: () = assert!(
     HEADER_BYTES_MAX + DELTA_BYTES_MAX + CHANGE_BYTES_MAX + SEAL_BYTES <= DATAGRAM_BYTES_MIN
 );
 
+/// Bytes that are sent, and what they are for.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    /// All of them.
+    pub bytes: Vec<u8>,
+    /// How many are for what, by the place in [`Kind::ALL`].
+    pub of: [u16; Kind::ALL.len()],
+}
+
+const _: () = assert!(DATAGRAM_BYTES_MAX <= u16::MAX as usize);
+
+impl Datagram {
+    /// Appends bytes for something.
+    fn write(&mut self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        self.of[kind as usize] += (self.bytes.len() - before) as u16;
+    }
+}
+
 /// Datagrams in the making.
 pub struct Pack {
-    header: Vec<u8>,
+    empty: Datagram,
     bytes_max: usize,
     datagrams_max: usize,
-    datagrams: Vec<Vec<u8>>,
+    datagrams: Vec<Datagram>,
     left_out: bool,
 }
 
 impl Pack {
     /// At most so many datagrams with a header.
     pub fn new(header: &Header, settings: &Settings, seal: &Seal, datagrams_max: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX);
-        header.write(&mut bytes);
+        let bytes = Vec::with_capacity(HEADER_BYTES_MAX);
+        let mut empty = Datagram { bytes, of: [0; Kind::ALL.len()] };
+        empty.write(Kind::Envelope, |bytes| header.write(bytes));
         Self {
-            header: bytes,
+            empty,
             bytes_max: settings.datagram - seal.bytes(),
             datagrams_max,
             datagrams: Vec::new(),
@@ -41,20 +63,20 @@ impl Pack {
     }
 
     /// The last datagram, when it has room for so many bytes, or a new one.
-    fn with_room(&mut self, bytes: usize) -> Option<&mut Vec<u8>> {
+    fn with_room(&mut self, bytes: usize) -> Option<&mut Datagram> {
         let has_room = self.room() >= bytes;
         if !has_room {
             if self.datagrams.len() >= self.datagrams_max {
                 self.left_out = true;
                 return None;
             }
-            self.datagrams.push(self.header.clone());
+            self.datagrams.push(self.empty.clone());
         }
         self.datagrams.last_mut()
     }
 
     fn room(&self) -> usize {
-        self.datagrams.last().map_or(0, |last| self.bytes_max - last.len())
+        self.datagrams.last().map_or(0, |last| self.bytes_max - last.bytes.len())
     }
 
     /// Adds a section that is short; false when there is no room.
@@ -62,7 +84,7 @@ impl Pack {
         let mut bytes = Vec::new();
         section.write(&mut bytes);
         let Some(datagram) = self.with_room(bytes.len()) else { return false };
-        datagram.extend_from_slice(&bytes);
+        datagram.write(section.kind(), |datagram| datagram.extend_from_slice(&bytes));
         true
     }
 
@@ -109,7 +131,7 @@ impl Pack {
                 changes: Vec::new(),
             };
             let datagram = self.datagrams.last_mut().expect("one with room");
-            delta.write(datagram, count, &bytes);
+            datagram.write(Kind::Delta, |datagram| delta.write(datagram, count, &bytes));
             is_added = true;
             if is_all || delta.is_cut {
                 return true;
@@ -146,7 +168,8 @@ impl Pack {
             }
             let next = records.peek().map(|known| mix(known.node));
             let digest = Section::Digest { first, last: next.map_or(last, |next| next - 1), known };
-            digest.write(self.datagrams.last_mut().expect("one with room"));
+            let datagram = self.datagrams.last_mut().expect("one with room");
+            datagram.write(Kind::Digest, |datagram| digest.write(datagram));
             match next {
                 Some(next) => first = next,
                 None => return true,
@@ -160,9 +183,11 @@ impl Pack {
     }
 
     /// The datagrams, sealed.
-    pub fn finish(self, seal: &Seal) -> Vec<Vec<u8>> {
+    pub fn finish(self, seal: &Seal) -> Vec<Datagram> {
         let mut datagrams = self.datagrams;
-        datagrams.iter_mut().for_each(|datagram| seal.seal(datagram));
+        for datagram in &mut datagrams {
+            datagram.write(Kind::Envelope, |bytes| seal.seal(bytes));
+        }
         datagrams
     }
 }

@@ -127,7 +127,8 @@ impl Gossip {
     }
 
     /// Asks the watched nodes, and others by chance, whether they live and know something new; gives
-    /// whom.
+    /// whom. Where nothing happens the watched are enough, and each is asked in every other round: whoever
+    /// has news pushes it, and one of them that knows other things is noticed.
     fn ask(&mut self, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) -> Vec<NodeId> {
         let present = self.roster.present();
         let is_present = |record: &&Record| record.claim.status.is_present();
@@ -135,7 +136,9 @@ impl Gossip {
         let watched: Vec<_> =
             before.take(self.settings.watchers(present)).map(|record| record.node).collect();
         self.watch.turn_to(&watched, self.clock);
-        let questions: Vec<_> = self.watch.questions().collect();
+        let is_settled = self.is_settled();
+        self.counters.quiet_rounds += u64::from(is_settled);
+        let questions: Vec<_> = self.watch.questions(is_settled).collect();
 
         let mut pack = self.pack(1);
         let recent = self.rumors.recent().take(NEWS_MAX);
@@ -150,7 +153,9 @@ impl Gossip {
         }
         let mut asked = watched;
         let watched = asked.len();
-        self.draw(self.settings.fanout(present).max(watched), &mut asked);
+        if !is_settled {
+            self.draw(self.settings.fanout(present).max(watched), &mut asked);
+        }
         for &node in &asked[watched..] {
             self.send(node, &question[0], out);
         }

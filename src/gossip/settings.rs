@@ -7,6 +7,9 @@ pub const DATAGRAM_BYTES_MIN: usize = 1_280;
 /// Most bytes of the largest datagram: what fits into a jumbo frame.
 pub const DATAGRAM_BYTES_MAX: usize = 8_900;
 
+/// Most nodes that are known, unless settings name fewer or more.
+pub const NODES_MAX: usize = 16_384;
+
 /// How gossip behaves. All nodes of a cluster have the same settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -57,7 +60,7 @@ impl Default for Settings {
             round_bytes: 64 << 10,
             fanout_max: 10,
             watchers_min: 3,
-            nodes_max: 16_384,
+            nodes_max: NODES_MAX,
             closed: true,
             cluster: 0,
             tombstone: Duration::from_secs(60),

@@ -5,7 +5,7 @@ use super::{
     counters::Counters,
     datagram::{Header, Known},
     entries::{Entries, KEY_BYTES_MAX, SetError, TOMBSTONES_MAX, VALUE_BYTES_MAX, Version},
-    pack::Pack,
+    pack::{Datagram, Pack},
     record::{Claim, Record, Status, mix},
     roster::Roster,
     rumors::Rumors,
@@ -25,6 +25,9 @@ use std::{
 
 /// Most events that wait to be fetched.
 pub const EVENTS_MAX: usize = 65_536;
+
+// Two events of each node are kept beyond that, so that there is room for others.
+const _: () = assert!(EVENTS_MAX >= 2 * 2 * super::settings::NODES_MAX);
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,8 @@ pub enum Event {
         /// What it is thought to be now.
         status: Status,
     },
-    /// Events were not fetched in time and are lost: all has to be looked at.
+    /// Events were not fetched in time and are lost: all has to be looked at. Those before this one which
+    /// say that a node was gone, or is another process, are not lost.
     Missed,
 }
 
@@ -371,11 +375,29 @@ impl Gossip {
 
     pub(super) fn tell(&mut self, event: Event) {
         if self.events.len() >= EVENTS_MAX {
-            self.counters.missed_events += self.events.len() as u64;
-            self.events.clear();
-            self.events.push_back(Event::Missed);
+            self.miss_events();
         }
         self.events.push_back(event);
+    }
+
+    /// Gives up events that nobody fetched in time, but for those that no look at what is now would find: that
+    /// what a node did before does not go on. The last one of each sort and node is kept.
+    fn miss_events(&mut self) {
+        let mut told = BTreeSet::new();
+        let mut kept = VecDeque::new();
+        for event in std::mem::take(&mut self.events).into_iter().rev() {
+            let what = match event {
+                Event::BeganAgain { node, .. } => Some((node, true)),
+                Event::Status { node, status } if !status.is_present() => Some((node, false)),
+                _ => None,
+            };
+            match what.is_some_and(|what| told.insert(what)) {
+                true => kept.push_front(event),
+                false => self.counters.missed_events += u64::from(event != Event::Missed),
+            }
+        }
+        self.events = kept;
+        self.events.push_back(Event::Missed);
     }
 
     /// Every known node, this one among them.
@@ -410,6 +432,13 @@ impl Gossip {
         self.rumors.is_quiet() && self.wants.is_empty()
     }
 
+    /// Whether a round is enough that looks whether the watched live: nothing is passed on or asked for,
+    /// nobody is suspect, and nobody knew other things lately.
+    pub(super) fn is_settled(&self) -> bool {
+        let agrees = self.differing.is_none() && self.differing_rounds == 0;
+        self.is_quiet() && self.suspects.is_empty() && agrees
+    }
+
     /// What happened since the node was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -436,13 +465,16 @@ impl Gossip {
     pub(super) fn send(
         &mut self,
         node: NodeId,
-        datagram: &[u8],
+        datagram: &Datagram,
         out: &mut impl FnMut(NodeId, SocketAddr, &[u8]),
     ) {
         let Some(record) = self.roster.get(node) else { return };
         self.counters.datagrams_out += 1;
-        self.counters.bytes_out += datagram.len() as u64;
-        out(node, record.address(), datagram);
+        self.counters.bytes_out += datagram.bytes.len() as u64;
+        for (sum, bytes) in self.counters.bytes_out_of.iter_mut().zip(datagram.of) {
+            *sum += u64::from(bytes);
+        }
+        out(node, record.address(), &datagram.bytes);
     }
 
     /// Datagrams that what is left of the round's bytes allows.
@@ -459,7 +491,7 @@ impl Gossip {
     ) {
         self.counters.deferred += u64::from(pack.is_cut());
         for datagram in pack.finish(&self.seal) {
-            self.allowance = self.allowance.saturating_sub(datagram.len());
+            self.allowance = self.allowance.saturating_sub(datagram.bytes.len());
             self.send(node, &datagram, out);
         }
     }

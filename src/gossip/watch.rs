@@ -1,4 +1,5 @@
-//! The nodes that this node watches: it asks each of them in every round and judges their silence.
+//! The nodes that this node watches: it asks each of them in every round, or in every other one where nothing
+//! happens and the node answers, and judges their silence.
 //!
 //! A node watches those that lie before it on the ring, so that each node is watched by a few others
 //! however many there are, and its death is noticed in the same time. The ones that died are passed
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Rounds for which a question may be answered.
 const ROUNDS_OPEN: u64 = 16;
+/// Those of the last rounds whose answers are missed.
+const LATELY: u16 = 0b1_1111;
 /// Most questions to a silent node in one round.
 const COPIES_MAX: u32 = 3;
 /// Most times as patient as with a node that never refuted.
@@ -30,6 +33,8 @@ pub struct Watched {
     /// Which.
     pub node: NodeId,
     detector: Detector,
+    /// It was asked in the last round.
+    was_asked: bool,
     /// A bit a round, the newest lowest: asked and not answered.
     open: u16,
     patience: u32,
@@ -53,19 +58,26 @@ impl Watch {
             known.map(|place| before.swap_remove(place)).unwrap_or_else(|| Watched {
                 node,
                 detector: Detector::new(now),
+                was_asked: false,
                 open: 0,
                 patience: 1,
             })
         }));
     }
 
-    /// Begins a round and gives whom to ask, with how many copies: one, and more to a silent node.
-    pub fn questions(&mut self) -> impl Iterator<Item = (NodeId, u32)> {
-        self.watched.iter_mut().map(|watched| {
-            watched.open = watched.open << 1 | 1;
+    /// Begins a round and gives whom to ask, with how many copies: one, and more to a silent node. In a round
+    /// that is seldom those are left out that answered the question of the last round.
+    pub fn questions(&mut self, is_seldom: bool) -> impl Iterator<Item = (NodeId, u32)> {
+        self.watched.iter_mut().filter_map(move |watched| {
+            let answers = watched.was_asked && watched.open & LATELY == 0;
+            watched.was_asked = !(is_seldom && answers);
+            watched.open = watched.open << 1 | u16::from(watched.was_asked);
+            if !watched.was_asked {
+                return None;
+            }
             // The question of this round and of the last one may still be under way.
-            let missed = (watched.open & 0b1_1111).count_ones().saturating_sub(2);
-            (watched.node, (1 + missed).min(COPIES_MAX))
+            let missed = (watched.open & LATELY).count_ones().saturating_sub(2);
+            Some((watched.node, (1 + missed).min(COPIES_MAX)))
         })
     }
 
@@ -124,7 +136,7 @@ mod tests {
     fn a_question_is_answered_once_and_in_time() {
         let mut watch = Watch::default();
         watch.turn_to(&[7], Duration::ZERO);
-        let ask = |watch: &mut Watch| watch.questions().collect::<Vec<_>>();
+        let ask = |watch: &mut Watch| watch.questions(false).collect::<Vec<_>>();
         assert_eq!(ask(&mut watch), [(7, 1)]);
         assert_eq!(watch.hear(7, 0, Duration::ZERO), Some(true));
         assert_eq!(watch.hear(7, 0, Duration::ZERO), Some(false), "answered already");
@@ -136,6 +148,38 @@ mod tests {
         assert_eq!(watch.hear(7, 1, Duration::ZERO), Some(true));
         for _ in 0..ROUNDS_OPEN {
             ask(&mut watch);
+        }
+        assert_eq!(watch.hear(7, ROUNDS_OPEN, Duration::ZERO), None, "too old");
+    }
+
+    #[test]
+    fn where_nothing_happens_who_answers_is_asked_in_every_other_round_and_who_does_not_in_each() {
+        let mut watch = Watch::default();
+        watch.turn_to(&[7, 8], Duration::ZERO);
+        let mut asked = Vec::new();
+        for round in 0..8 {
+            let questions: Vec<_> = watch.questions(true).collect();
+            asked.push(questions.iter().map(|(node, copies)| (*node, *copies)).collect::<Vec<_>>());
+            if questions.iter().any(|(node, _)| *node == 7) {
+                assert_eq!(watch.hear(7, 0, Duration::ZERO), Some(true));
+            }
+            if round == 5 {
+                assert_eq!(watch.hear(8, 1, Duration::ZERO), Some(true), "late");
+                assert_eq!(watch.hear(8, 0, Duration::ZERO), Some(true));
+            }
+        }
+        let of = |node| -> Vec<u32> {
+            let copies = |round: &Vec<(NodeId, u32)>| {
+                round.iter().find(|(of, _)| *of == node).map_or(0, |(_, copies)| *copies)
+            };
+            asked.iter().map(copies).collect()
+        };
+        assert_eq!(of(7), [1, 0, 1, 0, 1, 0, 1, 0]);
+        assert_eq!(of(8), [1, 1, 2, 3, 3, 3, 0, 1]);
+        // Something happens: all are asked.
+        assert_eq!(watch.questions(false).count(), 2);
+        for _ in 0..ROUNDS_OPEN {
+            watch.questions(false).for_each(drop);
         }
         assert_eq!(watch.hear(7, ROUNDS_OPEN, Duration::ZERO), None, "too old");
     }

@@ -12,7 +12,7 @@ type CoreFigure = (&'static str, &'static str, &'static str, fn(&CoreStats) -> u
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-const CORE_FIGURES: [CoreFigure; 39] = [
+const CORE_FIGURES: [CoreFigure; 41] = [
     ("agents", GAUGE, "Agents that the core owns.", |core| core.agents),
     ("messages_delivered", COUNTER, "Messages delivered to agents.", |core| {
         core.messages_delivered
@@ -46,6 +46,12 @@ const CORE_FIGURES: [CoreFigure; 39] = [
     }),
     ("cache_evictions", COUNTER, "Answers that it gave up for others.", |core| {
         core.cache_evictions
+    }),
+    ("cache_expired", COUNTER, "Lookups of which its answer was too old.", |core| {
+        core.cache_expired
+    }),
+    ("cache_invalidated", COUNTER, "Answers that other nodes' news made wrong.", |core| {
+        core.cache_invalidated
     }),
     ("sends_refused", COUNTER, "Sends refused because a ring or a mailbox was full.", |core| {
         core.sends_refused
@@ -209,8 +215,11 @@ fn render_agreement(text: &mut String, agreement: &AgreementStats) {
 /// A figure of gossip: name, help, value.
 type GossipFigure = (&'static str, &'static str, fn(&GossipStats) -> u64);
 
-const GOSSIP_FIGURES: [GossipFigure; 16] = [
+const GOSSIP_FIGURES: [GossipFigure; 17] = [
     ("rounds", "Rounds of gossip.", |it| it.rounds),
+    ("quiet_rounds", "Rounds in which nothing was news, asked for or suspect.", |it| {
+        it.quiet_rounds
+    }),
     ("datagrams_sent", "Datagrams of gossip sent.", |it| it.datagrams_sent),
     ("datagrams_received", "Datagrams of gossip received.", |it| it.datagrams_received),
     ("bytes_sent", "Bytes of gossip sent.", |it| it.bytes_sent),
@@ -239,6 +248,19 @@ fn render_gossip(text: &mut String, gossip: &GossipStats) {
         head(text, &format!("gossip_{name}_total"), COUNTER, help);
         line(text, format_args!("coreflow_gossip_{name}_total"), value(gossip));
     }
+    head(
+        text,
+        "gossip_bytes_sent_of_total",
+        COUNTER,
+        "Bytes of gossip sent, by what they are for.",
+    );
+    for (kind, bytes) in &gossip.bytes_sent_of {
+        let series = format_args!("coreflow_gossip_bytes_sent_of_total{{kind=\"{kind}\"}}");
+        line(text, series, *bytes);
+    }
+    let left_out = "Agents of this node that other nodes are not told of: there are too many.";
+    head(text, "gossip_agents_left_out", GAUGE, left_out);
+    line(text, format_args!("coreflow_gossip_agents_left_out"), gossip.agents_left_out);
     head(text, "gossip_refused_total", COUNTER, "Parts of datagrams that were refused.");
     for (reason, count) in &gossip.refused {
         let series = format_args!("coreflow_gossip_refused_total{{reason=\"{reason}\"}}");

@@ -91,6 +91,8 @@ pub struct GossipStatus {
     /// Facts of this node that other nodes could not be told: there were too many, or a name is too
     /// long.
     pub untold: u64,
+    /// Agents of this node that other nodes are not told of now.
+    pub left_out: u64,
     /// Facts of other nodes that were refused.
     pub refused: u64,
 }
@@ -232,6 +234,8 @@ struct Voice {
     owes_all: bool,
     /// Agents of this node that others were not told of, because there are too many.
     left_out: HashSet<AgentId>,
+    /// When that was logged last.
+    left_out_logged: Option<Instant>,
     /// Facts that could not be told when they came.
     untold: u64,
     refused: u64,
@@ -266,6 +270,7 @@ impl Voice {
             retold: None,
             owes_all: false,
             left_out: HashSet::new(),
+            left_out_logged: None,
             untold: 0,
             refused: 0,
             key: Vec::new(),
@@ -339,6 +344,7 @@ impl Voice {
             counters: *self.gossip.counters(),
             nodes: self.gossip.nodes().collect(),
             untold: self.untold,
+            left_out: self.left_out.len() as u64,
             refused: self.refused,
         };
         *self.told.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);

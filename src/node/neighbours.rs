@@ -2,7 +2,7 @@
 
 use super::{Shared, gossip::Desk};
 use crate::{
-    gossip::Refused,
+    gossip::{Kind, Refused},
     registry::world::{Status, World},
     wire::{
         api::GossipStats,
@@ -89,7 +89,11 @@ impl Shared {
             datagrams_sent: counters.datagrams_out,
             datagrams_received: counters.datagrams_in,
             bytes_sent: counters.bytes_out,
+            bytes_sent_of: Kind::ALL
+                .map(|of| (of.name(), counters.bytes_out_of[of as usize]))
+                .into(),
             bytes_received: counters.bytes_in,
+            quiet_rounds: counters.quiet_rounds,
             suspicions: counters.suspicions,
             deaths: counters.deaths,
             returns: counters.returns,
@@ -101,6 +105,7 @@ impl Shared {
             missed_events: counters.missed_events,
             refused: Refused::ALL.map(|why| (why.name(), counters.refused(why))).into(),
             facts_untold: gossip.untold,
+            agents_left_out: gossip.left_out,
             facts_refused: gossip.refused,
         }))
     }

@@ -124,23 +124,21 @@ async fn keep_connected(
         let is_established = trunk.is_established();
         let (why, was) = match ended {
             Ended::Lost { why, was_clear } => (why, Connection { has_moved, was_clear }),
-            Ended::Unknown(why) => {
-                // It answers: it is there as another process.
-                patience = Patience::new(Instant::now());
-                let begins = core.with_shard(|shard| shard.trunk_begins_again(trunk, &why));
-                let Some(pause) = begins else { return };
-                (session, moved) = (trunk.session(), 0);
-                executor::sleep(pause).await;
-                continue;
-            }
-            Ended::Broken(why) => {
-                let was = Connection { has_moved, was_clear: false };
-                if !patience.lasts(Instant::now(), was, is_established) {
-                    return core.with_shard(|shard| shard.trunk_ended(trunk, &why));
-                }
+            Ended::Unknown { why, is_broken } => {
+                // One that says what cannot be may do so for ever; of another process it is the first word.
+                let was = Connection { has_moved, was_clear: !is_broken };
+                let lasts = patience.lasts(Instant::now(), was, is_established);
                 let begins = core.with_shard(|shard| {
-                    shard.trunk_broken(trunk, &why);
-                    shard.trunk_begins_again(trunk, &why)
+                    if is_broken {
+                        shard.trunk_broken(trunk, &why);
+                    }
+                    match lasts {
+                        true => shard.trunk_begins_again(trunk, &why),
+                        false => {
+                            shard.trunk_ended(trunk, &why);
+                            None
+                        }
+                    }
                 });
                 let Some(pause) = begins else { return };
                 (session, moved) = (trunk.session(), 0);
@@ -165,10 +163,9 @@ async fn keep_connected(
 enum Ended {
     /// It was lost, or not made. It was clear when it was made with nothing that the other side had not taken.
     Lost { why: String, was_clear: bool },
-    /// The other side knows nothing of the session: it is another process, or has given the session up.
-    Unknown(String),
-    /// The other side says what cannot be, and would say it again.
-    Broken(String),
+    /// The other side is there and the session is not: it is another process, or has given the session up; or
+    /// it is broken, for the other side says what cannot be, and would say it again.
+    Unknown { why: String, is_broken: bool },
     /// The other side refuses the session.
     Over(String),
 }
@@ -179,8 +176,8 @@ impl Ended {
     }
 }
 
-/// What of an error of a connection would come again on the next one.
-fn broken(error: &io::Error) -> bool {
+/// Whether an error of a connection would come again on the next one.
+fn is_broken(error: &io::Error) -> bool {
     let known = error.get_ref().and_then(|inner| inner.downcast_ref::<TrunkError>());
     known.is_some_and(|error| error.is_final())
 }
@@ -215,7 +212,7 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
     }
     let Some(taken) = taken else {
         let why = "the node began again, or knows the session no more";
-        return Ended::Unknown(format!("{address}: {why}"));
+        return Ended::Unknown { why: format!("{address}: {why}"), is_broken: false };
     };
     trunk.limit_records(record_bytes);
     match trunk.connect(taken) {
@@ -225,9 +222,12 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
             let most = settings.bounds.frame_bytes;
             let end = drive(core, trunk, connection, &mut stream, most, pending()).await;
             let why = format!("{address}: {end}");
-            if broken(&end) { Ended::Broken(why) } else { Ended::Lost { why, was_clear } }
+            match is_broken(&end) {
+                true => Ended::Unknown { why, is_broken: true },
+                false => Ended::Lost { why, was_clear },
+            }
         }
-        Err(error) => Ended::Broken(format!("{address}: {error}")),
+        Err(error) => Ended::Unknown { why: format!("{address}: {error}"), is_broken: true },
     }
 }
 
@@ -313,7 +313,7 @@ async fn serve<S>(
     let error = drive(core, &trunk, connection, stream, bounds.record_bytes, leaves).await;
     tracing::debug!(node = offer.from.node, %error, "a connection that another node dialled ended");
     if trunk.is_current(connection) {
-        if broken(&error) {
+        if is_broken(&error) {
             let why = error.to_string();
             core.with_shard(|shard| {
                 shard.trunk_broken(&trunk, &why);

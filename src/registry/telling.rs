@@ -9,6 +9,8 @@
 //! - any other change after [`REST_MS`], so that what others know is wrong by little and not for
 //!   ever.
 //!
+//! Of a load that was never anything nothing is told.
+//!
 //! Invariant worth naming: nothing is told within [`PAUSE_MS`] of what was told before.
 
 use super::fact::Load;
@@ -36,6 +38,9 @@ impl Telling {
             if !is_due || past_ms < REST_MS && !matters(told, load) {
                 return None;
             }
+        } else if load == Load::default() {
+            // As good as told.
+            return None;
         }
         self.told = Some((now_ms, load));
         Some(load)
@@ -81,6 +86,15 @@ mod tests {
         assert_eq!(telling.due(5800, load(0, 0)), Some(load(0, 0)), "idle");
         let more = Load { agents: 11, ..load(0, 0) };
         assert_eq!(telling.due(5900, more), Some(more));
+    }
+
+    #[test]
+    fn that_there_is_nothing_is_told_to_those_alone_who_were_told_something() {
+        let mut telling = Telling::default();
+        assert_eq!(telling.due(0, Load::default()), None);
+        assert_eq!(telling.due(50, load(1, 0)), Some(load(1, 0)), "at once");
+        assert_eq!(telling.due(150, Load::default()), Some(Load::default()));
+        assert_eq!(telling.due(9_000, Load::default()), None);
     }
 
     #[test]

@@ -285,7 +285,7 @@ fn agent(out: &mut Vec<u8>, view: &AgentView) {
 type Figure = (&'static str, fn(&CoreStats) -> u64);
 
 /// The figures, in the order that answers list them.
-const FIGURES: [Figure; 40] = [
+const FIGURES: [Figure; 42] = [
     ("agents", |core| core.agents),
     ("messages_delivered", |core| core.messages_delivered),
     ("messages_undeliverable", |core| core.messages_undeliverable),
@@ -298,6 +298,8 @@ const FIGURES: [Figure; 40] = [
     ("cache_hits", |core| core.cache_hits),
     ("cache_misses", |core| core.cache_misses),
     ("cache_evictions", |core| core.cache_evictions),
+    ("cache_expired", |core| core.cache_expired),
+    ("cache_invalidated", |core| core.cache_invalidated),
     ("batches_received", |core| core.batches_received),
     ("batch_buffers", |core| core.batch_buffers),
     ("tasks_accepted", |core| core.tasks_accepted),

@@ -241,5 +241,7 @@ impl Shard {
         stats.cache_hits = counters.hits;
         stats.cache_misses = counters.misses;
         stats.cache_evictions = counters.evictions;
+        stats.cache_expired = counters.expired;
+        stats.cache_invalidated = counters.invalidated;
     }
 }

@@ -361,6 +361,10 @@ pub struct CoreStats {
     pub cache_misses: u64,
     /// Answers that it gave up for others.
     pub cache_evictions: u64,
+    /// Lookups that it did not answer because its answer was too old.
+    pub cache_expired: u64,
+    /// Answers that it gave up because what other nodes said since made them wrong.
+    pub cache_invalidated: u64,
     /// Batches received over the mesh.
     pub batches_received: u64,
     /// Buffers for batches that it allocated because no used one had come back.
@@ -487,8 +491,12 @@ pub struct GossipStats {
     pub datagrams_received: u64,
     /// Bytes that were sent.
     pub bytes_sent: u64,
+    /// These, by what they were for.
+    pub bytes_sent_of: Vec<(&'static str, u64)>,
     /// Bytes that came.
     pub bytes_received: u64,
+    /// Rounds in which nothing was news, asked for or suspect.
+    pub quiet_rounds: u64,
     /// Silent nodes that this node accused.
     pub suspicions: u64,
     /// Nodes that became dead here.
@@ -511,6 +519,8 @@ pub struct GossipStats {
     pub refused: Vec<(&'static str, u64)>,
     /// Facts of this node that could not be told.
     pub facts_untold: u64,
+    /// Agents of this node that other nodes are not told of now, because there are too many.
+    pub agents_left_out: u64,
     /// Facts of other nodes that were refused.
     pub facts_refused: u64,
 }

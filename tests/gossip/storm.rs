@@ -16,6 +16,7 @@ use coreflow::gossip::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    time::Instant,
 };
 
 /// Milliseconds before anything fails.
@@ -35,6 +36,9 @@ const AGREE_MS: u64 = 120_000;
 const LOOK_MS: u64 = 10;
 /// Milliseconds between two times that the world's memory is put in order.
 const SHARE_MS: u64 = 500;
+/// Milliseconds of the world's time between two lines that say how far it is, where it takes long.
+const SAY_MS: u64 = 2_000;
+const SAY_NODES: usize = 1_000;
 /// Rounds of which a quiet one is the average.
 const QUIET_ROUNDS: u64 = 20;
 
@@ -158,6 +162,9 @@ struct Storm<'a> {
     /// For each node the highest incarnation of which it could be true that it is gone: when it could not
     /// be reached last, or before it started.
     gone_until: Vec<u64>,
+    /// When it began, and what goes on.
+    begun: Instant,
+    phase: &'static str,
     suspected_falsely: BTreeSet<(NodeId, u64)>,
     dead_falsely: BTreeSet<NodeId>,
     dead_while_healing: BTreeSet<NodeId>,
@@ -182,6 +189,8 @@ pub fn run(plan: &Plan) -> Outcome {
         healing: Healing::default(),
         unsettled_until_ms: 0,
         gone_until: vec![0; plan.nodes],
+        begun: Instant::now(),
+        phase: "before the storm",
         suspected_falsely: BTreeSet::new(),
         dead_falsely: BTreeSet::new(),
         dead_while_healing: BTreeSet::new(),
@@ -194,7 +203,28 @@ pub fn run(plan: &Plan) -> Outcome {
 }
 
 impl Storm<'_> {
+    /// Says how far it is, where that takes long.
+    fn say(&self) {
+        if self.plan.nodes >= SAY_NODES {
+            eprintln!(
+                "{} nodes, seed {}: {} after {:.1} s of theirs and {:.0} s of ours; {} run, {} partitions, \
+                 {} kills, {} suspect and {} dead though they ran",
+                self.plan.nodes,
+                self.plan.seed,
+                self.phase,
+                self.world.now_ms() as f64 / 1_000.0,
+                self.begun.elapsed().as_secs_f64(),
+                self.world.running().count(),
+                self.outcome.partitions,
+                self.outcome.kills,
+                self.suspected_falsely.len(),
+                self.dead_falsely.len(),
+            );
+        }
+    }
+
     fn rage(&mut self) {
+        self.phase = "it storms";
         self.world.network.loss = self.plan.loss;
         let (begun_ms, bytes) = (self.world.now_ms(), self.world.bytes());
         let end_ms = begun_ms + 1_000 * self.plan.seconds;
@@ -314,6 +344,9 @@ impl Storm<'_> {
             if now_ms.is_multiple_of(SHARE_MS) {
                 self.world.share();
             }
+            if now_ms.is_multiple_of(SAY_MS) {
+                self.say();
+            }
             let due = self.down.iter().filter(|(_, at_ms)| **at_ms <= now_ms);
             for node in due.map(|(node, _)| *node).collect::<Vec<_>>() {
                 self.down.remove(&node);
@@ -390,6 +423,7 @@ impl Storm<'_> {
     }
 
     fn mend(&mut self) {
+        self.phase = "all is mended";
         self.join();
         self.world.network.loss = 0.0;
         let begun_ms = self.world.now_ms();

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 
 from client import Client
 from cluster import cluster_of, until
@@ -18,6 +19,8 @@ COUNT = 5
 LIMIT_S = 20
 # Answers that a core keeps: few, so that some have to go.
 LOOKUPS = 64
+# Bytes that a node sends in a round in which nothing changes, at most.
+QUIET_BYTES = 250
 LOAD_S = float(os.environ.get("COREFLOW_GOSSIP_LOAD_S", "5"))
 
 
@@ -39,11 +42,16 @@ def names(client):
     return {each.get("name") for each in client.call("agent.list", all=True)["agents"]}
 
 
-def figure(node, name):
+def series_of(node, prefix):
+    """The series of /metrics whose names begin so, with their values."""
     status, text = node.get("/metrics")
     assert status == 200
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return sum(float(value) for series, value in lines if series.split("{")[0] == name)
+    return [(series, float(value)) for series, value in lines if series.startswith(prefix)]
+
+
+def figure(node, name):
+    return sum(value for series, value in series_of(node, name) if series.split("{")[0] == name)
 
 
 def an_agent_is_known_and_called_everywhere(cluster):
@@ -82,6 +90,7 @@ def an_agent_is_known_and_called_everywhere(cluster):
 def names_are_looked_up_in_the_cache_of_a_core(cluster):
     """Of a name that is asked for again the core knows who has it, or that nobody has, until that changes."""
     node, kinds = cluster.nodes[0], ("hits", "misses", "evictions")
+    one = lambda kind: figure(node, f"coreflow_cache_{kind}_total")
     client = node.client()
     count = lambda: [figure(node, f"coreflow_cache_{kind}_total") for kind in kinds]
 
@@ -105,11 +114,16 @@ def names_are_looked_up_in_the_cache_of_a_core(cluster):
     assert sum(known[:2]) == 100 and known[0] >= 90, known
     assert sum(unknown[:2]) == 500 and unknown[0] == 0, unknown
     assert 500 - 2 * LOOKUPS <= unknown[2] <= 500, unknown
+    expired = one("expired")
+    until(lambda: client.call("agent.call", name="parrot-3", payload=1) and one("expired") > expired,
+          "an answer is too old after five seconds", LIMIT_S)
+    invalidated = one("invalidated")
     is_nobody("late")
     begun = time.monotonic()
     cluster.nodes[1].call("agent.spawn", type="echo", name="late")
     called = lambda: client.answer(client.ask("agent.call", name="late", payload=2))[0] is None
     until(called, "who is spawned is found, though nobody was just before", LIMIT_S)
+    until(lambda: one("invalidated") > invalidated, "its answer was given up", LIMIT_S)
     print(f"a name that nobody had is called {(time.monotonic() - begun) * 1000:.0f} ms after its agent "
           "is spawned")
 
@@ -216,12 +230,32 @@ def nobody_dies_under_load(cluster):
 
 
 def quiet_nodes_say_little(cluster):
-    sent = lambda name: [figure(node, f"coreflow_gossip_{name}_total") for node in cluster.living()]
-    rounds, bytes_sent = sent("rounds"), sent("bytes_sent")
-    until(lambda: min(b - a for a, b in zip(rounds, sent("rounds"))) >= 30, "30 rounds", LIMIT_S)
-    rounds = [b - a for a, b in zip(rounds, sent("rounds"))]
-    bytes_sent = [b - a for a, b in zip(bytes_sent, sent("bytes_sent"))]
-    print(f"a quiet node sends {sum(bytes_sent) / sum(rounds):.0f} bytes a round")
+    """What a node sends in a round in which nothing changes, and what for."""
+    def counted():
+        of = Counter()
+        for node in cluster.living():
+            for series, value in series_of(node, "coreflow_gossip_"):
+                of[series.removeprefix("coreflow_gossip_")] += value
+        return of
+
+    def stretch():
+        """What was sent in thirty rounds of each node, if all of them were quiet."""
+        before = counted()
+        rounds = lambda: counted()["rounds_total"] - before["rounds_total"]
+        until(lambda: rounds() >= 30 * COUNT, "thirty rounds", LIMIT_S)
+        moved = counted()
+        moved.subtract(before)
+        return moved if moved["quiet_rounds_total"] >= moved["rounds_total"] - COUNT else None
+
+    moved = until(stretch, "all nodes are quiet", 3 * LIMIT_S)
+    rounds = moved["rounds_total"]
+    kinds = {series.split('"')[1]: value / rounds for series, value in moved.items()
+             if series.startswith("bytes_sent_of_total{")}
+    print(f"a quiet node sends {moved['bytes_sent_total'] / rounds:.0f} bytes a round in "
+          f"{moved['datagrams_sent_total'] / rounds:.1f} datagrams: "
+          + ", ".join(f"{value:.0f} {kind}" for kind, value in kinds.items() if value >= 0.5))
+    assert abs(sum(kinds.values()) * rounds - moved["bytes_sent_total"]) < 1_000 * COUNT, moved
+    assert moved["bytes_sent_total"] / rounds < QUIET_BYTES, moved
 
 
 def a_goodbye_is_no_death(cluster):

@@ -3,15 +3,17 @@
 use super::{agree, set, sum, world};
 use crate::{
     gossip::{
-        DATAGRAM_BYTES_MAX, ENTRIES_MAX, Event, Gossip, NodeId, Refused, Settings, Status,
+        DATAGRAM_BYTES_MAX, ENTRIES_MAX, EVENTS_MAX, Event, Gossip, NodeId, Refused, Settings,
+        Status,
         datagram::{self, Change, Delta, Header, Known, Section, Want},
         record::Claim,
+        settings::NODES_MAX,
         simulated::{World, address_of},
     },
     wire::secret::Secret,
 };
 use proptest::prelude::*;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 fn header(sender: NodeId, claim: Claim) -> Header {
     Header { cluster: 0, sender, claim }
@@ -80,6 +82,38 @@ fn what_is_refused_is_counted_under_its_reason() {
         assert_eq!(gossip.counters().refused(why), 1, "{why:?}");
         assert_eq!(gossip.counters().refused.iter().sum::<u64>(), 1, "{why:?}");
         assert_eq!(gossip.nodes().count(), 2);
+    }
+}
+
+#[test]
+fn events_that_nobody_fetches_hide_neither_a_life_that_is_over_nor_a_death() {
+    let mut gossip = one();
+    let began = |node, ms| Event::BeganAgain { node, ago: Duration::from_millis(ms) };
+    let is = |node, status| Event::Status { node, status };
+    let first = [began(7, 5), is(8, Status::Dead), is(8, Status::Alive), began(9, 1), began(9, 2)];
+    first.iter().for_each(|event| gossip.tell(event.clone()));
+    for number in 0..3 * EVENTS_MAX as u64 {
+        gossip.tell(Event::Set { node: 3, key: Arc::from(number.to_le_bytes()) });
+    }
+    gossip.tell(began(7, 6));
+    let events: Vec<_> = gossip.events().collect();
+    let kept = [began(7, 5), is(8, Status::Dead), began(9, 2), Event::Missed];
+    assert_eq!(events[..4], kept, "the last of each, before all is looked at");
+    assert_eq!(events.last(), Some(&began(7, 6)));
+    assert!(events[4..events.len() - 1].iter().all(|event| matches!(event, Event::Set { .. })));
+    let missed = gossip.counters().missed_events;
+    let told = first.len() as u64 + 3 * EVENTS_MAX as u64 + 1;
+    assert_eq!(missed + events.len() as u64 - 1, told, "what is missed is counted");
+    // Of every node there may be, several times.
+    for node in (0..4).flat_map(|_| 1..=NODES_MAX as u64) {
+        gossip.tell(began(node, 1));
+        gossip.tell(is(node, Status::Dead));
+    }
+    let events: Vec<_> = gossip.events().collect();
+    assert!(events.len() <= EVENTS_MAX, "{}", events.len());
+    for node in 1..=NODES_MAX as u64 {
+        let kept = |what: Event| events.iter().filter(|event| **event == what).count() >= 1;
+        assert!(node % 997 != 0 || kept(began(node, 1)) && kept(is(node, Status::Dead)));
     }
 }
 

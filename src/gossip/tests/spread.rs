@@ -55,6 +55,11 @@ fn a_quiet_cluster_sends_little_and_the_same_however_much_it_knows() {
             world.run_until(5_000, &mut unseen, |world| sum(world, |of| u64::from(!of.is_quiet()))
                 == 0)
         );
+        assert_eq!(
+            sum(&world, |of| of.counters().bytes_out_of.iter().sum()),
+            sum(&world, |of| of.counters().bytes_out),
+            "every byte is for something"
+        );
         let (bytes, rounds) = (world.bytes(), sum(&world, |of| of.counters().rounds));
         world.run(20_000);
         (world.bytes() - bytes) as f64 / (sum(&world, |of| of.counters().rounds) - rounds) as f64

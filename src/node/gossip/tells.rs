@@ -8,7 +8,7 @@ use crate::{
     gossip::ENTRIES_MAX,
     registry::{
         TypeIndex,
-        fact::{AgentFact, Capabilities, Fact, Key, NodeFact, TypeFact},
+        fact::{AgentFact, Capabilities, Fact, Key, Load, NodeFact, TypeFact},
         telling::Telling,
     },
     shard::{bulletin::AgentNews, run::Job, types::TypeSpec},
@@ -21,6 +21,8 @@ use std::{
 
 /// Time between two times that the cores tell all of their agents.
 const RETELL: Duration = Duration::from_secs(10);
+/// Time between two times that it is logged of how many agents other nodes are not told.
+const LOG_LEFT_OUT: Duration = Duration::from_secs(60);
 /// Types that may be learned for which agents leave room.
 const TYPES_AHEAD: usize = 64;
 
@@ -100,6 +102,24 @@ impl Voice {
                 AgentNews::Down => self.agent_gone(agent),
             }
         }
+        self.log_left_out();
+    }
+
+    /// Says that there are agents of which other nodes are not told, and when there are none any more.
+    fn log_left_out(&mut self) {
+        let agents = self.left_out.len();
+        let is_time = self.left_out_logged.is_none_or(|logged| logged.elapsed() >= LOG_LEFT_OUT);
+        if agents > 0 && is_time {
+            self.left_out_logged = Some(Instant::now());
+            tracing::warn!(
+                agents,
+                "other nodes do not find these agents by name, type or capability: a node tells of {} \
+                 entries at most, types and loads among them; run more nodes, or fewer agents a node",
+                ENTRIES_MAX
+            );
+        } else if agents == 0 && self.left_out_logged.take().is_some() {
+            tracing::info!("other nodes are told of all agents again");
+        }
     }
 
     fn tell_agent(&mut self, agent: AgentId, type_index: TypeIndex, name: Option<String>) {
@@ -131,8 +151,11 @@ impl Voice {
             self.tellings.resize_with(loads.len(), Telling::default);
         }
         for (index, load) in loads.into_iter().enumerate() {
-            if let Some(load) = self.tellings[index].due(now_ms, load) {
-                self.tell(&Fact::Load(index as u16, load));
+            match self.tellings[index].due(now_ms, load) {
+                // Of a type of which nothing is told there is nothing.
+                Some(load) if load == Load::default() => self.take_back(Key::Load(index as u16)),
+                Some(load) => drop(self.tell(&Fact::Load(index as u16, load))),
+                None => {}
             }
         }
     }
