@@ -30,9 +30,8 @@
 //!
 //! Why heartbeats are answers: among ten thousand nodes a heartbeat of each cannot reach each in every
 //! round, and one that comes now and then says little. Here each node is asked in every other round, and in each
-//! that is not quiet, by those
-//! that watch it; the bytes do not depend on the number of nodes and neither does the time to notice a
-//! death, which is what the watchers' phi and the time to refute come to.
+//! that is not quiet, by those that watch it; the bytes do not depend on the number of nodes and neither does
+//! the time to notice a death, which is what the watchers' phi and the time to refute come to.
 //! A death is not a local verdict: few watch, and the accused hears of it and can refute, so a bad path
 //! between two nodes, or a thread that does not run for a second, costs an accusation and no death.
 //!

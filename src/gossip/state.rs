@@ -433,10 +433,12 @@ impl Gossip {
     }
 
     /// Whether a round is enough that looks whether the watched live: nothing is passed on or asked for,
-    /// nobody is suspect, and nobody knew other things lately.
+    /// nobody is suspect, of no node a new life waits to be confirmed by its word, and nobody knew other things
+    /// lately.
     pub(super) fn is_settled(&self) -> bool {
         let agrees = self.differing.is_none() && self.differing_rounds == 0;
-        self.is_quiet() && self.suspects.is_empty() && agrees
+        let is_sure = self.suspects.is_empty() && self.held.is_empty() && self.disputed.is_empty();
+        self.is_quiet() && is_sure && agrees
     }
 
     /// What happened since the node was made.
