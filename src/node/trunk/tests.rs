@@ -129,7 +129,8 @@ fn a_session_that_leaves_ends_in_its_time_over_whichever_connection() {
     let (tell, told) = mpsc::channel();
     let begun = Instant::now();
     on_core(&node, move |core| {
-        let from = Origin { node: 2, core: 0, life: 7 };
+        // Of no member, so that gossip does not end it.
+        let from = Origin { node: 3, core: 0, life: 7 };
         let offer = Offer { from, to: 1, session: 1, resumes: false, taken: 0, record_bytes: 1000 };
         let bounds = bounds(&settings);
         for connection in [1, 2] {
