@@ -23,7 +23,7 @@
 //! hears; `disk.rs` what is asked of a disk, `files.rs` the real one, `simulated.rs` the one that
 //! fails; `survey.rs` reads a log, `recovery.rs` tells what of it is committed, `writer.rs` writes
 //! it, all pure; `engine.rs` and `members.rs` say what an engine of consensus is, `raft/` is one, pure as
-//! well; `keeper.rs` is the log thread's loop,
+//! well, `malformed.rs` why bytes are none of their messages; `keeper.rs` is the log thread's loop,
 //! `assemble.rs` puts it together, `lane.rs`, `thread.rs` and `open.rs` run it; `reader.rs` reads single records; `tally.rs` counts
 //! what is in a log. `peers/` are the links to the other nodes of a cluster.
 
@@ -43,6 +43,7 @@ mod keeper;
 pub mod lane;
 pub mod links;
 pub mod log;
+pub mod malformed;
 pub mod members;
 pub mod news;
 pub mod notice;

@@ -15,8 +15,9 @@
 
 use super::{
     keys::{Digest, Keys, Signature, Statement, hash},
-    wire::{Malformed, Put, Reader},
+    wire::{Put, Reader},
 };
+use crate::consensus::malformed::Malformed;
 use bytes::Bytes;
 
 /// Requests in a batch at most.

@@ -22,8 +22,9 @@ use super::{
         ViewChange, Vote,
     },
     table::{REMEMBERED, Table},
-    wire::{Malformed, Put, Reader},
+    wire::{Put, Reader},
 };
+use crate::consensus::malformed::Malformed;
 use bytes::Bytes;
 use std::sync::Arc;
 

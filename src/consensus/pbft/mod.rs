@@ -81,4 +81,3 @@ pub use message::Message;
 pub use outputs::{Answer, Counters, Dropped, Letter, Write};
 pub use ready::Ready;
 pub use restore::{Noted, Restore};
-pub use wire::Malformed;

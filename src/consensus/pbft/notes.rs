@@ -10,8 +10,9 @@ use super::{
     ready::AfterDisk,
     slot::Proposal,
     table::Table,
-    wire::{Malformed, Put, Reader},
+    wire::{Put, Reader},
 };
+use crate::consensus::malformed::Malformed;
 use bytes::Bytes;
 use std::sync::Arc;
 

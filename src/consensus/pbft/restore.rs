@@ -17,9 +17,8 @@ use super::{
     notes::{Note, View},
     slot::{Proposal, Slot, Written},
     table::Table,
-    wire::Malformed,
 };
-use crate::consensus::{engine::Stored, place::Place};
+use crate::consensus::{engine::Stored, malformed::Malformed, place::Place};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -11,8 +11,9 @@
 
 use super::{
     keys::{Digest, hash},
-    wire::{Malformed, Put, Reader},
+    wire::{Put, Reader},
 };
+use crate::consensus::malformed::Malformed;
 use std::{collections::BTreeMap, collections::VecDeque};
 
 /// Executed requests of a client that are remembered one by one.

@@ -1,33 +1,8 @@
 //! Numbers, digests and lists as bytes, little endian; reading is total.
 
 use super::keys::{Digest, Signature};
+use crate::consensus::malformed::Malformed;
 use bytes::Bytes;
-
-/// Why bytes are not what they should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// They end too early.
-    #[error("a message is cut off")]
-    Short,
-    /// Something follows.
-    #[error("bytes follow a message")]
-    Long,
-    /// A kind that is unknown.
-    #[error("a message has the kind {0}")]
-    Kind(u8),
-    /// A truth that is neither 0 nor 1.
-    #[error("a message has a flag that is neither 0 nor 1")]
-    Flag,
-    /// A list is longer than it may be.
-    #[error("a message has {0} items in a list, more than it may")]
-    Count(usize),
-    /// A batch that is none.
-    #[error("a message has a batch that does not fit together")]
-    Batch,
-    /// Parts that it does not name, or too few of them.
-    #[error("a message has other parts than it names")]
-    Parts,
-}
 
 /// Reads from the front of bytes, and refers to them instead of copying.
 pub(super) struct Reader<'a> {
@@ -79,7 +54,7 @@ impl<'a> Reader<'a> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(Malformed::Flag),
+            _ => Err(Malformed::Flags),
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     outputs::Point,
     wire::{Reader, put_list},
 };
+use crate::consensus::malformed::Malformed;
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 
@@ -29,32 +30,6 @@ pub const HEAD_BYTES: usize = 96;
 pub const ENTRY_HEAD_BYTES: usize = 24;
 const REJECT: u8 = 1;
 const POINT: u8 = 2;
-
-/// Why bytes are no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// They end too early.
-    #[error("a message is cut off")]
-    Short,
-    /// Something follows.
-    #[error("bytes follow a message")]
-    Long,
-    /// A kind that is never sent, or unknown.
-    #[error("a message has the kind {0}")]
-    Kind(u8),
-    /// An entry of a type that is never sent, or unknown.
-    #[error("an entry has the type {0}")]
-    EntryType(u8),
-    /// Bits that have no meaning.
-    #[error("a message has unknown flags")]
-    Flags,
-    /// Parts that its entries do not name, or too few of them.
-    #[error("a message has other parts than its entries name")]
-    Parts,
-    /// A membership that cannot be.
-    #[error("a message has an impossible membership")]
-    Members,
-}
 
 /// The kinds that travel, by their number in raft.
 const KINDS: [MessageType; 14] = [

@@ -1,6 +1,6 @@
 //! Numbers and lists as bytes, little endian; reading is total.
 
-use super::message::Malformed;
+use crate::consensus::malformed::Malformed;
 
 /// Reads from the front of a slice and keeps how far it came.
 pub(super) struct Reader<'a> {

@@ -1,8 +1,9 @@
 //! Messages as bytes, and messages that no replica of this program would send.
 
 use super::*;
-use crate::consensus::raft::message::{
-    self, Malformed, decode, decode_apart, encode, encode_apart,
+use crate::consensus::{
+    malformed::Malformed,
+    raft::message::{self, decode, decode_apart, encode, encode_apart},
 };
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
