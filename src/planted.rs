@@ -53,6 +53,8 @@ pub enum Bug {
     EarlyTentative,
     /// Certificates in view changes and new views are not verified.
     UncheckedCertificate,
+    /// A replica leaves a view for a duty with one other that says so, which may lie.
+    LoneDuty,
 }
 
 impl Bug {
@@ -95,9 +97,12 @@ impl Bug {
         Self::HalfMap,
     ];
 
-    /// Those that the simulator of Byzantine agreement must find.
+    /// Those that the simulator of Byzantine agreement must find, and its model.
     pub const PBFT: [Self; 3] =
         [Self::SmallQuorum, Self::EarlyTentative, Self::UncheckedCertificate];
+
+    /// Those that its simulator must find, and no model of view changes can.
+    pub const PBFT_SIMULATED: [Self; 1] = [Self::LoneDuty];
 }
 
 #[cfg(feature = "planted-bugs")]

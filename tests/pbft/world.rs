@@ -411,8 +411,9 @@ impl World {
         let mut effects = Vec::new();
         self.nodes[at].turn(self.now_us, &mut effects);
         self.handle(at, effects);
-        let node = &self.nodes[at];
-        if !self.villains.contains_key(&node.id) {
+        if !self.villains.contains_key(&self.nodes[at].id) {
+            self.judge_duties(at);
+            let node = &self.nodes[at];
             assert_eq!(node.diverged(), None, "{} finds that the others have diverged", node.id);
             let Settings { accepted_bytes, limits, .. } = self.group.settings;
             let cache_bytes = limits.cache_bytes / usize::from(self.group.partitions);
@@ -426,6 +427,7 @@ impl World {
                 );
             }
         }
+        let node = &self.nodes[at];
         let next_ms = node.driver.as_ref().and_then(|driver| driver.next_tick_ms());
         if let Some(next_ms) = next_ms.filter(|next_ms| next_ms * 1_000 > node.wake_us) {
             let (run, wake_us) = (node.run, next_ms * 1_000);

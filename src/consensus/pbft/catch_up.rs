@@ -28,7 +28,7 @@ impl Group {
         self.now = now;
         if !self.has_begun {
             self.has_begun = true;
-            (self.primary_ms, self.progress_ms) = (now, now);
+            (self.primary_ms, self.progress_ms, self.began_ms) = (now, now, now);
             self.wanted_ms = self.wanted_ms.map(|_| now);
             self.wait_for_duty();
         }
@@ -36,6 +36,7 @@ impl Group {
             return;
         }
         self.client.tick(now);
+        self.serve_deferred();
         self.lose_patience();
         if now >= self.status_due_ms {
             self.status_due_ms = now + self.settings.timing.status_ms;

@@ -26,8 +26,7 @@ pub const PARTITIONS_MAX: usize = 1024;
 /// anybody concludes that a primary is gone.
 const TICKS_AT_ONCE: u64 = 2;
 
-/// Bytes that are read for reports and for single batches in a tick, when there are so many: one read may be
-/// more.
+/// Bytes that are read for members in a tick, when there are so many: one read may be more.
 const READ_BYTES_A_TICK: usize = 4 << 20;
 
 /// A driver cannot begin.
@@ -71,9 +70,9 @@ pub struct Driver {
     last_batch: u64,
     /// What members may still have verified.
     credit: Credit,
-    /// Bytes that may still be read for reports and for single batches before the next tick.
+    /// Bytes that may still be read for members before the next tick.
     read_bytes: usize,
-    /// The partition whose reports are looked at first, so that each has its turn.
+    /// The partition whose members are answered first, so that each has its turn.
     first: usize,
 }
 
@@ -241,10 +240,11 @@ impl Driver {
         }
     }
 
-    /// These clients alone may ask for nothing of a partition now.
-    pub fn refuse(&mut self, partition: u16, clients: Vec<u64>) {
+    /// These clients alone may ask for nothing of a partition now, and what those others ask for is not
+    /// waited for.
+    pub fn crowd(&mut self, partition: u16, refused: Vec<u64>, unawaited: Vec<u64>) {
         if let Some(group) = self.group_mut(partition) {
-            group.refuse(clients);
+            group.crowd(refused, unawaited);
         }
     }
 

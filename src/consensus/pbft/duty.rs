@@ -2,26 +2,33 @@
 //!
 //! A primary may order all that is asked of it and still withhold what only it may write. Of that the
 //! service of each replica has its own proof, and tells the oldest thing that is owed. A replica that is owed
-//! the same for longer than the service waits for it says so with its reports, and all leave the view when f + 1
-//! have said so: one of them is correct. Who is alone with it goes on in the view, since others may have no
-//! reason to leave it.
+//! the same for longer than the service waits for it says so with its reports; one that is not says it when
+//! f + 1 others do, one of whom is correct. All leave the view when 2f + 1 say so (Bracha's double echo). Who
+//! is alone with it goes on in the view, since others may have no reason to leave it.
 //!
 //! Invariants worth naming
 //! - A clock runs for one thing in one view: who begins a view has its whole time, and whoever does one thing
 //!   after the other is not left.
 //! - The time doubles with each view that was left for the same thing, so that somebody has enough, and a
 //!   replica that waits for what nobody can do says so ever less.
-//! - Nobody leaves alone for a duty.
+//! - A correct replica leaves a view for a duty only when f + 1 correct ones, itself among them, have said in
+//!   it that something is owed, or have left it: so all hear of f + 1, say it as well, and leave.
+//! - A word counts for a few reports of its sender's: what was owed once is no reason later.
 
 use super::{
     group::{Group, Peer},
     message::Message,
     outputs::Dropped,
 };
-use crate::consensus::engine::Duty;
+use crate::{
+    consensus::engine::Duty,
+    planted::{self, Bug},
+};
 
 /// The time for a duty is at most two to the power of this times what the service says.
 const DOUBLINGS: u32 = 6;
+/// What somebody said counts for so many reports: some of them may be lost.
+const COUNTS_FOR_REPORTS: u64 = 5;
 
 /// A duty that waits.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +71,28 @@ impl Group {
         self.is_active && self.owed.is_some_and(|owed| self.now >= owed.due_ms())
     }
 
+    /// Others that say that the primary owes something, or have left its view. Who has left is heard of
+    /// again and again, and who was owed something before it left is not.
+    fn others_owed(&self) -> usize {
+        let (view, now) = (self.view, self.now);
+        let counts_ms = COUNTS_FOR_REPORTS * self.settings.timing.status_ms;
+        let has_reason = |peer: &&Peer| {
+            let has_left = peer.change.as_ref().is_some_and(|change| change.view > view);
+            let says_so = |(of, at_ms)| of == view && now < at_ms + counts_ms;
+            has_left || peer.owed_in.is_some_and(says_so)
+        };
+        self.peers.values().filter(has_reason).count()
+    }
+
+    /// Whether it says that the primary owes something: this replica is owed it, or a correct one is.
+    fn says_owed(&self, others: usize) -> bool {
+        let is_one_correct = others >= self.members.one_correct();
+        self.is_withheld() || self.is_active && is_one_correct
+    }
+
     /// Says that the primary owes something for too long, for whoever did not hear it as well.
     pub(super) fn say_what_is_owed(&mut self) {
-        if self.is_withheld() {
+        if self.says_owed(self.others_owed()) {
             self.tell_all(Message::Owed(self.view));
         }
     }
@@ -76,27 +102,23 @@ impl Group {
         if !self.is_active || view != self.view {
             return Err(Dropped::View);
         }
-        peer.owed_in = Some(view);
+        peer.owed_in = Some((view, self.now));
         self.leave_for_duty();
         Ok(())
     }
 
-    /// Leaves the view when f + 1 say that its primary owes something, or have left it.
+    /// Leaves the view when a quorum says that its primary owes something, or has left it.
     pub(super) fn leave_for_duty(&mut self) {
-        let (view, is_own) = (self.view, self.is_withheld());
-        // Who has left the view is heard of again and again, and who was owed something before it left is not.
-        let has_reason = |peer: &&Peer| {
-            let has_left = peer.change.as_ref().is_some_and(|change| change.view > view);
-            has_left || peer.owed_in == Some(view)
-        };
-        let others = self.peers.values().filter(has_reason).count();
-        if !self.is_active || others + usize::from(is_own) < self.members.one_correct() {
+        let (view, others) = (self.view, self.others_owed());
+        let quorum = if planted::has(Bug::LoneDuty) { 2 } else { self.members.quorum() };
+        if !self.is_active || !self.says_owed(others) || others + 1 < quorum {
             return;
         }
-        if is_own {
-            self.tell_all(Message::Owed(view));
+        self.tell_all(Message::Owed(view));
+        if self.is_withheld() {
             self.owed.iter_mut().for_each(|owed| owed.left = owed.left.saturating_add(1));
         }
+        self.counters.duties += 1;
         self.leave(view + 1);
     }
 }

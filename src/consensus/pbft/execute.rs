@@ -120,7 +120,8 @@ impl Group {
             self.projected = self.table.clone();
         }
         self.progress_ms = self.now;
-        if self.is_active && seq > self.bar {
+        // What a view begins with says little of what comes behind it.
+        if self.is_active && seq > self.bar && self.now >= self.began_ms + self.patience() {
             self.failures = 0;
         }
         let was_answered =

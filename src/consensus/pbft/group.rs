@@ -85,8 +85,8 @@ pub(super) struct Peer {
     pub checkpoints: VecDeque<Checkpoint>,
     /// The last change to a view that it wants.
     pub change: Option<Arc<ViewChange>>,
-    /// The view whose primary owes it something.
-    pub owed_in: Option<u64>,
+    /// The view whose primary owes it something, and when it said so last, milliseconds.
+    pub owed_in: Option<(u64, u64)>,
 }
 
 /// A replica of a partition's log.
@@ -139,7 +139,9 @@ pub struct Group {
     pub(super) serving: BTreeMap<u64, Serving>,
     /// Whose questions were answered since what is ready was taken, and with how many bytes of batches.
     pub(super) given: BTreeMap<u64, usize>,
-    /// Bytes that may still be read for members that have not asked for entries in a row, in this tick.
+    /// What members asked for when no more was to be read in a tick: an id, the first and last entry.
+    pub(super) deferred: BTreeMap<u64, (u64, u64, u64)>,
+    /// Bytes that may still be read for members, in this tick.
     pub(super) read_bytes: usize,
     /// Members whose entries did not fold into what a quorum has signed.
     pub(super) liars: BTreeSet<u64>,
@@ -164,8 +166,10 @@ pub struct Group {
     pub(super) is_reserving: bool,
     pub(super) answers: Vec<Answer>,
 
-    /// Views that were left without progress.
+    /// Views in a row that did not last.
     pub(super) failures: u32,
+    /// When the view began, milliseconds.
+    pub(super) began_ms: u64,
     /// What the service says that the primary owes.
     pub(super) owed: Option<Owed>,
     pub(super) progress_ms: u64,
@@ -245,6 +249,7 @@ impl Group {
             transfer: None,
             serving: BTreeMap::new(),
             given: BTreeMap::new(),
+            deferred: BTreeMap::new(),
             read_bytes: usize::MAX,
             liars: BTreeSet::new(),
             transfers: 0,
@@ -263,6 +268,7 @@ impl Group {
             is_reserving: false,
             answers: Vec::new(),
             failures: 0,
+            began_ms: 0,
             owed: None,
             progress_ms: 0,
             primary_ms: 0,

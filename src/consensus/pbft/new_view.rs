@@ -187,7 +187,7 @@ impl Group {
         self.projected = self.table.clone();
         self.prepared = self.accepted.seq;
         self.progress_ms = self.now;
-        self.primary_ms = self.now;
+        (self.primary_ms, self.began_ms) = (self.now, self.now);
         self.requests.begin(self.now);
         self.wait_for_duty();
         self.client.follow(view);

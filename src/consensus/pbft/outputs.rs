@@ -111,6 +111,8 @@ pub struct Counters {
     pub slow: u64,
     /// Views that this replica has left.
     pub view_changes: u64,
+    /// Those of them whose primary owed something.
+    pub duties: u64,
     /// Dropped messages by reason, in the order of [`Dropped::ALL`].
     pub dropped: [u64; Dropped::ALL.len()],
     /// Entries that came by state transfer.

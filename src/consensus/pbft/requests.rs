@@ -10,8 +10,9 @@
 //!   primary orders that before whatever else the client asks it for, or something lower.
 //! - A request is ordered once in a view, and not when it was executed.
 //! - What a primary would not take makes nobody leave its view: what a client asks for that may ask for
-//!   nothing is not kept, this node's own no more than another's; and for its own requests a node follows
-//!   those who leave for them, since the others may know of a reason to take none.
+//!   nothing is not kept, this node's own no more than another's; what one asks for that is near to that is
+//!   kept and handed on, and not waited for, since the primary may know of more; and for its own requests a
+//!   node follows those who leave for them.
 
 use super::{
     batch::{BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, Request, batch_bytes},
@@ -87,6 +88,8 @@ pub struct Requests {
     swept: usize,
     /// Clients that may ask for nothing now.
     refused: BTreeSet<u64>,
+    /// Those whose requests nobody waits for.
+    unawaited: BTreeSet<u64>,
 }
 
 impl Hash for Requests {
@@ -95,7 +98,7 @@ impl Hash for Requests {
             (client, asked.requests.keys().collect::<Vec<_>>()).hash(hasher);
         }
         self.queue.hash(hasher);
-        self.refused.hash(hasher);
+        (&self.refused, &self.unawaited).hash(hasher);
     }
 }
 
@@ -162,10 +165,14 @@ impl Requests {
         clients.into_iter().for_each(|client| self.executed(client, 0, table, now));
     }
 
-    /// These clients alone may ask for nothing: forgets what they ask for that waits.
-    fn refuse(&mut self, clients: BTreeSet<u64>) {
-        self.clients.retain(|client, _| !clients.contains(client));
-        self.refused = clients;
+    /// These clients alone may ask for nothing: forgets what they ask for that waits. Of the others those
+    /// alone are not waited for; whoever is from now on, from now on.
+    fn crowd(&mut self, refused: BTreeSet<u64>, unawaited: BTreeSet<u64>, now: u64) {
+        self.clients.retain(|client, _| !refused.contains(client));
+        for client in self.unawaited.difference(&unawaited) {
+            self.clients.get_mut(client).into_iter().for_each(|asked| asked.since_ms = now);
+        }
+        (self.refused, self.unawaited) = (refused, unawaited);
     }
 
     /// Of each client the lowest, those first that have waited longest.
@@ -176,9 +183,10 @@ impl Requests {
         lowest.take(count).cloned().collect()
     }
 
-    /// Since when the lowest of another client than a node waits, milliseconds.
+    /// Since when the lowest of another client than a node is waited for, milliseconds.
     pub fn since(&self, me: u64) -> Option<u64> {
-        let others = self.clients.iter().filter(|(client, _)| **client != me);
+        let is_awaited = |client: &u64| *client != me && !self.unawaited.contains(client);
+        let others = self.clients.iter().filter(|(client, _)| is_awaited(client));
         others.map(|(_, asked)| asked.since_ms).min()
     }
 
@@ -205,10 +213,15 @@ impl Requests {
 }
 
 impl Group {
-    /// These clients alone may ask for nothing now: what they have asked for is not waited for, so that
-    /// no primary is left which does not order it.
-    pub fn refuse(&mut self, clients: impl IntoIterator<Item = u64>) {
-        self.requests.refuse(clients.into_iter().collect());
+    /// The first clients alone may ask for nothing now. Neither what they have asked for is waited for, nor
+    /// what the second ones ask for, so that no primary is left which does not order it.
+    pub fn crowd(
+        &mut self,
+        refused: impl IntoIterator<Item = u64>,
+        unawaited: impl IntoIterator<Item = u64>,
+    ) {
+        let (refused, unawaited) = (refused.into_iter().collect(), unawaited.into_iter().collect());
+        self.requests.crowd(refused, unawaited, self.now);
     }
 
     pub(super) fn take_request(&mut self, from: u64, request: Request) -> Result<(), Dropped> {

@@ -5,7 +5,8 @@
 //!
 //! Invariants worth naming
 //! - For each member there is one read at a time, and of its questions in a turn a bounded number of bytes is
-//!   answered. What is read for reports and for single batches is bounded in a tick, over all partitions.
+//!   answered. What is read is bounded in a tick, over all partitions; a question that has to wait for the
+//!   next tick is the only one of its member that does.
 //! - What the disk gives is compared with what is committed before it is sent.
 
 use super::{
@@ -98,11 +99,11 @@ impl Group {
         first: u64,
         last: u64,
     ) -> Result<(), Dropped> {
+        let asked = (id, first, last);
         let last = self.may_serve(first, last)?;
         if self.serving.contains_key(&from) || self.given.contains_key(&from) {
             return Err(Dropped::Full);
         }
-        self.given.insert(from, 0);
         let begins = self.log.point();
         let point = (first <= begins.index)
             .then(|| (begins.index, begins.chain, Arc::new(begins.table.clone())));
@@ -117,13 +118,29 @@ impl Group {
             batches.push(batch.clone());
         }
         if !batches.is_empty() || first > last {
+            self.given.insert(from, 0);
             self.tell(from, Message::Entries(Entries { id, point, first, batches }));
             return Ok(());
         }
+        if self.read_bytes == 0 {
+            self.deferred.insert(from, asked);
+            return Ok(());
+        }
+        self.given.insert(from, 0);
         let mut places = self.log.places(first, last, ANSWER_BYTES);
         places.truncate(ENTRIES_MAX);
+        let bytes: usize = places.iter().map(|stored| stored.bytes as usize).sum();
+        self.read_bytes = self.read_bytes.saturating_sub(bytes);
         self.fetch(from, first, places, Told::Entries { id, point });
         Ok(())
+    }
+
+    /// Answers those whose questions had to wait for this tick.
+    pub(super) fn serve_deferred(&mut self) {
+        for (from, (id, first, last)) in std::mem::take(&mut self.deferred) {
+            // Who asks for nothing that is there any more asks again.
+            let _ = self.serve(from, id, first, last);
+        }
     }
 
     /// Answers a fetch with the batches of its entries; `None` when they cannot be read.

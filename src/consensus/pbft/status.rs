@@ -74,8 +74,8 @@ impl Group {
             let change = peer.change.as_ref();
             // Those of views that have begun have done what they can.
             let change = change.filter(|it| it.view > *view || it.view == *view && !is_active);
-            (node, &peer.report, &peer.last, &peer.checkpoints, change, peer.owed_in)
-                .hash(&mut hasher);
+            let owed_in = peer.owed_in.map(|(view, _)| view);
+            (node, &peer.report, &peer.last, &peer.checkpoints, change, owed_in).hash(&mut hasher);
         }
         self.requests.hash(&mut hasher);
         self.new_view.is_some().hash(&mut hasher);

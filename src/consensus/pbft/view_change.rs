@@ -66,10 +66,15 @@ impl Group {
         (timing.patience_ms << self.failures.min(16)).min(timing.patience_max_ms)
     }
 
-    /// Leaves all views below one.
+    /// Leaves all views below one, as one that did not last.
     pub(super) fn leave(&mut self, view: u64) {
-        self.counters.view_changes += 1;
         self.failures = self.failures.saturating_add(1);
+        self.leave_willingly(view);
+    }
+
+    /// Leaves all views below one whose primary itself gives its view up: nobody has waited for it.
+    fn leave_willingly(&mut self, view: u64) {
+        self.counters.view_changes += 1;
         self.view = view;
         self.is_active = false;
         self.new_view = None;
@@ -98,7 +103,7 @@ impl Group {
     /// Gives the view up as its primary, so that the next one takes over at once.
     pub fn abdicate(&mut self) {
         if self.is_primary() && self.members.nodes().len() > 1 {
-            self.leave(self.view + 1);
+            self.leave_willingly(self.view + 1);
         }
     }
 
@@ -129,7 +134,7 @@ impl Group {
         }
         if self.is_active && from == self.primary() && view == self.view + 1 {
             // The primary itself gives the view up.
-            self.leave(view);
+            self.leave_willingly(view);
         }
         self.join_others();
         self.begin_view();

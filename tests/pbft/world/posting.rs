@@ -22,6 +22,7 @@ impl World {
         let id = self.nodes[at].id;
         let Some(villain) = self.villains.get_mut(&id) else {
             self.oracle.say(id, partition, &message);
+            self.duties.say(id, partition, &message);
             self.transmit(id, Parcel::new(partition, to, message));
             return;
         };

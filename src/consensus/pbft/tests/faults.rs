@@ -529,7 +529,7 @@ fn nodes_whose_requests_nobody_takes_leave_no_view_for_them() {
     }
     // Nodes 1, 2 and 3 take up all that they may, and all but 2 know it.
     for id in [1, 3, 4] {
-        world.group(id).refuse([1, 2, 3]);
+        world.group(id).crowd([1, 2, 3], []);
     }
     let until = world.now + 20_000;
     while world.now < until {
@@ -540,7 +540,7 @@ fn nodes_whose_requests_nobody_takes_leave_no_view_for_them() {
         }
         // What is still held of others was taken before they were known to take up all.
         if world.now < until - 19_900 {
-            world.group(2).refuse([1, 3]);
+            world.group(2).crowd([1, 3], []);
         }
     }
     let views = [1, 2, 3, 4].map(|id| world.group(id).view());
@@ -548,7 +548,7 @@ fn nodes_whose_requests_nobody_takes_leave_no_view_for_them() {
     assert_eq!(world.group(1).log().last(), 0, "a primary orders its own no more than theirs");
     // There is room again.
     for id in 1..=4 {
-        world.group(id).refuse([]);
+        world.group(id).crowd([], []);
     }
     world.until(30_000, |world| (1..=3).all(|id| world.node(id).answers.len() == 1));
     assert_eq!(world.group(2).view(), 0);

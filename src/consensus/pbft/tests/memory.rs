@@ -86,6 +86,38 @@ fn a_batch_is_read_for_a_member_once_at_a_time_and_only_when_it_is_the_committed
 }
 
 #[test]
+fn what_is_read_for_who_catches_up_is_bounded_in_a_tick_and_the_rest_waits_for_the_next() {
+    let mut world = narrow();
+    for ticket in 0..5 {
+        world.group(1).propose(large(ticket), ticket).expect("it leads");
+        world.run(10);
+    }
+    let told = |world: &World| {
+        let is_told = |(from, to, message): &&(u64, u64, Message)| match message {
+            Message::Entries(entries) => (*from, *to, entries.id) == (1, 3, 7),
+            _ => false,
+        };
+        world.network.iter().filter(is_told).count()
+    };
+    let group = world.group(1);
+    assert!(group.log().in_memory(1).is_none());
+    // Others have used up what may be read.
+    group.read_bytes = 0;
+    assert_eq!(group.step(3, Message::EntriesAsk(7, 1, 3)), Ok(()));
+    world.collect();
+    assert_eq!(told(&world), 0);
+    let now = world.now + 10;
+    let group = world.group(1);
+    let bytes = |seq| group.log().stored(seq).expect("it is there").bytes as usize;
+    let read: usize = (1..=3).map(bytes).sum();
+    group.read_bytes = 1 << 20;
+    group.tick(now);
+    assert_eq!(group.read_bytes, (1 << 20) - read);
+    world.collect();
+    assert_eq!(told(&world), 1);
+}
+
+#[test]
 fn a_start_keeps_what_was_promised_before_what_only_came_and_nothing_that_is_committed() {
     let bytes_max = 4 * batch_bytes(1, LARGE);
     let mut restore = Restore::new(0, 128).with_bytes(bytes_max);

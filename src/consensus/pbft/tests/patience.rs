@@ -52,6 +52,27 @@ fn a_client_that_fills_its_room_at_the_primary_has_it_not_replaced() {
 }
 
 #[test]
+fn who_takes_up_too_much_for_the_primary_alone_has_it_not_replaced() {
+    for is_awaited in [false, true] {
+        let mut world = World::new(4, 6);
+        world.client(CLIENT);
+        world.group(1).crowd([CLIENT], [CLIENT]);
+        // By their tables it takes up less: no more than one that tells the truth, or more than that.
+        for id in 2..=4 {
+            world.group(id).crowd([], (!is_awaited).then_some(CLIENT));
+            world.group(id).step(CLIENT, Message::Request(request(7))).expect("it is taken");
+        }
+        world.run(1_500);
+        assert_eq!(views(&mut world) == [0; 4], !is_awaited, "{:?}", views(&mut world));
+        // It is done when there is room again, and waited for from then on.
+        let since = world.now;
+        (1..=4).for_each(|id| world.group(id).crowd([], []));
+        world.until(600, |world| (1..=4).all(|id| world.group(id).has_executed(CLIENT, 7)));
+        assert!(world.now - since < 600 && views(&mut world)[0] == views(&mut world)[3]);
+    }
+}
+
+#[test]
 fn a_primary_that_orders_all_but_one_request_of_a_client_is_left() {
     let mut world = World::new(4, 2);
     world.client(CLIENT);
@@ -173,4 +194,34 @@ fn who_wants_ever_higher_views_in_all_partitions_uses_up_its_own_credit_alone() 
         let taken = driver.step(partition, 3, change(&honest[of], 3, 200_000, &prepared[of]));
         assert_eq!(taken, Ok(()));
     }
+}
+
+#[test]
+fn a_view_that_begins_and_goes_no_further_does_not_end_the_patience_with_the_next() {
+    let mut world = World::new(4, 5);
+    let mut firsts = std::collections::BTreeMap::new();
+    let until = world.now + 20_000;
+    while world.now < until {
+        if let Some(leader) = world.leader() {
+            let group = world.group(leader);
+            let (view, first) = (group.view(), group.bar + 1);
+            if firsts.insert(view, first).is_none() {
+                (0..2).for_each(|ticket| group.propose(Bytes::from_static(b"x"), ticket).unwrap());
+            }
+        }
+        // The first entry of each reign is committed, and nobody takes part in what comes behind it.
+        world.collect();
+        world.network.retain(|(_, _, message)| match message {
+            Message::Prepare(vote) => firsts.get(&vote.view) == Some(&vote.seq),
+            _ => true,
+        });
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+        }
+    }
+    // By 300 ms each they would have left more than sixty.
+    let (view, committed) = (world.group(2).view(), world.group(2).log().last());
+    assert!((3..12).contains(&view), "{view}");
+    assert!(committed + 1 >= view, "{committed} of {view}");
 }
