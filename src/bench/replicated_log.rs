@@ -228,7 +228,11 @@ impl Nodes {
                 self.leads[node][partition] = false;
                 self.told[node][partition] = 0;
             }
-            News::Compacted(_) | News::Claimed(_) | News::Read(_) => {}
+            News::Beside(_)
+            | News::CaughtUp
+            | News::Compacted(_)
+            | News::Claimed(_)
+            | News::Read(_) => {}
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::{
     peers::NodeId,
     place::Place,
 };
-use crate::wire::names::Naming;
+use crate::wire::names::{Crowd, Naming};
 use bytes::Bytes;
 use std::{borrow::Cow, fmt::Display};
 
@@ -81,9 +81,9 @@ pub trait Engine: Sized {
     /// begins again behind those.
     fn keep(&mut self, partition: u16);
 
-    /// Tells which nodes take up all that they may of a partition, a bit for each in the order of their
-    /// numbers: nothing that they ask for is taken.
-    fn crowd(&mut self, partition: u16, nodes: u8);
+    /// Tells which nodes take up much of a partition: of what those ask for that take up all that they may
+    /// nothing is taken, and no leader is left for what the others ask for.
+    fn crowd(&mut self, partition: u16, crowd: Crowd);
 
     /// Tells the oldest thing that whoever leads a partition owes this node, of which the node has the
     /// proof, or that it owes nothing. A leader that owes the same for too long is replaced when one

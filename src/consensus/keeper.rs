@@ -110,6 +110,8 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     engine: E,
     outputs: Outputs<E::Message, E::Write>,
     lanes: Vec<Lane>,
+    /// Partitions and entries that cannot be read any more, as was said.
+    damaged: BTreeSet<(PartitionIndex, u64)>,
     /// What others claim of each partition.
     claims: Vec<Claims<E::Message>>,
     last_ticket: u64,
@@ -171,6 +173,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             engine,
             outputs: Outputs::default(),
             lanes,
+            damaged: BTreeSet::new(),
             claims,
             last_ticket: 0,
             bell,
@@ -276,10 +279,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     fn hear(&mut self) {
         if E::NODES_MAY_LIE {
             for (partition, lane) in (0..).zip(&self.lanes) {
-                // A shard that reads its log again has not counted all of it.
-                if !lane.is_behind() && !lane.end.is_waiting() {
-                    self.engine.crowd(partition, lane.end.crowded());
-                }
+                self.engine.crowd(partition, lane.end.crowd());
             }
             self.heed_claims();
         }
@@ -296,7 +296,8 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                     }
                     (Ok(Some((behind, blocks))), Some(lane)) => {
                         claims[place].take(Claim::new(from, message, behind, blocks, now));
-                        claims[place].ask(&mut lane.end, lane.fed, now);
+                        let known = lane.known();
+                        claims[place].ask(&mut lane.end, known, now);
                         return;
                     }
                     (Ok(_), _) => {}

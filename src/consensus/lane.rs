@@ -23,7 +23,7 @@ use crate::{
     },
     wire::{
         id::TaskId,
-        names::{Named, Naming},
+        names::{Crowd, Named, Naming},
     },
 };
 use std::{
@@ -31,7 +31,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
 };
 
@@ -60,6 +60,10 @@ pub(crate) enum Told {
     Asked(Block),
     /// A block of somebody else is committed, or one that was asked for.
     Foreign(Foreign),
+    /// The same beside those that are told anew, as [`News::Beside`].
+    Beside(Foreign),
+    /// All that was told anew was, as [`News::CaughtUp`].
+    CaughtUp,
     /// The partition leads, in a reign that no other has the number of.
     Lead {
         /// The number.
@@ -86,7 +90,7 @@ pub(crate) struct LaneEnd {
     waiting: VecDeque<Told>,
     /// Wakes the shard.
     bell: Doorbell,
-    crowded: Arc<AtomicU8>,
+    crowd: Arc<AtomicU16>,
     answered: Arc<AtomicU64>,
 }
 
@@ -97,9 +101,9 @@ impl LaneEnd {
         (answered >> 1, answered & 1 == 1)
     }
 
-    /// Nodes that take up all that they may, as the shard last said.
-    pub fn crowded(&self) -> u8 {
-        self.crowded.load(Ordering::Relaxed)
+    /// Nodes that take up much, as the shard last said.
+    pub fn crowd(&self) -> Crowd {
+        Crowd::from_bits(self.crowd.load(Ordering::Relaxed))
     }
 
     /// Tells the shard something, as soon as the ring has room.
@@ -155,8 +159,8 @@ pub struct LaneLog {
     signals: Arc<Signals>,
     last: Position,
     moved: u64,
-    /// Nodes that take up all that they may, as the log thread is told.
-    crowded: Arc<AtomicU8>,
+    /// Nodes that take up much, as the log thread is told.
+    crowd: Arc<AtomicU16>,
     /// The number of the last claim that was looked at, and in the lowest bit whether it is true.
     answered: Arc<AtomicU64>,
 }
@@ -208,7 +212,7 @@ pub(crate) fn lane(
         signals,
         last: Position::default(),
         moved: 0,
-        crowded: Arc::default(),
+        crowd: Arc::default(),
         answered: Arc::default(),
     };
     let end = LaneEnd {
@@ -216,7 +220,7 @@ pub(crate) fn lane(
         outgoing: told,
         waiting: VecDeque::new(),
         bell: shard_bell,
-        crowded: log.crowded.clone(),
+        crowd: log.crowd.clone(),
         answered: log.answered.clone(),
     };
     (log, end)
@@ -300,11 +304,12 @@ impl LaneLog {
         !self.asking.is_empty() || self.asking.cleared > 0
     }
 
-    /// As [`TaskLog::crowded`](super::log::TaskLog::crowded).
+    /// As [`TaskLog::crowd`](super::log::TaskLog::crowd).
     #[inline]
-    pub fn crowded(&self, nodes: u8) {
-        if self.crowded.load(Ordering::Relaxed) != nodes {
-            self.crowded.store(nodes, Ordering::Relaxed);
+    pub fn crowd(&self, crowd: Crowd) {
+        let bits = crowd.to_bits();
+        if self.crowd.load(Ordering::Relaxed) != bits {
+            self.crowd.store(bits, Ordering::Relaxed);
         }
     }
 
@@ -382,6 +387,8 @@ impl LaneLog {
                 }
                 Told::Lost(block) | Told::Asked(block) => self.take_back(block),
                 Told::Foreign(foreign) => return Some(News::Foreign(foreign)),
+                Told::Beside(foreign) => return Some(News::Beside(foreign)),
+                Told::CaughtUp => return Some(News::CaughtUp),
                 Told::Compacted(compacted) => return Some(News::Compacted(compacted)),
                 Told::Claimed(claimed) => return Some(News::Claimed(claimed)),
                 Told::Read(number) => return Some(News::Read(number)),

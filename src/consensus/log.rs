@@ -6,7 +6,7 @@ use super::{
     place::{Place, Position},
     record::Record,
 };
-use crate::wire::id::TaskId;
+use crate::wire::{id::TaskId, names::Crowd};
 use std::collections::VecDeque;
 
 /// A partition's log. Records are committed in the order in which they were appended.
@@ -50,12 +50,12 @@ impl TaskLog {
         }
     }
 
-    /// Says which nodes take up all that they may, a bit for each: no more is taken of what they ask for.
+    /// Says which nodes take up much of the partition.
     #[inline]
-    pub fn crowded(&self, nodes: u8) {
+    pub fn crowd(&self, crowd: Crowd) {
         match self {
             Self::Memory(_) => {}
-            Self::Durable(log) => log.crowded(nodes),
+            Self::Durable(log) => log.crowd(crowd),
         }
     }
 

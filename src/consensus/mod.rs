@@ -67,7 +67,7 @@ pub mod thread;
 pub mod writer;
 
 pub use log::{MemoryLog, TaskLog};
-pub use news::{Claimed, Committed, Compacted, Foreign, News};
+pub use news::{Claimed, Committed, Compacted, Foreign, Looked, News};
 pub use pending::Pending;
 pub use place::{Place, Position};
 pub use record::Record;

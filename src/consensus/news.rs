@@ -83,26 +83,41 @@ impl Claimed {
         Self { number, blocks }
     }
 
-    /// Calls `is_true` with each record and the one behind it until one is not; whether all are.
-    pub fn all(&self, mut is_true: impl FnMut(&Record<'_>, Option<&Record<'_>>) -> bool) -> bool {
-        self.blocks.iter().all(|block| {
-            let mut rest = &block[..];
-            let mut next = || {
-                let (record, bytes) = Record::decode(rest).ok()?;
-                rest = &rest[bytes..];
-                Some(record)
+    /// Calls `is_true` with each record and the one behind it until one is not, or until so many records or
+    /// bytes were looked at; whether all are, when that is known.
+    pub fn look(
+        &self,
+        looked: &mut Looked,
+        (records, bytes): (usize, usize),
+        mut is_true: impl FnMut(&Record<'_>, Option<&Record<'_>>) -> bool,
+    ) -> Option<bool> {
+        let mut seen_bytes = 0;
+        for _ in 0..records {
+            let Some(block) = self.blocks.get(looked.block) else { return Some(true) };
+            // All were decoded when the block came.
+            let Ok((record, length)) = Record::decode_checked(&block[looked.at..]) else {
+                (looked.block, looked.at) = (looked.block + 1, 0);
+                continue;
             };
-            let mut record = next();
-            while let Some(known) = record {
-                let behind = next();
-                if !is_true(&known, behind.as_ref()) {
-                    return false;
-                }
-                record = behind;
+            looked.at += length;
+            let behind = Record::decode_checked(&block[looked.at..]).ok();
+            if !is_true(&record, behind.as_ref().map(|(record, _)| record)) {
+                return Some(false);
             }
-            true
-        })
+            seen_bytes += length;
+            if seen_bytes >= bytes {
+                break;
+            }
+        }
+        None
     }
+}
+
+/// How far a look at what somebody says has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looked {
+    block: usize,
+    at: usize,
 }
 
 /// What a partition hears from its log, in this order.
@@ -113,6 +128,11 @@ pub enum News {
     /// Records that somebody else appended are committed: while it leads, only such as any node may ask
     /// for.
     Foreign(Foreign),
+    /// Where nodes may lie: the same, while what is older is told anew and these are not yet. The table that
+    /// the partition had before it follows them, and is what others' claims are looked at by until then.
+    Beside(Foreign),
+    /// Where nodes may lie: all that was told anew, or beside, was told.
+    CaughtUp,
     /// Where nodes may lie: entries are said to be not needed. They are forgotten when the partition finds
     /// the same, and says so.
     Compacted(Compacted),

@@ -237,7 +237,11 @@ impl Partition {
             cursor,
             MOVE_TOGETHER,
             |moving, live| match live {
-                Live::Task { task, end } => {
+                // What the memory does not know the name of is written as the log has it.
+                Live::Task { place, task, .. } if task.type_index == types.unknown() => {
+                    to_read.push((Purpose::Move(moving), place));
+                }
+                Live::Task { task, end, .. } => {
                     let agent_type = &types.get(task.type_index).name;
                     let id = TaskId { partition, random: task.random };
                     append_task(ledger, moving, id, agent_type, &task, task.attempts, end);
@@ -273,7 +277,12 @@ impl Partition {
     }
 
     fn move_record(&mut self, moving: Moving, bytes: &[u8]) -> Result<(), TaskUnreadable> {
-        if let Some(Live::Record { attempts, end, .. }) = self.table.live(moving) {
+        let lives = match self.table.live(moving) {
+            Some(Live::Record { attempts, end, .. }) => Some((attempts, end)),
+            Some(Live::Task { task, end, .. }) => Some((task.attempts, end)),
+            _ => None,
+        };
+        if let Some((attempts, end)) = lives {
             let record = decode(bytes);
             let (Moving::Task(random) | Moving::Key { random, .. }) = moving;
             let agent_type = submission_of(&record, random)?;

@@ -195,7 +195,7 @@ impl Shard {
         self.kernel.links.has_arrivals()
             || !self.kernel.turns.is_empty()
             || !self.kernel.inbox.is_empty()
-            || self.tasks.partitions.iter().any(|partition| partition.ledger.has_news())
+            || self.tasks.partitions.iter().any(|it| it.ledger.has_news() || it.is_looking())
             || self.memory.as_ref().is_some_and(|memory| memory.has_work())
     }
 

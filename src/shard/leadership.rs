@@ -43,12 +43,18 @@ impl Shard {
                 }
                 settled.into_iter().for_each(|settled| self.tell_settled(place, settled));
             }
+            Next::Beside(foreign) => {
+                let cores = self.kernel.links.cores() as CoreIndex;
+                let settled = partition.follow_beside(&foreign, &self.kernel.types, cores, now_ms);
+                settled.into_iter().for_each(|settled| self.tell_settled(place, settled));
+            }
+            Next::CaughtUp => partition.caught_up(),
             Next::Compacted(compacted) => partition.compacted(compacted, now_ms),
-            Next::Claimed(claimed) => partition.look_at(&claimed, &self.kernel.types),
+            Next::Claimed(claimed) => partition.look_at(claimed),
             Next::Lead => partition.reserve_tokens(),
             Next::Read(number) => self.may_read(place, number),
             Next::Follow { is_replaced } => {
-                self.step_down(place);
+                self.step_down(place, is_replaced);
                 if is_replaced {
                     self.abandon_asked(place);
                 }
@@ -58,13 +64,13 @@ impl Shard {
 
     /// A partition leads no more: whoever waits for something of it is told, and what runs for it
     /// is given up. The tasks go on where it is led now.
-    fn step_down(&mut self, place: usize) {
+    fn step_down(&mut self, place: usize, is_replaced: bool) {
         let partition = &mut self.tasks.partitions[place];
         let index = partition.table.partition();
         let abandoned: Vec<_> = partition.ledger.abandon().collect();
         let watchers = partition.table.take_all_watchers();
         let reads = partition.reads.abandon();
-        partition.step_down();
+        partition.step_down(is_replaced);
         for logged in abandoned {
             self.tell_abandoned(index, logged);
         }

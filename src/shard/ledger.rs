@@ -3,7 +3,10 @@
 use crate::{
     consensus::{self, Committed, Foreign, News, Pending, Position, Record, TaskLog},
     task::{Moving, Place, Watcher},
-    wire::id::{CoreIndex, TaskId},
+    wire::{
+        id::{CoreIndex, TaskId},
+        names::Crowd,
+    },
 };
 use std::collections::VecDeque;
 
@@ -102,6 +105,10 @@ pub(super) enum Next {
     Logged(Logged, Place),
     /// Records of somebody else are committed.
     Foreign(Foreign),
+    /// The same, before those that are told anew have come that far.
+    Beside(Foreign),
+    /// All that was told anew was.
+    CaughtUp,
     /// Whoever leads says that entries are not needed.
     Compacted(consensus::Compacted),
     /// Whoever leads says that things live.
@@ -158,10 +165,10 @@ impl Ledger {
         self.pending.push(position, (offset, then));
     }
 
-    /// Says which nodes take up all that they may.
+    /// Says which nodes take up much.
     #[inline]
-    pub(super) fn crowded(&self, nodes: u8) {
-        self.log.crowded(nodes);
+    pub(super) fn crowd(&self, crowd: Crowd) {
+        self.log.crowd(crowd);
     }
 
     /// Nothing is needed of entries up to an index.
@@ -217,6 +224,8 @@ impl Ledger {
             match self.log.next_news()? {
                 News::Committed(committed) => self.committed = Some(committed),
                 News::Foreign(foreign) => return Some(Next::Foreign(foreign)),
+                News::Beside(foreign) => return Some(Next::Beside(foreign)),
+                News::CaughtUp => return Some(Next::CaughtUp),
                 News::Compacted(compacted) => return Some(Next::Compacted(compacted)),
                 News::Claimed(claimed) => return Some(Next::Claimed(claimed)),
                 News::Lead => return Some(Next::Lead),

@@ -15,6 +15,7 @@ use crate::{
     wire::{
         api::{Error, Priority, TaskStatus},
         id::{CoreIndex, TOKENS_END, TOKENS_TOGETHER, TaskId},
+        names::Crowd,
     },
 };
 
@@ -24,6 +25,9 @@ const EXPIRED_MARGIN_MS: u64 = 60_000;
 const COMPLAIN_EVERY_MS: u64 = 10_000;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
+/// Of what somebody says that lives so many records, and bytes of them, are looked at in a turn: some tens of
+/// microseconds.
+const LOOK_TOGETHER: (usize, usize) = (64, 64 << 10);
 
 /// What a partition begins with.
 pub struct Beginning {
@@ -42,6 +46,22 @@ pub(super) enum Role {
     Following,
 }
 
+/// Where nodes may lie: the table that a partition had before it was told its log anew.
+enum Before {
+    /// The table itself is whole.
+    Nothing,
+    /// This goes on, until the other one has read as much.
+    Table(Box<TaskTable>),
+    /// Its log was replaced, and what is between is not known.
+    Lost,
+}
+
+/// A look at what somebody says that lives.
+struct Look {
+    claimed: consensus::Claimed,
+    looked: consensus::Looked,
+}
+
 /// A partition.
 pub(super) struct Partition {
     pub role: Role,
@@ -58,6 +78,8 @@ pub(super) struct Partition {
     pub reads: Reads,
     /// Submissions of this node that were asked for and are not settled.
     pub asking: Asking,
+    before: Before,
+    look: Option<Look>,
     /// Until then nothing is said of entries that are needed, milliseconds.
     complains_at_ms: u64,
 }
@@ -76,6 +98,8 @@ impl Partition {
             backlog: Backlog::new(reader),
             reads: Reads::default(),
             asking: Asking::default(),
+            before: Before::Nothing,
+            look: None,
             complains_at_ms: 0,
         }
     }
@@ -89,27 +113,35 @@ impl Partition {
         cores: CoreIndex,
         now_ms: u64,
     ) -> Vec<(Asker, TaskId, Settled)> {
-        let type_of = |name: &str| types.learn(name, cores).unwrap_or(types.unknown());
         let Self { table, asking, role, .. } = self;
-        let mut settled = Vec::new();
-        let followed = foreign.records(|place, record| match record {
-            Record::Submitted { id, is_asked: true, agent_type, .. } => {
-                let Some(task) = recorded(&record, type_of(agent_type)) else { return };
-                let asker = asking.take(id);
-                let watcher = asker.as_ref().and_then(Asker::watcher);
-                let is_alive = *role == Role::Leading;
-                let became = table.settle(local(place), &task, now_ms, is_alive, watcher);
-                settled.extend(asker.map(|asker| (asker, id, became)));
-            }
-            // Who asked stands behind what is read from the disk.
-            Record::Order { .. } => {}
-            record => {
-                assert!(*role == Role::Following, "who leads hears of no others' {record:?}");
-                replay(table, type_of, place, &record, now_ms);
-            }
-        });
-        followed.expect("a block that is committed was checked when it arrived");
-        settled
+        follow(table, asking, *role, foreign, types, cores, now_ms)
+    }
+
+    /// The same with the table before, while this one is told its log anew. Whoever has asked for something
+    /// is told by that already.
+    pub(super) fn follow_beside(
+        &mut self,
+        foreign: &Foreign,
+        types: &Types,
+        cores: CoreIndex,
+        now_ms: u64,
+    ) -> Vec<(Asker, TaskId, Settled)> {
+        let Self { before, asking, .. } = self;
+        let Before::Table(table) = before else { return Vec::new() };
+        follow(table, asking, Role::Following, foreign, types, cores, now_ms)
+    }
+
+    /// This table has read as much as the one before.
+    pub(super) fn caught_up(&mut self) {
+        self.before = Before::Nothing;
+    }
+
+    /// The table that knows what lives.
+    fn known(&self) -> &TaskTable {
+        match &self.before {
+            Before::Table(table) => table,
+            Before::Nothing | Before::Lost => &self.table,
+        }
     }
 
     /// Whoever leads says that entries are not needed: they are not where this table needs none of them.
@@ -131,29 +163,47 @@ impl Partition {
         self.ledger.cleared(upto);
     }
 
-    /// Whoever leads says that tasks and keys live, so that they are written again: they do where this
-    /// table knows the same. What has ended may be written with its end, remembered here or not.
-    pub(super) fn look_at(&mut self, claimed: &consensus::Claimed, types: &Types) {
-        let table = &self.table;
-        let is_type = |known: TypeIndex, name: &str| {
-            known == types.unknown() || types.find(name) == Some(known)
-        };
-        let is_true = claimed.all(|record, behind| match (record, behind) {
+    /// Whoever leads says that tasks and keys live, so that they are written again: it is looked at in the turns
+    /// from now on.
+    pub(super) fn look_at(&mut self, claimed: consensus::Claimed) {
+        self.look = Some(Look { claimed, looked: consensus::Looked::default() });
+    }
+
+    /// Whether there is something to look at.
+    #[inline]
+    pub(super) fn is_looking(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// Looks at a part of that. It is true where the table that knows what lives says the same; what has ended
+    /// may be written with its end, remembered here or not.
+    #[cold]
+    pub(super) fn look_on(&mut self, types: &Types, now_ms: u64) {
+        let Some(mut look) = self.look.take() else { return };
+        let table = self.known();
+        let is_true = |record: &Record<'_>, behind: Option<&Record<'_>>| match (record, behind) {
             (Record::Submitted { id, .. }, Some(Record::Ended { id: ended, status, .. }))
                 if id == ended && *status != TaskStatus::Dead =>
             {
                 true
             }
-            (Record::Submitted { id, agent_type, priority, .. }, _) => table
-                .living(id.random)
-                .is_some_and(|(known, urgency)| is_type(known, agent_type) && urgency == *priority),
+            (Record::Submitted { agent_type, .. }, _) => {
+                let is_type = |known: TypeIndex| {
+                    known == types.unknown() || types.find(agent_type) == Some(known)
+                };
+                recorded(record, types.unknown())
+                    .is_some_and(|copy| table.lives_as(&copy, now_ms, is_type))
+            }
             (Record::Key { key, id, body_hash, expires_unix_ms }, _) => {
                 let key = Key { bytes: key, body_hash: *body_hash };
                 table.stands_for(key, id.random, *expires_unix_ms)
             }
             _ => true,
-        });
-        self.ledger.answer(claimed.number, is_true);
+        };
+        match look.claimed.look(&mut look.looked, LOOK_TOGETHER, is_true) {
+            Some(is_true) => self.ledger.answer(look.claimed.number, is_true),
+            None => self.look = Some(look),
+        }
     }
 
     /// Writes down that fencing tokens will be given: whoever leads next gives higher ones.
@@ -213,7 +263,10 @@ impl Partition {
         if !self.table.is_agreed() {
             return;
         }
-        self.ledger.crowded(self.table.crowded());
+        self.ledger.crowd(match self.before {
+            Before::Lost => Crowd::UNKNOWN,
+            Before::Table(_) | Before::Nothing => self.known().crowd(),
+        });
         if self.role != Role::Leading {
             return;
         }
@@ -243,10 +296,19 @@ impl Partition {
     }
 
     /// Begins again with an empty table, as one that follows.
-    pub(super) fn step_down(&mut self) {
+    pub(super) fn step_down(&mut self, is_replaced: bool) {
         self.role = Role::Following;
         (self.reserving, self.expiring) = (false, 0);
-        self.table = self.table.anew();
+        let anew = self.table.anew();
+        let table = std::mem::replace(&mut self.table, anew);
+        if self.table.is_agreed() {
+            match self.before {
+                _ if is_replaced => self.before = Before::Lost,
+                Before::Nothing => self.before = Before::Table(Box::new(table)),
+                // It is the one that has not read all.
+                Before::Table(_) | Before::Lost => {}
+            }
+        }
         self.backlog.forget();
     }
 
@@ -383,6 +445,48 @@ impl Partition {
             self.ledger.at_once(Logged::Ended { key });
         }
     }
+}
+
+/// Brings a table further by what somebody else wrote; what became of what was asked for here.
+fn follow(
+    table: &mut TaskTable,
+    asking: &mut Asking,
+    role: Role,
+    foreign: &Foreign,
+    types: &Types,
+    cores: CoreIndex,
+    now_ms: u64,
+) -> Vec<(Asker, TaskId, Settled)> {
+    let mut settled = Vec::new();
+    let followed = foreign.records(|place, record| {
+        let asker = match record {
+            Record::Submitted { id, .. } => table.asker_of(id.random),
+            _ => None,
+        };
+        let type_of = |name: &str| match asker {
+            Some(asker) => types.learn_for(asker, name, cores),
+            None => types.learn(name, cores),
+        };
+        let type_of = |name: &str| type_of(name).unwrap_or(types.unknown());
+        match record {
+            Record::Submitted { id, is_asked: true, agent_type, .. } => {
+                let Some(task) = recorded(&record, type_of(agent_type)) else { return };
+                let asker = asking.take(id);
+                let watcher = asker.as_ref().and_then(Asker::watcher);
+                let is_alive = role == Role::Leading;
+                let became = table.settle(local(place), &task, now_ms, is_alive, watcher);
+                settled.extend(asker.map(|asker| (asker, id, became)));
+            }
+            // Who asked stands behind what is read from the disk.
+            Record::Order { .. } => {}
+            record => {
+                assert!(role == Role::Following, "who leads hears of no others' {record:?}");
+                replay(table, type_of, place, &record, now_ms);
+            }
+        }
+    });
+    followed.expect("a block that is committed was checked when it arrived");
+    settled
 }
 
 fn local(place: consensus::Place) -> Place {

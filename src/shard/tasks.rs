@@ -306,6 +306,7 @@ impl Shard {
                 for place in 0..self.tasks.partitions.len() {
                     self.tasks.partitions[place].renew_tokens();
                     self.tasks.partitions[place].tend_keys(self.kernel.now_ms());
+                    self.tasks.partitions[place].look_on(&self.kernel.types, self.kernel.now_ms());
                     self.read_back(place);
                 }
                 return worked;

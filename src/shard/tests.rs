@@ -36,7 +36,7 @@ use std::{
 pub(super) use crate::consensus::lane::Told;
 
 /// When the node started, Unix milliseconds.
-const UNIX_MS: u64 = 1_700_000_000_000;
+pub(super) const UNIX_MS: u64 = 1_700_000_000_000;
 /// Names what nodes that may lie ask for.
 pub(super) const LIFE: u128 = 1 << 100 | 7;
 /// Turns after which a core has surely done what there was.
@@ -44,7 +44,7 @@ const TURNS: usize = 20;
 
 pub(super) struct Core {
     pub shard: Shard,
-    end: LaneEnd,
+    pub(super) end: LaneEnd,
     pub signals: Arc<Signals>,
     /// The reads that left with blocks, the last one.
     read: u64,

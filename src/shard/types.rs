@@ -6,10 +6,13 @@
 //! Invariants worth naming:
 //! - A type keeps its place for as long as the node runs, and is never taken out.
 //! - No question waits: a place is written once, and read without a lock.
+//! - Where nodes may lie, what one of n asks for takes no more than an nth of the places for what is learned:
+//!   nobody uses up those of others.
 
 use super::{agent::Agent, remote::Seat};
 use crate::{
     registry::{TypeIndex, fact::Capabilities},
+    task::ASKERS_MAX,
     wire::{api::AgentKind, id::CoreIndex},
 };
 use foldhash::fast::RandomState;
@@ -85,6 +88,8 @@ pub struct Types {
     learned: Box<[OnceLock<TypeSpec>]>,
     /// How many are learned.
     learned_count: AtomicUsize,
+    /// Where nodes may lie: how many of them each has asked for first, by its place.
+    learned_for: [AtomicUsize; ASKERS_MAX],
     /// What stands for a type that is not in the list.
     unknown: TypeSpec,
     by_name: HashMap<String, TypeIndex, RandomState>,
@@ -98,6 +103,7 @@ impl Types {
             configured: 0,
             learned: (0..LEARNED_MAX).map(|_| OnceLock::new()).collect(),
             learned_count: AtomicUsize::new(0),
+            learned_for: Default::default(),
             unknown: remote("unknown", 1),
             by_name: HashMap::default(),
         };
@@ -139,13 +145,44 @@ impl Types {
         if let Some(index) = self.find(name) {
             return Some(index);
         }
+        let (index, _) = self.put(name, cores)?;
+        Some(index)
+    }
+
+    /// As [`Types::learn`], where nodes may lie: of what one of them asks for, by its place among so many,
+    /// no more is learned than its share.
+    #[cold]
+    pub fn learn_for(
+        &self,
+        (asker, nodes): (usize, usize),
+        name: &str,
+        cores: CoreIndex,
+    ) -> Option<TypeIndex> {
+        if let Some(index) = self.find(name) {
+            return Some(index);
+        }
+        let learned_for = &self.learned_for[asker];
+        if learned_for.load(Ordering::Relaxed) >= LEARNED_MAX / nodes {
+            return None;
+        }
+        let (index, is_new) = self.put(name, cores)?;
+        learned_for.fetch_add(usize::from(is_new), Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// The place of a type that is learned, and whether it is so now.
+    fn put(&self, name: &str, cores: CoreIndex) -> Option<(TypeIndex, bool)> {
+        let mut is_new = false;
         // Who comes second to a place finds what the first one put there.
         let mut places = self.learned.iter().enumerate();
-        let is_it =
-            |slot: &OnceLock<TypeSpec>| slot.get_or_init(|| remote(name, cores)).name == name;
+        let mut new = || {
+            is_new = true;
+            remote(name, cores)
+        };
+        let mut is_it = |slot: &OnceLock<TypeSpec>| slot.get_or_init(&mut new).name == name;
         let (place, _) = places.find(|(_, slot)| is_it(slot))?;
         self.learned_count.fetch_max(place + 1, Ordering::AcqRel);
-        Some((self.list.len() + place) as TypeIndex)
+        Some(((self.list.len() + place) as TypeIndex, is_new))
     }
 
     /// The place of all types that are too many to be learned: their tasks wait.
@@ -253,5 +290,18 @@ mod tests {
         assert_eq!(types.learn("of the log", 2), Some(1), "it was there");
         assert!(types.try_get(types.unknown()).is_none());
         assert_eq!(types.get(types.unknown()).name, "unknown");
+    }
+
+    #[test]
+    fn no_node_that_others_agree_with_uses_up_the_places_of_their_types() {
+        let types = Types::new(vec![remote("configured", 2)]);
+        let name = |asker: usize, number: usize| format!("type {number} of {asker}");
+        let learned = |asker: usize| {
+            let is_learned =
+                |number: &usize| types.learn_for((asker, 4), &name(asker, *number), 2).is_some();
+            (0..LEARNED_MAX).filter(is_learned).count()
+        };
+        assert_eq!([2, 0, 1, 3].map(learned), [LEARNED_MAX / 4; 4]);
+        assert!(types.learn_for((2, 4), &name(0, 0), 2).is_some(), "somebody else's is there");
     }
 }

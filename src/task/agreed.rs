@@ -16,8 +16,9 @@
 use super::{
     census::{Among, Quota},
     cold::{Cold, Kind},
-    entry::{LETTER, State, Watcher},
+    entry::{BARE, Entry, LETTER, State, Watcher},
     keys::{EXPIRY_STEP_MS, Key, KeyEntry},
+    limits::asked_for,
     moving::{Live, Moving},
     place::{Place, Spot},
     replay::Recorded,
@@ -26,15 +27,18 @@ use super::{
 };
 use crate::{
     registry::TypeIndex,
-    wire::api::{Error, Priority},
+    wire::{api::Error, names::Crowd},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, hash::BuildHasher};
 
 /// When to come back when there are too many keys, milliseconds.
 const KEYS_RETRY_MS: u64 = 1_000;
 
 /// What was submitted longer before others that were asked for counts as submitted then, milliseconds.
 const BEHIND_MS_MAX: u64 = 60 * 60 * 1000;
+
+/// How far the clocks of two correct nodes may be from each other, milliseconds.
+const CLOCKS_APART_MS: u64 = 10 * 60 * 1000;
 
 /// What becomes of a submission that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,15 +310,87 @@ impl TaskTable {
         }
     }
 
-    /// The type and the priority of a task that has not ended, or of a dead letter.
-    pub fn living(&self, random: u128) -> Option<(TypeIndex, Priority)> {
-        if let Some(slot) = self.cold.find(random) {
-            let cold = &self.cold.slab[slot];
-            return Some((cold.type_index, cold.priority()));
+    /// Whether a task has not ended, or is a dead letter, and is as its copy says: what its contents are, how
+    /// urgent it is, when it may run. Attempts that were begun, and pauses after those, are known to whoever
+    /// leads.
+    pub fn lives_as(
+        &self,
+        copy: &Recorded<'_>,
+        now_ms: u64,
+        is_type: impl Fn(TypeIndex) -> bool,
+    ) -> bool {
+        let known = match self.cold.find(copy.random) {
+            Some(slot) => {
+                let cold = &self.cold.slab[slot];
+                let due_ms = self.delays.due_ms_of_cold(cold.place_of_delay(), slot);
+                let due = due_ms.map_or_else(|| cold.since_unix_ms(), |ms| self.unix_ms(ms));
+                let due = if cold.kind() == Kind::Delayed { due } else { 0 };
+                Some((cold.type_index, cold.priority(), cold.print, due))
+            }
+            None => self.key(copy.random).and_then(|key| {
+                let entry = &self.entries[key as usize];
+                let is_dead = entry.is(LETTER) || entry.state == State::Reviving;
+                let is_delayed = entry.state == State::Delayed;
+                let due = if is_delayed { self.unix_ms(entry.when_ms) } else { 0 };
+                let lives = !entry.state.is_ended() || is_dead;
+                let print = self.print_of(key).filter(|_| lives)?;
+                Some((entry.type_index, entry.priority(), print, due))
+            }),
+        };
+        known.is_some_and(|(type_index, priority, print, due)| {
+            is_type(type_index)
+                && priority == copy.priority
+                && print == self.print(copy)
+                && self.may_be_due(due, copy, now_ms)
+        })
+    }
+
+    /// Whether a copy may say when a task is due that is due at a time, as is known here: the same, or that it
+    /// has come, or a pause after an attempt.
+    fn may_be_due(&self, known_unix_ms: u64, copy: &Recorded<'_>, now_ms: u64) -> bool {
+        let (due, now) = (copy.due_unix_ms, self.unix_ms(now_ms));
+        let has_come = |due: u64| due <= now.saturating_add(CLOCKS_APART_MS);
+        let pause_ms = self.limits.retry.max_ms;
+        let is_pause = copy.attempts > 0 && has_come(due.saturating_sub(pause_ms));
+        due == known_unix_ms || has_come(known_unix_ms) && (has_come(due) || is_pause)
+    }
+
+    /// What tells the contents of a task from others, for this table alone: who does not know what it is made
+    /// with finds no others that have the same.
+    pub(super) fn print(&self, task: &Recorded<'_>) -> u32 {
+        self.print_of_contents(task.payload, asked_for(task.timeout_ms), task.max_attempts)
+    }
+
+    fn print_of_contents(&self, payload: &[u8], timeout_ms: u32, max_attempts: u32) -> u32 {
+        match self.is_agreed {
+            true => self.printer.hash_one((payload, timeout_ms, max_attempts)) as u32,
+            false => 0,
         }
-        let entry = &self.entries[self.key(random)? as usize];
-        let lives = !entry.state.is_ended() || entry.is(LETTER) || entry.state == State::Reviving;
-        lives.then(|| (entry.type_index, entry.priority()))
+    }
+
+    /// The same of a task that is in memory, where nodes agree on the table; `None` when its contents have
+    /// given way to a result.
+    pub(super) fn print_of(&self, key: u32) -> Option<u32> {
+        let entry = &self.entries[key as usize];
+        if !self.is_agreed {
+            return None;
+        }
+        if entry.is(BARE) {
+            return entry.rare.as_ref().map(|rare| rare.print);
+        }
+        match entry.state {
+            State::EndingDone | State::EndingCancelled | State::Done | State::Cancelled => None,
+            _ => {
+                let Entry { body, timeout_ms, max_attempts, .. } = entry;
+                Some(self.print_of_contents(body.as_bytes(), *timeout_ms, *max_attempts))
+            }
+        }
+    }
+
+    /// The place of who asked for a task among the nodes, and how many there are.
+    pub fn asker_of(&self, random: u128) -> Option<(usize, usize)> {
+        let nodes = self.census.among()?.nodes;
+        Some((self.census.asker(random)?, nodes.into()))
     }
 
     /// Whether a key stands for a task, until that time and no longer.
@@ -347,10 +423,10 @@ impl TaskTable {
         self.generations.has_more_than(&self.remembered, generation)
     }
 
-    /// Nodes that take up all that they may of it, by their places; each a bit.
-    pub fn crowded(&self) -> u8 {
-        let Some(among) = self.census.among() else { return 0 };
-        self.census.crowded(self.task_quota(among), self.key_quota(among))
+    /// Nodes that take up much of it.
+    pub fn crowd(&self) -> Crowd {
+        let Some(among) = self.census.among() else { return Crowd::default() };
+        self.census.crowd(self.task_quota(among), self.key_quota(among))
     }
 
     fn task_quota(&self, among: Among) -> Quota {
@@ -371,11 +447,12 @@ impl TaskTable {
 
     /// What lies at another place now is as the record there says.
     pub(super) fn refresh_cold(&mut self, slot: u32, task: &Recorded<'_>) {
+        let print = self.print(task);
         let cold = &mut self.cold.slab[slot];
         let (kind, since) = Kind::of_recorded(task);
         let attempts = cold.attempts;
         *cold = Cold::new(kind, task.random, cold.spot, task.type_index, task.priority);
-        cold.attempts = attempts;
+        (cold.attempts, cold.print) = (attempts, print);
         cold.set_since_unix_ms(since);
     }
 

@@ -65,11 +65,12 @@ impl TaskTable {
         let token = self.next_token;
         assert!(token < self.tokens_below, "tokens are reserved in good time");
         self.next_token += 1;
+        let limits = &self.limits;
         let entry = &mut self.entries[key as usize];
         entry.state = State::Running;
         entry.token = token;
         entry.attempts += 1;
-        entry.when_ms = now_ms.saturating_add(entry.timeout_ms.into());
+        entry.when_ms = now_ms.saturating_add(limits.timeout_of(entry.timeout_ms).into());
         self.counters.running += 1;
         Lease { partition: self.partition, key, token }
     }
@@ -114,11 +115,11 @@ impl TaskTable {
         error: &str,
         retry: bool,
     ) -> Result<Failed, Stale> {
-        let policy = self.limits.retry;
-        let bytes_max = self.limits.max_payload_bytes;
+        let limits = self.limits;
+        let (policy, bytes_max) = (limits.retry, limits.max_payload_bytes);
         let entry = self.leased(lease)?;
         entry.rare().error = Some(cut(error, bytes_max).into());
-        let again = retry && entry.attempts < entry.max_attempts;
+        let again = retry && entry.attempts < limits.attempts_of(entry.max_attempts);
         let pause_ms = policy.pause_ms(entry.random, entry.attempts);
         self.counters.running -= 1;
         self.counters.attempts_failed += 1;
@@ -134,6 +135,7 @@ impl TaskTable {
 
     /// Decides that a task ends as dead.
     pub(super) fn die(&mut self, key: u32, now_ms: u64) {
+        let print = self.print_of(key);
         let entry = &mut self.entries[key as usize];
         entry.state = State::EndingDead;
         entry.when_ms = now_ms;
@@ -141,6 +143,9 @@ impl TaskTable {
         if entry.place().is_some() && entry.body.heap_bytes() > 0 {
             entry.body.clear();
             entry.set(BARE);
+            if let Some(print) = print {
+                entry.rare().print = print;
+            }
         }
     }
 
@@ -160,10 +165,11 @@ impl TaskTable {
     /// # Errors
     /// [`Stale`], and nothing is changed.
     pub fn give_back(&mut self, lease: Lease) -> Result<(), Stale> {
+        let limits = self.limits;
         let entry = self.leased(lease)?;
         entry.attempts -= 1;
         entry.state = State::Queued;
-        entry.when_ms = entry.when_ms.saturating_sub(entry.timeout_ms.into());
+        entry.when_ms = entry.when_ms.saturating_sub(limits.timeout_of(entry.timeout_ms).into());
         let (type_index, priority) = (entry.type_index, entry.priority());
         let queue = self.queues.of(type_index, priority);
         if let Some(first) = queue.hot.first() {

@@ -9,6 +9,7 @@ use super::{
     cold::{Cold, Kind},
     delays::{Beds, Sleeper},
     entry::{BEHIND, Entry, State, WATCHED, Watcher},
+    limits::asked_for,
     list::Link,
     place::{Place, Spot},
     replay::Recorded,
@@ -238,13 +239,12 @@ impl TaskTable {
         self.census.task_goes(task.random);
         let key = self.entry_of_cold(task.random, spot, type_index, priority);
         let since_ms = self.node_ms(task.submitted_unix_ms.max(task.due_unix_ms));
-        let limits = &self.limits;
         let entry = &mut self.entries[key as usize];
         entry.body.set(task.payload);
         entry.submitted_ms = task.submitted_unix_ms;
         entry.when_ms = since_ms;
-        entry.timeout_ms = limits.timeout_of(task.timeout_ms);
-        entry.max_attempts = limits.attempts_of(task.max_attempts);
+        entry.timeout_ms = asked_for(task.timeout_ms);
+        entry.max_attempts = task.max_attempts;
         // The record may be older than the last attempt, or than the task's death and return.
         entry.attempts = match attempts {
             u8::MAX => task.attempts.max(attempts.into()),

@@ -7,10 +7,13 @@
 //! - Whatever one node asks for, and however much of that a node that lies has ordered, others still may
 //!   ask for their shares.
 //! - Correct doors stop before others would take no more from them: no request waits for ever.
+//! - One number parts what is waited for from what is not: from where a correct door asks for nothing more,
+//!   nobody leaves a primary that takes nothing either. Tables may differ by what is between that and where
+//!   a primary stops, an eighth, and no primary is left that goes by its own.
 
 use crate::wire::{
     id::PartitionIndex,
-    names::{Named, Names},
+    names::{Crowd, Named, Names},
 };
 
 /// Nodes among which some may lie, at most.
@@ -43,7 +46,7 @@ pub(super) struct Census {
 pub(super) struct Quota {
     /// What each node is sure of.
     pub share: usize,
-    /// What a correct door asks for at most.
+    /// What a correct door asks for at most: from here on nobody waits for what it asks for.
     pub door: usize,
     /// From here on other nodes take no more from it.
     pub most: usize,
@@ -77,7 +80,8 @@ impl Census {
         self.among
     }
 
-    fn asker(&self, name: u128) -> Option<usize> {
+    /// Who asked for a task.
+    pub(super) fn asker(&self, name: u128) -> Option<usize> {
         let Among { names, nodes, .. } = self.among?;
         let Named { asker, partition, .. } = names.read(name)?;
         (partition == self.partition && asker < nodes).then_some(asker.into())
@@ -119,12 +123,15 @@ impl Census {
         (self.tasks[me] as usize, self.keys[me] as usize)
     }
 
-    /// Those that take up what they may, by their places; each a bit.
-    pub(super) fn crowded(&self, tasks: Quota, keys: Quota) -> u8 {
-        let is_over = |asker: &usize| {
-            self.tasks[*asker] as usize >= tasks.most || self.keys[*asker] as usize >= keys.most
+    /// Those that take up much.
+    pub(super) fn crowd(&self, tasks: Quota, keys: Quota) -> Crowd {
+        let over = |tasks: usize, keys: usize| {
+            let is_over = |asker: &usize| {
+                self.tasks[*asker] as usize >= tasks || self.keys[*asker] as usize >= keys
+            };
+            (0..ASKERS_MAX).filter(is_over).fold(0, |bits, asker| bits | 1 << asker)
         };
-        (0..ASKERS_MAX).filter(is_over).fold(0, |bits, asker| bits | 1 << asker)
+        Crowd { full: over(tasks.most, keys.most), near: over(tasks.door, keys.door) }
     }
 }
 
@@ -152,6 +159,28 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_what_a_primary_may_not_take_though_tables_differ_by_an_eighth() {
+        let quota = Quota::of(11_000, 4);
+        let names = Names::new(7);
+        let mut census = Census::new(Some(Among { names, me: 1, nodes: 4 }), 2);
+        let crowd = |census: &Census| census.crowd(quota, Quota::of(usize::MAX, 4));
+        for place in 0..quota.most as u32 {
+            // A door that tells the truth asks for one more: it is waited for.
+            let used = place as usize;
+            assert_eq!(crowd(&census).near == 0, used < quota.door, "{used}");
+            assert_eq!(quota.room(used, usize::MAX) > 0, used < quota.door, "{used}");
+            assert_eq!(crowd(&census).full, 0);
+            census.task_comes(names.name(Named { asker: 2, partition: 2, request: 1, place }));
+        }
+        assert_eq!(crowd(&census), Crowd { full: 0b100, near: 0b100 });
+        // A table that lacks an eighth of that does not wait for what this one does not take.
+        for place in 0..(quota.most / 8) as u32 {
+            census.task_goes(names.name(Named { asker: 2, partition: 2, request: 1, place }));
+        }
+        assert_eq!(crowd(&census), Crowd { full: 0, near: 0b100 });
+    }
+
+    #[test]
     fn what_is_counted_is_who_asked() {
         let names = Names::new(1 << 99 | 5);
         let among = Among { names, me: 1, nodes: 4 };
@@ -163,8 +192,9 @@ mod tests {
             census.key_comes(name(asker, partition));
         }
         assert_eq!(census.own(), (1, 1));
-        assert_eq!(census.crowded(one, one), 0b1010);
-        assert_eq!(census.crowded(Quota { most: 2, ..one }, Quota { most: 3, ..one }), 0b1000);
+        assert_eq!(census.crowd(one, one), Crowd { full: 0b1010, near: 0b1010 });
+        let (two, three) = (Quota { most: 2, ..one }, Quota { most: 3, ..one });
+        assert_eq!(census.crowd(two, three), Crowd { full: 0b1000, near: 0b1010 });
         census.task_goes(name(1, 2));
         census.key_goes(name(1, 2));
         // What is no name of this partition counts for nobody, there and back.

@@ -49,6 +49,10 @@ pub(super) struct Cold {
     /// Its neighbours in its queue, or its place in the heap of delays; while the log is
     /// replayed, since when it waits.
     link: Link,
+    /// Where nodes agree on the table: what tells its contents from others ([`TaskTable::print`]).
+    ///
+    /// [`TaskTable::print`]: super::table::TaskTable::print
+    pub(super) print: u32,
     pub(super) type_index: TypeIndex,
     /// The most that it can stands for what the record says.
     pub(super) attempts: u8,
@@ -56,7 +60,7 @@ pub(super) struct Cold {
     class: u8,
 }
 
-const _: () = assert!(size_of::<Cold>() == 36);
+const _: () = assert!(size_of::<Cold>() == 40);
 
 impl Default for Cold {
     fn default() -> Self {
@@ -64,6 +68,7 @@ impl Default for Cold {
             random: [0; 4],
             spot: Spot::NONE,
             link: Link::NONE,
+            print: 0,
             type_index: 0,
             attempts: 0,
             class: Kind::Vacant as u8,
@@ -88,7 +93,7 @@ impl Cold {
     ) -> Self {
         let class = kind as u8 | (priority as u8) << PRIORITY_SHIFT;
         let random = [random, random >> 32, random >> 64, random >> 96].map(|part| part as u32);
-        Self { random, spot, link: Link::NONE, type_index, attempts: 0, class }
+        Self { random, spot, link: Link::NONE, print: 0, type_index, attempts: 0, class }
     }
 
     #[inline]
@@ -120,6 +125,11 @@ impl Cold {
 
     pub(super) fn priority(&self) -> Priority {
         Priority::ALL[(self.class >> PRIORITY_SHIFT) as usize]
+    }
+
+    /// Its neighbours, or its place among the delays.
+    pub(super) fn place_of_delay(&self) -> Link {
+        self.link
     }
 
     /// Since when it waits, while the log is replayed, Unix milliseconds.

@@ -81,10 +81,12 @@ impl TaskTable {
 
     /// Makes a cold task of an entry that is in no list, and gives the entry up.
     pub(super) fn cold_from(&mut self, key: u32, kind: Kind) -> u32 {
+        let print = self.print_of(key);
         let entry = &self.entries[key as usize];
         let (random, spot) = (entry.random, entry.spot);
         let mut cold = Cold::new(kind, random, spot, entry.type_index, entry.priority());
         cold.attempts = entry.attempts as u8;
+        cold.print = print.unwrap_or_default();
         self.vacate(key);
         self.census.task_comes(random);
         self.cold.insert(cold)

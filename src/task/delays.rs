@@ -67,6 +67,12 @@ pub(super) struct Delays {
 }
 
 impl Delays {
+    /// When a cold task is due that has its place here, milliseconds.
+    pub(super) fn due_ms_of_cold(&self, link: Link, slot: u32) -> Option<u64> {
+        let delay = self.heap.get(link.first() as usize)?;
+        (delay.sleeper() == Sleeper::Cold(slot)).then_some(delay.due_ms)
+    }
+
     /// When the first one is due, milliseconds.
     #[inline]
     pub(super) fn next_due_ms(&self) -> Option<u64> {

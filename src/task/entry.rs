@@ -116,8 +116,10 @@ pub(super) struct Entry {
     pub(super) spot: Spot,
     pub(super) watcher: Watcher,
     pub(super) rare: Option<Box<Rare>>,
+    /// As it was asked for, 0 for the table's limit.
     pub(super) timeout_ms: u32,
     pub(super) attempts: u32,
+    /// As it was asked for, 0 for the table's limit.
     pub(super) max_attempts: u32,
     pub(super) type_index: TypeIndex,
     pub(super) state: State,
@@ -133,6 +135,9 @@ pub(super) struct Rare {
     pub(super) watchers: Vec<Watcher>,
     /// What the last failed attempt said.
     pub(super) error: Option<Box<str>>,
+    /// Of a dead letter whose payload is in the log alone, where nodes agree on the table: what tells its
+    /// contents from others.
+    pub(super) print: u32,
 }
 
 impl Linked for Entry {

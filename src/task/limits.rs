@@ -67,9 +67,8 @@ impl TableLimits {
 
     /// How long an attempt of a task may take that asked for that, milliseconds; 49 days at most.
     #[inline]
-    pub(super) fn timeout_of(&self, asked_ms: u64) -> u32 {
-        let timeout_ms = if asked_ms == 0 { self.timeout_ms } else { asked_ms };
-        timeout_ms.min(u32::MAX.into()) as u32
+    pub(super) fn timeout_of(&self, asked_ms: u32) -> u32 {
+        if asked_ms == 0 { asked_for(self.timeout_ms) } else { asked_ms }
     }
 
     /// The attempts of a task that asked for that many.
@@ -77,4 +76,10 @@ impl TableLimits {
     pub(super) fn attempts_of(&self, asked: u32) -> u32 {
         if asked == 0 { self.max_attempts } else { asked }
     }
+}
+
+/// A time that a task asks for, milliseconds: 49 days at most.
+#[inline]
+pub(super) fn asked_for(ms: u64) -> u32 {
+    ms.min(u32::MAX.into()) as u32
 }

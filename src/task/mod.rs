@@ -51,7 +51,7 @@ mod tests;
 pub use agreed::Settled;
 pub use attempts::{Failed, Lease, Stale};
 pub use backlog::ColdKey;
-pub use census::Among;
+pub use census::{ASKERS_MAX, Among};
 pub use entry::Watcher;
 pub use keys::{CHOSEN_KEY_BYTES_MAX, Fingerprint, KEY_BYTES_MAX, Key};
 pub use limits::TableLimits;

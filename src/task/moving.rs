@@ -37,6 +37,8 @@ pub enum Live<'a> {
     /// A task that is in memory: its submission, and its end when it has ended; without its payload
     /// then, unless it is a dead letter, which may run again.
     Task {
+        /// Where the submission is, should it be read all the same.
+        place: Place,
         /// The submission.
         task: Recorded<'a>,
         /// The end.
@@ -212,7 +214,7 @@ impl TaskTable {
         let place = entry.place().filter(|_| is_needed)?;
         let live = match entry.is(BARE) {
             true => Live::Record { place, attempts: entry.attempts, end },
-            false => Live::Task { task: self.recorded(entry), end },
+            false => Live::Task { place, task: self.recorded(entry), end },
         };
         Some((Moving::Task(entry.random), live))
     }

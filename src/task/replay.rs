@@ -76,6 +76,7 @@ impl TaskTable {
         }
         let mut cold = Cold::new(kind, task.random, spot, task.type_index, task.priority);
         cold.attempts = brief(task.attempts);
+        cold.print = self.print(task);
         cold.set_since_unix_ms(since);
         self.cold.insert(cold);
         self.census.task_comes(task.random);
@@ -112,11 +113,18 @@ impl TaskTable {
         }
         let is_dead = status == TaskStatus::Dead;
         let key = match self.cold.find(random) {
-            Some(slot) => self.unfreeze_ended(slot),
+            Some(slot) => self.unfreeze_ended(slot, is_dead),
             None => match self.key(random) {
                 // The second half of a pair that was moved forward.
                 Some(key) if is_dead && self.entries[key as usize].is(LETTER) => {
                     self.unfile_letter(key);
+                    key
+                }
+                // In a table that led, and follows until another one has taken its place.
+                Some(key) if !self.entries[key as usize].state.is_ended() => {
+                    if let Some(print) = self.print_of(key).filter(|_| is_dead) {
+                        self.entries[key as usize].rare().print = print;
+                    }
                     key
                 }
                 _ => return,
@@ -139,13 +147,17 @@ impl TaskTable {
         self.retain_ended_within_limits();
     }
 
-    fn unfreeze_ended(&mut self, slot: u32) -> u32 {
+    fn unfreeze_ended(&mut self, slot: u32, is_dead: bool) -> u32 {
         self.cold.forget(slot);
         let cold = self.cold.slab.remove(slot);
         self.census.task_goes(cold.random());
         let since_unix_ms = cold.since_unix_ms();
         let key = self.entry_of_cold(cold.random(), cold.spot, cold.type_index, cold.priority());
-        self.entries[key as usize].submitted_ms = since_unix_ms;
+        let entry = &mut self.entries[key as usize];
+        entry.submitted_ms = since_unix_ms;
+        if self.is_agreed && is_dead {
+            entry.rare().print = cold.print;
+        }
         key
     }
 

@@ -3,6 +3,7 @@
 use super::{
     entry::{Entry, State, TRANSIENT, Watcher},
     keys::{KEY_BYTES_MAX, Key, KeyEntry, Keys},
+    limits::asked_for,
     list::Link,
     place::{Place, Spot},
     table::{Counters, TaskTable},
@@ -209,13 +210,12 @@ impl TaskTable {
     pub(super) fn begin(&mut self, submission: &Submission<'_>, now_ms: u64) -> u32 {
         let key = self.new_entry(submission.random);
         let submitted_ms = self.unix_ms(now_ms);
-        let limits = &self.limits;
         let entry = &mut self.entries[key as usize];
         entry.begin(submission.priority);
         entry.body.set(submission.payload);
-        entry.timeout_ms = limits.timeout_of(submission.timeout_ms);
+        entry.timeout_ms = asked_for(submission.timeout_ms);
         entry.attempts = 0;
-        entry.max_attempts = limits.attempts_of(submission.max_attempts);
+        entry.max_attempts = submission.max_attempts;
         entry.type_index = submission.type_index;
         entry.state = State::Accepting;
         entry.submitted_ms = submitted_ms;

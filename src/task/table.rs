@@ -35,7 +35,7 @@ use crate::{
     },
 };
 use hashbrown::HashTable;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hash::RandomState};
 
 /// Where and when a table begins.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +112,8 @@ pub struct TaskTable {
     /// Where nodes agree on the others: those of transient tasks, of which no other node knows.
     pub(super) transient_keys: Keys,
     pub(super) agreed_keys: AgreedKeys,
+    /// What prints of contents are made with: nobody else knows it.
+    pub(super) printer: RandomState,
     /// The transient tasks that wait, by priority.
     pub(super) evictable: [Waiting; Priority::ALL.len()],
     /// Evicted tasks that the shard has not been told of.
@@ -157,6 +159,7 @@ impl TaskTable {
             keys: Keys::default(),
             transient_keys: Keys::default(),
             agreed_keys: AgreedKeys::default(),
+            printer: RandomState::new(),
             evictable: Default::default(),
             evicted: VecDeque::new(),
             letters: List::default(),

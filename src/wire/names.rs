@@ -28,6 +28,32 @@ pub struct Named {
     pub place: u32,
 }
 
+/// Who takes up how much of what all nodes share, a bit for each by its place among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// All that one may: nothing more that they ask for is taken.
+    pub full: u8,
+    /// As much as a correct door asks for at most: what they ask for beyond that is waited for by nobody.
+    /// Those that are full are among them.
+    pub near: u8,
+}
+
+impl Crowd {
+    /// What a table says that does not know enough.
+    pub const UNKNOWN: Self = Self { full: 0, near: u8::MAX };
+
+    /// Both in a number.
+    pub const fn to_bits(self) -> u16 {
+        u16::from_le_bytes([self.full, self.near])
+    }
+
+    /// What [`Crowd::to_bits`] made.
+    pub const fn from_bits(bits: u16) -> Self {
+        let [full, near] = bits.to_le_bytes();
+        Self { full, near }
+    }
+}
+
 /// The names of one life of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {

@@ -100,7 +100,12 @@ impl Replica {
                         self.leads[partition] = false;
                         self.heard[partition].clear();
                     }
-                    News::Committed(_) | News::Compacted(_) | News::Claimed(_) | News::Read(_) => {}
+                    News::Committed(_)
+                    | News::Beside(_)
+                    | News::CaughtUp
+                    | News::Compacted(_)
+                    | News::Claimed(_)
+                    | News::Read(_) => {}
                 }
             }
         }

@@ -22,7 +22,7 @@ use crate::consensus::{
     peers::NodeId,
     place::Place,
 };
-use crate::wire::names::Naming;
+use crate::wire::names::{Crowd, Naming};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -45,8 +45,8 @@ pub struct Replicas {
     rules: Rules,
     /// What was reserved in each partition.
     tokens: Vec<Tokens>,
-    /// Who takes up all that it may in each partition.
-    crowded: Vec<u8>,
+    /// Who takes up much in each partition.
+    crowds: Vec<Crowd>,
     /// The Unix time at which this engine's time began, milliseconds.
     zero_unix_ms: u64,
     now_ms: u64,
@@ -87,7 +87,7 @@ impl Replicas {
         zero_unix_ms: u64,
     ) -> Result<Self, Unfit> {
         let members = Members::of_voters(&company.nodes);
-        let crowded = vec![0; groups.len()];
+        let crowds = vec![Crowd::default(); groups.len()];
         let tokens = groups.iter().map(|group| Tokens::new(group.reserved)).collect();
         let groups = groups.into_iter().map(|group| group.restore).collect();
         Ok(Self {
@@ -96,7 +96,7 @@ impl Replicas {
             members,
             rules: Rules::new(company),
             tokens,
-            crowded,
+            crowds,
             zero_unix_ms,
             now_ms: 0,
             #[cfg(feature = "byzantine")]
@@ -127,8 +127,8 @@ impl Replicas {
     /// Whether a node may ask for more now.
     fn may_ask(&self, partition: u16, message: &Message) -> Result<(), Unwanted> {
         let Message::Request(request) = message else { return Ok(()) };
-        let crowded = self.crowded.get(usize::from(partition)).copied().unwrap_or(0);
-        if self.rules.is_among(request.client, crowded) {
+        let crowd = self.crowds.get(usize::from(partition)).copied().unwrap_or_default();
+        if self.rules.is_among(request.client, crowd.full) {
             return Err(Unwanted::Crowded);
         }
         let orders = self.group(partition).is_some_and(|group| group.primary() == self.me);
@@ -234,14 +234,15 @@ impl Engine for Replicas {
         self.driver.keep(partition);
     }
 
-    fn crowd(&mut self, partition: u16, nodes: u8) {
-        let Some(crowded) = self.crowded.get_mut(usize::from(partition)) else { return };
-        let before = std::mem::replace(crowded, nodes);
-        if before == nodes {
+    fn crowd(&mut self, partition: u16, crowd: Crowd) {
+        let Some(known) = self.crowds.get_mut(usize::from(partition)) else { return };
+        let before = std::mem::replace(known, crowd);
+        if before == crowd {
             return;
         }
-        self.driver.refuse(partition, self.rules.among(nodes));
-        let newly = nodes & !before;
+        let Crowd { full, near } = crowd;
+        self.driver.crowd(partition, self.rules.among(full), self.rules.among(near));
+        let newly = full & !before.full;
         for node in self.rules.among(newly) {
             tracing::warn!(
                 partition,

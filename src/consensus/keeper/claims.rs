@@ -5,8 +5,9 @@
 //! - A task or a key that this node does not know to live is in no log for its vote: names of what other
 //!   nodes once asked for are not used again to take up their shares.
 //! - A claim is looked at when the shard was told all entries before, and what is not true then is dropped: by
-//!   an earlier table what has ended would live, and a key stand for another task. So a shard that is told its
-//!   log again confirms nothing meanwhile.
+//!   an earlier table what has ended would live, and a key stand for another task. A shard that is told its
+//!   log again looks at it by the table that it had, which goes on meanwhile; one whose log was replaced
+//!   confirms nothing until it has read.
 //! - One claim is looked at at a time. Each node has room of its own for those that wait, and a time. What is
 //!   dropped is sent again when this node has told how far it is.
 
@@ -84,12 +85,14 @@ impl<M> Claims<M> {
 
     /// Asks a shard that was told everything up to an entry about the next claim that it can know, unless
     /// it was asked about another.
-    pub fn ask(&mut self, shard: &mut LaneEnd, fed: u64, now: Instant) {
+    pub fn ask(&mut self, shard: &mut LaneEnd, known: u64, now: Instant) {
         if self.asked.is_some() {
             return;
         }
         self.waiting.retain(|claim| claim.until > now);
-        let Some(next) = self.waiting.iter().position(|claim| claim.behind <= fed) else { return };
+        let Some(next) = self.waiting.iter().position(|claim| claim.behind <= known) else {
+            return;
+        };
         self.asked = self.waiting.remove(next);
         self.last += 1;
         let blocks = self.asked.iter().flat_map(|claim| claim.blocks.clone()).collect();
@@ -123,7 +126,8 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                     tracing::debug!(partition, from, %why, "a message is dropped");
                 }
             }
-            claims.ask(&mut lane.end, lane.fed, *now);
+            let known = lane.known();
+            claims.ask(&mut lane.end, known, *now);
         }
     }
 }

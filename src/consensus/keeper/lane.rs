@@ -3,6 +3,8 @@
 //! Invariants worth naming
 //! - A shard is told of its own blocks, of those of others and that it may read in the order of the log: what
 //!   comes too early is held back.
+//! - Where nodes may lie, a shard that is told its log anew goes on with the table that it had, beside that: so
+//!   what others say lives is looked at meanwhile, and nobody waits for the reading.
 
 use super::removal::Doubting;
 use crate::consensus::{
@@ -32,6 +34,10 @@ pub(super) struct Lane {
     pub held: VecDeque<(u64, Held)>,
     /// Entries up to this index were told to the shard.
     pub fed: u64,
+    /// The shard is told its log anew; up to here at least, before its new table is of use.
+    pub anew: Option<u64>,
+    /// Entries up to this index were told to the table that it had before, if it goes on with that.
+    pub beside: Option<u64>,
     /// Entries up to this index are committed.
     pub committed: u64,
     /// Its shard has appended again what lived in generations below this.
@@ -82,6 +88,8 @@ impl Lane {
             read: 0,
             held: VecDeque::new(),
             fed,
+            anew: None,
+            beside: None,
             committed: fed,
             moved: 0,
             wanted: 0,
@@ -105,8 +113,36 @@ impl Lane {
         self.fed < self.committed
     }
 
-    /// Its shard begins again behind an entry.
-    pub fn begin_again(&mut self, index: u64, is_replaced: bool) {
+    /// The last entry before which its shard knows what lives.
+    pub fn known(&self) -> u64 {
+        self.beside.unwrap_or(self.fed)
+    }
+
+    /// The next entry that the table is to be told which the shard goes on with, beside those that it is told
+    /// anew.
+    pub fn next_beside(&self) -> Option<u64> {
+        let next = self.beside? + 1;
+        (next <= self.committed && !self.end.is_waiting()).then_some(next)
+    }
+
+    /// Tells its shard that it was told all anew, when it was.
+    pub fn end_anew(&mut self) {
+        if self.anew.is_some_and(|upto| self.fed >= self.beside.unwrap_or(upto)) {
+            (self.anew, self.beside) = (None, None);
+            self.end.tell(Told::CaughtUp);
+        }
+    }
+
+    /// Its shard begins again behind an entry; `goes_on` with the table that it has, where nodes may lie.
+    pub fn begin_again(&mut self, index: u64, is_replaced: bool, goes_on: bool) {
+        if goes_on {
+            self.beside = match self.anew {
+                _ if is_replaced => None,
+                Some(_) => self.beside,
+                None => Some(self.fed),
+            };
+            self.anew = Some(self.committed);
+        }
         (self.reign, self.crowned, self.read) = (0, None, 0);
         (self.moved, self.wanted) = (0, 0);
         self.fed = index;
@@ -246,10 +282,51 @@ mod tests {
         let own = block(&mut log, &mut lane);
         lane.held.push_back((5, Held::Block(own)));
         lane.held.push_back((5, Held::Read(1)));
-        lane.begin_again(1, false);
+        lane.begin_again(1, false, false);
         assert!(lane.held.is_empty() && lane.fed == 1);
         assert!(!lane.tell_held(), "nobody waits for the read");
         (2..=5).for_each(|index| feed(&mut lane, index));
         assert_eq!(told(&mut log, &mut lane), "Fffff");
+    }
+
+    #[test]
+    fn a_shard_that_is_told_its_log_anew_is_told_what_is_new_beside_that() {
+        let (mut log, mut lane) = ends();
+        lane.committed = 5;
+        lane.begin_again(0, false, true);
+        lane.end.flush();
+        assert_eq!((lane.known(), lane.next_beside()), (3, Some(4)));
+        lane.beside = Some(4);
+        feed(&mut lane, 1);
+        lane.end_anew();
+        // It ceases to lead again before it has read all: the table before goes on.
+        lane.begin_again(0, false, true);
+        lane.end.flush();
+        assert_eq!((lane.known(), lane.next_beside()), (4, Some(5)));
+        lane.beside = Some(5);
+        (1..=4).for_each(|index| feed(&mut lane, index));
+        lane.end_anew();
+        assert_eq!((lane.known(), lane.next_beside()), (5, None));
+        feed(&mut lane, 5);
+        lane.end_anew();
+        assert_eq!((lane.known(), lane.anew), (5, None));
+        lane.end_anew();
+        let told: Vec<_> = {
+            lane.end.flush();
+            std::iter::from_fn(|| log.next_news()).collect()
+        };
+        let count = told.iter().filter(|news| matches!(news, News::CaughtUp)).count();
+        assert!(count == 1 && matches!(told.last(), Some(News::CaughtUp)));
+        // A log that is replaced says nothing of what is between: no table goes on.
+        lane.committed = 9;
+        lane.begin_again(7, true, true);
+        lane.end.flush();
+        assert_eq!((lane.known(), lane.next_beside()), (7, None));
+        feed(&mut lane, 8);
+        lane.end_anew();
+        assert_eq!(lane.anew, Some(9));
+        feed(&mut lane, 9);
+        lane.end_anew();
+        assert_eq!(lane.anew, None);
     }
 }

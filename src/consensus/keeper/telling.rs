@@ -30,6 +30,8 @@ use std::{io, time::Duration};
 const FED_A_TURN: usize = 32;
 /// Where nodes may lie, a wish of another node is heeded so often: what lives is moved for it.
 const HEED_EVERY: Duration = Duration::from_secs(10);
+/// Places of damage that were written to the log of messages and are not written again.
+const DAMAGED_MAX: usize = 1024;
 /// How often leaders are told what this node wants of them.
 const WANT_EVERY: Duration = Duration::from_millis(100);
 
@@ -81,12 +83,12 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                     // What its shard has found to be not needed it has to find again.
                     self.engine.keep(partition);
                     let point = self.engine.begins_behind(partition);
-                    lane.begin_again(point, false);
+                    lane.begin_again(point, false, E::NODES_MAY_LIE);
                 }
             }
             Event::Installed { index } => {
                 lane.committed = index;
-                lane.begin_again(index, true);
+                lane.begin_again(index, true, E::NODES_MAY_LIE);
             }
             Event::Membership(_) => self.meet_members(),
             Event::Read { context } => {
@@ -109,6 +111,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     pub(super) fn feed(&mut self) -> Result<bool, Fatal> {
         let mut fed = false;
         for partition in 0..self.lanes.len() {
+            fed |= self.feed_beside(partition as PartitionIndex)?;
             for _ in 0..FED_A_TURN {
                 let lane = &self.lanes[partition];
                 if lane.held.is_empty() && !lane.is_behind() || lane.end.is_waiting() {
@@ -121,11 +124,37 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                 fed = true;
             }
             let lane = &mut self.lanes[partition];
+            lane.end_anew();
             if let Some(reign) = lane.crowned.filter(|_| !lane.is_behind()) {
                 // Everything before was committed before, and the shard has heard of it.
                 (lane.crowned, lane.reign) = (None, reign);
                 lane.end.tell(Told::Lead { reign });
             }
+        }
+        Ok(fed)
+    }
+
+    /// Tells the table that a shard goes on with, while it is told its log anew, what is committed meanwhile;
+    /// whether there was anything.
+    fn feed_beside(&mut self, partition: PartitionIndex) -> Result<bool, Fatal> {
+        let mut fed = false;
+        for _ in 0..FED_A_TURN {
+            let Some(index) = self.lanes[usize::from(partition)].next_beside() else { break };
+            if index <= self.engine.begins_behind(partition) {
+                break;
+            }
+            let (kind, Stored { place, .. }) = self.stored(partition, index);
+            let body = match self.engine.in_memory(partition, index) {
+                Some(body) => body,
+                None => self.read(partition, index)?,
+            };
+            let lane = &mut self.lanes[usize::from(partition)];
+            lane.beside = Some(index);
+            if kind == Kind::Normal && !body.is_empty() {
+                lane.end.tell(Told::Beside(Foreign::new(body, place)));
+                lane.end.flush();
+            }
+            fed = true;
         }
         Ok(fed)
     }
@@ -233,21 +262,34 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         Ok(Bytes::from(block).slice(BLOCK_HEAD_BYTES..))
     }
 
-    /// Reads entries for a follower.
+    /// Reads entries for a follower. What is damaged is not given to others; where nodes may lie they have it
+    /// of another one, and this node ends only when it needs the entry itself.
     ///
     /// # Errors
-    /// They are damaged: what the disk does not have any more is for nobody.
+    /// They are damaged, and this node leads those who can have them of nobody else.
     pub(super) fn fetch(&mut self, fetch: &Fetch) -> Result<(), Fatal> {
         let entries = (fetch.first..).zip(&fetch.entries);
         let data: io::Result<Vec<Bytes>> = entries
             .map(|(index, entry)| self.read_stored(fetch.partition, index, *entry))
             .collect();
         if let Err(error) = &data {
-            tracing::error!(%error, "entries for a follower cannot be read");
+            let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+            // Others ask again and again.
+            if !is_damaged || self.damaged.insert((fetch.partition, fetch.first)) {
+                tracing::error!(
+                    %error,
+                    "entries cannot be read for another node: it is told nothing of them; when the log is \
+                     damaged, stop this node, look with `coreflow doctor --log` and replace its folder as \
+                     docs/tuning.md says"
+                );
+            }
+            if self.damaged.len() > DAMAGED_MAX {
+                self.damaged.clear();
+            }
         }
         let data = match data {
             Ok(data) => Some(data),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && !E::NODES_MAY_LIE => {
                 return Err(Fatal::new("an entry of the log cannot be read", error));
             }
             // It is asked for again.

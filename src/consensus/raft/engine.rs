@@ -13,7 +13,7 @@ use crate::{
         peers::NodeId,
         place::Place,
     },
-    wire::names::Naming,
+    wire::names::{Crowd, Naming},
 };
 use bytes::Bytes;
 
@@ -125,7 +125,7 @@ impl Engine for Driver {
     fn keep(&mut self, _: u16) {}
 
     /// Nobody asks.
-    fn crowd(&mut self, _: u16, _: u8) {}
+    fn crowd(&mut self, _: u16, _: Crowd) {}
 
     /// Whoever leads does what it has to.
     fn owed(&mut self, _: u16, _: Option<Duty>) {}

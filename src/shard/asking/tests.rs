@@ -2,7 +2,7 @@
 
 use super::{super::tests::*, limit_ms};
 use crate::{
-    consensus::{Compacted, Record},
+    consensus::{Claimed, Compacted, Foreign, Place, Record},
     shard::doors::Outcomes,
     wire::{
         api::{Error, Priority, TaskSpec, TaskStatus},
@@ -260,6 +260,35 @@ fn entries_are_forgotten_only_when_nothing_of_this_replicas_table_lives_in_them(
     assert_eq!(said(&mut core, 8), 7, "its key stands for it");
 }
 
+/// A copy of a task, changed.
+fn copy_with(random: u128, change: impl Fn(&mut Record<'_>)) -> Record<'static> {
+    let mut record = submitted(random, b"x");
+    change(&mut record);
+    record
+}
+
+/// What somebody may say of a task that it is not.
+fn lies(random: u128) -> Vec<(&'static str, Record<'static>)> {
+    macro_rules! lie {
+        ($what:literal, $($field:ident = $value:expr),+) => {
+            ($what, copy_with(random, |record| {
+                let Record::Submitted { $($field),+, .. } = record else { panic!() };
+                $(*$field = $value;)+
+            }))
+        };
+    }
+    vec![
+        lie!("another type", agent_type = "another"),
+        lie!("another priority", priority = Priority::High),
+        lie!("another payload", payload = b"y"),
+        lie!("no payload", payload = b""),
+        lie!("another limit of its time", timeout_ms = 7),
+        lie!("another limit of its attempts", max_attempts = 7),
+        lie!("it has to wait", due_unix_ms = UNIX_MS + 3_600_000),
+        lie!("a pause without an end", due_unix_ms = u64::MAX, attempts = 1),
+    ]
+}
+
 #[test]
 fn what_a_primary_says_lives_is_true_when_this_replicas_table_says_the_same() {
     let mut core = Core::agreed(|_| {});
@@ -267,20 +296,32 @@ fn what_a_primary_says_lives_is_true_when_this_replicas_table_says_the_same() {
     core.hear(3, &[copy(1), copy(2), copy(3)]);
     assert!(core.finds_true(&[copy(1), copy(3)]));
     assert!(!core.finds_true(&[copy(1), copy(4)]), "nobody knows of the second");
-    // Another type or priority than the task's.
-    let changed = |change: &dyn Fn(&mut Record<'_>)| {
-        let mut record = copy(1);
-        change(&mut record);
-        record
+    for (what, lie) in lies(1) {
+        assert!(!core.finds_true(&[copy(3), lie]), "{what}");
+    }
+    // Whoever leads knows of attempts, and of the pauses behind them.
+    assert!(core.finds_true(&[copy_with(1, |record| {
+        let Record::Submitted { due_unix_ms, attempts, .. } = record else { panic!() };
+        (*due_unix_ms, *attempts) = (UNIX_MS + 1_000, 1);
+    })]));
+    // A task that waits for its time runs no earlier.
+    let delayed = |due: u64| {
+        copy_with(5, |record| {
+            let Record::Submitted { due_unix_ms, .. } = record else { panic!() };
+            *due_unix_ms = due;
+        })
     };
-    assert!(!core.finds_true(&[changed(&|it| {
-        let Record::Submitted { agent_type, .. } = it else { panic!() };
-        *agent_type = "another";
-    })]));
-    assert!(!core.finds_true(&[changed(&|it| {
-        let Record::Submitted { priority, .. } = it else { panic!() };
-        *priority = Priority::High;
-    })]));
+    core.hear(3, &[delayed(UNIX_MS + 3_600_000)]);
+    assert!(core.finds_true(&[delayed(UNIX_MS + 3_600_000)]));
+    assert!(!core.finds_true(&[delayed(0)]) && !core.finds_true(&[delayed(UNIX_MS + 10)]));
+    // A dead letter is what it was.
+    core.hear(3, &[copy(6), dead(6)]);
+    assert!(core.finds_true(&[copy(6), dead(6)]));
+    for (what, lie) in lies(6) {
+        assert!(!core.finds_true(&[lie, dead(6)]), "{what}");
+    }
+    core.shard.set_clock(1_000 * 3_600_000);
+    assert!(core.finds_true(&[delayed(0)]), "its time has come");
     core.hear(3, &[done(1), dead(2)]);
     assert!(!core.finds_true(&[copy(1)]), "it would come back to life");
     assert!(
@@ -292,4 +333,91 @@ fn what_a_primary_says_lives_is_true_when_this_replicas_table_says_the_same() {
     assert!(core.finds_true(&[copy(2), dead(2)]), "a dead letter");
     assert!(!core.finds_true(&[copy(9), dead(9)]), "one that could be queued again");
     assert!(core.finds_true(&[done(3)]), "whoever leads says how a task ends");
+}
+
+#[test]
+fn a_former_leader_looks_at_what_others_say_lives_while_it_is_told_its_log_anew() {
+    let mut core = Core::agreed(|_| {});
+    let copy = |random| submitted(random, b"x");
+    core.hear(3, &[copy(1), copy(2), copy(3)]);
+    core.lead(1);
+    // One that it takes in while it leads is in its memory.
+    let mut door = Door::submit(&mut core, spec(b'x', Some("key")));
+    core.commit_all();
+    let asked = std::mem::take(&mut core.asked).concat();
+    hear(&mut core, &asked);
+    let hot = door.accepted().random;
+    let [Record::Submitted { key: Some(key), .. }] = records_of(&asked)[..] else { panic!() };
+    let known = core.shard.tasks.table(0).counters();
+    assert_eq!((known.queued, known.keys), (4, 1));
+    let stands = |id: u128, core: &Core| {
+        let limits = core.shard.tasks.table(0).limits().key_ttl_ms;
+        let crate::task::Recorded { key: Some(known), submitted_unix_ms, .. } =
+            crate::shard::backlog::recorded(&records_of(&asked)[0], 0).unwrap()
+        else {
+            panic!()
+        };
+        let id = TaskId { partition: 0, random: id };
+        let body_hash = known.body_hash;
+        (id, body_hash, submitted_unix_ms + limits)
+    };
+    let (id, body_hash, expires_unix_ms) = stands(hot, &core);
+    let key = Record::Key { key, id, body_hash, expires_unix_ms };
+    core.tell(Told::Follow { is_replaced: false });
+    assert_eq!(core.shard.tasks.table(0).counters().keys, 0, "its table is empty");
+    assert!(core.finds_true(&[copy(1), copy(hot), key]));
+    for (what, lie) in lies(hot).into_iter().chain(lies(2)) {
+        assert!(!core.finds_true(&[lie]), "{what}");
+    }
+    assert!(!core.finds_true(&[copy(9)]));
+    // What is committed meanwhile is told beside.
+    let beside = |core: &mut Core, records: &[Record<'_>]| {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        let place = Place { generation: 9, offset: 0 };
+        core.tell(Told::Beside(Foreign::new(bytes.into(), place)));
+    };
+    beside(&mut core, &[done(1), dead(hot), copy(4)]);
+    assert!(!core.finds_true(&[copy(1)]), "it would come back to life");
+    assert!(core.finds_true(&[copy(hot), dead(hot), copy(4), copy(2)]), "it is a dead letter");
+    for (what, lie) in lies(hot) {
+        assert!(!core.finds_true(&[lie, dead(hot)]), "{what}");
+    }
+    // A door's submission is accepted when it is committed, however much is to be read.
+    let mut door = Door::submit(&mut core, spec(2, None));
+    let later = core.take_asked();
+    beside(&mut core, &records_of(&later));
+    let late = door.accepted();
+    assert_eq!(late, records_of(&later)[0].id());
+    // All is told anew, and what was told beside.
+    core.hear(3, &[copy(1), copy(2), copy(3)]);
+    hear(&mut core, &asked);
+    core.hear(3, &[done(1), dead(hot), copy(4)]);
+    hear(&mut core, &later);
+    core.tell(Told::CaughtUp);
+    assert!(core.finds_true(&[copy(2), copy(4), copy(hot), dead(hot), key]));
+    assert!(!core.finds_true(&[copy(1)]));
+    assert!(door.0.try_recv().is_err(), "it was told once");
+    // Of a log that was replaced nothing is known.
+    core.tell(Told::Follow { is_replaced: true });
+    assert!(!core.finds_true(&[copy(2)]));
+}
+
+#[test]
+fn what_somebody_says_lives_is_looked_at_in_steps() {
+    let mut core = Core::agreed(|_| {});
+    let names: Vec<u128> = (1..=300).collect();
+    let copies: Vec<_> = names.iter().map(|random| submitted(*random, b"x")).collect();
+    core.hear(3, &copies);
+    let mut bytes = Vec::new();
+    copies.iter().for_each(|record| record.encode(&mut bytes));
+    core.end.tell(Told::Claimed(Claimed::new(7, vec![bytes.into()])));
+    core.end.flush();
+    let mut turns = 0;
+    while core.end.answered().0 != 7 {
+        core.shard.turn().expect("it reads nothing");
+        turns += 1;
+        assert!(core.shard.has_work() || core.end.answered().0 == 7, "it goes on by itself");
+    }
+    assert!((4..8).contains(&turns) && core.end.answered().1, "{turns}");
 }

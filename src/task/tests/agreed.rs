@@ -200,7 +200,9 @@ fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_i
 /// Whether a replica knows the same of what is written again.
 fn lives(table: &TaskTable, said: Said) -> bool {
     match said {
-        Said::Task { random, .. } => table.living(random) == Some((0, Priority::Normal)),
+        Said::Task { random, .. } => {
+            table.lives_as(&recorded(random, None, 0), 0, |type_index| type_index == 0)
+        }
         Said::Key { key, body_hash, random, expires_unix_ms } => {
             table.stands_for(Key { bytes: key, body_hash }, random, expires_unix_ms)
         }

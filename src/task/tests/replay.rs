@@ -199,7 +199,7 @@ fn ended_tasks_move_forward_as_long_as_they_are_remembered() {
     let mut moved = Vec::new();
     while let Some(from) = cursor {
         cursor = old.live_before(9, from, 9, |moving, live| {
-            let Live::Task { task, end: Some(end) } = live else { panic!("{live:?}") };
+            let Live::Task { task, end: Some(end), .. } = live else { panic!("{live:?}") };
             assert_eq!(task.payload, b"", "it will not run again");
             let End { status, attempts, ended_unix_ms, body } = end;
             let place = Place { generation: 9, offset: task.random as u32 };

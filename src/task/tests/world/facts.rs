@@ -112,7 +112,7 @@ pub fn copies(live: &Live<'_>, facts: &[Option<Fact>]) -> Vec<Fact> {
                 expires_unix_ms: *expires_unix_ms,
             }];
         }
-        Live::Task { task, end } => {
+        Live::Task { task, end, .. } => {
             let fact = Fact::Submitted {
                 random: task.random,
                 type_index: task.type_index,
