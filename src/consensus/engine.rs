@@ -86,8 +86,8 @@ pub trait Engine: Sized {
     fn crowd(&mut self, partition: u16, crowd: Crowd);
 
     /// Tells the oldest thing that whoever leads a partition owes this node, of which the node has the
-    /// proof, or that it owes nothing. A leader that owes the same for too long is replaced when one
-    /// correct node more than may lie says so. To be told whenever it is another one.
+    /// proof, or that it owes nothing. A leader that owes the same for too long is replaced when more nodes
+    /// than may lie have the proof: the others say it after them. To be told whenever it is another one.
     fn owed(&mut self, partition: u16, duty: Option<Duty>);
 
     /// Writes again what must not be lost beside entries, so that segments that hold nothing else
