@@ -34,8 +34,9 @@ pub(super) struct Lane {
     pub held: VecDeque<(u64, Held)>,
     /// Entries up to this index were told to the shard.
     pub fed: u64,
-    /// The shard is told its log anew; up to here at least, before its new table is of use.
-    pub anew: Option<u64>,
+    /// The shard is told its log anew: its new table is of no use before it has read as much as the one that it
+    /// had, or all that is committed where that one does not go on.
+    pub is_anew: bool,
     /// Entries up to this index were told to the table that it had before, if it goes on with that.
     pub beside: Option<u64>,
     /// Entries up to this index are committed.
@@ -88,7 +89,7 @@ impl Lane {
             read: 0,
             held: VecDeque::new(),
             fed,
-            anew: None,
+            is_anew: false,
             beside: None,
             committed: fed,
             moved: 0,
@@ -127,8 +128,9 @@ impl Lane {
 
     /// Tells its shard that it was told all anew, when it was.
     pub fn end_anew(&mut self) {
-        if self.anew.is_some_and(|upto| self.fed >= self.beside.unwrap_or(upto)) {
-            (self.anew, self.beside) = (None, None);
+        // Where its log was replaced, what came with that is committed only after it began again.
+        if self.is_anew && self.fed >= self.beside.unwrap_or(self.committed) {
+            (self.is_anew, self.beside) = (false, None);
             self.end.tell(Told::CaughtUp);
         }
     }
@@ -136,12 +138,12 @@ impl Lane {
     /// Its shard begins again behind an entry; `goes_on` with the table that it has, where nodes may lie.
     pub fn begin_again(&mut self, index: u64, is_replaced: bool, goes_on: bool) {
         if goes_on {
-            self.beside = match self.anew {
+            self.beside = match self.is_anew {
                 _ if is_replaced => None,
-                Some(_) => self.beside,
-                None => Some(self.fed),
+                true => self.beside,
+                false => Some(self.fed),
             };
-            self.anew = Some(self.committed);
+            self.is_anew = true;
         }
         (self.reign, self.crowned, self.read) = (0, None, 0);
         (self.moved, self.wanted) = (0, 0);
@@ -309,7 +311,7 @@ mod tests {
         assert_eq!((lane.known(), lane.next_beside()), (5, None));
         feed(&mut lane, 5);
         lane.end_anew();
-        assert_eq!((lane.known(), lane.anew), (5, None));
+        assert_eq!((lane.known(), lane.is_anew), (5, false));
         lane.end_anew();
         let told: Vec<_> = {
             lane.end.flush();
@@ -318,15 +320,21 @@ mod tests {
         let count = told.iter().filter(|news| matches!(news, News::CaughtUp)).count();
         assert!(count == 1 && matches!(told.last(), Some(News::CaughtUp)));
         // A log that is replaced says nothing of what is between: no table goes on.
-        lane.committed = 9;
+        // It begins behind a point, and what came with that is committed then.
+        lane.committed = 7;
         lane.begin_again(7, true, true);
+        lane.committed = 9;
+        lane.end_anew();
         lane.end.flush();
         assert_eq!((lane.known(), lane.next_beside()), (7, None));
         feed(&mut lane, 8);
         lane.end_anew();
-        assert_eq!(lane.anew, Some(9));
+        assert!(lane.is_anew, "an entry is missing");
         feed(&mut lane, 9);
         lane.end_anew();
-        assert_eq!(lane.anew, None);
+        assert!(!lane.is_anew);
+        lane.end.flush();
+        let told = std::iter::from_fn(|| log.next_news());
+        assert_eq!(told.filter(|news| matches!(news, News::CaughtUp)).count(), 1);
     }
 }
