@@ -16,10 +16,12 @@ mod lane;
 mod owed;
 mod removal;
 mod telling;
+mod unreadable;
 
 use self::{
     claims::{Claim, Claims},
     lane::{Held, Lane, Proposed},
+    unreadable::Unreadable,
 };
 use super::{
     book::Book,
@@ -110,8 +112,7 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     engine: E,
     outputs: Outputs<E::Message, E::Write>,
     lanes: Vec<Lane>,
-    /// Partitions and entries that cannot be read any more, as was said.
-    damaged: BTreeSet<(PartitionIndex, u64)>,
+    unreadable: Unreadable,
     /// What others claim of each partition.
     claims: Vec<Claims<E::Message>>,
     last_ticket: u64,
@@ -173,7 +174,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             engine,
             outputs: Outputs::default(),
             lanes,
-            damaged: BTreeSet::new(),
+            unreadable: Unreadable::new(now),
             claims,
             last_ticket: 0,
             bell,

@@ -30,8 +30,6 @@ use std::{io, time::Duration};
 const FED_A_TURN: usize = 32;
 /// Where nodes may lie, a wish of another node is heeded so often: what lives is moved for it.
 const HEED_EVERY: Duration = Duration::from_secs(10);
-/// Places of damage that were written to the log of messages and are not written again.
-const DAMAGED_MAX: usize = 1024;
 /// How often leaders are told what this node wants of them.
 const WANT_EVERY: Duration = Duration::from_millis(100);
 
@@ -268,14 +266,16 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// # Errors
     /// They are damaged, and this node leads those who can have them of nobody else.
     pub(super) fn fetch(&mut self, fetch: &Fetch) -> Result<(), Fatal> {
+        let partition = fetch.partition;
+        let mut read = |(index, entry): (u64, &Stored)| {
+            self.read_stored(partition, index, *entry).map_err(|error| (index, error))
+        };
         let entries = (fetch.first..).zip(&fetch.entries);
-        let data: io::Result<Vec<Bytes>> = entries
-            .map(|(index, entry)| self.read_stored(fetch.partition, index, *entry))
-            .collect();
-        if let Err(error) = &data {
+        let data: Result<Vec<Bytes>, _> = entries.map(&mut read).collect();
+        if let Err((index, error)) = &data {
             let is_damaged = error.kind() == io::ErrorKind::InvalidData;
-            // Others ask again and again.
-            if !is_damaged || self.damaged.insert((fetch.partition, fetch.first)) {
+            let damaged = is_damaged.then_some((partition, *index));
+            if self.unreadable.is_to_say(damaged, self.now) {
                 tracing::error!(
                     %error,
                     "entries cannot be read for another node: it is told nothing of them; when the log is \
@@ -283,13 +283,10 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
                      docs/tuning.md says"
                 );
             }
-            if self.damaged.len() > DAMAGED_MAX {
-                self.damaged.clear();
-            }
         }
         let data = match data {
             Ok(data) => Some(data),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData && !E::NODES_MAY_LIE => {
+            Err((_, error)) if error.kind() == io::ErrorKind::InvalidData && !E::NODES_MAY_LIE => {
                 return Err(Fatal::new("an entry of the log cannot be read", error));
             }
             // It is asked for again.
