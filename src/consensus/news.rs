@@ -48,16 +48,45 @@ impl Foreign {
     /// # Errors
     /// What is wrong with the bytes, when they were not.
     pub fn records(&self, mut visit: impl FnMut(Place, Record<'_>)) -> Result<(), Damage> {
-        let Place { generation, offset } = self.block;
-        let mut at = 0;
-        while at < self.records.len() {
-            let (record, bytes) = Record::decode_checked(&self.records[at..])?;
-            let offset = offset + (BLOCK_HEAD_BYTES + at) as u32;
-            visit(Place { generation, offset }, record);
-            at += bytes;
-        }
-        Ok(())
+        self.records_and_next(|place, record, _| visit(place, record))
     }
+
+    /// As [`Foreign::records`], with the record behind each.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn records_and_next(
+        &self,
+        mut visit: impl FnMut(Place, Record<'_>, Option<&Record<'_>>),
+    ) -> Result<(), Damage> {
+        let Place { generation, offset } = self.block;
+        each_and_next(&self.records, |at, record, next| {
+            let offset = offset + (BLOCK_HEAD_BYTES + at) as u32;
+            visit(Place { generation, offset }, record, next);
+        })
+    }
+}
+
+/// Calls `visit` with each record of a block, where in that it begins, and the record behind it.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) fn each_and_next(
+    records: &[u8],
+    mut visit: impl FnMut(usize, Record<'_>, Option<&Record<'_>>),
+) -> Result<(), Damage> {
+    let decode = |at: usize| match &records[at..] {
+        [] => Ok(None),
+        rest => Record::decode_checked(rest).map(Some),
+    };
+    let (mut at, mut decoded) = (0, decode(0)?);
+    while let Some((record, bytes)) = decoded {
+        let next_at = at + bytes;
+        decoded = decode(next_at)?;
+        visit(at, record, decoded.as_ref().map(|(next, _)| next));
+        at = next_at;
+    }
+    Ok(())
 }
 
 /// Whoever leads says that entries are not needed any more.

@@ -127,6 +127,17 @@ pub const KIND_NAMES: [&str; 10] = [
 ];
 
 impl<'a> Record<'a> {
+    /// Whether it is a task of which the record behind says that it has ended, and not as a dead letter: so
+    /// tasks are written again that are remembered and run no more.
+    pub fn is_over(&self, behind: Option<&Record<'_>>) -> bool {
+        match (self, behind) {
+            (Record::Submitted { id, .. }, Some(Record::Ended { id: ended, status, .. })) => {
+                id == ended && *status != TaskStatus::Dead
+            }
+            _ => false,
+        }
+    }
+
     /// Which kind it is: an index into [`KIND_NAMES`].
     pub const fn kind(&self) -> usize {
         match self {

@@ -10,6 +10,7 @@ use super::{
     damage::Damage,
     format::{BLOCK_HEAD_BYTES, BlockKind},
     group::StoredBlock,
+    news::each_and_next,
     peers::NodeId,
     place::Place,
     raft::{
@@ -26,8 +27,9 @@ use std::collections::VecDeque;
 
 /// What a log says of its partitions, in the order in which it was committed.
 pub enum Replayed<'a> {
-    /// A record of a partition, and where it lies.
-    Record(Place, PartitionIndex, Record<'a>),
+    /// A record of a partition, where it lies, and whether the one behind says that its task is over
+    /// ([`Record::is_over`]).
+    Record(Place, PartitionIndex, Record<'a>, bool),
     /// What was said of a partition is to be forgotten: its log was replaced.
     Anew(PartitionIndex),
 }
@@ -235,12 +237,9 @@ pub(super) fn hand_on_records(
     body: &[u8],
     hand_on: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<(), Damage> {
-    let mut at = 0;
-    while at < body.len() {
-        let (record, bytes) = Record::decode_checked(&body[at..])?;
+    each_and_next(body, |at, record, next| {
         let offset = place.offset + (BLOCK_HEAD_BYTES + at) as u32;
-        hand_on(Replayed::Record(Place { offset, ..place }, partition, record));
-        at += bytes;
-    }
-    Ok(())
+        let is_over = record.is_over(next);
+        hand_on(Replayed::Record(Place { offset, ..place }, partition, record, is_over));
+    })
 }

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     consensus::{self, Foreign, Record, TaskLog, reader::CoreReader},
     registry::TypeIndex,
-    task::{Failed, Key, Lease, Live, Place, Settled, Submission, TaskTable, Watcher},
+    task::{Failed, Key, Lease, Live, Place, Settled, Submission, Taken, TaskTable, Watcher},
     wire::{
-        api::{Error, Priority, TaskStatus},
+        api::{Error, Priority},
         id::{CoreIndex, TOKENS_END, TOKENS_TOGETHER, TaskId},
         names::Crowd,
     },
@@ -144,6 +144,14 @@ impl Partition {
         }
     }
 
+    /// What is taken up, as the table says that knows what lives.
+    fn taken(&self) -> Taken {
+        match &self.before {
+            Before::Table(table) => table.taken_as_asked(),
+            Before::Nothing | Before::Lost => self.table.taken(),
+        }
+    }
+
     /// Whoever leads says that entries are not needed: they are not where this table needs none of them.
     pub(super) fn compacted(&mut self, compacted: consensus::Compacted, now_ms: u64) {
         let consensus::Compacted { upto, generation } = compacted;
@@ -176,25 +184,22 @@ impl Partition {
     }
 
     /// Looks at a part of that. It is true where the table that knows what lives says the same; what has ended
-    /// may be written with its end, remembered here or not.
+    /// here too may be written with its end, remembered here or not.
     #[cold]
     pub(super) fn look_on(&mut self, types: &Types, now_ms: u64) {
         let Some(mut look) = self.look.take() else { return };
         let table = self.known();
-        let is_true = |record: &Record<'_>, behind: Option<&Record<'_>>| match (record, behind) {
-            (Record::Submitted { id, .. }, Some(Record::Ended { id: ended, status, .. }))
-                if id == ended && *status != TaskStatus::Dead =>
-            {
-                true
-            }
-            (Record::Submitted { agent_type, .. }, _) => {
+        let is_true = |record: &Record<'_>, behind: Option<&Record<'_>>| match record {
+            // Its end was committed before: what lives here would be written with other contents.
+            Record::Submitted { id, .. } if record.is_over(behind) => !table.lives(id.random),
+            Record::Submitted { agent_type, .. } => {
                 let is_type = |known: TypeIndex| {
                     known == types.unknown() || types.find(agent_type) == Some(known)
                 };
                 recorded(record, types.unknown())
                     .is_some_and(|copy| table.lives_as(&copy, now_ms, is_type))
             }
-            (Record::Key { key, id, body_hash, expires_unix_ms }, _) => {
+            Record::Key { key, id, body_hash, expires_unix_ms } => {
                 let key = Key { bytes: key, body_hash: *body_hash };
                 table.stands_for(key, id.random, *expires_unix_ms)
             }
@@ -300,11 +305,14 @@ impl Partition {
         self.role = Role::Following;
         (self.reserving, self.expiring) = (false, 0);
         let anew = self.table.anew();
-        let table = std::mem::replace(&mut self.table, anew);
+        let mut table = std::mem::replace(&mut self.table, anew);
         if self.table.is_agreed() {
             match self.before {
                 _ if is_replaced => self.before = Before::Lost,
-                Before::Nothing => self.before = Before::Table(Box::new(table)),
+                Before::Nothing => {
+                    table.take_back_requeues();
+                    self.before = Before::Table(Box::new(table));
+                }
                 // It is the one that has not read all.
                 Before::Table(_) | Before::Lost => {}
             }
@@ -338,7 +346,10 @@ impl Partition {
             }
         }
         match is_agreed {
-            true => self.table.reserve_to_ask(now_ms, count as usize, self.asking.len()),
+            true => {
+                let (taken, under_way) = (self.taken(), self.asking.len());
+                self.table.reserve_to_ask(now_ms, count as usize, taken, under_way)
+            }
             false => self.table.reserve(now_ms, count as usize, priority),
         }
     }
@@ -367,7 +378,8 @@ impl Partition {
         }
         // Who follows may be told its log anew, and know of keys that were forgotten, or that never stood.
         let knows_keys = self.role == Role::Leading;
-        self.table.may_ask(now_ms, submission, self.asking.len(), knows_keys)
+        let (taken, under_way) = (self.taken(), self.asking.len());
+        self.table.may_ask(now_ms, submission, taken, under_way, knows_keys)
     }
 
     /// Whether the log takes what must go there.
@@ -458,16 +470,13 @@ fn follow(
     now_ms: u64,
 ) -> Vec<(Asker, TaskId, Settled)> {
     let mut settled = Vec::new();
-    let followed = foreign.records(|place, record| {
-        let asker = match record {
-            Record::Submitted { id, .. } => table.asker_of(id.random),
-            _ => None,
+    let followed = foreign.records_and_next(|place, record, next| {
+        let (is_agreed, asker) = (table.is_agreed(), asker_of(table, &record));
+        let is_over = record.is_over(next);
+        let type_of = |name: &str| match is_agreed {
+            true => types.learn_agreed(asker, is_over, name, cores),
+            false => types.learn(name, cores).unwrap_or(types.unknown()),
         };
-        let type_of = |name: &str| match asker {
-            Some(asker) => types.learn_for(asker, name, cores),
-            None => types.learn(name, cores),
-        };
-        let type_of = |name: &str| type_of(name).unwrap_or(types.unknown());
         match record {
             Record::Submitted { id, is_asked: true, agent_type, .. } => {
                 let Some(task) = recorded(&record, type_of(agent_type)) else { return };
@@ -487,6 +496,14 @@ fn follow(
     });
     followed.expect("a block that is committed was checked when it arrived");
     settled
+}
+
+/// The place of who asked for a record's task among the nodes, and how many there are.
+pub(super) fn asker_of(table: &TaskTable, record: &Record<'_>) -> Option<(usize, usize)> {
+    match record {
+        Record::Submitted { id, .. } => table.asker_of(id.random),
+        _ => None,
+    }
 }
 
 fn local(place: consensus::Place) -> Place {

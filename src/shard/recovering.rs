@@ -1,7 +1,7 @@
 //! Brings the tables of a node's partitions to where the log left them.
 
 use super::{
-    partition::{Beginning, replay},
+    partition::{Beginning, asker_of, replay},
     types::Types,
 };
 use crate::{
@@ -29,9 +29,9 @@ pub fn among(company: &Company) -> Option<Among> {
 
 impl<'a> Recovering<'a> {
     /// No tables yet, of a node of so many cores that starts at that Unix time, milliseconds, `among` others
-    /// that may lie, if it is. Types
-    /// that tasks of the log name and `types` lacks are added, as ones whose workers are not there
-    /// yet: nothing that was accepted is dropped.
+    /// that may lie, if it is. Types that tasks of the log name and `types` lacks are added, as ones whose
+    /// workers are not there yet, or learned as while it runs, where nodes may lie; tasks of those that are too
+    /// many wait. Nothing that was accepted is dropped.
     pub fn new(
         types: &'a mut Types,
         cores: CoreIndex,
@@ -45,10 +45,17 @@ impl<'a> Recovering<'a> {
     /// Takes what the log says next.
     pub fn take(&mut self, replayed: Replayed<'_>) {
         match replayed {
-            Replayed::Record(place, partition, record) => {
+            Replayed::Record(place, partition, record, is_over) => {
                 self.grow_to(usize::from(partition) + 1);
-                let type_of = |name: &str| self.types.find_or_add(name, self.cores);
-                replay(&mut self.tables[usize::from(partition)], type_of, place, &record, 0);
+                let Self { tables, types, cores, .. } = self;
+                let table = &mut tables[usize::from(partition)];
+                let is_agreed = table.is_agreed();
+                let asker = asker_of(table, &record);
+                let type_of = |name: &str| match is_agreed {
+                    true => types.learn_agreed(asker, is_over, name, *cores),
+                    false => types.find_or_add(name, *cores),
+                };
+                replay(table, type_of, place, &record, 0);
             }
             Replayed::Anew(partition) => {
                 self.grow_to(usize::from(partition) + 1);
@@ -72,5 +79,42 @@ impl<'a> Recovering<'a> {
         self.grow_to(lanes.len());
         let beginning = |(lane, table)| Beginning { log: TaskLog::Durable(lane), table };
         lanes.into_iter().zip(self.tables).map(beginning).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        consensus::{Place, Record},
+        shard::{tests::*, types::LEARNED_MAX},
+        wire::names::{Named, Names},
+    };
+
+    #[test]
+    fn a_start_learns_no_more_types_of_a_node_than_its_share_and_none_of_what_is_over() {
+        let mut types = Types::new(Vec::new());
+        let limits = TableLimits::from(&Config::default().tasks);
+        let names = Names::new(LIFE);
+        let among = Some(Among { names, me: 0, nodes: 4 });
+        let mut recovering = Recovering::new(&mut types, 1, UNIX_MS, limits, among);
+        let mut take = |asker: u8, number: usize, name: &str, is_over: bool| {
+            let named = Named { asker, partition: 0, request: 1 + number as u64, place: 0 };
+            let mut record = submitted(names.name(named), b"x");
+            let Record::Submitted { is_asked, agent_type, .. } = &mut record else { panic!() };
+            (*is_asked, *agent_type) = (!is_over, name);
+            let place = Place { generation: 1, offset: 4096 };
+            recovering.take(Replayed::Record(place, 0, record, is_over));
+        };
+        for number in 0..2 * LEARNED_MAX {
+            take(1, number, &format!("of a liar {number}"), false);
+            take(2, number, &format!("in the name of another {number}"), true);
+        }
+        take(2, 3 * LEARNED_MAX, "wanted", false);
+        let table = recovering.tables.remove(0);
+        assert_eq!(table.unended(), 4 * LEARNED_MAX + 1, "nothing is dropped");
+        assert_eq!(types.len(), LEARNED_MAX / 4 + 1);
+        assert!(types.find("wanted").is_some());
     }
 }

@@ -170,6 +170,23 @@ impl Types {
         Some(index)
     }
 
+    /// The type of a task that nodes which may lie agree on, by who asked for it. Of one that is over, as whoever
+    /// leads says, nothing is learned: it needs no agent, and might stand in anybody's name.
+    pub fn learn_agreed(
+        &self,
+        asker: Option<(usize, usize)>,
+        is_over: bool,
+        name: &str,
+        cores: CoreIndex,
+    ) -> TypeIndex {
+        let learned = match asker {
+            _ if is_over => self.find(name),
+            Some(asker) => self.learn_for(asker, name, cores),
+            None => self.learn(name, cores),
+        };
+        learned.unwrap_or(self.unknown())
+    }
+
     /// The place of a type that is learned, and whether it is so now.
     fn put(&self, name: &str, cores: CoreIndex) -> Option<(TypeIndex, bool)> {
         let mut is_new = false;

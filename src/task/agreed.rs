@@ -16,7 +16,7 @@
 use super::{
     census::{Among, Quota},
     cold::{Cold, Kind},
-    entry::{BARE, Entry, LETTER, State, Watcher},
+    entry::{BARE, Entry, State, Watcher},
     keys::{EXPIRY_STEP_MS, Key, KeyEntry},
     limits::asked_for,
     moving::{Live, Moving},
@@ -51,6 +51,15 @@ pub enum Settled {
     Conflict,
 }
 
+/// What is taken up of an agreed table, and of that what this node has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    tasks: usize,
+    own_tasks: usize,
+    keys: usize,
+    own_keys: usize,
+}
+
 /// What is known of the keys of an agreed table beside what they stand for.
 #[derive(Default)]
 pub(super) struct AgreedKeys {
@@ -80,7 +89,7 @@ impl TaskTable {
 
     /// Whether a submission may be asked for, as far as this replica knows: the task that its key stands
     /// for already, if there is one and this replica knows its keys well enough to say. One with reserved
-    /// room uses that up. `under_way` submissions were asked for and are not settled.
+    /// room uses that up. So much is `taken`; `under_way` submissions were asked for and are not settled.
     ///
     /// # Errors
     /// As [`TaskTable::submit`].
@@ -88,6 +97,7 @@ impl TaskTable {
         &mut self,
         now_ms: u64,
         submission: &Submission<'_>,
+        taken: Taken,
         under_way: usize,
         knows_keys: bool,
     ) -> Result<Option<u128>, Error> {
@@ -109,14 +119,14 @@ impl TaskTable {
                         "key: another task was submitted with it before".into(),
                     ));
                 }
-                None if self.room_for_keys(under_way) == 0 => {
+                None if self.room_for_keys(taken, under_way) == 0 => {
                     self.counters.refused += 1;
                     return Err(Error::Backpressure(KEYS_RETRY_MS));
                 }
                 None => {}
             }
         }
-        if !submission.reserved && self.room_to_ask(under_way) == 0 {
+        if !submission.reserved && self.room_to_ask(taken, under_way) == 0 {
             self.counters.refused += 1;
             return Err(self.backpressure(now_ms));
         }
@@ -131,6 +141,7 @@ impl TaskTable {
         &mut self,
         now_ms: u64,
         count: usize,
+        taken: Taken,
         under_way: usize,
     ) -> Result<(), Error> {
         self.check_count(count)?;
@@ -141,7 +152,7 @@ impl TaskTable {
                  tasks.queue_primary + tasks.queue_overflow for all"
             )));
         }
-        if self.room_to_ask(under_way) < count {
+        if self.room_to_ask(taken, under_way) < count {
             self.counters.refused += count as u64;
             return Err(self.backpressure(now_ms));
         }
@@ -149,21 +160,33 @@ impl TaskTable {
         Ok(())
     }
 
-    /// Tasks for which there is room. A table that follows knows no more than which ones have not ended.
-    fn room_to_ask(&self, under_way: usize) -> usize {
+    /// What is taken up. A table that follows knows no more than which tasks have not ended; in one that leads
+    /// those that run take up no room.
+    pub fn taken(&self) -> Taken {
         let waiting = (self.counters.queued + self.counters.delayed) as usize;
-        let beside = self.cold.len().saturating_sub(waiting) + under_way;
-        let free = self.free_room().saturating_sub(beside);
+        Taken { tasks: waiting.max(self.cold.len()), ..self.taken_as_asked() }
+    }
+
+    /// The same by who asked for what has not ended: also where a table led, and has followed since.
+    pub fn taken_as_asked(&self) -> Taken {
+        let (own_tasks, own_keys) = self.census.own();
+        Taken { tasks: self.census.all_tasks(), own_tasks, keys: self.keys.len(), own_keys }
+    }
+
+    /// Tasks for which there is room.
+    fn room_to_ask(&self, taken: Taken, under_way: usize) -> usize {
+        let used = self.reserved() + self.accepting + taken.tasks + under_way;
+        let free = (self.limits.queue_primary + self.limits.queue_overflow).saturating_sub(used);
         let Some(among) = self.census.among() else { return free };
-        let used = self.census.own().0 + self.reserved() + under_way;
+        let used = taken.own_tasks + self.reserved() + under_way;
         self.task_quota(among).room(used, free)
     }
 
     /// Keys for which there is room, when each of the submissions under way has one.
-    fn room_for_keys(&self, under_way: usize) -> usize {
-        let free = self.limits.keys_max.saturating_sub(self.keys.len());
+    fn room_for_keys(&self, taken: Taken, under_way: usize) -> usize {
+        let free = self.limits.keys_max.saturating_sub(taken.keys);
         let Some(among) = self.census.among() else { return free };
-        self.key_quota(among).room(self.census.own().1 + under_way, free)
+        self.key_quota(among).room(taken.own_keys + under_way, free)
     }
 
     /// Whether a submission with that key would be refused as another task's.
@@ -310,6 +333,12 @@ impl TaskTable {
         }
     }
 
+    /// Whether a task has not ended, or is a dead letter.
+    pub fn lives(&self, random: u128) -> bool {
+        self.cold.find(random).is_some()
+            || self.key(random).is_some_and(|key| self.entries[key as usize].lives())
+    }
+
     /// Whether a task has not ended, or is a dead letter, and is as its copy says: what its contents are, how
     /// urgent it is, when it may run. Attempts that were begun, and pauses after those, are known to whoever
     /// leads.
@@ -329,11 +358,9 @@ impl TaskTable {
             }
             None => self.key(copy.random).and_then(|key| {
                 let entry = &self.entries[key as usize];
-                let is_dead = entry.is(LETTER) || entry.state == State::Reviving;
                 let is_delayed = entry.state == State::Delayed;
                 let due = if is_delayed { self.unix_ms(entry.when_ms) } else { 0 };
-                let lives = !entry.state.is_ended() || is_dead;
-                let print = self.print_of(key).filter(|_| lives)?;
+                let print = self.print_of(key).filter(|_| entry.lives())?;
                 Some((entry.type_index, entry.priority(), print, due))
             }),
         };
@@ -379,7 +406,9 @@ impl TaskTable {
             return entry.rare.as_ref().map(|rare| rare.print);
         }
         match entry.state {
-            State::EndingDone | State::EndingCancelled | State::Done | State::Cancelled => None,
+            State::Done | State::Cancelled => None,
+            // That end may be lost with this node's reign, and the task goes on.
+            State::EndingDone | State::EndingCancelled => Some(entry.link.first()),
             _ => {
                 let Entry { body, timeout_ms, max_attempts, .. } = entry;
                 Some(self.print_of_contents(body.as_bytes(), *timeout_ms, *max_attempts))

@@ -3,6 +3,7 @@
 use super::{
     delays::{Beds, Sleeper},
     entry::{BARE, Entry, State, WATCHED, Watcher},
+    list::Link,
     table::TaskTable,
 };
 use crate::{registry::TypeIndex, wire::id::PartitionIndex};
@@ -96,9 +97,14 @@ impl TaskTable {
     /// [`Stale`], and nothing is changed.
     #[inline]
     pub fn complete(&mut self, lease: Lease, result: &[u8]) -> Result<(), Stale> {
-        let entry = self.leased(lease)?;
+        self.leased(lease)?;
+        let print = self.print_of(lease.key);
+        let entry = &mut self.entries[lease.key as usize];
         entry.state = State::EndingDone;
         entry.body.set(result);
+        if let Some(print) = print {
+            entry.link = Link::pair(print, 0);
+        }
         self.counters.running -= 1;
         Ok(())
     }

@@ -123,6 +123,11 @@ impl Census {
         (self.tasks[me] as usize, self.keys[me] as usize)
     }
 
+    /// Tasks that anybody takes up.
+    pub(super) fn all_tasks(&self) -> usize {
+        self.tasks.iter().map(|tasks| *tasks as usize).sum()
+    }
+
     /// Those that take up much.
     pub(super) fn crowd(&self, tasks: Quota, keys: Quota) -> Crowd {
         let over = |tasks: usize, keys: usize| {

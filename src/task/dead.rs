@@ -64,6 +64,18 @@ impl TaskTable {
         Ok(key)
     }
 
+    /// What was taken out to be queued again is a dead letter again: this table leads no more, and follows what
+    /// the log has of that.
+    pub fn take_back_requeues(&mut self) {
+        for key in 0..self.entries.len() as u32 {
+            if self.entries[key as usize].state == State::Reviving {
+                self.accepting -= 1;
+                self.entries[key as usize].state = State::Dead;
+                self.file_letter(key);
+            }
+        }
+    }
+
     /// The log has it that a dead letter is queued again: with no attempt counted.
     pub fn requeued(&mut self, key: u32, now_ms: u64) {
         self.accepting -= 1;

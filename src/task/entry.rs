@@ -103,7 +103,8 @@ pub(super) struct Entry {
     /// The payload; of a task that ended well its result.
     pub(super) body: Body,
     /// Its neighbours in its queue or among the dead letters; in `Accepting` the slot of its key;
-    /// in `Delayed` its place in the heap; with [`BEHIND`] the slot of its stand-in.
+    /// in `Delayed` its place in the heap; with [`BEHIND`] the slot of its stand-in; in `EndingDone` and
+    /// `EndingCancelled`, where nodes agree on the table, what tells its contents from others.
     pub(super) link: Link,
     /// Token of the attempt that runs.
     pub(super) token: u64,
@@ -214,6 +215,11 @@ impl Entry {
 
     pub(super) fn error(&self) -> Option<&str> {
         self.rare.as_ref()?.error.as_deref()
+    }
+
+    /// Whether it is a task that has not ended, or a dead letter.
+    pub(super) fn lives(&self) -> bool {
+        !self.state.is_ended() || self.is(LETTER) || self.state == State::Reviving
     }
 
     pub(super) fn rare(&mut self) -> &mut Rare {

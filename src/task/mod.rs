@@ -48,7 +48,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use agreed::Settled;
+pub use agreed::{Settled, Taken};
 pub use attempts::{Failed, Lease, Stale};
 pub use backlog::ColdKey;
 pub use census::{ASKERS_MAX, Among};

@@ -115,8 +115,9 @@ impl TaskTable {
         let key = match self.cold.find(random) {
             Some(slot) => self.unfreeze_ended(slot, is_dead),
             None => match self.key(random) {
-                // The second half of a pair that was moved forward.
-                Some(key) if is_dead && self.entries[key as usize].is(LETTER) => {
+                // The second half of a pair that was moved forward; or, from one that lies, another end, behind
+                // which nothing of it is to be queued again.
+                Some(key) if self.entries[key as usize].is(LETTER) => {
                     self.unfile_letter(key);
                     key
                 }

@@ -22,7 +22,7 @@ use super::{
     evict::Waiting,
     keys::Keys,
     limits::TableLimits,
-    list::List,
+    list::{Link, List},
     pace::Pace,
     place::{Generations, Spot},
     queues::Queues,
@@ -354,8 +354,9 @@ impl TaskTable {
     /// # Errors
     /// `NotFound`.
     pub fn cancel(&mut self, random: u128) -> Result<Option<u32>, Error> {
-        let key = match self.key(random) {
+        let (key, print) = match self.key(random) {
             Some(key) => {
+                let print = self.print_of(key);
                 match self.entries[key as usize].state {
                     State::Accepting => self.accepting -= 1,
                     State::Queued | State::Delayed => self.stop_waiting(key),
@@ -363,16 +364,20 @@ impl TaskTable {
                     State::Vacant => unreachable!("a key leads to a task"),
                     _ => return Ok(None),
                 }
-                key
+                (key, print)
             }
             None => {
+                let print = self.cold.find(random).map(|slot| self.cold.slab[slot].print);
                 let cold = self.take_cold(random);
-                cold.ok_or_else(|| Error::NotFound("no such task".into()))?
+                (cold.ok_or_else(|| Error::NotFound("no such task".into()))?, print)
             }
         };
         let entry = &mut self.entries[key as usize];
         entry.state = State::EndingCancelled;
         entry.body.clear();
+        if let Some(print) = print.filter(|_| self.is_agreed) {
+            entry.link = Link::pair(print, 0);
+        }
         Ok(Some(key))
     }
 

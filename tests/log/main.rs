@@ -76,7 +76,7 @@ impl Node {
         let bell = Doorbell::new().expect("there are descriptors");
         let mut replayed = Replayed::new();
         let log = open(settings, &Seat::alone(), &vec![bell.clone(); 2], &mut |recovered| {
-            let recovery::Replayed::Record(place, shard, record) = recovered else {
+            let recovery::Replayed::Record(place, shard, record, _) = recovered else {
                 panic!("nobody replaced the log")
             };
             match record {

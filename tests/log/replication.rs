@@ -64,7 +64,7 @@ pub fn start(scratch: &Scratch, seat: &Seat) -> Replica {
     let mut heard = vec![BTreeSet::new(); usize::from(PARTITIONS)];
     let folder = scratch.0.join(seat.node.to_string());
     let log = open(settings(&folder, 32, 4096), seat, &[bell], &mut |replayed| match replayed {
-        coreflow::consensus::recovery::Replayed::Record(_, partition, record) => {
+        coreflow::consensus::recovery::Replayed::Record(_, partition, record, _) => {
             take(&mut heard[usize::from(partition)], &record);
         }
         coreflow::consensus::recovery::Replayed::Anew(partition) => {

@@ -56,7 +56,7 @@ fn ended_tasks_are_known_as_long_as_they_are_retained_whatever_was_cleaned() {
 
     let (mut bytes, mut copies) = (0, 0);
     let survey = open::inspect(&scratch.0, &mut |replayed| {
-        if let Replayed::Record(_, _, record) = replayed {
+        if let Replayed::Record(_, _, record, _) = replayed {
             bytes += record.encoded_bytes();
             if let Record::Submitted { payload: [], .. } = record {
                 copies += 1;

@@ -108,7 +108,7 @@ impl Report {
     fn new(folder: &Path) -> Result<Self, OpenError> {
         let mut tally = Tally::default();
         let survey = inspect(folder, &mut |recovered| match recovered {
-            Replayed::Record(_, _, record) => tally.add(&record),
+            Replayed::Record(_, _, record, _) => tally.add(&record),
             Replayed::Anew(partition) => tally.forget(partition),
         })?;
         let Survey { segments, findings, torn, end } = survey;

@@ -60,8 +60,8 @@ impl Replica {
         let mut told = Vec::new();
         let mut hand_on = |replayed: recovery::Replayed<'_>| {
             told.push(match replayed {
-                recovery::Replayed::Record(_, 0, record) => Told::Task(record.id().random),
-                recovery::Replayed::Record(_, partition, _) => panic!("partition {partition}"),
+                recovery::Replayed::Record(_, 0, record, _) => Told::Task(record.id().random),
+                recovery::Replayed::Record(_, partition, ..) => panic!("partition {partition}"),
                 recovery::Replayed::Anew(_) => Told::Anew,
             });
         };

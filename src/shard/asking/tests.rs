@@ -3,11 +3,11 @@
 use super::{super::tests::*, limit_ms};
 use crate::{
     consensus::{Claimed, Compacted, Foreign, Place, Record},
-    shard::doors::Outcomes,
+    shard::{doors::Outcomes, types::LEARNED_MAX},
     wire::{
         api::{Error, Priority, TaskSpec, TaskStatus},
         id::TaskId,
-        letter::Response,
+        letter::{Request, Response},
         names::{Named, Names},
     },
 };
@@ -319,7 +319,10 @@ fn what_a_primary_says_lives_is_true_when_this_replicas_table_says_the_same() {
     assert!(core.finds_true(&[copy(6), dead(6)]));
     for (what, lie) in lies(6) {
         assert!(!core.finds_true(&[lie, dead(6)]), "{what}");
+        assert!(!core.finds_true(&[lie, done(6)]), "{what}: it has not ended so");
     }
+    assert!(!core.finds_true(&[copy(6), done(6)]), "it would lie where that is");
+    assert!(!core.finds_true(&[copy(3), done(3)]), "it has not ended");
     core.shard.set_clock(1_000 * 3_600_000);
     assert!(core.finds_true(&[delayed(0)]), "its time has come");
     core.hear(3, &[done(1), dead(2)]);
@@ -401,6 +404,90 @@ fn a_former_leader_looks_at_what_others_say_lives_while_it_is_told_its_log_anew(
     // Of a log that was replaced nothing is known.
     core.tell(Told::Follow { is_replaced: true });
     assert!(!core.finds_true(&[copy(2)]));
+}
+
+#[test]
+fn a_former_leaders_door_asks_for_no_more_than_the_table_that_it_had_has_room_for() {
+    let mut core = Core::agreed(|config| {
+        (config.tasks.queue_primary, config.tasks.queue_overflow) = (3, 1);
+    });
+    core.lead(1);
+    let mut doors: Vec<_> = (0..4).map(|each| Door::submit(&mut core, spec(each, None))).collect();
+    core.commit_all();
+    let asked = std::mem::take(&mut core.asked).concat();
+    hear(&mut core, &asked);
+    doors.iter_mut().for_each(|door| assert!(door.accepted().random > 0));
+    let is_full = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Backpressure(_))));
+    let reserve = Request::Reserve(0, 1, Priority::Low, Vec::new());
+    core.tell(Told::Follow { is_replaced: false });
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "four wait");
+    assert!(matches!(core.ask(&reserve).answer(), Some(Err(Error::Backpressure(_)))));
+    let beside = |core: &mut Core, record: Record<'_>| {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        core.tell(Told::Beside(Foreign::new(bytes.into(), Place { generation: 9, offset: 0 })));
+    };
+    beside(&mut core, done(records_of(&asked)[0].id().random));
+    let mut door = Door::submit(&mut core, spec(9, None));
+    assert!(door.outcome().is_none(), "one has ended");
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "and one is asked for");
+    // Its new table has read it all.
+    let later = core.take_asked();
+    beside(&mut core, records_of(&later)[0]);
+    hear(&mut core, &asked);
+    core.hear(3, &[done(records_of(&asked)[0].id().random), records_of(&later)[0]]);
+    core.tell(Told::CaughtUp);
+    assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "four wait");
+}
+
+#[test]
+fn a_former_leader_knows_what_became_of_a_dead_letter_that_it_was_about_to_queue_again() {
+    let mut core = Core::agreed(|_| {});
+    let copy = |random| submitted(random, b"x");
+    for random in 1..=3 {
+        core.hear(3, &[copy(random), dead(random)]);
+    }
+    core.lead(1);
+    for random in 1..=3 {
+        let id = TaskId { partition: 0, random };
+        core.ask(&Request::Requeue(id));
+    }
+    core.turn();
+    while let Some(block) = core.end.incoming.pop() {
+        core.tell(Told::Lost(block));
+    }
+    core.tell(Told::Follow { is_replaced: false });
+    assert!(core.finds_true(&[copy(1), dead(1), copy(2), dead(2)]), "they are dead letters");
+    // Two of the records were committed all the same, and one of another leader.
+    let (one, three) = (TaskId { partition: 0, random: 1 }, TaskId { partition: 0, random: 3 });
+    let mut bytes = Vec::new();
+    for record in [Record::Requeued { id: one }, done(1), Record::Forgotten { id: three }] {
+        record.encode(&mut bytes);
+    }
+    core.tell(Told::Beside(Foreign::new(bytes.into(), Place { generation: 9, offset: 0 })));
+    assert!(!core.finds_true(&[copy(1)]), "it would come back to life");
+    assert!(core.finds_true(&[copy(1), done(1)]));
+    assert!(!core.finds_true(&[copy(3), dead(3)]), "it was forgotten");
+    assert!(core.finds_true(&[copy(2), dead(2)]));
+}
+
+#[test]
+fn whoever_leads_uses_up_nobodys_places_for_types_with_tasks_that_are_over() {
+    let mut core = Core::agreed(|_| {});
+    let name = |request| Names::new(LIFE).name(Named { asker: 1, partition: 0, request, place: 0 });
+    let types: Vec<_> = (0..LEARNED_MAX).map(|it| format!("type {it}")).collect();
+    let of_type = |random, name| {
+        let mut record = submitted(random, b"x");
+        let Record::Submitted { agent_type, .. } = &mut record else { panic!() };
+        *agent_type = name;
+        record
+    };
+    for (old, agent_type) in (1..).zip(&types) {
+        core.hear(3, &[of_type(name(old), agent_type), done(name(old))]);
+    }
+    core.hear(3, &[of_type(name(5_000), "wanted")]);
+    assert!(core.shard.kernel.types.find("wanted").is_some(), "it is learned");
+    assert_eq!(core.shard.kernel.types.len(), 2);
 }
 
 #[test]

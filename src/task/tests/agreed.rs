@@ -262,6 +262,53 @@ fn a_dead_letter_that_is_queued_again_while_it_is_written_again_lives() {
     assert_eq!(table.counters().queued, 1);
 }
 
+#[test]
+fn a_dead_letter_of_which_somebody_says_that_it_ended_otherwise_is_one_no_more() {
+    let mut table = table();
+    hear(&mut table, 1, Said::Asked { random: 1, key: None, at_ms: 0 }, 0);
+    table.replay_ended(1, TaskStatus::Dead, 1, ORIGIN.zero_unix_ms, b"");
+    assert!(table.lives(1) && table.lives_before(2));
+    // It is written again as what it is not, with an end in the same block.
+    hear(&mut table, 2, Said::Task { random: 1, at_ms: 0 }, 0);
+    hear(&mut table, 2, Said::Ended { random: 1 }, 0);
+    assert!(!table.lives(1) && !table.lives_before(3), "nothing of it is to be queued again");
+    assert_eq!((table.counters().dead_letters, table.unended()), (0, 0));
+    assert_eq!(status(&table, 1), Some(TaskStatus::Done));
+}
+
+#[test]
+fn a_task_whose_end_was_decided_and_lost_is_what_it_was() {
+    let mut table = table();
+    for random in 1..=3 {
+        // The last one is in the log alone.
+        let task = recorded(random, None, 0);
+        table.settle(at(random as usize), &task, 0, random < 3, None);
+    }
+    table.replay_over(0);
+    let key = table.key(1).expect("it is in memory");
+    let lease = table.start(key, 0);
+    table.complete(lease, b"result").expect("it runs");
+    table.cancel(2).expect("it is there").expect("it waits");
+    table.cancel(3).expect("it is there").expect("it waits");
+    let is_it = |table: &TaskTable, random, payload| {
+        let copy = Recorded { payload, ..recorded(random, None, 0) };
+        table.lives_as(&copy, 0, |type_index| type_index == 0)
+    };
+    for random in 1..=3 {
+        assert!(is_it(&table, random, b"payload"), "{random}");
+        for other in [&b"result"[..], b"", b"another"] {
+            assert!(!is_it(&table, random, other), "{random}");
+        }
+        // Another leader says what becomes of it.
+        table.replay_ended(random, TaskStatus::Dead, 1, ORIGIN.zero_unix_ms, b"why");
+        assert!(is_it(&table, random, b"payload") && !is_it(&table, random, b"result"));
+        table.replay_requeued(random);
+        assert!(is_it(&table, random, b"payload") && !is_it(&table, random, b"result"));
+        hear(&mut table, 9, Said::Ended { random }, 0);
+        assert!(!is_it(&table, random, b"payload"), "it has ended");
+    }
+}
+
 /// Two replicas have the same unended tasks and keys, and go on to decide alike.
 fn assert_alike(
     one: &mut TaskTable,
@@ -280,7 +327,10 @@ fn assert_alike(
     for key in KEYS {
         let key = Some(Key { bytes: key, body_hash: 1 });
         let submission = Submission { key, reserved: true, ..submission(1 << 100, b"payload") };
-        let ask = |table: &mut TaskTable| table.may_ask(now_ms, &submission, 0, true);
+        let ask = |table: &mut TaskTable| {
+            let taken = table.taken();
+            table.may_ask(now_ms, &submission, taken, 0, true)
+        };
         assert_eq!(ask(one), ask(other), "seed {seed}, key {key:?}");
     }
     assert_eq!(one.counters().keys, other.counters().keys, "seed {seed}");
