@@ -25,6 +25,7 @@ use super::{
     centre::First,
     error::Invalid,
     graph::{Graph, Index, Node, Row, State},
+    kernels::Line,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE},
     prune::links_max,
     quantize::{COMPONENT_MAX, Coding, Terms},
@@ -271,7 +272,10 @@ impl Loader {
         graph.terms[row as usize] = terms;
         // Dead until it is known what the caller has.
         graph.nodes[row as usize] = Node { tower, level, state: State::Dead };
-        for (line, code) in graph.codes.get_mut(row).iter_mut().zip(code.chunks(64)) {
+        // What fills up the last line, too, as a stored code has it.
+        let rest = if graph.coding.has_floats() { Line::ZERO } else { Line::REST };
+        for (line, code) in graph.codes.get_mut(row).iter_mut().zip(code.chunks(Line::BYTES)) {
+            *line = rest;
             line.0[..code.len()].copy_from_slice(code);
         }
         for (layer, links) in links.iter().enumerate().take(usize::from(level) + 1) {

@@ -23,6 +23,8 @@ impl Line {
     /// Its size.
     pub const BYTES: usize = 64;
     pub(super) const ZERO: Line = Line([0; 64]);
+    /// What a stored row's last line is filled up with.
+    pub(super) const REST: Line = Line([OFFSET as u8; 64]);
 
     /// The line as float32 numbers, which stand in it as the processor has them.
     pub(super) fn floats(&self) -> &[f32; 16] {
