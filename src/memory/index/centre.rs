@@ -103,7 +103,7 @@ impl Index {
         }
         scratch.edition = self.graph.coding.edition;
         scratch.vector.clear();
-        if self.first.is_some() {
+        if self.graph.coding.has_choice() {
             scratch.vector.extend_from_slice(vector);
         }
         Ok(scratch)

@@ -242,6 +242,28 @@ fn operations_that_are_open_while_the_centre_is_chosen_begin_again() {
     }
 }
 
+/// They began when a centre was there, and all that told it goes before they go on.
+#[test]
+fn operations_that_are_open_when_the_centre_is_forgotten_begin_again() {
+    let mut random = Rng::with_seed(113);
+    let mut all = vectors(&mut random, 40, 64);
+    all.iter_mut().flatten().for_each(|value| *value += 1000.0);
+    for metric in [Metric::Euclidean, Metric::Cosine] {
+        let mut index = filled(metric, &all[..39], 5);
+        assert!(!index.graph.coding.centre.is_empty());
+        let mut insertion = index.begin_insert(&all[39]).expect("the vector is well");
+        (0..39).for_each(|row| assert!(index.remove(row)));
+        assert!(index.graph.coding.centre.is_empty());
+        assert_eq!(insertion.step(&mut index, usize::MAX), Some(Ok(0)));
+        // Its vector is one of the first, which tell the next centre.
+        all[..39].iter().for_each(|vector| assert!(index.insert(vector).is_ok()));
+        assert!(!index.graph.coding.centre.is_empty());
+        let hits = index.search(&all[39], 3, 50, |_| true).expect("the query is well");
+        assert!(hits[0].row == 0 && hits[0].distance < 1e-3, "{hits:?}");
+        check(&index);
+    }
+}
+
 #[test]
 fn a_search_in_steps_finds_what_it_finds_at_once() {
     let mut random = Rng::with_seed(31);
