@@ -41,7 +41,7 @@ pub struct Damage {
 /// What is lost by damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Items of which that is known.
+    /// Items of which that is known. If a record that is gone had deleted one of them, nobody knows that, and it counts.
     pub items: u64,
     /// Records that are gone and of which nobody knows whose they were: each may be one more item, or one
     /// that was replaced or deleted since.

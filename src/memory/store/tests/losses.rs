@@ -187,7 +187,9 @@ proptest! {
         let (mut partition, _store) = open(&settings(Some(&other)));
         let there = check_known(&mut partition, &items);
         let missing = (items.len() - there) as u64;
-        prop_assert!(missing >= by_doctor.items, "{missing} are missing, {by_doctor}");
+        // The record that deleted an item may be gone, too: then the item that it deleted counts as lost.
+        let deleted = u64::from(!is_closed && by_doctor.unnamed > 0);
+        prop_assert!(missing + deleted >= by_doctor.items, "{missing} are missing, {by_doctor}");
         let most = by_doctor.items + by_doctor.unnamed;
         prop_assert!(missing <= most || by_doctor.is_least, "{missing} are missing, {by_doctor}");
     }
