@@ -60,10 +60,10 @@ impl First {
         mut filter: impl FnMut(Row) -> bool,
     ) -> Vec<Hit> {
         let found = self.0.iter().filter(|(row, _)| graph.is_live(*row) && filter(*row));
-        let exact = Exact::of_any(graph, query);
-        let distance = |vector: &[f32]| exact.distance(vector).expect("in 64 bits each has one");
-        let mut hits: Vec<Hit> =
-            found.map(|(row, vector)| Hit { row: *row, distance: distance(vector) }).collect();
+        let exact = Exact::new(graph, query);
+        let hit =
+            |(row, vector): &(Row, Box<[f32]>)| Hit { row: *row, distance: exact.distance(vector) };
+        let mut hits: Vec<Hit> = found.map(hit).collect();
         hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
         hits.truncate(k);
         hits

@@ -43,6 +43,9 @@ pub type DotRows = fn(&[Line], &[&[Line]], &mut [i32]);
 /// One number of two vectors.
 pub type Dot = fn(&[f32], &[f32]) -> f32;
 
+/// Two numbers of two vectors.
+pub type Products = fn(&[f32], &[f32]) -> (f64, f64);
+
 /// The functions for this processor.
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -54,6 +57,8 @@ pub struct Kernels {
     pub dot: Dot,
     /// The squared distance of two float32 vectors of one length.
     pub squared_distance: Dot,
+    /// The product of two float32 vectors of one length, and that of the second with itself, in 64 bits.
+    pub products: Products,
 }
 
 impl Kernels {
@@ -74,6 +79,7 @@ impl Kernels {
             dot_rows: portable::dot_rows,
             dot: portable::dot,
             squared_distance: portable::squared_distance,
+            products: portable::products,
         });
         all
     }
@@ -113,6 +119,25 @@ mod portable {
 
     pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
         fold(a, b, |a, b| (a - b) * (a - b))
+    }
+
+    pub(super) fn products(a: &[f32], b: &[f32]) -> (f64, f64) {
+        const LANES: usize = 8;
+        let mut sums = [(0.0, 0.0); LANES];
+        let mut add = |lane: usize, a: f32, b: f32| {
+            let (mixed, own) = &mut sums[lane];
+            *mixed += f64::from(a) * f64::from(b);
+            *own += f64::from(b) * f64::from(b);
+        };
+        let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+        let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+        for (a, b) in a_chunks.iter().zip(b_chunks) {
+            (0..LANES).for_each(|lane| add(lane, a[lane], b[lane]));
+        }
+        for (lane, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+            add(lane, a, b);
+        }
+        sums.iter().fold((0.0, 0.0), |all, sum| (all.0 + sum.0, all.1 + sum.1))
     }
 
     fn fold(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {

@@ -107,25 +107,17 @@ pub(super) fn largest_component(vector: &[f32], metric: Metric) -> Result<f32, I
     Ok(largest)
 }
 
-/// The length of a vector, in 64 bits.
+/// The length of a vector, in 64 bits. Every eighth component has a sum of its own, so that none waits for the one
+/// before.
 pub(super) fn length(vector: &[f32]) -> f64 {
-    sum_of_pairs(vector, vector, |a, b| a * b).sqrt()
-}
-
-/// The sum of what comes of the pairs of components, in 64 bits. Every eighth has a sum of its own, so that none waits
-/// for the one before.
-pub(super) fn sum_of_pairs(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let square = |value: f32| f64::from(value) * f64::from(value);
     let mut sums = [0.0; 8];
-    let (a_chunks, a_rest) = a.as_chunks::<8>();
-    let (b_chunks, b_rest) = b.as_chunks::<8>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += term(f64::from(a[lane]), f64::from(b[lane]));
-        }
+    let (chunks, rest) = vector.as_chunks::<8>();
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &value)| *sum += square(value));
     }
-    let rest = a_rest.iter().zip(b_rest);
-    let rest: f64 = rest.map(|(&a, &b)| term(f64::from(a), f64::from(b))).sum();
-    sums.iter().sum::<f64>() + rest
+    let rest: f64 = rest.iter().map(|&value| square(value)).sum();
+    (sums.iter().sum::<f64>() + rest).sqrt()
 }
 
 impl Metric {

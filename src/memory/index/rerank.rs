@@ -4,7 +4,7 @@ use super::{
     error::Invalid,
     graph::{Graph, Index, Row},
     kernels::prefetch,
-    quantize::{Metric, length, sum_of_pairs},
+    quantize::Metric,
     search::Hit,
 };
 
@@ -48,7 +48,7 @@ impl Index {
                 prefetch(vector(ahead.row)?);
             }
             let hit = &mut hits[at];
-            hit.distance = exact.distance(vector(hit.row)?).unwrap_or(hit.distance);
+            hit.distance = exact.distance(vector(hit.row)?);
         }
         hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row.cmp(&b.row)));
         hits.truncate(k);
@@ -60,50 +60,30 @@ impl Index {
 pub(super) struct Exact<'a> {
     graph: &'a Graph,
     query: &'a [f32],
-    squared: f32,
-    /// Whether directions may be nearer to each other than float32 can tell by their cosine.
-    is_close: bool,
-    /// One by the query's length, where they may.
-    part: f64,
+    /// The query's product with itself, where the cosine asks for it.
+    squared: f64,
 }
 
 impl<'a> Exact<'a> {
     pub(super) fn new(graph: &'a Graph, query: &'a [f32]) -> Self {
-        let is_close = graph.coding.has_floats() || !graph.coding.centre.is_empty();
-        let squared = (graph.coding.kernels.dot)(query, query);
-        let part = if is_close { length(query).recip() } else { 0.0 };
-        Self { graph, query, squared, is_close, part }
+        let squared = match graph.coding.metric {
+            Metric::Cosine => (graph.coding.kernels.products)(query, query).1,
+            Metric::Euclidean | Metric::Dot => 0.0,
+        };
+        Self { graph, query, squared }
     }
 
-    /// For vectors of which it is not known yet whether they are near each other.
-    pub(super) fn of_any(graph: &'a Graph, query: &'a [f32]) -> Self {
-        Self { is_close: true, part: length(query).recip(), ..Self::new(graph, query) }
-    }
-
-    /// Nothing where float32 cannot tell: the squares of the vectors are too small.
-    pub(super) fn distance(&self, row: &[f32]) -> Option<f32> {
-        let dot = self.graph.coding.kernels.dot;
+    pub(super) fn distance(&self, row: &[f32]) -> f32 {
+        let kernels = &self.graph.coding.kernels;
         match self.graph.coding.metric {
-            Metric::Cosine if self.is_close => Some(directions_apart(self.query, self.part, row)),
+            // In 64 bits: directions may be nearer to each other than float32 can tell by their cosine, and squares
+            // may be smaller or larger than it has.
             Metric::Cosine => {
-                let norms = self.squared.sqrt() * dot(row, row).sqrt();
-                norms.is_normal().then(|| 1.0 - dot(self.query, row) / norms)
+                let (product, squared) = (kernels.products)(self.query, row);
+                (1.0 - product / (self.squared * squared).sqrt()).max(0.0) as f32
             }
-            Metric::Euclidean => {
-                Some((self.graph.coding.kernels.squared_distance)(self.query, row))
-            }
-            Metric::Dot => Some(-dot(self.query, row)),
+            Metric::Euclidean => (kernels.squared_distance)(self.query, row),
+            Metric::Dot => -(kernels.dot)(self.query, row),
         }
     }
-}
-
-/// Half the square of the distance of two directions, which is one minus their cosine; but neighbours among
-/// many of few dimensions, or of which all point the same way, are nearer to each other than the cosine can tell.
-fn directions_apart(a: &[f32], a_part: f64, b: &[f32]) -> f32 {
-    let b_part = length(b).recip();
-    let apart = sum_of_pairs(a, b, |a, b| {
-        let apart = a * a_part - b * b_part;
-        apart * apart
-    });
-    (apart / 2.0) as f32
 }

@@ -33,6 +33,7 @@ pub(super) fn available() -> Vec<Kernels> {
                 },
                 dot: |a, b| unsafe { fold::<false>(a, b) },
                 squared_distance: |a, b| unsafe { fold::<true>(a, b) },
+                products: super::portable::products,
             });
         }
         all.push(Kernels {
@@ -41,6 +42,7 @@ pub(super) fn available() -> Vec<Kernels> {
             dot_rows: |query, rows, products| unsafe { dot_rows_neon(query, rows, products) },
             dot: |a, b| unsafe { fold::<false>(a, b) },
             squared_distance: |a, b| unsafe { fold::<true>(a, b) },
+            products: super::portable::products,
         });
     }
     all

@@ -44,6 +44,7 @@ proptest! {
         let pairs = || a.iter().zip(&b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let dot: f64 = pairs().map(|(a, b)| a * b).sum();
         let squared: f64 = pairs().map(|(a, b)| (a - b) * (a - b)).sum();
+        let squared_b: f64 = pairs().map(|(_, b)| b * b).sum();
         // What rounding may leave grows with the terms, not with their sum.
         let slack = 1e-5 * pairs().map(|(a, b)| (a * a).max(b * b)).sum::<f64>() + 1e-5;
         for kernels in Kernels::available() {
@@ -51,6 +52,9 @@ proptest! {
             prop_assert!(off <= slack, "{}: dot off by {off}", kernels.name);
             let off = (f64::from((kernels.squared_distance)(&a, &b)) - squared).abs();
             prop_assert!(off <= 4.0 * slack, "{}: distance off by {off}", kernels.name);
+            let (mixed, own) = (kernels.products)(&a, &b);
+            let off = (mixed - dot).abs().max((own - squared_b).abs());
+            prop_assert!(off <= 1e-9 * slack, "{}: products off by {off}", kernels.name);
         }
     }
 }
