@@ -209,8 +209,7 @@ impl Packer {
             messages += frame.messages;
             self.frames.pop_front();
         }
-        self.closed.drain(..self.start);
-        let mut at = 0;
+        let mut at = self.start;
         for frame in &mut self.frames {
             frame.number -= through;
             let head = self.closed[at..].first_chunk_mut().expect("a frame begins with its head");
@@ -218,8 +217,10 @@ impl Packer {
             at += frame.bytes;
         }
         self.number -= through;
-        (self.start, self.written, self.frames_written, self.frames_end) = (0, 0, 0, 0);
+        (self.written, self.frames_written, self.frames_end) = (self.start, 0, self.start);
         (self.touched, self.acknowledged, self.inbound) = (0, 0, Inbound::default());
+        // What is given up is moved away with frames that are taken, as ever.
+        self.release();
         GivenUp { frames: through, messages }
     }
 
