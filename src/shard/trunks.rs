@@ -60,6 +60,8 @@ pub struct Trunks {
     accepted: HashMap<(NodeId, CoreIndex), Rc<Trunk>>,
     /// Sessions that they offered and that begin when the connection is there; the last of each core.
     offered: HashMap<(NodeId, CoreIndex), Offer>,
+    /// The last of their sessions that are over of which something was taken: none of these begins again.
+    over: HashMap<(NodeId, CoreIndex), (Origin, u64)>,
     /// Whether futures that drive trunks were woken.
     woke: bool,
     /// Those that go on after the core's next turn.
@@ -77,6 +79,7 @@ impl Trunks {
             dialled: HashMap::new(),
             accepted: HashMap::new(),
             offered: HashMap::new(),
+            over: HashMap::new(),
             woke: false,
             after_turn: Vec::new(),
             busy_until_us: 0,

@@ -9,7 +9,11 @@ use crate::{
         run::Core,
         trunks::{Offer, Origin},
     },
-    wire::id::{AgentAddress, AgentId},
+    wire::{
+        api::Error,
+        id::{AgentAddress, AgentId},
+        trunk::Progress,
+    },
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{
@@ -87,6 +91,43 @@ fn a_session_that_ends_before_it_is_dialled_is_not_dialled_beside_the_next_one()
     let second = listener.accept();
     assert!(second.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "two dialled");
     drop((first, listener));
+    stop(node);
+}
+
+#[test]
+fn a_session_whose_connection_never_came_is_gone_on_with_and_one_that_is_over_is_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let node = node("answered", listener.local_addr().unwrap());
+    let bounds = bounds(&node.shared.forward.clone().expect("it has others"));
+    on_core(&node, move |core| {
+        // Of no member, so that gossip does not end it.
+        let from = Origin { node: 3, core: 0, life: 7 };
+        let first = Offer { from, to: 1, session: 1, resumes: false, taken: 0, record_bytes: 1000 };
+        let again = Offer { resumes: true, ..first };
+        core.with_shard(|shard| {
+            assert_eq!(shard.trunk_offered(&again), Ok(None), "nobody has offered it");
+            assert_eq!(shard.trunk_offered(&first), Ok(Some(0)));
+            // The answer came, frames were written, and the connection was lost on its way to this core.
+            assert_eq!(shard.trunk_offered(&again), Ok(Some(0)), "it is forgotten");
+            let heard = Offer { taken: 1, ..again };
+            assert_eq!(shard.trunk_offered(&heard), Ok(None), "nothing was said in it");
+            assert!(shard.trunk_accepted(&first, bounds).is_none(), "that connection is over");
+            let (trunk, _) = shard.trunk_accepted(&again, bounds).expect("it goes on");
+            shard.trunk_ended(&trunk, "the test ends it");
+            assert_eq!(shard.trunk_offered(&first), Ok(Some(0)), "nothing was taken of it");
+            let (trunk, _) = shard.trunk_accepted(&first, bounds).expect("it begins");
+            trunk.took(Progress { frames: 1, records: 0 }, 32);
+            assert_eq!(shard.trunk_offered(&again), Ok(Some(1)));
+            shard.trunk_ended(&trunk, "the test ends it");
+            // What was taken of it would be taken twice.
+            let late = shard.trunk_offered(&first);
+            assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
+            assert_eq!(shard.trunk_offered(&again), Ok(None));
+            assert_eq!(shard.trunk_offered(&Offer { session: 2, ..first }), Ok(Some(0)));
+            let reborn = Offer { from: Origin { life: 8, ..from }, ..first };
+            assert_eq!(shard.trunk_offered(&reborn), Ok(Some(0)));
+        });
+    });
     stop(node);
 }
 

@@ -1,6 +1,6 @@
 //! What arrives over trunks.
 
-use super::{Bounds, Offer, Trunk, trunk::Ended};
+use super::{Bounds, Offer, Trunk, Trunks, trunk::Ended};
 use crate::{
     shard::{
         calls::CallKey,
@@ -11,7 +11,7 @@ use crate::{
         api::Error,
         batch::{Attachment, Header, Kind},
         id::{AgentId, CoreIndex, NodeId},
-        trunk::Record,
+        trunk::{Progress, Record},
     },
 };
 use std::{rc::Rc, sync::Arc, task::Waker, time::Duration};
@@ -218,7 +218,20 @@ impl Shard {
                 return Err(Error::Conflict(text));
             }
         }
-        if offer.resumes {
+        let over = self.kernel.trunks.over.get(&key);
+        let is_over =
+            over.is_some_and(|(from, last)| *from == offer.from && offer.session <= *last);
+        if is_over && !offer.resumes {
+            // An offer that is late: who made it has had an answer to another one.
+            return Err(Error::Conflict(format!("session {} is over", offer.session)));
+        }
+        // The answer to an offer may have come and the connection not: then it is gone on with what was
+        // not begun here.
+        let last = self.kernel.trunks.offered.get(&key);
+        let is_offered = last.is_some_and(|last| {
+            last.from == offer.from && last.session == offer.session && offer.taken == 0
+        });
+        if offer.resumes && (is_over || !is_offered) {
             return Ok(None);
         }
         self.kernel.trunks.offered.insert(key, *offer);
@@ -264,7 +277,7 @@ impl Shard {
         tracing::warn!(node, core, session, why, "a session with another node is broken");
     }
 
-    /// A trunk is not taken that somebody offered in the name of a node.
+    /// A trunk is not taken that somebody offered in the name of a node, or answered in one.
     pub fn trunk_refused(&mut self) {
         self.kernel.stats.far_refused += 1;
     }
@@ -279,11 +292,15 @@ impl Shard {
 
     /// The session of a trunk is over: its calls have no answer, and what may not have arrived is told.
     pub fn trunk_ended(&mut self, trunk: &Rc<Trunk>, why: &str) {
+        let (session, taken) = (trunk.session(), trunk.taken());
         let ended = trunk.end();
         if trunk.is_accepted() {
             let origin = trunk.origin();
-            let accepted = &mut self.kernel.trunks.accepted;
+            let Trunks { accepted, over, .. } = &mut self.kernel.trunks;
             let key = (origin.node, origin.core);
+            if taken != Progress::default() {
+                over.insert(key, (origin, session));
+            }
             if accepted.get(&key).is_some_and(|known| Rc::ptr_eq(known, trunk)) {
                 accepted.remove(&key);
             }
