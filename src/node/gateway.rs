@@ -31,6 +31,8 @@ pub struct TrunkOffer {
     pub offer: Offer,
     /// The versions that it speaks (`wire/trunk.rs`).
     pub versions: RangeInclusive<u64>,
+    /// What the answer is to be proven over, where the one who offers knows a secret.
+    pub challenge: Option<Challenge>,
     /// That it knows the secret of the cluster, over the challenge that it was answered before.
     pub proof: Option<Proof>,
 }
@@ -42,13 +44,22 @@ pub enum TrunkAnswer {
     Challenged(Challenge),
     /// It is believed.
     Heard {
-        /// The longest record that this node takes, bytes.
-        record_bytes: usize,
-        /// The version that both speak.
-        version: u64,
-        /// The last frame that this node took, if it knows the session; then the connection is a trunk.
-        taken: Option<u64>,
+        /// What is answered; where that knows the session the connection is a trunk.
+        words: TrunkWords,
+        /// That this node knows the secret of the cluster, over the challenge of the one who offers.
+        proof: Option<Proof>,
     },
+}
+
+/// What is answered to an offer that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrunkWords {
+    /// The longest record that the node takes, bytes.
+    pub record_bytes: usize,
+    /// The version that both speak.
+    pub version: u64,
+    /// The last frame that it took, if it knows the session.
+    pub taken: Option<u64>,
 }
 
 /// Items of pattern memory of which others need not have their turn between two: requests of a connection

@@ -3,7 +3,9 @@
 use super::{
     Shared,
     forward::Forwarder,
-    gateway::{Answer, Ask, Challenge, ClusterStatus, Gateway, Offer, TrunkAnswer, TrunkOffer},
+    gateway::{
+        Answer, Ask, Challenge, ClusterStatus, Gateway, Offer, TrunkAnswer, TrunkOffer, TrunkWords,
+    },
     gossip, lend,
     trunk::{self, Dialer},
 };
@@ -475,7 +477,9 @@ impl Gateway for LocalGateway {
         }
         let bounds = trunk::bounds(settings.expect("it was judged"));
         let taken = trunk::offered(&self.shared.jobs, offer).await?;
-        Ok(TrunkAnswer::Heard { record_bytes: bounds.record_bytes, version, taken })
+        let words = TrunkWords { record_bytes: bounds.record_bytes, version, taken };
+        let proof = trunk::prove_answer(secret, &said, given, &words);
+        Ok(TrunkAnswer::Heard { words, proof })
     }
 
     fn stats(&self) -> NodeStats {

@@ -16,9 +16,9 @@ mod patience;
 #[cfg(test)]
 mod tests;
 
-pub use offer::judge;
+pub use offer::{judge, prove_answer};
 
-use super::forward::Settings;
+use super::{forward::Settings, gateway::TrunkWords};
 use crate::{
     consensus::cluster::Cluster,
     runtime::{executor, injector::Injector, net},
@@ -34,7 +34,7 @@ use crate::{
 };
 use futures_channel::oneshot;
 use futures_lite::{AsyncRead, AsyncWrite};
-use offer::{Answer, shake_hands};
+use offer::{Refusal, shake_hands};
 use patience::{Connection, Patience, RETURN_LIMIT};
 use std::{
     future::{pending, poll_fn},
@@ -198,13 +198,19 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
         Some(made) => made,
         None => Err(io::ErrorKind::TimedOut.into()),
     };
-    let (mut stream, Answer { record_bytes, taken }) = match made {
-        Ok((stream, Ok(answer))) => (stream, answer),
+    let (mut stream, TrunkWords { record_bytes, taken, .. }) = match made {
+        Ok((stream, Ok(words))) => (stream, words),
         // It has much to do, or is about to stop.
-        Ok((_, Err(error @ (Error::Backpressure(_) | Error::Unavailable(_))))) => {
+        Ok((_, Err(Refusal::There(error @ (Error::Backpressure(_) | Error::Unavailable(_)))))) => {
             return Ended::not_made(format!("{address}: {error}"));
         }
-        Ok((_, Err(error))) => return Ended::Over(format!("{address}: {error}")),
+        Ok((_, Err(Refusal::There(error)))) => return Ended::Over(format!("{address}: {error}")),
+        Ok((_, Err(Refusal::Here(why)))) => {
+            let node = trunk.node();
+            tracing::warn!(node, %address, why, "who answers for a node is not believed");
+            core.with_shard(|shard| shard.trunk_refused());
+            return Ended::Over(format!("{address}: {why}"));
+        }
         Err(error) => return Ended::not_made(format!("{address}: {error}")),
     };
     if trunk.session() != offer.session {
@@ -212,7 +218,8 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
     }
     let Some(taken) = taken else {
         let why = "the node began again, or knows the session no more";
-        return Ended::Unknown { why: format!("{address}: {why}"), is_broken: false };
+        // What was offered as new cannot be unknown.
+        return Ended::Unknown { why: format!("{address}: {why}"), is_broken: !offer.resumes };
     };
     trunk.limit_records(record_bytes);
     match trunk.connect(taken) {

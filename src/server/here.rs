@@ -9,7 +9,7 @@ use super::{
     request::Request,
     worker::WorkerRequest,
 };
-use crate::node::gateway::{Offer, Origin, TrunkOffer};
+use crate::node::gateway::{Challenge, Offer, Origin, TrunkOffer};
 use crate::wire::{
     api::{Error, Guest, Priority, TaskFilter, TaskStatus},
     id::{CoreIndex, PartitionIndex, TaskId},
@@ -110,7 +110,8 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
     let mut fields = Fields::of(params)?;
     let (mut from, mut core, mut life, mut to) = (None, None, None, None);
     let (mut session, mut resumes, mut taken, mut record_bytes) = (None, None, None, None);
-    let (mut version_min, mut version_max, mut proof) = (None, None, None);
+    let (mut version_min, mut version_max) = (None, None);
+    let (mut challenge, mut proof) = (None, None);
     while let Some(field) = fields.next()? {
         match field.name {
             "from" => from = field.uint()?,
@@ -123,6 +124,7 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
             "record_bytes" => record_bytes = field.uint()?,
             "version_min" => version_min = field.uint()?,
             "version_max" => version_max = field.uint()?,
+            "challenge" => challenge = field.bytes()?.map(Challenge),
             "proof" => proof = field.bytes()?,
             // A later version says more; which one both speak is found out by the numbers.
             _ => {}
@@ -144,7 +146,7 @@ fn trunk(params: &[u8]) -> Result<HereRequest, Error> {
     };
     // The first version had no number.
     let versions = version_min.unwrap_or(1)..=version_max.unwrap_or(1);
-    Ok(HereRequest::Trunk(Box::new(TrunkOffer { offer, versions, proof })))
+    Ok(HereRequest::Trunk(Box::new(TrunkOffer { offer, versions, challenge, proof })))
 }
 
 fn run(params: &[u8], payload_bytes_max: usize) -> Result<HereRequest, Error> {

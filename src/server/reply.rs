@@ -1,7 +1,7 @@
 //! The answers that every door gives, as MessagePack maps.
 
 use super::{cluster::ClusterReply, large::Turn, memory::MemoryReply};
-use crate::node::gateway::{Offer, TrunkAnswer};
+use crate::node::gateway::{Offer, TrunkAnswer, TrunkWords};
 use crate::wire::{
     api::{AgentView, CoreStats, Error, Leased, LeasedTask, NodeStats, Ran, TaskPage, TaskView},
     id::{AgentId, TaskId},
@@ -35,8 +35,8 @@ pub enum Reply {
         /// Where the next part begins.
         next: Option<u64>,
     },
-    /// `{challenge}`, `{record_bytes, version}`, or `{record_bytes, version, taken}`, after which the
-    /// connection is a trunk.
+    /// `{challenge}`, or `{record_bytes, version, taken?, proof?}`, which tells what was taken when the
+    /// connection is a trunk from there on.
     Trunk {
         /// What the other node offered.
         offer: Offer,
@@ -121,12 +121,17 @@ impl Reply {
                 write::str(out, "challenge");
                 write::bin(out, &challenge.0);
             }
-            Self::Trunk { answer: TrunkAnswer::Heard { record_bytes, version, taken }, .. } => {
-                write::map(out, 2 + usize::from(taken.is_some()));
-                number(out, "record_bytes", *record_bytes as u64);
-                number(out, "version", *version);
+            Self::Trunk { answer: TrunkAnswer::Heard { words, proof }, .. } => {
+                let TrunkWords { record_bytes, version, taken } = *words;
+                write::map(out, 2 + usize::from(taken.is_some()) + usize::from(proof.is_some()));
+                number(out, "record_bytes", record_bytes as u64);
+                number(out, "version", version);
                 if let Some(taken) = taken {
-                    number(out, "taken", *taken);
+                    number(out, "taken", taken);
+                }
+                if let Some(proof) = proof {
+                    write::str(out, "proof");
+                    write::bin(out, proof);
                 }
             }
             Self::Memory(reply) => reply.write(out),

@@ -83,17 +83,34 @@ impl Said {
 
     /// Answers what was asked last with the map of these numbers.
     fn answer(&mut self, fields: &[(&str, u64)]) {
+        self.answer_with(numbered(fields));
+    }
+
+    /// Answers what was asked last with a map.
+    fn answer_with(&mut self, params: Params) {
         let mut out = Vec::new();
         write::array(&mut out, 4);
         write::uint(&mut out, 1);
         write::uint(&mut out, self.msgid);
         write::nil(&mut out);
-        let mut params = Params::new();
-        for (name, value) in fields {
-            params = params.uint_if(name, Some(*value));
-        }
         params.write(&mut out);
         self.stream.write_all(&out).expect("it listens");
+    }
+
+    /// The parameters of the next request; those before are answered.
+    fn asked(&mut self) -> Vec<u8> {
+        let request = self.value().expect("it asks");
+        let parts: Vec<View<'_>> = View::new(&request).items().collect();
+        self.msgid = parts[1].uint().expect("a request");
+        parts[3].items().next().expect("parameters").bytes().to_vec()
+    }
+
+    /// Whether the other side hangs up without another word.
+    fn is_told_nothing(&mut self) -> bool {
+        match self.stream.read(&mut [0; 1]) {
+            Ok(said) => said == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
     }
 
     /// Whether the other side hangs up, and does not only say nothing.
@@ -131,6 +148,11 @@ impl Said {
         }
         all
     }
+}
+
+/// A map of numbers.
+fn numbered(fields: &[(&str, u64)]) -> Params {
+    fields.iter().fold(Params::new(), |params, (name, value)| params.uint_if(name, Some(*value)))
 }
 
 /// The fields of an offer that are numbers.
@@ -223,8 +245,7 @@ fn offer_of(core: u64) -> Params {
 fn offer_that(core: u64, resumes: u64) -> Params {
     let fields = [("from", 1), ("core", core), ("life", 1234), ("to", 2), ("session", 1000)];
     let more = [("resumes", resumes), ("taken", 0), ("record_bytes", 1 << 20)];
-    let fields = fields.iter().chain(&more);
-    fields.fold(Params::new(), |params, (name, value)| params.uint_if(name, Some(*value)))
+    numbered(&[&fields[..], &more].concat())
 }
 
 fn with_versions(offer: Params, first: u64, last: u64) -> Params {
@@ -295,7 +316,10 @@ fn a_node_with_no_version_in_common_is_told_those_of_both_and_words_of_later_one
 
 /// Two nodes that know each other; the first one finds the test where the second one takes requests.
 fn pretended(name: &str) -> (Places, Pretender, Node, Node) {
-    let mut places = Places::of(name, 2);
+    pretended_at(Places::of(name, 2))
+}
+
+fn pretended_at(mut places: Places) -> (Places, Pretender, Node, Node) {
     let pretender = Pretender::new();
     places.say_rpc_of(2, pretender.address);
     let far = places.start(2, |builder| builder.agent("late", some(1), || Nobody));
@@ -406,6 +430,69 @@ fn a_session_over_which_a_node_says_what_cannot_be_ends_at_once() {
     let answer = again.offer(with_versions(offer_that(901, 1), 2, 2)).expect("it is believed");
     assert!(View::new(&answer).get("taken").is_none(), "the session goes on");
     drop((second, dials, again));
+    stop(near);
+    stop(far);
+}
+
+#[test]
+fn who_answers_for_a_member_and_does_not_prove_the_secret_is_told_nothing() {
+    let places = Places::of("stranger", 2).with_secret("0123456789abcdef");
+    let (_places, pretender, near, far) = pretended_at(places);
+    let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
+    let handle = near.handle();
+    let challenge = || Params::new().bin("challenge", &[9; 32]);
+    let heard = || numbered(&HAS_NOTHING);
+    // With no proof asked and none given, with one asked and none given, and with a wrong one.
+    let strangers = [
+        vec![heard()],
+        vec![challenge(), heard()],
+        vec![challenge(), heard().bin("proof", &[9; 32])],
+    ];
+    for (place, answers) in strangers.into_iter().enumerate() {
+        let send = || handle.wait(move |gateway| gateway.send(target, b"for a member".to_vec()));
+        until("the node is dialled", || send().is_ok());
+        let (mut said, first) = receive(&pretender.offers);
+        let words = answers.len();
+        let mut challenges = vec![first];
+        for (word, answer) in answers.into_iter().enumerate() {
+            said.answer_with(answer);
+            if word + 1 < words {
+                challenges.push(said.asked());
+            }
+        }
+        assert!(said.is_told_nothing(), "stranger {place} is believed");
+        for offer in &challenges {
+            let own = View::new(offer).get("challenge").and_then(View::bin);
+            assert_eq!(own.expect("it asks for a proof").len(), 32);
+        }
+        let refused = place as u64 + 1;
+        until("the refusal is counted", || sum(&near, |core| core.far_refused) == refused);
+        until("it is counted as lost", || sum(&near, |core| core.far_lost) == refused);
+    }
+    stop(near);
+    stop(far);
+}
+
+#[test]
+fn a_node_that_knows_no_session_that_it_is_offered_is_given_up_in_bounded_time() {
+    let (_places, pretender, near, far) = pretended("never");
+    let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
+    let handle = near.handle();
+    handle.wait(move |gateway| gateway.send(target, b"x".to_vec())).expect("the way is free");
+    let deadline = Instant::now() + WAIT;
+    let mut sessions = 0;
+    while sum(&near, |core| core.far_lost) == 0 {
+        assert!(Instant::now() < deadline, "it is dialled for ever: {sessions} sessions");
+        let Ok((mut said, offer)) = pretender.offers.recv_timeout(Duration::from_millis(50)) else {
+            continue;
+        };
+        sessions += 1;
+        let offer = numbers(offer);
+        assert_eq!((offer("session"), offer("resumes")), (sessions, 0));
+        said.answer(&ANSWER);
+    }
+    assert!(sessions > 1, "it is given up at once");
+    until("each is counted", || sum(&near, |core| core.far_broken) == sessions);
     stop(near);
     stop(far);
 }

@@ -25,7 +25,7 @@ pub const PROOF_BYTES: usize = 32;
 /// A proof; zeros when the node that gives it has no secret.
 pub type Proof = [u8; PROOF_BYTES];
 
-/// Random bytes that the one who listens says to each connection.
+/// Random bytes that one side says to the other over each connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Challenge(pub [u8; PROOF_BYTES]);
 
@@ -38,6 +38,8 @@ pub enum Side {
     Listens,
     /// The node that offers a connection for messages between agents (`node/trunk/offer.rs`).
     Offers,
+    /// The node that such an offer was made to.
+    Answers,
 }
 
 impl Challenge {
@@ -109,6 +111,7 @@ fn domain(side: Side) -> &'static [u8] {
         Side::Dials => b"coreflow peer dials  ",
         Side::Listens => b"coreflow peer listens",
         Side::Offers => b"coreflow trunk offers",
+        Side::Answers => b"coreflow trunk answer",
     }
 }
 

@@ -1,25 +1,30 @@
 //! What two nodes say before a connection between them is a trunk.
 //!
 //! ```text
-//! who dials ──offer──► who listens ──challenge──► who dials ──offer and proof──► who listens ──answer──► who dials
+//! who dials ──offer, challenge──► who listens ──challenge──► who dials
+//!           ──offer, challenge, proof──► who listens ──answer, proof──► who dials
 //! ```
 //!
 //! An offer ends what its node had with this one before, so where the cluster has a secret it is believed only
 //! with a proof (`consensus/peers/proof.rs`) over all that it says and over a challenge of this connection.
-//! Whoever may use the port for requests, and does not know the secret, speaks in no node's name. A cluster
-//! without a secret asks for no proof.
+//! Whoever may use the port for requests, and does not know the secret, speaks in no node's name. Nor is
+//! anything said to whoever stands at a node's address and does not know it: the answer is proven as well, over
+//! the challenge of the one who dials. Each proof is over both challenges and the whole offer, with the numbers of
+//! both nodes, so that none is of use on another connection, for another node or from the other side. Who passes
+//! the bytes of two nodes on to each other unchanged is not found out, nor who changes what travels behind the
+//! answer, nor is a refusal proven. A cluster without a secret asks for no proof.
 
 use super::{DIAL_LIMIT, HANDSHAKE_BYTES};
 use crate::{
     client::{Params, View},
-    consensus::peers::proof::{self, Challenge, Proof, Side},
+    consensus::peers::proof::{self, Challenge, PROOF_BYTES, Proof, Side},
     node::{
         forward::{
             Settings,
             channel::{Answered, Channel, Request},
             link::pump,
         },
-        gateway::TrunkOffer,
+        gateway::{TrunkOffer, TrunkWords},
     },
     shard::trunks::Offer,
     wire::{
@@ -35,48 +40,72 @@ use std::{future::poll_fn, io, ops::RangeInclusive, pin::Pin, task::Poll, time::
 /// Most cores of a node whose sessions are kept.
 const CORES_MAX: CoreIndex = 1024;
 
-/// What the other node answers to an offer that it believes.
-pub struct Answer {
-    /// The longest record that it takes.
-    pub record_bytes: usize,
-    /// The last frame that it took, if it knows the session.
-    pub taken: Option<u64>,
+/// Why an offer comes to nothing.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The other node refuses it.
+    There(Error),
+    /// Who answers is not believed.
+    Here(&'static str),
 }
 
-/// Says what the connection is for, and proves it when that is asked.
+const NOT_PROVEN: &str = "it does not prove that it knows the cluster's secret: give all nodes the same                           cluster.secret_file, and see who takes requests at that address";
+
+/// Says what the connection is for, proves it when that is asked, and lets the other side prove itself.
 pub async fn shake_hands<S>(
     stream: &mut S,
     settings: &Settings,
     offer: &Offer,
-) -> io::Result<Result<Answer, Error>>
+) -> io::Result<Result<TrunkWords, Refusal>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut channel = Channel::new(settings.bounds, settings.token.clone());
-    let mut said = TrunkOffer { offer: *offer, versions: VERSIONS, proof: None };
+    let own = match &settings.secret {
+        Some(_) => Some(Challenge::random().map_err(io::Error::other)?),
+        None => None,
+    };
+    let mut said = TrunkOffer { offer: *offer, versions: VERSIONS, challenge: own, proof: None };
     let mut answer = match ask(&mut channel, stream, &said).await? {
         Ok(answer) => answer,
-        Err(refused) => return Ok(Err(refused)),
+        Err(refused) => return Ok(Err(Refusal::There(refused))),
     };
-    if let Some(challenge) = View::new(&answer).get("challenge") {
-        let bytes = challenge.bin().and_then(|bytes| bytes.try_into().ok());
-        let challenge = bytes.ok_or_else(|| io::Error::other("its challenge is none"))?;
-        let Some(secret) = &settings.secret else {
+    let given = bytes_in(&answer, "challenge")?.map(Challenge);
+    match (&settings.secret, &given) {
+        (Some(secret), Some(given)) => {
+            said.proof = prove(secret, &said, given);
+            answer = match ask(&mut channel, stream, &said).await? {
+                Ok(answer) => answer,
+                Err(refused) => return Ok(Err(Refusal::There(refused))),
+            };
+        }
+        (Some(_), None) => return Ok(Err(Refusal::Here(NOT_PROVEN))),
+        (None, Some(_)) => {
             let text =
                 "it asks for the cluster's secret, and this node has none (cluster.secret_file)";
-            return Ok(Err(Error::Conflict(text.into())));
-        };
-        said.proof = Some(prove(secret, &Challenge(challenge), &said));
-        answer = match ask(&mut channel, stream, &said).await? {
-            Ok(answer) => answer,
-            Err(refused) => return Ok(Err(refused)),
-        };
+            return Ok(Err(Refusal::There(Error::Conflict(text.into()))));
+        }
+        (None, None) => {}
     }
-    let limit = View::new(&answer).get("record_bytes").and_then(View::uint);
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    let number = |name| View::new(&answer).get(name).and_then(View::uint);
+    let limit = number("record_bytes").and_then(|limit| usize::try_from(limit).ok());
     let record_bytes = limit.ok_or_else(|| io::Error::other("its answer names no record_bytes"))?;
-    let taken = View::new(&answer).get("taken").and_then(View::uint);
-    Ok(Ok(Answer { record_bytes, taken }))
+    let version =
+        number("version").ok_or_else(|| io::Error::other("its answer names no version"))?;
+    let words = TrunkWords { record_bytes, version, taken: number("taken") };
+    let proof = bytes_in(&answer, "proof")?;
+    let is_believed = settings
+        .secret
+        .as_ref()
+        .is_none_or(|secret| is_answer_proven(secret, &said, given, &words, proof));
+    Ok(if is_believed { Ok(words) } else { Err(Refusal::Here(NOT_PROVEN)) })
+}
+
+/// A challenge or a proof in an answer.
+fn bytes_in(answer: &[u8], name: &str) -> io::Result<Option<[u8; PROOF_BYTES]>> {
+    let Some(value) = View::new(answer).get(name) else { return Ok(None) };
+    let bytes = value.bin().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Some).ok_or_else(|| io::Error::other(format!("its {name} is none")))
 }
 
 /// Asks once and waits for the answer.
@@ -84,7 +113,7 @@ async fn ask<S>(channel: &mut Channel, stream: &mut S, said: &TrunkOffer) -> io:
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let TrunkOffer { offer, versions, proof } = said;
+    let TrunkOffer { offer, versions, challenge, proof } = said;
     let mut params = Params::new()
         .uint_if("from", Some(offer.from.node))
         .uint_if("core", Some(offer.from.core.into()))
@@ -96,6 +125,9 @@ where
         .uint_if("record_bytes", Some(offer.record_bytes as u64))
         .uint_if("version_min", Some(*versions.start()))
         .uint_if("version_max", Some(*versions.end()));
+    if let Some(challenge) = challenge {
+        params = params.bin("challenge", &challenge.0);
+    }
     if let Some(proof) = proof {
         params = params.bin("proof", proof);
     }
@@ -162,7 +194,7 @@ pub fn judge(
     })?;
     let Some(secret) = secret else { return Ok(Ok(version)) };
     match (&said.proof, given) {
-        (Some(proof), Some(given)) if is_proven(secret, &given, said, proof) => Ok(Ok(version)),
+        (Some(proof), Some(given)) if is_proven(secret, said, &given, proof) => Ok(Ok(version)),
         (Some(_), Some(_)) => Err(Error::Conflict(format!(
             "from: it is not proven that this is node {from}: the two nodes do not have the same \
              cluster.secret_file"
@@ -180,16 +212,56 @@ fn version_of_both(here: &RangeInclusive<u64>, there: &RangeInclusive<u64>) -> O
     (highest >= *here.start().max(there.start())).then_some(highest)
 }
 
-fn prove(secret: &Secret, challenge: &Challenge, said: &TrunkOffer) -> Proof {
-    proof::prove(Some(secret), Side::Offers, challenge, &bytes_of(said))
+/// The proof of an offer over the challenge that was given for it.
+fn prove(secret: &Secret, said: &TrunkOffer, given: &Challenge) -> Option<Proof> {
+    let bytes = bytes_of(said, said.challenge.as_ref()?);
+    Some(proof::prove(Some(secret), Side::Offers, given, &bytes))
 }
 
-fn is_proven(secret: &Secret, challenge: &Challenge, said: &TrunkOffer, proof: &Proof) -> bool {
-    proof::is_right(Some(secret), Side::Offers, challenge, &bytes_of(said), proof)
+fn is_proven(secret: &Secret, said: &TrunkOffer, given: &Challenge, proof: &Proof) -> bool {
+    said.challenge.is_some_and(|own| {
+        let bytes = bytes_of(said, &own);
+        proof::is_right(Some(secret), Side::Offers, given, &bytes, proof)
+    })
 }
 
-/// All that an offer says.
-fn bytes_of(said: &TrunkOffer) -> Vec<u8> {
+/// The proof of what is answered to an offer that was proven over the challenge that was given for it.
+pub fn prove_answer(
+    secret: Option<&Secret>,
+    said: &TrunkOffer,
+    given: Option<Challenge>,
+    words: &TrunkWords,
+) -> Option<Proof> {
+    let own = said.challenge?;
+    let bytes = bytes_of_answer(said, &given?, words);
+    Some(proof::prove(Some(secret?), Side::Answers, &own, &bytes))
+}
+
+fn is_answer_proven(
+    secret: &Secret,
+    said: &TrunkOffer,
+    given: Option<Challenge>,
+    words: &TrunkWords,
+    proof: Option<Proof>,
+) -> bool {
+    let (Some(own), Some(given), Some(proof)) = (said.challenge, given, proof) else {
+        return false;
+    };
+    let bytes = bytes_of_answer(said, &given, words);
+    proof::is_right(Some(secret), Side::Answers, &own, &bytes, &proof)
+}
+
+/// All that an answer says, and what it answers.
+fn bytes_of_answer(said: &TrunkOffer, given: &Challenge, words: &TrunkWords) -> Vec<u8> {
+    let TrunkWords { record_bytes, version, taken } = *words;
+    let numbers = [record_bytes as u64, version, taken.is_some().into(), taken.unwrap_or(0)];
+    let mut bytes = bytes_of(said, given);
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    bytes
+}
+
+/// All that an offer says, beside a challenge.
+fn bytes_of(said: &TrunkOffer, challenge: &Challenge) -> Vec<u8> {
     let Offer { from, to, session, resumes, taken, record_bytes } = said.offer;
     let numbers = [
         from.node,
@@ -203,7 +275,8 @@ fn bytes_of(said: &TrunkOffer) -> Vec<u8> {
         *said.versions.start(),
         *said.versions.end(),
     ];
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+    challenge.0.into_iter().chain(numbers).collect()
 }
 
 #[cfg(test)]
@@ -218,7 +291,47 @@ mod tests {
     fn said() -> TrunkOffer {
         let from = Origin { node: 1, core: 3, life: 77 };
         let offer = Offer { from, to: 2, session: 4, resumes: true, taken: 9, record_bytes: 1000 };
-        TrunkOffer { offer, versions: VERSIONS, proof: None }
+        let challenge = Some(Challenge([5; PROOF_BYTES]));
+        TrunkOffer { offer, versions: VERSIONS, challenge, proof: None }
+    }
+
+    #[test]
+    fn an_answer_is_believed_with_a_proof_over_both_challenges_the_offer_and_every_word() {
+        let (ours, theirs) = (secret("0123456789abcdef"), secret("0123456789abcdeF"));
+        let (said, given) = (said(), Some(Challenge([6; PROOF_BYTES])));
+        let words = TrunkWords { record_bytes: 1000, version: 2, taken: Some(0) };
+        let proof = prove_answer(Some(&ours), &said, given, &words);
+        assert!(is_answer_proven(&ours, &said, given, &words, proof));
+        assert!(!is_answer_proven(&ours, &said, given, &words, None), "no proof");
+        assert!(!is_answer_proven(&theirs, &said, given, &words, proof), "another secret");
+        assert!(!is_answer_proven(&ours, &said, None, &words, proof), "nothing was asked");
+        let other = Some(Challenge([7; PROOF_BYTES]));
+        assert!(!is_answer_proven(&ours, &said, other, &words, proof), "another connection");
+        let again = TrunkOffer { challenge: other, ..said.clone() };
+        assert!(!is_answer_proven(&ours, &again, given, &words, proof), "another connection");
+        let mut to_other = said.clone();
+        to_other.offer.to += 1;
+        assert!(!is_answer_proven(&ours, &to_other, given, &words, proof), "another node");
+        for changed in [
+            TrunkWords { record_bytes: 1001, ..words },
+            TrunkWords { version: 3, ..words },
+            TrunkWords { taken: Some(1), ..words },
+            TrunkWords { taken: None, ..words },
+        ] {
+            assert!(!is_answer_proven(&ours, &said, given, &changed, proof), "{changed:?}");
+        }
+        // What the one who dials says is no answer, whichever challenges it is given.
+        for (own, given) in [(5, 6), (6, 5)]
+            .map(|(own, given)| (Challenge([own; PROOF_BYTES]), Challenge([given; PROOF_BYTES])))
+        {
+            let offered = TrunkOffer { challenge: Some(own), ..said.clone() };
+            let proof = prove(&ours, &offered, &given);
+            assert!(!is_answer_proven(&ours, &offered, Some(given), &words, proof));
+            let bytes = bytes_of_answer(&offered, &given, &words);
+            let offers = proof::prove(Some(&ours), Side::Offers, &own, &bytes);
+            assert!(!is_answer_proven(&ours, &offered, Some(given), &words, Some(offers)));
+        }
+        assert_eq!(prove_answer(None, &said, given, &words), None, "no secret");
     }
 
     #[test]
@@ -226,9 +339,9 @@ mod tests {
         let (ours, theirs) = (secret("0123456789abcdef"), secret("0123456789abcdeF"));
         let judge = |said: &TrunkOffer, given| judge(Some(2), Some(&ours), said, given);
         let Ok(Err(challenge)) = judge(&said(), None) else { panic!("it asks for a proof") };
-        let proven = |secret: &Secret, challenge| {
-            let proof = Some(prove(secret, challenge, &said()));
-            TrunkOffer { proof, ..said() }
+        let proven = |secret: &Secret, challenge| TrunkOffer {
+            proof: prove(secret, &said(), challenge),
+            ..said()
         };
         let right = proven(&ours, &challenge);
         assert_eq!(judge(&right, Some(challenge)), Ok(Ok(*VERSIONS.end())));
@@ -238,6 +351,10 @@ mod tests {
         for (said, given) in refused {
             let error = judge(said, Some(given)).expect_err("it is not proven");
             assert!(error.to_string().contains("cluster.secret_file"), "{error}");
+        }
+        for own in [None, Some(Challenge([4; PROOF_BYTES]))] {
+            let forged = TrunkOffer { challenge: own, ..right.clone() };
+            assert!(judge(&forged, Some(challenge)).is_err(), "its own challenge is a word of it");
         }
         let changes: [fn(&mut Offer); 8] = [
             |of| of.from.node += 4,

@@ -247,10 +247,9 @@ impl Answer {
     pub fn trunk(&self) -> Option<Offer> {
         match &self.outcome {
             Outcome::Call {
-                result:
-                    Ok(Reply::Trunk { offer, answer: TrunkAnswer::Heard { taken: Some(_), .. } }),
+                result: Ok(Reply::Trunk { offer, answer: TrunkAnswer::Heard { words, .. } }),
                 ..
-            } => Some(*offer),
+            } => words.taken.map(|_| *offer),
             _ => None,
         }
     }
