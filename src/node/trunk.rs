@@ -209,7 +209,9 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
             let node = trunk.node();
             tracing::warn!(node, %address, why, "who answers for a node is not believed");
             core.with_shard(|shard| shard.trunk_refused());
-            return Ended::Over(format!("{address}: {why}"));
+            let why = format!("{address}: {why}");
+            // The node itself, which has the session, may come back to that address.
+            return if trunk.is_established() { Ended::not_made(why) } else { Ended::Over(why) };
         }
         Err(error) => return Ended::not_made(format!("{address}: {error}")),
     };

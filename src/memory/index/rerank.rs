@@ -80,7 +80,9 @@ impl<'a> Exact<'a> {
             // may be smaller or larger than it has.
             Metric::Cosine => {
                 let (product, squared) = (kernels.products)(self.query, row);
-                (1.0 - product / (self.squared * squared).sqrt()).max(0.0) as f32
+                let distance = 1.0 - product / (self.squared * squared).sqrt();
+                // What points nowhere is near to nothing.
+                if distance.is_nan() { f32::INFINITY } else { distance.max(0.0) as f32 }
             }
             Metric::Euclidean => (kernels.squared_distance)(self.query, row),
             Metric::Dot => -(kernels.dot)(self.query, row),

@@ -49,7 +49,8 @@ pub enum Refusal {
     Here(&'static str),
 }
 
-const NOT_PROVEN: &str = "it does not prove that it knows the cluster's secret: give all nodes the same                           cluster.secret_file, and see who takes requests at that address";
+const NOT_PROVEN: &str = "it does not prove that it knows the cluster's secret: give all nodes the same \
+     cluster.secret_file, and see who takes requests at that address";
 
 /// Says what the connection is for, proves it when that is asked, and lets the other side prove itself.
 pub async fn shake_hands<S>(

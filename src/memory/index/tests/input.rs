@@ -87,3 +87,20 @@ fn a_full_partition_refuses_until_something_goes() {
     let hits = index.search(&[39.8, 1.0, 0.0], 3, 10, |_| true).expect("the query is well");
     assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [3, 39, 38]);
 }
+
+#[test]
+fn what_points_nowhere_is_the_last_hit() {
+    let vectors = vectors(&mut Rng::with_seed(5), 20, 48);
+    let mut index = filled(Metric::Cosine, &vectors, 5);
+    let mut hits = index.search(&vectors[7], 20, 50, |_| true).expect("the query is well");
+    let (nothing, not_numbers) = ([0.0; 48], [f32::NAN; 48]);
+    // As a file would give them in which bits have flipped.
+    let row = |row: Row| match row {
+        3 => Some(&nothing[..]),
+        9 => Some(&not_numbers[..]),
+        _ => Some(&vectors[row as usize][..]),
+    };
+    index.rerank(&vectors[7], row, 20, &mut hits).expect("the hits are there");
+    assert_eq!((hits[0].row, hits.len()), (7, 20));
+    assert_eq!([hits[18].row, hits[19].row], [3, 9]);
+}
