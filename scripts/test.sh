@@ -8,16 +8,19 @@ usage() {
 Usage: scripts/test.sh [--help]
 
 Runs every test and prints what passed, failed or was skipped, and why:
+  build     all of the following
   rust      unit, property and integration tests, examples and documentation
-  simulator bugs planted in a cluster's code that its simulator must find, by Raft and by PBFT; 300 and 60
-            seeds run with `rust`
-  gossip    bugs planted in gossip that its simulator must find; its seeds run with `rust`
-  pbft      bugs planted in Byzantine agreement that its simulator and its model must find; 300 seeds with
-            lying replicas and the model itself run with `rust`
+  python    real clients against a real server (tests/python), in virtual environments
+and beside these, with what they leave of the processors:
+  simulator 300 and 60 seeds of a cluster by Raft and by PBFT, and bugs planted in it that must be found
+  gossip    60 seeds of gossip, and bugs planted in it that must be found
+  pbft      300 seeds of Byzantine agreement with lying replicas, its model, and bugs planted in it that
+            must be found
   loom      rings and parking under all interleavings (tests/loom)
   memory    the rings, kernels and rows of the vector index, and maps and files of pattern memory, under
             valgrind, where it is installed
-  python    real clients against a real server (tests/python), in virtual environments
+
+COREFLOW=/PATH/TO/coreflow has `python` test that program instead of target/checked/coreflow.
 
 Everything it builds or installs is under target/, and what each part printed in target/test-logs/. The
 end of what failed is printed again before the summary. Exit code 1 when something failed.
@@ -30,24 +33,30 @@ case "${1:-}" in
     *) usage >&2; exit 2 ;;
 esac
 
-logs=target/test-logs
+logs=$PWD/target/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"
 summary=()
 failed=()
 
-# part NAME COMMAND...: runs a part, keeps what it prints, and notes how it ended and how long it took.
+# ended NAME LOG SECONDS CODE: notes how a part ended, and how long it took.
+ended() {
+    if [ "$4" -eq 0 ]; then
+        summary+=("passed   $1 ($3 s)")
+    else
+        summary+=("FAILED   $1 ($3 s): $2")
+        failed+=("$2")
+    fi
+}
+
+# part NAME COMMAND...: runs a part, prints what it says and keeps it.
 part() {
-    local name=$1 start=$SECONDS log="$logs/${1// /-}.log"
+    local name=$1 start=$SECONDS log="$logs/${1// /-}.log" code=0
     shift
     echo "== $name"
     # Not a pipe: that would wait for whatever a test left running.
-    if "$@" > >(tee "$log") 2>&1; then
-        summary+=("passed   $name ($((SECONDS - start)) s)")
-    else
-        summary+=("FAILED   $name ($((SECONDS - start)) s): $log")
-        failed+=("$log")
-    fi
+    "$@" > >(tee "$log") 2>&1 || code=$?
+    ended "$name" "$log" $((SECONDS - start)) $code
 }
 
 skip() {
@@ -55,28 +64,72 @@ skip() {
     summary+=("skipped  $1: $2")
 }
 
-# One build for all tests: optimized as what is shipped, without the slow steps of that, and with the
-# bugs that the simulator plants; they are there only for threads that ask for one. The program that
-# `python` drives has none of them, as what is shipped.
+# Parts that compute and do nothing else: they may wait for the others, and come to the same.
+beside=(simulator gossip pbft loom)
+
+# Runs them one after the other. What they print, and how they end, is told by `report_beside`.
+run_beside() {
+    local name start code
+    renice -n 19 "$BASHPID" >/dev/null
+    for name in "${beside[@]}"; do
+        start=$SECONDS code=0
+        "$name" >"$logs/$name.log" 2>&1 || code=$?
+        echo "$((SECONDS - start)) $code" >"$logs/$name.ended"
+    done
+}
+
+report_beside() {
+    local name seconds code
+    for name in "${beside[@]}"; do
+        echo "== $name"
+        # Until whoever runs them has ended, if not all of them have.
+        while ! [ -e "$logs/$name.ended" ] && kill -0 "$beside_pid" 2>/dev/null; do sleep 0.2; done
+        cat "$logs/$name.log" || true
+        read -r seconds code <"$logs/$name.ended" || { seconds=0 code=1; }
+        ended "$name" "$logs/$name.log" "$seconds" "$code"
+    done
+}
+
+# One build for all tests: optimized as what is shipped, without the slow steps of that, with the bugs
+# that simulators plant, which are there only for threads that ask for one, and with the liar of
+# test_pbft.py. The program that `python` drives has neither, as what is shipped.
 checked() {
-    cargo test --profile checked --features planted-bugs --locked "$@"
+    cargo test --profile checked --features planted-bugs,byzantine --locked "$@"
 }
 
+build() {
+    checked --all-targets --no-run &&
+        cp target/checked/coreflow target/checked/coreflow-byzantine || return 1
+    export COREFLOW_BYZANTINE=$PWD/target/checked/coreflow-byzantine
+    if [ -z "${COREFLOW:-}" ]; then
+        cargo build --profile checked --locked || return 1
+        export COREFLOW=$PWD/target/checked/coreflow
+    fi
+}
+
+# All but the simulators.
 rust() {
-    checked --all-targets && checked --doc
+    local name tests=()
+    for name in tests/*.rs tests/*/main.rs; do
+        name=${name#tests/} name=${name%/main.rs} name=${name%.rs}
+        case $name in
+            sim | gossip | pbft) ;;
+            *) tests+=(--test "$name") ;;
+        esac
+    done
+    checked --lib --bins --examples --benches "${tests[@]}" && checked --doc
 }
 
-# The seeds run with the rest of `rust`.
 simulator() {
-    checked --test sim -- --planted
+    checked --test sim && checked --test sim -- --planted
 }
 
 gossip() {
-    checked --test gossip -- --planted
+    checked --test gossip && checked --test gossip -- --planted
 }
 
 pbft() {
-    checked --test pbft -- --planted
+    checked --test pbft && checked --test pbft -- --planted
 }
 
 loom() {
@@ -100,13 +153,6 @@ memory() {
         --test-threads=1
 }
 
-# The program that can lie, and the one that cannot.
-build_programs() {
-    cargo build --profile checked --locked --features byzantine &&
-        cp target/checked/coreflow target/checked/coreflow-byzantine &&
-        cargo build --profile checked --locked
-}
-
 # python TEST REQUIREMENTS: runs a script in the virtual environment of its requirements.
 python() {
     local test=$1 requirements=$2 venv
@@ -119,30 +165,32 @@ python() {
     timeout 300 "$venv/bin/python" "$test"
 }
 
-part rust rust
-part simulator simulator
-part gossip gossip
-part pbft pbft
-part loom loom
-if command -v valgrind >/dev/null; then
-    part memory memory
-else
-    skip memory "valgrind is not installed (apt install valgrind)"
-fi
-if python3 -c 'import venv, ensurepip' 2>/dev/null; then
-    # Of four nodes that agree by PBFT one runs the program that can lie.
-    rm -f target/checked/coreflow-byzantine
-    part build build_programs
-    export COREFLOW=$PWD/target/checked/coreflow
-    for test in tests/python/test_*.py; do
-        case $test in
-            *modern*) requirements=tests/python/requirements-modern.txt ;;
-            *) requirements=tests/python/requirements-legacy.txt ;;
-        esac
-        part "python $(basename "$test")" python "$test" "$requirements"
-    done
-else
-    skip python "python3 cannot make virtual environments (apt install python3-venv)"
+part build build
+if [ ${#failed[@]} -eq 0 ]; then
+    if command -v valgrind >/dev/null; then
+        beside+=(memory)
+    else
+        skip memory "valgrind is not installed (apt install valgrind)"
+    fi
+    # A group of its own, which is ended with this script.
+    set -m
+    run_beside &
+    beside_pid=$!
+    set +m
+    trap 'kill -- "-$beside_pid" 2>/dev/null || true' EXIT
+    part rust rust
+    if python3 -c 'import venv, ensurepip' 2>/dev/null; then
+        for test in tests/python/test_*.py; do
+            case $test in
+                *modern*) requirements=tests/python/requirements-modern.txt ;;
+                *) requirements=tests/python/requirements-legacy.txt ;;
+            esac
+            part "python $(basename "$test")" python "$test" "$requirements"
+        done
+    else
+        skip python "python3 cannot make virtual environments (apt install python3-venv)"
+    fi
+    report_beside
 fi
 
 # What failed is told again at the end: the rest is long, and whoever keeps its end only keeps this.
