@@ -17,6 +17,8 @@ mod operation;
 mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[path = "../seeds/seals.rs"]
+mod seals;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 #[path = "../sim/trace.rs"]
@@ -24,16 +26,19 @@ mod trace;
 mod villain;
 mod world;
 
+use node::Scheme;
 use std::process::ExitCode;
 use world::{Options, Summary, World};
 
 /// Seeds that run when none are named.
 const SEEDS: u64 = 300;
+/// Seeds of them that run by ed25519 as well, to the same end.
+const SEEDS_SIGNED: u64 = 4;
 /// Seconds of the phase in which things fail, when nobody says.
 const FAULTY_SECONDS: u64 = 3;
 
 const HELP: &str = "\
-Usage: cargo test --test pbft -- [--seed N | --seeds A..B] [--seconds N] [--villain NAME] [--trace] [--twice]
+Usage: cargo test --test pbft -- [--seed N | --seeds A..B] [--seconds N] [--villain NAME] [--trace] [--twice] [--ed25519]
        cargo test --test pbft -- --model [--depth N]
        cargo test --features planted-bugs --test pbft -- --planted [--bug NAME]
 
@@ -43,6 +48,7 @@ Usage: cargo test --test pbft -- [--seed N | --seeds A..B] [--seconds N] [--vill
   --villain NAME  what the liars do in every seed, instead of what the seed says
   --trace         prints what happens
   --twice         runs each seed twice and compares the hashes of what happened
+  --ed25519       signs as a node does, in five times the time
   --model         checks the view change of four replicas under all orders of its messages
   --depth N       messages and time-outs in a row that it looks at
   --planted       gives the replicas one bug after the other and looks for a seed that finds it
@@ -56,6 +62,7 @@ struct Arguments {
     villain: Option<String>,
     prints: bool,
     twice: bool,
+    ed25519: bool,
     model: bool,
     depth: Option<usize>,
     planted: bool,
@@ -80,6 +87,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--villain" => arguments.villain = Some(value()?),
             "--trace" => arguments.prints = true,
             "--twice" => arguments.twice = true,
+            "--ed25519" => arguments.ed25519 = true,
             "--model" => arguments.model = true,
             "--depth" => arguments.depth = Some(seeds::number(&value()?)? as usize),
             "--planted" => arguments.planted = true,
@@ -114,6 +122,10 @@ fn main() -> ExitCode {
     if !is_well || arguments.seeds.is_some() {
         return seeds::code(is_well);
     }
+    let signed: Vec<_> = (from..SEEDS_SIGNED).collect();
+    if !seeds::all(&signed, |seed| run_signed(&arguments, *seed), Summary::add) {
+        return seeds::code(false);
+    }
     model::run(arguments.depth)
 }
 
@@ -127,11 +139,22 @@ fn planted(_: &Arguments) -> ExitCode {
     seeds::no_bugs("pbft")
 }
 
+/// Runs a seed by either scheme of signatures; an error says that it is not the same.
+fn run_signed(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
+    let sealed = run(arguments, seed)?;
+    let signed = run(&Arguments { ed25519: true, ..arguments.clone() }, seed)?;
+    match sealed == signed {
+        true => Ok(signed),
+        false => Err(format!("seed {seed} is another by ed25519: {sealed:?}, {signed:?}")),
+    }
+}
+
 /// Runs a seed; an error says how to see it again.
 fn run(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
     let seconds = arguments.seconds.unwrap_or(FAULTY_SECONDS);
     let villain = arguments.villain.clone();
-    let options = Options { seed, seconds, villain, prints: arguments.prints };
+    let scheme = if arguments.ed25519 { Scheme::Ed25519 } else { Scheme::Seals };
+    let options = Options { seed, seconds, villain, prints: arguments.prints, scheme };
     let replay = |why: String| {
         let seconds = arguments.seconds.map(|n| format!(" --seconds {n}")).unwrap_or_default();
         let villain = arguments.villain.as_ref().map(|name| format!(" --villain {name}"));

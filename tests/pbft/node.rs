@@ -3,6 +3,7 @@
 use crate::{
     disk::{Disk, Record},
     operation::Operation,
+    seals,
 };
 use bytes::Bytes;
 use coreflow::consensus::{
@@ -22,6 +23,15 @@ const RESTORED_BYTES: usize = 64 << 10;
 /// Rounds of a driver in one turn at most.
 const ROUNDS_MAX: usize = 100;
 
+/// How replicas and clients of a run sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// As those of a cluster.
+    Ed25519,
+    /// In less time.
+    Seals,
+}
+
 /// What all replicas and clients of a run share.
 pub struct Group {
     /// The replicas.
@@ -35,17 +45,32 @@ pub struct Group {
 }
 
 impl Group {
-    /// Replicas and clients with keys of their own.
-    pub fn new(nodes: Vec<u64>, clients: &[u64], partitions: u16, settings: Settings) -> Self {
-        let identity = |who: u64| {
+    /// Replicas and clients with keys of their own, of ed25519 or of seals.
+    pub fn new(
+        nodes: Vec<u64>,
+        clients: &[u64],
+        partitions: u16,
+        settings: Settings,
+        scheme: Scheme,
+    ) -> Self {
+        let secret = |who: u64| {
             let mut secret = [0x5A; 32];
             secret[..8].copy_from_slice(&who.to_le_bytes());
-            (who, Identity::from_secret(&secret))
+            (who, secret)
         };
         let all = nodes.iter().chain(clients).copied();
-        let identities: BTreeMap<_, _> = all.map(identity).collect();
+        let secrets: BTreeMap<_, _> = all.map(secret).collect();
+        let identity = |secret| match scheme {
+            Scheme::Ed25519 => Identity::from_secret(&secret),
+            Scheme::Seals => seals::identity(secret),
+        };
+        let identities: BTreeMap<_, _> =
+            secrets.iter().map(|(who, secret)| (*who, identity(*secret))).collect();
         let keys = identities.iter().map(|(who, identity)| (*who, identity.public()));
-        let ring = Ring::new(keys).expect("they are good keys");
+        let ring = match scheme {
+            Scheme::Ed25519 => Ring::new(keys).expect("they are good keys"),
+            Scheme::Seals => seals::ring(secrets),
+        };
         Self { nodes, partitions, settings, identities, ring }
     }
 

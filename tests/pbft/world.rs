@@ -11,7 +11,7 @@ use crate::{
     clients::Asker,
     faults::Faults,
     network::{Network, Weather},
-    node::{Effect, Group, Node},
+    node::{Effect, Group, Node, Scheme},
     oracle::Oracle,
     trace::{Trace, note},
     villain::{Trick, Villain},
@@ -50,6 +50,8 @@ pub struct Options {
     pub villain: Option<String>,
     /// What happens is printed.
     pub prints: bool,
+    /// How everybody signs.
+    pub scheme: Scheme,
 }
 
 /// What came of a run.
@@ -182,7 +184,7 @@ impl World {
             accepted_bytes: [1 << 9, 1 << 12, 1 << 24][rng.usize(..3)],
             limits: Limits { cache_bytes: [0, 1 << 12, 1 << 20][rng.usize(..3)], ..limits },
         };
-        let group = Group::new(nodes.clone(), &clients, partitions, settings);
+        let group = Group::new(nodes.clone(), &clients, partitions, settings, options.scheme);
         let weather = Weather::random(&mut rng);
         let faults = Faults::random(&mut rng);
         let mut world = Self {

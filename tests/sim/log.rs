@@ -1,13 +1,13 @@
 //! The log thread of a node, whichever way its nodes agree.
 
-use crate::network::SimLinks;
+use crate::{network::SimLinks, seals};
 use coreflow::{
     consensus::{
         agreement::Replicas,
         assemble::{After, Keeper},
         engine::{Engine, Status},
         members::Members,
-        pbft::{Company, Identity, Ring, Terms},
+        pbft::{Company, Terms},
         peers::NodeId,
         raft::group::Group,
         simulated::SimulatedDisk,
@@ -75,12 +75,11 @@ pub fn survivable(protocol: Protocol, nodes: u64) -> usize {
 
 /// Whom a node is among, where they agree by PBFT.
 pub fn company(node: NodeId, nodes: &[NodeId]) -> Company {
-    let identity = |node: NodeId| Identity::from_secret(&[node as u8; 32]);
-    let keys = nodes.iter().map(|node| (*node, identity(*node).public()));
+    let secret = |node: NodeId| [node as u8; 32];
     Company {
         node,
-        identity: identity(node),
-        ring: Ring::new(keys).expect("they are keys"),
+        identity: seals::identity(secret(node)),
+        ring: seals::ring(nodes.iter().map(|node| (*node, secret(*node)))),
         cluster: 7,
         generation: 1,
         nodes: nodes.to_vec(),

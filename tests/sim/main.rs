@@ -14,6 +14,8 @@ mod operator;
 mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[path = "../seeds/seals.rs"]
+mod seals;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod trace;

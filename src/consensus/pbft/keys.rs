@@ -5,15 +5,14 @@
 //!   nothing in another, and nothing as a statement of another kind.
 //! - Who is not in the ring has signed nothing.
 
-use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use super::scheme::{Ed25519, Signs, Verifies};
+use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha256};
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 /// What SHA-256 makes of bytes.
 pub type Digest = [u8; 32];
 
-/// Fewer signatures are verified one by one.
-const BATCH_FROM: usize = 4;
 /// What every signed statement begins with.
 const DOMAIN: &[u8; 16] = b"coreflow pbft 1\0";
 /// Bytes of a signed statement at most.
@@ -141,17 +140,22 @@ impl Statement<'_> {
 
 /// A secret key.
 #[derive(Clone)]
-pub struct Identity(SigningKey);
+pub struct Identity(Arc<dyn Signs>);
 
 impl Identity {
     /// The identity of a secret.
     pub fn from_secret(secret: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(secret))
+        Self::with(Arc::new(SigningKey::from_bytes(secret)))
+    }
+
+    /// One of another scheme than a node's.
+    pub fn with(key: Arc<dyn Signs>) -> Self {
+        Self(key)
     }
 
     /// Its public key.
     pub fn public(&self) -> [u8; 32] {
-        self.0.verifying_key().to_bytes()
+        self.0.public()
     }
 
     /// Signs bytes that begin with a domain of the caller's own, which is not that of statements.
@@ -160,7 +164,7 @@ impl Identity {
     /// When they begin as a statement does.
     pub fn sign_bytes(&self, bytes: &[u8]) -> Signature {
         assert!(!bytes.starts_with(DOMAIN), "statements are signed as such");
-        Signature(self.0.sign(bytes).to_bytes())
+        self.0.sign(bytes)
     }
 }
 
@@ -177,10 +181,8 @@ impl fmt::Debug for Identity {
 pub struct BadKey(pub u64);
 
 /// The public keys of everybody, by number.
-#[derive(Clone, Debug, Default)]
-pub struct Ring {
-    keys: Arc<BTreeMap<u64, VerifyingKey>>,
-}
+#[derive(Clone)]
+pub struct Ring(Arc<dyn Verifies>);
 
 impl Ring {
     /// A ring of these keys.
@@ -188,45 +190,43 @@ impl Ring {
     /// # Errors
     /// When one is no key.
     pub fn new(keys: impl IntoIterator<Item = (u64, [u8; 32])>) -> Result<Self, BadKey> {
-        let key = |(node, bytes): (u64, [u8; 32])| {
-            let key = VerifyingKey::from_bytes(&bytes).map_err(|_| BadKey(node))?;
-            if key.is_weak() { Err(BadKey(node)) } else { Ok((node, key)) }
-        };
-        let keys = keys.into_iter().map(key).collect::<Result<_, _>>()?;
-        Ok(Self { keys: Arc::new(keys) })
+        Ok(Self::with(Arc::new(Ed25519::new(keys)?)))
+    }
+
+    /// One of another scheme than a node's.
+    pub fn with(keys: Arc<dyn Verifies>) -> Self {
+        Self(keys)
     }
 
     /// Whether somebody has a key here.
     pub fn knows(&self, node: u64) -> bool {
-        self.keys.contains_key(&node)
+        self.key(node).is_some()
     }
 
     /// The public key of somebody.
     pub fn key(&self, node: u64) -> Option<[u8; 32]> {
-        self.keys.get(&node).map(VerifyingKey::to_bytes)
+        self.0.key(node)
     }
 
     /// How many keys there are.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.0.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether somebody signed bytes with [`Identity::sign_bytes`].
     pub fn has_signed_bytes(&self, node: u64, bytes: &[u8], signature: &Signature) -> bool {
-        !bytes.starts_with(DOMAIN) && self.verify(node, bytes, signature)
+        !bytes.starts_with(DOMAIN) && self.0.is_signed(node, bytes, signature)
     }
+}
 
-    /// Strict verification: what one correct replica accepts, all do, so a certificate never
-    /// divides them.
-    fn verify(&self, node: u64, bytes: &[u8], signature: &Signature) -> bool {
-        let Some(key) = self.keys.get(&node) else { return false };
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        key.verify_strict(bytes, &signature).is_ok()
+impl fmt::Debug for Ring {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Ring of {}", self.len())
     }
 }
 
@@ -251,7 +251,7 @@ impl Keys {
     pub fn sign(&self, statement: Statement<'_>) -> Signature {
         let mut bytes = Vec::with_capacity(STATEMENT_BYTES);
         statement.write(self.genesis, self.partition, &mut bytes);
-        Signature(self.identity.0.sign(&bytes).to_bytes())
+        self.identity.0.sign(&bytes)
     }
 
     /// Whether somebody signed a statement.
@@ -264,7 +264,7 @@ impl Keys {
         self.verified += 1;
         let mut bytes = Vec::with_capacity(STATEMENT_BYTES);
         statement.write(self.genesis, self.partition, &mut bytes);
-        self.ring.verify(node, &bytes, signature)
+        self.ring.0.is_signed(node, &bytes, signature)
     }
 
     /// Whether clients signed all of some requests: the client, the number, the operation's digest, the
@@ -275,29 +275,15 @@ impl Keys {
     /// secret, and a primary, which verifies each request strictly, orders only what passes here
     /// everywhere. What is shown to a third is never verified so.
     pub fn have_requested(&mut self, requests: &[(u64, u64, Digest, Signature)]) -> bool {
-        if requests.len() < BATCH_FROM {
-            return requests.iter().all(|(client, timestamp, digest, signature)| {
-                let (client, timestamp) = (*client, *timestamp);
-                let statement = Statement::Request { client, timestamp, digest };
-                self.has_signed(client, statement, signature)
-            });
-        }
         self.verified += requests.len() as u64;
-        let mut bytes = Vec::with_capacity(requests.len());
-        let mut signatures = Vec::with_capacity(requests.len());
-        let mut keys = Vec::with_capacity(requests.len());
-        for (client, timestamp, digest, signature) in requests {
+        let signed = |(client, timestamp, digest, signature): &(u64, u64, Digest, Signature)| {
+            let mut bytes = Vec::with_capacity(STATEMENT_BYTES);
             let (client, timestamp) = (*client, *timestamp);
-            let Some(key) = self.ring.keys.get(&client) else { return false };
-            let mut statement = Vec::with_capacity(STATEMENT_BYTES);
-            let request = Statement::Request { client, timestamp, digest };
-            request.write(self.genesis, self.partition, &mut statement);
-            bytes.push(statement);
-            signatures.push(ed25519_dalek::Signature::from_bytes(&signature.0));
-            keys.push(*key);
-        }
-        let bytes: Vec<_> = bytes.iter().map(Vec::as_slice).collect();
-        ed25519_dalek::verify_batch(&bytes, &signatures, &keys).is_ok()
+            let statement = Statement::Request { client, timestamp, digest };
+            statement.write(self.genesis, self.partition, &mut bytes);
+            (client, bytes, *signature)
+        };
+        self.ring.0.are_signed(&requests.iter().map(signed).collect::<Vec<_>>())
     }
 
     /// Everybody's public keys.

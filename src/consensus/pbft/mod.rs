@@ -23,7 +23,7 @@
 //! Which operations may be in the log is the caller's to say: a message that carries another one is not handed
 //! to a replica ([`Message::batches`]), so no correct one ever accepts it.
 //!
-//! The files: `keys.rs` identities and signed statements, `members.rs` who takes part,
+//! The files: `keys.rs` identities and signed statements, `scheme.rs` how they are signed, `members.rs` who takes part,
 //! `settings.rs` and `status.rs` what a group is given and tells, `batch.rs` what an entry carries, `table.rs` which requests were executed, `message.rs`,
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
@@ -57,6 +57,7 @@ mod reads;
 mod ready;
 mod requests;
 pub mod restore;
+pub mod scheme;
 mod serving;
 pub mod settings;
 mod slot;

@@ -2,7 +2,7 @@
 
 use super::{Line, liar::Liar};
 use crate::{
-    node::Group,
+    node::{Group, Scheme},
     operation::{Operation, is_fit},
 };
 use coreflow::consensus::{
@@ -53,7 +53,7 @@ pub fn group() -> Group {
     let timing =
         Timing { tick_ms: TICK_MS, status_ms: TICK_MS, patience_ms: 10, patience_max_ms: 20 };
     let settings = Settings { timing, checkpoint_every: 64, ..Settings::default() };
-    Group::new(vec![1, 2, 3, 4], &[CLIENT], 1, settings)
+    Group::new(vec![1, 2, 3, 4], &[CLIENT], 1, settings, Scheme::Seals)
 }
 
 /// What the client asks for.
