@@ -55,6 +55,12 @@ pub enum Bug {
     UncheckedCertificate,
     /// A replica leaves a view for a duty with one other that says so, which may lie.
     LoneDuty,
+    /// A replica takes part in orders whatever its shard makes of the copies in them.
+    UncheckedClaim,
+    /// A copy of a task that lives is taken for true whatever its contents are.
+    UncheckedContents,
+    /// Nobody is owed that the log becomes shorter.
+    IdleDuty,
 }
 
 impl Bug {
@@ -86,6 +92,9 @@ impl Bug {
         Self::UncheckedStart,
         Self::SmallQuorum,
     ];
+
+    /// Those beside them that it must find where one of the nodes lies.
+    pub const LIED: [Self; 3] = [Self::UncheckedClaim, Self::UncheckedContents, Self::IdleDuty];
 
     /// Those that the simulator of gossip must find.
     pub const GOSSIP: [Self; 6] = [

@@ -25,6 +25,8 @@ const EXPIRED_MARGIN_MS: u64 = 60_000;
 const COMPLAIN_EVERY_MS: u64 = 10_000;
 /// When to come back while the log has no room, milliseconds.
 const LOG_RETRY_MS: u64 = 20;
+/// When to come back while a log is read that was replaced, milliseconds.
+const READ_RETRY_MS: u64 = 200;
 /// Of what somebody says that lives so many records, and bytes of them, are looked at in a turn: some tens of
 /// microseconds.
 const LOOK_TOGETHER: (usize, usize) = (64, 64 << 10);
@@ -144,11 +146,12 @@ impl Partition {
         }
     }
 
-    /// What is taken up, as the table says that knows what lives.
-    fn taken(&self) -> Taken {
+    /// What is taken up, as the table says that knows what lives; `None` where none does.
+    fn taken(&self) -> Option<Taken> {
         match &self.before {
-            Before::Table(table) => table.taken_as_asked(),
-            Before::Nothing | Before::Lost => self.table.taken(),
+            Before::Table(table) => Some(table.taken_as_asked()),
+            Before::Nothing => Some(self.table.taken()),
+            Before::Lost => None,
         }
     }
 
@@ -345,13 +348,14 @@ impl Partition {
                 return Err(key_conflict());
             }
         }
-        match is_agreed {
-            true => {
-                let (taken, under_way) = (self.taken(), self.asking.len());
-                self.table.reserve_to_ask(now_ms, count as usize, taken, under_way)
-            }
-            false => self.table.reserve(now_ms, count as usize, priority),
+        if !is_agreed {
+            return self.table.reserve(now_ms, count as usize, priority);
         }
+        let Some(taken) = self.taken() else {
+            self.table.count_refused(count as usize);
+            return Err(Error::Backpressure(READ_RETRY_MS));
+        };
+        self.table.reserve_to_ask(now_ms, count as usize, taken, self.asking.len())
     }
 
     /// Whether tasks may be changed here.
@@ -369,17 +373,19 @@ impl Partition {
         now_ms: u64,
         submission: &Submission<'_>,
     ) -> Result<Option<u128>, Error> {
-        if !self.ledger.has_room() {
+        // By the table of a log that was replaced and is not read there would be room for all.
+        let taken = self.taken();
+        let Some(taken) = taken.filter(|_| self.ledger.has_room()) else {
             if submission.reserved {
                 self.table.release(1);
             }
             self.table.count_refused(1);
-            return Err(Error::Backpressure(LOG_RETRY_MS));
-        }
+            let retry_ms = if taken.is_some() { LOG_RETRY_MS } else { READ_RETRY_MS };
+            return Err(Error::Backpressure(retry_ms));
+        };
         // Who follows may be told its log anew, and know of keys that were forgotten, or that never stood.
         let knows_keys = self.role == Role::Leading;
-        let (taken, under_way) = (self.taken(), self.asking.len());
-        self.table.may_ask(now_ms, submission, taken, under_way, knows_keys)
+        self.table.may_ask(now_ms, submission, taken, self.asking.len(), knows_keys)
     }
 
     /// Whether the log takes what must go there.

@@ -26,6 +26,7 @@ use super::{
     table::TaskTable,
 };
 use crate::{
+    planted::{self, Bug},
     registry::TypeIndex,
     wire::{api::Error, names::Crowd},
 };
@@ -367,7 +368,7 @@ impl TaskTable {
         known.is_some_and(|(type_index, priority, print, due)| {
             is_type(type_index)
                 && priority == copy.priority
-                && print == self.print(copy)
+                && (print == self.print(copy) || planted::has(Bug::UncheckedContents))
                 && self.may_be_due(due, copy, now_ms)
         })
     }
@@ -383,14 +384,16 @@ impl TaskTable {
     }
 
     /// What tells the contents of a task from others, for this table alone: who does not know what it is made
-    /// with finds no others that have the same.
+    /// with finds no others that have the same. Who asked for no limit has this node's, and is as one who asked
+    /// for that: releases before there were prints write it out in copies of what they have in memory.
     pub(super) fn print(&self, task: &Recorded<'_>) -> u32 {
         self.print_of_contents(task.payload, asked_for(task.timeout_ms), task.max_attempts)
     }
 
     fn print_of_contents(&self, payload: &[u8], timeout_ms: u32, max_attempts: u32) -> u32 {
+        let limits = (self.limits.timeout_of(timeout_ms), self.limits.attempts_of(max_attempts));
         match self.is_agreed {
-            true => self.printer.hash_one((payload, timeout_ms, max_attempts)) as u32,
+            true => self.printer.hash_one((payload, limits)) as u32,
             false => 0,
         }
     }

@@ -1,6 +1,6 @@
-//! A node that lies, for tests: it is there only in builds with the feature `byzantine`, and lies only
-//! when its environment asks for it. It keeps a log as any other; what it says of that is another
-//! matter.
+//! A node that lies, for tests: it is there only in builds with the features `byzantine` and
+//! `planted-bugs`, and lies only when its environment asks for it, or the simulator does. It keeps a log
+//! as any other; what it says of that is another matter.
 
 use super::rules::Rules;
 use crate::{
@@ -20,7 +20,12 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, env, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+    env,
+    sync::Arc,
+};
 
 /// What of the environment says how it lies: some of [`Lie::NAMES`], with commas between them.
 const VARIABLE: &str = "COREFLOW_LIES";
@@ -31,10 +36,15 @@ const ASKED_BEFORE: u64 = 1 << 40;
 /// It makes up a request with each so many messages, of so many tasks.
 const FLOOD_EVERY: u64 = 64;
 const FLOOD_TASKS: u32 = 500;
-/// Copies in each lie of them, of tasks of each other node.
+/// Copies in each lie of them, of tasks of each other node; and in the simulator.
 const COPIES: u32 = 250;
-/// Bytes that it adds to each block which it proposes, where it fills the logs.
+const COPIES_SIMULATED: u32 = 4;
+/// Bytes that it adds to each block which it proposes, where it fills the logs; and where those are as
+/// short as in the simulator.
 const PADDING_BYTES: usize = 256 * 1024;
+const PADDING_BYTES_SIMULATED: usize = 16 * 1024;
+/// Tasks that others asked for, of which it knows what they are; of each partition.
+const HEARD_MAX: usize = 64;
 /// Entries that it remembers to have ordered twice.
 const TWICE_MAX: usize = 4096;
 
@@ -65,10 +75,12 @@ enum Lie {
     Copies,
     /// As a primary it never says that anything of the log is not needed, and fills it.
     Hoard,
+    /// As a primary it orders copies of tasks which others asked for that say something else.
+    Contents,
 }
 
 impl Lie {
-    const NAMES: [(&str, Self); 12] = [
+    const NAMES: [(&str, Self); 13] = [
         ("equivocate", Self::Equivocate),
         ("vote", Self::Vote),
         ("forge", Self::Forge),
@@ -81,15 +93,28 @@ impl Lie {
         ("flood", Self::Flood),
         ("copies", Self::Copies),
         ("hoard", Self::Hoard),
+        ("contents", Self::Contents),
     ];
 }
 
-/// The lies that the environment asks for.
+thread_local! {
+    /// How replicas lie that this thread makes, where it says so.
+    static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Lets the replicas lie that this thread makes from now on: as the environment would say, or as that
+/// says.
+pub fn plant(lies: Option<&'static str>) {
+    PLANTED.set(lies);
+}
+
+/// The lies that this thread or the environment asks for.
 ///
 /// # Panics
 /// When that asks for something unknown.
 fn lies_of_environment() -> Vec<Lie> {
-    let asked = env::var(VARIABLE).unwrap_or_default();
+    let planted = PLANTED.get().map(str::to_owned);
+    let asked = planted.unwrap_or_else(|| env::var(VARIABLE).unwrap_or_default());
     let lie = |name: &str| {
         let known = Lie::NAMES.iter().find(|(known, _)| *known == name);
         known.unwrap_or_else(|| panic!("{VARIABLE}: {name:?} is no lie that is known")).1
@@ -134,6 +159,10 @@ pub struct Liar {
     asked: u64,
     /// The first request of each other node that it saw, by partition and node.
     seen: BTreeMap<(PartitionIndex, u64), u64>,
+    /// The last tasks that others asked for, each a record, by partition.
+    heard: BTreeMap<PartitionIndex, VecDeque<Bytes>>,
+    padding_bytes: usize,
+    copies: u32,
     /// The other chains of entries that it has ordered twice, by partition, view and index.
     twice: BTreeMap<(PartitionIndex, u64, u64), Digest>,
 }
@@ -148,12 +177,19 @@ impl Liar {
         if !lies.is_empty() {
             tracing::warn!(?lies, "this node lies to the others, as {VARIABLE} asks for");
         }
+        let (padding_bytes, copies) = match PLANTED.get() {
+            Some(_) => (PADDING_BYTES_SIMULATED, COPIES_SIMULATED),
+            None => (PADDING_BYTES, COPIES),
+        };
         Self {
             lies,
             company: company.clone(),
             rules: Rules::new(company),
             asked: ASKED_BEFORE,
             seen: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            padding_bytes,
+            copies,
             count: 0,
             proposed: 0,
             told: Default::default(),
@@ -188,6 +224,9 @@ impl Liar {
         let Message::Request(request) = message else { return None };
         let me = self.company.node;
         self.seen.entry((partition, request.client)).or_insert(request.timestamp);
+        if self.tells(Lie::Contents) {
+            self.remember(partition, &request.operation);
+        }
         if !self.tells(Lie::Names) || request.client == me {
             return None;
         }
@@ -195,6 +234,49 @@ impl Liar {
         self.asked += 1;
         let operation = request.operation.clone();
         Some(Message::Request(Request::new(&self.keys(partition), me, self.asked, operation)))
+    }
+
+    fn remember(&mut self, partition: PartitionIndex, operation: &Bytes) {
+        let heard = self.heard.entry(partition).or_default();
+        let mut at = 0;
+        while let Ok((_, length)) = Record::decode(&operation[at..]) {
+            heard.push_back(operation.slice(at..at + length));
+            at += length;
+        }
+        heard.drain(..heard.len().saturating_sub(HEARD_MAX));
+    }
+
+    /// A block with a copy of a task that has another one's payload, or another priority, or other limits.
+    fn with_other_contents(&mut self, partition: PartitionIndex, data: Bytes) -> Bytes {
+        let heard = self.heard.get_mut(&partition);
+        let Some((one, other)) = heard.and_then(|heard| Some((heard.pop_back()?, heard.back()?)))
+        else {
+            return data;
+        };
+        let (Ok((mut copy, _)), Ok((another, _))) = (Record::decode(&one), Record::decode(other))
+        else {
+            return data;
+        };
+        let told = self.told[Lie::Contents as usize];
+        if let (
+            Record::Submitted { is_asked, key, payload, priority, timeout_ms, .. },
+            Record::Submitted { payload: others, .. },
+        ) = (&mut copy, another)
+        {
+            (*is_asked, *key) = (false, None);
+            match told % 4 {
+                2 => {
+                    *priority =
+                        if *priority == Priority::Low { Priority::High } else { Priority::Low }
+                }
+                3 => *timeout_ms += 1,
+                _ => *payload = others,
+            }
+        }
+        let mut data = data.to_vec();
+        copy.encode(&mut data);
+        self.note(Lie::Contents);
+        data.into()
     }
 
     /// Very many tasks, rightly named and signed.
@@ -219,6 +301,7 @@ impl Liar {
             2 if self.tells(Lie::Compact) => Lie::Compact,
             6 if self.tells(Lie::Tokens) => Lie::Tokens,
             4 if self.tells(Lie::Copies) => return self.with_copies(partition, data),
+            0 if self.tells(Lie::Contents) => return self.with_other_contents(partition, data),
             _ if self.tells(Lie::Hoard) => return self.hoarded(partition, data),
             _ => return data,
         };
@@ -234,14 +317,17 @@ impl Liar {
 
     /// A block that frees nothing, and is long.
     fn hoarded(&mut self, partition: PartitionIndex, data: Bytes) -> Bytes {
-        let frees = matches!(Record::decode(&data), Ok((Record::Compacted { .. }, _)));
-        if frees {
+        let mut data = data.to_vec();
+        if matches!(Record::decode(&data), Ok((Record::Compacted { .. }, _))) {
             self.note(Lie::Hoard);
+            // Nothing of what its shard may be told again when it leads.
+            data.clear();
+            Record::Compacted { partition, index: 0 }.encode(&mut data);
+            return data.into();
         }
-        let mut data = if frees { Vec::new() } else { data.to_vec() };
         // The end of a task that nobody knows.
         let (id, attempts, ended_unix_ms) = (TaskId { partition, random: 1 }, 1, 1);
-        let (status, body) = (TaskStatus::Done, &[0xc0; PADDING_BYTES][..]);
+        let (status, body) = (TaskStatus::Done, &[0xc0; PADDING_BYTES][..self.padding_bytes]);
         Record::Ended { id, status, attempts, ended_unix_ms, body }.encode(&mut data);
         data.into()
     }
@@ -256,11 +342,11 @@ impl Liar {
         }
         self.note(Lie::Copies);
         // Places that no request has.
-        let first = u32::MAX / 2 + self.told[Lie::Copies as usize] as u32 * COPIES;
+        let first = u32::MAX / 2 + self.told[Lie::Copies as usize] as u32 * self.copies;
         let mut data = data.to_vec();
         for (node, request) in seen {
             let naming = self.rules.naming(node, request).expect("it is a node");
-            for place in first..first + COPIES {
+            for place in first..first + self.copies {
                 let named = Named { asker: naming.asker, partition, request, place };
                 let id = TaskId { partition, random: naming.names.name(named) };
                 parcel(id, false).encode(&mut data);

@@ -13,7 +13,7 @@
 //! `recovery.rs` what is read back; `byzantine.rs` a node that lies, for tests.
 
 pub mod body;
-#[cfg(feature = "byzantine")]
+#[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
 pub mod byzantine;
 pub mod recovery;
 pub mod replicas;

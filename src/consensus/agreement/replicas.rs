@@ -1,11 +1,11 @@
 //! The replicas of a node as the log thread drives them.
 
-#[cfg(feature = "byzantine")]
+#[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
 use super::byzantine::Liar;
 use super::{
     body::{batch_of, body_of},
     recovery::Restored,
-    rules::{Rules, submitted_before},
+    rules::{Rules, orders_before, submitted_before},
     tokens::Tokens,
 };
 use crate::consensus::{
@@ -50,7 +50,7 @@ pub struct Replicas {
     /// The Unix time at which this engine's time began, milliseconds.
     zero_unix_ms: u64,
     now_ms: u64,
-    #[cfg(feature = "byzantine")]
+    #[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
     liar: Liar,
 }
 
@@ -99,7 +99,7 @@ impl Replicas {
             crowds,
             zero_unix_ms,
             now_ms: 0,
-            #[cfg(feature = "byzantine")]
+            #[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
             liar: Liar::of_environment(company),
         })
     }
@@ -111,13 +111,10 @@ impl Replicas {
         tokens.is_none_or(|tokens| tokens.may_order(order.batch.data(), self.now_ms))
     }
 
-    /// Whether a primary may order what others ask for, by the time at which they say that it was
-    /// submitted: keys would be kept for long, and the order of waiting would be lost.
+    /// Whether a primary may order tasks, by the time at which they say that they were submitted: keys
+    /// would be kept for long, and the order of waiting would be lost. A copy says what its task said.
     fn is_of_this_time(&self, message: &Message) -> bool {
-        let Message::PrePrepare(order) = message else { return true };
-        let mut asked = order.batch.operations().filter(|request| request.timestamp > 0);
-        let until_ms = self.now_unix_ms().saturating_add(ORDERED_AHEAD_MS_MAX);
-        asked.all(|request| submitted_before(&request.operation, until_ms))
+        orders_before(message, self.now_unix_ms().saturating_add(ORDERED_AHEAD_MS_MAX))
     }
 
     fn now_unix_ms(&self) -> u64 {
@@ -165,7 +162,7 @@ impl Engine for Replicas {
 
     fn propose(&mut self, partition: u16, data: Bytes, ticket: u64) -> Result<(), Refused> {
         debug_assert!(self.rules.is_own(partition, &data), "others would drop it");
-        #[cfg(feature = "byzantine")]
+        #[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
         let data = {
             let committed = self.driver.group(partition).map_or(0, |group| group.log().last());
             self.liar.propose(partition, data, committed)
@@ -174,11 +171,11 @@ impl Engine for Replicas {
     }
 
     fn step(&mut self, partition: u16, from: NodeId, letter: Letter) -> Result<(), Unwanted> {
-        #[cfg(feature = "byzantine")]
+        #[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
         if self.liar.ignores(&letter.message) {
             return Ok(());
         }
-        #[cfg(feature = "byzantine")]
+        #[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
         if let Some(stolen) = self.liar.steal(partition, &letter.message) {
             // Nobody else need take it from a node that orders it itself.
             let _ = self.driver.step(partition, self.me, stolen);
@@ -289,7 +286,7 @@ impl Engine for Replicas {
                 tokens.committed(data, self.now_ms);
             }
         }
-        #[cfg(feature = "byzantine")]
+        #[cfg(any(feature = "byzantine", feature = "planted-bugs"))]
         self.liar.lie(outputs);
     }
 

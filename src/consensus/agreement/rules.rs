@@ -185,6 +185,13 @@ pub fn submitted_before(request: &[u8], unix_ms: u64) -> bool {
     })
 }
 
+/// Whether all tasks that a primary orders, which others ask for or which it says live, were submitted before a
+/// time.
+pub fn orders_before(message: &Message, unix_ms: u64) -> bool {
+    let Message::PrePrepare(order) = message else { return true };
+    order.batch.operations().all(|request| submitted_before(&request.operation, unix_ms))
+}
+
 /// Whether bytes are whole records, one at least, each of them fit; that is told its place among them,
 /// and whether it is alone.
 fn is_block(bytes: &[u8], is_fit: impl Fn(Record<'_>, u32, bool) -> bool) -> bool {

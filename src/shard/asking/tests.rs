@@ -219,6 +219,7 @@ fn what_a_replaced_log_may_hold_takes_up_room_for_its_time() {
     let is_uncertain = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Uncertain(_))));
     assert!(doors.iter_mut().all(is_uncertain));
     let is_full = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Backpressure(_))));
+    core.tell(Told::CaughtUp);
     assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "they may be agreed on yet");
     // One is, and ends; of the others nobody ever hears.
     let first = records_of(&asked)[0];
@@ -438,6 +439,64 @@ fn a_former_leaders_door_asks_for_no_more_than_the_table_that_it_had_has_room_fo
     core.hear(3, &[done(records_of(&asked)[0].id().random), records_of(&later)[0]]);
     core.tell(Told::CaughtUp);
     assert!(is_full(&mut Door::submit(&mut core, spec(9, None))), "four wait");
+}
+
+#[test]
+fn a_door_asks_for_nothing_while_a_log_that_was_replaced_is_read() {
+    let mut core = Core::agreed(|config| {
+        (config.tasks.queue_primary, config.tasks.queue_overflow) = (3, 1);
+    });
+    core.tell(Told::Follow { is_replaced: true });
+    let is_full = |door: &mut Door| matches!(door.outcome(), Some(Err(Error::Backpressure(_))));
+    let reserve = Request::Reserve(0, 1, Priority::Low, Vec::new());
+    assert!(is_full(&mut Door::submit(&mut core, spec(1, None))), "nobody knows what it takes up");
+    assert!(matches!(core.ask(&reserve).answer(), Some(Err(Error::Backpressure(_)))));
+    // It takes up three of four.
+    let mine = |request: u64| {
+        Names::new(LIFE).name(Named { asker: 0, partition: 0, request: 100 + request, place: 0 })
+    };
+    core.hear(3, &[1_u64, 2, 3].map(|request| submitted(mine(request), b"x")));
+    assert!(is_full(&mut Door::submit(&mut core, spec(1, None))), "it has not read all");
+    core.tell(Told::CaughtUp);
+    let mut door = Door::submit(&mut core, spec(1, None));
+    assert!(door.outcome().is_none(), "it is asked for");
+    assert!(is_full(&mut Door::submit(&mut core, spec(2, None))), "four");
+}
+
+#[test]
+fn copies_that_write_out_limits_which_nobody_asked_for_are_true_and_others_are_not() {
+    // As primaries of earlier releases write what they have in memory.
+    let mut core = Core::agreed(|config| {
+        (config.tasks.timeout_ms, config.tasks.max_attempts) = (30_000, 3);
+    });
+    let copy = |random, timeout: u64, attempts: u32| {
+        copy_with(random, move |record| {
+            let Record::Submitted { timeout_ms, max_attempts, .. } = record else { panic!() };
+            (*timeout_ms, *max_attempts) = (timeout, attempts);
+        })
+    };
+    let forms = [(0, 0), (30_000, 0), (0, 3), (30_000, 3)];
+    core.hear(3, &[copy(1, 0, 0), copy(2, 30_000, 3), copy(3, 5, 2)]);
+    for (timeout, attempts) in forms {
+        // It is written again in that form, and then in any other.
+        for random in [1, 2] {
+            let written = copy(random, timeout, attempts);
+            assert!(core.finds_true(&[written]), "{random} as {timeout} {attempts}");
+            core.hear(4, &[written]);
+        }
+        assert!(!core.finds_true(&[copy(3, timeout, attempts)]), "it asked for other limits");
+    }
+    for (timeout, attempts) in [(30_001, 3), (30_000, 4), (5, 0), (0, 2)] {
+        assert!(!core.finds_true(&[copy(1, timeout, attempts)]), "{timeout} {attempts}");
+    }
+    assert!(core.finds_true(&[copy(3, 5, 2)]));
+    // The same once it has led, and has them in memory.
+    core.lead(1);
+    core.tell(Told::Follow { is_replaced: false });
+    for (timeout, attempts) in forms {
+        assert!(core.finds_true(&[copy(1, timeout, attempts), copy(2, timeout, attempts)]));
+    }
+    assert!(!core.finds_true(&[copy(1, 30_001, 0)]) && core.finds_true(&[copy(3, 5, 2)]));
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! What any node may ask for: all replicas decide alike, however much of the log they have read.
 
 use super::*;
-use crate::{task::Among, wire::names::Names};
+use crate::{
+    registry::TypeIndex,
+    task::Among,
+    wire::names::{Named, Names},
+};
 use fastrand::Rng;
 
 const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
@@ -194,6 +198,70 @@ fn a_replica_that_has_read_a_compacted_log_decides_as_one_that_has_read_all_of_i
             assert_alike(&mut full, &mut late, &living, now_ms, seed);
         }
         assert!(truncated > 3, "seed {seed}");
+    }
+}
+
+#[test]
+fn replicas_that_have_places_for_other_types_decide_alike() {
+    // One has a place for each of the types that tasks are of, one for none.
+    const UNKNOWN: TypeIndex = 7;
+    let is_type = |of: TypeIndex| move |known| known == UNKNOWN || of == UNKNOWN || known == of;
+    let limits = TableLimits { queue_primary: 20, queue_overflow: 4, keys_max: 20, ..MANY };
+    let names = Names::new(7);
+    for seed in 0..200 {
+        let mut rng = Rng::with_seed(seed);
+        let table =
+            || TaskTable::new(Origin { durable: true, among: Some(among()), ..ORIGIN }, limits);
+        let mut tables = [table(), table()];
+        let mut known: Vec<Recorded<'_>> = Vec::new();
+        for index in 1..200 {
+            let (place, now_ms) = (at(index), rng.u64(0..10_000));
+            let kind = rng.u32(0..10);
+            let one = (kind >= 6 && !known.is_empty()).then(|| known[rng.usize(0..known.len())]);
+            let asker = rng.u8(0..4);
+            let named =
+                Named { asker, partition: ORIGIN.partition, request: index as u64, place: 0 };
+            let key = rng.bool().then(|| (rng.choice(KEYS).unwrap(), rng.u64(0..2)));
+            let mut task = recorded(names.name(named), key, rng.u64(0..5_000));
+            task.type_index = rng.u16(0..5);
+            let mut settled = Vec::new();
+            let upto_unix_ms = ORIGIN.zero_unix_ms + rng.u64(0..6_000);
+            for (table, has_places) in tables.iter_mut().zip([true, false]) {
+                let place_of = |type_index| if has_places { type_index } else { UNKNOWN };
+                match (one, kind) {
+                    (Some(one), 6 | 7) => {
+                        table.replay_ended(one.random, TaskStatus::Done, 1, upto_unix_ms, b"");
+                    }
+                    (Some(one), 8) if table.lives(one.random) => {
+                        let type_index = place_of(one.type_index);
+                        let copy = Recorded { type_index, key: None, ..one };
+                        table.replay_submitted(place, &copy, now_ms);
+                    }
+                    (_, 9) => table.forget_expired(upto_unix_ms),
+                    _ => {
+                        let type_index = place_of(task.type_index);
+                        let task = Recorded { type_index, ..task };
+                        settled.push(table.settle(place, &task, now_ms, false, None));
+                    }
+                }
+            }
+            if let [first, second] = settled[..] {
+                assert_eq!(first, second, "seed {seed}, {index}");
+                known.push(task);
+            }
+            let [one, other] = &tables;
+            assert_eq!(one.crowd(), other.crowd(), "seed {seed}, {index}");
+            assert_eq!(one.taken_as_asked(), other.taken_as_asked(), "seed {seed}, {index}");
+            let before = rng.u64(0..200);
+            assert_eq!(one.lives_before(before), other.lives_before(before));
+            // What one of them writes again is true for the other.
+            for task in &known {
+                let copy = Recorded { key: None, ..*task };
+                let is_true =
+                    |table: &TaskTable| table.lives_as(&copy, now_ms, is_type(copy.type_index));
+                assert_eq!(is_true(one), is_true(other), "seed {seed}, {index}");
+            }
+        }
     }
 }
 
