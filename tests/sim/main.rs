@@ -7,6 +7,7 @@
 mod check;
 mod clients;
 mod faults;
+mod liar;
 mod log;
 mod network;
 mod node;

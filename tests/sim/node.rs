@@ -1,6 +1,7 @@
 //! A node: the production parts of one, over a simulated disk and links, without threads.
 
 use crate::{
+    liar,
     log::{Log, Protocol, company},
     network::{Network, SimLinks},
     trace::{Trace, note},
@@ -177,6 +178,8 @@ pub struct Node {
     pub is_replaced: bool,
     /// What goes wrong with its next start.
     pub at_start: Option<AtStart>,
+    /// How it lies, if it does.
+    pub lies: Option<&'static str>,
 }
 
 impl Node {
@@ -196,6 +199,7 @@ impl Node {
             is_out: false,
             is_replaced: false,
             at_start: None,
+            lies: None,
         }
     }
 
@@ -276,6 +280,7 @@ impl Node {
                 .map(|it| Parts::of(it, Log::Raft)),
             FoundLog::Pbft(found) => {
                 let company = seat.company.as_ref().expect("they agree");
+                liar::lie(self.lies);
                 assemble_agreed(sizes, &seat, company, bells, found, surroundings)
                     .map(|it| Parts::of(it, Log::Pbft))
             }

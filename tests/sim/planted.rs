@@ -15,7 +15,7 @@ const WITHIN_SEEDS: u64 = 3_000;
 /// Looks for all bugs; fails when one is not found.
 pub fn find_all(arguments: &Arguments) -> ExitCode {
     let raft = Bug::ALL.into_iter().map(|bug| (bug, Protocol::Raft));
-    let pbft = Bug::AGREED.into_iter().map(|bug| (bug, Protocol::Pbft));
+    let pbft = Bug::AGREED.into_iter().chain(Bug::LIED).map(|bug| (bug, Protocol::Pbft));
     let is_asked = |(bug, protocol): &(Bug, Protocol)| {
         planted::is_asked(*bug, arguments.bug.as_ref())
             && (!arguments.pbft || *protocol == Protocol::Pbft)

@@ -7,6 +7,7 @@ use crate::{
     check::Checker,
     clients::{Clients, Habits},
     faults::{Faults, crash},
+    liar,
     log::{Protocol, survivable},
     network::{Network, Weather},
     node::{Common, Down, Node, address, leader},
@@ -182,6 +183,11 @@ impl World {
         if let Some(spare) = spare {
             (nodes[spare].is_out, nodes[spare].lasts) = (true, true);
         }
+        let liar = liar::choose(options.seed, options.protocol, count);
+        if let Some((node, lies)) = liar {
+            nodes[node as usize - 1].lies = Some(lies);
+            note!(trace, "{node} lies: {lies}");
+        }
         let operator = Operator::new(!options.seed, partitions, spare);
         let faults = Faults::random(&mut rng, changes);
         let protocol = options.protocol;
@@ -192,6 +198,7 @@ impl World {
         note!(trace, "{habits:?}, {faults:?}");
         // Of their own random numbers, so that a run without them is the same as ever.
         let survivable = if changes { 0 } else { survivable(options.protocol, count) };
+        let survivable = survivable - usize::from(liar.is_some());
         let wear = match options.sound {
             true => Wear::none(),
             false => Wear::random(!options.seed, survivable),
@@ -379,6 +386,10 @@ impl World {
             node.disk.set_capacity(None);
             (node.keeper_busy_us, node.shard_busy_us) = (0, 0);
             node.at_start = None;
+            let lasting = node.lies.and_then(liar::lasting);
+            if lasting != std::mem::replace(&mut node.lies, lasting) && node.running.is_some() {
+                crash(node, &self.network);
+            }
             // A node that runs with a damaged log may go on to the end, or find out.
             if node.is_rotten && node.running.is_some() && node.boots % 2 == 0 {
                 crash(node, &self.network);
