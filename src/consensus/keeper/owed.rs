@@ -12,13 +12,10 @@
 //!   reproach it for, once for each half.
 
 use super::Keeper;
-use crate::{
-    consensus::{
-        disk::Disk,
-        engine::{Duty, Engine},
-        links::Links,
-    },
-    planted::{self, Bug},
+use crate::consensus::{
+    disk::Disk,
+    engine::{Duty, Engine},
+    links::Links,
 };
 
 /// How long a leader has to compact the log further when it is half as long again as its limit,
@@ -57,7 +54,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// Tells each group whether its leader owes that nothing of the partition lies below a generation; 0
     /// when nobody owes anything.
     pub(super) fn tell_owed(&mut self, target: u64) {
-        if !E::NODES_MAY_LIE || planted::has(Bug::IdleDuty) {
+        if !E::NODES_MAY_LIE {
             return;
         }
         let (in_use_bytes, limit_bytes) = (self.writer.in_use_bytes(), self.writer.limit_bytes());
