@@ -349,11 +349,6 @@ impl<D: Disk> Writer<D> {
         is_ahead && self.in_use_bytes() <= 2 * self.limit_bytes
     }
 
-    /// From here on what lives is moved out of the oldest segments.
-    pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
-    }
-
     /// Whether more is in use than so many halves of the limit.
     pub fn is_beyond(&self, halves: u64) -> bool {
         2 * self.in_use_bytes() > halves * self.limit_bytes

@@ -6,7 +6,7 @@
 //! - Where nodes may lie, a shard that is told its log anew goes on with the table that it had, beside that: so
 //!   what others say lives is looked at meanwhile, and nobody waits for the reading.
 
-use super::{owed::Allowed, removal::Doubting};
+use super::removal::Doubting;
 use crate::consensus::{
     block::Block,
     engine::Duty,
@@ -48,8 +48,6 @@ pub(super) struct Lane {
     pub wanted: u64,
     /// What its leader owes, as its group was told.
     pub owed: Option<Duty>,
-    /// How long the log may become while somebody else leads.
-    pub allowed: Allowed,
     /// Until then no other node's wish is heeded, where nodes may lie.
     pub heeds_at: Instant,
     /// A compaction is proposed and not committed.
@@ -97,7 +95,6 @@ impl Lane {
             moved: 0,
             wanted: 0,
             owed: None,
-            allowed: Allowed::default(),
             heeds_at: now,
             is_compacting: false,
             doubts: VecDeque::new(),

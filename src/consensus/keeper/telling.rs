@@ -75,7 +75,6 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             }
             Event::Role(Role::Follower { leader }) => {
                 lane.crowned = None;
-                lane.allowed.begin();
                 self.cluster.leaders.set(partition, leader);
                 self.status_at = None;
                 if lane.reign > 0 {
