@@ -5,7 +5,7 @@ use super::byzantine::Liar;
 use super::{
     body::{batch_of, body_of},
     recovery::Restored,
-    rules::{Rules, orders_before, submitted_before},
+    rules::{Rules, asked_before, submitted_before},
     tokens::Tokens,
 };
 use crate::consensus::{
@@ -111,10 +111,10 @@ impl Replicas {
         tokens.is_none_or(|tokens| tokens.may_order(order.batch.data(), self.now_ms))
     }
 
-    /// Whether a primary may order tasks, by the time at which they say that they were submitted: keys
-    /// would be kept for long, and the order of waiting would be lost. A copy says what its task said.
+    /// Whether a primary may order what others ask for, by the time at which they say that it was
+    /// submitted: keys would be kept for long, and the order of waiting would be lost.
     fn is_of_this_time(&self, message: &Message) -> bool {
-        orders_before(message, self.now_unix_ms().saturating_add(ORDERED_AHEAD_MS_MAX))
+        asked_before(message, self.now_unix_ms().saturating_add(ORDERED_AHEAD_MS_MAX))
     }
 
     fn now_unix_ms(&self) -> u64 {

@@ -185,11 +185,13 @@ pub fn submitted_before(request: &[u8], unix_ms: u64) -> bool {
     })
 }
 
-/// Whether all tasks that a primary orders, which others ask for or which it says live, were submitted before a
-/// time.
-pub fn orders_before(message: &Message, unix_ms: u64) -> bool {
+/// Whether all tasks were submitted before a time that a primary orders because others ask for them. What it
+/// says lives may be as old as it was when clocks were ahead: refused, it could never be written again, and its
+/// primaries would be left one after the other.
+pub fn asked_before(message: &Message, unix_ms: u64) -> bool {
     let Message::PrePrepare(order) = message else { return true };
-    order.batch.operations().all(|request| submitted_before(&request.operation, unix_ms))
+    let mut asked = order.batch.operations().filter(|request| request.timestamp > 0);
+    asked.all(|request| submitted_before(&request.operation, unix_ms))
 }
 
 /// Whether bytes are whole records, one at least, each of them fit; that is told its place among them,
