@@ -155,8 +155,10 @@ fn run(
         };
         let sound = if sound { " --sound" } else { "" };
         let pbft = if protocol == Pbft { " --pbft" } else { "" };
+        // Without them nobody lies: the seed is another run.
+        let features = if cfg!(feature = "planted-bugs") { " --features planted-bugs" } else { "" };
         format!(
-            "{protocol:?} seed {seed} fails at step {steps}: {why}\n  replay: cargo test --test sim -- \
+            "{protocol:?} seed {seed} fails at step {steps}: {why}\n  replay: cargo test{features} --test sim -- \
              --seed {seed}{steps_asked}{pbft}{sound} --trace"
         )
     };
