@@ -31,6 +31,7 @@
 //! - Memory grows with what arrived, never with what was declared, and is bounded.
 
 mod packer;
+mod parts;
 mod unpacker;
 
 pub use packer::{GivenUp, Packer};
@@ -43,7 +44,8 @@ use std::ops::RangeInclusive;
 /// highest one that both do. Whoever changes what is said adds a version here, and takes the lowest one out
 /// only when no release speaks nothing higher: so nodes are replaced one after the other.
 ///
-/// Version 1 is that of offers which name none.
+/// Version 1 is that of offers which name none. What is said before an offer is that of all connections between
+/// nodes (`node/greeting.rs`).
 pub const VERSIONS: RangeInclusive<u64> = 2..=2;
 
 /// Bytes of a frame's head.

@@ -1,6 +1,9 @@
 //! Puts records into frames, and keeps the frames until the other side has taken them.
 
-use super::{FRAME_BYTES, HEAD_BYTES, HEAD_BYTES_CHECKED, Record, TrunkError};
+use super::{
+    FRAME_BYTES, HEAD_BYTES, HEAD_BYTES_CHECKED, Record, TrunkError,
+    parts::{PART_BYTES, Parts},
+};
 use std::collections::VecDeque;
 
 /// Bodies below this many bytes are not compressed.
@@ -8,7 +11,7 @@ const COMPRESSED_FROM: usize = 1024;
 /// Frames that go uncompressed after one that did not become small enough.
 const FRAMES_UNCOMPRESSED: u32 = 15;
 /// What an empty buffer may keep for the next burst, bytes.
-const KEPT_MAX: usize = 4 * FRAME_BYTES;
+const KEPT_MAX: usize = PART_BYTES;
 /// Bytes of the other side's frames that are taken before it is told at once.
 const UNTOLD_MAX: usize = 4 * FRAME_BYTES;
 
@@ -22,7 +25,7 @@ pub struct Packer {
     /// The number of that frame.
     number: u64,
     /// Closed frames, `frames`, from `start` on.
-    closed: Vec<u8>,
+    closed: Parts,
     start: usize,
     frames: VecDeque<Frame>,
     /// Where in `closed` that ends which was written over this connection; the frames that are whole in
@@ -77,7 +80,7 @@ impl Default for Packer {
             open: Vec::new(),
             open_messages: 0,
             number: 1,
-            closed: Vec::new(),
+            closed: Parts::default(),
             start: 0,
             frames: VecDeque::new(),
             written: 0,
@@ -96,13 +99,13 @@ impl Packer {
     /// Bytes that the other side has not taken, before compression where they are not compressed yet.
     #[inline]
     pub fn kept(&self) -> usize {
-        self.open.len() + self.closed.len() - self.start
+        self.open.len() + self.closed.end() - self.start
     }
 
     /// Bytes of memory that it holds.
     pub fn memory_bytes(&self) -> usize {
         let frames = self.frames.capacity() * size_of::<Frame>();
-        self.open.capacity() + self.closed.capacity() + self.scratch.capacity() + frames
+        self.open.capacity() + self.closed.memory_bytes() + self.scratch.capacity() + frames
     }
 
     /// Whether there is nothing that the other side has not taken.
@@ -132,24 +135,24 @@ impl Packer {
         number <= self.touched
     }
 
-    /// What is to be written next; closes the open frame when nothing else waits.
+    /// What is to be written next, or the first of it; closes the open frame when nothing else waits.
     pub fn to_write(&mut self) -> &[u8] {
-        if self.written == self.closed.len() {
+        if self.written == self.closed.end() {
             if !self.open.is_empty() {
                 self.close();
             } else if self.inbound.is_due {
                 let head = make_head(0, &[], 0, &mut self.inbound);
-                self.closed.extend_from_slice(&head);
+                self.closed.push(&head, &[]);
                 self.frames.push_back(Frame { number: 0, bytes: HEAD_BYTES, messages: 0 });
             }
         }
-        &self.closed[self.written..]
+        self.closed.from(self.written)
     }
 
     /// So many bytes of that were written.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
-        assert!(self.written <= self.closed.len(), "no more is written than there is");
+        assert!(self.written <= self.closed.end(), "no more is written than there is");
         while let Some(frame) = self.frames.get(self.frames_written)
             && self.frames_end + frame.bytes <= self.written
         {
@@ -186,9 +189,9 @@ impl Packer {
     /// As [`Packer::acknowledge`].
     pub fn resume(&mut self, taken: u64) -> Result<(), TrunkError> {
         // All that was written in part is written again or was taken.
-        self.written = self.closed.len();
+        self.written = self.closed.end();
         self.frames_written = self.frames.len();
-        self.frames_end = self.closed.len();
+        self.frames_end = self.closed.end();
         self.acknowledge(taken)?;
         self.release();
         (self.written, self.frames_written, self.frames_end) = (self.start, 0, self.start);
@@ -212,14 +215,14 @@ impl Packer {
         let mut at = self.start;
         for frame in &mut self.frames {
             frame.number -= through;
-            let head = self.closed[at..].first_chunk_mut().expect("a frame begins with its head");
+            let head =
+                self.closed.from_mut(at).first_chunk_mut().expect("a frame begins with its head");
             number_head(head, frame.number, 0);
             at += frame.bytes;
         }
         self.number -= through;
         (self.written, self.frames_written, self.frames_end) = (self.start, 0, self.start);
         (self.touched, self.acknowledged, self.inbound) = (0, 0, Inbound::default());
-        // What is given up is moved away with frames that are taken, as ever.
         self.release();
         GivenUp { frames: through, messages }
     }
@@ -264,16 +267,9 @@ impl Packer {
             self.frames_written -= 1;
             self.frames.pop_front();
         }
+        self.closed.give_up(self.start);
         if self.frames.is_empty() {
-            self.closed.clear();
-            self.closed.shrink_to(KEPT_MAX);
             self.frames.shrink_to(KEPT_MAX / HEAD_BYTES);
-            (self.start, self.written, self.frames_end) = (0, 0, 0);
-        } else if self.start >= KEPT_MAX && 2 * self.start >= self.closed.len() {
-            self.closed.drain(..self.start);
-            self.written -= self.start;
-            self.frames_end -= self.start;
-            self.start = 0;
         }
     }
 
@@ -286,8 +282,7 @@ impl Packer {
         let bytes = HEAD_BYTES + body.len();
         let frame = Frame { number: self.number, bytes, messages: self.open_messages };
         let head = make_head(self.number, body, self.open.len(), &mut self.inbound);
-        self.closed.extend_from_slice(&head);
-        self.closed.extend_from_slice(body);
+        self.closed.push(&head, body);
         self.frames.push_back(frame);
         self.number += 1;
         self.open_messages = 0;

@@ -420,6 +420,30 @@ fn fill(packer: &mut Packer, frames: u64) -> u64 {
 }
 
 #[test]
+fn what_the_other_side_takes_does_not_move_what_it_has_not_taken() {
+    let mut packer = Packer::default();
+    // Of random numbers, so that nothing is compressed.
+    let mut random = fastrand::Rng::with_seed(7);
+    while packer.kept() < 4 << 20 {
+        let payload: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(1_000).collect();
+        packer.put(&Record::Send { target: agent(0), source: agent(0), payload: &payload });
+    }
+    let mut written = 0;
+    while written < 3 << 20 {
+        let bytes = packer.to_write().len().min(10_000);
+        packer.wrote(bytes);
+        written += bytes;
+    }
+    let next = packer.to_write().as_ptr();
+    for frame in 1..=45 {
+        packer.acknowledge(frame).expect("they were sent");
+        assert_eq!(packer.to_write().as_ptr(), next, "frame {frame} moved a megabyte");
+    }
+    assert!(packer.kept() < 2 << 20, "nothing was taken");
+    assert!(packer.memory_bytes() < 3 << 20, "{} bytes", packer.memory_bytes());
+}
+
+#[test]
 fn a_frame_of_which_no_byte_was_written_was_not_begun() {
     let mut packer = Packer::default();
     fill(&mut packer, 3);
