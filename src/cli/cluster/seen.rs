@@ -82,6 +82,8 @@ impl Seen {
 
 fn node(view: View<'_>) -> Option<NodeSeen> {
     let address = |name| view.get(name).and_then(View::str).and_then(|text| text.parse().ok());
+    let status = view.get("status").and_then(View::str).map(str::to_owned);
+    let is_gone = matches!(status.as_deref(), Some("dead" | "left"));
     Some(NodeSeen {
         id: view.get("id")?.uint()?,
         peers: address("peers"),
@@ -89,8 +91,8 @@ fn node(view: View<'_>) -> Option<NodeSeen> {
         member: view.get("member")?.bool()?,
         connected: view.get("connected")?.bool()?,
         leads: view.get("leads")?.uint()?,
-        status: view.get("status").and_then(View::str).map(str::to_owned),
-        load: load(view),
+        status,
+        load: load(view).filter(|_| !is_gone),
     })
 }
 
@@ -123,4 +125,35 @@ fn agreement(view: View<'_>) -> Option<AgreementSeen> {
         view_changes: number("view_changes")?,
         diverged: view.get("diverged")?.bool()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Params;
+
+    #[test]
+    fn a_node_that_is_gone_has_no_agents_though_it_told_of_some() {
+        for (status, load) in [
+            (Some("alive"), Some([3, 2, 1])),
+            (Some("suspect"), Some([3, 2, 1])),
+            (None, Some([3, 2, 1])),
+            (Some("dead"), None),
+            (Some("left"), None),
+        ] {
+            let counts = [("id", 7), ("leads", 0), ("agents", 3), ("running", 2), ("queued", 1)];
+            let params = counts
+                .iter()
+                .fold(Params::new(), |all, (name, count)| all.uint_if(name, Some(*count)));
+            let params = params.bool("member", true).bool("connected", false);
+            let params = match status {
+                Some(status) => params.str("status", status),
+                None => params,
+            };
+            let mut bytes = Vec::new();
+            params.write(&mut bytes);
+            let seen = node(View::new(&bytes)).expect("it is a node");
+            assert_eq!(seen.load, load, "{status:?}");
+        }
+    }
 }
