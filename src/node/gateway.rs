@@ -4,6 +4,7 @@
 //! edge. Every future of a [`Gateway`] ends: with the answer, or with an [`Error`] that says what
 //! to do.
 
+pub use super::greeting::{Awaited, Credentials, Known};
 pub use crate::consensus::{
     cluster::{Address, Answer, Ask, Status as ClusterStatus},
     engine::Agreement,
@@ -191,6 +192,11 @@ pub trait Gateway: 'static {
 
     /// Gives up an attempt that another node lent, by its task and the lender's lease.
     fn stop_guest(&self, _id: TaskId, _lease: u64) {}
+
+    /// This node as others of its cluster can prove themselves to it; `None` where there is no secret.
+    fn known(&self) -> Option<Known> {
+        None
+    }
 
     /// Whether a trunk that another node offers is taken, over a connection that was answered that
     /// challenge last.

@@ -4,7 +4,8 @@ use super::{
     Shared,
     forward::Forwarder,
     gateway::{
-        Answer, Ask, Challenge, ClusterStatus, Gateway, Offer, TrunkAnswer, TrunkOffer, TrunkWords,
+        Answer, Ask, Challenge, ClusterStatus, Gateway, Known, Offer, TrunkAnswer, TrunkOffer,
+        TrunkWords,
     },
     gossip, lend,
     trunk::{self, Dialer},
@@ -450,6 +451,11 @@ impl Gateway for LocalGateway {
         self.check_accepting()?;
         let to = to.into();
         self.request(|shard, answer| shard.call_from_door(to, &payload, timeout_ms, answer)).await
+    }
+
+    fn known(&self) -> Option<Known> {
+        let secret = self.shared.forward.as_ref()?.secret.clone()?;
+        Some(Known::new(self.shared.cluster.as_ref()?.leaders.me(), secret))
     }
 
     async fn judge_trunk(

@@ -14,6 +14,7 @@ mod fetch;
 mod forward;
 pub mod gateway;
 mod gossip;
+mod greeting;
 mod hand_over;
 mod handle;
 mod lend;

@@ -1,6 +1,6 @@
 //! Moves the bytes of trunks: dials other nodes for a core's messages, and serves those that dial.
 //!
-//! A connection of a trunk begins as a client's: the token where the node asks for one, then
+//! A connection of a trunk begins as one that forwards requests (`node/greeting.rs`), then comes
 //! `here.trunk` with the offer (`shard/trunks.rs`, `trunk/offer.rs`). The answer that tells what was taken is
 //! the last MessagePack on the connection; from there on both sides speak in frames of records
 //! (`wire/trunk.rs`).
@@ -37,8 +37,10 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use offer::{Refusal, shake_hands};
 use patience::{Connection, Patience, RETURN_LIMIT};
 use std::{
+    fmt::Display,
     future::{pending, poll_fn},
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
@@ -166,7 +168,7 @@ enum Ended {
     /// The other side is there and the session is not: it is another process, or has given the session up; or
     /// it is broken, for the other side says what cannot be, and would say it again.
     Unknown { why: String, is_broken: bool },
-    /// The other side refuses the session.
+    /// There is no way to the other side, or it refuses a new session.
     Over(String),
 }
 
@@ -174,6 +176,21 @@ impl Ended {
     fn not_made(why: String) -> Self {
         Self::Lost { why, was_clear: false }
     }
+
+    /// A refusal is no proof of anything: whoever is at that address can say it. It ends a session that is new;
+    /// the node that has one may come back there.
+    fn refused(trunk: &Trunk, address: SocketAddr, why: &dyn Display) -> Self {
+        let why = format!("{address}: {why}");
+        if trunk.is_established() { Self::not_made(why) } else { Self::Over(why) }
+    }
+}
+
+/// Who answers for a node is not believed.
+fn not_believed(core: &Core, trunk: &Trunk, address: SocketAddr, why: &str) -> Ended {
+    let node = trunk.node();
+    tracing::warn!(node, %address, why, "who answers for a node is not believed");
+    core.with_shard(|shard| shard.trunk_refused());
+    Ended::refused(trunk, address, &why)
 }
 
 /// Whether an error of a connection would come again on the next one.
@@ -204,14 +221,10 @@ async fn connect(core: &Core, cluster: &Cluster, settings: &Settings, trunk: &Rc
         Ok((_, Err(Refusal::There(error @ (Error::Backpressure(_) | Error::Unavailable(_)))))) => {
             return Ended::not_made(format!("{address}: {error}"));
         }
-        Ok((_, Err(Refusal::There(error)))) => return Ended::Over(format!("{address}: {error}")),
-        Ok((_, Err(Refusal::Here(why)))) => {
-            let node = trunk.node();
-            tracing::warn!(node, %address, why, "who answers for a node is not believed");
-            core.with_shard(|shard| shard.trunk_refused());
-            let why = format!("{address}: {why}");
-            // The node itself, which has the session, may come back to that address.
-            return if trunk.is_established() { Ended::not_made(why) } else { Ended::Over(why) };
+        Ok((_, Err(Refusal::There(error)))) => return Ended::refused(trunk, address, &error),
+        Ok((_, Err(Refusal::Here(why)))) => return not_believed(core, trunk, address, &why),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return not_believed(core, trunk, address, &error.to_string());
         }
         Err(error) => return Ended::not_made(format!("{address}: {error}")),
     };

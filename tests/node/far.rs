@@ -68,12 +68,24 @@ impl Places {
 
     /// Of a cluster that has a secret.
     pub(super) fn with_secret(self, secret: &str) -> Self {
-        let path = self.folder.join("secret");
+        let path = self.keep("secret", secret);
+        self.with(&format!("[cluster]\nsecret_file = \"{}\"\n", path.display()))
+    }
+
+    /// Whose nodes ask for a token.
+    pub(super) fn with_token(self, token: &str) -> Self {
+        let path = self.keep("token", token);
+        self.with(&format!("[server]\ntoken_file = \"{}\"\n", path.display()))
+    }
+
+    /// A file that others may not read.
+    fn keep(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.join(name);
         std::fs::create_dir_all(&self.folder).expect("a folder of the test's own");
-        std::fs::write(&path, secret).expect("a file of the test's own");
+        std::fs::write(&path, text).expect("a file of the test's own");
         let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, owner).expect("a file of the test's own");
-        self.with(&format!("[cluster]\nsecret_file = \"{}\"\n", path.display()))
+        path
     }
 
     /// Where a node takes requests.
@@ -100,7 +112,7 @@ impl Places {
         let at = config.listen();
         let server = &config.server;
         let listeners = Listeners::new(Listen {
-            token: None,
+            token: config.token().expect("a file of the test's own"),
             rpc: self.rpc_of(id),
             http: at.http,
             keys: Keys { rpc: "rpc".into(), http: "http".into() },

@@ -21,7 +21,7 @@ use coreflow::{
     },
 };
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
     thread,
@@ -94,6 +94,17 @@ impl Said {
         write::uint(&mut out, self.msgid);
         write::nil(&mut out);
         params.write(&mut out);
+        self.stream.write_all(&out).expect("it listens");
+    }
+
+    /// Refuses what was asked last.
+    fn refuse(&mut self, code: &str) {
+        let mut out = Vec::new();
+        write::array(&mut out, 4);
+        write::uint(&mut out, 1);
+        write::uint(&mut out, self.msgid);
+        Params::new().str("code", code).str("message", "says a stranger").write(&mut out);
+        write::nil(&mut out);
         self.stream.write_all(&out).expect("it listens");
     }
 
@@ -493,6 +504,135 @@ fn a_node_that_knows_no_session_that_it_is_offered_is_given_up_in_bounded_time()
     }
     assert!(sessions > 1, "it is given up at once");
     until("each is counted", || sum(&near, |core| core.far_broken) == sessions);
+    stop(near);
+    stop(far);
+}
+
+#[test]
+fn a_session_goes_on_while_a_stranger_answers_for_its_node() {
+    let (_places, pretender, near, far) = pretended("impostor");
+    let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
+    let handle = near.handle();
+    let send = |number: u64| {
+        handle.wait(move |gateway| gateway.send(target, number.to_le_bytes().to_vec()))
+    };
+    let dialled = || {
+        let (said, offer) = pretender.offer();
+        (said, (offer("session"), offer("resumes")))
+    };
+    send(0).expect("the way is free");
+    let (mut node, offered) = dialled();
+    assert_eq!(offered, (1, 0));
+    node.answer(&HAS_NOTHING);
+    let mut unpacker = unpacker();
+    assert_eq!(node.records(&mut unpacker, 1), [(false, 0)]);
+    drop(node);
+    send(1).expect("the way is free");
+
+    for code in ["conflict", "invalid", "not_found", "unauthorized"] {
+        let (mut stranger, offered) = dialled();
+        assert_eq!(offered, (1, 1), "{code} ended the session");
+        stranger.refuse(code);
+        assert!(stranger.is_told_nothing());
+    }
+    let no_version = numbered(&[ANSWER[0], ("taken", 1)]);
+    let no_length = numbered(&[ANSWER[1], ("taken", 1)]);
+    let other_version = numbered(&[ANSWER[0], ("version", 7), ("taken", 1)]);
+    let odd_challenge = Params::new().bin("challenge", &[9; 31]);
+    for (place, answer) in [no_version, no_length, other_version, odd_challenge].iter().enumerate()
+    {
+        let (mut stranger, offered) = dialled();
+        assert_eq!(offered, (1, 1), "answer {place} ended the session");
+        stranger.answer_with(answer.clone());
+        assert!(stranger.is_told_nothing(), "answer {place} is believed");
+        until("it is counted", || sum(&near, |core| core.far_refused) == place as u64 + 1);
+    }
+    let (mut stranger, offered) = dialled();
+    assert_eq!(offered, (1, 1));
+    stranger.stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("it listens");
+    assert!(stranger.is_told_nothing());
+    until("it is counted", || sum(&near, |core| core.far_refused) == 5);
+
+    // The node is back.
+    let (mut node, offered) = dialled();
+    assert_eq!(offered, (1, 1));
+    node.answer(&[ANSWER[0], ANSWER[1], ("taken", 1)]);
+    assert_eq!(node.records(&mut unpacker, 1), [(false, 1)]);
+    assert_eq!(sum(&near, |core| core.far_lost + core.far_broken), 0);
+    drop(node);
+    stop(near);
+    stop(far);
+}
+
+const TOKEN: &str = "the-token-of-all-clients";
+
+#[test]
+fn who_takes_requests_at_the_address_of_a_member_is_not_told_the_token() {
+    let mut places = Places::of("token", 2).with_token(TOKEN).with_secret("0123456789abcdef");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    places.say_rpc_of(2, listener.local_addr().expect("it listens"));
+    let far = places.start(2, |builder| builder.agent("late", some(1), || Nobody));
+    let near = places.start(1, |builder| builder);
+    let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
+    let handle = near.handle();
+    listener.set_nonblocking(true).expect("a socket");
+    // Without an answer, and with every one that a stranger can make up.
+    let made_up = || Params::new().bin("challenge", &[9; 32]).bin("proof", &[9; 32]);
+    for answer in [None, Some(Params::new()), Some(made_up())] {
+        let send = || handle.wait(move |gateway| gateway.send(target, b"x".to_vec()));
+        until("the node is dialled", || send().is_ok());
+        let deadline = Instant::now() + WAIT;
+        let stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(Instant::now() < deadline, "it is not dialled");
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        stream.set_nonblocking(false).expect("a socket");
+        let mut stranger = Said::new(stream);
+        let first = stranger.value().expect("it says something");
+        let mut heard = first.clone();
+        let parts: Vec<View<'_>> = View::new(&first).items().collect();
+        stranger.msgid = parts[1].uint().expect("a request");
+        if let Some(answer) = answer {
+            stranger.answer_with(answer);
+        }
+        heard.extend(std::iter::from_fn(|| stranger.value()).flatten());
+        let says = |word: &[u8]| heard.windows(word.len()).any(|part| part == word);
+        assert!(!says(TOKEN.as_bytes()), "the token is said");
+        assert!(!says(b"here."), "a request is said");
+        assert!(says(b"auth") && says(b"challenge"), "it asks for a proof");
+    }
+    stop(near);
+    stop(far);
+}
+
+#[test]
+fn nodes_that_ask_for_a_token_prove_the_secret_to_each_other_and_talk() {
+    let places = Places::of("proven", 2).with_token(TOKEN).with_secret("0123456789abcdef");
+    let (called, calls) = mpsc::channel();
+    let far = places.start(2, |builder| {
+        builder.agent("late", some(1), move || Late { called: called.clone(), asked: None })
+    });
+    let late = addresses(&far, 2, "late", 1)[0];
+    let near = places.start(1, |builder| builder);
+    let handle = near.handle();
+    let waits = handle.clone();
+    let call = thread::spawn(move || {
+        waits.wait(move |gateway| gateway.call(late, b"x".to_vec(), WAIT.as_millis() as u64))
+    });
+    receive(&calls);
+    handle.wait(move |gateway| gateway.send(late, b"answer".to_vec())).expect("the way is free");
+    assert_eq!(call.join().expect("it does not panic"), Ok(b"late".to_vec()));
+    // A node's proof is of no use to a client, who says the token.
+    let mut stranger = Said::to(places.rpc_of(2));
+    let refused = stranger.offer(with_versions(offer_of(0), 2, 2)).expect_err("no token was said");
+    assert!(refused.contains("asks for a token"), "{refused}");
+    assert_eq!(sum(&near, |core| core.far_refused + core.far_lost), 0);
     stop(near);
     stop(far);
 }

@@ -40,6 +40,10 @@ pub enum Side {
     Offers,
     /// The node that such an offer was made to.
     Answers,
+    /// The node that comes to another one's port for requests (`node/greeting.rs`).
+    Knocks,
+    /// The node that it comes to.
+    Opens,
 }
 
 impl Challenge {
@@ -112,6 +116,8 @@ fn domain(side: Side) -> &'static [u8] {
         Side::Listens => b"coreflow peer listens",
         Side::Offers => b"coreflow trunk offers",
         Side::Answers => b"coreflow trunk answer",
+        Side::Knocks => b"coreflow door knocks ",
+        Side::Opens => b"coreflow door opens  ",
     }
 }
 

@@ -7,21 +7,26 @@
 //! - A request of which no byte was written when the connection was lost was surely not done, and
 //!   its error says so ([`Error::Unavailable`]); of any other nobody knows ([`Error::Uncertain`]).
 //! - How many requests are under way, and how many bytes of them wait, is bounded.
+//! - Where the other side has to prove itself first (`node/greeting.rs`), nothing else is said before.
 
 use crate::{
     client::{Answer, Params, View, request},
+    consensus::peers::proof::{Challenge, PROOF_BYTES, Proof},
+    node::greeting::Credentials,
     wire::{
         api::Error,
         id::PartitionIndex,
         msgpack::{Scan, Scanner},
-        secret::Secret,
     },
 };
 use futures_channel::oneshot::{self, Receiver, Sender};
 use std::{collections::HashMap, time::Instant};
 
-/// The number of the request that says the token; others count from 1.
+/// The number of the requests that say the token, or prove the secret; others count from 1.
 const GREETING: u32 = 0;
+/// What is said of who does not prove that it knows the secret.
+const NOT_PROVEN: &str = "it does not prove that it knows the cluster's secret: give all nodes the same \
+     cluster.secret_file and the same release, and see who takes requests at that address";
 /// The largest answer that is taken, bytes: far above what a node keeps for one connection.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// When to come back while too much is under way, milliseconds.
@@ -66,11 +71,24 @@ struct Waiting {
     as_long_as_led: Option<PartitionIndex>,
 }
 
+/// How far the other side is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is to prove itself, and there is no connection yet.
+    Unasked,
+    /// It is to prove itself over this.
+    Asked(Challenge),
+    /// Requests go to it.
+    Open,
+}
+
 /// One connection's requests.
 pub struct Channel {
     bounds: Bounds,
-    /// What is said before everything else.
-    token: Option<Secret>,
+    credentials: Credentials,
+    /// What is said before everything else, and how many bytes of it were written.
+    greeting: (Vec<u8>, usize),
+    stage: Stage,
     waiting: HashMap<u32, Waiting>,
     last_msgid: u32,
     output: Vec<u8>,
@@ -81,24 +99,30 @@ pub struct Channel {
     input: Vec<u8>,
     scanner: Scanner,
     heard: Option<Instant>,
-    /// The other side refuses the token, and so did nothing of what was sent.
+    /// The other side refuses the token or is not believed, and so did nothing of what was sent.
     is_refused: bool,
 }
 
 impl Channel {
-    /// A channel with nothing under way.
-    pub fn new(bounds: Bounds, token: Option<Secret>) -> Self {
-        let mut output = Vec::new();
-        if let Some(token) = &token {
-            let said = Params::new().str("token", token.expose());
-            request(&mut output, GREETING, "auth", |out| said.write(out));
-        }
+    /// A channel with nothing under way; see [`Self::greet`].
+    pub fn new(bounds: Bounds, credentials: Credentials) -> Self {
+        let mut greeting = Vec::new();
+        let stage = match &credentials {
+            Credentials::Nothing => Stage::Open,
+            Credentials::Token(token) => {
+                greet_with(&mut greeting, &Params::new().str("token", token.expose()));
+                Stage::Open
+            }
+            Credentials::Knows(_) => Stage::Unasked,
+        };
         Self {
             bounds,
-            token,
+            credentials,
+            greeting: (greeting, 0),
+            stage,
             waiting: HashMap::new(),
             last_msgid: 0,
-            output,
+            output: Vec::new(),
             written: 0,
             gone: 0,
             input: Vec::new(),
@@ -108,13 +132,39 @@ impl Channel {
         }
     }
 
+    /// A connection is there. Where the other side is to prove itself it has to do so over that challenge,
+    /// which nobody was given before.
+    pub fn greet(&mut self, own: Challenge) {
+        let Credentials::Knows(knowing) = &self.credentials else { return };
+        let nodes =
+            Params::new().uint_if("from", Some(knowing.from)).uint_if("to", Some(knowing.to));
+        self.greeting = (Vec::new(), 0);
+        greet_with(&mut self.greeting.0, &nodes.bin("challenge", &own.0));
+        self.stage = Stage::Asked(own);
+    }
+
+    /// What was said first is answered: what is to be said to that, if anything.
+    fn greeted(&self, outcome: Result<View<'_>, View<'_>>) -> Result<Option<Proof>, &'static str> {
+        let (knowing, own) = match (&self.credentials, self.stage) {
+            (Credentials::Knows(knowing), Stage::Asked(own)) => (knowing, own),
+            (Credentials::Knows(_), _) => return outcome.map(|_| None).map_err(|_| NOT_PROVEN),
+            _ => return outcome.map(|_| None).map_err(|_| "it has another server.token_file"),
+        };
+        let bytes = |name| -> Option<[u8; PROOF_BYTES]> {
+            outcome.ok()?.get(name).and_then(View::bin)?.try_into().ok()
+        };
+        let (given, proof) = bytes("challenge").zip(bytes("proof")).ok_or(NOT_PROVEN)?;
+        knowing.prove(&own, &Challenge(given), &proof).map(Some).ok_or(NOT_PROVEN)
+    }
+
     /// Puts a request behind those that wait to be written.
     ///
     /// # Errors
     /// [`Error::Backpressure`] when too much is under way, [`Error::TooLarge`]; nothing was done.
     pub fn push(&mut self, now: Instant, what: &Request<'_>) -> Result<Receiver<Answered>, Error> {
         let Bounds { in_flight, waiting_bytes, frame_bytes } = self.bounds;
-        if self.waiting.len() >= in_flight || self.to_write().len() >= waiting_bytes {
+        let waits = self.output.len() - self.written;
+        if self.waiting.len() >= in_flight || waits >= waiting_bytes {
             return Err(Error::Backpressure(RETRY_MS));
         }
         let begins = self.gone + self.output.len() as u64;
@@ -149,11 +199,21 @@ impl Channel {
 
     /// What is to be written next.
     pub fn to_write(&self) -> &[u8] {
-        &self.output[self.written..]
+        let (greeting, said) = &self.greeting;
+        match &greeting[*said..] {
+            [] if self.stage != Stage::Open => &[],
+            [] => &self.output[self.written..],
+            rest => rest,
+        }
     }
 
     /// So many bytes of that were written.
     pub fn wrote(&mut self, len: usize) {
+        let (greeting, said) = &mut self.greeting;
+        if *said < greeting.len() {
+            *said += len;
+            return assert!(*said <= greeting.len(), "no more is written than there is");
+        }
         self.written += len;
         assert!(self.written <= self.output.len(), "no more is written than there is");
         if self.written * 2 >= self.output.len() {
@@ -186,9 +246,19 @@ impl Channel {
             };
             read += len;
             let Some(msgid) = answer.msgid else { break Err("it refused what was sent") };
-            if msgid == GREETING && answer.outcome.is_err() {
-                self.is_refused = true;
-                break Err("it has another server.token_file");
+            if msgid == GREETING {
+                match self.greeted(answer.outcome) {
+                    Ok(Some(proof)) => {
+                        greet_with(&mut self.greeting.0, &Params::new().bin("proof", &proof));
+                        self.stage = Stage::Open;
+                    }
+                    Ok(None) => {}
+                    Err(why) => {
+                        self.is_refused = true;
+                        break Err(why);
+                    }
+                }
+                continue;
             }
             // One that was given up has nobody who waits.
             if let Some(waiting) = self.waiting.remove(&msgid) {
@@ -235,9 +305,14 @@ impl Channel {
             };
             drop(waiting.answer.send(Err(error)));
         }
-        let token = self.token.take();
-        *self = Self { last_msgid: self.last_msgid, ..Self::new(self.bounds, token) };
+        let credentials = std::mem::replace(&mut self.credentials, Credentials::Nothing);
+        *self = Self { last_msgid: self.last_msgid, ..Self::new(self.bounds, credentials) };
     }
+}
+
+/// Appends the request that says who is at this end.
+fn greet_with(out: &mut Vec<u8>, said: &Params) {
+    request(out, GREETING, "auth", |out| said.write(out));
 }
 
 /// What a node said when it did not do what was asked.
@@ -268,7 +343,10 @@ fn error_of(error: View<'_>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::msgpack::write;
+    use crate::{
+        node::greeting::Known,
+        wire::{msgpack::write, secret::Secret},
+    };
     use std::time::Duration;
 
     const BOUNDS: Bounds = Bounds { in_flight: 3, waiting_bytes: 200, frame_bytes: 100 };
@@ -307,7 +385,7 @@ mod tests {
 
     #[test]
     fn answers_find_their_requests_in_any_order_and_in_pieces() {
-        let (mut channel, start) = (Channel::new(BOUNDS, None), Instant::now());
+        let (mut channel, start) = (Channel::new(BOUNDS, Credentials::Nothing), Instant::now());
         let mut first = push(&mut channel, start, &Params::new()).unwrap();
         let mut second = push(&mut channel, start, &Params::new()).unwrap();
         assert_eq!(
@@ -327,7 +405,7 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_bounded() {
-        let (mut channel, start) = (Channel::new(BOUNDS, None), Instant::now());
+        let (mut channel, start) = (Channel::new(BOUNDS, Credentials::Nothing), Instant::now());
         let large = Params::new().str("x", &"x".repeat(100));
         assert!(matches!(push(&mut channel, start, &large), Err(Error::TooLarge(_))));
         assert!(channel.to_write().is_empty() && channel.is_idle());
@@ -349,7 +427,7 @@ mod tests {
 
     #[test]
     fn only_what_was_not_begun_is_surely_not_done_when_the_connection_is_lost() {
-        let (mut channel, start) = (Channel::new(BOUNDS, None), Instant::now());
+        let (mut channel, start) = (Channel::new(BOUNDS, Credentials::Nothing), Instant::now());
         let mut requests: Vec<_> =
             (0..3).map(|_| push(&mut channel, start, &Params::new()).unwrap()).collect();
         // The first whole, one byte of the second.
@@ -369,7 +447,7 @@ mod tests {
 
     #[test]
     fn requests_end_at_their_deadline_or_when_another_node_leads() {
-        let (mut channel, start) = (Channel::new(BOUNDS, None), Instant::now());
+        let (mut channel, start) = (Channel::new(BOUNDS, Credentials::Nothing), Instant::now());
         let mut lasting = push(&mut channel, start, &Params::new()).unwrap();
         let params = Params::new();
         let led = Request {
@@ -394,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_token_is_said_first_on_every_connection() {
-        let token = Secret::parse(b"0123456789abcdef").ok();
+        let token = Credentials::Token(secret());
         let (mut channel, start) = (Channel::new(BOUNDS, token), Instant::now());
         for _ in 0..2 {
             let mut asked = push(&mut channel, start, &Params::new()).unwrap();
@@ -408,11 +486,78 @@ mod tests {
         assert!(channel.received(start, &answer(GREETING, Err("unauthorized"))).is_err());
     }
 
+    fn secret() -> Secret {
+        Secret::parse(b"0123456789abcdef").expect("sixteen bytes")
+    }
+
+    /// What is to be written next: a request, as its number, its method and its parameters.
+    fn written(channel: &mut Channel) -> Option<(u64, String, Vec<u8>)> {
+        let bytes = channel.to_write().to_vec();
+        let Scan::Complete(len) = Scanner::new(1000).scan(&bytes) else { return None };
+        channel.wrote(len);
+        let parts: Vec<View<'_>> = View::new(&bytes[..len]).items().collect();
+        let params = parts[3].items().next()?.bytes().to_vec();
+        Some((parts[1].uint()?, parts[2].str()?.to_owned(), params))
+    }
+
+    fn challenged(challenge: &Challenge, proof: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write::array(&mut out, 4);
+        write::uint(&mut out, 1);
+        write::uint(&mut out, GREETING.into());
+        write::nil(&mut out);
+        Params::new().bin("challenge", &challenge.0).bin("proof", proof).write(&mut out);
+        out
+    }
+
+    #[test]
+    fn nothing_is_said_to_who_does_not_prove_the_secret_and_the_token_to_nobody() {
+        let token = Secret::parse(b"a-token-of-nodes").expect("sixteen bytes");
+        let credentials = || Credentials::of(1, 2, Some(&token), Some(&secret()));
+        let (start, known) = (Instant::now(), Known::new(2, secret()));
+        let (own, given) = (Challenge([1; PROOF_BYTES]), Challenge([2; PROOF_BYTES]));
+        let (awaited, proof) = known.answer((1, 2), own, given).expect("node 2 is meant");
+        let mut channel = Channel::new(BOUNDS, credentials());
+        let mut asked = push(&mut channel, start, &Params::new()).unwrap();
+        assert!(channel.to_write().is_empty(), "there is no connection yet");
+        for wrong in [
+            answer(GREETING, Ok(0)),
+            answer(GREETING, Err("unauthorized")),
+            challenged(&given, &[9; PROOF_BYTES]),
+            challenged(&own, &proof),
+            challenged(&given, &proof[1..]),
+        ] {
+            channel.greet(own);
+            let (msgid, method, params) = written(&mut channel).expect("it greets");
+            assert_eq!((msgid, &*method), (GREETING.into(), "auth"));
+            let said = View::new(&params);
+            assert_eq!(said.get("challenge").and_then(View::bin), Some(&own.0[..]));
+            assert_eq!(written(&mut channel), None, "nothing else is said");
+            assert_eq!(channel.received(start, &wrong), Err(NOT_PROVEN), "{wrong:?}");
+            assert_eq!(written(&mut channel), None, "it is told something");
+            channel.lost("it is not believed");
+            assert!(matches!(now(&mut asked), Some(Err(Error::Unavailable(_)))), "not done");
+            asked = push(&mut channel, start, &Params::new()).unwrap();
+        }
+        channel.greet(own);
+        written(&mut channel).expect("it greets");
+        channel.received(start, &challenged(&given, &proof)).expect("it is proven");
+        let (_, _, params) = written(&mut channel).expect("it proves itself");
+        let own = View::new(&params).get("proof").and_then(View::bin).expect("a proof");
+        assert!(known.is_proven(&awaited, own.try_into().expect("32 bytes")));
+        let (msgid, method, _) = written(&mut channel).expect("then its requests");
+        assert_eq!((msgid, &*method), (6, "m"));
+        channel.received(start, &answer(GREETING, Ok(0))).expect("it is believed");
+        channel.received(start, &answer(6, Ok(7))).expect("an answer");
+        assert_eq!(now(&mut asked), Some(Ok(vec![7])));
+        assert_eq!(channel.received(start, &answer(GREETING, Err("x"))), Err(NOT_PROVEN));
+    }
+
     #[test]
     fn nonsense_is_an_error() {
         for bytes in [&[0xc1][..], &[0x01], &[0x94, 1, 0xc0, 0x80, 0xc0]] {
             assert!(
-                Channel::new(BOUNDS, None).received(Instant::now(), bytes).is_err(),
+                Channel::new(BOUNDS, Credentials::Nothing).received(Instant::now(), bytes).is_err(),
                 "{bytes:?}"
             );
         }

@@ -3,9 +3,13 @@
 
 use super::channel::{Answered, Bounds, Channel, Request};
 use crate::{
-    consensus::{cluster::Cluster, peers::NodeId},
+    consensus::{
+        cluster::Cluster,
+        peers::{NodeId, proof::Challenge},
+    },
+    node::greeting::Credentials,
     runtime::{executor, net},
-    wire::{api::Error, secret::Secret},
+    wire::api::Error,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::{
@@ -64,10 +68,10 @@ impl Link {
     pub fn new(
         target: Target,
         bounds: Bounds,
-        token: Option<Secret>,
+        credentials: Credentials,
         cluster: Arc<Cluster>,
     ) -> Rc<Self> {
-        let channel = Channel::new(bounds, token);
+        let channel = Channel::new(bounds, credentials);
         let state = State { channel, waker: None, is_driven: false, closed: None };
         Rc::new(Self { target, cluster, state: RefCell::new(state) })
     }
@@ -109,6 +113,8 @@ impl Link {
         let dialled = async {
             let stream = net::connect(address).await?;
             net::limit_unacknowledged(&stream, UNACKNOWLEDGED_MS)?;
+            let challenge = Challenge::random().map_err(io::Error::other)?;
+            self.state.borrow_mut().channel.greet(challenge);
             io::Result::Ok(stream)
         };
         let (why, was_there) = match executor::timeout(CONNECT_LIMIT, dialled).await {
@@ -168,6 +174,9 @@ impl Link {
 }
 
 /// Writes once and reads once; whether anything moved.
+///
+/// # Errors
+/// Of the connection; [`io::ErrorKind::InvalidData`] when what came is not what a node of the cluster says.
 pub fn pump<S>(
     channel: &mut Channel,
     stream: &mut S,
@@ -190,7 +199,10 @@ where
     if let Poll::Ready(read) = Pin::new(stream).poll_read(cx, buffer) {
         match read? {
             0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
-            len => channel.received(Instant::now(), &buffer[..len]).map_err(io::Error::other)?,
+            len => {
+                let received = channel.received(Instant::now(), &buffer[..len]);
+                received.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+            }
         }
         moved = true;
     }

@@ -32,6 +32,7 @@ use crate::{
     client::Params,
     config::{Config, SecretError},
     consensus::{cluster::Cluster, peers::NodeId, raft::group::ELECTION_TICKS},
+    node::greeting::Credentials,
     wire::{api::Error, id::PartitionIndex, secret::Secret},
 };
 use channel::{Answered, Bounds, Request};
@@ -78,6 +79,11 @@ impl Settings {
         let election = Duration::from_millis(config.cluster.tick_ms) * ELECTION_TICKS as u32;
         let patience = 4 * election + Duration::from_secs(1);
         Ok(Self { bounds, token: config.token()?, secret: config.cluster_secret()?, patience })
+    }
+
+    /// What a node says to another one before its requests.
+    pub(super) fn credentials(&self, from: NodeId, to: NodeId) -> Credentials {
+        Credentials::of(from, to, self.token.as_ref(), self.secret.as_ref())
     }
 }
 
@@ -138,13 +144,17 @@ impl Forwarder {
             return Err(Error::Unavailable(text));
         };
         let target = Target { node, address: address.rpc };
-        let Settings { bounds, token, .. } = &self.settings;
-        let dial = || Link::new(target, *bounds, token.clone(), self.cluster.clone());
+        let credentials = self.settings.credentials(self.cluster.leaders.me(), node);
+        let bounds = self.settings.bounds;
+        let dial = || Link::new(target, bounds, credentials, self.cluster.clone());
         let mut links = self.links.borrow_mut();
-        let link = links.entry((node, lane)).or_insert_with(dial);
-        if link.target() != target {
-            *link = dial();
+        match links.get(&(node, lane)).filter(|link| link.target() == target) {
+            Some(link) => Ok(link.clone()),
+            None => {
+                let link = dial();
+                links.insert((node, lane), link.clone());
+                Ok(link)
+            }
         }
-        Ok(link.clone())
     }
 }

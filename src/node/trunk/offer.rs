@@ -7,7 +7,9 @@
 //!
 //! An offer ends what its node had with this one before, so where the cluster has a secret it is believed only
 //! with a proof (`consensus/peers/proof.rs`) over all that it says and over a challenge of this connection.
-//! Whoever may use the port for requests, and does not know the secret, speaks in no node's name. Nor is
+//! What is said before it (`node/greeting.rs`) lets a node use the port for requests, and a client as well; here
+//! it is found out which node it is. Whoever may use the port for requests, and does not know the secret, speaks
+//! in no node's name. Nor is
 //! anything said to whoever stands at a node's address and does not know it: the answer is proven as well, over
 //! the challenge of the one who dials. Each proof is over both challenges and the whole offer, with the numbers of
 //! both nodes, so that none is of use on another connection, for another node or from the other side. Who passes
@@ -43,10 +45,16 @@ const CORES_MAX: CoreIndex = 1024;
 /// Why an offer comes to nothing.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The other node refuses it.
+    /// It is refused, which anybody at the node's address can do.
     There(Error),
-    /// Who answers is not believed.
-    Here(&'static str),
+    /// Who answers is not believed, or says what no node would.
+    Here(String),
+}
+
+impl Refusal {
+    fn here(why: impl Into<String>) -> Self {
+        Self::Here(why.into())
+    }
 }
 
 const NOT_PROVEN: &str = "it does not prove that it knows the cluster's secret: give all nodes the same \
@@ -61,17 +69,20 @@ pub async fn shake_hands<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut channel = Channel::new(settings.bounds, settings.token.clone());
-    let own = match &settings.secret {
-        Some(_) => Some(Challenge::random().map_err(io::Error::other)?),
-        None => None,
-    };
+    let random = || Challenge::random().map_err(io::Error::other);
+    let credentials = settings.credentials(offer.from.node, offer.to);
+    let mut channel = Channel::new(settings.bounds, credentials);
+    channel.greet(random()?);
+    let own = settings.secret.as_ref().map(|_| random()).transpose()?;
     let mut said = TrunkOffer { offer: *offer, versions: VERSIONS, challenge: own, proof: None };
     let mut answer = match ask(&mut channel, stream, &said).await? {
         Ok(answer) => answer,
         Err(refused) => return Ok(Err(Refusal::There(refused))),
     };
-    let given = bytes_in(&answer, "challenge")?.map(Challenge);
+    let Ok(given) = bytes_in(&answer, "challenge") else {
+        return Ok(Err(Refusal::here("its challenge is none")));
+    };
+    let given = given.map(Challenge);
     match (&settings.secret, &given) {
         (Some(secret), Some(given)) => {
             said.proof = prove(secret, &said, given);
@@ -80,7 +91,7 @@ where
                 Err(refused) => return Ok(Err(Refusal::There(refused))),
             };
         }
-        (Some(_), None) => return Ok(Err(Refusal::Here(NOT_PROVEN))),
+        (Some(_), None) => return Ok(Err(Refusal::here(NOT_PROVEN))),
         (None, Some(_)) => {
             let text =
                 "it asks for the cluster's secret, and this node has none (cluster.secret_file)";
@@ -88,25 +99,41 @@ where
         }
         (None, None) => {}
     }
-    let number = |name| View::new(&answer).get(name).and_then(View::uint);
-    let limit = number("record_bytes").and_then(|limit| usize::try_from(limit).ok());
-    let record_bytes = limit.ok_or_else(|| io::Error::other("its answer names no record_bytes"))?;
-    let version =
-        number("version").ok_or_else(|| io::Error::other("its answer names no version"))?;
-    let words = TrunkWords { record_bytes, version, taken: number("taken") };
-    let proof = bytes_in(&answer, "proof")?;
-    let is_believed = settings
-        .secret
-        .as_ref()
-        .is_none_or(|secret| is_answer_proven(secret, &said, given, &words, proof));
-    Ok(if is_believed { Ok(words) } else { Err(Refusal::Here(NOT_PROVEN)) })
+    Ok(believed(&said, settings.secret.as_ref(), given, &answer).map_err(Refusal::Here))
 }
 
-/// A challenge or a proof in an answer.
-fn bytes_in(answer: &[u8], name: &str) -> io::Result<Option<[u8; PROOF_BYTES]>> {
+/// What an answer says, when it is to be believed; else why it is not.
+fn believed(
+    said: &TrunkOffer,
+    secret: Option<&Secret>,
+    given: Option<Challenge>,
+    answer: &[u8],
+) -> Result<TrunkWords, String> {
+    let number = |name| View::new(answer).get(name).and_then(View::uint);
+    let limit = number("record_bytes").and_then(|limit| usize::try_from(limit).ok());
+    let record_bytes = limit.ok_or("its answer names no record_bytes")?;
+    let version = number("version").ok_or("its answer names no version")?;
+    let words = TrunkWords { record_bytes, version, taken: number("taken") };
+    let proof = bytes_in(answer, "proof").map_err(|()| "its proof is none")?;
+    if secret.is_some_and(|secret| !is_answer_proven(secret, said, given, &words, proof)) {
+        return Err(NOT_PROVEN.into());
+    }
+    if !said.versions.contains(&version) {
+        return Err(format!(
+            "it chose version {version} of messages between nodes, which was not offered: versions {} to {} \
+             were",
+            said.versions.start(),
+            said.versions.end()
+        ));
+    }
+    Ok(words)
+}
+
+/// A challenge or a proof in an answer; an error when it is neither.
+fn bytes_in(answer: &[u8], name: &str) -> Result<Option<[u8; PROOF_BYTES]>, ()> {
     let Some(value) = View::new(answer).get(name) else { return Ok(None) };
     let bytes = value.bin().and_then(|bytes| bytes.try_into().ok());
-    bytes.map(Some).ok_or_else(|| io::Error::other(format!("its {name} is none")))
+    bytes.map(Some).ok_or(())
 }
 
 /// Asks once and waits for the answer.
@@ -333,6 +360,33 @@ mod tests {
             assert!(!is_answer_proven(&ours, &offered, Some(given), &words, Some(offers)));
         }
         assert_eq!(prove_answer(None, &said, given, &words), None, "no secret");
+    }
+
+    #[test]
+    fn of_an_answer_every_word_has_to_be_there_and_its_version_one_that_was_offered() {
+        let answer = |version, record_bytes| {
+            let params = Params::new().uint_if("record_bytes", record_bytes);
+            let mut out = Vec::new();
+            params.uint_if("version", version).uint_if("taken", Some(3)).write(&mut out);
+            out
+        };
+        let (said, own) = (said(), *VERSIONS.end());
+        let believed = |answer: &[u8]| believed(&said, None, None, answer);
+        let words = TrunkWords { record_bytes: 9, version: own, taken: Some(3) };
+        assert_eq!(believed(&answer(Some(own), Some(9))), Ok(words));
+        for (version, record_bytes, why) in [
+            (None, Some(9), "names no version"),
+            (Some(own), None, "names no record_bytes"),
+            (Some(own + 1), Some(9), "not offered"),
+            (Some(VERSIONS.start() - 1), Some(9), "not offered"),
+        ] {
+            let error = believed(&answer(version, record_bytes)).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
+        let mut odd = Vec::new();
+        let params = Params::new().uint_if("record_bytes", Some(9)).uint_if("version", Some(own));
+        params.bin("proof", b"short").write(&mut odd);
+        assert!(believed(&odd).is_err_and(|why| why.contains("its proof is none")));
     }
 
     #[test]

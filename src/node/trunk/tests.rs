@@ -126,6 +126,13 @@ fn a_session_whose_connection_never_came_is_gone_on_with_and_one_that_is_over_is
             assert_eq!(shard.trunk_offered(&Offer { session: 2, ..first }), Ok(Some(0)));
             let reborn = Offer { from: Origin { life: 8, ..from }, ..first };
             assert_eq!(shard.trunk_offered(&reborn), Ok(Some(0)));
+            // Gossip has it dead, and it is not: nothing was taken, so nothing is lost.
+            shard.sever_trunks(3);
+            let again = Offer { resumes: true, ..reborn };
+            assert_eq!(shard.trunk_offered(&again), Ok(Some(0)), "it is forgotten");
+            assert!(shard.trunk_accepted(&again, bounds).is_some(), "it begins");
+            shard.sever_trunks(3);
+            assert_eq!(shard.trunk_offered(&again), Ok(None), "its session was severed");
         });
     });
     stop(node);

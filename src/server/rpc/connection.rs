@@ -336,8 +336,11 @@ where
                     frame::done(self.output.end(), msgid);
                 }
             }
+            (Said::Challenged(challenge, proof), Some(msgid)) => {
+                frame::challenged(self.output.end(), msgid, &challenge, &proof);
+            }
             (Said::Wrong(error), Some(_)) => frame::refuse(self.output.end(), msgid, &error),
-            (Said::Wrong(_), None) => {}
+            (Said::Challenged(..) | Said::Wrong(_), None) => {}
             (Said::WrongAtLast(error), _) => self.refuse_client(msgid, &error),
         }
     }

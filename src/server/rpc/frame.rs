@@ -1,6 +1,7 @@
 //! The messages of MessagePack-RPC: taken apart in place, put together at the end of a buffer.
 
 use crate::{
+    node::gateway::{Challenge, Proof},
     server::{
         memory,
         reply::{self, Reply},
@@ -95,6 +96,16 @@ pub fn stored(out: &mut Vec<u8>, msgid: u32, key: &str, replaced: bool) {
 pub fn done(out: &mut Vec<u8>, msgid: u32) {
     begin_answer(out, msgid);
     write::map(out, 0);
+}
+
+/// Appends what a node that dials is to prove itself over, and the proof of this one.
+pub fn challenged(out: &mut Vec<u8>, msgid: u32, challenge: &Challenge, proof: &Proof) {
+    begin_answer(out, msgid);
+    write::map(out, 2);
+    write::str(out, "challenge");
+    write::bin(out, &challenge.0);
+    write::str(out, "proof");
+    write::bin(out, proof);
 }
 
 /// Appends an error; without a msgid it says what was wrong with the connection's bytes.

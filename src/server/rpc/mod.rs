@@ -4,8 +4,9 @@
 //! the node answers each request with `[1, msgid, error, result]`. `params` is an array with one
 //! map, or the map itself; `result` is a map; an error is `{code, message, retry_after_ms?}`.
 //!
-//! Where the node asks for a token, a connection says it first: `auth {token}`. Until then everything
-//! else is answered `unauthorized`, a request may only be short, and the stall timeout runs.
+//! Where the node asks for a token, a connection says it first: `auth {token}`; one of another node proves
+//! the cluster's secret instead (`node/greeting.rs`). Until then everything else is answered `unauthorized`, a
+//! request may only be short, and the stall timeout runs.
 //!
 //! Requests of one connection run side by side and are answered as they end, so answers may come
 //! in another order: a long wait holds up nothing behind it.
@@ -45,7 +46,8 @@ where
 {
     let session = Rc::new(WorkerSession::new(&limits));
     let start = |work| work::run(gateway.clone(), session.clone(), work);
-    let mut connection = Connection::new(stream, limits, engine.clone(), Gate::new(token), start);
+    let gate = Gate::new(token, gateway.known());
+    let mut connection = Connection::new(stream, limits, engine.clone(), gate, start);
     let mut draining = pin!(drain.begun());
     let polite = poll_fn(|cx| {
         if !connection.is_ending() && draining.as_mut().poll(cx).is_ready() {

@@ -336,12 +336,13 @@ impl Shard {
         self.kernel.trunks.woke = true;
     }
 
-    /// Ends the sessions with a node that is known to be gone, and the attempts that it was lent.
+    /// Ends the sessions with a node that is known to be gone, and the attempts that it was lent. One that
+    /// was answered and has not begun stays: nothing was taken of it, so when the node lives after all it
+    /// loses nothing by it.
     pub fn sever_trunks(&mut self, node: NodeId) {
         for trunk in self.kernel.trunks.of(node) {
             self.trunk_ended(&trunk, "the node is gone");
         }
-        self.kernel.trunks.offered.retain(|(of, _), _| *of != node);
         self.borrower_gone(node);
     }
 
