@@ -333,6 +333,41 @@ def figures_tell_what_the_cluster_does(cluster):
     assert forwarded() - before >= 2 * 30, "each task was asked for at two nodes that lead it not"
 
 
+TOKEN = "the-token-of-all-clients"
+
+
+def keep_secrets(cluster):
+    """All nodes have a token for clients and a secret of their own."""
+    files = {"token": TOKEN, "secret": "what-only-nodes-know"}
+    for name, text in files.items():
+        path = cluster.folder / name
+        path.write_text(text)
+        path.chmod(0o600)
+    keys = {"cluster": "secret_file", "server": "token_file"}
+    text = cluster.config.read_text()
+    for section, key in keys.items():
+        line = f'{key} = "{cluster.folder / key.removesuffix("_file")}"\n'
+        head = f"[{section}]\n"
+        text = text.replace(head, head + line, 1) if head in text else f"{head}{line}\n{text}"
+    cluster.config.write_text(text)
+
+
+def nodes_with_a_token_and_a_secret_ask_each_other():
+    """They prove the secret to each other, and do what clients ask of the others."""
+    with cluster_of(3, prepare=keep_secrets) as cluster:
+        error, _ = (stranger := cluster.nodes[0].client()).answer(stranger.ask("node.stats"))
+        assert error["code"] == "unauthorized", error
+        clients = [Client(node, TOKEN) for node in cluster.nodes]
+        for number in range(30):
+            ids = {submit(client, number) for client in clients}
+            assert len(ids) == 1, "a key stands for one task of the cluster"
+            task = ids.pop()
+            for client in clients:
+                assert client.call("task.result", id=task, wait_ms=WAIT_MS)["result"] == number
+        said = "".join(node.log.read_text() for node in cluster.nodes)
+        assert "does not prove" not in said and TOKEN not in said, said
+
+
 def told(test, *args):
     began = time.monotonic()
     result = test(*args)
@@ -355,6 +390,7 @@ def main():
                      a_node_joins_and_another_leaves):
             told(test, cluster, tasks)
         told(figures_tell_what_the_cluster_does, cluster)
+    told(nodes_with_a_token_and_a_secret_ask_each_other)
 
 
 if __name__ == "__main__":
