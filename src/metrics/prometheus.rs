@@ -35,7 +35,7 @@ const CORE_FIGURES: [CoreFigure; 41] = [
     (
         "far_refused",
         COUNTER,
-        "Connections for messages that were refused: no proof or version.",
+        "Connections for messages that were refused: no proof, version or answer.",
         |core| core.far_refused,
     ),
     ("cache_hits", COUNTER, "Lookups of agents that the core's cache answered.", |core| {

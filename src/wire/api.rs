@@ -353,7 +353,7 @@ pub struct CoreStats {
     /// Sessions with other nodes that ended because the other side said what cannot be.
     pub far_broken: u64,
     /// Offers of connections for messages in the name of other nodes, and answers to them, that were refused: not
-    /// proven, or of no version that this node speaks.
+    /// proven, of no version that this node speaks, or no answers at all.
     pub far_refused: u64,
     /// Lookups of agents of all nodes that the core's cache answered.
     pub cache_hits: u64,
