@@ -146,7 +146,7 @@ impl Packer {
                 self.frames.push_back(Frame { number: 0, bytes: HEAD_BYTES, messages: 0 });
             }
         }
-        self.closed.from(self.written)
+        self.closed.rest(self.written)
     }
 
     /// So many bytes of that were written.
@@ -216,7 +216,7 @@ impl Packer {
         for frame in &mut self.frames {
             frame.number -= through;
             let head =
-                self.closed.from_mut(at).first_chunk_mut().expect("a frame begins with its head");
+                self.closed.rest_mut(at).first_chunk_mut().expect("a frame begins with its head");
             number_head(head, frame.number, 0);
             at += frame.bytes;
         }

@@ -57,12 +57,12 @@ impl Parts {
     }
 
     /// The bytes from a place to the end of its part.
-    pub fn from(&self, at: usize) -> &[u8] {
+    pub fn rest(&self, at: usize) -> &[u8] {
         self.find(at).map_or(&[], |(place, within)| &self.parts[place][within..])
     }
 
     /// The same, to be changed.
-    pub fn from_mut(&mut self, at: usize) -> &mut [u8] {
+    pub fn rest_mut(&mut self, at: usize) -> &mut [u8] {
         match self.find(at) {
             Some((place, within)) => &mut self.parts[place][within..],
             None => &mut [],
@@ -110,17 +110,17 @@ mod tests {
                 parts.give_up(frames.front().map_or(parts.end(), |(at, _)| *at));
             }
             for (at, frame) in &frames {
-                assert!(parts.from(*at).starts_with(frame), "frame {number}");
+                assert!(parts.rest(*at).starts_with(frame), "frame {number}");
             }
         }
         assert!(most > 4 << 20, "nothing was kept");
         assert!(parts.memory_bytes() < 10 << 20, "{} bytes", parts.memory_bytes());
         parts.give_up(parts.end());
-        assert!(parts.memory_bytes() <= 2 * PART_BYTES && parts.from(parts.end()).is_empty());
+        assert!(parts.memory_bytes() <= 2 * PART_BYTES && parts.rest(parts.end()).is_empty());
         parts.push(b"h", b"ead");
-        assert_eq!(parts.from(parts.end() - 4), b"head");
-        parts.from_mut(parts.end() - 4)[0] = b'H';
-        assert_eq!(parts.from(parts.end() - 4), b"Head");
+        assert_eq!(parts.rest(parts.end() - 4), b"head");
+        parts.rest_mut(parts.end() - 4)[0] = b'H';
+        assert_eq!(parts.rest(parts.end() - 4), b"Head");
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             at.push(begin);
         }
         let places = |parts: &Parts, from: usize| -> Vec<*const u8> {
-            at[from..3_500].iter().map(|at| parts.from(*at).as_ptr()).collect()
+            at[from..3_500].iter().map(|at| parts.rest(*at).as_ptr()).collect()
         };
         let before = places(&parts, 0);
         parts.give_up(at[3_000]);
