@@ -22,7 +22,7 @@ use crate::{
 /// What a node says before its requests.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// Nothing: no token is asked for.
+    /// Nothing: there is neither a token nor a secret.
     Nothing,
     /// The token.
     Token(Secret),
@@ -34,9 +34,9 @@ impl Credentials {
     /// Those of a node for another one.
     pub fn of(from: NodeId, to: NodeId, token: Option<&Secret>, secret: Option<&Secret>) -> Self {
         match (token, secret) {
-            (None, _) => Self::Nothing,
+            (_, Some(secret)) => Self::Knows(Knowing { from, to, secret: secret.clone() }),
             (Some(token), None) => Self::Token(token.clone()),
-            (Some(_), Some(secret)) => Self::Knows(Knowing { from, to, secret: secret.clone() }),
+            (None, None) => Self::Nothing,
         }
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         let (token, secret) = (secret("a-token-of-nodes"), secret("0123456789abcdef"));
         let of = |token, secret| Credentials::of(1, 2, token, secret);
         assert!(matches!(of(None, None), Credentials::Nothing));
-        assert!(matches!(of(None, Some(&secret)), Credentials::Nothing));
+        assert!(matches!(of(None, Some(&secret)), Credentials::Knows(_)));
         assert!(matches!(of(Some(&token), None), Credentials::Token(_)));
         assert!(matches!(of(Some(&token), Some(&secret)), Credentials::Knows(_)));
     }

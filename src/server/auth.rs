@@ -23,6 +23,8 @@ pub struct Gate {
     /// What a node of the cluster can prove instead.
     known: Option<Known>,
     awaited: Option<Awaited>,
+    /// Challenges that it still gives: each costs some microseconds.
+    challenges: u8,
     is_open: bool,
     /// Wrong tokens and proofs that it still hears.
     tries: u8,
@@ -45,7 +47,14 @@ impl Gate {
     /// A gate that opens to the token, and to nodes of the same cluster where that has a secret; open from
     /// the start when there is no token.
     pub fn new(token: Option<Secret>, known: Option<Known>) -> Self {
-        Self { is_open: token.is_none(), token, known, awaited: None, tries: TRIES }
+        Self {
+            is_open: token.is_none(),
+            token,
+            known,
+            awaited: None,
+            challenges: TRIES,
+            tries: TRIES,
+        }
     }
 
     /// Whether requests may pass.
@@ -100,6 +109,11 @@ impl Gate {
             let text = "this node belongs to no cluster that has a secret (cluster.secret_file)";
             return Said::Wrong(Error::Conflict(text.into()));
         };
+        let Some(left) = self.challenges.checked_sub(1) else {
+            let text = "that was asked too often over one connection";
+            return Said::WrongAtLast(Error::Unauthorized(text.into()));
+        };
+        self.challenges = left;
         let answered = match Challenge::random() {
             Ok(own) => known.answer(meant, theirs, own).map(|answer| (own, answer)),
             Err(error) => Err(Error::Unavailable(format!("no random bytes: {error}"))),
@@ -127,6 +141,7 @@ enum Words<'a> {
 fn words_of(params: &[u8]) -> Result<Words<'_>, Error> {
     let (mut fields, mut token) = (Fields::of(params)?, None);
     let (mut from, mut to, mut challenge, mut proof) = (None, None, None, None);
+    let mut unknown = None;
     while let Some(field) = fields.next()? {
         match field.name {
             "token" => token = field.text()?,
@@ -134,8 +149,13 @@ fn words_of(params: &[u8]) -> Result<Words<'_>, Error> {
             "to" => to = field.uint()?,
             "challenge" => challenge = field.bytes()?.map(Challenge),
             "proof" => proof = field.bytes()?,
-            _ => return Err(field.unknown()),
+            // A later release may say more to another node.
+            _ => unknown = Some(field.unknown()),
         }
+    }
+    let is_client = challenge.is_none() && proof.is_none();
+    if let Some(error) = unknown.filter(|_| is_client) {
+        return Err(error);
     }
     Ok(match (token, challenge, proof) {
         (None, Some(challenge), None) => {
@@ -202,6 +222,24 @@ mod tests {
             assert_eq!(matches!(said, Said::WrongAtLast(_)), tries == TRIES, "{said:?}");
             assert!(gate.awaited.is_none() && !gate.is_open());
         }
+    }
+
+    #[test]
+    fn a_connection_is_given_few_challenges() {
+        let mut gate = gate();
+        for asked in 1..=TRIES + 1 {
+            let said = hear(&mut gate, meant(1, 2).bin("challenge", &[7; 32]));
+            assert_eq!(matches!(said, Said::Challenged(..)), asked <= TRIES, "{said:?}");
+            assert_eq!(matches!(said, Said::WrongAtLast(_)), asked > TRIES, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_later_releases_are_passed_over_beside_those_of_nodes_alone() {
+        let said = hear(&mut gate(), meant(1, 2).bin("challenge", &[7; 32]).str("later", "word"));
+        assert!(matches!(said, Said::Challenged(..)), "{said:?}");
+        let said = hear(&mut gate(), Params::new().str("token", "guess").str("later", "word"));
+        assert!(matches!(said, Said::Wrong(Error::Invalid(_))), "{said:?}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ use std::ops::RangeInclusive;
 /// only when no release speaks nothing higher: so nodes are replaced one after the other.
 ///
 /// Version 1 is that of offers which name none. What is said before an offer is that of all connections between
-/// nodes (`node/greeting.rs`).
+/// nodes (`node/greeting.rs`), and has no version: releases that do not know it cannot be asked by those that do.
 pub const VERSIONS: RangeInclusive<u64> = 2..=2;
 
 /// Bytes of a frame's head.

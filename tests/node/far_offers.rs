@@ -8,7 +8,10 @@ use super::{
 };
 use coreflow::{
     client::{Params, View},
-    node::{Node, gateway::Gateway},
+    node::{
+        Node,
+        gateway::{Challenge, Gateway, Known},
+    },
     shard::{
         agent::{Agent, Message, ReplyTo},
         context::Context,
@@ -17,6 +20,7 @@ use coreflow::{
         api::{CoreStats, Error},
         id::AgentAddress,
         msgpack::{Reader, write},
+        secret::Secret,
         trunk::{Packer, Progress, Record, Unpacker},
     },
 };
@@ -178,22 +182,27 @@ struct Pretender {
 }
 
 impl Pretender {
-    fn new() -> Self {
+    /// With what it knows of the cluster's secret, where there is one: then it is believed to be node 2, until
+    /// it offers or answers what it cannot prove.
+    fn new(known: Option<Known>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let (tell, offers) = mpsc::channel();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let tell = tell.clone();
+                let (tell, known) = (tell.clone(), known.clone());
                 thread::spawn(move || {
                     let mut said = Said::new(stream);
                     while let Some(request) = said.value() {
                         let parts: Vec<View<'_>> = View::new(&request).items().collect();
+                        said.msgid = parts[1].uint().expect("a request");
+                        let params = parts[3].items().next().expect("parameters").bytes().to_vec();
+                        if parts[2].str() == Some("auth") {
+                            said.answer_with(greeting(known.as_ref(), View::new(&params)));
+                        }
                         if parts[2].str() != Some("here.trunk") {
                             continue;
                         }
-                        said.msgid = parts[1].uint().expect("a request");
-                        let params = parts[3].items().next().expect("parameters").bytes().to_vec();
                         // The test may have ended.
                         return drop(tell.send((said, params)));
                     }
@@ -208,6 +217,15 @@ impl Pretender {
         let (said, params) = receive(&self.offers);
         (said, numbers(params))
     }
+}
+
+/// The answer to what a node says first.
+fn greeting(known: Option<&Known>, said: View<'_>) -> Params {
+    let challenge = said.get("challenge").and_then(View::bin);
+    let (Some(known), Some(challenge)) = (known, challenge) else { return Params::new() };
+    let [theirs, own] = [challenge.try_into().expect("32 bytes"), [8; 32]].map(Challenge);
+    let (_, proof) = known.answer((1, 2), theirs, own).expect("node 2 is meant");
+    Params::new().bin("challenge", &own.0).bin("proof", &proof)
 }
 
 fn unpacker() -> Unpacker {
@@ -327,11 +345,11 @@ fn a_node_with_no_version_in_common_is_told_those_of_both_and_words_of_later_one
 
 /// Two nodes that know each other; the first one finds the test where the second one takes requests.
 fn pretended(name: &str) -> (Places, Pretender, Node, Node) {
-    pretended_at(Places::of(name, 2))
+    pretended_at(Places::of(name, 2), None)
 }
 
-fn pretended_at(mut places: Places) -> (Places, Pretender, Node, Node) {
-    let pretender = Pretender::new();
+fn pretended_at(mut places: Places, known: Option<Known>) -> (Places, Pretender, Node, Node) {
+    let pretender = Pretender::new(known);
     places.say_rpc_of(2, pretender.address);
     let far = places.start(2, |builder| builder.agent("late", some(1), || Nobody));
     let near = places.start(1, |builder| builder);
@@ -448,7 +466,9 @@ fn a_session_over_which_a_node_says_what_cannot_be_ends_at_once() {
 #[test]
 fn who_answers_for_a_member_and_does_not_prove_the_secret_is_told_nothing() {
     let places = Places::of("stranger", 2).with_secret("0123456789abcdef");
-    let (_places, pretender, near, far) = pretended_at(places);
+    // Who passes on what the node proves gets as far as the offer.
+    let secret = Secret::parse(b"0123456789abcdef").expect("sixteen bytes");
+    let (_places, pretender, near, far) = pretended_at(places, Some(Known::new(2, secret)));
     let target: AgentAddress = addresses(&far, 2, "late", 1)[0];
     let handle = near.handle();
     let challenge = || Params::new().bin("challenge", &[9; 32]);

@@ -31,6 +31,8 @@ const NOT_PROVEN: &str = "it does not prove that it knows the cluster's secret: 
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// When to come back while too much is under way, milliseconds.
 const RETRY_MS: u64 = 10;
+/// The largest answer of a side that has to prove itself and has not, bytes.
+const GREETING_BYTES_MAX: usize = 8 << 10;
 /// What an empty buffer may keep for the next burst, bytes.
 const KEPT_MAX: usize = 256 << 10;
 
@@ -115,6 +117,7 @@ impl Channel {
             }
             Credentials::Knows(_) => Stage::Unasked,
         };
+        let most = if stage == Stage::Open { ANSWER_BYTES_MAX } else { GREETING_BYTES_MAX };
         Self {
             bounds,
             credentials,
@@ -126,7 +129,7 @@ impl Channel {
             written: 0,
             gone: 0,
             input: Vec::new(),
-            scanner: Scanner::new(ANSWER_BYTES_MAX),
+            scanner: Scanner::new(most),
             heard: None,
             is_refused: false,
         }
@@ -192,6 +195,12 @@ impl Channel {
         Ok(answered)
     }
 
+    /// Whether requests go to the other side: it has proven itself where it has to, and has not refused
+    /// what was said first.
+    pub fn is_open(&self) -> bool {
+        self.stage == Stage::Open && !self.is_refused
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()
@@ -251,6 +260,7 @@ impl Channel {
                     Ok(Some(proof)) => {
                         greet_with(&mut self.greeting.0, &Params::new().bin("proof", &proof));
                         self.stage = Stage::Open;
+                        self.scanner = Scanner::new(ANSWER_BYTES_MAX);
                     }
                     Ok(None) => {}
                     Err(why) => {
@@ -259,6 +269,11 @@ impl Channel {
                     }
                 }
                 continue;
+            }
+            if self.stage != Stage::Open {
+                // Nothing was asked of it yet.
+                self.is_refused = true;
+                break Err(NOT_PROVEN);
             }
             // One that was given up has nobody who waits.
             if let Some(waiting) = self.waiting.remove(&msgid) {
@@ -520,12 +535,15 @@ mod tests {
         let mut channel = Channel::new(BOUNDS, credentials());
         let mut asked = push(&mut channel, start, &Params::new()).unwrap();
         assert!(channel.to_write().is_empty(), "there is no connection yet");
+        let attempts = 6;
         for wrong in [
             answer(GREETING, Ok(0)),
             answer(GREETING, Err("unauthorized")),
             challenged(&given, &[9; PROOF_BYTES]),
             challenged(&own, &proof),
             challenged(&given, &proof[1..]),
+            // Made up, for a request that was not asked of it.
+            answer(attempts, Ok(7)),
         ] {
             channel.greet(own);
             let (msgid, method, params) = written(&mut channel).expect("it greets");
@@ -535,6 +553,8 @@ mod tests {
             assert_eq!(written(&mut channel), None, "nothing else is said");
             assert_eq!(channel.received(start, &wrong), Err(NOT_PROVEN), "{wrong:?}");
             assert_eq!(written(&mut channel), None, "it is told something");
+            assert_eq!(now(&mut asked), None, "a made-up answer is believed");
+            assert!(!channel.is_open());
             channel.lost("it is not believed");
             assert!(matches!(now(&mut asked), Some(Err(Error::Unavailable(_)))), "not done");
             asked = push(&mut channel, start, &Params::new()).unwrap();
@@ -546,11 +566,23 @@ mod tests {
         let own = View::new(&params).get("proof").and_then(View::bin).expect("a proof");
         assert!(known.is_proven(&awaited, own.try_into().expect("32 bytes")));
         let (msgid, method, _) = written(&mut channel).expect("then its requests");
-        assert_eq!((msgid, &*method), (6, "m"));
+        assert_eq!((msgid, &*method), (7, "m"));
         channel.received(start, &answer(GREETING, Ok(0))).expect("it is believed");
-        channel.received(start, &answer(6, Ok(7))).expect("an answer");
+        assert!(channel.is_open());
+        channel.received(start, &answer(7, Ok(7))).expect("an answer");
         assert_eq!(now(&mut asked), Some(Ok(vec![7])));
         assert_eq!(channel.received(start, &answer(GREETING, Err("x"))), Err(NOT_PROVEN));
+    }
+
+    #[test]
+    fn of_who_has_not_proven_itself_only_a_short_answer_is_taken() {
+        let credentials = Credentials::of(1, 2, None, Some(&secret()));
+        let mut channel = Channel::new(BOUNDS, credentials);
+        channel.greet(Challenge([1; PROOF_BYTES]));
+        // An array of four whose last is text of 64 KiB.
+        let mut begun = vec![0x94, 1, 0, 0xc0, 0xda, 0xff, 0xff];
+        begun.resize(9 << 10, b'x');
+        assert!(channel.received(Instant::now(), &begun).is_err());
     }
 
     #[test]

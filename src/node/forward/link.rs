@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a connection may take to be made.
+/// How long a connection may take to be made, and then the other side to prove itself.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// The pause before a node that could not be reached is dialled again, the first time.
 const BACKOFF: Duration = Duration::from_millis(20);
@@ -119,8 +119,9 @@ impl Link {
         };
         let (why, was_there) = match executor::timeout(CONNECT_LIMIT, dialled).await {
             Some(Ok(stream)) => {
-                self.state.borrow_mut().closed = None;
-                (self.drive(stream).await.to_string(), true)
+                let why = self.drive(stream).await.to_string();
+                // Who takes connections and is not believed is as good as away.
+                (why, self.state.borrow().channel.is_open())
             }
             Some(Err(error)) => (error.to_string(), false),
             None => ("it does not take a connection".to_owned(), false),
@@ -147,11 +148,16 @@ impl Link {
     {
         let mut buffer = vec![0; READ_BYTES];
         let mut look = pin!(executor::sleep(LOOK));
+        let begun = Instant::now();
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
             state.waker = Some(cx.waker().clone());
             while look.as_mut().poll(cx).is_ready() {
                 look.set(executor::sleep(LOOK));
+                if !state.channel.is_open() && begun.elapsed() >= CONNECT_LIMIT {
+                    let mute = "it does not prove in time that it knows the cluster's secret";
+                    return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, mute));
+                }
                 let leads = Some(self.target.node);
                 let is_led = |partition| self.cluster.leaders.of(partition) == leads;
                 if state.channel.expire(Instant::now(), is_led) {

@@ -78,7 +78,16 @@ impl Settings {
         // An election takes one to two times this long, and a second one may be needed.
         let election = Duration::from_millis(config.cluster.tick_ms) * ELECTION_TICKS as u32;
         let patience = 4 * election + Duration::from_secs(1);
-        Ok(Self { bounds, token: config.token()?, secret: config.cluster_secret()?, patience })
+        let (token, secret) = (config.token()?, config.cluster_secret()?);
+        let me = config.node.iter().find(|node| node.id == config.cluster.node);
+        if let Some(me) = me.filter(|me| secret.is_none() && !me.rpc.ip().is_loopback()) {
+            tracing::warn!(
+                rpc = %me.rpc,
+                "nodes prove nothing to each other, though others can reach them: whoever takes connections \
+                 at a node's address is believed, and told the token; set cluster.secret_file"
+            );
+        }
+        Ok(Self { bounds, token, secret, patience })
     }
 
     /// What a node says to another one before its requests.
