@@ -284,7 +284,10 @@ impl LocalGateway {
                 Response::MemoryItems(items, next) => (items, next),
                 other => unreachable!("a question for items was answered with {other:?}"),
             };
-            page.items.extend(items);
+            match page.items.is_empty() {
+                true => page.items = items,
+                false => page.items.extend(items),
+            }
             (partition, from) = next.map_or((partition + 1, 0), |next| (partition, next));
             if page.items.len() as u32 >= max {
                 let is_more = partition < self.shared.memory.partitions;

@@ -1,7 +1,8 @@
 //! The partitions of pattern memory that a core keeps: what is asked of them goes on in steps.
 //!
 //! In each turn items are recorded, changes that are on the disk are applied and searches go on, one step
-//! of some tens of microseconds after the other, until [`TURN`] is over; then messages are looked at again.
+//! after the other, each of which looks at the clock after every few comparisons, until [`TURN`] is over; then
+//! messages are looked at again.
 //! All that is asked takes its turns, so that a long search delays no short one. What must wait for the
 //! disk is given to the memory threads ([`Desk`]), and what waits for records that are cold stands aside.
 //!

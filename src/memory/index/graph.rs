@@ -148,9 +148,15 @@ impl Index {
         })
     }
 
-    /// Distances of a step of some tens of microseconds: fewer where vectors are long.
+    /// Distances of a step of a few microseconds: fewer where vectors are long.
     pub fn step_distances(&self) -> usize {
         step_distances(self.graph.coding.lines())
+    }
+
+    /// Has distances computed by something slower.
+    #[cfg(test)]
+    pub fn set_kernel(&mut self, dot_rows: super::kernels::DotRows) {
+        self.graph.coding.kernels.dot_rows = dot_rows;
     }
 
     /// How large the partition is.

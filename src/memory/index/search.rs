@@ -20,6 +20,8 @@ const WIDER: usize = 4;
 
 /// Hits that are looked at again in the time of a distance.
 const HITS_OF_A_DISTANCE: usize = 8;
+/// Hits that a step takes at least: with many, looking at those again that were taken before is as much as a step.
+const TAKEN_AT_LEAST: usize = 128;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -262,8 +264,9 @@ fn take(
     // What was taken in an earlier step may have died since.
     hits.retain(|hit| graph.is_live(hit.row));
     let mut looked_again = hits.len() / HITS_OF_A_DISTANCE;
+    let end = *position + TAKEN_AT_LEAST;
     while let Some(found) = scratch.pool.found().get(*position).filter(|_| hits.len() < k) {
-        if budget.is_spent() {
+        if *position >= end && budget.is_spent() {
             return false;
         }
         budget.spend(1 + std::mem::take(&mut looked_again));

@@ -9,9 +9,9 @@ use super::{
 };
 use std::sync::Arc;
 
-/// A budget for a step that takes some tens of microseconds, on a slow day too, where a code has as many
-/// lines of the cache as [`STEP_LINES`] or fewer.
-const STEP_DISTANCES: usize = 512;
+/// A budget for a step of a few microseconds, where a code has as many lines of the cache as [`STEP_LINES`] or
+/// fewer. How long that is depends on the processor: whoever is to stop in time looks at a clock between steps.
+const STEP_DISTANCES: usize = 64;
 const STEP_LINES: usize = 6;
 
 /// The budget for a step with codes of so many lines.

@@ -7,6 +7,7 @@
 use super::{
     job::Piece,
     partition::{Partition, Step, item_of},
+    portion::Portion,
     record::{Content, HEAD_BYTES, Head, Kind, UNIT_BYTES},
     segment::FIRST_OFFSET,
     table::Place,
@@ -67,7 +68,8 @@ impl Partition {
             return Step::Wait(vec![piece]);
         }
         let (mut offset, end) = (start, (start + LOOK_BYTES).min(bytes));
-        while offset < end {
+        let mut portion = Portion::new();
+        while offset < end && (offset == start || !portion.is_over()) {
             let at = self.log.settings().place(number, offset);
             let head = (offset + HEAD_BYTES <= bytes)
                 .then(|| Head::read(region.bytes(offset, HEAD_BYTES), salt))

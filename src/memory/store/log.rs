@@ -428,6 +428,24 @@ impl RecordLog {
         record.ok_or_else(|| self.damage(place, head))
     }
 
+    /// Whether the record at a place has these names, as far as its bytes say; whether they are what was written is not
+    /// looked at.
+    pub fn seems_named(&self, place: Place, head: &Head, namespace: &str, key: &str) -> bool {
+        let offset = self.settings.offset(place);
+        self.segment(place).is_some_and(|segment| {
+            let region = &segment.region;
+            let names = head.names_range();
+            offset + head.length <= region.readable()
+                && head.namespace_bytes() == namespace.len()
+                && names.len() == namespace.len() + key.len()
+                && {
+                    let (one, other) =
+                        region.bytes(offset + names.start, names.len()).split_at(namespace.len());
+                    one == namespace.as_bytes() && other == key.as_bytes()
+                }
+        })
+    }
+
     /// The vector of a record, where it lies.
     #[inline]
     pub fn vector(&self, place: Place, head: &Head) -> &[f32] {

@@ -13,6 +13,7 @@ use super::{
     job::{Done, Job, Piece},
     log::{NoRoom, RecordLog},
     losses::Damages,
+    portion::Portion,
     record::{Content, Kind, Record, hash_of},
     recover::From,
     room::Room,
@@ -55,6 +56,8 @@ struct Pending {
 /// A vector on its way into the index.
 struct Coming {
     insertion: Insertion,
+    /// Its namespace, so that a long record is not read again for that.
+    namespace: Box<str>,
     /// The row of the item that it replaces.
     former: Option<Row>,
 }
@@ -403,8 +406,8 @@ impl Partition {
     /// Goes on with the oldest change that is on the disk, after what a removal before it left to be swept;
     /// false when there is none.
     pub fn apply(&mut self) -> Step<bool> {
-        let distances = self.index.step_distances();
-        if self.index.sweep_some(distances) {
+        let mut portion = Portion::new();
+        if self.sweep_some(&mut portion) {
             return Step::Done(true);
         }
         let synced = self.log.synced();
@@ -412,7 +415,8 @@ impl Partition {
         let Some(&pending) = ready.filter(|_| !self.is_frozen) else {
             return Step::Done(false);
         };
-        let outcome = match self.apply_record(pending.place, pending.kind, pending.hash) {
+        let applied = self.apply_record(pending.place, pending.kind, pending.hash, &mut portion);
+        let outcome = match applied {
             Step::Wait(pieces) => return Step::Wait(pieces),
             Step::Done(None) => return Step::Done(true),
             Step::Done(Some(outcome)) => outcome,
@@ -425,6 +429,19 @@ impl Partition {
             self.outcomes.push_back((token, outcome));
         }
         Step::Done(true)
+    }
+
+    /// Goes on with what a removal left to be swept; false when it left nothing.
+    fn sweep_some(&mut self, portion: &mut Portion) -> bool {
+        let distances = self.index.step_distances();
+        let mut has_swept = false;
+        while self.index.sweep_some(distances) {
+            has_swept = true;
+            if portion.is_over() {
+                break;
+            }
+        }
+        has_swept
     }
 
     fn note_applied(&mut self, place: Place, bytes: usize, sequence: u64) {
@@ -447,9 +464,10 @@ impl Partition {
         place: Place,
         kind: Kind,
         hash: u64,
+        portion: &mut Portion,
     ) -> Step<Option<Result<bool, Error>>> {
         if let Some(coming) = self.coming.take() {
-            return Step::Done(self.go_on_inserting(coming, place, hash));
+            return Step::Done(self.go_on_inserting(coming, place, hash, portion));
         }
         if kind == Kind::Seal {
             return Step::Done(Some(Ok(false)));
@@ -476,13 +494,19 @@ impl Partition {
         let vector = self.log.vector(place, &record.head);
         if self.is_starting {
             let row = self.index.insert_late(vector).map_err(|error| not_taken(&error));
-            let arrived = row.and_then(|row| self.enter(row, place, hash));
+            let namespace = record.namespace().to_owned();
+            let arrived = row.and_then(|row| self.enter(row, place, hash, &namespace));
             return Step::Done(Some(arrived.map(|()| self.leave(former, hash))));
         }
         match self.index.begin_insert(vector) {
             Ok(insertion) => {
-                let coming = Coming { insertion, former };
-                Step::Done(self.go_on_inserting(coming, place, hash))
+                let coming = Coming { insertion, namespace: record.namespace().into(), former };
+                if portion.is_over() {
+                    // A long record takes as long as a step.
+                    self.coming = Some(coming);
+                    return Step::Done(None);
+                }
+                Step::Done(self.go_on_inserting(coming, place, hash, portion))
             }
             Err(error) => Step::Done(Some(Err(not_taken(&error)))),
         }
@@ -493,24 +517,28 @@ impl Partition {
         mut coming: Coming,
         place: Place,
         hash: u64,
+        portion: &mut Portion,
     ) -> Option<Result<bool, Error>> {
         let distances = self.index.step_distances();
-        let Some(inserted) = coming.insertion.step(&mut self.index, distances) else {
-            self.coming = Some(coming);
-            return None;
+        let inserted = loop {
+            if let Some(inserted) = coming.insertion.step(&mut self.index, distances) {
+                break inserted;
+            }
+            if portion.is_over() {
+                self.coming = Some(coming);
+                return None;
+            }
         };
         let row = inserted.map_err(|error| not_taken(&error));
-        let arrived = row.and_then(|row| self.enter(row, place, hash));
+        let arrived = row.and_then(|row| self.enter(row, place, hash, &coming.namespace));
         Some(arrived.map(|()| self.leave(coming.former, hash)))
     }
 
     /// A vector is in the index: its row is its record's item.
-    fn enter(&mut self, row: Row, place: Place, hash: u64) -> Result<(), Error> {
-        let record = self.log.read(place).map_err(|damage| damaged(&damage));
-        let number = record.map(|record| self.table.namespaces.enter(record.namespace()));
-        let Ok(Some(number)) = number else {
+    fn enter(&mut self, row: Row, place: Place, hash: u64, namespace: &str) -> Result<(), Error> {
+        let Some(number) = self.table.namespaces.enter(namespace) else {
             self.index.remove(row);
-            return Err(number.err().unwrap_or_else(too_many_namespaces));
+            return Err(too_many_namespaces());
         };
         self.table.insert(row, place, hash as u32, number);
         self.log.hold(place);
@@ -565,6 +593,13 @@ impl Partition {
     }
 
     fn is_named(&self, place: Place, hash: u64, namespace: &str, key: &str) -> bool {
+        let head = self.log.head(place);
+        if head.is_some_and(|head| {
+            head.hash == hash && self.log.seems_named(place, &head, namespace, key)
+        }) {
+            // All of a long record need not be read for that: were it damaged, its hash would decide.
+            return true;
+        }
         match self.log.read(place) {
             Ok(record) => record.namespace() == namespace && record.key() == key,
             // A damaged record has no name to compare: what is left of the hash decides, so that

@@ -246,6 +246,17 @@ impl Head {
         HEAD_BYTES..HEAD_BYTES + self.dimensions * size_of::<f32>()
     }
 
+    /// The bytes of namespace and key, from the record's begin.
+    pub fn names_range(&self) -> std::ops::Range<usize> {
+        let start = self.vector_range().end;
+        start..start + self.namespace_bytes + self.key_bytes
+    }
+
+    /// Bytes of the namespace.
+    pub fn namespace_bytes(&self) -> usize {
+        self.namespace_bytes
+    }
+
     /// Whether the item was stored as a text.
     pub fn is_of_text(&self) -> bool {
         self.text_bytes.is_some()

@@ -8,6 +8,7 @@ use super::{
     files::Span,
     log::RecordLog,
     partition::{Partition, Step},
+    portion::Portion,
     record::{Head, Kind},
     region::Region,
     scan::{Found, Scan, Seen},
@@ -337,7 +338,7 @@ fn replay_one(partition: &mut Partition, segment: u32, seen: &Seen) -> io::Resul
         return Ok(());
     };
     loop {
-        match partition.apply_record(place, kind, hash) {
+        match partition.apply_record(place, kind, hash, &mut Portion::new()) {
             Step::Done(None) => {}
             Step::Done(Some(Ok(_))) => return Ok(()),
             Step::Done(Some(Err(error))) => {

@@ -6,8 +6,7 @@
 //! them all the same.
 //!
 //! Invariants:
-//! - A step computes about as many distances as [`Index::step_distances`] says and reads one [`Portion`] of records, however many
-//!   hits are asked for.
+//! - A step does no more than one [`Portion`], however many hits are asked for.
 //! - Between two steps rows may be freed, taken by others and moved: a hit is answered with the record that
 //!   gave its distance, or not at all.
 
@@ -16,7 +15,7 @@ use super::{
     filter::Filter,
     job::Piece,
     partition::{Partition, Step, item_of},
-    portion::{LONG_BYTES, Portion},
+    portion::Portion,
     table::{Place, Row},
 };
 use crate::{
@@ -37,10 +36,12 @@ const WIDER: usize = 4;
 const WALKS_AGAIN: u32 = 2;
 /// Rows that one step of a pass over all rows looks at.
 const ROWS_A_STEP: Row = 256;
-/// Candidates of which one step finds out whether their records are in memory.
-const LOOKS_A_STEP: usize = 256;
+/// Candidates of which it is found out whether their records are in memory, until the clock is looked at.
+const LOOKS_AT_ONCE: usize = 16;
 /// Records that are brought into memory at a time, where it is not known how many will be wanted.
 const AHEAD: usize = 32;
+/// Records that are ordered at a time, and their bytes, until the clock is looked at; the last one may go beyond.
+const ORDERED_AT_ONCE: (usize, usize) = (8, 16 << 10);
 /// Bytes of text and metadata in one partition's hits.
 const HITS_BYTES_MAX: usize = 8 << 20;
 
@@ -155,7 +156,7 @@ impl Search {
                 Ok(Next::Phase(phase)) => self.phase = phase,
                 Err(error) => return Step::Done(Some(Err(error))),
             }
-            if self.is_step(&portion) {
+            if portion.is_spent() || portion.is_over() {
                 return Step::Done(None);
             }
         }
@@ -178,20 +179,10 @@ impl Search {
                 Ok(Next::Phase(phase)) => self.phase = phase,
                 Err(error) => return Step::Done(Some(Err(error))),
             }
-            if self.is_step(&portion) {
+            if portion.is_spent() || portion.is_over() {
                 return Step::Done(None);
             }
         }
-    }
-
-    /// Whether what was done is a step: few records that were found are read and ordered in one.
-    fn is_step(&self, portion: &Portion) -> bool {
-        let reads_little = match &self.phase {
-            Phase::Gather { hits, looked_at, .. } => *looked_at == 0 && hits.len() <= LOOKS_A_STEP,
-            Phase::Rank { .. } | Phase::Answer { .. } => true,
-            _ => false,
-        };
-        portion.is_spent() || !reads_little
     }
 
     /// Goes on with the present phase.
@@ -207,14 +198,14 @@ impl Search {
         Ok(match std::mem::replace(&mut self.phase, nothing) {
             Phase::Walk(wanted) => Next::Phase(self.begin_walk(partition, wanted, number)?),
             Phase::Walking(wanted, search) => {
-                Next::Phase(self.walk(partition, wanted, search, number))
+                Next::Phase(self.walk(partition, portion, wanted, search, number))
             }
             Phase::Sift { hits, looked_at, passed, may_be_more } => {
                 self.sift(partition, portion, hits, looked_at, passed, may_be_more)
             }
             Phase::Scan { from, best } => self.scan(partition, portion, from, best, number)?,
             Phase::Gather { hits, looked_at, missing } => {
-                gather(partition, hits, looked_at, missing)
+                gather(partition, portion, hits, looked_at, missing)
             }
             Phase::Rank { hits, ranked, gone, best } => {
                 self.rank(partition, portion, hits, ranked, gone, best, number)?
@@ -244,6 +235,7 @@ impl Search {
     fn walk(
         &self,
         partition: &mut Partition,
+        portion: &mut Portion,
         wanted: usize,
         mut search: Box<index::Search>,
         number: Option<u16>,
@@ -254,8 +246,13 @@ impl Search {
             namespace.is_some_and(|namespace| number.is_none_or(|number| number == namespace))
         };
         let distances = index.step_distances();
-        let Some(hits) = search.step(index, distances, accepts) else {
-            return Phase::Walking(wanted, search);
+        let hits = loop {
+            if let Some(hits) = search.step(index, distances, accepts) {
+                break hits;
+            }
+            if portion.is_over() {
+                return Phase::Walking(wanted, search);
+            }
         };
         if self.filter.is_none() {
             return Phase::gather(hits);
@@ -323,9 +320,9 @@ impl Search {
         number: Option<u16>,
     ) -> Result<Next, Error> {
         let end = partition.table.rows().min(from.saturating_add(ROWS_A_STEP));
-        let mut rows = Vec::with_capacity(AHEAD);
+        let (mut rows, mut left) = (Vec::with_capacity(ORDERED_AT_ONCE.0), ORDERED_AT_ONCE.1);
         let mut next = from;
-        while next < end && rows.len() < AHEAD {
+        while next < end && rows.len() < ORDERED_AT_ONCE.0 && left > 0 {
             let entry = partition.table.get(next);
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
             if entry.is_some_and(|entry| is_wanted(entry.namespace)) {
@@ -333,12 +330,8 @@ impl Search {
                 if !portion.take(bytes) {
                     break;
                 }
+                left = left.saturating_sub(bytes);
                 rows.push(Hit { row: next, distance: f32::INFINITY });
-                if bytes >= LONG_BYTES {
-                    // It is read before the next one is begun, which depends on how long that took.
-                    next += 1;
-                    break;
-                }
             }
             next += 1;
         }
@@ -362,6 +355,9 @@ impl Search {
         mut rows: Vec<Hit>,
         best: &mut Vec<Ranked>,
     ) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let mut damages: Vec<(Row, Damage)> = Vec::new();
         rows.retain(|hit| {
             let place = place_of(partition, hit.row);
@@ -385,16 +381,18 @@ impl Search {
         index
             .rerank(&self.vector, vector, self.k, &mut rows)
             .map_err(|error| Error::Invalid(format!("vector: {error}")))?;
-        let ranked = rows
-            .into_iter()
-            .filter_map(|hit| Some(Ranked { hit, place: table.get(hit.row)?.place }));
-        best.extend(ranked);
-        // Both parts are in order, which this sort finds.
-        best.sort_by(|one, other| {
-            let (one, other) = (one.hit, other.hit);
-            one.distance.total_cmp(&other.distance).then(one.row.cmp(&other.row))
-        });
-        best.truncate(self.k);
+        for hit in rows {
+            let Some(entry) = table.get(hit.row) else { continue };
+            let is_nearer = |other: &Ranked| {
+                let other = other.hit;
+                other.distance.total_cmp(&hit.distance).then(other.row.cmp(&hit.row)).is_lt()
+            };
+            let at = best.partition_point(is_nearer);
+            if at < self.k {
+                best.truncate(self.k - 1);
+                best.insert(at, Ranked { hit, place: entry.place });
+            }
+        }
         Ok(())
     }
 
@@ -409,9 +407,12 @@ impl Search {
         mut best: Vec<Ranked>,
         number: Option<u16>,
     ) -> Result<Next, Error> {
-        let mut rows = Vec::with_capacity(AHEAD);
+        let (mut rows, mut left) = (Vec::with_capacity(ORDERED_AT_ONCE.0), ORDERED_AT_ONCE.1);
         let mut pieces = Vec::new();
-        while let Some(hit) = hits.get(ranked) {
+        while let Some(hit) = hits.get(ranked)
+            && rows.len() < ORDERED_AT_ONCE.0
+            && left > 0
+        {
             // While records were brought into memory rows may have been freed, and taken by others.
             let entry = partition.table.get(hit.row);
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
@@ -421,12 +422,8 @@ impl Search {
                 if !pieces.is_empty() || !portion.take(bytes) {
                     break;
                 }
+                left = left.saturating_sub(bytes);
                 rows.push(*hit);
-                if bytes >= LONG_BYTES {
-                    // It is read before the next one is begun, which depends on how long that took.
-                    ranked += 1;
-                    break;
-                }
             } else {
                 gone += 1;
             }
@@ -507,11 +504,20 @@ impl Phase {
 }
 
 /// Finds out which of the candidates' records are not in memory, to wait for all of them at once.
-fn gather(partition: &Partition, hits: Vec<Hit>, looked_at: usize, mut pieces: Vec<Piece>) -> Next {
-    let end = (looked_at + LOOKS_A_STEP).min(hits.len());
-    pieces.extend(missing(partition, &hits[looked_at..end]));
-    if end < hits.len() {
-        return Next::Phase(Phase::Gather { hits, looked_at: end, missing: pieces });
+fn gather(
+    partition: &Partition,
+    portion: &mut Portion,
+    hits: Vec<Hit>,
+    mut looked_at: usize,
+    mut pieces: Vec<Piece>,
+) -> Next {
+    while looked_at < hits.len() {
+        let end = (looked_at + LOOKS_AT_ONCE).min(hits.len());
+        pieces.extend(missing(partition, &hits[looked_at..end]));
+        looked_at = end;
+        if looked_at < hits.len() && portion.is_over() {
+            return Next::Phase(Phase::Gather { hits, looked_at, missing: pieces });
+        }
     }
     if !pieces.is_empty() {
         return Next::Wait(Phase::gather(hits), pieces);

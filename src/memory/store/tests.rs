@@ -6,6 +6,7 @@ mod losses;
 mod model;
 mod room;
 mod searches;
+mod slow;
 mod starts;
 mod tail;
 

@@ -1,12 +1,23 @@
 //! What makes searches of a partition quicker and can wait: nothing that is found depends on it.
 
-use super::partition::Partition;
+use super::{partition::Partition, portion::Portion};
 
 impl Partition {
     /// Goes on with what makes searches quicker and can wait: looking for the rows of namespaces that became small, and
     /// linking what a start took in, which searches find meanwhile. False when there is nothing of it.
     pub fn tidy_some(&mut self) -> bool {
-        self.table.gather_some() || self.index.link_some(self.index.step_distances())
+        if self.table.gather_some() {
+            return true;
+        }
+        let (mut portion, distances) = (Portion::new(), self.index.step_distances());
+        let mut has_linked = false;
+        while self.index.link_some(distances) {
+            has_linked = true;
+            if portion.is_over() {
+                break;
+            }
+        }
+        has_linked
     }
 
     /// Whether there is something of it.

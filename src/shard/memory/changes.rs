@@ -2,12 +2,14 @@
 
 use super::{Asker, Memory, RETRY_MS};
 use crate::wire::{api::Error, letter::Response, memory::MemoryItem};
+use std::time::{Duration, Instant};
 
 /// Puts and deletes of one core that wait for their acknowledgement.
 const CHANGES_MAX: usize = 16 << 10;
 
-/// Bytes of items that one step records; the last one may go beyond.
+/// Bytes of items that one step records, and how long it does at most; the last one may go beyond.
 const RECORDED_BYTES: usize = 32 << 10;
+const RECORD_TIME: Duration = Duration::from_micros(15);
 /// What an item costs beside what is in it, in bytes.
 const RECORD_BYTES: usize = 512;
 
@@ -58,8 +60,8 @@ impl Memory {
     /// Records some of what arrived; false when nothing did.
     pub(super) fn record_some(&mut self) -> bool {
         let Some(mut arrival) = self.arrivals.pop_front() else { return false };
-        let mut bytes = 0;
-        while bytes < RECORDED_BYTES {
+        let (mut bytes, began) = (0, Instant::now());
+        while bytes < RECORDED_BYTES && (bytes == 0 || began.elapsed() < RECORD_TIME) {
             let partition = &mut self.kept[usize::from(arrival.partition)].partition;
             let token = u64::from(arrival.key) << 32 | arrival.recorded as u64;
             let begun = match &mut arrival.what {

@@ -48,6 +48,18 @@ impl<'a> Reader<'a> {
         Ok(body)
     }
 
+    /// Passes over what this one and another both have next, as far as that is long runs of values of one byte: many
+    /// at a time.
+    pub fn pass_same(&mut self, other: &mut Self) {
+        while let Some(run) = self.bytes.first_chunk::<RUN>()
+            && other.bytes.first_chunk() == Some(run)
+            && children_of_run(run).is_some()
+        {
+            self.bytes = &self.bytes[RUN..];
+            other.bytes = &other.bytes[RUN..];
+        }
+    }
+
     /// The next value's head when `accept` takes it; otherwise the reader stays where it is.
     fn expect<T>(&mut self, accept: impl FnOnce(Value) -> Option<T>) -> Result<T, Malformed> {
         let head = Head::read(self.bytes).map_err(|_| Malformed)?;

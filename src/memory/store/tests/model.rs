@@ -271,11 +271,16 @@ fn contents(partition: &mut Partition) -> Contents {
     let mut expected: Vec<_> = contents.keys().cloned().collect();
     expected.sort();
     assert_eq!(keys, expected, "a search finds what is there");
-    let (listed, next) = run(partition, |partition| match partition.list(None, 0, 1000, 1 << 20) {
-        Step::Wait(pieces) => Step::Wait(pieces),
-        Step::Done(page) => Step::Done(Some(page)),
-    });
-    assert_eq!((listed.len(), next), (contents.len(), None));
+    let (mut listed, mut next) = (0, Some(0));
+    while let Some(from) = next {
+        let page = run(partition, |partition| match partition.list(None, from, 1000, 1 << 20) {
+            Step::Wait(pieces) => Step::Wait(pieces),
+            Step::Done(page) => Step::Done(Some(page)),
+        });
+        listed += page.0.len();
+        next = page.1;
+    }
+    assert_eq!(listed, contents.len());
     contents
 }
 
