@@ -101,6 +101,8 @@ thread_local! {
     static RESTED: Cell<bool> = const { Cell::new(false) };
     /// Futures of this core that go on when its messages have had their turn.
     static LATER: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// Those for which there was no time in the round before: they come first.
+    static FIRST: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
     /// The thread that does what would hold this core.
     static ASIDE: RefCell<Option<Aside>> = const { RefCell::new(None) };
     /// Tells whoever lets futures run that some wait for it.
@@ -114,20 +116,27 @@ const BREATH: Duration = Duration::from_micros(30);
 const ROUND: Duration = Duration::from_micros(100);
 /// The same while the core's messages have much to do in their own turns.
 const SHORT_ROUND: Duration = BREATH;
+/// Rounds that a future with much to do waits for its turn at most, where others use up the time of each.
+const ROUNDS_MAX: u32 = 4;
 
 /// The core's futures are about to run, after it looked at its messages; for a shorter time where those
 /// take long turns.
 pub fn begin_round(is_short: bool) {
     ROUND_LIMIT.set(if is_short { SHORT_ROUND } else { ROUND });
     ROUND_BEGAN.set(Some(Instant::now()));
-    LATER.take().into_iter().for_each(Waker::wake);
+    wake_all();
 }
 
 /// No round follows: whoever waits for one goes on, and nobody waits any more.
 pub fn end_rounds() {
     ROUND_BEGAN.set(None);
     RESTED.set(false);
-    LATER.take().into_iter().for_each(Waker::wake);
+    wake_all();
+}
+
+fn wake_all() {
+    let (first, later) = (FIRST.take(), LATER.take());
+    first.into_iter().chain(later).for_each(Waker::wake);
 }
 
 /// The core is about to sleep, with no message to wait for.
@@ -140,8 +149,9 @@ pub fn on_round_due(tell: impl Fn() + 'static) {
     ON_LATER.set(Some(Box::new(tell)));
 }
 
-fn wake_later(waker: &Waker) {
-    LATER.with_borrow_mut(|later| later.push(waker.clone()));
+fn wake_later(waker: &Waker, is_first: bool) {
+    let list = if is_first { &FIRST } else { &LATER };
+    list.with_borrow_mut(|list| list.push(waker.clone()));
     ON_LATER.with_borrow(|tell| {
         if let Some(tell) = tell {
             tell();
@@ -152,7 +162,7 @@ fn wake_later(waker: &Waker) {
 /// Whether futures of this core wait for the next round.
 #[inline]
 pub fn is_round_due() -> bool {
-    LATER.with_borrow(|later| !later.is_empty())
+    LATER.with_borrow(|later| !later.is_empty()) || FIRST.with_borrow(|first| !first.is_empty())
 }
 
 /// Whether the futures of this core have gone on for so long.
@@ -163,25 +173,32 @@ fn is_round_over(limit: Duration) -> bool {
     ROUND_BEGAN.get().is_some_and(|began| began.elapsed() >= limit)
 }
 
+/// Whether the futures of this core have gone on for long enough; those that have much to do sooner.
+pub fn is_over(is_much: bool) -> bool {
+    is_round_over(if is_much { BREATH } else { ROUND_LIMIT.get() })
+}
+
 /// Lets a future go on that has more to do: at once, or after messages have had their turn, when the
 /// core's futures have gone on for long enough. One that has much to do waits sooner.
 pub fn again(waker: &Waker, is_much: bool) {
-    match is_round_over(if is_much { BREATH } else { ROUND_LIMIT.get() }) {
-        true => wake_later(waker),
+    match is_over(is_much) {
+        true => wake_later(waker, false),
         false => waker.wake_by_ref(),
     }
 }
 
 /// Lets messages have their turn, and other futures, when those of this core have gone on for long enough:
-/// for a future with much to do, between steps of some microseconds.
+/// for a future with much to do, between steps of some microseconds. All that wait get on in turn.
 pub async fn breathe() {
     if !is_round_over(BREATH) {
         return;
     }
-    let mut waits = true;
-    poll_fn(|context| match std::mem::take(&mut waits) {
+    let mut rounds = 0;
+    poll_fn(|context| match rounds == 0 || rounds < ROUNDS_MAX && is_round_over(BREATH) {
         true => {
-            wake_later(context.waker());
+            // Others that were woken with this one may have used up the time of a round.
+            wake_later(context.waker(), rounds > 0);
+            rounds += 1;
             Poll::Pending
         }
         false => Poll::Ready(()),
@@ -289,4 +306,75 @@ pub fn spin_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         std::hint::spin_loop();
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::{
+        StreamExt,
+        future::{block_on, poll_once},
+    };
+    use futures_util::stream::FuturesUnordered;
+
+    fn use_up() {
+        ROUND_BEGAN.set(Instant::now().checked_sub(ROUND));
+    }
+
+    /// A round that has time however slow the machine is.
+    fn begin_long_round() {
+        begin_round(true);
+        ROUND_BEGAN.set(Some(Instant::now() + FAR));
+    }
+
+    /// Each round has time for a step of one of them.
+    #[test]
+    fn all_that_have_much_to_do_get_on_in_turn() {
+        const FUTURES: usize = 5;
+        const STEPS: usize = 40;
+        async fn work(steps: &Cell<usize>) {
+            while steps.get() < STEPS {
+                steps.set(steps.get() + 1);
+                use_up();
+                breathe().await;
+            }
+        }
+        let steps = [const { Cell::new(0) }; FUTURES];
+        let mut all: FuturesUnordered<_> = steps.iter().map(work).collect();
+        block_on(async {
+            for _ in 0..2 * FUTURES * STEPS {
+                begin_long_round();
+                if poll_once(all.next()).await.is_some() {
+                    break;
+                }
+                let counts = || steps.iter().map(Cell::get);
+                let apart = counts().max().unwrap_or(0) - counts().min().unwrap_or(0);
+                assert!(apart <= 1, "one is {apart} steps ahead of another");
+            }
+        });
+        assert!(steps.iter().any(|steps| steps.get() == STEPS), "none came to its end");
+        end_rounds();
+    }
+
+    #[test]
+    fn a_round_that_is_over_ends_for_all_that_wait_but_not_for_ever() {
+        use_up();
+        block_on(async {
+            let (mut one, mut other) = (Box::pin(breathe()), Box::pin(breathe()));
+            assert!(poll_once(one.as_mut()).await.is_none());
+            assert!(poll_once(other.as_mut()).await.is_none());
+            begin_long_round();
+            assert!(poll_once(one.as_mut()).await.is_some());
+            for _ in 1..ROUNDS_MAX {
+                use_up();
+                assert!(poll_once(other.as_mut()).await.is_none(), "the time is used up");
+                assert!(is_round_due());
+                begin_long_round();
+            }
+            use_up();
+            assert!(poll_once(other.as_mut()).await.is_some(), "it waited for long enough");
+        });
+        end_rounds();
+        assert!(!is_round_due());
+    }
 }

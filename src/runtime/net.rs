@@ -9,8 +9,8 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd};
 const BACKLOG: libc::c_int = 1024;
 
 /// Bytes that the kernel takes in for a connection from this machine before they are read, which it counts
-/// twice.
-const LOCAL_RECEIVE_BUFFER: libc::c_int = 256 << 10;
+/// twice: about as many as it sends at once.
+const LOCAL_RECEIVE_BUFFER: libc::c_int = 64 << 10;
 
 /// A connection on its way from the core that accepted it to another.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ const INPUT_INITIAL: usize = 8 << 10;
 /// What an empty buffer may keep for the next burst, bytes.
 const KEPT_MAX: usize = 256 << 10;
 /// Bytes that are read or written at once: more would make the core's messages wait.
-const AT_ONCE_MAX: usize = 64 << 10;
+const AT_ONCE_MAX: usize = 32 << 10;
 /// The same behind so much that is not consumed: what follows goes into memory that may be touched for the
 /// first time, by a page fault for every 4 KiB.
 const MORE_AT_ONCE_MAX: usize = 16 << 10;

@@ -361,6 +361,10 @@ impl Engine for CoreTime {
         executor::again(waker, is_much);
     }
 
+    fn is_over(&self, is_much: bool) -> bool {
+        executor::is_over(is_much)
+    }
+
     fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

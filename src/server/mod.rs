@@ -48,6 +48,12 @@ pub trait Engine: Clone + Unpin + 'static {
         waker.wake_by_ref();
     }
 
+    /// Whether futures of this core, or those with much to do, have gone on for so long that others should have
+    /// their turn.
+    fn is_over(&self, _is_much: bool) -> bool {
+        false
+    }
+
     /// Does work that would hold the core while others wait, elsewhere where that is possible. It waits for
     /// nobody.
     fn aside<T: Send + 'static>(

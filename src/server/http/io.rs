@@ -57,9 +57,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// The most that is read at once, bytes.
 const PIECE: usize = 16 << 10;
-/// The most that is read and written until others have their turn, bytes: hyper goes on for as long as it can.
+/// The most that is written at once, bytes.
+const WRITTEN_AT_ONCE: usize = 32 << 10;
+/// The most that is read, or written, until others have their turn, bytes: hyper goes on for as long as it can.
 const TURN_BYTES: usize = 64 << 10;
-
 /// A stream for hyper.
 pub struct Io<S, E> {
     stream: S,
@@ -70,8 +71,9 @@ pub struct Io<S, E> {
     blocked_since: Option<Instant>,
     /// hyper's buffer may be uninitialised, which only unsafe code can fill in place.
     piece: Box<[u8]>,
-    /// Bytes that were read and written since others had their turn.
-    moved: usize,
+    /// Bytes that were read since others had their turn, and bytes that were written.
+    read: usize,
+    written: usize,
 }
 
 impl<S, E: Engine> Io<S, E> {
@@ -84,7 +86,8 @@ impl<S, E: Engine> Io<S, E> {
             writing: Stall::new(engine),
             blocked_since: None,
             piece: vec![0; PIECE].into(),
-            moved: 0,
+            read: 0,
+            written: 0,
         }
     }
 
@@ -92,12 +95,15 @@ impl<S, E: Engine> Io<S, E> {
         self.stream
     }
 
-    /// Waits until others had their turn, when so much was read and written that it is due.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.moved < TURN_BYTES {
+    /// Waits until others had their turn, when something was moved one way and that is due, or much was. The first
+    /// bytes after that never wait: hyper says why it ends a connection, and does not wait until it can.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, moved: fn(&mut Self) -> &mut usize) -> Poll<()> {
+        let is_over = self.reading.engine().is_over(true);
+        let moved = moved(self);
+        if *moved == 0 || *moved < TURN_BYTES && !is_over {
             return Poll::Ready(());
         }
-        self.moved = 0;
+        *moved = 0;
         self.reading.engine().again(cx.waker(), true);
         Poll::Pending
     }
@@ -132,11 +138,11 @@ where
         if let Poll::Ready(error) = this.poll_overdue(cx) {
             return Poll::Ready(Err(error));
         }
-        ready!(this.poll_turn(cx));
+        ready!(this.poll_turn(cx, |this| &mut this.read));
         let room = buffer.remaining().min(this.piece.len());
         let piece = &mut this.piece[..room];
         let arrived = ready!(Pin::new(&mut this.stream).poll_read(cx, piece))?;
-        this.moved += arrived;
+        this.read += arrived;
         if arrived > 0 && this.activity.phase.get() == Phase::Idle {
             this.activity.enter(Phase::Head);
         }
@@ -156,11 +162,11 @@ where
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_turn(cx));
-        let bytes = &bytes[..bytes.len().min(TURN_BYTES)];
+        ready!(this.poll_turn(cx, |this| &mut this.written));
+        let bytes = &bytes[..bytes.len().min(WRITTEN_AT_ONCE)];
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(taken) => {
-                this.moved += taken.as_ref().copied().unwrap_or(0);
+                this.written += taken.as_ref().copied().unwrap_or(0);
                 this.blocked_since = None;
                 Poll::Ready(taken)
             }

@@ -33,6 +33,9 @@ use crate::{
 };
 use std::rc::Rc;
 
+/// What the names of all methods begin with.
+pub const METHODS: &str = "memory.";
+
 /// A request whose parameters are right.
 #[derive(Debug)]
 pub enum MemoryRequest {

@@ -14,7 +14,7 @@ use crate::{
         Engine, Limits,
         auth::{self, Gate, Said},
         buffers::{Input, Output},
-        memory::MemoryRequest,
+        memory::{self, MemoryRequest},
         request::Request,
         stall::Stall,
     },
@@ -31,20 +31,25 @@ use std::{
     time::Instant,
 };
 
-/// Bytes from which on what is to be written is much.
+/// Bytes from which on what is to be written is much, and what was read of a request that is not whole.
 const MUCH_OUTPUT: usize = 32 << 10;
+const MUCH_INPUT: usize = 64 << 10;
 
 /// Bytes from which on a request is read aside.
 pub(super) const LONG_REQUEST: usize = 16 << 10;
 
-/// Values of requests that one round looks at to find where they end.
-const SCANNED_AT_ONCE: usize = 3072;
+/// Values of requests that are looked at to find where they end, until the clock is.
+const SCANNED_AT_ONCE: usize = 512;
+
+/// Bytes of requests that are read until the clock is looked at, where one counts as so many more.
+const READ_AT_ONCE: usize = 8 << 10;
+const REQUEST_BYTES: usize = 512;
 
 /// Bytes of requests of pattern memory that are read in one round: their numbers are copied.
 const MEMORY_AT_ONCE: usize = 16 << 10;
 
-/// Bytes from which on one of them may have so many values that none is read behind it.
-const MANY_VALUES: usize = 8 << 10;
+/// Values from which on one of them is read aside: names are compared with each other.
+const MANY_VALUES: usize = 512;
 
 /// When another node may lend again that has lent too much on one connection, milliseconds.
 const LENT_RETRY_MS: u64 = 10;
@@ -71,6 +76,16 @@ enum Intake {
     Closed(Instant),
 }
 
+/// What a connection does in a round, one after the other. A round may be over behind any of them; the next one goes
+/// on there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Start,
+    Collect,
+    Write,
+    Read,
+}
+
 /// A request that is read aside.
 struct LongRequest {
     /// Its bytes.
@@ -88,6 +103,12 @@ pub struct Connection<S, E, M, F> {
     limits: Limits,
     gate: Gate,
     start: M,
+    /// What is next.
+    stage: Stage,
+    /// There was no time for any stage in the last round: in the next one is some.
+    was_put_off: bool,
+    /// Whether bytes were written or read since the first stage.
+    has_moved: bool,
     input: Input,
     scanner: Scanner,
     /// Whether `input` holds no whole frame.
@@ -127,6 +148,9 @@ where
             limits,
             gate,
             start,
+            stage: Stage::Start,
+            was_put_off: false,
+            has_moved: false,
             input: Input::new(),
             scanner: Scanner::new(limits.max_frame_bytes.min(most)),
             scanned_out: true,
@@ -161,12 +185,26 @@ where
 
     /// Goes one round: starts what was read, collects what ended, writes once, reads once.
     ///
-    /// One round a poll, then the executor's turn: a busy connection must not hold its core.
+    /// One round a poll, or less where the time of the core's futures is over, then the executor's turn: a busy
+    /// connection must not hold its core.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        self.start_frames(cx);
-        self.collect_answers(cx);
-        let Ok(wrote) = self.write(cx) else { return Poll::Ready(End::Lost) };
-        let Ok(read) = self.read(cx) else { return Poll::Ready(End::Lost) };
+        let is_whole = self.stage == Stage::Start;
+        let mut is_over = !std::mem::take(&mut self.was_put_off) && self.is_time_over();
+        self.was_put_off = is_over;
+        while !is_over {
+            let Ok(()) = self.do_stage(cx) else { return Poll::Ready(End::Lost) };
+            if self.stage == Stage::Start {
+                return self.end_round(cx, is_whole);
+            }
+            is_over = self.is_time_over();
+        }
+        self.again(cx);
+        Poll::Pending
+    }
+
+    /// All was looked at, at once or not: whether the connection has ended, and what it waits for.
+    fn end_round(&mut self, cx: &mut Context<'_>, is_whole: bool) -> Poll<End> {
+        let has_moved = std::mem::take(&mut self.has_moved);
         let is_over = self.in_flight.is_empty() && self.lent.is_empty() && self.long.is_none();
         let ended = self.is_ending() && is_over && self.output.pending() == 0;
         if ended {
@@ -179,11 +217,51 @@ where
         if self.poll_stalled(cx).is_ready() {
             return Poll::Ready(End::Lost);
         }
-        if wrote || read || (self.has_room() && !self.scanned_out) {
-            let is_much = self.output.pending() >= MUCH_OUTPUT;
-            self.stall.engine().again(cx.waker(), is_much);
+        // What ended in the midst of a round that was not whole was not looked at.
+        if has_moved || !is_whole || (self.has_room() && !self.scanned_out) {
+            self.again(cx);
         }
         Poll::Pending
+    }
+
+    fn do_stage(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.stage = match self.stage {
+            Stage::Start => {
+                self.start_frames(cx);
+                Stage::Collect
+            }
+            Stage::Collect => {
+                if self.collect_answers(cx) {
+                    Stage::Write
+                } else {
+                    Stage::Collect
+                }
+            }
+            Stage::Write => {
+                self.has_moved |= self.write(cx)?;
+                Stage::Read
+            }
+            Stage::Read => {
+                self.has_moved |= self.read(cx)?;
+                Stage::Start
+            }
+        };
+        Ok(())
+    }
+
+    /// Whether there is much to do, which takes long turns.
+    fn has_much(&self) -> bool {
+        self.output.pending() >= MUCH_OUTPUT || self.input.unread().len() >= MUCH_INPUT
+    }
+
+    /// Whether others should have their turn.
+    fn is_time_over(&self) -> bool {
+        self.stall.engine().is_over(self.has_much())
+    }
+
+    /// Goes on when others had it.
+    fn again(&self, cx: &mut Context<'_>) {
+        self.stall.engine().again(cx.waker(), self.has_much());
     }
 
     /// Whether another request may begin.
@@ -198,11 +276,17 @@ where
     fn start_frames(&mut self, cx: &mut Context<'_>) {
         self.start_long(cx);
         let mut groups = Groups::default();
-        let mut memory_bytes = 0;
+        let (mut memory_bytes, mut until_look) = (0, READ_AT_ONCE);
         while self.has_room() && !self.scanned_out && memory_bytes < MEMORY_AT_ONCE {
+            if until_look == 0 {
+                if self.is_time_over() {
+                    break;
+                }
+                until_look = READ_AT_ONCE;
+            }
             let Some(scan) = self.scanner.scan_some(self.input.unread(), SCANNED_AT_ONCE) else {
-                // The next round goes on.
-                break;
+                until_look = 0;
+                continue;
             };
             let len = match scan {
                 Scan::Complete(len) => len,
@@ -227,7 +311,8 @@ where
                     break;
                 }
             };
-            if len >= LONG_REQUEST && self.gate.is_open() {
+            until_look = until_look.saturating_sub(len + REQUEST_BYTES);
+            if self.gate.is_open() && self.is_long(len) {
                 groups.take().into_iter().for_each(|work| self.begin(work));
                 self.read_long(len);
                 self.start_long(cx);
@@ -253,14 +338,22 @@ where
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
             if let Ok(Request::Memory(_)) = request {
-                // One with many values takes as long as all that are read in one round.
-                memory_bytes += if len >= MANY_VALUES { MEMORY_AT_ONCE } else { len };
+                memory_bytes += len;
             }
             self.take_in(&mut groups, msgid, request, len);
         }
         if let Some(work) = groups.take() {
             self.begin(work);
         }
+    }
+
+    /// Whether the request of so many bytes that was found last takes long to read.
+    fn is_long(&self, len: usize) -> bool {
+        let is_of_memory = || {
+            let call = Call::parse(&self.input.unread()[..len]);
+            call.is_some_and(|call| call.method.starts_with(memory::METHODS))
+        };
+        len >= LONG_REQUEST || self.scanner.cost_of_last() >= MANY_VALUES && is_of_memory()
     }
 
     /// Has a long request read aside.
@@ -358,7 +451,8 @@ where
         self.intake = Intake::Closed(Instant::now());
     }
 
-    fn collect_answers(&mut self, cx: &mut Context<'_>) {
+    /// Appends answers of what has ended; false where more may have, and others should have their turn.
+    fn collect_answers(&mut self, cx: &mut Context<'_>) -> bool {
         // What is not collected keeps its turn, so that no more large results come.
         while self.output.held() < self.limits.write_buffer_bytes
             && let Poll::Ready(Some(answer)) = Pin::new(&mut self.in_flight).poll_next(cx)
@@ -370,6 +464,9 @@ where
                 self.intake = Intake::Closed(Instant::now());
             }
             answer.write(&mut self.output);
+            if self.is_time_over() {
+                return false;
+            }
         }
         self.lent.collect(cx);
         while self.output.held() < self.limits.write_buffer_bytes
@@ -377,6 +474,7 @@ where
         {
             answer.write(&mut self.output);
         }
+        true
     }
 
     /// Writes once; whether the client took anything.
