@@ -12,13 +12,17 @@ use super::{
     reads::Read,
 };
 use crate::{
-    task::Watcher,
+    runtime::executor,
+    task::{TaskTable, Watcher},
     wire::{
         api::Error,
         id::{AgentId, CoreIndex, TaskId},
         letter::Response,
     },
 };
+
+/// Tasks of which a core lets go by itself.
+const FEW_TASKS: usize = 1000;
 
 impl Shard {
     /// Takes a turn; whether every partition of this core leads.
@@ -48,7 +52,10 @@ impl Shard {
                 let settled = partition.follow_beside(&foreign, &self.kernel.types, cores, now_ms);
                 settled.into_iter().for_each(|settled| self.tell_settled(place, settled));
             }
-            Next::CaughtUp => partition.caught_up(),
+            Next::CaughtUp => {
+                let left = partition.caught_up();
+                self.let_go([left]);
+            }
             Next::Compacted(compacted) => partition.compacted(compacted, now_ms),
             Next::Claimed(claimed) => partition.look_at(claimed),
             Next::Lead => partition.reserve_tokens(),
@@ -70,7 +77,8 @@ impl Shard {
         let abandoned: Vec<_> = partition.ledger.abandon().collect();
         let watchers = partition.table.take_all_watchers();
         let reads = partition.reads.abandon();
-        partition.step_down(is_replaced);
+        let left = partition.step_down(is_replaced);
+        self.let_go(left);
         for logged in abandoned {
             self.tell_abandoned(index, logged);
         }
@@ -87,6 +95,13 @@ impl Shard {
             if let Some(attempt) = self.take_attempt(lease) {
                 self.with_agent(attempt.agent, |agent, context| agent.on_abandoned(lease, context));
             }
+        }
+    }
+
+    /// Lets go of tables, beside this core where that takes long.
+    fn let_go(&mut self, tables: impl IntoIterator<Item = Option<Box<TaskTable>>>) {
+        for table in tables.into_iter().flatten().filter(|table| table.entries() > FEW_TASKS) {
+            self.futures.push(Box::pin(executor::aside(move || drop(table))));
         }
     }
 

@@ -58,6 +58,15 @@ enum Before {
     Lost,
 }
 
+impl Before {
+    fn table(self) -> Option<Box<TaskTable>> {
+        match self {
+            Self::Table(table) => Some(table),
+            Self::Nothing | Self::Lost => None,
+        }
+    }
+}
+
 /// A look at what somebody says that lives.
 struct Look {
     claimed: consensus::Claimed,
@@ -133,9 +142,9 @@ impl Partition {
         follow(table, asking, Role::Following, foreign, types, cores, now_ms)
     }
 
-    /// This table has read as much as the one before.
-    pub(super) fn caught_up(&mut self) {
-        self.before = Before::Nothing;
+    /// This table has read as much as the one before, which is left.
+    pub(super) fn caught_up(&mut self) -> Option<Box<TaskTable>> {
+        std::mem::replace(&mut self.before, Before::Nothing).table()
     }
 
     /// The table that knows what lives.
@@ -303,24 +312,31 @@ impl Partition {
         self.table.forget_expired(upto_unix_ms);
     }
 
-    /// Begins again with an empty table, as one that follows.
-    pub(super) fn step_down(&mut self, is_replaced: bool) {
+    /// Begins again with an empty table, as one that follows; the tables that are left. To let go of one takes as
+    /// long as there are tasks in it.
+    pub(super) fn step_down(&mut self, is_replaced: bool) -> [Option<Box<TaskTable>>; 2] {
         self.role = Role::Following;
         (self.reserving, self.expiring) = (false, 0);
         let anew = self.table.anew();
-        let mut table = std::mem::replace(&mut self.table, anew);
+        let mut table = Some(Box::new(std::mem::replace(&mut self.table, anew)));
+        let mut before = None;
         if self.table.is_agreed() {
             match self.before {
-                _ if is_replaced => self.before = Before::Lost,
+                _ if is_replaced => {
+                    before = std::mem::replace(&mut self.before, Before::Lost).table();
+                }
                 Before::Nothing => {
-                    table.take_back_requeues();
-                    self.before = Before::Table(Box::new(table));
+                    if let Some(mut table) = table.take() {
+                        table.take_back_requeues();
+                        self.before = Before::Table(table);
+                    }
                 }
                 // It is the one that has not read all.
                 Before::Table(_) | Before::Lost => {}
             }
         }
         self.backlog.forget();
+        [table, before]
     }
 
     pub(super) fn reserve(

@@ -30,7 +30,7 @@ use crate::{
     registry::TypeIndex,
     wire::{api::Error, names::Crowd},
 };
-use std::{collections::BTreeSet, hash::BuildHasher};
+use std::collections::BTreeSet;
 
 /// When to come back when there are too many keys, milliseconds.
 const KEYS_RETRY_MS: u64 = 1_000;
@@ -393,7 +393,7 @@ impl TaskTable {
     fn print_of_contents(&self, payload: &[u8], timeout_ms: u32, max_attempts: u32) -> u32 {
         let limits = (self.limits.timeout_of(timeout_ms), self.limits.attempts_of(max_attempts));
         match self.is_agreed {
-            true => self.printer.hash_one((payload, limits)) as u32,
+            true => self.printer.print(payload, limits),
             false => 0,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     delays::{Beds, Sleeper},
-    entry::{BARE, Entry, State, WATCHED, Watcher},
+    entry::{BARE, Entry, State, Watcher},
     list::Link,
     table::TaskTable,
 };
@@ -232,6 +232,7 @@ impl TaskTable {
             return false;
         }
         entry.watch(watcher);
+        self.watched.set(key);
         true
     }
 
@@ -246,7 +247,8 @@ impl TaskTable {
     /// Everybody who is to be told of the end of any task, with its random bits.
     pub fn take_all_watchers(&mut self) -> Vec<(u128, Watcher)> {
         let mut all = Vec::new();
-        for entry in self.entries.iter_mut().filter(|entry| entry.is(WATCHED)) {
+        for key in self.watched.take() {
+            let entry = &mut self.entries[key as usize];
             let random = entry.random;
             all.extend(entry.take_watchers().map(|watcher| (random, watcher)));
         }
@@ -259,6 +261,7 @@ impl TaskTable {
     /// Everybody who is to be told of a task's end, once.
     #[inline]
     pub fn take_watchers(&mut self, key: u32) -> impl Iterator<Item = Watcher> + use<> {
+        self.watched.unset(key);
         self.entries[key as usize].take_watchers()
     }
 }

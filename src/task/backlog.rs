@@ -179,6 +179,7 @@ impl TaskTable {
         entry.type_index = type_index;
         for watcher in self.cold.watchers.remove(&random).unwrap_or_default() {
             entry.watch(watcher);
+            self.watched.set(key);
         }
         key
     }

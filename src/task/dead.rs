@@ -60,6 +60,7 @@ impl TaskTable {
         }
         self.unfile_letter(key);
         self.entries[key as usize].state = State::Reviving;
+        self.reviving.set(key);
         self.accepting += 1;
         Ok(key)
     }
@@ -67,7 +68,7 @@ impl TaskTable {
     /// What was taken out to be queued again is a dead letter again: this table leads no more, and follows what
     /// the log has of that.
     pub fn take_back_requeues(&mut self) {
-        for key in 0..self.entries.len() as u32 {
+        for key in self.reviving.take() {
             if self.entries[key as usize].state == State::Reviving {
                 self.accepting -= 1;
                 self.entries[key as usize].state = State::Dead;
@@ -79,6 +80,7 @@ impl TaskTable {
     /// The log has it that a dead letter is queued again: with no attempt counted.
     pub fn requeued(&mut self, key: u32, now_ms: u64) {
         self.accepting -= 1;
+        self.reviving.unset(key);
         self.counters.requeued += 1;
         let entry = &mut self.entries[key as usize];
         assert_eq!(entry.state, State::Reviving, "it was taken out for that");

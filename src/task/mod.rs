@@ -11,8 +11,10 @@
 //! | `dead`, `evict` | dead letters; what a full queue gives up |
 //! | `keys` | idempotent submissions |
 //! | `agreed`, `census` | what any node may ask for, where nodes may lie, and how much of it |
+//! | `print` | what tells the contents of tasks from others |
 //! | `replay`, `moving`, `place` | a table from its log, and the log's oldest part made free |
 //! | `page` | lists |
+//! | `marked` | the few of very many keys that have a property |
 //! | `load` | which agent gets the next task |
 //! | `pool` | how many agents of a type a core has |
 
@@ -33,12 +35,14 @@ pub mod lender;
 mod limits;
 pub mod list;
 mod load;
+mod marked;
 mod moving;
 mod pace;
 mod page;
 mod place;
 pub mod pool;
 mod prefetch;
+mod print;
 mod queues;
 mod replay;
 mod retry;

@@ -227,6 +227,7 @@ impl TaskTable {
         }
         if let Some(watcher) = submission.watcher {
             entry.watch(watcher);
+            self.watched.set(key);
         }
         key
     }

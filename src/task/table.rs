@@ -23,8 +23,10 @@ use super::{
     keys::Keys,
     limits::TableLimits,
     list::{Link, List},
+    marked::Marked,
     pace::Pace,
     place::{Generations, Spot},
+    print::Printer,
     queues::Queues,
 };
 use crate::{
@@ -35,7 +37,7 @@ use crate::{
     },
 };
 use hashbrown::HashTable;
-use std::{collections::VecDeque, hash::RandomState};
+use std::collections::VecDeque;
 
 /// Where and when a table begins.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +104,9 @@ pub struct TaskTable {
     pub(super) zero_unix_ms: u64,
     pub(super) limits: TableLimits,
     pub(super) entries: Vec<Entry>,
+    /// Those that somebody may watch, and those whose letters are to be queued again.
+    pub(super) watched: Marked,
+    pub(super) reviving: Marked,
     vacant: Vec<u32>,
     /// Finds a task by its random bits; holds no more than the keys, so that it stays in the cache.
     index: HashTable<u32>,
@@ -113,7 +118,7 @@ pub struct TaskTable {
     pub(super) transient_keys: Keys,
     pub(super) agreed_keys: AgreedKeys,
     /// What prints of contents are made with: nobody else knows it.
-    pub(super) printer: RandomState,
+    pub(super) printer: Printer,
     /// The transient tasks that wait, by priority.
     pub(super) evictable: [Waiting; Priority::ALL.len()],
     /// Evicted tasks that the shard has not been told of.
@@ -151,6 +156,8 @@ impl TaskTable {
             zero_unix_ms: origin.zero_unix_ms,
             limits,
             entries: Vec::new(),
+            watched: Marked::default(),
+            reviving: Marked::default(),
             vacant: Vec::new(),
             index: HashTable::new(),
             queues: Queues::new(limits.ageing_ms),
@@ -159,7 +166,7 @@ impl TaskTable {
             keys: Keys::default(),
             transient_keys: Keys::default(),
             agreed_keys: AgreedKeys::default(),
-            printer: RandomState::new(),
+            printer: Printer::default(),
             evictable: Default::default(),
             evicted: VecDeque::new(),
             letters: List::default(),
@@ -235,6 +242,11 @@ impl TaskTable {
     /// Tasks of a type that wait for an agent, about.
     pub fn queued_of(&self, type_index: TypeIndex) -> usize {
         self.queues.waiting(type_index)
+    }
+
+    /// Places for tasks, of those that ended as well.
+    pub fn entries(&self) -> usize {
+        self.entries.len() + self.cold.slab.slots() as usize
     }
 
     /// Tasks that were accepted, or are about to be, and have not ended.
