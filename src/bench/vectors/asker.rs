@@ -1,6 +1,9 @@
 //! What a node is asked for while messages of its core wait: on one connection of each door.
 
-use super::{beside::Kind, mcp::Mcp};
+use super::{
+    beside::{Kind, WORKER},
+    mcp::Mcp,
+};
 use crate::{
     client::{self, Receiver, Sender, View},
     server::listen::Addresses,
@@ -30,6 +33,8 @@ const NUMBERS_BATCH: usize = 60;
 const TOO_LONG: usize = 4_000_000;
 /// Signs of a text that all belong to its first letter, two bytes each.
 const MARKS: usize = 32_000;
+/// Bytes of a task's payload, nearly as many as it may have.
+const PAYLOAD: usize = (1 << 20) - 16;
 /// Fields of a filter, and values of one byte in another.
 const FILTER_FIELDS: usize = 64;
 const FILTER_NUMBERS: usize = 8000;
@@ -134,6 +139,11 @@ impl<'a> Asker<'a> {
             Kind::NumberFilters => {
                 self.search_with(key, (10, 50), "numbers", Some(&numbers(FILTER_NUMBERS)))
             }
+            Kind::Tasks => self.task(None),
+            Kind::KeyedTasks => {
+                let key = format!("{:x}", self.random.u64(..));
+                self.task(Some(&key))
+            }
             Kind::Deletes => {
                 self.call("memory.delete", |out| {
                     write::map(out, 2);
@@ -158,6 +168,21 @@ impl<'a> Asker<'a> {
                 write::uint(out, SAMPLE);
             }),
         }
+    }
+
+    fn task(&mut self, key: Option<&str>) -> io::Result<()> {
+        let payload = vec![0; PAYLOAD];
+        self.call("task.submit", |out| {
+            write::map(out, 2 + usize::from(key.is_some()));
+            write::str(out, "type");
+            write::str(out, WORKER);
+            write::str(out, "payload");
+            write::bin(out, &payload);
+            if let Some(key) = key {
+                write::str(out, "key");
+                write::str(out, key);
+            }
+        })
     }
 
     fn put(&mut self, key: usize, said: usize, namespace: &str) -> io::Result<()> {

@@ -15,7 +15,11 @@ use crate::{
     config::{Config, CoreSet},
     metrics::Latency,
     node::AgentOptions,
-    shard::{agent::Agent, context::Context},
+    shard::{
+        agent::{Agent, Outcome, Task},
+        context::Context,
+    },
+    wire::msgpack::write,
 };
 use std::{
     io,
@@ -35,11 +39,13 @@ const EACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_milli
 const CONTROL_TIMES: u32 = 10;
 /// What that is called.
 pub(super) const CONTROL: &str = "nothing";
+/// The type of agents that run tasks.
+pub(super) const WORKER: &str = "worker";
 /// Items beside the rows, more than there are.
 const ITEMS_MORE: usize = 10_000;
 
 /// What is asked for, and how many at once.
-const KINDS: [(Kind, &str, usize); 21] = [
+const KINDS: [(Kind, &str, usize); 23] = [
     (Kind::Nothing, CONTROL, 0),
     (Kind::Puts, "puts", 512),
     (Kind::Batches, "put_batch of 500", 2),
@@ -61,6 +67,8 @@ const KINDS: [(Kind, &str, usize); 21] = [
     (Kind::McpHits, "MCP: searches for 200 of 32 KiB", 1),
     (Kind::McpLists, "MCP: lists of 1,000", 1),
     (Kind::Deletes, "deletes and puts", 512),
+    (Kind::Tasks, "tasks of 1 MiB", 2),
+    (Kind::KeyedTasks, "tasks of 1 MiB with keys", 2),
 ];
 
 /// What is asked for; the worst that a request may ask among them.
@@ -87,6 +95,8 @@ pub(super) enum Kind {
     McpHits,
     McpLists,
     Deletes,
+    Tasks,
+    KeyedTasks,
 }
 
 /// What messages waited for while one kind was asked for.
@@ -141,6 +151,16 @@ impl Agent for Ticker {
     }
 }
 
+/// Runs the tasks that are asked for.
+struct Worker;
+
+impl Agent for Worker {
+    fn on_task(&mut self, _: &Task<'_>, result: &mut Vec<u8>, _: &mut Context<'_>) -> Outcome {
+        write::nil(result);
+        Outcome::Done
+    }
+}
+
 /// Asks a node for each kind in turn.
 ///
 /// # Errors
@@ -176,7 +196,9 @@ pub(super) fn measure(
     let shown = board.clone();
     let (node, addresses) = inside::start(config, |builder| {
         let ticker = move || Ticker { board: shown.clone(), watch: Watch::new() };
-        builder.agent("ticker", AgentOptions::default(), ticker)
+        let worker = AgentOptions { min: 1, ..AgentOptions::default() };
+        let builder = builder.agent("ticker", AgentOptions::default(), ticker);
+        builder.agent(WORKER, worker, || Worker)
     })?;
     let mut asker = Asker::connect(addresses, rows)?;
     asker.fill()?;
