@@ -187,6 +187,18 @@ pub fn again(waker: &Waker, is_much: bool) {
     }
 }
 
+/// Lets a future go on for which there was no time in this round: in the next one, before those for which there was.
+pub fn again_first(waker: &Waker) {
+    wake_later(waker, true);
+}
+
+/// Lets go of something that would hold the core, by a helper thread of it; at once where no node runs.
+pub fn let_go<T: Send + 'static>(it: T) {
+    if ASIDE.with_borrow(Option::is_some) {
+        spawn(async move { drop(blocking(move || drop(it)).await) });
+    }
+}
+
 /// Lets messages have their turn, and other futures, when those of this core have gone on for long enough:
 /// for a future with much to do, between steps of some microseconds. All that wait get on in turn.
 pub async fn breathe() {

@@ -13,16 +13,13 @@ use super::{
 };
 use crate::{
     runtime::executor,
-    task::{TaskTable, Watcher},
+    task::Watcher,
     wire::{
         api::Error,
         id::{AgentId, CoreIndex, TaskId},
         letter::Response,
     },
 };
-
-/// Tasks of which a core lets go by itself.
-const FEW_TASKS: usize = 1000;
 
 impl Shard {
     /// Takes a turn; whether every partition of this core leads.
@@ -54,7 +51,7 @@ impl Shard {
             }
             Next::CaughtUp => {
                 let left = partition.caught_up();
-                self.let_go([left]);
+                executor::let_go(left);
             }
             Next::Compacted(compacted) => partition.compacted(compacted, now_ms),
             Next::Claimed(claimed) => partition.look_at(claimed),
@@ -78,7 +75,7 @@ impl Shard {
         let watchers = partition.table.take_all_watchers();
         let reads = partition.reads.abandon();
         let left = partition.step_down(is_replaced);
-        self.let_go(left);
+        executor::let_go(left);
         for logged in abandoned {
             self.tell_abandoned(index, logged);
         }
@@ -95,13 +92,6 @@ impl Shard {
             if let Some(attempt) = self.take_attempt(lease) {
                 self.with_agent(attempt.agent, |agent, context| agent.on_abandoned(lease, context));
             }
-        }
-    }
-
-    /// Lets go of tables, beside this core where that takes long.
-    fn let_go(&mut self, tables: impl IntoIterator<Item = Option<Box<TaskTable>>>) {
-        for table in tables.into_iter().flatten().filter(|table| table.entries() > FEW_TASKS) {
-            self.futures.push(Box::pin(executor::aside(move || drop(table))));
         }
     }
 

@@ -244,11 +244,6 @@ impl TaskTable {
         self.queues.waiting(type_index)
     }
 
-    /// Places for tasks, of those that ended as well.
-    pub fn entries(&self) -> usize {
-        self.entries.len() + self.cold.slab.slots() as usize
-    }
-
     /// Tasks that were accepted, or are about to be, and have not ended.
     pub fn unended(&self) -> usize {
         let ended = self.ended.len() + self.counters.dead_letters as usize;
