@@ -39,6 +39,8 @@ const EACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_milli
 const CONTROL_TIMES: u32 = 10;
 /// What that is called.
 pub(super) const CONTROL: &str = "nothing";
+/// What the kinds are called that are none of pattern memory.
+pub(super) const TASKS: [&str; 2] = ["tasks of 1 MiB", "tasks of 1 MiB with keys"];
 /// The type of agents that run tasks.
 pub(super) const WORKER: &str = "worker";
 /// Items beside the rows, more than there are.
@@ -67,8 +69,8 @@ const KINDS: [(Kind, &str, usize); 23] = [
     (Kind::McpHits, "MCP: searches for 200 of 32 KiB", 1),
     (Kind::McpLists, "MCP: lists of 1,000", 1),
     (Kind::Deletes, "deletes and puts", 512),
-    (Kind::Tasks, "tasks of 1 MiB", 2),
-    (Kind::KeyedTasks, "tasks of 1 MiB with keys", 2),
+    (Kind::Tasks, TASKS[0], 2),
+    (Kind::KeyedTasks, TASKS[1], 2),
 ];
 
 /// What is asked for; the worst that a request may ask among them.
