@@ -361,6 +361,10 @@ impl Engine for CoreTime {
         executor::again(waker, is_much);
     }
 
+    fn again_first(&self, waker: &Waker) {
+        executor::again_first(waker);
+    }
+
     fn is_over(&self, is_much: bool) -> bool {
         executor::is_over(is_much)
     }

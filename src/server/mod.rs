@@ -48,6 +48,11 @@ pub trait Engine: Clone + Unpin + 'static {
         waker.wake_by_ref();
     }
 
+    /// The same for one for which there was no time: it comes before those for which there was.
+    fn again_first(&self, waker: &Waker) {
+        waker.wake_by_ref();
+    }
+
     /// Whether futures of this core, or those with much to do, have gone on for so long that others should have
     /// their turn.
     fn is_over(&self, _is_much: bool) -> bool {

@@ -39,6 +39,12 @@ pub struct TestEngine;
 
 thread_local! {
     static LOOKS: Cell<u64> = const { Cell::new(0) };
+    static IS_LATE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread's futures have no time whenever they look.
+pub fn be_late() {
+    IS_LATE.set(true);
 }
 
 impl Engine for TestEngine {
@@ -49,10 +55,10 @@ impl Engine for TestEngine {
         }
     }
 
-    /// At two looks of three others should have their turn, so that rounds end wherever they may.
+    /// At two looks of three others should have their turn, so that rounds end wherever they may; or at all.
     fn is_over(&self, _: bool) -> bool {
         LOOKS.set(LOOKS.get() + 1);
-        !LOOKS.get().is_multiple_of(3)
+        IS_LATE.get() || !LOOKS.get().is_multiple_of(3)
     }
 
     fn aside<T: Send + 'static>(

@@ -59,7 +59,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(120);
 const PIECE: usize = 16 << 10;
 /// The most that is written at once, bytes.
 const WRITTEN_AT_ONCE: usize = 32 << 10;
-/// The most that is read, or written, until others have their turn, bytes: hyper goes on for as long as it can.
+/// The most that is read and written until others have their turn, bytes: hyper goes on for as long as it can.
 const TURN_BYTES: usize = 64 << 10;
 /// A stream for hyper.
 pub struct Io<S, E> {
@@ -71,9 +71,8 @@ pub struct Io<S, E> {
     blocked_since: Option<Instant>,
     /// hyper's buffer may be uninitialised, which only unsafe code can fill in place.
     piece: Box<[u8]>,
-    /// Bytes that were read since others had their turn, and bytes that were written.
-    read: usize,
-    written: usize,
+    /// Bytes that were read and written since others had their turn.
+    moved: usize,
 }
 
 impl<S, E: Engine> Io<S, E> {
@@ -86,8 +85,7 @@ impl<S, E: Engine> Io<S, E> {
             writing: Stall::new(engine),
             blocked_since: None,
             piece: vec![0; PIECE].into(),
-            read: 0,
-            written: 0,
+            moved: 0,
         }
     }
 
@@ -95,15 +93,14 @@ impl<S, E: Engine> Io<S, E> {
         self.stream
     }
 
-    /// Waits until others had their turn, when something was moved one way and that is due, or much was. The first
-    /// bytes after that never wait: hyper says why it ends a connection, and does not wait until it can.
-    fn poll_turn(&mut self, cx: &mut Context<'_>, moved: fn(&mut Self) -> &mut usize) -> Poll<()> {
-        let is_over = self.reading.engine().is_over(true);
-        let moved = moved(self);
-        if *moved == 0 || *moved < TURN_BYTES && !is_over {
+    /// Waits until others had their turn, when much was read and written, or something and it is due and
+    /// `may_wait`. What is written must not: hyper says why it ends a connection, and does not wait until it can.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, may_wait: bool) -> Poll<()> {
+        let is_over = || may_wait && self.moved > 0 && self.reading.engine().is_over(true);
+        if self.moved < TURN_BYTES && !is_over() {
             return Poll::Ready(());
         }
-        *moved = 0;
+        self.moved = 0;
         self.reading.engine().again(cx.waker(), true);
         Poll::Pending
     }
@@ -138,11 +135,11 @@ where
         if let Poll::Ready(error) = this.poll_overdue(cx) {
             return Poll::Ready(Err(error));
         }
-        ready!(this.poll_turn(cx, |this| &mut this.read));
+        ready!(this.poll_turn(cx, true));
         let room = buffer.remaining().min(this.piece.len());
         let piece = &mut this.piece[..room];
         let arrived = ready!(Pin::new(&mut this.stream).poll_read(cx, piece))?;
-        this.read += arrived;
+        this.moved += arrived;
         if arrived > 0 && this.activity.phase.get() == Phase::Idle {
             this.activity.enter(Phase::Head);
         }
@@ -162,11 +159,11 @@ where
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_turn(cx, |this| &mut this.written));
+        ready!(this.poll_turn(cx, false));
         let bytes = &bytes[..bytes.len().min(WRITTEN_AT_ONCE)];
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(taken) => {
-                this.written += taken.as_ref().copied().unwrap_or(0);
+                this.moved += taken.as_ref().copied().unwrap_or(0);
                 this.blocked_since = None;
                 Poll::Ready(taken)
             }

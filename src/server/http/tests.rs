@@ -3,7 +3,7 @@
 use super::{Site, serve_http};
 use crate::server::{
     Drain,
-    testing::{LIMITS, Socket, TestEngine, TestNode, with_server},
+    testing::{LIMITS, Socket, TestEngine, TestNode, be_late, with_server},
 };
 use crate::wire::secret::Secret;
 use async_io::Timer;
@@ -260,4 +260,15 @@ fn a_long_message_and_a_long_answer_come_through_whole_however_they_are_cut() {
         assert!(body.contains(&format!(r#"\"metadata\":{{\"said\":\"{twice}\"}}"#)));
         assert!(body.ends_with(r#""isError":false}}"#));
     });
+}
+
+#[test]
+fn all_that_ends_a_connection_is_said_on_a_core_that_is_always_late() {
+    be_late();
+    large_bodies_are_refused_whether_announced_or_not();
+    a_head_that_drips_is_cut_off();
+    a_body_that_stalls_is_cut_off();
+    what_is_not_http_is_told_so();
+    a_drain_closes_idle_connections_and_finishes_requests();
+    a_long_message_and_a_long_answer_come_through_whole_however_they_are_cut();
 }

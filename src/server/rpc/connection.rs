@@ -48,8 +48,8 @@ const REQUEST_BYTES: usize = 512;
 /// Bytes of requests of pattern memory that are read in one round: their numbers are copied.
 const MEMORY_AT_ONCE: usize = 16 << 10;
 
-/// Values from which on one of them is read aside: names are compared with each other.
-const MANY_VALUES: usize = 512;
+/// Texts from which on one of them is read aside: names are compared with each other.
+const MANY_TEXTS: usize = 256;
 
 /// When another node may lend again that has lent too much on one connection, milliseconds.
 const LENT_RETRY_MS: u64 = 10;
@@ -105,7 +105,7 @@ pub struct Connection<S, E, M, F> {
     start: M,
     /// What is next.
     stage: Stage,
-    /// There was no time for any stage in the last round: in the next one is some.
+    /// There was no time for any stage in the last round.
     was_put_off: bool,
     /// Whether bytes were written or read since the first stage.
     has_moved: bool,
@@ -189,17 +189,23 @@ where
     /// connection must not hold its core.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let is_whole = self.stage == Stage::Start;
-        let mut is_over = !std::mem::take(&mut self.was_put_off) && self.is_time_over();
-        self.was_put_off = is_over;
-        while !is_over {
+        // Who was put off has all stages, however little time is left.
+        let may_split = !std::mem::take(&mut self.was_put_off);
+        if may_split && self.is_time_over() {
+            self.was_put_off = true;
+            self.stall.engine().again_first(cx.waker());
+            return Poll::Pending;
+        }
+        loop {
             let Ok(()) = self.do_stage(cx) else { return Poll::Ready(End::Lost) };
             if self.stage == Stage::Start {
                 return self.end_round(cx, is_whole);
             }
-            is_over = self.is_time_over();
+            if may_split && self.is_time_over() {
+                self.again(cx);
+                return Poll::Pending;
+            }
         }
-        self.again(cx);
-        Poll::Pending
     }
 
     /// All was looked at, at once or not: whether the connection has ended, and what it waits for.
@@ -353,7 +359,7 @@ where
             let call = Call::parse(&self.input.unread()[..len]);
             call.is_some_and(|call| call.method.starts_with(memory::METHODS))
         };
-        len >= LONG_REQUEST || self.scanner.cost_of_last() >= MANY_VALUES && is_of_memory()
+        len >= LONG_REQUEST || self.scanner.texts_of_last() >= MANY_TEXTS && is_of_memory()
     }
 
     /// Has a long request read aside.

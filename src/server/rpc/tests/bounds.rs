@@ -1,6 +1,7 @@
 //! Bytes that are no message, clients that stall, vanish or never read, and drains.
 
 use super::*;
+use crate::server::testing::be_late;
 
 #[test]
 fn bytes_that_are_no_message_are_answered_and_end_the_connection() {
@@ -139,4 +140,16 @@ fn frames_may_arrive_byte_by_byte() {
         }
         assert!(client.answer().await.unwrap().starts_with("[1,5,null"));
     });
+}
+
+#[test]
+fn all_that_holds_on_a_core_that_is_always_late() {
+    be_late();
+    bytes_that_are_no_message_are_answered_and_end_the_connection();
+    a_frame_beyond_the_limit_is_refused_by_its_msgid();
+    a_client_that_stalls_in_a_frame_is_closed_and_an_idle_one_is_not();
+    a_client_that_never_reads_is_bounded_and_closed();
+    a_vanished_client_takes_its_waits_along();
+    a_client_that_ends_its_side_still_gets_its_answers();
+    a_drain_finishes_what_is_in_flight_and_closes();
 }
