@@ -89,10 +89,11 @@ enum What {
 /// Who waits for cold records.
 enum Waits {
     Operation(Operation),
-    /// The changes of a partition, the moving of its oldest segment, or the look at all records.
+    /// The changes of a partition, the moving of its oldest segment, the look at all records, or what can wait.
     Apply(u16),
     Move(u16),
     Look(u16),
+    Tidy(u16),
 }
 
 /// What a core keeps of pattern memory.
@@ -255,6 +256,7 @@ impl Memory {
             Waits::Apply(place) => self.kept[usize::from(place)].applying_waits = false,
             Waits::Move(place) => self.kept[usize::from(place)].moving_waits = false,
             Waits::Look(place) => self.kept[usize::from(place)].looking_waits = false,
+            Waits::Tidy(place) => self.kept[usize::from(place)].tidying_waits = false,
         }
     }
 
@@ -320,6 +322,22 @@ impl Memory {
             Step::Wait(pieces) => {
                 kept.looking_waits = true;
                 self.load(place, pieces, Waits::Look(place));
+                true
+            }
+        }
+    }
+
+    /// Goes on with what can wait of a partition by a step; false when there is nothing to do.
+    fn tidy(&mut self, place: u16) -> bool {
+        let kept = &mut self.kept[usize::from(place)];
+        if kept.tidying_waits {
+            return false;
+        }
+        match kept.partition.tidy_some() {
+            Step::Done(worked) => worked,
+            Step::Wait(pieces) => {
+                kept.tidying_waits = true;
+                self.load(place, pieces, Waits::Tidy(place));
                 true
             }
         }
@@ -516,7 +534,7 @@ impl Memory {
             (false, 1) => self.move_some(place as u16),
             (false, 2) => self.save(place as u16),
             (false, 3) => self.look(place as u16),
-            (false, _) => self.kept[place].partition.tidy_some(),
+            (false, _) => self.tidy(place as u16),
             (true, 0) => self.record_some(),
             (true, _) => match self.operations.pop_front() {
                 Some(operation) => {

@@ -77,6 +77,11 @@ impl Built {
                     break;
                 }
             }
+            while index.has_coarse() {
+                let Some(row) = index.take_coarse() else { continue };
+                let vector = vectors.row(row).expect("each row is one of them");
+                index.recode(row, vector).map_err(io::Error::other)?;
+            }
         }
         let build = began.elapsed();
         let resident = resident_bytes().saturating_sub(before);

@@ -6,6 +6,10 @@
 //! searches compare the query with each of them; their codes are made anew then, and each is linked to all. Operations that are open at that moment begin again
 //! ([`Coding::edition`](super::quantize::Coding)): they have met no more than the first vectors. After that the centre
 //! stays until the partition is empty or made anew from its vectors.
+//!
+//! Further centres are *born* of vectors that lie far from all that there are and near others, so that codes tell them
+//! apart badly (`coarse`). They stay as long as the first one; what none of them is near stays coarse when there are as
+//! many as there may be.
 
 use super::{
     error::Invalid,
@@ -26,6 +30,18 @@ const FIRST_COMPONENTS: usize = 1 << 14;
 /// The centre is worth it where the mean has more than this part of the vectors' squared lengths: it leaves at most half
 /// their length then.
 const WORTH: f64 = 0.75;
+
+/// No component of a centre is larger: the difference to it must have a code, too.
+const CENTRE_MAX: f32 = COMPONENT_MAX / 4.0;
+
+/// Further centres, at most: a row names its in a byte, and a few numbers there have other meanings (`coarse`).
+pub(super) const FURTHER_MAX: usize = 250;
+/// And fewer where they are long: half a megabyte in all, and each probe may have as many codes.
+const FURTHER_COMPONENTS: usize = 1 << 17;
+/// There is room for some in any case.
+const FURTHER_LEAST: usize = 32;
+
+const _: () = assert!(FURTHER_LEAST * super::DIMENSIONS_MAX <= FURTHER_COMPONENTS);
 
 /// The first vectors of a partition that has no centre yet.
 #[derive(Default)]
@@ -83,8 +99,7 @@ impl First {
             }
         }
         let is_worth_it = mean.iter().map(|mean| mean * mean).sum::<f64>() > WORTH * squared;
-        // The difference to it must have a code, too.
-        let is_within = mean.iter().all(|mean| mean.abs() < f64::from(COMPONENT_MAX / 4.0));
+        let is_within = mean.iter().all(|mean| mean.abs() < f64::from(CENTRE_MAX));
         (is_worth_it && is_within).then(|| mean.into_iter().map(|mean| mean as f32).collect())
     }
 }
@@ -129,10 +144,48 @@ impl Index {
         self.graph.link_all(&first.0.iter().map(|(row, _)| *row).collect::<Vec<_>>());
     }
 
+    /// Makes room for others in the place of further centres that no row is around, while nothing is open.
+    pub(super) fn forget_unused_centres(&mut self) {
+        let Graph { coding, nodes, .. } = &mut self.graph;
+        let mut numbers = [0; FURTHER_MAX + 1];
+        for row in 0..nodes.len() {
+            numbers[usize::from(nodes[row].centre)] = 1;
+        }
+        let (mut place, mut next) = (0, 0);
+        coding.further.retain(|_| {
+            place += 1;
+            let is_used = numbers[place] > 0;
+            next += u8::from(is_used);
+            numbers[place] = next;
+            is_used
+        });
+        numbers[0] = 0;
+        for row in 0..nodes.len() {
+            let centre = &mut nodes[row].centre;
+            *centre = numbers[usize::from(*centre)];
+        }
+    }
+
     /// Begins without a centre, as an index that holds nothing does.
     pub(super) fn forget_centre(&mut self) {
         self.graph.coding.set_centre(Vec::new());
         self.first = First::of(&self.graph.coding);
+    }
+}
+
+impl Coding {
+    /// Makes a vector that has a code another centre; false when there is no room, or its components are too large.
+    pub(super) fn bear_centre(&mut self, vector: &[f32]) -> bool {
+        let room = (FURTHER_COMPONENTS / self.dimensions).clamp(FURTHER_LEAST, FURTHER_MAX);
+        let part = if self.metric == Metric::Cosine { length(vector).recip() } else { 1.0 };
+        let centre = vector.iter().map(|&value| (f64::from(value) * part) as f32);
+        let centre: Box<[f32]> = centre.collect();
+        let is_within = centre.iter().all(|component| component.abs() < CENTRE_MAX);
+        let is_born = is_within && self.further.len() < room;
+        if is_born {
+            self.further.push(centre);
+        }
+        is_born
     }
 }
 

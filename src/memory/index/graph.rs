@@ -2,6 +2,7 @@
 
 use super::{
     centre::First,
+    coarse::{Coarse, Mark},
     error::Invalid,
     kernels::{Line, prefetch},
     late::Late,
@@ -48,10 +49,18 @@ pub(super) struct Node {
     pub(super) tower: u32,
     pub(super) level: u8,
     pub(super) state: State,
+    /// The number of the centre that its code is around.
+    pub(super) centre: u8,
+    /// Whether its code was found to be coarse.
+    pub(super) coarse: Mark,
 }
 
 impl Node {
-    pub(super) const FREE: Node = Node { tower: NONE, level: 0, state: State::Free };
+    pub(super) const FREE: Node = Node::new(NONE, 0, State::Free);
+
+    pub(super) const fn new(tower: u32, level: u8, state: State) -> Self {
+        Self { tower, level, state, centre: 0, coarse: Mark::NONE }
+    }
 }
 
 /// Links of a node on the layers from 1 upwards.
@@ -76,6 +85,7 @@ pub struct Index {
     pub(super) late: Late,
     /// What will tell the centre, until that is chosen.
     pub(super) first: Option<First>,
+    pub(super) coarse: Coarse,
 }
 
 /// Nodes and links.
@@ -143,6 +153,7 @@ impl Index {
             sweep: Sweep::default(),
             late: Late::default(),
             first: First::of(&graph.coding),
+            coarse: Coarse::default(),
             graph,
             options,
         })
@@ -171,6 +182,7 @@ impl Index {
                 + self.generations.bytes()
                 + self.sweep.bytes()
                 + self.late.bytes()
+                + self.coarse.bytes()
                 + self.first.as_ref().map_or(0, First::bytes),
             kernels: graph.coding.kernels.name,
         }
@@ -252,7 +264,15 @@ impl Graph {
 
     /// The ranks of at most `N` nodes as a probe sees them.
     #[inline(always)]
-    pub(super) fn ranks<const N: usize>(&self, probe: &Probe, slots: &[u32], ranks: &mut [f32; N]) {
+    pub(super) fn ranks<const N: usize>(
+        &self,
+        probe: &mut Probe,
+        slots: &[u32],
+        ranks: &mut [f32; N],
+    ) {
+        if self.coding.has_several() {
+            return self.ranks_of_several(probe, slots, ranks);
+        }
         let mut rows: [&[Line]; N] = [&[]; N];
         for (row, &slot) in rows.iter_mut().zip(slots) {
             *row = self.codes.get(slot);
@@ -261,7 +281,38 @@ impl Graph {
         self.coding.ranks(probe, &rows[..slots.len()], terms, ranks);
     }
 
-    pub(super) fn rank(&self, probe: &Probe, slot: u32) -> f32 {
+    /// The same where rows are around several centres: those around one at a time.
+    #[inline(never)]
+    fn ranks_of_several<const N: usize>(
+        &self,
+        probe: &mut Probe,
+        slots: &[u32],
+        ranks: &mut [f32; N],
+    ) {
+        let centre = |position: usize| self.nodes[slots[position] as usize].centre;
+        let (mut begun, mut rows) = (0, [&[][..]; N]);
+        // Most of the time all are around one: what lies there side by side is compared at once.
+        while begun < slots.len() {
+            let next = centre(begun);
+            let mut end = begun;
+            while end < slots.len() && centre(end) == next {
+                rows[end - begun] = self.codes.get(slots[end]);
+                end += 1;
+            }
+            let terms = |at: usize| self.terms[slots[begun + at] as usize];
+            let (rows, ranks) = (&rows[..end - begun], &mut ranks[begun..end]);
+            self.coding.ranks_around::<N>(probe, next, rows, terms, ranks);
+            begun = end;
+        }
+    }
+
+    /// Makes the probe the code of a node.
+    pub(super) fn decode(&self, slot: u32, probe: &mut Probe) {
+        let (row, terms) = (self.codes.get(slot), self.terms[slot as usize]);
+        self.coding.decode(row, terms, self.nodes[slot as usize].centre, probe);
+    }
+
+    pub(super) fn rank(&self, probe: &mut Probe, slot: u32) -> f32 {
         let mut ranks = [0.0];
         self.ranks(probe, &[slot], &mut ranks);
         ranks[0]
@@ -287,6 +338,7 @@ impl Graph {
     pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize, budget: &mut Budget) -> bool {
         let Scratch { probe, pool, marks, met, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
+        let has_several = self.coding.has_several();
         loop {
             let next = pool.expand();
             let fresh = met.fresh();
@@ -299,6 +351,9 @@ impl Graph {
                 for &slot in fresh.slots() {
                     self.codes.prefetch(slot);
                     prefetch(std::slice::from_ref(&self.terms[slot as usize]));
+                    if has_several {
+                        prefetch(std::slice::from_ref(&self.nodes[slot as usize]));
+                    }
                 }
             }
             if layer == 0 {
@@ -319,6 +374,7 @@ impl Graph {
                 return true;
             }
             budget.spend(1 + count + count * pool.found().len() / PLACES_OF_A_DISTANCE);
+            budget.spend_coded(probe);
             if budget.is_spent() {
                 return false;
             }
@@ -329,7 +385,8 @@ impl Graph {
     pub(super) fn begin_descent(&self, scratch: &mut Scratch, layer: usize) -> Descent {
         scratch.pool.begin(1);
         let top = self.entry.map(|entry| {
-            scratch.pool.offer(&[self.rank(&scratch.probe, entry)], &[entry]);
+            let rank = self.rank(&mut scratch.probe, entry);
+            scratch.pool.offer(&[rank], &[entry]);
             self.level(entry)
         });
         let descent = Descent { layer: top.unwrap_or(0).max(layer), end: layer };
@@ -361,7 +418,7 @@ impl Graph {
 
     fn bytes(&self) -> usize {
         self.codes.bytes()
-            + size_of_val(&self.coding.centre[..])
+            + self.coding.centres_bytes()
             + self.base.bytes()
             + self.terms.bytes()
             + self.towers.bytes()

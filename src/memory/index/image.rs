@@ -16,13 +16,17 @@
 //! | 4 | CRC-32 of all that follows, to the chunk's end |
 //! | 4 | bytes of the rows |
 //! | 4, 4 | first row, number of rows |
-//! | 2, 1, 1 | dimensions, metric, what codes are: 0 of bytes, 1 float32, 2 of bytes around a centre |
+//! | 2, 1, 1 | dimensions, metric, what codes are: 0 of bytes, 1 float32, 2 of bytes around a centre, and 4 more where there are further ones |
 //!
-//! Where there is a centre, its float32 components stand before the rows. A row is one byte, zero when nothing is there, else its level and one. Then scale and term in
-//! float32, the code, and for each layer from 0 the number of links and the links.
+//! Where there is a centre, its float32 components stand before the rows. Where there are further ones, behind it stand
+//! the number of the first of those that the chunks before had not, a byte, how many there are, another, and their
+//! components. A row is one byte, zero when nothing is there, else its level and one. Then, where there are further
+//! centres, the number of its own, a byte; scale and term in float32, the code, and for each layer from 0 the number of links and
+//! the links. An image without further centres is what it was before there were any, and may have coarse codes: some rows are looked at, and
+//! those that are coarse name the others ([`coarse`](super::coarse)).
 
 use super::{
-    centre::First,
+    centre::{FURTHER_MAX, First},
     error::Invalid,
     graph::{Graph, Index, Node, Row, State},
     kernels::Line,
@@ -36,7 +40,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 const MAGIC: [u8; 4] = *b"CFX1";
-/// Where the rows of a chunk begin.
+/// Where what a chunk has begins.
 pub const IMAGE_HEADER_BYTES: usize = 24;
 /// A chunk ends with the row that brings it here: some ten microseconds of copying.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -49,18 +53,28 @@ const LEADING_LEAST: u8 = 3;
 const BYTES: u8 = 0;
 pub(super) const FLOATS: u8 = 1;
 pub(super) const BYTES_AROUND_CENTRE: u8 = 2;
+/// Added to those of bytes.
+pub(super) const AROUND_FURTHER: u8 = 4;
+
+/// Bytes of further centres in a chunk, but for the one that goes beyond.
+const CENTRES_BYTES: usize = 32 << 10;
+const CENTRE_BYTES_MAX: usize = super::DIMENSIONS_MAX * size_of::<f32>();
 
 fn codes_of(coding: &Coding) -> u8 {
-    match (coding.has_floats(), coding.centre.is_empty()) {
+    let of_first = match (coding.has_floats(), coding.centre.is_empty()) {
         (true, _) => FLOATS,
         (false, true) => BYTES,
         (false, false) => BYTES_AROUND_CENTRE,
-    }
+    };
+    of_first + if coding.has_several() { AROUND_FURTHER } else { 0 }
 }
 
 /// An image that is being written.
 pub struct Image {
     next: Row,
+    /// Further centres that its chunks have, of those of this edition.
+    centres: usize,
+    edition: u32,
 }
 
 /// Why a chunk was not taken. The rows that it had will be among those to insert again.
@@ -106,7 +120,7 @@ pub struct Loader {
 impl Index {
     /// Begins an image of what is there now.
     pub fn begin_image(&self) -> Image {
-        Image { next: 0 }
+        Image { next: 0, centres: 0, edition: self.graph.coding.edition }
     }
 }
 
@@ -120,10 +134,12 @@ impl Image {
         }
         let start = bytes.len();
         bytes.resize(start + IMAGE_HEADER_BYTES, 0);
-        let centre = &graph.coding.centre;
-        centre.iter().for_each(|component| bytes.extend(component.to_le_bytes()));
+        write_floats(&graph.coding.centre, bytes);
+        let has_all = self.write_further(&graph.coding, bytes);
         let rows_start = bytes.len();
-        let end = graph.nodes.len().min(first as usize + CHUNK_ROWS) as Row;
+        // No row before its centre.
+        let rows = if has_all { CHUNK_ROWS } else { 0 };
+        let end = graph.nodes.len().min(first as usize + rows) as Row;
         while self.next < end && bytes.len() - rows_start < CHUNK_BYTES {
             graph.write_row(self.next, bytes);
             self.next += 1;
@@ -141,6 +157,26 @@ impl Image {
         chunk[4..8].copy_from_slice(&checksum.to_le_bytes());
         Some(first..self.next)
     }
+
+    /// Writes some of the further centres that no chunk has yet; whether that was all of them.
+    fn write_further(&mut self, coding: &Coding, bytes: &mut Vec<u8>) -> bool {
+        if !coding.has_several() {
+            return true;
+        }
+        if self.edition != coding.edition {
+            (self.edition, self.centres) = (coding.edition, 0);
+        }
+        let at_once = (CENTRES_BYTES / (coding.dimensions * size_of::<f32>())).max(1);
+        let centres = coding.further[self.centres..].iter().take(at_once);
+        bytes.extend([self.centres as u8 + 1, centres.len() as u8]);
+        self.centres += centres.len();
+        centres.for_each(|centre| write_floats(centre, bytes));
+        self.centres == coding.further.len()
+    }
+}
+
+fn write_floats(floats: &[f32], bytes: &mut Vec<u8>) {
+    floats.iter().for_each(|float| bytes.extend(float.to_le_bytes()));
 }
 
 impl Graph {
@@ -151,6 +187,9 @@ impl Graph {
             return;
         }
         bytes.push(node.level + 1);
+        if self.coding.has_several() {
+            bytes.push(node.centre);
+        }
         let Terms { scale, term } = self.terms[row as usize];
         bytes.extend(scale.to_le_bytes());
         bytes.extend(term.to_le_bytes());
@@ -182,8 +221,8 @@ impl Loader {
         let rows_bytes = u32_at(header, 8) as usize;
         // A row may be longer than what is left of a chunk, and no row is longer than this.
         const ROW_BYTES_MAX: usize = super::DIMENSIONS_MAX + 1024;
-        const CENTRE_BYTES_MAX: usize = super::DIMENSIONS_MAX * size_of::<f32>();
-        const BYTES_MAX: usize = CENTRE_BYTES_MAX + CHUNK_BYTES + ROW_BYTES_MAX;
+        const ALL_CENTRES_MAX: usize = 2 * CENTRE_BYTES_MAX + CENTRES_BYTES + 2;
+        const BYTES_MAX: usize = ALL_CENTRES_MAX + CHUNK_BYTES + ROW_BYTES_MAX;
         let is_header = header[..4] == MAGIC && rows_bytes <= BYTES_MAX;
         is_header.then_some(IMAGE_HEADER_BYTES + rows_bytes)
     }
@@ -215,47 +254,77 @@ impl Loader {
             return Err(Damaged::Other("number of rows"));
         };
         let mut rest = Reader(&bytes[IMAGE_HEADER_BYTES..]);
-        self.take_centre(bytes[23], &mut rest)?;
+        let has_several = self.take_centres(bytes[23], &mut rest)?;
         self.index.graph.extend(end);
         for row in first..end {
-            if self.read_row(row, &mut rest).is_none() {
+            if self.read_row(row, has_several, &mut rest).is_none() {
                 return Err(Damaged::Rows(row..end));
             }
         }
         if rest.0.is_empty() { Ok(first..end) } else { Err(Damaged::Rows(end..end)) }
     }
 
-    /// Takes the centre that codes of a chunk are around. That of the first one is for all.
-    fn take_centre(&mut self, codes: u8, rest: &mut Reader) -> Result<(), Damaged> {
+    /// Takes the centres that codes of a chunk are around; whether there are several. The first centre of the first chunk is
+    /// that of all, and so is each further one.
+    fn take_centres(&mut self, codes: u8, rest: &mut Reader) -> Result<bool, Damaged> {
         let coding = &mut self.index.graph.coding;
-        let mut centre = Vec::new();
-        match codes {
-            BYTES if !coding.has_floats() => {}
-            FLOATS if coding.has_floats() => {}
-            BYTES_AROUND_CENTRE if coding.has_choice() => {
-                for _ in 0..coding.dimensions {
-                    let component = rest.f32().filter(|component| component.abs() < COMPONENT_MAX);
-                    centre.push(component.ok_or(Damaged::Cut)?);
-                }
-            }
-            _ => return Err(Damaged::Other("kind of codes")),
+        let is_known = match coding.has_floats() {
+            true => codes == FLOATS,
+            false => codes & !(BYTES_AROUND_CENTRE | AROUND_FURTHER) == BYTES,
+        };
+        if !is_known {
+            return Err(Damaged::Other("kind of codes"));
         }
+        let dimensions = coding.dimensions;
+        let first = match codes & BYTES_AROUND_CENTRE {
+            0 => Vec::new(),
+            _ => rest.centre(dimensions).ok_or(Damaged::Cut)?,
+        };
         if self.index.first.take().is_some() {
-            coding.set_centre(centre);
-        } else if centre != coding.centre {
+            coding.set_centre(first);
+        } else if first != coding.centre {
             self.is_mixed = true;
             return Err(Damaged::Other("centre"));
         }
-        Ok(())
+        if codes & AROUND_FURTHER == 0 {
+            return Ok(false);
+        }
+        let numbers = rest.take(2).ok_or(Damaged::Cut)?;
+        let (from, count) = (usize::from(numbers[0]), usize::from(numbers[1]));
+        let is_well = from > 0 && from + count <= FURTHER_MAX + 1;
+        for place in (from..from + count).filter(|_| is_well).map(|number| number - 1) {
+            let centre = rest.centre(dimensions).ok_or(Damaged::Cut)?.into_boxed_slice();
+            if coding.further.len() <= place {
+                coding.further.resize_with(place + 1, Box::default);
+            }
+            let known = &mut coding.further[place];
+            if known.is_empty() {
+                *known = centre;
+            } else if *known != centre {
+                self.is_mixed = true;
+                return Err(Damaged::Other("centre"));
+            }
+        }
+        if is_well { Ok(true) } else { Err(Damaged::Other("number of centres")) }
+    }
+
+    /// Whether a chunk had this centre.
+    fn has_centre(&self, number: u8) -> bool {
+        let further = &self.index.graph.coding.further;
+        match usize::from(number).checked_sub(1) {
+            Some(place) => further.get(place).is_some_and(|centre| !centre.is_empty()),
+            None => true,
+        }
     }
 
     /// Takes a row; nothing when it is malformed.
-    fn read_row(&mut self, row: Row, rest: &mut Reader) -> Option<()> {
+    fn read_row(&mut self, row: Row, has_several: bool, rest: &mut Reader) -> Option<()> {
         let Some(level) = rest.take(1)?[0].checked_sub(1) else { return Some(()) };
         let graph = &mut self.index.graph;
         if usize::from(level) > LEVEL_MAX || graph.nodes[row as usize].state != State::Free {
             return None;
         }
+        let centre = if has_several { rest.take(1)?[0] } else { 0 };
         let terms = Terms { scale: rest.f32()?, term: rest.f32()? };
         if !terms.scale.is_finite() || !terms.term.is_finite() {
             return None;
@@ -268,10 +337,15 @@ impl Loader {
                 *link = u32::from_le_bytes(rest.take(4)?.try_into().ok()?);
             }
         }
+        if !self.has_centre(centre) {
+            // The chunk that had it is lost, and the row with it.
+            return Some(());
+        }
+        let graph = &mut self.index.graph;
         let tower = if level == 0 { NONE } else { graph.take_tower() };
         graph.terms[row as usize] = terms;
         // Dead until it is known what the caller has.
-        graph.nodes[row as usize] = Node { tower, level, state: State::Dead };
+        graph.nodes[row as usize] = Node { centre, ..Node::new(tower, level, State::Dead) };
         // What fills up the last line, too, as a stored code has it.
         let rest = if graph.coding.has_floats() { Line::ZERO } else { Line::REST };
         for (line, code) in graph.codes.get_mut(row).iter_mut().zip(code.chunks(Line::BYTES)) {
@@ -345,6 +419,8 @@ impl Loader {
         let mut scratch = index.scratches.take();
         index.sweep_on(&mut scratch, &mut Budget::unlimited());
         index.scratches.put(scratch);
+        index.forget_unused_centres();
+        index.look_for_coarse_rows();
         index.generations = Default::default();
         let mut again = Vec::new();
         // The last ones first: the first rows are taken first then.
@@ -465,6 +541,11 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    fn centre(&mut self, dimensions: usize) -> Option<Vec<f32>> {
+        let mut component = || self.f32().filter(|component| component.abs() < COMPONENT_MAX);
+        (0..dimensions).map(|_| component()).collect()
     }
 
     fn f32(&mut self) -> Option<f32> {

@@ -36,6 +36,8 @@ enum Phase {
     Linking {
         linking: Linking,
         row: Row,
+        /// It was there before, and has another code now.
+        is_recoded: bool,
         _open: Open,
     },
 }
@@ -134,7 +136,7 @@ impl Index {
     /// Gives the probe's code its row.
     fn place(&mut self, scratch: &Scratch, row: Row) {
         let (level, tower) = self.draw_level();
-        let node = Node { tower, level: level as u8, state: State::Coming };
+        let node = Node::new(tower, level as u8, State::Coming);
         self.graph.place(&scratch.probe, row, node);
         self.sweep.passes(row, level);
     }
@@ -175,6 +177,13 @@ impl Insertion {
 
     fn go_on(&mut self, index: &mut Index, budget: &mut Budget) -> Option<Result<Row, Invalid>> {
         let mut scratch = self.scratch.take().expect("an insertion that has ended is not stepped");
+        if let Phase::Linking { row, is_recoded: true, .. } = self.phase
+            && !index.contains(row)
+        {
+            // It has gone meanwhile, which needs no links.
+            index.scratches.put(scratch);
+            return Some(Ok(row));
+        }
         if index.graph.has_moved(&mut scratch)
             && let Phase::Linking { linking, row, .. } = &mut self.phase
         {
@@ -190,11 +199,13 @@ impl Insertion {
             Phase::Linking { .. } => Some(Ok(())),
         };
         let result = match (result, &mut self.phase) {
-            (Some(Ok(())), Phase::Linking { linking, row, .. }) => {
+            (Some(Ok(())), Phase::Linking { linking, row, is_recoded, .. }) => {
                 let row = *row;
                 scratch.marks.grow(index.graph.nodes.len());
                 linking.go_on(index, &mut scratch, row, budget).then(|| {
-                    index.arrive(row);
+                    if !*is_recoded {
+                        index.arrive(row);
+                    }
                     Ok(row)
                 })
             }
@@ -251,7 +262,15 @@ impl Insertion {
         let open = index.generations.open();
         index.coming.push((row, Arc::downgrade(&open)));
         let linking = Linking::begin(&index.graph, scratch, row);
-        self.phase = Phase::Linking { linking, row, _open: open };
+        self.phase = Phase::Linking { linking, row, is_recoded: false, _open: open };
+    }
+
+    /// The linking of a row that was there before, with the scratch's code.
+    pub(super) fn of_recoded(index: &mut Index, mut scratch: Box<Scratch>, row: Row) -> Self {
+        let linking = Linking::begin(&index.graph, &mut scratch, row);
+        let _open = index.generations.open();
+        let phase = Phase::Linking { linking, row, is_recoded: true, _open };
+        Self { scratch: Some(scratch), phase }
     }
 }
 
@@ -270,7 +289,7 @@ impl Linking {
         row: Row,
         budget: &mut Budget,
     ) -> bool {
-        let Index { graph, options, .. } = index;
+        let Index { graph, options, coarse, first, .. } = index;
         loop {
             match self {
                 Linking::Descend(descent, layer) => {
@@ -285,6 +304,9 @@ impl Linking {
                         return false;
                     }
                     graph.collect_linkable(scratch, row);
+                    if *layer == 0 && first.is_none() {
+                        graph.look_for_coarse(scratch, row, coarse, budget);
+                    }
                     *self = if *layer == 0 && scratch.work.found.is_empty() {
                         scratch.pool.begin(LINKS_UPPER);
                         Linking::Scan(0)
@@ -300,7 +322,8 @@ impl Linking {
                     }
                     graph.collect_linkable(scratch, row);
                     if scratch.work.found.is_empty() {
-                        if graph.entry.is_some_and(|entry| graph.is_linkable(entry)) {
+                        let is_other = |entry: Row| entry != row && graph.is_linkable(entry);
+                        if graph.entry.is_some_and(is_other) {
                             // One came to a row that was passed already.
                             scratch.pool.begin(LINKS_UPPER);
                             *self = Linking::Scan(0);
@@ -339,7 +362,10 @@ impl Linking {
                             graph.link(neighbour, row, *layer, options.alpha, other, work, budget);
                         }
                     }
-                    let Some(below) = layer.checked_sub(1) else { return true };
+                    let Some(below) = layer.checked_sub(1) else {
+                        graph.note_coarse(row, std::mem::take(&mut scratch.work.coarse), coarse);
+                        return true;
+                    };
                     graph.begin_wide_walk(scratch, options, below, budget);
                     *self = Linking::Walk(below);
                 }
@@ -374,10 +400,16 @@ impl Graph {
         } else {
             assert!(matches!(self.nodes[row as usize].state, State::Free | State::Promised));
             self.nodes[row as usize] = node;
-            self.terms[row as usize] = probe.terms;
         }
-        self.coding.store(probe, self.codes.get_mut(row));
+        self.set_code(probe, row);
         self.set_links(row, 0, &[]);
+    }
+
+    /// Gives a row the probe's code.
+    pub(super) fn set_code(&mut self, probe: &Probe, row: Row) {
+        self.coding.store(probe, self.codes.get_mut(row));
+        self.terms[row as usize] = probe.terms;
+        self.nodes[row as usize].centre = probe.centre;
     }
 
     pub(super) fn take_tower(&mut self) -> u32 {

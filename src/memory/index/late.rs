@@ -138,7 +138,7 @@ impl Index {
                 return Err(error);
             }
         };
-        let node = Node { tower: NONE, level: 0, state: State::Late };
+        let node = Node::new(NONE, 0, State::Late);
         self.graph.place(&scratch.probe, row, node);
         self.scratches.put(scratch);
         self.live += 1;
@@ -178,10 +178,10 @@ impl Index {
     fn begin_to_link(&mut self, row: Row) -> (Linking, Box<Scratch>, Open) {
         let (level, tower) = self.draw_level();
         let graph = &mut self.graph;
-        graph.nodes[row as usize] = Node { tower, level: level as u8, state: State::Late };
+        let node = &mut graph.nodes[row as usize];
+        *node = Node { tower, level: level as u8, ..*node };
         let mut scratch = self.scratches.take();
-        let terms = graph.terms[row as usize];
-        graph.coding.decode(graph.codes.get(row), terms, &mut scratch.probe);
+        graph.decode(row, &mut scratch.probe);
         scratch.edition = graph.coding.edition;
         scratch.vector.clear();
         let linking = Linking::begin(graph, &mut scratch, row);
@@ -217,7 +217,8 @@ impl Index {
                     count += 1;
                 }
             }
-            graph.ranks(&scratch.probe, &slots[..count], &mut ranks);
+            graph.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
+            budget.spend_coded(&mut scratch.probe);
             scratch.late.offer(&ranks[..count], &slots[..count]);
             budget.spend(end - from + count * scratch.late.found().len() / PLACES_OF_A_DISTANCE);
             *next = before + end;

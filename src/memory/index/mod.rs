@@ -12,6 +12,7 @@
 //! | `kernels` | dot products with the widest instructions that the processor has |
 //! | `quantize` | a vector as a code, and the distance of two codes |
 //! | `centre` | what codes are the difference to |
+//! | `coarse` | rows that need a nearer centre |
 //! | `rows` | where codes and links lie |
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
@@ -37,6 +38,7 @@
 //! seed, so the same calls make the same graph.
 
 mod centre;
+mod coarse;
 mod error;
 mod graph;
 mod image;

@@ -9,11 +9,12 @@
 //! most `TWINS_MAX` others at distance zero.
 
 use super::{
+    coarse::Mark,
     graph::Graph,
     options::LINKS_BASE,
     pool::Found,
     quantize::{Metric, Probe},
-    steps::Budget,
+    steps::{Budget, CODED_DISTANCES},
 };
 
 /// Links to nodes with the same code.
@@ -21,6 +22,9 @@ const TWINS_MAX: usize = 4;
 /// A node that has fewer is linked to the nearest of those that the rule leaves out as well: in two dimensions it
 /// leaves two or three, and a graph with so few links falls apart when nodes are removed.
 const LINKS_LEAST: usize = 8;
+/// One that is linked back to compares its candidates with chosen ones around other centres while it has made so few codes
+/// for that, as it does so in one go; after that with those around their own centre only.
+const MADE_AT_ONCE: usize = 16;
 /// Chosen neighbours that a candidate is compared with at a time.
 const COMPARED_AT_ONCE: usize = 4;
 
@@ -59,10 +63,13 @@ impl Graph {
                 }
                 continue;
             }
-            self.coding.decode(self.codes.get(slot), self.terms[slot as usize], other);
-            if !self.is_occluded(other, distance, alpha, chosen) {
+            self.decode(slot, other);
+            if !self.is_occluded(other, distance, alpha, chosen, choice.may_make) {
                 chosen.push(slot);
             }
+            let made = other.take_made();
+            choice.may_make = choice.may_make.saturating_sub(made);
+            budget.spend(made * CODED_DISTANCES);
         }
         if chosen.len() < LINKS_LEAST.min(links_max) {
             self.keep_nearest(node, found, chosen);
@@ -84,7 +91,11 @@ impl Graph {
         }
     }
 
-    fn are_twins(&self, distance: f32, a: u32, b: u32) -> bool {
+    pub(super) fn are_twins(&self, distance: f32, a: u32, b: u32) -> bool {
+        // Codes around different centres round off different things, also of the same vector.
+        if self.nodes[a as usize].centre != self.nodes[b as usize].centre {
+            return false;
+        }
         let (a_terms, b_terms) = (self.terms[a as usize], self.terms[b as usize]);
         match self.coding.metric {
             Metric::Dot => a_terms == b_terms && self.codes.get(a) == self.codes.get(b),
@@ -93,8 +104,25 @@ impl Graph {
     }
 
     /// Whether a chosen neighbour is nearer to the candidate than the candidate is to the node.
-    fn is_occluded(&self, candidate: &Probe, distance: f32, alpha: f32, chosen: &[u32]) -> bool {
+    fn is_occluded(
+        &self,
+        candidate: &mut Probe,
+        distance: f32,
+        alpha: f32,
+        chosen: &[u32],
+        may_make: usize,
+    ) -> bool {
+        let own = candidate.centre;
         chosen.chunks(COMPARED_AT_ONCE).any(|chosen| {
+            let is_own = |&slot: &u32| self.nodes[slot as usize].centre == own;
+            let mut own_ones = [0; COMPARED_AT_ONCE];
+            let chosen = if may_make > 0 || chosen.iter().all(is_own) {
+                chosen
+            } else {
+                let own = chosen.iter().copied().filter(is_own);
+                let count = own_ones.iter_mut().zip(own).map(|(at, slot)| *at = slot).count();
+                &own_ones[..count]
+            };
             let mut ranks = [0.0; COMPARED_AT_ONCE];
             self.ranks(candidate, chosen, &mut ranks);
             let mut ranks = ranks[..chosen.len()].iter();
@@ -127,20 +155,20 @@ impl Graph {
         work.slots.clear();
         work.slots.extend_from_slice(links);
         work.slots.push(link);
-        let terms = self.terms[slot as usize];
-        self.coding.decode(self.codes.get(slot), terms, other);
+        self.decode(slot, other);
         self.rank_all(other, &work.slots, &mut work.found);
         budget.spend(work.slots.len());
-        let mut choice = Choice::begin(work);
+        budget.spend_coded(other);
+        let mut choice = Choice { may_make: MADE_AT_ONCE, ..Choice::begin(work) };
         // At most 33 candidates: no reason to stop half-way.
         let mut all = Budget::unlimited();
         self.choose(work, &mut choice, slot, alpha, links_max, other, &mut all);
-        budget.spend(work.found.len() * work.chosen.len() / 2);
+        budget.spend(all.spent().max(work.found.len() * work.chosen.len() / 2));
         self.set_links(slot, layer, &work.chosen);
     }
 
     /// Slots in the order of their rank.
-    pub(super) fn rank_all(&self, probe: &Probe, slots: &[u32], found: &mut Vec<Found>) {
+    pub(super) fn rank_all(&self, probe: &mut Probe, slots: &[u32], found: &mut Vec<Found>) {
         found.clear();
         let mut ranks = [0.0; LINKS_BASE];
         for slots in slots.chunks(LINKS_BASE) {
@@ -155,6 +183,8 @@ impl Graph {
 /// Lists that linking uses again and again.
 #[derive(Default)]
 pub(super) struct Work {
+    /// Whether the node that is linked has a coarse code.
+    pub(super) coarse: Mark,
     pub(super) slots: Vec<u32>,
     pub(super) found: Vec<Found>,
     pub(super) chosen: Vec<u32>,
@@ -168,13 +198,15 @@ pub(super) struct Work {
 pub(super) struct Choice {
     next: usize,
     twins: usize,
+    /// So many codes around other centres may be made for it.
+    may_make: usize,
 }
 
 impl Choice {
     /// Begins with the first of what was found.
     pub(super) fn begin(work: &mut Work) -> Self {
         work.chosen.clear();
-        Self { next: 0, twins: 0 }
+        Self { next: 0, twins: 0, may_make: usize::MAX }
     }
 }
 

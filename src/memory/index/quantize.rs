@@ -26,6 +26,12 @@
 //! | euclidean | max/127 | ‖scale · a‖² | 2 |
 //! | dot product | max/127 | ‖c‖² / 2 − c · a | 1 |
 //!
+//! A partition may have several centres ([`Coding::further`]), and each row's code is around one of them. A probe then
+//! has a code of its vector around each centre that it has met a row of, so the formula holds for any two. Rows may lie far
+//! from their own centre and near the probe, and then what one code rounds off would count: it has a second one, of what the
+//! first rounded off, and its term is that of the vector itself. The dot product of the probe with a row around another centre is that with the centre and that
+//! with the row's difference to it.
+//!
 //! A row is whole lines of the cache, so short vectors need no rounding: with at most [`FLOATS_MAX`]
 //! components the code is the float32 vector itself, made one long for the cosine, and the distance is computed
 //! from the differences of components: half their squares for the cosine. Many vectors of two or three components lie nearer
@@ -51,6 +57,12 @@ const TWIN_DIRECTIONS: f32 = 1e-13;
 /// number from which float64 has no fractions. Unlike `round`, that is no call for each component.
 const ROUNDING: f64 = 1.5 * (1_u64 << 52) as f64;
 
+/// Steps of a second code in one of the first: what was rounded off is at most half a step.
+const FINER: f32 = 252.0;
+
+/// The same in float32.
+const ROUNDING_SINGLE: f32 = 1.5 * (1_u32 << 23) as f32;
+
 /// What near means. The numbers stand in images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
@@ -75,10 +87,37 @@ pub(super) struct Probe {
     /// The components as signed bytes, or as float32; filled up with zeros.
     pub(super) code: Vec<Line>,
     pub(super) terms: Terms,
+    /// The number of the centre that the code is around.
+    pub(super) centre: u8,
     /// `weight · scale`.
     factor: f32,
     /// What the rows' offset adds to each product.
     correction: i32,
+    /// Codes around other centres by their numbers, made when they are needed.
+    around: Vec<Around>,
+    /// Counts what the probe was made of.
+    edition: u64,
+    /// How many codes around other centres were made since that was asked.
+    made: usize,
+    /// The difference to a centre, while it is coded.
+    apart: Vec<f32>,
+}
+
+/// What a probe compares with rows around another centre than its own: a code of its difference to that centre, or, for the
+/// dot product, of itself: what a row has in common with its centre would have to be taken away again from what the
+/// probe has in common with it.
+#[derive(Default)]
+struct Around {
+    /// The edition of the probe that this was made of.
+    edition: u64,
+    code: Vec<Line>,
+    factor: f32,
+    correction: i32,
+    /// A code of what `code` rounded off, whose steps are finer by [`FINER`].
+    rest: Vec<Line>,
+    rest_correction: i32,
+    /// What the term has more than the probe's own.
+    more: f32,
 }
 
 /// How the vectors of a partition are coded.
@@ -88,9 +127,14 @@ pub(super) struct Coding {
     pub(super) dimensions: usize,
     /// What codes of bytes are the difference to; empty for the origin.
     pub(super) centre: Vec<f32>,
-    /// Counts the centres: codes of different ones cannot be compared.
+    /// Centres that came later, for vectors whose codes would be coarse around the first: their numbers begin at one.
+    pub(super) further: Vec<Box<[f32]>>,
+    /// Counts the first centres: codes of different ones cannot be compared.
     pub(super) edition: u32,
 }
+
+/// The components of the origin.
+static ORIGIN: [f32; super::DIMENSIONS_MAX] = [0.0; super::DIMENSIONS_MAX];
 
 /// The largest component of a vector that has a code, without its sign.
 pub(super) fn largest_component(vector: &[f32], metric: Metric) -> Result<f32, Invalid> {
@@ -128,11 +172,34 @@ impl Metric {
 
 impl Probe {
     pub(super) fn new(lines: usize) -> Self {
-        let terms = Terms::default();
-        Self { code: vec![Line::ZERO; lines], terms, factor: 0.0, correction: 0 }
+        Self {
+            code: vec![Line::ZERO; lines],
+            terms: Terms::default(),
+            centre: 0,
+            factor: 0.0,
+            correction: 0,
+            around: Vec::new(),
+            // Nothing was made of the first.
+            edition: 1,
+            made: 0,
+            apart: Vec::new(),
+        }
+    }
+
+    /// Bytes of the codes around other centres.
+    pub(super) fn bytes(&self) -> usize {
+        let around = self.around.iter().map(|around| 2 * size_of_val(&around.code[..]));
+        around.sum::<usize>() + self.around.capacity() * size_of::<Around>()
+    }
+
+    /// How many codes around other centres were made since this was asked last.
+    #[inline(always)]
+    pub(super) fn take_made(&mut self) -> usize {
+        std::mem::take(&mut self.made)
     }
 
     fn set(&mut self, metric: Metric, terms: Terms, sum: i32) {
+        self.edition += 1;
         self.terms = terms;
         self.factor = metric.weight() * terms.scale;
         self.correction = OFFSET * sum;
@@ -176,7 +243,8 @@ impl Probe {
 
 impl Coding {
     pub(super) fn new(dimensions: usize, metric: Metric) -> Self {
-        Self { metric, kernels: Kernels::detect(), dimensions, centre: Vec::new(), edition: 0 }
+        let (kernels, centre, further) = (Kernels::detect(), Vec::new(), Vec::new());
+        Self { metric, kernels, dimensions, centre, further, edition: 0 }
     }
 
     /// Whether another centre than the origin may be chosen.
@@ -185,8 +253,57 @@ impl Coding {
     }
 
     pub(super) fn set_centre(&mut self, centre: Vec<f32>) {
-        self.edition += u32::from(centre != self.centre);
+        self.edition += u32::from(centre != self.centre || self.has_several());
         self.centre = centre;
+        self.further.clear();
+    }
+
+    /// Whether rows name their centres.
+    #[inline(always)]
+    pub(super) fn has_several(&self) -> bool {
+        !self.further.is_empty()
+    }
+
+    /// How many centres there are, the first included.
+    pub(super) fn centres(&self) -> u8 {
+        1 + self.further.len() as u8
+    }
+
+    pub(super) fn centres_bytes(&self) -> usize {
+        let further = self.further.iter().map(|centre| size_of_val(&centre[..]));
+        size_of_val(&self.centre[..]) + further.sum::<usize>()
+    }
+
+    fn centre_of(&self, number: u8) -> &[f32] {
+        match number.checked_sub(1) {
+            Some(place) => &self.further[usize::from(place)],
+            None if self.centre.is_empty() => &ORIGIN[..self.dimensions],
+            None => &self.centre,
+        }
+    }
+
+    /// The centre that is nearest to a vector.
+    fn nearest_centre(&self, vector: &[f32], apart: &mut Vec<f32>) -> u8 {
+        if !self.has_several() {
+            return 0;
+        }
+        let distance = self.kernels.squared_distance;
+        let vector = if self.metric == Metric::Cosine {
+            let part = length(vector).recip();
+            apart.clear();
+            apart.extend(vector.iter().map(|&value| (f64::from(value) * part) as f32));
+            &apart[..]
+        } else {
+            vector
+        };
+        let mut best = (distance(vector, self.centre_of(0)), 0);
+        for (number, centre) in (1..).zip(&self.further) {
+            let apart = distance(vector, centre);
+            if apart < best.0 {
+                best = (apart, number);
+            }
+        }
+        best.1
     }
 
     /// Whether vectors are their own codes.
@@ -214,7 +331,10 @@ impl Coding {
         probe.code.fill(Line::ZERO);
         if self.has_floats() {
             probe.take_floats(vector, self.metric);
-        } else if self.centre.is_empty() {
+            return Ok(());
+        }
+        probe.centre = self.nearest_centre(vector, &mut probe.apart);
+        if probe.centre == 0 && self.centre.is_empty() {
             let terms = |step: f32, squared: f32| match self.metric {
                 Metric::Cosine => Terms { scale: squared.sqrt().recip(), term: 0.5 },
                 Metric::Euclidean => Terms { scale: step, term: step * step * squared },
@@ -229,7 +349,8 @@ impl Coding {
 
     fn encode_around_centre(&self, vector: &[f32], probe: &mut Probe) {
         let part = if self.metric == Metric::Cosine { length(vector).recip() } else { 1.0 };
-        let pairs = || vector.iter().zip(&self.centre);
+        let centre = self.centre_of(probe.centre);
+        let pairs = || vector.iter().zip(centre);
         let apart = || {
             pairs().map(|(&value, centre)| (f64::from(value) * part - f64::from(*centre)) as f32)
         };
@@ -247,8 +368,8 @@ impl Coding {
         probe.round(apart(), largest, self.metric, terms);
     }
 
-    /// Makes the probe a stored row.
-    pub(super) fn decode(&self, row: &[Line], terms: Terms, probe: &mut Probe) {
+    /// Makes the probe a stored row, which is around the centre of that number.
+    pub(super) fn decode(&self, row: &[Line], terms: Terms, centre: u8, probe: &mut Probe) {
         if self.has_floats() {
             probe.code.copy_from_slice(row);
             return;
@@ -256,12 +377,158 @@ impl Coding {
         for (line, stored) in probe.code.iter_mut().zip(row) {
             *line = Line(stored.0.map(|byte| byte ^ OFFSET as u8));
         }
-        let mut sum = [0];
+        probe.centre = centre;
+        let sum = self.sum_of(&probe.code);
+        probe.set(self.metric, terms, sum);
+    }
+
+    /// The sum of a code's components.
+    fn sum_of(&self, code: &[Line]) -> i32 {
         // As many lines of ones as the longest code has.
         static ONES: [Line; super::DIMENSIONS_MAX / Line::BYTES] =
             [Line([1; Line::BYTES]); super::DIMENSIONS_MAX / Line::BYTES];
-        (self.kernels.dot_rows)(&probe.code, &[&ONES[..probe.code.len()]], &mut sum);
-        probe.set(self.metric, terms, sum[0]);
+        let mut sum = [0];
+        (self.kernels.dot_rows)(code, &[&ONES[..code.len()]], &mut sum);
+        sum[0]
+    }
+
+    /// Sees to it that the probe has a code around a centre.
+    fn code_around(&self, probe: &mut Probe, centre: u8) {
+        let place = usize::from(centre);
+        if probe.around.len() <= place {
+            probe.around.resize_with(place + 1, Around::default);
+        }
+        if centre == probe.centre || probe.around[place].edition == probe.edition {
+            return;
+        }
+        self.make_code_around(probe, centre);
+    }
+
+    #[inline(never)]
+    fn make_code_around(&self, probe: &mut Probe, centre: u8) {
+        let (from, centre_of) = (self.centre_of(probe.centre), self.centre_of(centre));
+        let is_dot = self.metric == Metric::Dot;
+        let to = if is_dot { &ORIGIN[..self.dimensions] } else { centre_of };
+        let step = probe.terms.scale;
+        let Probe { code, apart, .. } = probe;
+        apart.clear();
+        apart.resize(self.dimensions, 0.0);
+        // What one sum takes in is a line's: so many numbers float32 can add up.
+        let (mut largest, mut squared, mut common) = (0.0_f32, 0.0_f64, 0.0_f64);
+        let lines = from.chunks(Line::BYTES).zip(to.chunks(Line::BYTES));
+        let lines = lines.zip(apart.chunks_mut(Line::BYTES)).zip(&*code);
+        for ((((from, to), apart), line), centre_lines) in lines.zip(centre_of.chunks(Line::BYTES))
+        {
+            let ends = from.iter().zip(to).zip(apart.iter_mut());
+            for (&byte, ((from, to), apart)) in line.0.iter().zip(ends) {
+                *apart = (from - to) + step * f32::from(byte as i8);
+            }
+            let mut lanes = [[0.0_f32; 8]; 3];
+            for apart in apart.chunks(8) {
+                for (lane, &apart) in apart.iter().enumerate() {
+                    lanes[0][lane] = lanes[0][lane].max(apart.abs());
+                    lanes[1][lane] += apart * apart;
+                }
+            }
+            if is_dot {
+                for (apart, centre) in apart.chunks(8).zip(centre_lines.chunks(8)) {
+                    for (lane, (&apart, &centre)) in apart.iter().zip(centre).enumerate() {
+                        lanes[2][lane] += apart * centre;
+                    }
+                }
+            }
+            largest = lanes[0].iter().fold(largest, |largest, &lane| largest.max(lane));
+            squared += f64::from(lanes[1].iter().sum::<f32>());
+            common += f64::from(lanes[2].iter().sum::<f32>());
+        }
+        let around = &mut probe.around[usize::from(centre)];
+        around.code.resize(code.len(), Line::ZERO);
+        around.rest.resize(code.len(), Line::ZERO);
+        // The smallest numbers have no inverse, and no code.
+        let inverse = Some(127.0 / largest).filter(|it| it.is_finite()).unwrap_or(0.0);
+        let lines = around.code.iter_mut().zip(&mut around.rest);
+        for ((line, rest), apart) in lines.zip(apart.chunks(Line::BYTES)) {
+            for ((byte, rest), value) in line.0.iter_mut().zip(&mut rest.0).zip(apart) {
+                let steps = value * inverse;
+                let rounded = steps + ROUNDING_SINGLE;
+                *byte = rounded.to_bits() as u8;
+                let rounded_off = steps - (rounded - ROUNDING_SINGLE);
+                *rest = (rounded_off * FINER + ROUNDING_SINGLE).to_bits() as u8;
+            }
+        }
+        let term = match self.metric {
+            Metric::Cosine => 0.5 * squared,
+            Metric::Euclidean => squared,
+            Metric::Dot => -common,
+        };
+        around.edition = probe.edition;
+        around.factor = self.metric.weight() * largest / 127.0;
+        around.correction = OFFSET * self.sum_of(&around.code);
+        around.rest_correction = OFFSET * self.sum_of(&around.rest);
+        around.more = (term - f64::from(probe.terms.term)) as f32;
+        probe.made += 1;
+    }
+
+    /// The distances from a probe to at most `N` rows, which are around the centre of that number, as in
+    /// [`ranks`](Self::ranks).
+    pub(super) fn ranks_around<const N: usize>(
+        &self,
+        probe: &mut Probe,
+        centre: u8,
+        rows: &[&[Line]],
+        terms: impl Fn(usize) -> Terms,
+        ranks: &mut [f32],
+    ) {
+        self.code_around(probe, centre);
+        let mut products = [0; N];
+        if centre == probe.centre {
+            (self.kernels.dot_rows)(&probe.code, rows, &mut products[..rows.len()]);
+            for (position, rank) in ranks.iter_mut().enumerate().take(rows.len()) {
+                *rank = probe.rank(products[position], terms(position));
+            }
+            return;
+        }
+        let around = &probe.around[usize::from(centre)];
+        (self.kernels.dot_rows)(&around.code, rows, &mut products[..rows.len()]);
+        let mut rest = [0; N];
+        (self.kernels.dot_rows)(&around.rest, rows, &mut rest[..rows.len()]);
+        // What a row has in common with its centre counts between two around it only.
+        let has_terms = self.metric != Metric::Dot;
+        for (position, rank) in ranks.iter_mut().enumerate().take(rows.len()) {
+            let Terms { scale, term } = terms(position);
+            let common = if has_terms { around.more + term } else { around.more };
+            let rest = (rest[position] - around.rest_correction) as f32 / FINER;
+            let product = (products[position] - around.correction) as f32 + rest;
+            *rank = common - around.factor * scale * product;
+        }
+    }
+
+    /// The squared distance of a probe from a row around a centre, by their codes, under any metric.
+    pub(super) fn squared_apart(
+        &self,
+        probe: &Probe,
+        row: &[Line],
+        terms: Terms,
+        centre: u8,
+    ) -> f32 {
+        let (own, others) = (self.centre_of(probe.centre), self.centre_of(centre));
+        let lines = own.chunks(Line::BYTES).zip(others.chunks(Line::BYTES));
+        let mut squared = 0.0;
+        for ((own, others), (line, stored)) in lines.zip(probe.code.iter().zip(row)) {
+            let mut lanes = [0.0_f32; 8];
+            let bytes = line.0.chunks(8).zip(stored.0.chunks(8));
+            for ((own, others), (bytes, stored)) in own.chunks(8).zip(others.chunks(8)).zip(bytes) {
+                let ends = own.iter().zip(others).zip(bytes.iter().zip(stored));
+                for (lane, ((own, others), (&byte, &stored))) in lanes.iter_mut().zip(ends) {
+                    let stored = (stored ^ OFFSET as u8) as i8;
+                    let codes =
+                        probe.terms.scale * f32::from(byte as i8) - terms.scale * f32::from(stored);
+                    *lane += (own - others + codes).powi(2);
+                }
+            }
+            squared += lanes.iter().sum::<f32>();
+        }
+        squared
     }
 
     /// Writes the probe's code the way rows are stored.

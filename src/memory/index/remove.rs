@@ -154,6 +154,7 @@ impl Index {
             self.forget_centre();
             self.sweep = Sweep::default();
             self.late = Default::default();
+            self.coarse = Default::default();
             self.generations = Generations::default();
         }
         forgets
@@ -297,13 +298,13 @@ impl Graph {
         }
         chosen.clear();
         chosen.extend(links.iter().copied().filter(|&link| !is_dying(link)));
-        let terms = self.terms[slot as usize];
-        self.coding.decode(self.codes.get(slot), terms, other);
+        self.decode(slot, other);
         let mut dying = links.iter().copied().filter(|&link| is_dying(link));
         for dying in dying.by_ref() {
             let looked_at = self.live_behind(dying, slot, layer, chosen, passed, slots);
             budget.spend(slots.len() + looked_at / LOOKS_OF_A_DISTANCE);
             self.rank_all(other, slots, found);
+            budget.spend_coded(other);
             chosen.extend(found.first().map(|found| found.slot()));
             if budget.is_spent() {
                 break;

@@ -307,7 +307,8 @@ impl Graph {
                 count += 1;
                 self.codes.prefetch(slot);
             }
-            self.ranks(&scratch.probe, &slots[..count], &mut ranks);
+            self.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
+            budget.spend_coded(&mut scratch.probe);
             scratch.pool.offer(&ranks[..count], &slots[..count]);
             budget.spend(end - *next);
             *next = end;
@@ -335,7 +336,8 @@ impl Graph {
                 slots[count] = slot;
                 count += 1;
             }
-            self.ranks(&scratch.probe, &slots[..count], &mut ranks);
+            self.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
+            budget.spend_coded(&mut scratch.probe);
             scratch.pool.offer(&ranks[..count], &slots[..count]);
             budget.spend((end - *next) as usize);
             *next = end;

@@ -14,6 +14,9 @@ use std::sync::Arc;
 const STEP_DISTANCES: usize = 64;
 const STEP_LINES: usize = 6;
 
+/// Making a probe's code around another centre takes as long as so many distances.
+pub(super) const CODED_DISTANCES: usize = 16;
+
 /// The budget for a step with codes of so many lines.
 pub(super) fn step_distances(lines: usize) -> usize {
     STEP_DISTANCES * STEP_LINES / lines.max(STEP_LINES)
@@ -41,6 +44,17 @@ impl Budget {
         self.0 = self.0.saturating_sub(distances);
     }
 
+    /// Spends for codes around other centres that a probe was given.
+    #[inline(always)]
+    pub(super) fn spend_coded(&mut self, probe: &mut Probe) {
+        self.spend(probe.take_made() * CODED_DISTANCES);
+    }
+
+    /// What was spent of one without end.
+    pub(super) fn spent(&self) -> usize {
+        usize::MAX - self.0
+    }
+
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
         self.0 == 0
@@ -52,7 +66,7 @@ pub(super) struct Scratch {
     pub(super) probe: Probe,
     /// The centre of the probe's code.
     pub(super) edition: u32,
-    /// The vector itself, where the centre may change.
+    /// The vector itself, where its centre may change.
     pub(super) vector: Vec<f32>,
     /// Another code, while links are chosen.
     pub(super) other: Probe,
@@ -138,7 +152,10 @@ impl Scratches {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.unused.iter().map(|scratch| scratch.marks.bytes()).sum()
+        let of_one = |scratch: &Box<Scratch>| {
+            scratch.marks.bytes() + scratch.probe.bytes() + scratch.other.bytes()
+        };
+        self.unused.iter().map(of_one).sum()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the index promises, against comparing everything with everything.
 
 mod bounds;
+mod coarse;
 mod graph;
 mod image;
 mod input;

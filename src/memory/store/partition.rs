@@ -85,6 +85,10 @@ pub struct Partition {
     changing: HashMap<u64, u32, RandomState>,
     /// The oldest of them, while it is on its way into the index.
     coming: Option<Coming>,
+    /// A row that was given a finer code, while it is linked anew.
+    pub(super) recoding: Option<Insertion>,
+    /// One that is to be given a finer code, while its record is brought into memory.
+    pub(super) coarse: Option<Row>,
     pending_bytes: usize,
     /// Those of them that add an item.
     pending_new: usize,
@@ -154,6 +158,8 @@ impl Partition {
             pending: VecDeque::new(),
             changing: HashMap::default(),
             coming: None,
+            recoding: None,
+            coarse: None,
             pending_bytes: 0,
             pending_new: 0,
             room,

@@ -15,6 +15,7 @@ pub(super) struct Kept {
     pub(super) applying_waits: bool,
     pub(super) moving_waits: bool,
     pub(super) looking_waits: bool,
+    pub(super) tidying_waits: bool,
     /// The last step of moving came further.
     pub(super) is_moving: bool,
     /// The checkpoint that is being written.
@@ -32,6 +33,7 @@ impl Kept {
             applying_waits: false,
             moving_waits: false,
             looking_waits: false,
+            tidying_waits: false,
             is_moving: false,
             checkpoint: None,
             is_saving: false,
@@ -44,7 +46,7 @@ impl Kept {
         let moves = self.is_moving && !self.moving_waits;
         let saves = self.checkpoint.is_some() && !self.is_saving;
         let looks = self.partition.is_looking() && !self.looking_waits;
-        let tidies = self.partition.has_to_tidy();
+        let tidies = self.partition.has_to_tidy() && !self.tidying_waits;
         moves || saves || looks || tidies || !self.applying_waits && self.partition.has_work()
     }
 

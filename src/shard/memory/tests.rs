@@ -140,17 +140,19 @@ fn records_that_cannot_be_read_fail_what_asked_for_them_and_are_tried_again_for_
     let (told, response) = memory.answers.pop().expect("who asked is told");
     assert_eq!(told.correlation, 9);
     assert!(matches!(response, Response::Failed(Error::Unavailable(_))), "{response:?}");
-    for waits in [Waits::Apply(0), Waits::Move(0), Waits::Look(0)] {
+    for waits in [Waits::Apply(0), Waits::Move(0), Waits::Look(0), Waits::Tidy(0)] {
         memory.waits.insert(2, waits);
         memory.go_on_after(2, broken());
     }
     let kept = &mut memory.kept[0];
     (kept.applying_waits, kept.moving_waits, kept.looking_waits) = (true, true, true);
+    kept.tidying_waits = true;
     memory.read_again();
     assert!(memory.has_departures() && memory.kept[0].applying_waits, "not at once");
     memory.unreadable.iter_mut().for_each(|(at, _)| *at = Instant::now());
     memory.read_again();
     let kept = &memory.kept[0];
-    assert!(!kept.applying_waits && !kept.moving_waits && !kept.looking_waits);
+    assert!(!kept.applying_waits && !kept.moving_waits);
+    assert!(!kept.looking_waits && !kept.tidying_waits);
     assert!(!memory.has_departures());
 }

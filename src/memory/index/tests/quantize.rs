@@ -71,7 +71,7 @@ proptest! {
             let mut row = vec![Line::ZERO; a.code.len()];
             coding.store(&a, &mut row);
             let mut back = Probe::new(a.code.len());
-            coding.decode(&row, a.terms, &mut back);
+            coding.decode(&row, a.terms, 0, &mut back);
             prop_assert_eq!(&back.code, &a.code);
             prop_assert_eq!(of_codes(&coding, &back, &b), of_codes(&coding, &a, &b));
         }

@@ -11,7 +11,7 @@ const K: usize = 10;
 
 /// The part of the `K` nearest that is among the 2 `K` candidates which codes alone give: what is not there no ranking finds.
 /// Those that are as near as the last of them may stand for it.
-fn recall(
+pub(super) fn recall(
     index: &mut Index,
     stored: &[(Row, Vec<f32>)],
     queries: &[Vec<f32>],
@@ -39,7 +39,7 @@ fn recall(
     found as f64 / (k * queries.len()) as f64
 }
 
-fn numbered(vectors: Vec<Vec<f32>>) -> Vec<(Row, Vec<f32>)> {
+pub(super) fn numbered(vectors: Vec<Vec<f32>>) -> Vec<(Row, Vec<f32>)> {
     (0..).zip(vectors).collect()
 }
 

@@ -20,6 +20,14 @@ fn check(partition: &mut Partition, places: &[usize]) {
     assert_eq!(search(partition, query).unwrap().len(), places.len());
 }
 
+/// A step of what can wait; false when there is nothing of it.
+fn tidy(partition: &mut Partition) -> bool {
+    run(partition, |partition| match partition.tidy_some() {
+        Step::Done(worked) => Step::Done(Some(worked)),
+        Step::Wait(pieces) => Step::Wait(pieces),
+    })
+}
+
 #[test]
 fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     let folder = Folder::new("late");
@@ -42,7 +50,7 @@ fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     assert!(partition.index().late() > BEHIND / 2, "{} are late", partition.index().late());
     check(&mut partition, &places);
     // It stops before they are linked: they come the same way again.
-    assert!(partition.tidy_some());
+    assert!(tidy(&mut partition));
     let late = partition.index().late() as u64;
     partition.save().unwrap();
     assert_eq!(partition.changes(), late, "what is not linked is not saved");
@@ -55,7 +63,7 @@ fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     assert_eq!(put(&mut partition, &at(0)), Ok(false));
     assert_eq!(delete(&mut partition, "key-299"), Ok(true));
     let places: Vec<usize> = [0].into_iter().chain(places).filter(|place| *place != 299).collect();
-    while partition.tidy_some() {
+    while tidy(&mut partition) {
         let query = MemoryQuery { vector: at(150).vector, k: 1, ..MemoryQuery::default() };
         assert_eq!(search(&mut partition, query).unwrap()[0].key, "key-150");
     }
@@ -106,4 +114,53 @@ fn many_lost_items_are_written_in_steps_and_known_again() {
     drop((partition, store));
     let (partition, _store) = open(&settings);
     assert_eq!((partition.len(), partition.damages().lost().items), (0, ITEMS as u64));
+}
+
+/// Items that lie far from all before them and near each other get codes that tell them apart, from their records; so do those of a
+/// checkpoint that was written before codes were around more than one centre.
+#[test]
+fn far_items_are_coded_anew_from_their_records() {
+    const DIMENSIONS: usize = 32;
+    const ITEMS: usize = 240;
+    let folder = Folder::new("far");
+    let settings =
+        StoreSettings { dimension: DIMENSIONS, segment_bytes: 64 << 10, ..settings(Some(&folder)) };
+    let (mut partition, store) = open(&settings);
+    let mut random = fastrand::Rng::with_seed(3);
+    let items: Vec<MemoryItem> = (0..ITEMS)
+        .map(|at| {
+            let place = [0.0, 1000.0][at % 2];
+            let vector = (0..DIMENSIONS).map(|of| place * (of % 3) as f32 + random.f32()).collect();
+            MemoryItem { vector, ..item(&format!("key-{at}"), 0.0) }
+        })
+        .collect();
+    let check = |partition: &mut Partition| {
+        // What is searched for is a little beside an item: the code of the item itself would be found in any case.
+        let nearest = items.iter().filter(|item| {
+            let beside = |(of, value): (usize, &f32)| value + 0.1 * (of % 2) as f32;
+            let query: Vec<f32> = item.vector.iter().enumerate().map(beside).collect();
+            let hits = partition.index.search(&query, 1, 50, |_| true).unwrap();
+            let place = partition.place_of(hits[0].row).unwrap();
+            partition.log.read(place).unwrap().key() == item.key
+        });
+        nearest.count()
+    };
+    // A program that coded nothing anew.
+    items.iter().for_each(|item| assert_eq!(put(&mut partition, item), Ok(false)));
+    assert!(partition.has_to_tidy() && check(&mut partition) < ITEMS);
+    partition.close().unwrap();
+    drop((partition, store));
+
+    let (mut partition, store) = open(&settings);
+    assert!(partition.has_to_tidy(), "some are found to be coarse");
+    while tidy(&mut partition) {}
+    assert_eq!(check(&mut partition), ITEMS);
+    let changes = partition.changes();
+    assert!(changes > 0, "the next checkpoint has them");
+    partition.close().unwrap();
+    drop((partition, store));
+
+    let (mut partition, _store) = open(&settings);
+    assert!(!partition.has_to_tidy());
+    assert_eq!(check(&mut partition), ITEMS);
 }

@@ -1,0 +1,301 @@
+//! Rows whose codes round off too much, and how they come to better ones.
+//!
+//! A code's step is a 127th of the largest difference to its centre. Where vectors lie far from every centre and near each
+//! other, a step is large beside what is between them, and codes do not tell which of them are near. Linking a node meets
+//! those that are nearest to it, so that is found out then, of the node and of those that it met. The index has no vectors, so it names such rows
+//! to its caller ([`Index::take_coarse`]), who gives the vector again ([`Index::recode`]). Then another centre is near by
+//! now, or one is born of this vector; the row has its new code at once and is linked anew. The first rows around
+//! a new centre find the others that lie there, in the same way.
+//!
+//! Invariant: a row's step at least halves whenever the row is coded anew, and a row that found no centre is not named again
+//! before there is another one. So however rows lie, that ends.
+
+use super::{
+    centre::FURTHER_MAX,
+    error::Invalid,
+    graph::{Graph, Index, Node, Row, State},
+    insert::Insertion,
+    pool::Found,
+    quantize::Metric,
+    rerank::Exact,
+    steps::{Budget, Scratch},
+};
+use fastrand::Rng;
+use std::collections::VecDeque;
+
+/// So many of the nearest must be told apart: those that a search for a few hits has its candidates from.
+const NEAR: usize = 16;
+/// So many of a node's links, which lie in different directions.
+const NEAR_LINKS: usize = NEAR / 2;
+/// One in so many rows of an image is looked at.
+const LOOKED_AT: usize = NEAR;
+/// A code is coarse when the squared distance of its near ones is less than so many squared steps: what both codes round off
+/// is off by some three hundredths of that distance then.
+const NEAR_STEPS: f32 = 512.0;
+/// And a part of a squared step for each dimension: what roundings add to every distance.
+const ROUNDED: f32 = 1.0 / 6.0;
+/// Vectors that may be copies are kept, so many; each for about the square of that number of others.
+const COPIED: usize = 8;
+/// So many that were met are compared again at once.
+const COMPARED_MAX: usize = 16;
+/// Comparing one of them by both codes takes as long as so many distances.
+const COMPARED_DISTANCES: usize = 16;
+/// So many that are no longer coarse, or have gone, are passed at once.
+const PASSED_MAX: usize = 256;
+/// Nodes that were met are looked at in the time of a distance.
+const LOOKS_OF_A_DISTANCE: usize = 8;
+
+/// What was found out of a row: nothing, that it waits to be coded anew, or how many centres there were when it found none.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Mark(u8);
+
+impl Mark {
+    pub(super) const NONE: Mark = Mark(0);
+    /// It waits, and what is near it may be copies of it.
+    const WAITS_AS_COPY: Mark = Mark(u8::MAX - 1);
+    const WAITS: Mark = Mark(u8::MAX);
+
+    fn waits(self) -> bool {
+        self.0 >= Self::WAITS_AS_COPY.0
+    }
+}
+
+const _: () = assert!(FURTHER_MAX + 1 < Mark::WAITS_AS_COPY.0 as usize);
+
+/// Rows that wait to be coded anew. Some have gone since, and may be others' by now, which wait only if they are marked.
+pub(super) struct Coarse {
+    rows: VecDeque<Row>,
+    /// Vectors of some that no centre was born of, as what is near them may be copies of them.
+    copied: Vec<Box<[f32]>>,
+    random: Rng,
+}
+
+impl Default for Coarse {
+    fn default() -> Self {
+        Self { rows: VecDeque::new(), copied: Vec::new(), random: Rng::with_seed(0) }
+    }
+}
+
+impl Coarse {
+    /// How many wait, with those that have gone since.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let copied = self.copied.iter().map(|copied| size_of_val(&copied[..]));
+        self.rows.capacity() * size_of::<Row>() + copied.sum::<usize>()
+    }
+
+    /// Whether a vector is no copy of one before it whose code was that of all around it, and so near that it may have the same
+    /// code. Of those before it some are kept, some time long, so that those of many clusters in turns meet.
+    fn tells_from_copies(&mut self, vector: &[f32], graph: &Graph, step: f32) -> bool {
+        let below = graph.coarse_below(step);
+        let is_other = self.copied.iter().any(|copied| {
+            let distance = match graph.coding.metric {
+                Metric::Cosine => 2.0 * Exact::new(graph, vector).distance(copied),
+                _ => (graph.coding.kernels.squared_distance)(copied, vector),
+            };
+            **copied != *vector && distance < below
+        });
+        if !is_other {
+            let place = self.random.usize(..COPIED * COPIED);
+            if self.copied.len() < COPIED {
+                self.copied.push(vector.into());
+            } else if let Some(copied) = self.copied.get_mut(place) {
+                *copied = vector.into();
+            }
+        }
+        is_other
+    }
+}
+
+impl Index {
+    /// Whether there are rows whose codes are coarse.
+    pub fn has_coarse(&self) -> bool {
+        !self.coarse.rows.is_empty()
+    }
+
+    /// A row whose code is coarse, to be coded anew ([`recode`](Self::recode)); it is not named again before that. There
+    /// may be more when there is none, if [`has_coarse`](Self::has_coarse) says so: a call passes only so many that have
+    /// gone.
+    pub fn take_coarse(&mut self) -> Option<Row> {
+        for _ in 0..PASSED_MAX {
+            let row = self.coarse.rows.pop_front()?;
+            if self.contains(row) && self.graph.nodes[row as usize].coarse.waits() {
+                return Some(row);
+            }
+        }
+        None
+    }
+
+    /// Gives a row a finer code, if there is one, and links it anew; whether there was.
+    ///
+    /// # Errors
+    ///
+    /// The vector has another length, is not finite, or is zero under the cosine.
+    pub fn recode(&mut self, row: Row, vector: &[f32]) -> Result<bool, Invalid> {
+        let Some(mut recoding) = self.begin_recode(row, vector)? else { return Ok(false) };
+        recoding.step(self, usize::MAX).expect("it goes on to its end").map(|_| true)
+    }
+
+    /// Looks at some of the rows of an image: those that are coarse find the others.
+    pub(super) fn look_for_coarse_rows(&mut self) {
+        if !self.graph.coding.has_choice() || self.first.is_some() {
+            return;
+        }
+        let mut scratch = self.scratches.take();
+        // Of the largest dot products few are near, so that rows do not find all others there.
+        let every = if self.graph.coding.metric == Metric::Dot { 1 } else { LOOKED_AT };
+        for row in (0..self.graph.nodes.len() as Row).step_by(every) {
+            let graph = &mut self.graph;
+            if !graph.is_live(row) {
+                continue;
+            }
+            let Scratch { probe, work, .. } = &mut *scratch;
+            graph.decode(row, probe);
+            let mut found = std::mem::take(&mut work.found);
+            graph.rank_all(probe, graph.links(row, 0), &mut found);
+            let mark = graph.is_coarse(&scratch, row, &found, NEAR_LINKS);
+            graph.note_coarse(row, mark, &mut self.coarse);
+            scratch.work.found = found;
+        }
+        self.scratches.put(scratch);
+    }
+
+    /// Begins what [`recode`](Self::recode) does at once: the row has its new code, and what goes on are its links. It
+    /// may be dropped: the row then has the links that it had.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recode`](Self::recode).
+    pub fn begin_recode(&mut self, row: Row, vector: &[f32]) -> Result<Option<Insertion>, Invalid> {
+        self.check_length(vector)?;
+        let waits = |node: &Node| node.coarse.waits();
+        if !self.graph.nodes.get(row as usize).is_some_and(waits) {
+            return Ok(None);
+        }
+        let node = &mut self.graph.nodes[row as usize];
+        if node.state != State::Live || self.first.is_some() || !self.graph.coding.has_choice() {
+            // Whoever meets it finds it out again.
+            node.coarse = Mark::NONE;
+            return Ok(None);
+        }
+        let mut scratch = self.begin_scratch(vector)?;
+        let graph = &mut self.graph;
+        let step = graph.terms[row as usize].scale;
+        let is_finer = |scratch: &Scratch| 2.0 * scratch.probe.terms.scale <= step;
+        let may_be_copy = graph.nodes[row as usize].coarse == Mark::WAITS_AS_COPY;
+        if !is_finer(&scratch)
+            && (!may_be_copy || self.coarse.tells_from_copies(vector, graph, step))
+            && graph.coding.bear_centre(vector)
+        {
+            graph.coding.encode(vector, &mut scratch.probe)?;
+        }
+        if !is_finer(&scratch) {
+            let node = &mut graph.nodes[row as usize];
+            node.coarse = Mark(graph.coding.centres());
+            self.scratches.put(scratch);
+            return Ok(None);
+        }
+        graph.nodes[row as usize].coarse = Mark::NONE;
+        graph.set_code(&scratch.probe, row);
+        Ok(Some(Insertion::of_recoded(self, scratch, row)))
+    }
+}
+
+impl Graph {
+    /// Finds out whether a node that has met what is near it has a coarse code, which `work` keeps until it is linked, and
+    /// notes those that it has met which have.
+    pub(super) fn look_for_coarse(
+        &mut self,
+        scratch: &mut Scratch,
+        row: Row,
+        coarse: &mut Coarse,
+        budget: &mut Budget,
+    ) {
+        scratch.work.coarse = Mark::NONE;
+        if !self.coding.has_choice() {
+            return;
+        }
+        let found = std::mem::take(&mut scratch.work.found);
+        scratch.work.coarse = self.is_coarse(scratch, row, &found, NEAR);
+        let step = self.terms[row as usize].scale;
+        if self.coding.has_several() {
+            let mut compared = 0;
+            for near in &found {
+                let others = self.terms[near.slot() as usize].scale;
+                // One that is coming will find it out of itself.
+                let is_linked = self.nodes[near.slot() as usize].state == State::Live;
+                if others <= 2.0 * step || !is_linked || self.is_known(near.slot()) {
+                    continue;
+                }
+                // The others are found by those that these are near to.
+                if compared == COMPARED_MAX {
+                    break;
+                }
+                compared += 1;
+                if self.squared_distance(scratch, near) < self.coarse_below(others) {
+                    self.note_coarse(near.slot(), Mark::WAITS, coarse);
+                }
+            }
+            budget.spend(found.len() / LOOKS_OF_A_DISTANCE + compared * COMPARED_DISTANCES);
+        }
+        scratch.work.found = found;
+    }
+
+    /// Whether a node that is the scratch's probe has so many others near it that its code tells them apart badly; they are
+    /// in the order of their rank.
+    fn is_coarse(&self, scratch: &Scratch, row: Row, found: &[Found], near: usize) -> Mark {
+        let below = self.coarse_below(self.terms[row as usize].scale);
+        match found.get(near - 1) {
+            Some(near) if self.squared_distance(scratch, near) < below => {}
+            _ => return Mark::NONE,
+        }
+        // Copies need no telling apart, but from what else is near.
+        let own_term = scratch.probe.terms.term;
+        let is_other = |found: &&Found| !self.are_twins(found.rank() + own_term, row, found.slot());
+        match found.iter().find(is_other) {
+            Some(other) if self.squared_distance(scratch, other) < below => Mark::WAITS,
+            _ => Mark::WAITS_AS_COPY,
+        }
+    }
+
+    /// Notes that a row's code is coarse, if it is, unless that is known.
+    pub(super) fn note_coarse(&mut self, row: Row, mark: Mark, coarse: &mut Coarse) {
+        // Those that have gone wait there, too: there is room for them, but not for any number.
+        let has_room = coarse.rows.len() < 2 * self.nodes.len();
+        if mark != Mark::NONE && has_room && !self.is_known(row) {
+            self.nodes[row as usize].coarse = mark;
+            coarse.rows.push_back(row);
+        }
+    }
+
+    /// Whether a row waits already, or found no better code among the centres that there are.
+    fn is_known(&self, row: Row) -> bool {
+        self.nodes[row as usize].coarse.0 >= self.coding.centres()
+    }
+
+    /// The squared distance under which near ones are told apart badly by codes with that step.
+    fn coarse_below(&self, step: f32) -> f32 {
+        (NEAR_STEPS + ROUNDED * self.coding.dimensions as f32) * step * step
+    }
+
+    /// The squared distance of the scratch's probe from a node that it has found.
+    fn squared_distance(&self, scratch: &Scratch, found: &Found) -> f32 {
+        let (probe, node) = (&scratch.probe, &self.nodes[found.slot() as usize]);
+        let distance = found.rank() + probe.terms.term;
+        match self.coding.metric {
+            Metric::Euclidean if probe.centre == node.centre => distance,
+            Metric::Cosine if probe.centre == node.centre => 2.0 * distance,
+            // What a code around a centre far away rounds off would count, and those of the largest products may lie
+            // anywhere.
+            _ => {
+                let terms = self.terms[found.slot() as usize];
+                let row = self.codes.get(found.slot());
+                self.coding.squared_apart(probe, row, terms, node.centre)
+            }
+        }
+    }
+}
