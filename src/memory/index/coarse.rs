@@ -15,6 +15,7 @@ use super::{
     error::Invalid,
     graph::{Graph, Index, Node, Row, State},
     insert::Insertion,
+    options::LINKS_BASE,
     pool::Found,
     quantize::Metric,
     rerank::Exact,
@@ -25,10 +26,8 @@ use std::collections::VecDeque;
 
 /// So many of the nearest must be told apart: those that a search for a few hits has its candidates from.
 const NEAR: usize = 16;
-/// So many of a node's links, which lie in different directions.
-const NEAR_LINKS: usize = NEAR / 2;
-/// One in so many rows of an image is looked at.
-const LOOKED_AT: usize = NEAR;
+/// One in so many rows of an image is looked at, about.
+const LOOKED_AT: Row = NEAR as Row;
 /// A code is coarse when the squared distance of its near ones is less than so many squared steps: what both codes round off
 /// is off by some three hundredths of that distance then.
 const NEAR_STEPS: f32 = 512.0;
@@ -65,6 +64,8 @@ const _: () = assert!(FURTHER_MAX + 1 < Mark::WAITS_AS_COPY.0 as usize);
 /// Rows that wait to be coded anew. Some have gone since, and may be others' by now, which wait only if they are marked.
 pub(super) struct Coarse {
     rows: VecDeque<Row>,
+    /// The next row of an image to be looked at.
+    look: Option<Row>,
     /// Vectors of some that no centre was born of, as what is near them may be copies of them.
     copied: Vec<Box<[f32]>>,
     random: Rng,
@@ -72,7 +73,7 @@ pub(super) struct Coarse {
 
 impl Default for Coarse {
     fn default() -> Self {
-        Self { rows: VecDeque::new(), copied: Vec::new(), random: Rng::with_seed(0) }
+        Self { rows: VecDeque::new(), look: None, copied: Vec::new(), random: Rng::with_seed(0) }
     }
 }
 
@@ -112,15 +113,18 @@ impl Coarse {
 }
 
 impl Index {
-    /// Whether there are rows whose codes are coarse.
+    /// Whether there are rows whose codes are coarse, or those of an image are still to be looked at.
     pub fn has_coarse(&self) -> bool {
-        !self.coarse.rows.is_empty()
+        !self.coarse.rows.is_empty() || self.coarse.look.is_some()
     }
 
     /// A row whose code is coarse, to be coded anew ([`recode`](Self::recode)); it is not named again before that. There
-    /// may be more when there is none, if [`has_coarse`](Self::has_coarse) says so: a call passes only so many that have
-    /// gone.
+    /// may be more when there is none, if [`has_coarse`](Self::has_coarse) says so: a call looks at only so many rows of an
+    /// image, and passes only so many that have gone.
     pub fn take_coarse(&mut self) -> Option<Row> {
+        if self.coarse.rows.is_empty() {
+            self.look_on();
+        }
         for _ in 0..PASSED_MAX {
             let row = self.coarse.rows.pop_front()?;
             if self.contains(row) && self.graph.nodes[row as usize].coarse.waits() {
@@ -140,27 +144,28 @@ impl Index {
         recoding.step(self, usize::MAX).expect("it goes on to its end").map(|_| true)
     }
 
-    /// Looks at some of the rows of an image: those that are coarse find the others.
+    /// Has the rows of an image looked at, in steps of those who ask for coarse ones.
     pub(super) fn look_for_coarse_rows(&mut self) {
-        if !self.graph.coding.has_choice() || self.first.is_some() {
-            return;
-        }
-        let mut scratch = self.scratches.take();
+        let has_rows = self.graph.nodes.len() > 0 && self.first.is_none();
+        self.coarse.look = (self.graph.coding.has_choice() && has_rows).then_some(0);
+    }
+
+    /// Looks at some of the rows of an image: those that are coarse find the others.
+    fn look_on(&mut self) {
+        let Some(mut row) = self.coarse.look else { return };
+        let mut budget = Budget::new(self.step_distances() / 2);
         // Of the largest dot products few are near, so that rows do not find all others there.
         let every = if self.graph.coding.metric == Metric::Dot { 1 } else { LOOKED_AT };
-        for row in (0..self.graph.nodes.len() as Row).step_by(every) {
-            let graph = &mut self.graph;
-            if !graph.is_live(row) {
-                continue;
+        let mut scratch = self.scratches.take();
+        while (row as usize) < self.graph.nodes.len() && !budget.is_spent() {
+            if self.graph.nodes[row as usize].state == State::Live {
+                self.graph.look_at(&mut scratch, row, &mut self.coarse, &mut budget);
             }
-            let Scratch { probe, work, .. } = &mut *scratch;
-            graph.decode(row, probe);
-            let mut found = std::mem::take(&mut work.found);
-            graph.rank_all(probe, graph.links(row, 0), &mut found);
-            let mark = graph.is_coarse(&scratch, row, &found, NEAR_LINKS);
-            graph.note_coarse(row, mark, &mut self.coarse);
-            scratch.work.found = found;
+            budget.spend(1);
+            // Vectors may come in turns.
+            row += self.coarse.random.u32(1..2 * every.max(1));
         }
+        self.coarse.look = ((row as usize) < self.graph.nodes.len()).then_some(row);
         self.scratches.put(scratch);
     }
 
@@ -201,11 +206,54 @@ impl Index {
         }
         graph.nodes[row as usize].coarse = Mark::NONE;
         graph.set_code(&scratch.probe, row);
+        // What it was linked to by its former code has such a code, too, and what it meets now need not lead there.
+        let Scratch { probe, work, .. } = &mut *scratch;
+        let mut found = std::mem::take(&mut work.found);
+        graph.rank_all(probe, graph.links(row, 0), &mut found);
+        graph.note_near(&scratch, row, &found, &mut self.coarse);
+        scratch.work.found = found;
         Ok(Some(Insertion::of_recoded(self, scratch, row)))
     }
 }
 
 impl Graph {
+    /// Finds out whether a row is coarse from those that near ones lead to: of those with the same code, a node has few links.
+    fn look_at(
+        &mut self,
+        scratch: &mut Scratch,
+        row: Row,
+        coarse: &mut Coarse,
+        budget: &mut Budget,
+    ) {
+        self.decode(row, &mut scratch.probe);
+        let mut near = std::mem::take(&mut scratch.work.found);
+        let below = self.coarse_below(self.terms[row as usize].scale);
+        near.clear();
+        let (mut at, mut passed, mut ranks) = (row, 0, [0.0; LINKS_BASE]);
+        loop {
+            let links = self.links(at, 0);
+            self.ranks(&mut scratch.probe, links, &mut ranks);
+            budget.spend(links.len());
+            for (&link, &rank) in links.iter().zip(&ranks) {
+                let found = Found::new(rank, link);
+                let is_new = link != row && near.iter().all(|near| near.slot() != link);
+                if is_new && self.squared_distance(scratch, &found) < below {
+                    near.push(found);
+                }
+            }
+            budget.spend_coded(&mut scratch.probe);
+            match near.get(passed) {
+                Some(next) if near.len() < NEAR => at = next.slot(),
+                _ => break,
+            }
+            passed += 1;
+        }
+        near.sort_unstable_by(|a, b| a.rank().total_cmp(&b.rank()));
+        let mark = self.is_coarse(scratch, row, &near);
+        self.note_coarse(row, mark, coarse);
+        scratch.work.found = near;
+    }
+
     /// Finds out whether a node that has met what is near it has a coarse code, which `work` keeps until it is linked, and
     /// notes those that it has met which have.
     pub(super) fn look_for_coarse(
@@ -220,36 +268,46 @@ impl Graph {
             return;
         }
         let found = std::mem::take(&mut scratch.work.found);
-        scratch.work.coarse = self.is_coarse(scratch, row, &found, NEAR);
-        let step = self.terms[row as usize].scale;
-        if self.coding.has_several() {
-            let mut compared = 0;
-            for near in &found {
-                let others = self.terms[near.slot() as usize].scale;
-                // One that is coming will find it out of itself.
-                let is_linked = self.nodes[near.slot() as usize].state == State::Live;
-                if others <= 2.0 * step || !is_linked || self.is_known(near.slot()) {
-                    continue;
-                }
-                // The others are found by those that these are near to.
-                if compared == COMPARED_MAX {
-                    break;
-                }
-                compared += 1;
-                if self.squared_distance(scratch, near) < self.coarse_below(others) {
-                    self.note_coarse(near.slot(), Mark::WAITS, coarse);
-                }
-            }
-            budget.spend(found.len() / LOOKS_OF_A_DISTANCE + compared * COMPARED_DISTANCES);
-        }
+        scratch.work.coarse = self.is_coarse(scratch, row, &found);
+        let compared = self.note_near(scratch, row, &found, coarse);
+        budget.spend(found.len() / LOOKS_OF_A_DISTANCE + compared * COMPARED_DISTANCES);
         scratch.work.found = found;
+    }
+
+    /// Notes those that are near a node, the scratch's probe, and have coarser codes than it; how many were compared again.
+    fn note_near(
+        &mut self,
+        scratch: &Scratch,
+        row: Row,
+        found: &[Found],
+        coarse: &mut Coarse,
+    ) -> usize {
+        let step = self.terms[row as usize].scale;
+        let mut compared = 0;
+        // The others are found by those that these are near to.
+        for near in found.iter().take(if self.coding.has_several() { found.len() } else { 0 }) {
+            let others = self.terms[near.slot() as usize].scale;
+            // One that is coming will find it out of itself.
+            let is_linked = self.nodes[near.slot() as usize].state == State::Live;
+            if others <= 2.0 * step || !is_linked || self.is_known(near.slot()) {
+                continue;
+            }
+            if compared == COMPARED_MAX {
+                break;
+            }
+            compared += 1;
+            if self.squared_distance(scratch, near) < self.coarse_below(others) {
+                self.note_coarse(near.slot(), Mark::WAITS, coarse);
+            }
+        }
+        compared
     }
 
     /// Whether a node that is the scratch's probe has so many others near it that its code tells them apart badly; they are
     /// in the order of their rank.
-    fn is_coarse(&self, scratch: &Scratch, row: Row, found: &[Found], near: usize) -> Mark {
+    fn is_coarse(&self, scratch: &Scratch, row: Row, found: &[Found]) -> Mark {
         let below = self.coarse_below(self.terms[row as usize].scale);
-        match found.get(near - 1) {
+        match found.get(NEAR - 1) {
             Some(near) if self.squared_distance(scratch, near) < below => {}
             _ => return Mark::NONE,
         }

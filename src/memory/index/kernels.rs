@@ -46,6 +46,16 @@ pub type Dot = fn(&[f32], &[f32]) -> f32;
 /// Two numbers of two vectors.
 pub type Products = fn(&[f32], &[f32]) -> (f64, f64);
 
+/// The differences of a code's vector, whose bytes count by the step around the first point, to the second point. The
+/// largest of them, without its sign.
+pub type Apart = fn(&[Line], f32, &[f32], &[f32], &mut [f32]) -> f32;
+/// Rounds numbers, times a factor, to two codes: the second is of what the first rounds off, in [`FINER`] times as fine
+/// steps.
+pub type RoundTwice = fn(&[f32], f32, &mut [Line], &mut [Line]);
+
+/// Steps of a second code in one of the first: what was rounded off is at most half a step.
+pub(super) const FINER: f32 = 252.0;
+
 /// The functions for this processor.
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -59,6 +69,10 @@ pub struct Kernels {
     pub squared_distance: Dot,
     /// The product of two float32 vectors of one length, and that of the second with itself, in 64 bits.
     pub products: Products,
+    /// What a code is around another point; all are of one length.
+    pub apart: Apart,
+    /// Two codes of what that gave.
+    pub round_twice: RoundTwice,
 }
 
 impl Kernels {
@@ -80,6 +94,8 @@ impl Kernels {
             dot: portable::dot,
             squared_distance: portable::squared_distance,
             products: portable::products,
+            apart: portable::apart,
+            round_twice: portable::round_twice,
         });
         all
     }
@@ -98,7 +114,13 @@ pub fn prefetch<T>(values: &[T]) {
 
 /// For processors without the instructions that the others need, and what the others are tested against.
 mod portable {
-    use super::Line;
+    use super::{FINER, Line};
+
+    /// What is computed at a time, for which the compiler may use what vector registers there are.
+    const LANES: usize = 8;
+    /// Added to a small number, it leaves the nearest integer in the lowest bits: one and a half times the number from
+    /// which float32 has no fractions.
+    const ROUNDING: f32 = 1.5 * (1_u32 << 23) as f32;
 
     pub(super) fn dot_rows(query: &[Line], rows: &[&[Line]], products: &mut [i32]) {
         for (row, product) in rows.iter().zip(products) {
@@ -121,8 +143,67 @@ mod portable {
         fold(a, b, |a, b| (a - b) * (a - b))
     }
 
+    /// Inlined where more instructions are there.
+    #[inline(always)]
+    pub(super) fn apart(
+        code: &[Line],
+        step: f32,
+        from: &[f32],
+        to: &[f32],
+        apart: &mut [f32],
+    ) -> f32 {
+        let mut largest = [0.0_f32; LANES];
+        let mut one = |lane: usize, byte: u8, from: f32, to: f32| {
+            let apart = (from - to) + step * f32::from(byte as i8);
+            let size = apart.abs();
+            largest[lane] = if size > largest[lane] { size } else { largest[lane] };
+            apart
+        };
+        let ends = from.chunks(Line::BYTES).zip(to.chunks(Line::BYTES));
+        for ((line, (from, to)), apart) in code.iter().zip(ends).zip(apart.chunks_mut(Line::BYTES))
+        {
+            let (apart, apart_rest) = apart.as_chunks_mut::<LANES>();
+            let (from, from_rest) = from.as_chunks::<LANES>();
+            let (to, to_rest) = to.as_chunks::<LANES>();
+            let (bytes, _) = line.0.as_chunks::<LANES>();
+            for (((bytes, from), to), apart) in bytes.iter().zip(from).zip(to).zip(&mut *apart) {
+                for lane in 0..LANES {
+                    apart[lane] = one(lane, bytes[lane], from[lane], to[lane]);
+                }
+            }
+            let rest = &line.0[apart.len() * LANES..];
+            let rest = rest.iter().zip(from_rest).zip(to_rest).zip(apart_rest);
+            for (((&byte, &from), &to), apart) in rest {
+                *apart = one(0, byte, from, to);
+            }
+        }
+        largest.iter().fold(0.0, |all, &lane| f32::max(all, lane))
+    }
+
+    #[inline(always)]
+    pub(super) fn round_twice(numbers: &[f32], factor: f32, code: &mut [Line], finer: &mut [Line]) {
+        let one = |number: f32, byte: &mut u8, finer: &mut u8| {
+            let steps = number * factor;
+            let rounded = steps + ROUNDING;
+            *byte = rounded.to_bits() as u8;
+            let rounded_off = steps - (rounded - ROUNDING);
+            *finer = (rounded_off * FINER + ROUNDING).to_bits() as u8;
+        };
+        for ((line, finer), numbers) in code.iter_mut().zip(finer).zip(numbers.chunks(Line::BYTES))
+        {
+            if let Ok(numbers) = <&[f32; Line::BYTES]>::try_from(numbers) {
+                for at in 0..Line::BYTES {
+                    one(numbers[at], &mut line.0[at], &mut finer.0[at]);
+                }
+            } else {
+                for ((byte, finer), &number) in line.0.iter_mut().zip(&mut finer.0).zip(numbers) {
+                    one(number, byte, finer);
+                }
+            }
+        }
+    }
+
     pub(super) fn products(a: &[f32], b: &[f32]) -> (f64, f64) {
-        const LANES: usize = 8;
         let mut sums = [(0.0, 0.0); LANES];
         let mut add = |lane: usize, a: f32, b: f32| {
             let (mixed, own) = &mut sums[lane];
@@ -141,7 +222,6 @@ mod portable {
     }
 
     fn fold(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
-        const LANES: usize = 8;
         let mut sums = [0.0; LANES];
         let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
         let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());

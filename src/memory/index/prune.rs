@@ -22,8 +22,10 @@ const TWINS_MAX: usize = 4;
 /// A node that has fewer is linked to the nearest of those that the rule leaves out as well: in two dimensions it
 /// leaves two or three, and a graph with so few links falls apart when nodes are removed.
 const LINKS_LEAST: usize = 8;
-/// One that is linked back to compares its candidates with chosen ones around other centres while it has made so few codes
-/// for that, as it does so in one go; after that with those around their own centre only.
+/// A candidate is compared with chosen ones around other centres while it has so few codes for that, as they are made in one
+/// go; after that with those around its own centre only.
+const MADE_FOR_ONE: usize = 8;
+/// The same for all candidates of a node that is linked back to, which is done in one go.
 const MADE_AT_ONCE: usize = 16;
 /// Chosen neighbours that a candidate is compared with at a time.
 const COMPARED_AT_ONCE: usize = 4;
@@ -64,7 +66,8 @@ impl Graph {
                 continue;
             }
             self.decode(slot, other);
-            if !self.is_occluded(other, distance, alpha, chosen, choice.may_make) {
+            let may_make = choice.may_make.min(MADE_FOR_ONE);
+            if !self.is_occluded(other, distance, alpha, chosen, may_make) {
                 chosen.push(slot);
             }
             let made = other.take_made();
@@ -116,7 +119,7 @@ impl Graph {
         chosen.chunks(COMPARED_AT_ONCE).any(|chosen| {
             let is_own = |&slot: &u32| self.nodes[slot as usize].centre == own;
             let mut own_ones = [0; COMPARED_AT_ONCE];
-            let chosen = if may_make > 0 || chosen.iter().all(is_own) {
+            let chosen = if candidate.made() < may_make || chosen.iter().all(is_own) {
                 chosen
             } else {
                 let own = chosen.iter().copied().filter(is_own);

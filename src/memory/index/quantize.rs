@@ -39,7 +39,7 @@
 
 use super::{
     error::Invalid,
-    kernels::{Kernels, Line, OFFSET},
+    kernels::{FINER, Kernels, Line, OFFSET},
 };
 
 /// Vectors of so many components are their own codes: as many float32 as a line has.
@@ -56,12 +56,6 @@ const TWIN_DIRECTIONS: f32 = 1e-13;
 /// Added and taken away again, it leaves the nearest integer of a small number: one and a half times the
 /// number from which float64 has no fractions. Unlike `round`, that is no call for each component.
 const ROUNDING: f64 = 1.5 * (1_u64 << 52) as f64;
-
-/// Steps of a second code in one of the first: what was rounded off is at most half a step.
-const FINER: f32 = 252.0;
-
-/// The same in float32.
-const ROUNDING_SINGLE: f32 = 1.5 * (1_u32 << 23) as f32;
 
 /// What near means. The numbers stand in images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +186,12 @@ impl Probe {
         around.sum::<usize>() + self.around.capacity() * size_of::<Around>()
     }
 
-    /// How many codes around other centres were made since this was asked last.
+    /// How many codes around other centres were made since they were taken.
+    pub(super) fn made(&self) -> usize {
+        self.made
+    }
+
+    /// The same, and takes them.
     #[inline(always)]
     pub(super) fn take_made(&mut self) -> usize {
         std::mem::take(&mut self.made)
@@ -411,51 +410,18 @@ impl Coding {
         let to = if is_dot { &ORIGIN[..self.dimensions] } else { centre_of };
         let step = probe.terms.scale;
         let Probe { code, apart, .. } = probe;
-        apart.clear();
         apart.resize(self.dimensions, 0.0);
-        // What one sum takes in is a line's: so many numbers float32 can add up.
-        let (mut largest, mut squared, mut common) = (0.0_f32, 0.0_f64, 0.0_f64);
-        let lines = from.chunks(Line::BYTES).zip(to.chunks(Line::BYTES));
-        let lines = lines.zip(apart.chunks_mut(Line::BYTES)).zip(&*code);
-        for ((((from, to), apart), line), centre_lines) in lines.zip(centre_of.chunks(Line::BYTES))
-        {
-            let ends = from.iter().zip(to).zip(apart.iter_mut());
-            for (&byte, ((from, to), apart)) in line.0.iter().zip(ends) {
-                *apart = (from - to) + step * f32::from(byte as i8);
-            }
-            let mut lanes = [[0.0_f32; 8]; 3];
-            for apart in apart.chunks(8) {
-                for (lane, &apart) in apart.iter().enumerate() {
-                    lanes[0][lane] = lanes[0][lane].max(apart.abs());
-                    lanes[1][lane] += apart * apart;
-                }
-            }
-            if is_dot {
-                for (apart, centre) in apart.chunks(8).zip(centre_lines.chunks(8)) {
-                    for (lane, (&apart, &centre)) in apart.iter().zip(centre).enumerate() {
-                        lanes[2][lane] += apart * centre;
-                    }
-                }
-            }
-            largest = lanes[0].iter().fold(largest, |largest, &lane| largest.max(lane));
-            squared += f64::from(lanes[1].iter().sum::<f32>());
-            common += f64::from(lanes[2].iter().sum::<f32>());
-        }
+        let largest = (self.kernels.apart)(code, step, from, to, apart);
         let around = &mut probe.around[usize::from(centre)];
         around.code.resize(code.len(), Line::ZERO);
         around.rest.resize(code.len(), Line::ZERO);
         // The smallest numbers have no inverse, and no code.
         let inverse = Some(127.0 / largest).filter(|it| it.is_finite()).unwrap_or(0.0);
-        let lines = around.code.iter_mut().zip(&mut around.rest);
-        for ((line, rest), apart) in lines.zip(apart.chunks(Line::BYTES)) {
-            for ((byte, rest), value) in line.0.iter_mut().zip(&mut rest.0).zip(apart) {
-                let steps = value * inverse;
-                let rounded = steps + ROUNDING_SINGLE;
-                *byte = rounded.to_bits() as u8;
-                let rounded_off = steps - (rounded - ROUNDING_SINGLE);
-                *rest = (rounded_off * FINER + ROUNDING_SINGLE).to_bits() as u8;
-            }
-        }
+        (self.kernels.round_twice)(apart, inverse, &mut around.code, &mut around.rest);
+        let (common, squared) = match self.metric {
+            Metric::Dot => ((self.kernels.products)(apart, centre_of).0, 0.0),
+            _ => (0.0, (self.kernels.products)(apart, apart).1),
+        };
         let term = match self.metric {
             Metric::Cosine => 0.5 * squared,
             Metric::Euclidean => squared,

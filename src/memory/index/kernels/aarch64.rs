@@ -34,6 +34,8 @@ pub(super) fn available() -> Vec<Kernels> {
                 dot: |a, b| unsafe { fold::<false>(a, b) },
                 squared_distance: |a, b| unsafe { fold::<true>(a, b) },
                 products: super::portable::products,
+                apart: super::portable::apart,
+                round_twice: super::portable::round_twice,
             });
         }
         all.push(Kernels {
@@ -43,6 +45,8 @@ pub(super) fn available() -> Vec<Kernels> {
             dot: |a, b| unsafe { fold::<false>(a, b) },
             squared_distance: |a, b| unsafe { fold::<true>(a, b) },
             products: super::portable::products,
+            apart: super::portable::apart,
+            round_twice: super::portable::round_twice,
         });
     }
     all

@@ -21,22 +21,30 @@ pub(super) fn available() -> Vec<Kernels> {
     if has_avx2 && has_vnni {
         all.push(Kernels {
             name: "AVX-512 VNNI",
-            // SAFETY (all four): the features that the functions name were detected above.
+            // SAFETY (all six): the features that the functions name were detected above.
             dot_rows: |query, rows, products| unsafe { dot_rows_avx512(query, rows, products) },
             // The float32 kernel of AVX-512 took twice the time of this one.
             dot: |a, b| unsafe { dot_avx2(a, b) },
             squared_distance: |a, b| unsafe { squared_distance_avx2(a, b) },
             products: |a, b| unsafe { products_avx2(a, b) },
+            apart: |code, step, from, to, apart| unsafe { apart_avx2(code, step, from, to, apart) },
+            round_twice: |numbers, factor, code, finer| unsafe {
+                round_twice_avx2(numbers, factor, code, finer)
+            },
         });
     }
     if has_avx2 {
         all.push(Kernels {
             name: "AVX2",
-            // SAFETY (all four): the features that the functions name were detected above.
+            // SAFETY (all six): the features that the functions name were detected above.
             dot_rows: |query, rows, products| unsafe { dot_rows_avx2(query, rows, products) },
             dot: |a, b| unsafe { dot_avx2(a, b) },
             squared_distance: |a, b| unsafe { squared_distance_avx2(a, b) },
             products: |a, b| unsafe { products_avx2(a, b) },
+            apart: |code, step, from, to, apart| unsafe { apart_avx2(code, step, from, to, apart) },
+            round_twice: |numbers, factor, code, finer| unsafe {
+                round_twice_avx2(numbers, factor, code, finer)
+            },
         });
     }
     all
@@ -204,4 +212,14 @@ fn products_avx2(a: &[f32], b: &[f32]) -> (f64, f64) {
     };
     let (rest_mixed, rest_own) = super::portable::products(a_rest, b_rest);
     (sum(mixed) + rest_mixed, sum(own) + rest_own)
+}
+
+#[target_feature(enable = "avx2")]
+fn apart_avx2(code: &[Line], step: f32, from: &[f32], to: &[f32], apart: &mut [f32]) -> f32 {
+    super::portable::apart(code, step, from, to, apart)
+}
+
+#[target_feature(enable = "avx2")]
+fn round_twice_avx2(numbers: &[f32], factor: f32, code: &mut [Line], finer: &mut [Line]) {
+    super::portable::round_twice(numbers, factor, code, finer);
 }

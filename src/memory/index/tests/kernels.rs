@@ -1,6 +1,6 @@
 //! Every kernel of this processor computes what the portable one does.
 
-use super::super::kernels::{Kernels, Line};
+use super::super::kernels::{FINER, Kernels, Line};
 use proptest::{collection::vec, prelude::*};
 
 /// Bytes of 1 to 9 lines, so that lengths are no multiple of what kernels take at a time.
@@ -55,6 +55,44 @@ proptest! {
             let (mixed, own) = (kernels.products)(&a, &b);
             let off = (mixed - dot).abs().max((own - squared_b).abs());
             prop_assert!(off <= 1e-9 * slack, "{}: products off by {off}", kernels.name);
+        }
+    }
+}
+
+proptest! {
+    /// Around another point a code and a finer one are the vector, and all kernels make the same.
+    #[test]
+    fn codes_around_another_point_agree(
+        code in lines(4),
+        ends in vec((-1e3_f32..1e3, -1e3_f32..1e3), 1..257),
+        step in 0.0_f32..10.0,
+    ) {
+        let (from, to): (Vec<f32>, Vec<f32>) = ends.into_iter().unzip();
+        let code = &code[..from.len().div_ceil(Line::BYTES)];
+        let bytes = code.iter().flat_map(|line| line.0);
+        let pairs = from.iter().zip(&to);
+        let exact: Vec<f32> =
+            bytes.zip(pairs).map(|(byte, (from, to))| (from - to) + step * f32::from(byte as i8)).collect();
+        let size = exact.iter().fold(0.0, |all, it| f32::max(all, it.abs()));
+        let mut former = None;
+        for kernels in Kernels::available() {
+            let mut apart = vec![0.0; from.len()];
+            prop_assert_eq!((kernels.apart)(code, step, &from, &to, &mut apart), size);
+            prop_assert_eq!(&apart, &exact, "{}", kernels.name);
+            let mut codes = [vec![Line::ZERO; code.len()], vec![Line::ZERO; code.len()]];
+            let [first, finer] = &mut codes;
+            let factor = if size > 0.0 { 127.0 / size } else { 0.0 };
+            (kernels.round_twice)(&apart, factor, first, finer);
+            let bytes = |lines: &[Line]| -> Vec<i8> {
+                lines.iter().flat_map(|line| line.0).map(|byte| byte as i8).collect()
+            };
+            let [first, finer] = [bytes(first), bytes(finer)];
+            let back = first.iter().zip(&finer).map(|(&a, &b)| f32::from(a) + f32::from(b) / FINER);
+            for (back, exact) in back.clone().zip(&exact) {
+                prop_assert!((back - exact * factor).abs() <= 0.51 / FINER + 1e-4, "{}", kernels.name);
+            }
+            prop_assert!(back.skip(exact.len()).all(|rest| rest == 0.0), "{}", kernels.name);
+            prop_assert_eq!(former.get_or_insert_with(|| codes.clone()), &codes, "{}", kernels.name);
         }
     }
 }

