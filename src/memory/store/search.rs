@@ -327,7 +327,7 @@ impl Search {
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
             if entry.is_some_and(|entry| is_wanted(entry.namespace)) {
                 let bytes = bytes_of(partition, next);
-                if !portion.take(bytes) {
+                if !portion.take(bytes + self.computed_bytes(partition)) {
                     break;
                 }
                 left = left.saturating_sub(bytes);
@@ -396,6 +396,12 @@ impl Search {
         Ok(())
     }
 
+    /// Bytes that take as long to read as a vector's exact distance to compute, where that is more than reading
+    /// it: the cosine is computed in 64 bits.
+    fn computed_bytes(&self, partition: &Partition) -> usize {
+        if partition.metric == Metric::Cosine { size_of_val(&self.vector[..]) } else { 0 }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of its phase")]
     fn rank(
         &mut self,
@@ -419,7 +425,8 @@ impl Search {
             if let Some(entry) = entry.filter(|entry| is_wanted(entry.namespace)) {
                 pieces.extend(partition.log.missing(entry.place));
                 let bytes = bytes_of(partition, hit.row);
-                if !pieces.is_empty() || !portion.take(bytes) {
+                let computed = self.computed_bytes(partition);
+                if !pieces.is_empty() || !portion.take(bytes + computed) {
                     break;
                 }
                 left = left.saturating_sub(bytes);
