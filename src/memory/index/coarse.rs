@@ -19,7 +19,7 @@ use super::{
     pool::Found,
     quantize::Metric,
     rerank::Exact,
-    steps::{Budget, Scratch},
+    steps::{Budget, CODED_DISTANCES, Scratch},
 };
 use fastrand::Rng;
 use std::collections::VecDeque;
@@ -41,6 +41,8 @@ const COMPARED_MAX: usize = 16;
 const COMPARED_DISTANCES: usize = 16;
 /// So many that are no longer coarse, or have gone, are passed at once.
 const PASSED_MAX: usize = 256;
+/// What looking at one row of an image may take: what many comparisons by both codes do.
+const LOOK_DISTANCES: usize = 24 * COMPARED_DISTANCES;
 /// Nodes that were met are looked at in the time of a distance.
 const LOOKS_OF_A_DISTANCE: usize = 8;
 
@@ -159,7 +161,8 @@ impl Index {
         let mut scratch = self.scratches.take();
         while (row as usize) < self.graph.nodes.len() && !budget.is_spent() {
             if self.graph.nodes[row as usize].state == State::Live {
-                self.graph.look_at(&mut scratch, row, &mut self.coarse, &mut budget);
+                let spent = self.graph.look_at(&mut scratch, row, &mut self.coarse);
+                budget.spend(spent);
             }
             budget.spend(1);
             // Vectors may come in turns.
@@ -204,12 +207,18 @@ impl Index {
             self.scratches.put(scratch);
             return Ok(None);
         }
-        graph.nodes[row as usize].coarse = Mark::NONE;
+        let node = &mut graph.nodes[row as usize];
+        node.coarse = Mark::NONE;
+        let former = node.centre;
         graph.set_code(&scratch.probe, row);
         // What it was linked to by its former code has such a code, too, and what it meets now need not lead there.
         let Scratch { probe, work, .. } = &mut *scratch;
         let mut found = std::mem::take(&mut work.found);
-        graph.rank_all(probe, graph.links(row, 0), &mut found);
+        work.slots.clear();
+        let links = graph.links(row, 0).iter().copied();
+        // Around one centre, so that the probe needs one code for them.
+        work.slots.extend(links.filter(|&link| graph.nodes[link as usize].centre == former));
+        graph.rank_all(probe, &work.slots, &mut found);
         graph.note_near(&scratch, row, &found, &mut self.coarse);
         scratch.work.found = found;
         Ok(Some(Insertion::of_recoded(self, scratch, row)))
@@ -217,31 +226,34 @@ impl Index {
 }
 
 impl Graph {
-    /// Finds out whether a row is coarse from those that near ones lead to: of those with the same code, a node has few links.
-    fn look_at(
-        &mut self,
-        scratch: &mut Scratch,
-        row: Row,
-        coarse: &mut Coarse,
-        budget: &mut Budget,
-    ) {
+    /// Finds out whether a row is coarse from those that near ones lead to: of those with the same code, a node has few
+    /// links. The distances that took, hardly more than [`LOOK_DISTANCES`].
+    fn look_at(&mut self, scratch: &mut Scratch, row: Row, coarse: &mut Coarse) -> usize {
         self.decode(row, &mut scratch.probe);
         let mut near = std::mem::take(&mut scratch.work.found);
-        let below = self.coarse_below(self.terms[row as usize].scale);
+        let own = &self.terms[row as usize];
+        let (below, centre) = (self.coarse_below(own.scale), scratch.probe.centre);
         near.clear();
-        let (mut at, mut passed, mut ranks) = (row, 0, [0.0; LINKS_BASE]);
-        loop {
+        let (mut at, mut passed, mut spent) = (row, 0, 0);
+        let mut ranks = [0.0; LINKS_BASE];
+        while spent < LOOK_DISTANCES {
             let links = self.links(at, 0);
             self.ranks(&mut scratch.probe, links, &mut ranks);
-            budget.spend(links.len());
+            spent += links.len() + scratch.probe.take_made() * CODED_DISTANCES;
             for (&link, &rank) in links.iter().zip(&ranks) {
-                let found = Found::new(rank, link);
                 let is_new = link != row && near.iter().all(|near| near.slot() != link);
+                if near.len() == NEAR || spent >= LOOK_DISTANCES {
+                    break;
+                }
+                let is_foreign = self.nodes[link as usize].centre != centre;
+                if is_new && (is_foreign || self.coding.metric == Metric::Dot) {
+                    spent += COMPARED_DISTANCES;
+                }
+                let found = Found::new(rank, link);
                 if is_new && self.squared_distance(scratch, &found) < below {
                     near.push(found);
                 }
             }
-            budget.spend_coded(&mut scratch.probe);
             match near.get(passed) {
                 Some(next) if near.len() < NEAR => at = next.slot(),
                 _ => break,
@@ -252,6 +264,7 @@ impl Graph {
         let mark = self.is_coarse(scratch, row, &near);
         self.note_coarse(row, mark, coarse);
         scratch.work.found = near;
+        spent + 2 * COMPARED_DISTANCES
     }
 
     /// Finds out whether a node that has met what is near it has a coarse code, which `work` keeps until it is linked, and
