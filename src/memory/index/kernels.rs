@@ -192,9 +192,8 @@ mod portable {
         for ((line, finer), numbers) in code.iter_mut().zip(finer).zip(numbers.chunks(Line::BYTES))
         {
             if let Ok(numbers) = <&[f32; Line::BYTES]>::try_from(numbers) {
-                for at in 0..Line::BYTES {
-                    one(numbers[at], &mut line.0[at], &mut finer.0[at]);
-                }
+                // With indices: so it is compiled to vectors.
+                (0..Line::BYTES).for_each(|at| one(numbers[at], &mut line.0[at], &mut finer.0[at]));
             } else {
                 for ((byte, finer), &number) in line.0.iter_mut().zip(&mut finer.0).zip(numbers) {
                     one(number, byte, finer);

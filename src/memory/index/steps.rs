@@ -152,10 +152,10 @@ impl Scratches {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let of_one = |scratch: &Box<Scratch>| {
+        let of_one = |scratch: &Scratch| {
             scratch.marks.bytes() + scratch.probe.bytes() + scratch.other.bytes()
         };
-        self.unused.iter().map(of_one).sum()
+        self.unused.iter().map(|scratch| of_one(scratch)).sum()
     }
 }
 
