@@ -386,26 +386,6 @@ fn rows_that_are_linked_anew_may_go() {
     }
 }
 
-/// The insertion has no row yet when all that told the centre goes.
-#[test]
-fn an_insertion_that_waits_for_its_row_outlives_the_centre() {
-    let mut random = Rng::with_seed(113);
-    let mut all = vectors(&mut random, 40, 64);
-    all.iter_mut().flatten().for_each(|value| *value += 1000.0);
-    for metric in [Metric::Euclidean, Metric::Cosine] {
-        let mut index = filled(metric, &all[..39], 5);
-        assert!(!index.graph.coding.centre.is_empty());
-        let mut insertion = index.begin_insert(&all[39]).expect("the vector is well");
-        (0..39).for_each(|row| assert!(index.remove(row)));
-        assert!(index.graph.coding.centre.is_empty());
-        assert_eq!(insertion.step(&mut index, usize::MAX), Some(Ok(0)));
-        all[..39].iter().for_each(|vector| assert!(index.insert(vector).is_ok()));
-        let hits = index.search(&all[39], 3, 50, |_| true).expect("the query is well");
-        assert!(hits[0].row == 0 && hits[0].distance < 1e-3, "{hits:?}");
-        check(&index);
-    }
-}
-
 /// A centre that is born of some that lie very near each other serves what comes near them later, while what was there
 /// before, farther apart, keeps its codes around the first one: both are found together.
 #[test]
