@@ -21,7 +21,10 @@ use crate::wire::{
 };
 pub use crate::{
     consensus::peers::proof::{Challenge, Proof},
-    shard::trunks::{Offer, Origin},
+    shard::{
+        doors::prepare,
+        trunks::{Offer, Origin},
+    },
 };
 use std::{ops::RangeInclusive, rc::Rc, sync::Arc};
 

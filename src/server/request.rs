@@ -11,7 +11,7 @@ use super::{
     worker::{self, WorkerRequest, WorkerSession},
 };
 use crate::{
-    node::gateway::{Gateway, TrunkAnswer},
+    node::gateway::{Gateway, TrunkAnswer, prepare},
     wire::{
         api::{AgentView, Error, TaskFilter, TaskSpec, TaskStatus},
         id::{AgentAddress, AgentId, TaskId},
@@ -130,6 +130,17 @@ impl Request {
             "node.health" => no_fields(params, Self::Health)?,
             _ => return Self::parse_other(method, params, limits),
         })
+    }
+
+    /// Makes of it, if it is long, what would hold the core that does it: for whoever reads it aside.
+    pub fn prepare(&mut self) {
+        match self {
+            Self::Submit(spec) => prepare(spec),
+            Self::SubmitBatch(specs) => specs.iter_mut().for_each(prepare),
+            Self::Here(HereRequest::Same(request)) => request.prepare(),
+            Self::Memory(MemoryRequest::PutBatch(batch)) => batch.read_all(),
+            _ => {}
+        }
     }
 
     /// Whether it is an attempt that another node lends.

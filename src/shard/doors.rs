@@ -13,10 +13,10 @@ use crate::{
     registry::TypeIndex,
     task::{CHOSEN_KEY_BYTES_MAX, Fingerprint},
     wire::{
-        api::{Completion, Error, TaskSpec, TaskStatus, TaskView},
-        batch::{Header, Kind, Value},
+        api::{Completion, Error, Prepared, TaskSpec, TaskStatus, TaskView},
+        batch::{Both, Header, Kind, Value},
         id::{AgentAddress, AgentId, CoreIndex, PartitionIndex, TaskId},
-        letter::{Ending, Request, Response, Submission},
+        letter::{Ending, LongPayload, Request, Response, Submission},
     },
 };
 use futures_channel::oneshot::Sender;
@@ -94,7 +94,7 @@ pub fn parts(specs: &[TaskSpec], placed: &[Placed], is_agreed: bool) -> Result<V
         if let Some(key) = scoped_key(spec) {
             let hash = match is_agreed && !spec.transient {
                 true => fingerprint(spec).digest(),
-                false => fingerprint(spec).hash(),
+                false => hash(spec),
             };
             if *keys.entry(key.clone()).or_insert(hash) != hash {
                 return Err(key_conflict());
@@ -118,6 +118,22 @@ fn check_key(key: &str) -> Result<(), Error> {
             "key: it has {len} bytes; allowed: 1 to {CHOSEN_KEY_BYTES_MAX}"
         ))),
     }
+}
+
+/// Payloads of at least this many bytes are handed on without a copy, bytes.
+const LONG_PAYLOAD: usize = 16 << 10;
+
+/// Makes of a long task what would hold the core that submits it: a copy of the payload that can be shared, and what
+/// tells it from others of its key. For a thread that may take its time.
+pub fn prepare(spec: &mut TaskSpec) {
+    if spec.payload.len() >= LONG_PAYLOAD {
+        let body_hash = spec.key.is_some().then(|| fingerprint(spec).hash());
+        spec.prepared = Prepared { payload: Some(spec.payload[..].into()), body_hash };
+    }
+}
+
+fn hash(spec: &TaskSpec) -> u64 {
+    spec.prepared.body_hash.unwrap_or_else(|| fingerprint(spec).hash())
 }
 
 fn fingerprint(spec: &TaskSpec) -> Fingerprint<'_> {
@@ -324,6 +340,7 @@ impl Shard {
 
     fn send_submission(&mut self, key: CallKey, spec: &TaskSpec, placed: Placed, asked: Asked) {
         let scoped_key = scoped_key(spec).unwrap_or_default();
+        let long = spec.prepared.payload.as_ref();
         let submission = Submission {
             random: placed.id.random,
             partition: placed.id.partition,
@@ -337,14 +354,21 @@ impl Shard {
             place: asked.place,
             delay_ms: spec.delay_ms,
             key: scoped_key.as_bytes(),
-            payload: &spec.payload,
+            body_hash: spec.prepared.body_hash,
+            payload: if long.is_some() { &[] } else { &spec.payload },
         };
         let source = door_of(self.kernel.index).to_bits();
         let header = Header { target: 0, source, correlation: key.to_bits(), kind: Kind::Submit };
         // Submissions of doors are bounded by the limit on waiting requests, each of a bounded
         // frame, so they count as owed.
         let core = self.kernel.core_of(placed.id.partition);
-        self.kernel.push_owed(core, header, Value(&submission));
+        match long {
+            Some(payload) => {
+                let both = Both(&submission, LongPayload::attach(payload));
+                self.kernel.push_owed(core, header, both);
+            }
+            None => self.kernel.push_owed(core, header, Value(&submission)),
+        }
     }
 
     /// Asks a core for a door.

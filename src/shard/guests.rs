@@ -300,6 +300,7 @@ impl Shard {
             type_index,
             priority: guest.priority,
             payload: &guest.payload,
+            long: None,
             timeout_ms: guest.timeout_ms,
             max_attempts: 1,
             delay_ms: 0,

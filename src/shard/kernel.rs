@@ -519,6 +519,7 @@ impl Kernel {
             place: 0,
             delay_ms: 0,
             key: &[],
+            body_hash: None,
             payload: task.payload,
         };
         let header = Header { target: 0, source: agent.to_bits(), correlation, kind: Kind::Submit };

@@ -14,7 +14,7 @@ use crate::{
         api::{Error, Priority},
         batch::Parcel,
         id::TaskId,
-        letter::{self, ArchivedSubmission},
+        letter::{self, ArchivedSubmission, LongPayload},
     },
 };
 
@@ -29,20 +29,29 @@ impl Shard {
         let (timeout_ms, delay_ms) = (letter.timeout_ms.to_native(), letter.delay_ms.to_native());
         let max_attempts = letter.max_attempts.to_native();
         let (index, place) = (letter.partition.to_native(), letter.place.to_native());
+        let long = parcel.attachment.map(LongPayload::of);
+        let payload: &[u8] = match long {
+            Some(payload) => payload,
+            None => &letter.payload,
+        };
         let is_asked = self.tasks.of(index).table.is_agreed() && !letter.transient;
         let key = (!letter.key.is_empty()).then(|| {
             let agent_type = &self.kernel.types.get(type_index).name;
-            let payload = &letter.payload;
             let fingerprint =
                 Fingerprint { agent_type, payload, priority, timeout_ms, max_attempts, delay_ms };
-            let body_hash = if is_asked { fingerprint.digest() } else { fingerprint.hash() };
+            let hash = || {
+                let known = letter.body_hash.as_ref().map(|hash| hash.to_native());
+                known.unwrap_or_else(|| fingerprint.hash())
+            };
+            let body_hash = if is_asked { fingerprint.digest() } else { hash() };
             Key { bytes: &letter.key, body_hash }
         });
         let submission = Submission {
             random: letter.random.to_native(),
             type_index,
             priority,
-            payload: &letter.payload,
+            payload,
+            long,
             timeout_ms,
             max_attempts,
             delay_ms,

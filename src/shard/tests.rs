@@ -2,7 +2,7 @@
 
 use super::{
     core::{Partitions, Shard, Start},
-    doors::Outcomes,
+    doors::{Outcomes, prepare},
     partition::Beginning,
     remote::Seat,
     types::{TypeSpec, Types},
@@ -391,6 +391,38 @@ fn that_a_key_stands_for_another_task_is_said_when_that_task_is_committed() {
     assert!(outcome(first).is_ok());
     assert!(matches!(outcome(second), Err(Error::Conflict(_))));
     assert_eq!(third.error(), "conflict");
+}
+
+#[test]
+fn a_long_task_is_the_same_whether_it_was_prepared_or_not() {
+    const BYTES: usize = 20_000;
+    for is_prepared in [[true, false], [false, true], [true, true]] {
+        let mut core = Core::new(|_| {});
+        core.lead(1);
+        let mut submit = |byte, is_prepared| {
+            let mut spec = TaskSpec { payload: vec![byte; BYTES], ..keyed(0) };
+            if is_prepared {
+                prepare(&mut spec);
+                assert!(spec.prepared.payload.is_some() && spec.prepared.body_hash.is_some());
+            }
+            let (answer, mut answered) = channel();
+            core.shard.submit_each(&[spec], answer).expect("there is room");
+            let blocks = core.commit_all();
+            let payload = |record| match record {
+                Record::Submitted { payload, .. } => Some(payload.to_vec()),
+                _ => None,
+            };
+            let records = blocks.iter().flat_map(|block| records_of(block));
+            let payloads: Vec<Vec<u8>> = records.filter_map(payload).collect();
+            let outcomes = answered.try_recv().expect("it is answered some time");
+            let outcomes = outcomes.expect("it is answered").expect("each by itself");
+            (payloads, outcomes.into_iter().next().expect("one"))
+        };
+        let (payloads, first) = submit(1, is_prepared[0]);
+        assert_eq!(payloads, [vec![1; BYTES]], "the log has all of it");
+        assert_eq!(submit(1, is_prepared[1]), (Vec::new(), first), "it is not written again");
+        assert!(matches!(submit(2, is_prepared[1]).1, Err(Error::Conflict(_))));
+    }
 }
 
 #[test]

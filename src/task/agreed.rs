@@ -247,6 +247,7 @@ impl TaskTable {
                 type_index: task.type_index,
                 priority: task.priority,
                 payload: task.payload,
+                long: None,
                 timeout_ms: task.timeout_ms,
                 max_attempts: task.max_attempts,
                 delay_ms: 0,

@@ -1,5 +1,7 @@
 //! A payload or a result: short ones stay in the table, long ones on the heap.
 
+use std::sync::Arc;
+
 /// Longest value that is kept in place, bytes.
 const INLINE: usize = 94;
 
@@ -7,8 +9,8 @@ const INLINE: usize = 94;
 pub(super) enum Body {
     /// Short: no allocation, and no second cache miss when it is read.
     Inline { len: u8, bytes: [u8; INLINE] },
-    /// Long.
-    Heap(Box<[u8]>),
+    /// Long: not copied where whoever brings it can share it.
+    Heap(Arc<[u8]>),
 }
 
 impl Body {
@@ -27,6 +29,14 @@ impl Body {
         let Self::Inline { len, bytes } = self else { unreachable!("it was just emptied") };
         bytes[..value.len()].copy_from_slice(value);
         *len = value.len() as u8;
+    }
+
+    /// Puts another value in its place, which stays where it is.
+    pub(super) fn share(&mut self, value: &Arc<[u8]>) {
+        match value.len() > INLINE {
+            true => *self = Self::Heap(value.clone()),
+            false => self.set(value),
+        }
     }
 
     /// Lets go of the value.
@@ -67,7 +77,10 @@ mod tests {
             assert_eq!(body.as_bytes(), value);
             assert_eq!(body.heap_bytes() == 0, len <= INLINE);
         }
+        let long: Arc<[u8]> = vec![3; 5000].into();
         let mut body = Body::EMPTY;
+        body.share(&long);
+        assert!(std::ptr::eq(body.as_bytes(), &*long), "it was copied");
         for value in [vec![1; 5000], vec![2; 5]] {
             body.set(&value);
             body.clear();

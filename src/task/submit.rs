@@ -15,6 +15,7 @@ use crate::{
         id::TaskId,
     },
 };
+use std::sync::Arc;
 
 /// Keys that are looked at for their expiry with each submission that has one.
 const EXPIRE_TOGETHER: usize = 4;
@@ -32,6 +33,8 @@ pub struct Submission<'a> {
     pub priority: Priority,
     /// One MessagePack value.
     pub payload: &'a [u8],
+    /// The same where it can be shared instead of copied.
+    pub long: Option<&'a Arc<[u8]>>,
     /// How long one attempt may take, milliseconds; 0 for the table's limit.
     pub timeout_ms: u64,
     /// Attempts before it is dead; 0 for the table's limit.
@@ -212,7 +215,10 @@ impl TaskTable {
         let submitted_ms = self.unix_ms(now_ms);
         let entry = &mut self.entries[key as usize];
         entry.begin(submission.priority);
-        entry.body.set(submission.payload);
+        match submission.long {
+            Some(payload) => entry.body.share(payload),
+            None => entry.body.set(submission.payload),
+        }
         entry.timeout_ms = asked_for(submission.timeout_ms);
         entry.attempts = 0;
         entry.max_attempts = submission.max_attempts;

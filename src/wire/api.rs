@@ -3,7 +3,11 @@
 //! Payloads, results and replies are MessagePack values.
 
 use crate::wire::id::{AgentId, NodeId, TaskId};
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Deserialize, Serialize, with::Skip};
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 /// How urgent a task is.
 #[derive(
@@ -71,6 +75,31 @@ pub struct TaskSpec {
     pub delay_ms: u64,
     /// Submitted with `durable = false`: kept in memory only, and may be evicted.
     pub transient: bool,
+    /// What was made of a long one beside the core that submits it; says nothing more.
+    #[rkyv(with = Skip)]
+    pub prepared: Prepared,
+}
+
+/// What would hold the core that submits a long task: made of all its other fields, which stay as they are from then
+/// on. It says nothing that they do not, so it makes no difference between two.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    /// The payload, to be handed on without another copy.
+    pub payload: Option<Arc<[u8]>>,
+    /// What tells a task with a key from others of that key.
+    pub body_hash: Option<u64>,
+}
+
+impl PartialEq for Prepared {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Prepared {}
+
+impl Hash for Prepared {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// Where a task is in its life.

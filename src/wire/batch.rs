@@ -145,7 +145,7 @@ pub struct Batch {
 pub struct Parcel<'a> {
     /// The fixed part.
     pub header: Header,
-    /// The message's bytes; empty when it carries a snapshot.
+    /// The message's bytes; empty when it carries nothing but a snapshot.
     pub payload: &'a [u8],
     /// What travels beside it.
     pub attachment: Option<&'a Attachment>,
@@ -239,7 +239,8 @@ impl<T> Payload for T where
 {
 }
 
-/// What a message is made of: bytes that are copied in, a [`Value`], or an [`Attachment`].
+/// What a message is made of: bytes that are copied in, a [`Value`], an [`Attachment`], or a value and a snapshot
+/// ([`Both`]).
 pub trait Content {
     /// Puts a message made of it in; the batch must not be full.
     fn put(self, batch: &mut BatchBuilder, header: Header);
@@ -259,6 +260,16 @@ impl<V: Payload> Content for Value<'_, V> {
     #[inline(always)]
     fn put(self, batch: &mut BatchBuilder, header: Header) {
         batch.push_value(header, self.0);
+    }
+}
+
+/// A value that is archived into the batch, and a snapshot that travels beside it.
+pub struct Both<'a, V>(pub &'a V, pub Attachment);
+
+impl<V: Payload> Content for Both<'_, V> {
+    #[inline(always)]
+    fn put(self, batch: &mut BatchBuilder, header: Header) {
+        batch.push_both(header, self.0, Some(self.1));
     }
 }
 
@@ -350,13 +361,23 @@ impl BatchBuilder {
 
     /// Puts a message in whose payload is archived in place; the batch must not be full.
     pub fn push_value(&mut self, header: Header, value: &impl Payload) {
+        self.push_both(header, value, None);
+    }
+
+    /// The same with a snapshot beside the batch.
+    pub fn push_both(&mut self, header: Header, value: &impl Payload, beside: Option<Attachment>) {
+        let attachment = beside.map_or(0, |beside| {
+            assert!(matches!(beside, Attachment::Snapshot(_)), "the payload is the value");
+            self.attachments.push(beside);
+            self.attachments.len() as u32
+        });
         let start = self.align();
         // Writing to memory that grows cannot fail, and no payload type of ours has an error.
         let written: Result<Bytes, rancor::Error> =
             to_bytes_in(value, std::mem::take(&mut self.bytes));
         self.bytes = written.expect("archiving into memory");
         let length = self.bytes.len() - start;
-        self.write_envelope(header, start, length, 0);
+        self.write_envelope(header, start, length, attachment);
     }
 
     /// Puts a message in that travels beside the batch; the batch must not be full.
@@ -452,6 +473,23 @@ mod tests {
                 used = Some(batch);
             }
         }
+    }
+
+    #[test]
+    fn a_value_and_a_snapshot_come_out_together() {
+        let mut builder = BatchBuilder::new(LIMITS);
+        builder.push_value(header(0), &"before".to_owned());
+        let snapshot = Attachment::Snapshot(Arc::new(7_u32));
+        builder.push_both(header(1), &"beside it".to_owned(), Some(snapshot));
+        let batch = builder.seal(0, None);
+        let parcels = [batch.parcel(0), batch.parcel(1)];
+        let values = parcels.map(|it| it.open::<rkyv::Archived<String>>().as_str());
+        assert_eq!(values, ["before", "beside it"]);
+        assert!(parcels[0].attachment.is_none());
+        let Some(Attachment::Snapshot(snapshot)) = parcels[1].attachment else {
+            panic!("the snapshot is gone")
+        };
+        assert_eq!(snapshot.downcast_ref(), Some(&7_u32));
     }
 
     #[test]

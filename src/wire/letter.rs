@@ -176,9 +176,33 @@ pub struct Submission<'a> {
     /// none.
     #[rkyv(with = InlineAsBox)]
     pub key: &'a [u8],
-    /// One MessagePack value.
+    /// What tells it from others of its key, where that was found out already.
+    pub body_hash: Option<u64>,
+    /// One MessagePack value; empty where it travels beside the batch ([`LongPayload`]).
     #[rkyv(with = InlineAsBox)]
     pub payload: &'a [u8],
+}
+
+/// The payload of a [`Submission`] that is not copied: it travels by reference count.
+pub struct LongPayload(Arc<[u8]>);
+
+impl LongPayload {
+    /// What carries it.
+    pub fn attach(payload: &Arc<[u8]>) -> Attachment {
+        Attachment::Snapshot(Arc::new(Self(payload.clone())))
+    }
+
+    /// The payload.
+    ///
+    /// # Panics
+    /// When it carries something else: both ends are this program.
+    pub fn of(attachment: &Attachment) -> &Arc<[u8]> {
+        let long = match attachment {
+            Attachment::Snapshot(long) => long.downcast_ref::<Self>(),
+            Attachment::Payload(_) => None,
+        };
+        &long.expect("a submission's payload").0
+    }
 }
 
 /// How a worker ends an attempt, on its way to the core of the task's partition.

@@ -200,6 +200,9 @@ fn call(era: Era, id: Id, params: Option<Json<'_, '_>>, limits: &Limits) -> Deci
         Some(value) if value.is_object() => json::to_msgpack(value, &mut arguments),
         Some(_) => return invalid_params(era, &id, "arguments must be an object"),
     }
-    let request = Request::parse(tool.method, &arguments, limits);
+    let mut request = Request::parse(tool.method, &arguments, limits);
+    if let Ok(request) = &mut request {
+        request.prepare();
+    }
     Decision::Call(ToolCall { era, id, request })
 }

@@ -45,6 +45,7 @@ fn submission(random: u128, payload: &[u8]) -> Submission<'_> {
         type_index: 0,
         priority: Priority::Normal,
         payload,
+        long: None,
         timeout_ms: 0,
         max_attempts: 0,
         delay_ms: 0,
