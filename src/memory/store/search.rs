@@ -320,9 +320,10 @@ impl Search {
         number: Option<u16>,
     ) -> Result<Next, Error> {
         let end = partition.table.rows().min(from.saturating_add(ROWS_A_STEP));
-        let (mut rows, mut left) = (Vec::with_capacity(ORDERED_AT_ONCE.0), ORDERED_AT_ONCE.1);
+        let (count, mut left) = self.ordered_at_once();
+        let mut rows = Vec::with_capacity(count);
         let mut next = from;
-        while next < end && rows.len() < ORDERED_AT_ONCE.0 && left > 0 {
+        while next < end && rows.len() < count && left > 0 {
             let entry = partition.table.get(next);
             let is_wanted = |of: u16| number.is_none_or(|number| number == of);
             if entry.is_some_and(|entry| is_wanted(entry.namespace)) {
@@ -396,6 +397,12 @@ impl Search {
         Ok(())
     }
 
+    /// Rows that are ordered at once, and about how many bytes of them. A filter may look at a thousand fields of each, so
+    /// with one the clock is looked at behind each.
+    fn ordered_at_once(&self) -> (usize, usize) {
+        if self.filter.is_some() { (1, ORDERED_AT_ONCE.1) } else { ORDERED_AT_ONCE }
+    }
+
     /// Bytes that take as long to read as a vector's exact distance to compute, where that is more than reading
     /// it: the cosine is computed in 64 bits.
     fn computed_bytes(&self, partition: &Partition) -> usize {
@@ -413,10 +420,11 @@ impl Search {
         mut best: Vec<Ranked>,
         number: Option<u16>,
     ) -> Result<Next, Error> {
-        let (mut rows, mut left) = (Vec::with_capacity(ORDERED_AT_ONCE.0), ORDERED_AT_ONCE.1);
+        let (count, mut left) = self.ordered_at_once();
+        let mut rows = Vec::with_capacity(count);
         let mut pieces = Vec::new();
         while let Some(hit) = hits.get(ranked)
-            && rows.len() < ORDERED_AT_ONCE.0
+            && rows.len() < count
             && left > 0
         {
             // While records were brought into memory rows may have been freed, and taken by others.
