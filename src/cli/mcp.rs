@@ -81,6 +81,8 @@ impl<R: AsyncRead + Unpin, F: Future<Output = ()>> AsyncRead for UntilInterrupte
 struct ThreadTime;
 
 impl Engine for ThreadTime {
+    type Place = ();
+
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         let timer = async_io::Timer::after(duration);
         async move {

@@ -244,15 +244,17 @@ impl NodeBuilder {
             give_back,
             handles: 0.into(),
         };
-        let aside = aside::start(log_cpu).map_err(StartError::Thread)?;
+        let aside = aside::start("aside", log_cpu).map_err(StartError::Thread)?;
+        let release = aside::start("release", log_cpu).map_err(StartError::Thread)?;
         for ((port, tables), memory) in ports.into_iter().zip(tables).zip(memories) {
             let cpu = node.topology.workers[port.index];
             let reader = reader.clone();
             let cluster = node.shared.cluster.clone();
             let seed = fastrand::u64(..);
             let start = Start { at, unix_ms, partitions, cluster, tables, reader, seed };
-            let aside = aside.clone();
-            let keeps = Keeps { embedder: child.take(), memory, back: back.clone(), aside };
+            let (aside, release) = (aside.clone(), release.clone());
+            let keeps =
+                Keeps { embedder: child.take(), memory, back: back.clone(), aside, release };
             let launched =
                 self.start_core(&node, port, types.clone(), start, recovered.is_alone, keeps);
             match launched {
@@ -310,8 +312,8 @@ impl NodeBuilder {
                 return;
             }
             shard.start_pools();
-            let Keeps { embedder, memory, back, aside } = keeps;
-            executor::set_aside(aside);
+            let Keeps { embedder, memory, back, aside, release } = keeps;
+            executor::set_aside(aside, release);
             shard.keep_memory(memory);
             let core = Core::new(shard, jobs, bell, shared.stats[index].clone());
             let gateway = LocalGateway::new(core.clone(), shared);
@@ -450,6 +452,8 @@ struct Keeps {
     back: mpsc::Sender<Box<Memory>>,
     /// The thread that does what would hold the core.
     aside: Aside,
+    /// The thread that frees what the core let go of.
+    release: Aside,
 }
 
 /// How long a core waits at its start until the log says that it can be written.

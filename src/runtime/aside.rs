@@ -27,17 +27,17 @@ type Work = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Aside(SyncSender<Work>);
 
-/// Starts the thread, on a processor where one is named. When work panics the process ends, as it does when
+/// Starts a thread of a name, on a processor where one is named. When work panics the process ends, as it does when
 /// a core panics.
 ///
 /// # Errors
 /// The system gives no thread.
-pub fn start(cpu: Option<usize>) -> io::Result<Aside> {
+pub fn start(name: &str, cpu: Option<usize>) -> io::Result<Aside> {
     let (give, given) = mpsc::sync_channel::<Work>(WAITING_MAX);
     let run = move |_| given.into_iter().for_each(|work| work());
     let placement = Placement { cpu, realtime: false };
     // Nobody joins it: when no way to it is left, nobody waits for what it does.
-    drop(spawn_blocking_thread("aside", placement, EXIT_PANICKED, run)?);
+    drop(spawn_blocking_thread(name, placement, EXIT_PANICKED, run)?);
     Ok(Aside(give))
 }
 
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn work_is_done_by_one_other_thread_in_the_order_in_which_it_was_given() {
-        let aside = start(None).unwrap();
+        let aside = start("aside", None).unwrap();
         let given: Vec<_> =
             (0..100).map(|at| aside.give(move || (at, thread::current().id()))).collect();
         let done: Vec<_> =
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn where_too_much_waits_whoever_gives_more_does_it() {
-        let aside = start(None).unwrap();
+        let aside = start("aside", None).unwrap();
         let (go_on, goes_on) = mpsc::channel::<()>();
         let (begin, began) = mpsc::channel();
         let held = aside.give(move || {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_done_when_whoever_asked_is_gone() {
-        let aside = start(None).unwrap();
+        let aside = start("aside", None).unwrap();
         let (tell, told) = mpsc::channel();
         drop(aside.give(move || tell.send(1)));
         assert_eq!(told.recv(), Ok(1));

@@ -1,9 +1,13 @@
 //! One executor on one pinned core, and what code that runs on it may ask of it.
 
-use super::{aside::Aside, sys};
+use super::{
+    aside::Aside,
+    rounds::{Place, Rounds},
+    sys,
+};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -93,55 +97,32 @@ pub fn thread_use() -> (Duration, u64) {
 }
 
 thread_local! {
-    /// When the futures of this core were last let run.
-    static ROUND_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// How long they go on.
-    static ROUND_LIMIT: Cell<Duration> = const { Cell::new(ROUND) };
-    /// The core slept: the next round begins with the first future that runs.
-    static RESTED: Cell<bool> = const { Cell::new(false) };
-    /// Futures of this core that go on when its messages have had their turn.
-    static LATER: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
-    /// Those for which there was no time in the round before: they come first.
-    static FIRST: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// How the futures of this core share the time between its turns.
+    static ROUNDS: RefCell<Rounds> = const { RefCell::new(Rounds::new()) };
     /// The thread that does what would hold this core.
     static ASIDE: RefCell<Option<Aside>> = const { RefCell::new(None) };
+    /// The thread that frees what this core let go of.
+    static RELEASE: RefCell<Option<Aside>> = const { RefCell::new(None) };
     /// Tells whoever lets futures run that some wait for it.
     static ON_LATER: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
-/// How long futures that have much to do go on together, before messages have their turn.
-const BREATH: Duration = Duration::from_micros(30);
-/// The same for those that do little at a time, such as a connection that has more to read: to stop and
-/// begin again so soon would cost them a quarter of what they do.
-const ROUND: Duration = Duration::from_micros(100);
-/// The same while the core's messages have much to do in their own turns.
-const SHORT_ROUND: Duration = BREATH;
-/// Rounds that a future with much to do waits for its turn at most, where others use up the time of each.
-const ROUNDS_MAX: u32 = 4;
-
 /// The core's futures are about to run, after it looked at its messages; for a shorter time where those
 /// take long turns.
 pub fn begin_round(is_short: bool) {
-    ROUND_LIMIT.set(if is_short { SHORT_ROUND } else { ROUND });
-    ROUND_BEGAN.set(Some(Instant::now()));
-    wake_all();
+    let woken = ROUNDS.with_borrow_mut(|rounds| rounds.begin(Instant::now(), is_short));
+    woken.for_each(Waker::wake);
 }
 
 /// No round follows: whoever waits for one goes on, and nobody waits any more.
 pub fn end_rounds() {
-    ROUND_BEGAN.set(None);
-    RESTED.set(false);
-    wake_all();
-}
-
-fn wake_all() {
-    let (first, later) = (FIRST.take(), LATER.take());
-    first.into_iter().chain(later).for_each(Waker::wake);
+    let woken = ROUNDS.with_borrow_mut(Rounds::end);
+    woken.for_each(Waker::wake);
 }
 
 /// The core is about to sleep, with no message to wait for.
 pub fn rest() {
-    RESTED.set(true);
+    ROUNDS.with_borrow_mut(Rounds::rest);
 }
 
 /// Has `tell` called whenever a future of this core waits for the next round: the core may be asleep.
@@ -149,9 +130,7 @@ pub fn on_round_due(tell: impl Fn() + 'static) {
     ON_LATER.set(Some(Box::new(tell)));
 }
 
-fn wake_later(waker: &Waker, is_first: bool) {
-    let list = if is_first { &FIRST } else { &LATER };
-    list.with_borrow_mut(|list| list.push(waker.clone()));
+fn tell_round_due() {
     ON_LATER.with_borrow(|tell| {
         if let Some(tell) = tell {
             tell();
@@ -162,65 +141,74 @@ fn wake_later(waker: &Waker, is_first: bool) {
 /// Whether futures of this core wait for the next round.
 #[inline]
 pub fn is_round_due() -> bool {
-    LATER.with_borrow(|later| !later.is_empty()) || FIRST.with_borrow(|first| !first.is_empty())
-}
-
-/// Whether the futures of this core have gone on for so long.
-fn is_round_over(limit: Duration) -> bool {
-    if RESTED.take() {
-        ROUND_BEGAN.set(Some(Instant::now()));
-    }
-    ROUND_BEGAN.get().is_some_and(|began| began.elapsed() >= limit)
+    ROUNDS.with_borrow(Rounds::is_due)
 }
 
 /// Whether the futures of this core have gone on for long enough; those that have much to do sooner.
 pub fn is_over(is_much: bool) -> bool {
-    is_round_over(if is_much { BREATH } else { ROUND_LIMIT.get() })
+    ROUNDS.with_borrow_mut(|rounds| rounds.is_over(Instant::now(), is_much))
+}
+
+fn wait_for_round(waker: &Waker) {
+    ROUNDS.with_borrow_mut(|rounds| rounds.wait(waker));
+    tell_round_due();
 }
 
 /// Lets a future go on that has more to do: at once, or after messages have had their turn, when the
 /// core's futures have gone on for long enough. One that has much to do waits sooner.
 pub fn again(waker: &Waker, is_much: bool) {
     match is_over(is_much) {
-        true => wake_later(waker, false),
+        true => wait_for_round(waker),
         false => waker.wake_by_ref(),
     }
 }
 
-/// Lets a future go on for which there was no time in this round: in the next one, before those for which there was.
-pub fn again_first(waker: &Waker) {
-    wake_later(waker, true);
-}
-
-/// Lets go of something that would hold the core, by a helper thread of it; at once where no node runs.
-pub fn let_go<T: Send + 'static>(it: T) {
-    if ASIDE.with_borrow(Option::is_some) {
-        spawn(async move { drop(blocking(move || drop(it)).await) });
+/// Lets a future begin with something when there is time for it, or it is its turn all the same ([`Rounds::poll_enter`]).
+pub fn poll_enter(waker: &Waker, is_much: bool, place: &mut Option<Place>) -> Poll<bool> {
+    let enter = |rounds: &mut Rounds| rounds.poll_enter(Instant::now(), is_much, place, waker);
+    let entered = ROUNDS.with_borrow_mut(enter);
+    if entered.is_pending() {
+        tell_round_due();
     }
+    entered
 }
 
 /// Lets messages have their turn, and other futures, when those of this core have gone on for long enough:
 /// for a future with much to do, between steps of some microseconds. All that wait get on in turn.
 pub async fn breathe() {
-    if !is_round_over(BREATH) {
+    if !is_over(true) {
         return;
     }
-    let mut rounds = 0;
-    poll_fn(|context| match rounds == 0 || rounds < ROUNDS_MAX && is_round_over(BREATH) {
-        true => {
-            // Others that were woken with this one may have used up the time of a round.
-            wake_later(context.waker(), rounds > 0);
-            rounds += 1;
-            Poll::Pending
+    let (mut has_waited, mut place) = (false, None);
+    poll_fn(|context| {
+        if !std::mem::replace(&mut has_waited, true) {
+            wait_for_round(context.waker());
+            return Poll::Pending;
         }
-        false => Poll::Ready(()),
+        // Others that were woken with this one may have used up the time of a round.
+        let step =
+            |rounds: &mut Rounds| rounds.poll_step(Instant::now(), &mut place, context.waker());
+        let stepped = ROUNDS.with_borrow_mut(step);
+        if stepped.is_pending() {
+            tell_round_due();
+        }
+        stepped
     })
     .await;
 }
 
-/// Names the thread that does what would hold this core.
-pub fn set_aside(way: Aside) {
+/// Names the threads beside this core: the one that does what would hold it, and the one that frees what it let go of.
+pub fn set_aside(way: Aside, release: Aside) {
     ASIDE.set(Some(way));
+    RELEASE.set(Some(release));
+}
+
+/// Lets go of something whose freeing would hold the core: a thread beside it frees that. At once where there is none.
+pub fn let_go<T: Send + 'static>(it: T) {
+    if let Some(way) = RELEASE.with_borrow(Clone::clone) {
+        // Nobody waits for it.
+        drop(way.give(move || drop(it)));
+    }
 }
 
 /// Does work that would hold the core, by the thread beside it; at once where there is none. It must wait for
@@ -322,22 +310,15 @@ pub fn spin_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::rounds::BREATH, *};
     use futures_lite::{
         StreamExt,
         future::{block_on, poll_once},
     };
     use futures_util::stream::FuturesUnordered;
+    use std::{cell::Cell, sync::mpsc};
 
-    fn use_up() {
-        ROUND_BEGAN.set(Instant::now().checked_sub(ROUND));
-    }
-
-    /// A round that has time however slow the machine is.
-    fn begin_long_round() {
-        begin_round(true);
-        ROUND_BEGAN.set(Some(Instant::now() + FAR));
-    }
+    const STEP: Duration = BREATH;
 
     /// Each round has time for a step of one of them.
     #[test]
@@ -347,7 +328,7 @@ mod tests {
         async fn work(steps: &Cell<usize>) {
             while steps.get() < STEPS {
                 steps.set(steps.get() + 1);
-                use_up();
+                spin_until(STEP, || false);
                 breathe().await;
             }
         }
@@ -355,7 +336,7 @@ mod tests {
         let mut all: FuturesUnordered<_> = steps.iter().map(work).collect();
         block_on(async {
             for _ in 0..2 * FUTURES * STEPS {
-                begin_long_round();
+                begin_round(true);
                 if poll_once(all.next()).await.is_some() {
                     break;
                 }
@@ -369,24 +350,39 @@ mod tests {
     }
 
     #[test]
-    fn a_round_that_is_over_ends_for_all_that_wait_but_not_for_ever() {
-        use_up();
-        block_on(async {
-            let (mut one, mut other) = (Box::pin(breathe()), Box::pin(breathe()));
-            assert!(poll_once(one.as_mut()).await.is_none());
-            assert!(poll_once(other.as_mut()).await.is_none());
-            begin_long_round();
-            assert!(poll_once(one.as_mut()).await.is_some());
-            for _ in 1..ROUNDS_MAX {
-                use_up();
-                assert!(poll_once(other.as_mut()).await.is_none(), "the time is used up");
-                assert!(is_round_due());
-                begin_long_round();
-            }
-            use_up();
-            assert!(poll_once(other.as_mut()).await.is_some(), "it waited for long enough");
-        });
+    fn whoever_waits_for_a_round_goes_on_when_none_follows() {
+        begin_round(true);
+        spin_until(STEP, || false);
+        let mut place = None;
+        assert!(poll_enter(Waker::noop(), true, &mut place).is_pending());
+        let mut waits = Box::pin(breathe());
+        assert!(block_on(poll_once(waits.as_mut())).is_none());
+        assert!(is_round_due());
         end_rounds();
         assert!(!is_round_due());
+        assert!(block_on(poll_once(waits.as_mut())).is_some());
+        assert_eq!(poll_enter(Waker::noop(), true, &mut place), Poll::Ready(false));
+    }
+
+    /// Tells on how many processors the thread may run that frees it.
+    struct Left(mpsc::Sender<usize>);
+
+    impl Drop for Left {
+        fn drop(&mut self) {
+            let processors = core_affinity::get_core_ids().map_or(0, |ids| ids.len());
+            self.0.send(processors).expect("the test waits");
+        }
+    }
+
+    #[test]
+    fn what_a_core_lets_go_of_is_freed_by_a_thread_that_does_not_keep_to_the_core() {
+        let all = core_affinity::get_core_ids().unwrap();
+        let start = |name| super::super::aside::start(name, None).unwrap();
+        set_aside(start("aside"), start("release"));
+        // As a core does; the thread of this test is its own.
+        assert!(pin_thread(all[0].id));
+        let (tell, told) = mpsc::channel();
+        let_go(Left(tell));
+        assert_eq!(told.recv(), Ok(all.len()));
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     runtime::{
         executor,
         net::{Listener, Moving, TcpStream},
+        rounds::Place,
     },
     shard::run::Door,
     wire::secret::Secret,
@@ -25,7 +26,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -353,6 +354,8 @@ async fn until_closed<T>(doors: &Doors, next: impl Future<Output = T>) -> Option
 pub struct CoreTime;
 
 impl Engine for CoreTime {
+    type Place = Place;
+
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         executor::sleep(duration)
     }
@@ -361,8 +364,8 @@ impl Engine for CoreTime {
         executor::again(waker, is_much);
     }
 
-    fn again_first(&self, waker: &Waker) {
-        executor::again_first(waker);
+    fn poll_enter(&self, waker: &Waker, is_much: bool, place: &mut Option<Place>) -> Poll<bool> {
+        executor::poll_enter(waker, is_much, place)
     }
 
     fn is_over(&self, is_much: bool) -> bool {

@@ -36,10 +36,16 @@ mod worker;
 
 pub use drain::Drain;
 
-use std::{task::Waker, time::Duration};
+use std::{
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 /// Time, as the executor of a core keeps it.
 pub trait Engine: Clone + Unpin + 'static {
+    /// A place in the line of those for which there was no time.
+    type Place: Unpin + 'static;
+
     /// Ends after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static;
 
@@ -48,9 +54,15 @@ pub trait Engine: Clone + Unpin + 'static {
         waker.wake_by_ref();
     }
 
-    /// The same for one for which there was no time: it comes before those for which there was.
-    fn again_first(&self, waker: &Waker) {
-        waker.wake_by_ref();
+    /// Whether a connection may be served now: true when there is no time left and it should do no more than it must.
+    /// While it may not it waits in a line, where `place` is its own, and is polled again when it is its turn.
+    fn poll_enter(
+        &self,
+        _: &Waker,
+        _is_much: bool,
+        _place: &mut Option<Self::Place>,
+    ) -> Poll<bool> {
+        Poll::Ready(false)
     }
 
     /// Whether futures of this core, or those with much to do, have gone on for so long that others should have

@@ -27,6 +27,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     rc::Rc,
     sync::Arc,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -48,6 +49,8 @@ pub fn be_late() {
 }
 
 impl Engine for TestEngine {
+    type Place = ();
+
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         let timer = Timer::after(duration);
         async move {
@@ -59,6 +62,21 @@ impl Engine for TestEngine {
     fn is_over(&self, _: bool) -> bool {
         LOOKS.set(LOOKS.get() + 1);
         IS_LATE.get() || !LOOKS.get().is_multiple_of(3)
+    }
+
+    /// Who was put off comes late the next time.
+    fn poll_enter(&self, waker: &Waker, is_much: bool, place: &mut Option<()>) -> Poll<bool> {
+        match self.is_over(is_much) {
+            true if place.take().is_none() => {
+                *place = Some(());
+                waker.wake_by_ref();
+                Poll::Pending
+            }
+            is_late => {
+                *place = None;
+                Poll::Ready(is_late)
+            }
+        }
     }
 
     fn aside<T: Send + 'static>(

@@ -1,6 +1,7 @@
 //! The door of MessagePack-RPC through a real socket.
 
 mod bounds;
+mod late;
 mod lent;
 mod long;
 mod memory;
