@@ -56,11 +56,15 @@ impl<E: Engine> Stall<E> {
 
 /// The longest that [`close`] waits for the peer.
 const LINGER_MAX: Duration = Duration::from_secs(1);
+/// The most that it discards, bytes: as much as a client sends in that time that does not look for an answer.
+const LINGER_BYTES_MAX: usize = 64 << 20;
+/// The most that it discards at once.
+const DISCARDED_AT_ONCE: usize = 16 << 10;
 
-/// Closes a stream so that the peer can still read what was written: ends the writing side and
-/// discards what the peer sends until it hangs up or time is over. Closing with unread bytes
+/// Closes a stream so that the peer can still read what was written: writes the `rest`, ends the writing side and
+/// discards what the peer sends until it hangs up, or it was much, or time is over. Closing with unread bytes
 /// would reset the connection and with it destroy an answer on its way.
-pub async fn close<S, E>(stream: &mut S, engine: E, stall_timeout: Duration)
+pub async fn close<S, E>(stream: &mut S, rest: &[u8], engine: E, stall_timeout: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Engine,
@@ -68,11 +72,18 @@ where
     let mut stall = Stall::new(engine);
     let started = Instant::now();
     let limit = stall_timeout.min(LINGER_MAX);
-    let mut discarded = [0; 4096];
+    let (mut rest, mut discarded, mut left) = (rest, vec![0; DISCARDED_AT_ONCE], LINGER_BYTES_MAX);
     let mut closed = false;
     poll_fn(|cx| {
         if stall.poll(cx, started, limit).is_ready() {
             return Poll::Ready(());
+        }
+        while !rest.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(written @ 1..)) => rest = &rest[written..],
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
         }
         if !closed {
             match Pin::new(&mut *stream).poll_close(cx) {
@@ -83,9 +94,13 @@ where
         }
         match Pin::new(&mut *stream).poll_read(cx, &mut discarded) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {
+            Poll::Ready(Ok(read)) => {
+                left = left.saturating_sub(read);
+                if left == 0 {
+                    return Poll::Ready(());
+                }
                 // One piece a turn: a peer that floods must not hold the core.
-                cx.waker().wake_by_ref();
+                stall.engine().again(cx.waker(), true);
                 Poll::Pending
             }
             Poll::Pending => Poll::Pending,

@@ -27,12 +27,13 @@ use crate::{
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::{server::conn::http1, service::service_fn};
-use io::{Activity, Io};
+use io::{Activity, Io, Turn};
 use std::{
     convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
+    task::ready,
 };
 
 /// What differs between the HTTP doors of different nodes.
@@ -67,7 +68,8 @@ pub async fn serve_http<S, G, E>(
     E: Engine,
 {
     let activity = Rc::new(Activity::new());
-    let io = Io::new(stream, engine.clone(), activity.clone(), limits.stall_timeout);
+    let turn = Rc::new(Turn::default());
+    let io = Io::new(stream, engine.clone(), activity.clone(), turn.clone(), limits.stall_timeout);
     let service = service_fn(|request| {
         let (gateway, engine, activity) = (gateway.clone(), engine.clone(), activity.clone());
         let site = &site;
@@ -82,18 +84,20 @@ pub async fn serve_http<S, G, E>(
     let mut connection =
         http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).serve_connection(io, service);
     let mut draining = pin!(drain.begun());
-    let mut is_draining = false;
+    let (mut is_draining, mut place) = (false, None);
     // A connection that ended badly was told so by hyper where that was still possible.
     let _ended = poll_fn(|cx| {
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
             is_draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
+        ready!(engine.poll_enter(cx.waker(), true, &mut place));
+        turn.begin();
         connection.poll_without_shutdown(cx)
     })
     .await;
-    let mut stream = connection.into_parts().io.into_stream();
-    stall::close(&mut stream, engine, limits.stall_timeout).await;
+    let (mut stream, rest) = connection.into_parts().io.into_parts();
+    stall::close(&mut stream, &rest, engine, limits.stall_timeout).await;
 }
 
 #[cfg(test)]

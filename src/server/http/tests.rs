@@ -2,13 +2,13 @@
 
 use super::{Site, serve_http};
 use crate::server::{
-    Drain,
+    Drain, Engine, Limits,
     testing::{LIMITS, Socket, TestEngine, TestNode, be_late, with_server},
 };
 use crate::wire::secret::Secret;
 use async_io::Timer;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 
 fn site(token: Option<Secret>) -> Site {
     Site {
@@ -130,6 +130,44 @@ fn large_bodies_are_refused_whether_announced_or_not() {
         let chunk = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
         let chunked = format!("{head}{JSON}\r\n{chunk}");
         assert!(exchange(address, chunked.as_bytes()).await.starts_with("HTTP/1.1 413"));
+    });
+}
+
+/// Time that is never over.
+#[derive(Clone)]
+struct Leisure;
+
+impl Engine for Leisure {
+    type Place = ();
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
+        TestEngine.sleep(duration)
+    }
+}
+
+#[test]
+fn a_body_that_is_refused_is_refused_wherever_others_have_their_turn() {
+    let limit = Rc::new(Cell::new(0));
+    let bytes_max = limit.clone();
+    let serve = move |stream, node, drain| {
+        let limits = Limits { max_frame_bytes: bytes_max.get(), ..LIMITS };
+        serve_http(stream, node, limits, Leisure, drain, site(None))
+    };
+    with_server(serve, |address, _, _| async move {
+        let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n";
+        for kib in (40..=80).step_by(2) {
+            let body =
+                |bytes: usize| format!("{head}{JSON}\r\n{bytes:x}\r\n{}\r\n", "x".repeat(bytes));
+            limit.set(kib << 10);
+            let large = body(4 * LIMITS.max_frame_bytes);
+            let answer = exchange(address, large.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 413"), "a limit of {kib} KiB: {answer}");
+            // What goes on with no length of a chunk.
+            limit.set(usize::MAX);
+            let broken = body(kib << 10) + "what is this\r\n";
+            let answer = exchange(address, broken.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "broken behind {kib} KiB: {answer}");
+        }
     });
 }
 

@@ -61,7 +61,7 @@ where
     }
     match end {
         End::Flushed => {
-            stall::close(&mut connection.into_stream(), engine, limits.stall_timeout).await;
+            stall::close(&mut connection.into_stream(), &[], engine, limits.stall_timeout).await;
         }
         End::Trunk(offer) => return Some((offer, connection.into_stream())),
         End::Lost => {}
