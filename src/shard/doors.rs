@@ -364,7 +364,7 @@ impl Shard {
         let core = self.kernel.core_of(placed.id.partition);
         match long {
             Some(payload) => {
-                let both = Both(&submission, LongPayload::attach(payload));
+                let both = Both(&submission, LongPayload::attach(payload), payload.len());
                 self.kernel.push_owed(core, header, both);
             }
             None => self.kernel.push_owed(core, header, Value(&submission)),

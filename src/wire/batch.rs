@@ -263,13 +263,13 @@ impl<V: Payload> Content for Value<'_, V> {
     }
 }
 
-/// A value that is archived into the batch, and a snapshot that travels beside it.
-pub struct Both<'a, V>(pub &'a V, pub Attachment);
+/// A value that is archived into the batch, and a snapshot that travels beside it, of so many bytes.
+pub struct Both<'a, V>(pub &'a V, pub Attachment, pub usize);
 
 impl<V: Payload> Content for Both<'_, V> {
     #[inline(always)]
     fn put(self, batch: &mut BatchBuilder, header: Header) {
-        batch.push_both(header, self.0, Some(self.1));
+        batch.push_both(header, self.0, Some((self.1, self.2)));
     }
 }
 
@@ -284,6 +284,8 @@ pub struct BatchBuilder {
     bytes: Bytes,
     attachments: Vec<Attachment>,
     count: usize,
+    /// Bytes of values' snapshots.
+    bytes_beside: usize,
     limits: Limits,
     buffers_made: u64,
 }
@@ -295,6 +297,7 @@ impl BatchBuilder {
             bytes: Bytes::new(),
             attachments: Vec::new(),
             count: 0,
+            bytes_beside: 0,
             limits,
             buffers_made: 0,
         };
@@ -314,7 +317,7 @@ impl BatchBuilder {
             None => (Bytes::new(), Vec::new()),
         };
         self.attachments.clear();
-        self.count = 0;
+        (self.count, self.bytes_beside) = (0, 0);
         // A buffer that one large message made large is not kept.
         if self.bytes.capacity() > 4 * (self.front() + self.limits.bytes) {
             self.bytes = Bytes::new();
@@ -345,7 +348,8 @@ impl BatchBuilder {
     /// Whether it should leave before anything else is put in.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.count >= self.limits.messages || self.bytes.len() >= self.front() + self.limits.bytes
+        let bytes = self.bytes.len() + self.bytes_beside;
+        self.count >= self.limits.messages || bytes >= self.front() + self.limits.bytes
     }
 
     /// Puts a message of plain bytes in; the batch must not be full.
@@ -364,10 +368,16 @@ impl BatchBuilder {
         self.push_both(header, value, None);
     }
 
-    /// The same with a snapshot beside the batch.
-    pub fn push_both(&mut self, header: Header, value: &impl Payload, beside: Option<Attachment>) {
-        let attachment = beside.map_or(0, |beside| {
+    /// The same with a snapshot beside the batch, of so many bytes, which count as if they were in it.
+    pub fn push_both(
+        &mut self,
+        header: Header,
+        value: &impl Payload,
+        beside: Option<(Attachment, usize)>,
+    ) {
+        let attachment = beside.map_or(0, |(beside, bytes)| {
             assert!(matches!(beside, Attachment::Snapshot(_)), "the payload is the value");
+            self.bytes_beside += bytes;
             self.attachments.push(beside);
             self.attachments.len() as u32
         });
@@ -480,7 +490,7 @@ mod tests {
         let mut builder = BatchBuilder::new(LIMITS);
         builder.push_value(header(0), &"before".to_owned());
         let snapshot = Attachment::Snapshot(Arc::new(7_u32));
-        builder.push_both(header(1), &"beside it".to_owned(), Some(snapshot));
+        builder.push_both(header(1), &"beside it".to_owned(), Some((snapshot, 4)));
         let batch = builder.seal(0, None);
         let parcels = [batch.parcel(0), batch.parcel(1)];
         let values = parcels.map(|it| it.open::<rkyv::Archived<String>>().as_str());
@@ -506,6 +516,15 @@ mod tests {
             builder.push(header(0), &[7; 100]);
         }
         assert!(builder.is_full(), "three payloads of 100 bytes pass the limit of 256");
+        for _ in 0..2 {
+            builder.seal(0, None);
+            for _ in 0..2 {
+                assert!(!builder.is_full(), "what was beside the batch before left with it");
+                let snapshot = Attachment::Snapshot(Arc::new(()));
+                builder.push_both(header(0), &7_u32, Some((snapshot, 128)));
+            }
+            assert!(builder.is_full(), "so do two snapshots of 128 bytes");
+        }
     }
 
     #[test]
