@@ -7,7 +7,8 @@
 //! Invariants:
 //! - When the time of a round is over, at most one more enters it, and at most two more steps are done, of work that
 //!   waited for [`ROUNDS_MAX`] rounds: one, and one more where somebody entered late, who may have come for it.
-//! - Those that had no time stand in a line and come first in the next round. The first of those that are to enter does,
+//! - Those that had no time stand in a line and come first in the next round: who has no place in it, whoever woke it,
+//!   stands behind while one of it did not enter. The first of those that are to enter does,
 //!   however late it is. So one with `n` others before it enters `n + 1` rounds later at the latest: each round takes
 //!   the first one out of the line, since it enters or is gone.
 
@@ -57,6 +58,8 @@ pub struct Rounds {
     rested: bool,
     /// Who enters the round late.
     head: Option<Place>,
+    /// How many of the line are to enter and did not yet.
+    unserved: usize,
     /// Whether a step may be done late.
     may_step: bool,
     /// The number of the next place in the line.
@@ -76,6 +79,7 @@ impl Rounds {
             limit: ROUND,
             rested: false,
             head: None,
+            unserved: 0,
             may_step: false,
             next_number: 0,
             line: Vec::new(),
@@ -91,12 +95,13 @@ impl Rounds {
         self.may_step = true;
         let (line, later) = self.take_all();
         self.head = line.iter().find(|it| it.enters).map(|it| it.place);
+        self.unserved = line.iter().filter(|it| it.enters).count();
         line.into_iter().map(|it| it.waker).chain(later)
     }
 
     /// No round follows: who is to be woken; nobody waits any more.
     pub fn end(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        (self.began, self.rested) = (None, false);
+        (self.began, self.rested, self.unserved) = (None, false, 0);
         let (line, later) = self.take_all();
         line.into_iter().map(|it| it.waker).chain(later)
     }
@@ -142,8 +147,10 @@ impl Rounds {
         place: &mut Option<Place>,
         waker: &Waker,
     ) -> Poll<bool> {
-        if !self.is_over(now, is_much) {
-            *place = None;
+        if !self.is_over(now, is_much) && (place.is_some() || self.unserved == 0) {
+            if place.take().is_some_and(|place| place.round < self.round) {
+                self.unserved = self.unserved.saturating_sub(1);
+            }
             return Poll::Ready(false);
         }
         if place.is_some() && *place == self.head {
@@ -236,6 +243,30 @@ mod tests {
         }
         let longest = guests.iter().map(|guest| guest.longest).max();
         assert!(longest.is_some_and(|it| it <= GUESTS as u64), "one waited for {longest:?} rounds");
+    }
+
+    /// Whatever is woken before them and by whatever: connections with answers, say, by the core's turn.
+    #[test]
+    fn whoever_had_no_time_comes_before_those_that_have_no_place() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new();
+        drop(rounds.begin(start, false));
+        let enter = |rounds: &mut Rounds, now, place: &mut Option<Place>| {
+            rounds.poll_enter(now, false, place, Waker::noop())
+        };
+        let (mut waits, mut comes) = ([None; 3], [None; 2]);
+        for place in &mut waits {
+            assert!(enter(&mut rounds, start + ROUND, place).is_pending());
+        }
+        let next = start + 2 * ROUND;
+        drop(rounds.begin(next, false));
+        assert!(enter(&mut rounds, next, &mut comes[0]).is_pending(), "the line is first");
+        for place in &mut waits {
+            assert_eq!(enter(&mut rounds, next, place), Poll::Ready(false));
+        }
+        assert_eq!(enter(&mut rounds, next, &mut comes[1]), Poll::Ready(false), "it is empty");
+        drop(rounds.begin(next, false));
+        assert_eq!(enter(&mut rounds, next, &mut comes[0]), Poll::Ready(false));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 use futures_util::stream::FuturesUnordered;
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Instant,
@@ -82,11 +83,13 @@ pub struct Connection<S, E: Engine, M, F> {
     /// What is read aside before anything behind it.
     long: Option<LongRequest>,
     output: Output,
-    in_flight: FuturesUnordered<F>,
+    in_flight: FuturesUnordered<Pin<Box<F>>>,
+    /// What ended when it began.
+    ended: VecDeque<Answer>,
     calls_in_flight: usize,
     bytes_in_flight: usize,
     /// Attempts that another node lends, which count as no call.
-    lent: LentAttempts<F>,
+    lent: LentAttempts<Pin<Box<F>>>,
     intake: Intake,
     /// What is to become of the stream when everything is answered.
     becomes: Option<Offer>,
@@ -123,6 +126,7 @@ where
             long: None,
             output: Output::default(),
             in_flight: FuturesUnordered::new(),
+            ended: VecDeque::new(),
             calls_in_flight: 0,
             bytes_in_flight: 0,
             lent: LentAttempts::new(&limits),
@@ -158,7 +162,7 @@ where
         let entered = self.stall.engine().poll_enter(cx.waker(), is_much, &mut self.place);
         // One that is late has a bounded part of all stages: others wait for it, and it waited for them.
         let is_late = ready!(entered);
-        let is_whole = self.stage == Stage::Start && !is_late;
+        let is_whole = self.stage == Stage::Start;
         loop {
             let Ok(()) = self.do_stage(cx, is_late) else { return Poll::Ready(End::Lost) };
             if self.stage == Stage::Start {
@@ -174,7 +178,10 @@ where
     /// All was looked at, at once or not: whether the connection has ended, and what it waits for.
     fn end_round(&mut self, cx: &mut Context<'_>, is_whole: bool) -> Poll<End> {
         let has_moved = std::mem::take(&mut self.has_moved);
-        let is_over = self.in_flight.is_empty() && self.lent.is_empty() && self.long.is_none();
+        let is_over = self.in_flight.is_empty()
+            && self.ended.is_empty()
+            && self.lent.is_empty()
+            && self.long.is_none();
         let ended = self.is_ending() && is_over && self.output.pending() == 0;
         if ended {
             return Poll::Ready(match self.becomes {
@@ -201,6 +208,8 @@ where
             }
             Stage::Collect => {
                 let is_done = self.collect_answers(cx);
+                // What was not collected is to be looked at again.
+                self.has_moved |= !is_done;
                 if is_done || is_late { Stage::Write } else { Stage::Collect }
             }
             Stage::Write => {
@@ -248,9 +257,12 @@ where
 
     fn collect_calls(&mut self, cx: &mut Context<'_>) -> bool {
         // What is not collected keeps its turn, so that no more large results come.
-        while self.output.held() < self.limits.write_buffer_bytes
-            && let Poll::Ready(Some(answer)) = Pin::new(&mut self.in_flight).poll_next(cx)
-        {
+        while self.output.held() < self.limits.write_buffer_bytes {
+            let ended = match self.ended.pop_front() {
+                None => Pin::new(&mut self.in_flight).poll_next(cx),
+                answer => Poll::Ready(answer),
+            };
+            let Poll::Ready(Some(answer)) = ended else { break };
             self.calls_in_flight -= answer.calls;
             self.bytes_in_flight -= answer.bytes;
             if let Some(offer) = answer.trunk() {

@@ -69,17 +69,22 @@ impl<F: Future<Output = Answer>> LentAttempts<F> {
 
     /// Takes in what ended.
     pub fn collect(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(mut answer)) = Pin::new(&mut self.running).poll_next(cx) {
-            let bytes = answer.result_bytes();
-            let expected = self.expected_bytes - self.expected_bytes / FORGET;
-            self.expected_bytes = expected.max(bytes);
-            if self.held_bytes > 0 && self.held_bytes + bytes > self.bytes_max {
-                answer.give_up_result(self.bytes_max);
-            }
-            let bytes = answer.result_bytes();
-            self.held_bytes += bytes;
-            self.ended.push_back((answer, bytes));
+        while let Poll::Ready(Some(answer)) = Pin::new(&mut self.running).poll_next(cx) {
+            self.end(answer);
         }
+    }
+
+    /// One has ended.
+    pub fn end(&mut self, mut answer: Answer) {
+        let bytes = answer.result_bytes();
+        let expected = self.expected_bytes - self.expected_bytes / FORGET;
+        self.expected_bytes = expected.max(bytes);
+        if self.held_bytes > 0 && self.held_bytes + bytes > self.bytes_max {
+            answer.give_up_result(self.bytes_max);
+        }
+        let bytes = answer.result_bytes();
+        self.held_bytes += bytes;
+        self.ended.push_back((answer, bytes));
     }
 
     /// The first answer that waits.

@@ -106,7 +106,7 @@ where
             };
             until_look = until_look.saturating_sub(len + REQUEST_BYTES);
             if self.gate.is_open() && self.is_long(len) {
-                groups.take().into_iter().for_each(|work| self.begin(work));
+                groups.take().into_iter().for_each(|work| self.begin(cx, work));
                 self.read_long(len);
                 self.start_long(cx);
                 continue;
@@ -133,10 +133,10 @@ where
             if let Ok(Request::Memory(_)) = request {
                 memory_bytes += len;
             }
-            self.take_in(&mut groups, msgid, request, len);
+            self.take_in(cx, &mut groups, msgid, request, len);
         }
         if let Some(work) = groups.take() {
-            self.begin(work);
+            self.begin(cx, work);
         }
     }
 
@@ -177,13 +177,14 @@ where
             return self.refuse_client(None, &Error::Invalid(text.into()));
         };
         let mut groups = Groups::default();
-        self.take_in(&mut groups, msgid, request, len);
-        groups.take().into_iter().for_each(|work| self.begin(work));
+        self.take_in(cx, &mut groups, msgid, request, len);
+        groups.take().into_iter().for_each(|work| self.begin(cx, work));
     }
 
     /// Begins a request of so many bytes, or tells what is wrong with it.
     fn take_in(
         &mut self,
+        cx: &mut Context<'_>,
         groups: &mut Groups,
         msgid: Option<u32>,
         request: Result<Request, Error>,
@@ -197,12 +198,12 @@ where
                     let error = Error::Backpressure(LENT_RETRY_MS);
                     return frame::refuse(self.output.end(), msgid, &error);
                 }
-                groups.add(msgid, request, 0, |work| self.begin(work));
+                groups.add(msgid, request, 0, |work| self.begin(cx, work));
             }
             Ok(request) => {
                 self.calls_in_flight += 1;
                 self.bytes_in_flight += len;
-                groups.add(msgid, request, len, |work| self.begin(work));
+                groups.add(msgid, request, len, |work| self.begin(cx, work));
             }
             Err(error) => {
                 if msgid.is_some() {
@@ -231,11 +232,17 @@ where
         }
     }
 
-    /// Begins work whose calls and bytes are counted already.
-    fn begin(&mut self, work: Work) {
+    /// Begins work whose calls and bytes are counted already. It goes as far as it can at once, where the clock is looked
+    /// at after some requests: later all that is new would have its first turn in one go.
+    fn begin(&mut self, cx: &mut Context<'_>, work: Work) {
         let is_lent_attempt = work.is_lent_attempt();
-        let begun = (self.start)(work);
-        if is_lent_attempt { self.lent.begin(begun) } else { self.in_flight.push(begun) }
+        let mut begun = Box::pin((self.start)(work));
+        match (begun.as_mut().poll(cx), is_lent_attempt) {
+            (Poll::Ready(answer), true) => self.lent.end(answer),
+            (Poll::Ready(answer), false) => self.ended.push_back(answer),
+            (Poll::Pending, true) => self.lent.begin(begun),
+            (Poll::Pending, false) => self.in_flight.push(begun),
+        }
     }
 
     /// Says what was wrong and takes nothing more: after such bytes no frame's start is known.
