@@ -5,7 +5,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -73,11 +73,12 @@ where
     let started = Instant::now();
     let limit = stall_timeout.min(LINGER_MAX);
     let (mut rest, mut discarded, mut left) = (rest, vec![0; DISCARDED_AT_ONCE], LINGER_BYTES_MAX);
-    let mut closed = false;
+    let (mut closed, mut place) = (false, None);
     poll_fn(|cx| {
         if stall.poll(cx, started, limit).is_ready() {
             return Poll::Ready(());
         }
+        ready!(stall.engine().poll_enter(cx.waker(), true, &mut place));
         while !rest.is_empty() {
             match Pin::new(&mut *stream).poll_write(cx, rest) {
                 Poll::Ready(Ok(written @ 1..)) => rest = &rest[written..],
