@@ -189,7 +189,8 @@ fn config(id: u64, folder: &Path, through_proxies: bool) -> String {
          [log]\nsegment_mib = 8\n\
          [tasks]\nretry_base_ms = 10\nretry_max_ms = 100\ntimeout_ms = 2000\nmax_attempts = 1000\n\
          retained = 1000000\nretained_bytes = 1073741824\n\
-         [[agent]]\ntype = \"errand\"\nkind = \"remote\"\nmax = 100\n",
+         [[agent]]\ntype = \"errand\"\nkind = \"remote\"\nmax = 100\n\
+         [[agent]]\ntype = \"echo\"\nkind = \"builtin\"\n",
         id % processors(),
     );
     for other in 1..=NODES {

@@ -1,7 +1,7 @@
 //! What goes wrong, one thing after the other, while clients go on.
 
 use crate::{
-    check,
+    agents, check,
     clients::{self, Caller, Shared},
     cluster::{Cluster, SMALL, until},
     network::{NODES, Network},
@@ -145,6 +145,7 @@ impl Scene<'_> {
                 scope.spawn(|| worker::work(shared, node));
             }
             self.goes_on();
+            self.agents_are_called(name, "before");
             for fault in faults {
                 let began = Instant::now();
                 let told = self.happen(*fault, rng);
@@ -162,12 +163,21 @@ impl Scene<'_> {
                     over.elapsed().as_secs_f64()
                 );
             }
+            self.agents_are_called(name, "after");
             shared.end_submissions();
             busy.into_iter().for_each(|client| client.join().expect("no client panics"));
             check::settle(shared);
             drop(ends);
         });
         check::judge(shared, name)
+    }
+
+    /// Where nodes hear of each other's agents, those that start on one are called from all.
+    fn agents_are_called(&self, name: &str, when: &str) {
+        if self.gossips {
+            let told = agents::are_called_from_everywhere(&self.shared.cluster, when);
+            println!("cluster: {name}: {when} anything goes wrong, under load, {told}");
+        }
     }
 
     /// Lets something go wrong and ends it; tells what was seen meanwhile.

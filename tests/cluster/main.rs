@@ -9,6 +9,7 @@
 //! it happen in the same order and at the same nodes, `COREFLOW_CLUSTER_FAULTS=Part,Kill` chooses
 //! what goes wrong.
 
+mod agents;
 mod check;
 mod clients;
 mod cluster;
