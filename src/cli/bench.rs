@@ -141,6 +141,10 @@ fn json(
 fn show(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let manifest = &report.manifest;
     for (when, probe) in [("before", manifest.probe_before), ("after", manifest.probe_after)] {
+        if probe.ring_msgs_per_s == 0.0 {
+            writeln!(out, "ring probe {when}: not measured: it takes two processors")?;
+            continue;
+        }
         writeln!(
             out,
             "ring probe {when}: round trip p50 {:.0} ns, p99 {:.0} ns, {:.1} M messages/s",

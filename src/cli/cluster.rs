@@ -6,7 +6,7 @@ mod reach;
 mod seen;
 
 use super::{
-    common::Common,
+    common::{Common, EXIT_WRONG_USAGE},
     remote::{self, Connect, Remote, Table, Trouble},
 };
 use crate::client::Params;
@@ -145,7 +145,11 @@ fn tell_key(file: &Path, json: bool, out: &mut dyn Write, err: &mut dyn Write) -
         Err(error) => {
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(err, "coreflow: {error}");
-            ExitCode::FAILURE
+            match error.kind() {
+                // What is there is no key, or others may read it.
+                std::io::ErrorKind::InvalidInput => ExitCode::from(EXIT_WRONG_USAGE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -226,10 +230,11 @@ fn agreements(seen: &Seen) -> Table {
     for it in &seen.partitions {
         let Some(agreed) = it.agreement else { continue };
         let primary = it.leader.map_or_else(|| "-".to_owned(), |leader| leader.to_string());
-        let state = match (agreed.diverged, agreed.active) {
-            (true, _) => "diverged",
-            (false, true) => "agrees",
-            (false, false) => "changes view",
+        let state = match (agreed.diverged, agreed.active, it.leader) {
+            (true, ..) => "diverged",
+            (false, false, _) => "changes view",
+            (false, true, None) => "no quorum",
+            (false, true, Some(_)) => "agrees",
         };
         let [view, fast, slow, changes] =
             [agreed.view, agreed.fast, agreed.slow, agreed.view_changes].map(|it| it.to_string());

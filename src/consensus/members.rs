@@ -128,7 +128,7 @@ pub enum ChangeRefused {
     /// Where nodes may be byzantine, the members are those that the configuration names.
     #[error(
         "nodes that agree by PBFT never join or leave: begin another cluster with other nodes in \
-         `cluster.nodes`"
+         `[[node]]`"
     )]
     Fixed,
     /// There would be too many.

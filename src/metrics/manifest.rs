@@ -120,23 +120,43 @@ impl Run {
 }
 
 /// The commit of this build: named at build time, or asked of the sources if they are still
-/// there. A checkout around the sources is not theirs, so `git` does not look above them.
+/// there. A checkout around the sources is not theirs, so `git` does not look above them. Where the sources
+/// have a later commit than this program was built from, it is only known that it is of one before.
 fn git() -> String {
     if let Some(commit) = option_env!("COREFLOW_GIT") {
         return known(commit);
     }
     let sources = env!("CARGO_MANIFEST_DIR");
     let above = sources.rsplit_once('/').map_or("", |(above, _)| above);
-    let described = Command::new("git")
-        .args(["-C", sources, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .env("GIT_CEILING_DIRECTORIES", above)
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .output();
-    match described {
-        Ok(output) if output.status.success() => {
-            known(String::from_utf8_lossy(&output.stdout).trim())
-        }
-        _ => UNKNOWN.into(),
+    let ask = |words: &[&str]| {
+        let asked = Command::new("git")
+            .args(["-C", sources])
+            .args(words)
+            .env("GIT_CEILING_DIRECTORIES", above)
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .output();
+        let answered = asked.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&answered.stdout).trim().to_owned())
+    };
+    let Some(commit) = ask(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+    else {
+        return UNKNOWN.into();
+    };
+    let committed_s = ask(&["log", "-1", "--format=%ct"]).and_then(|text| text.parse().ok());
+    known(&commit_of(&commit, committed_s, built_s()))
+}
+
+/// When this program was built, seconds of Unix time.
+fn built_s() -> Option<u64> {
+    let built = fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok()?;
+    Some(built.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// The commit of a program that was built at a time, when the sources are at this one.
+fn commit_of(sources: &str, committed_s: Option<u64>, built_s: Option<u64>) -> String {
+    match committed_s.zip(built_s) {
+        Some((committed, built)) if built < committed => format!("before-{sources}"),
+        _ => sources.to_owned(),
     }
 }
 
@@ -232,6 +252,11 @@ pub(super) mod tests {
         assert_ne!(manifest.kernel, UNKNOWN);
         assert!(manifest.cores >= 1 && manifest.duration_s >= 0.0);
         assert!(!manifest.git.is_empty() && !manifest.git.contains(char::is_whitespace));
+        for (committed_s, built_s, told) in
+            [(None, Some(7), "abc"), (Some(7), Some(7), "abc"), (Some(8), Some(7), "before-abc")]
+        {
+            assert_eq!(commit_of("abc", committed_s, built_s), told);
+        }
     }
 
     #[test]

@@ -161,7 +161,14 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
-    path.parent().map_or(Ok(()), sync_folder)
+    sync_folder(folder_of(path))
+}
+
+/// The folder that a path lies in. One of a single name lies in the folder that the process runs in, which is
+/// named ".".
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Makes a folder, and its parents where they are not there, that outlasts a loss of power.
@@ -172,9 +179,7 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     let missing: Vec<_> = folder.ancestors().take_while(|path| !path.exists()).collect();
     fs::create_dir_all(folder)?;
     for made in missing {
-        // A path of one name lies in the folder that the process runs in, which is named ".".
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_folder(parent.unwrap_or(Path::new(".")))?;
+        sync_folder(folder_of(made))?;
     }
     Ok(())
 }
@@ -316,6 +321,14 @@ mod tests {
             assert_eq!(content.iter().filter(|byte| **byte != 0).count(), PAGE_BYTES);
         }
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_path_of_one_name_lies_in_the_folder_of_the_process() {
+        for (path, folder) in [("node-1.key.begun", "."), ("./a", "."), ("b/a", "b"), ("/a", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder));
+            sync_folder(folder_of(Path::new(if folder == "b" { "src/a" } else { path }))).unwrap();
+        }
     }
 
     #[test]
