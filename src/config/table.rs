@@ -380,8 +380,8 @@ tuning_table! {
         interval_ms = "interval_ms", number(20, 10_000, "milliseconds"), Int(100),
             "Time between two rounds. News is everywhere after 2 or 3, and a node that answers none \
              for about 6 is suspect.",
-            "Shorter sends more: some 340 bytes a round when nothing happens, 500 among thousands \
-             of nodes. Longer notices deaths later, and tells of agents and loads later.";
+            "Shorter sends more: some 70 to 130 bytes a round when nothing happens, and 16 more a \
+             datagram where there is a secret. Longer notices deaths later, and tells of agents and loads later.";
         fanout_max = "fanout_max", number(1, 64, "nodes"), Int(10),
             "Most nodes that a node asks in a round, and most that it tells what is new. It asks one \
              more than the binary logarithm of their number.",

@@ -432,8 +432,13 @@ pub struct Agreement {
     pub slow: u64,
     /// Changes of the view.
     pub view_changes: u64,
-    /// Messages that were dropped, whatever the reason.
+    /// Whether it has heard of a quorum lately, itself among them. Without one nothing is agreed on.
+    pub has_quorum: bool,
+    /// Messages that were dropped, whatever the reason: most came twice, or too late to be needed.
     pub dropped: u64,
+    /// Those of them, and orders of primaries, that no correct node sends: with signatures that are none,
+    /// proofs that prove nothing, or contradictions.
+    pub wrong: u64,
     /// Signatures that were verified.
     pub verified: u64,
     /// What identifies all that is committed: two replicas that have committed as much have the same.

@@ -191,7 +191,7 @@ fn render_cluster(text: &mut String, cluster: &ClusterStats) {
 }
 
 fn render_agreement(text: &mut String, agreement: &AgreementStats) {
-    let AgreementStats { fast, slow, view_changes, dropped, verified, diverged } = agreement;
+    let AgreementStats { fast, slow, view_changes, dropped, wrong, verified, diverged } = agreement;
     head(text, "pbft_finished_total", COUNTER, "Requests of this node that were finished.");
     for (path, count) in [("fast", fast), ("slow", slow)] {
         line(text, format_args!("coreflow_pbft_finished_total{{path=\"{path}\"}}"), *count);
@@ -203,7 +203,13 @@ fn render_agreement(text: &mut String, agreement: &AgreementStats) {
             "Views that replicas of this node left.",
             view_changes,
         ),
-        ("pbft_dropped_total", COUNTER, "Messages of other nodes that were dropped.", dropped),
+        (
+            "pbft_dropped_total",
+            COUNTER,
+            "Messages of other nodes that were dropped: most came twice, or too late to be needed.",
+            dropped,
+        ),
+        ("pbft_wrong_total", COUNTER, "Those of them that no correct node sends.", wrong),
         ("pbft_verified_total", COUNTER, "Signatures that were verified.", verified),
         ("pbft_diverged", GAUGE, "Partitions in which more nodes lie than can.", diverged),
     ] {

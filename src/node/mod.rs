@@ -29,7 +29,7 @@ pub use builder::{AgentOptions, NodeBuilder, StartError};
 
 use crate::{
     consensus::{
-        cluster::{Answer, Ask, Cluster, PartitionStatus, Status},
+        cluster::{Answer, Ask, Cluster, Leaders, PartitionStatus, Status},
         thread::LogThread,
     },
     registry::fact::Capabilities,
@@ -37,7 +37,10 @@ use crate::{
         executor::CoreThread, free_memory::GiveBack, injector::Injector, topology::Topology,
     },
     shard::{core::Partitions, neighbours::CacheSize, run::Job, types::Types},
-    wire::api::{AgreementStats, ClusterStats, CoreStats, Error, LinkStats, NodeStats},
+    wire::{
+        api::{AgreementStats, ClusterStats, CoreStats, Error, LinkStats, NodeStats},
+        id::PartitionIndex,
+    },
 };
 use futures_channel::oneshot;
 use futures_lite::future;
@@ -170,12 +173,8 @@ impl Shared {
         if !status.partitions.is_empty() && !status.partitions.iter().any(is_member) {
             return Err("this node is a member of no partition".into());
         }
-        let leaders = &cluster.leaders;
-        let all = 0..leaders.partitions();
-        let without: Vec<_> = all
-            .filter(|partition| leaders.of(*partition).is_none())
-            .map(|it| it.to_string())
-            .collect();
+        let without = leaderless(&cluster.leaders, &status).map(|it| it.to_string());
+        let without: Vec<_> = without.collect();
         match without.len() {
             0 => Ok(()),
             _ => Err(format!("nobody is known to lead the partitions {}", without.join(", "))),
@@ -244,7 +243,7 @@ impl Shared {
         Some(ClusterStats {
             partitions: leaders.partitions().into(),
             leads: all().filter(|partition| leaders.is_here(*partition)).count() as u64,
-            leaderless: all().filter(|partition| leaders.of(*partition).is_none()).count() as u64,
+            leaderless: leaderless(leaders, &status).count() as u64,
             forwarded: self.counts.forwarded.load(Ordering::Relaxed),
             not_leader: self.counts.not_leader.load(Ordering::Relaxed),
             links: links.collect(),
@@ -252,6 +251,19 @@ impl Shared {
             agreement: agreement_stats(&status),
         })
     }
+}
+
+/// The partitions that nobody is known to lead; where nodes may lie, those without a quorum as well.
+fn leaderless<'a>(
+    leaders: &'a Leaders,
+    status: &'a Status,
+) -> impl Iterator<Item = PartitionIndex> + 'a {
+    let is_led = |partition: &PartitionIndex| {
+        let told = status.partitions.iter().find(|told| told.partition == *partition);
+        let has_quorum = told.and_then(|told| told.agreement).is_none_or(|it| it.has_quorum);
+        leaders.of(*partition).is_some() && has_quorum
+    };
+    (0..leaders.partitions()).filter(move |partition| !is_led(partition))
 }
 
 /// What the replicas of this node counted, where nodes may lie.
@@ -264,6 +276,7 @@ fn agreement_stats(status: &Status) -> Option<AgreementStats> {
             slow: sum.slow + it.slow,
             view_changes: sum.view_changes + it.view_changes,
             dropped: sum.dropped + it.dropped,
+            wrong: sum.wrong + it.wrong,
             verified: sum.verified + it.verified,
             diverged: sum.diverged + u64::from(it.diverged.is_some()),
         })

@@ -241,7 +241,7 @@ fn write_status(out: &mut Vec<u8>, status: &ClusterStatus, neighbours: &[Neighbo
 }
 
 /// Fields of a partition on which nodes agree that may lie.
-const AGREEMENT_FIELDS: usize = 9;
+const AGREEMENT_FIELDS: usize = 10;
 
 fn write_agreement(out: &mut Vec<u8>, agreement: &Agreement) {
     number(out, "view", agreement.view);
@@ -251,6 +251,7 @@ fn write_agreement(out: &mut Vec<u8>, agreement: &Agreement) {
     number(out, "slow", agreement.slow);
     number(out, "view_changes", agreement.view_changes);
     number(out, "dropped", agreement.dropped);
+    number(out, "wrong", agreement.wrong);
     number(out, "verified", agreement.verified);
     let chain: String = agreement.chain.iter().map(|byte| format!("{byte:02x}")).collect();
     text(out, "chain", &chain);

@@ -501,6 +501,8 @@ pub struct AgreementStats {
     pub view_changes: u64,
     /// Messages that were dropped.
     pub dropped: u64,
+    /// Those of them that no correct node sends.
+    pub wrong: u64,
     /// Signatures that were verified.
     pub verified: u64,
     /// Partitions in which more nodes lie than can.

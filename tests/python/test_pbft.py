@@ -132,6 +132,8 @@ def primaries_are_spread_and_requests_are_finished_by_tentative_answers(cluster)
     fast, slow = ([figures(node)[f'coreflow_pbft_finished_total{{path="{path}"}}']
                    for node in cluster.nodes] for path in ("fast", "slow"))
     assert sum(fast) > 0, (fast, slow)
+    wrong = [figures(node)["coreflow_pbft_wrong_total"] for node in cluster.nodes]
+    assert not any(wrong), f"nobody lies here, and somebody saw lies: {wrong}"
     print(f"finished by tentative answers: {fast}, by committed ones: {slow}")
     text = cluster.cli("status").stdout
     assert "PRIMARY" in text and "agrees" in text and "diverged" not in text, text
@@ -192,6 +194,11 @@ def two_of_four_that_are_gone_stop_everything_and_nothing_is_lost(cluster, tasks
     error, result = client.answer(client.ask(
         "task.submit", type="echo", payload=7777, key="order-7777", timeout_ms=1000))
     assert error is not None and error["code"] == "unavailable", (error, result)
+    # They say so: nobody is told to be the leader, and a balancer sends its clients elsewhere.
+    for node in cluster.nodes[:2]:
+        until(lambda: node.get("/readyz")[0] == 503, "a node without a quorum is not ready", CHANGED_S)
+        assert primaries(node) == [None] * PARTITIONS, partitions(node)
+        assert f"coreflow_cluster_leaderless {PARTITIONS}" in node.get("/metrics")[1]
     for node in cluster.nodes[2:]:
         node.start(*node.started_as)
     cluster.until_ready()
@@ -238,17 +245,17 @@ def a_node_that_lies_changes_nothing(cluster, liar):
     correct = [node for node in cluster.nodes if node is not liar]
     submitter = Submitter(correct, 20_000)
     submitter.until_more(1500)
-    dropped = {node.number: sum(each["dropped"] for each in partitions(node)) for node in correct}
+    wrong = {node.number: sum(each["wrong"] for each in partitions(node)) for node in correct}
     # Each lie was told, and each of the others was lied to and noticed.
     assert set(lies_told(liar)) == set(LIES.split(",")), lies_told(liar)
-    assert all(dropped.values()), f"somebody noticed nothing: {dropped}"
+    assert all(wrong.values()), f"somebody noticed nothing: {wrong}"
     changes = sum(each["view_changes"] for node in correct for each in partitions(node))
     # Its own partitions have other primaries since the first entries that it ordered twice.
     assert changes > 0, "nobody left the view of a primary that orders two entries at one place"
     tasks = submitter.stop()
     entries = assert_alike(correct)
-    print(f"{len(tasks)} tasks while a node lied; the others dropped {dropped} of its messages, and "
-          f"left {changes} views; {entries} entries, the same in their logs")
+    print(f"{len(tasks)} tasks while a node lied; the others saw {wrong} messages that no correct node "
+          f"sends, and left {changes} views; {entries} entries, the same in their logs")
     # From here on it tells the truth.
     liar.kill()
     liar.environment = {}

@@ -206,9 +206,11 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         };
         let partition = |partition: PartitionIndex| {
             let status = self.engine.status(partition)?;
+            // Without a quorum a primary leads nobody.
+            let is_led = status.agreement.is_none_or(|agreement| agreement.has_quorum);
             Some(PartitionStatus {
                 partition,
-                leader: self.cluster.leaders.of(partition),
+                leader: self.cluster.leaders.of(partition).filter(|_| is_led),
                 term: status.term,
                 first: status.first,
                 last: status.last,

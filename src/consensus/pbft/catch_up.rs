@@ -105,7 +105,7 @@ impl Group {
         let StatusReport { view, is_active, committed, .. } = peer.last;
         peer.is_stalled =
             (report.view, report.is_active, report.committed) == (view, is_active, committed);
-        (peer.report, peer.last) = (Some(report), report);
+        (peer.report, peer.last, peer.heard_ms) = (Some(report), report, Some(self.now));
         Ok(())
     }
 

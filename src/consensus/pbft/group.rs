@@ -81,6 +81,8 @@ pub(super) struct Peer {
     pub is_stalled: bool,
     /// The last report.
     pub last: StatusReport,
+    /// When that came, milliseconds.
+    pub heard_ms: Option<u64>,
     /// Its last checkpoints.
     pub checkpoints: VecDeque<Checkpoint>,
     /// The last change to a view that it wants.

@@ -122,3 +122,11 @@ pub struct Counters {
     /// Primaries that were caught in a contradiction.
     pub caught: u64,
 }
+
+impl Counters {
+    /// What no correct node sends.
+    pub fn wrong(&self) -> u64 {
+        let reasons = [Dropped::Signature, Dropped::Proof, Dropped::Contradiction];
+        reasons.into_iter().map(|why| self.dropped[why as usize]).sum()
+    }
+}

@@ -1,7 +1,7 @@
 //! How a group is doing.
 
 use super::{
-    group::{Group, Head},
+    group::{Group, Head, Peer},
     outputs::Counters,
 };
 use crate::consensus::engine::Role;
@@ -16,6 +16,8 @@ pub struct Status {
     pub view: u64,
     /// Whether that has begun.
     pub is_active: bool,
+    /// Whether it has heard of a quorum lately.
+    pub has_quorum: bool,
     /// The primary of its view.
     pub primary: u64,
     /// The index of its first entry.
@@ -47,6 +49,7 @@ impl Group {
             role: self.role,
             view: self.view,
             is_active: self.is_active,
+            has_quorum: self.has_quorum(),
             primary: self.primary(),
             first: self.log.point().index + 1,
             accepted: self.accepted.seq.max(self.committed()),
@@ -59,6 +62,15 @@ impl Group {
             verified: self.keys.verified,
             counters: self.counters,
         }
+    }
+
+    /// Whether it has heard lately of so many others that something can be committed. In which views they are
+    /// does not matter: whoever has left one alone is followed, or comes back, when something is asked for.
+    fn has_quorum(&self) -> bool {
+        let lately = self.settings.timing.patience_ms.max(3 * self.settings.timing.status_ms);
+        let is_fresh = |peer: &&Peer| peer.heard_ms.is_some_and(|heard| self.now < heard + lately);
+        let others = self.peers.values().filter(is_fresh).count();
+        self.diverged.is_none() && others + 1 >= self.members.quorum()
     }
 
     /// A number that follows from what the protocol has come to here: two groups that would act

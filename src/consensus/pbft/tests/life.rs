@@ -152,3 +152,28 @@ fn backups_that_start_again_take_up_what_they_had_accepted() {
     }
     assert!(tried > 5, "{tried} of 40 seeds come to it");
 }
+
+#[test]
+fn replicas_know_when_no_quorum_is_there() {
+    let mut world = World::new(4, 9);
+    let know = |world: &mut World, of: &[u64], is_so: bool| {
+        of.iter().all(|id| world.group(*id).status().has_quorum == is_so)
+    };
+    assert!(know(&mut world, &[1, 2, 3, 4], false), "nobody has heard of anybody");
+    world.until(1_000, |world| know(world, &[1, 2, 3, 4], true));
+    world.kill(4);
+    world.run(5_000);
+    assert!(know(&mut world, &[1, 2, 3], true), "three are enough");
+    world.kill(3);
+    // Nothing is asked for, so no view is left: the reports that do not come say it.
+    world.until(5_000, |world| know(world, &[1, 2], false));
+    world.start(3);
+    world.until(10_000, |world| know(world, &[1, 2, 3], true));
+    // One that has left the view alone, as a primary that starts again does, hears of the others' quorum.
+    world.start(4);
+    world.until(10_000, |world| know(world, &[1, 2, 3, 4], true));
+    let leader = world.leader().expect("somebody leads");
+    world.kill(leader);
+    world.start(leader);
+    world.until(1_000, |world| know(world, &[1, 2, 3, 4], true));
+}
