@@ -145,7 +145,10 @@ fn run_signed(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
     let signed = run(&Arguments { ed25519: true, ..arguments.clone() }, seed)?;
     match sealed == signed {
         true => Ok(signed),
-        false => Err(format!("seed {seed} is another by ed25519: {sealed:?}, {signed:?}")),
+        false => Err(format!(
+            "seed {seed} is another by ed25519: {sealed:?}, {signed:?}\n  replay: cargo test --test pbft -- \
+             --seed {seed} --trace, without and with --ed25519"
+        )),
     }
 }
 
@@ -158,9 +161,10 @@ fn run(arguments: &Arguments, seed: u64) -> Result<Summary, String> {
     let replay = |why: String| {
         let seconds = arguments.seconds.map(|n| format!(" --seconds {n}")).unwrap_or_default();
         let villain = arguments.villain.as_ref().map(|name| format!(" --villain {name}"));
+        let ed25519 = if arguments.ed25519 { " --ed25519" } else { "" };
         format!(
             "seed {seed} fails: {why}\n  {}\n  replay: cargo test --test pbft -- --seed \
-             {seed}{seconds}{} --trace",
+             {seed}{seconds}{}{ed25519} --trace",
             world::STORY.take(),
             villain.unwrap_or_default()
         )
