@@ -225,6 +225,7 @@ impl TaskTable {
             let expires = task.submitted_unix_ms.saturating_add(self.limits.key_ttl_ms);
             self.keep_key(place, key, task.random, expires);
         }
+        self.hear_submitted(task.submitted_unix_ms);
         // A name is there before only when more nodes lie than may.
         if is_alive && !self.is_known(task.random) {
             self.begin_settled(place, task, now_ms, watcher);
@@ -270,16 +271,21 @@ impl TaskTable {
         self.accepted(key, now_ms, Some(place));
     }
 
-    /// Since when a task waits that says when it was submitted: nobody goes before all others by saying
-    /// that it was long ago; and one that says that it will be does not move the others far.
-    pub(super) fn since_unix_ms(&mut self, submitted_unix_ms: u64) -> u64 {
+    /// Something was asked for that says when it was submitted: one that says that it will be does not move
+    /// the others far. What a primary says of that in a copy moves nobody; the task was asked for before.
+    fn hear_submitted(&mut self, submitted_unix_ms: u64) {
         let latest = &mut self.agreed_keys.latest_unix_ms;
         let most = match *latest {
             0 => submitted_unix_ms,
             known => known.saturating_add(BEHIND_MS_MAX),
         };
         *latest = submitted_unix_ms.min(most).max(*latest);
-        submitted_unix_ms.max(latest.saturating_sub(BEHIND_MS_MAX))
+    }
+
+    /// Since when a task waits that says when it was submitted: nobody goes before all others by saying
+    /// that it was long ago.
+    pub(super) fn since_unix_ms(&self, submitted_unix_ms: u64) -> u64 {
+        submitted_unix_ms.max(self.agreed_keys.latest_unix_ms.saturating_sub(BEHIND_MS_MAX))
     }
 
     /// A key stands for a task until a time, whatever it stood for.
@@ -478,15 +484,27 @@ impl TaskTable {
         self.generations.remove(spot);
     }
 
-    /// What lies at another place now is as the record there says.
+    /// What lies at another place now is as the record there says; since when it waits is known better here.
     pub(super) fn refresh_cold(&mut self, slot: u32, task: &Recorded<'_>) {
         let print = self.print(task);
+        let (kind, mut since) = Kind::of_recorded(task);
+        if kind == Kind::Waiting {
+            since = self.since_unix_ms(since);
+        }
         let cold = &mut self.cold.slab[slot];
-        let (kind, since) = Kind::of_recorded(task);
+        if kind == Kind::Waiting && cold.kind() == kind {
+            since = cold.since_unix_ms();
+        }
         let attempts = cold.attempts;
         *cold = Cold::new(kind, task.random, cold.spot, task.type_index, task.priority);
         (cold.attempts, cold.print) = (attempts, print);
         cold.set_since_unix_ms(since);
+    }
+
+    /// Since when a cold task of a table that follows waits, Unix time in milliseconds.
+    #[cfg(test)]
+    pub(super) fn since_of_cold(&self, random: u128) -> u64 {
+        self.cold.slab[self.cold.find(random).expect("it is cold")].since_unix_ms()
     }
 
     /// Times at which keys expire.

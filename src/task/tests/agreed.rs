@@ -453,10 +453,32 @@ fn one_that_says_it_was_submitted_far_ahead_goes_before_nobody_and_moves_nobody(
     let mut table = table();
     let day_ms = 24 * 60 * 60 * 1_000;
     let now = 400 * day_ms;
-    assert_eq!(table.since_unix_ms(now), now);
-    assert_eq!(table.since_unix_ms(u64::MAX), u64::MAX);
-    assert_eq!(table.since_unix_ms(now + 5), now + 5, "it goes on as before");
-    assert_eq!(table.since_unix_ms(1), now, "an hour before what may be the latest");
+    let mut since_of = |random: u128, submitted_unix_ms: u64| {
+        let asked = Recorded { submitted_unix_ms, ..recorded(random, None, 0) };
+        table.settle(at(random as usize), &asked, 0, false, None);
+        table.since_of_cold(random)
+    };
+    assert_eq!(since_of(1, now), now);
+    assert_eq!(since_of(2, u64::MAX), u64::MAX);
+    assert_eq!(since_of(3, now + 5), now + 5, "it goes on as before");
+    assert_eq!(since_of(4, 1), now, "an hour before what may be the latest");
     // Nobody asked for anything for long.
-    assert_eq!(table.since_unix_ms(now + 9 * day_ms), now + 9 * day_ms);
+    assert_eq!(since_of(5, now + 9 * day_ms), now + 9 * day_ms);
+}
+
+#[test]
+fn what_copies_say_of_when_tasks_were_submitted_moves_no_other_task() {
+    let day_ms = 24 * 60 * 60 * 1_000;
+    let (mut table, zero) = (table(), ORIGIN.zero_unix_ms);
+    hear(&mut table, 1, Said::Asked { random: 1, key: None, at_ms: 0 }, 0);
+    // Of tasks that this log does not know any more, and of the one that it does.
+    for random in 2..100 {
+        hear(&mut table, random as usize, Said::Task { random, at_ms: 9 * day_ms }, 0);
+    }
+    for at_ms in [9 * day_ms, 0] {
+        hear(&mut table, 100, Said::Task { random: 1, at_ms }, 0);
+        assert_eq!(table.since_of_cold(1), zero);
+    }
+    hear(&mut table, 101, Said::Asked { random: 101, key: None, at_ms: 7 }, 0);
+    assert_eq!(table.since_of_cold(101), zero + 7, "it waits since then");
 }
