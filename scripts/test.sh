@@ -92,7 +92,7 @@ report_beside() {
 
 # One build for all tests: optimized as what is shipped, without the slow steps of that, with the bugs
 # that simulators plant, which are there only for threads that ask for one, and with the liar of
-# test_pbft.py. The program that `python` drives has neither, as what is shipped.
+# test_pbft_liars.py. The program that `python` drives has neither, as what is shipped.
 checked() {
     cargo test --profile checked --features planted-bugs,byzantine --locked "$@"
 }
