@@ -6,47 +6,31 @@
 //! what was sent before a connection is there may wait for it or be dropped. A message may come
 //! twice, later on the same connection or first on the next one: the links of a node do not do
 //! that, but Raft must stand it.
+//!
+//! A node's end of it is in `network/links.rs`, what of messages it looks at in `network/spoken.rs`.
+
+mod links;
+mod spoken;
+
+pub use links::SimLinks;
 
 use crate::trace::{Trace, note};
-use ::raft::eraftpb::MessageType;
 use bytes::Bytes;
 use coreflow::{
-    consensus::{
-        assemble::Helper,
-        book::Book,
-        engine::Envelope,
-        links::{Heard, LinkStatus, Links},
-        notice::Notice,
-        pbft::{self, Letter, batch},
-        peers::NodeId,
-        raft,
-        simulated::SimulatedDisk,
-    },
-    runtime::doorbell::Doorbell,
+    consensus::{book::Book, links::Heard, notice::Notice, peers::NodeId},
     wire::id::PartitionIndex,
 };
+use spoken::{Spoken, Vow};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::SocketAddr,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
 };
 
 /// Messages that wait for a connection, at most.
 const WAITING_MAX: usize = 64;
-/// Messages that a node takes in one turn.
-const RECEIVED_MAX: usize = 64;
 /// Messages that may come again on the next connection.
 const AGAIN_MAX: usize = 4;
-/// Looks for a free segment after which a node whose disk stays full is ended.
-const PAUSES_MAX: u32 = 3_000;
-/// Characters of a letter in the trace.
-const DESCRIBED_CHARS: usize = 160;
 
 /// What travels.
 #[derive(Clone)]
@@ -55,53 +39,6 @@ enum Parcel {
     Message(PartitionIndex, Bytes, Vec<Bytes>),
     Book(String),
     Notice(Notice),
-}
-
-/// What a replica must not say twice in different words: what it is about, as a key, and what it says.
-pub type Vow = (PartitionIndex, &'static str, u64, u64);
-
-/// A message between replicas that travels here.
-pub trait Spoken: Envelope {
-    /// For the trace.
-    fn describe(&self) -> String;
-
-    /// What it promises, if it promises anything.
-    fn vow(&self, partition: PartitionIndex) -> Option<(Vow, Vec<u8>)>;
-}
-
-impl Spoken for raft::Message {
-    fn describe(&self) -> String {
-        let (kind, entries) = (self.get_msg_type(), self.entries.len());
-        let Self { term, index, commit, .. } = self;
-        format!("{kind:?} term {term} index {index} entries {entries} commit {commit}")
-    }
-
-    /// A vote, in a term.
-    fn vow(&self, partition: PartitionIndex) -> Option<(Vow, Vec<u8>)> {
-        let is_vote = self.get_msg_type() == MessageType::MsgRequestVoteResponse && !self.reject;
-        is_vote.then(|| ((partition, "vote", self.term, 0), self.to.to_le_bytes().to_vec()))
-    }
-}
-
-impl Spoken for Letter {
-    fn describe(&self) -> String {
-        let text = format!("{:?}", self.message);
-        let end = text.char_indices().nth(DESCRIBED_CHARS).map_or(text.len(), |(at, _)| at);
-        text[..end].to_owned()
-    }
-
-    /// What it orders, accepts or has a certificate of, in a view.
-    fn vow(&self, partition: PartitionIndex) -> Option<(Vow, Vec<u8>)> {
-        let (what, view, seq, chain) = match &self.message {
-            pbft::Message::PrePrepare(it) => {
-                ("order", it.view, it.seq, batch::link(&it.parent, it.seq, it.batch.digest()))
-            }
-            pbft::Message::Prepare(vote) => ("prepare", vote.view, vote.seq, vote.chain),
-            pbft::Message::Commit(vote, _) => ("commit", vote.view, vote.seq, vote.chain),
-            _ => return None,
-        };
-        Some(((partition, what, view, seq), chain.to_vec()))
-    }
 }
 
 /// One direction between two nodes.
@@ -405,102 +342,5 @@ impl State {
                 Heard::Message(partition, from, message)
             }
         })
-    }
-}
-
-/// A node's links.
-pub struct SimLinks {
-    me: NodeId,
-    network: Network,
-    helper: Rc<RefCell<Option<Helper<SimulatedDisk>>>>,
-    stop: Rc<RefCell<Option<Arc<AtomicBool>>>>,
-    /// What was waited for a segment beyond the time of the turn, microseconds.
-    paused_us: Rc<Cell<u64>>,
-    pauses: u32,
-    now: Instant,
-}
-
-impl SimLinks {
-    /// Links of a node whose helper and whose end are told later.
-    pub fn new(
-        me: NodeId,
-        network: Network,
-        helper: Rc<RefCell<Option<Helper<SimulatedDisk>>>>,
-        stop: Rc<RefCell<Option<Arc<AtomicBool>>>>,
-        paused_us: Rc<Cell<u64>>,
-        now: Instant,
-    ) -> Self {
-        Self { me, network, helper, stop, paused_us, pauses: 0, now }
-    }
-}
-
-impl<M: Spoken> Links<M> for SimLinks {
-    fn receive(&mut self, now: Instant, hear: &mut dyn FnMut(Heard<M>)) {
-        self.now = now;
-        for _ in 0..RECEIVED_MAX {
-            let Some(heard) = self.network.0.borrow_mut().next_for(self.me) else { break };
-            hear(heard);
-        }
-    }
-
-    fn send(&mut self, partition: PartitionIndex, message: &M) {
-        let mut state = self.network.0.borrow_mut();
-        if let Some((vow, said)) = message.vow(partition) {
-            let known = state.vows.entry((self.me, vow)).or_insert_with(|| said.clone());
-            assert_eq!(*known, said, "node {} breaks its word: {vow:?}", self.me);
-        }
-        let (mut head, mut parts) = (Vec::new(), Vec::new());
-        message.encode_apart(partition, &mut head, &mut parts);
-        let head = Bytes::from(head);
-        for to in message.to() {
-            let parcel = Parcel::Message(partition, head.clone(), parts.clone());
-            state.send(self.me, *to, parcel);
-        }
-    }
-
-    fn send_book(&mut self, to: NodeId, book: &Book) {
-        self.network.0.borrow_mut().send(self.me, to, Parcel::Book(book.to_text()));
-    }
-
-    fn send_notice(&mut self, to: NodeId, notice: Notice) {
-        self.network.0.borrow_mut().send(self.me, to, Parcel::Notice(notice));
-    }
-
-    fn flush(&mut self, _: Instant) {}
-
-    fn set_peer(&mut self, _: Instant, node: NodeId, _: SocketAddr) {
-        self.network.0.borrow_mut().peers.insert((self.me, node));
-    }
-
-    fn remove_peer(&mut self, node: NodeId) {
-        let state = &mut *self.network.0.borrow_mut();
-        state.peers.remove(&(self.me, node));
-        if node != self.me {
-            state.cut(self.me, node);
-        }
-    }
-
-    fn status(&self, node: NodeId) -> LinkStatus {
-        let state = self.network.0.borrow();
-        let is_connected = state.connected.get(&pair(self.me, node)).copied().unwrap_or(false);
-        LinkStatus { is_connected, ..LinkStatus::default() }
-    }
-
-    fn wait(&mut self, _: Instant, _: Option<Duration>, _: &Doorbell) {
-        unreachable!("the simulator decides when a turn comes");
-    }
-
-    fn pause(&mut self, limit: Duration, _: &Doorbell) -> Instant {
-        if let Some(helper) = &mut *self.helper.borrow_mut() {
-            helper.step();
-        }
-        self.pauses += 1;
-        if self.pauses > PAUSES_MAX
-            && let Some(stop) = &*self.stop.borrow()
-        {
-            stop.store(true, Ordering::Release);
-        }
-        self.paused_us.set(self.paused_us.get() + limit.as_micros() as u64);
-        self.now + Duration::from_micros(self.paused_us.get())
     }
 }

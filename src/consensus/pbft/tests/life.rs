@@ -1,11 +1,6 @@
 //! What a group does in the normal case, and when nodes stop and start.
 
-use super::world::World;
-use bytes::Bytes;
-
-fn block(number: u64) -> Bytes {
-    Bytes::from(format!("block {number}"))
-}
+use super::world::{World, block};
 
 #[test]
 fn proposals_are_committed_everywhere_in_their_order() {

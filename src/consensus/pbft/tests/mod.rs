@@ -1,5 +1,6 @@
 //! Replicas beside each other under a network that is driven by a seed.
 
+mod behind;
 mod bytes;
 mod duty;
 mod faults;
@@ -7,4 +8,5 @@ mod life;
 mod memory;
 mod patience;
 mod storm;
+mod views;
 mod world;

@@ -60,6 +60,11 @@ pub struct World {
     pub truth: BTreeMap<u64, (u64, Bytes)>,
 }
 
+/// What is ordered.
+pub fn block(number: u64) -> Bytes {
+    Bytes::from(format!("block {number}"))
+}
+
 /// The key of a node or a client.
 pub fn identity(id: u64) -> Identity {
     let mut secret = [0x55; 32];
