@@ -59,6 +59,10 @@ pub enum Bug {
     UncheckedClaim,
     /// A copy of a task that lives is taken for true whatever its contents are.
     UncheckedContents,
+    /// An order of a primary that a replica drops is as one that was never given.
+    ForgottenOrder,
+    /// Nobody is owed that the log becomes shorter.
+    IdleDuty,
 }
 
 impl Bug {
@@ -92,7 +96,8 @@ impl Bug {
     ];
 
     /// Those beside them that it must find where one of the nodes lies.
-    pub const LIED: [Self; 2] = [Self::UncheckedClaim, Self::UncheckedContents];
+    pub const LIED: [Self; 4] =
+        [Self::UncheckedClaim, Self::UncheckedContents, Self::ForgottenOrder, Self::IdleDuty];
 
     /// Those that the simulator of gossip must find.
     pub const GOSSIP: [Self; 6] = [

@@ -37,7 +37,7 @@ use std::{
 };
 
 pub use super::{
-    keeper::{After, Keeper},
+    keeper::{After, Keeper, Pace},
     thread::Helper,
 };
 
@@ -108,6 +108,8 @@ pub struct Surroundings<D, L> {
     pub seed: u64,
     /// Leaders are spread over the nodes, and learners that caught up are promoted.
     pub balance: bool,
+    /// How fast the log is made shorter, where nodes may lie.
+    pub pace: Pace,
 }
 
 /// The parts of a log.
@@ -283,7 +285,7 @@ fn assemble_with<D: Disk + Clone, L: Links<E::Message>, E: Engine, R>(
     begin: impl FnOnce(Limits, Vec<R>) -> Result<E, String>,
 ) -> Result<Assembled<D, L, E>, Unfit> {
     let Found { first_partitions, groups, survey } = found;
-    let Surroundings { disk, links, book, book_file, now, name, .. } = surroundings;
+    let Surroundings { disk, links, book, book_file, now, name, pace, .. } = surroundings;
     let page = PAGE_BYTES as u64;
     let segment_bytes = sizes.segment_bytes / page * page;
     let partitions = groups.len() as PartitionIndex;
@@ -347,6 +349,7 @@ fn assemble_with<D: Disk + Clone, L: Links<E::Message>, E: Engine, R>(
         signals,
         jobs,
         results,
+        pace,
     });
     Ok(Assembled { keeper, helper, lanes, cluster, directory, epoch, bell, stop })
 }

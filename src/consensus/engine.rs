@@ -53,11 +53,11 @@ pub trait Engine: Sized {
 
     /// What a message says of tasks and keys that live behind an entry: blocks of records which the
     /// partition's own table confirms, when it was told all up to there, before the message is heeded.
-    /// `None` when it says nothing of that.
+    /// `None` when it says nothing of that. The engine hears that the message came, whatever becomes of it.
     ///
     /// # Errors
     /// When the message is dropped whatever they are, and why.
-    fn claims(&self, _: u16, _: NodeId, _: &Self::Message) -> Result<Claims, Self::Dropped> {
+    fn claims(&mut self, _: u16, _: NodeId, _: &Self::Message) -> Result<Claims, Self::Dropped> {
         Ok(None)
     }
 

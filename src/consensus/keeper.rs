@@ -57,6 +57,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use owed::Pace;
+
 /// The exit code of a process whose log cannot be written any more.
 pub const EXIT_LOG_FAILED: i32 = 70;
 /// After this long without a write the last group is sealed.
@@ -88,6 +90,7 @@ pub(super) struct Parts<D, L, E = raft::Driver> {
     pub signals: Arc<Signals>,
     pub jobs: Sender<Job>,
     pub results: Receiver<io::Result<()>>,
+    pub pace: Pace,
     /// The time of its beginning.
     pub now: Instant,
 }
@@ -121,6 +124,7 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     signals: Arc<Signals>,
     jobs: Sender<Job>,
     results: Receiver<io::Result<()>>,
+    pace: Pace,
     began: Instant,
     /// The time of this turn.
     now: Instant,
@@ -152,7 +156,8 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     /// A keeper of these parts.
     pub(super) fn new(parts: Parts<D, L, E>) -> Self {
         let Parts { cluster, asked, links, book, book_file, writer, disk, .. } = parts;
-        let Parts { engine, lanes, told, bell, stop, signals, jobs, results, now, .. } = parts;
+        let Parts { engine, lanes, told, bell, stop, signals, jobs, results, .. } = parts;
+        let Parts { pace, now, .. } = parts;
         let lane = |(partition, (end, told)): (PartitionIndex, (LaneEnd, u64))| {
             Lane::new(end, told.max(engine.begins_behind(partition)), now)
         };
@@ -182,6 +187,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             signals,
             jobs,
             results,
+            pace,
             began: now,
             now,
             wrote_at: now,

@@ -1,7 +1,7 @@
 //! Starts the threads that go on with a log that was read.
 
 use super::{
-    assemble::{Assembled, Found, Sizes, Surroundings, Unfit},
+    assemble::{Assembled, Found, Pace, Sizes, Surroundings, Unfit},
     book::Book,
     engine::Engine,
     files::SegmentFolder,
@@ -67,8 +67,9 @@ where
     let balance = seat.links.is_some();
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH);
     let unix_ms = unix_ms.map_or(0, |since| since.as_millis() as u64);
+    let pace = Pace::default();
     let surroundings =
-        Surroundings { disk, links, book, book_file, now, unix_ms, name, seed, balance };
+        Surroundings { disk, links, book, book_file, now, unix_ms, name, seed, balance, pace };
     let assembled = assemble(sizes, found, surroundings);
     let assembled = assembled.map_err(|unfit| match unfit {
         Unfit::Unwritable(source) => {

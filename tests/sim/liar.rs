@@ -3,9 +3,8 @@
 //!
 //! It orders copies of tasks that say something else or that never were, or frees nothing of the log and fills
 //! it. What is true of a run without it stays true: it is replaced, and what the doors of all nodes have
-//! acknowledged ends once, as what it was. One thing is its own to say: where nobody asks for anything more, it
-//! may keep the tasks that it leads waiting. So those of its lies that nobody takes part in end with the
-//! phase in which things fail.
+//! acknowledged ends once, as what it was. It goes on when nothing fails any more: what it orders and nobody
+//! takes part in has it replaced, though no door asks for anything.
 
 use crate::log::Protocol;
 
@@ -25,11 +24,6 @@ pub fn choose(seed: u64, protocol: Protocol, nodes: u64) -> Option<(u64, &'stati
 #[cfg(not(feature = "planted-bugs"))]
 pub fn choose(_: u64, _: Protocol, _: u64) -> Option<(u64, &'static str)> {
     None
-}
-
-/// The lies that go on when nothing fails any more.
-pub fn lasting(lies: &'static str) -> Option<&'static str> {
-    lies.contains("hoard").then_some("hoard")
 }
 
 /// How the replicas lie that are made next.

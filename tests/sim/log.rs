@@ -38,6 +38,14 @@ impl Log {
         }
     }
 
+    /// Whether it is half as long again as its limit.
+    pub fn is_long(&self) -> bool {
+        match self {
+            Self::Raft(keeper) => keeper.is_log_long(),
+            Self::Pbft(keeper) => keeper.is_log_long(),
+        }
+    }
+
     /// How a partition does; every node has all of them.
     pub fn status(&self, partition: PartitionIndex) -> Status {
         let status = match self {

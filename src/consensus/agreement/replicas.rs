@@ -194,8 +194,15 @@ impl Engine for Replicas {
         Ok(self.driver.step(partition, from, letter.message)?)
     }
 
-    fn claims(&self, partition: u16, from: NodeId, letter: &Letter) -> Result<Claims, Unwanted> {
+    fn claims(
+        &mut self,
+        partition: u16,
+        from: NodeId,
+        letter: &Letter,
+    ) -> Result<Claims, Unwanted> {
         let Message::PrePrepare(order) = &letter.message else { return Ok(None) };
+        // Nothing is committed behind an order that all drop, whatever the reason.
+        self.driver.hear_order(partition, from, order.view, order.seq);
         let claims = Rules::claims(&letter.message);
         if claims.is_empty() {
             return Ok(None);

@@ -8,27 +8,50 @@
 //!   is written in the patience for it.
 
 use super::Keeper;
-use crate::consensus::{
-    disk::Disk,
-    engine::{Duty, Engine},
-    links::Links,
+use crate::{
+    consensus::{
+        disk::Disk,
+        engine::{Duty, Engine},
+        links::Links,
+    },
+    planted::{self, Bug},
 };
+use std::time::Duration;
 
-/// How long a leader has to compact the log further when it is half as long again as its limit,
-/// milliseconds: it heeds others every ten seconds.
-const PATIENCE_MS: u64 = 30_000;
+/// How fast logs are made shorter, where nodes may lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// A wish of another node is heeded so often: what lives is moved for it.
+    pub heed_every: Duration,
+    /// How long a leader has to compact the log further when it is half as long again as its limit: some
+    /// times as long as that, since its log need not be long when that of another node is.
+    pub patience: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { heed_every: Duration::from_secs(10), patience: Duration::from_secs(30) }
+    }
+}
+
 /// And a millisecond more for so many bytes of the log: a quarter of it may have to be moved.
 const BYTES_A_MS: u64 = 64 * 1024;
 
 impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
+    /// Whether the log is half as long again as its limit.
+    pub fn is_log_long(&self) -> bool {
+        self.writer.is_beyond(3)
+    }
+
     /// Tells each group whether its leader owes that nothing of the partition lies below a generation; 0
     /// when nobody owes anything.
     pub(super) fn tell_owed(&mut self, target: u64) {
-        if !E::NODES_MAY_LIE {
+        if !E::NODES_MAY_LIE || planted::has(Bug::IdleDuty) {
             return;
         }
-        let is_long = target > 0 && self.writer.is_beyond(3);
-        let patience_ms = is_long.then(|| PATIENCE_MS + self.writer.in_use_bytes() / BYTES_A_MS);
+        let is_long = target > 0 && self.is_log_long();
+        let pace_ms = self.pace.patience.as_millis() as u64;
+        let patience_ms = is_long.then(|| pace_ms + self.writer.in_use_bytes() / BYTES_A_MS);
         for (partition, lane) in (0..).zip(&mut self.lanes) {
             let begins_behind = self.engine.begins_behind(partition);
             let oldest = self.engine.stored(partition, begins_behind + 1);

@@ -28,8 +28,6 @@ use std::{io, time::Duration};
 /// Entries that a partition is told in one turn: they are read from the disk, and other nodes wait
 /// meanwhile.
 const FED_A_TURN: usize = 32;
-/// Where nodes may lie, a wish of another node is heeded so often: what lives is moved for it.
-const HEED_EVERY: Duration = Duration::from_secs(10);
 /// How often leaders are told what this node wants of them.
 const WANT_EVERY: Duration = Duration::from_millis(100);
 
@@ -361,7 +359,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             if wanted <= lane.wanted || self.now < lane.heeds_at {
                 return;
             }
-            lane.heeds_at = self.now + HEED_EVERY;
+            lane.heeds_at = self.now + self.pace.heed_every;
         }
         lane.wanted = lane.wanted.max(wanted);
     }

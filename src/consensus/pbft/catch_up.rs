@@ -31,12 +31,14 @@ impl Group {
             (self.primary_ms, self.progress_ms, self.began_ms) = (now, now, now);
             self.wanted_ms = self.wanted_ms.map(|_| now);
             self.wait_for_duty();
+            self.wait_for_orders();
         }
         if self.diverged.is_some() {
             return;
         }
         self.client.tick(now);
         self.serve_deferred();
+        self.settle_orders();
         self.lose_patience();
         if now >= self.status_due_ms {
             self.status_due_ms = now + self.settings.timing.status_ms;

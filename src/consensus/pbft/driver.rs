@@ -233,6 +233,13 @@ impl Driver {
         }
     }
 
+    /// A member orders an entry in a view of a partition, whatever becomes of that here.
+    pub fn hear_order(&mut self, partition: u16, from: u64, view: u64, seq: u64) {
+        if let Some(group) = self.group_mut(partition) {
+            group.hear_order(from, view, seq);
+        }
+    }
+
     /// Tells the oldest thing that the primary of a partition owes, of which the service has the proof.
     pub fn owed(&mut self, partition: u16, duty: Option<Duty>) {
         if let Some(group) = self.group_mut(partition) {

@@ -71,6 +71,11 @@ impl Group {
         self.is_active && self.owed.is_some_and(|owed| self.now >= owed.due_ms())
     }
 
+    /// Whether it has waited for the primary too long: for what the service is owed, or its own orders.
+    fn has_reason(&self) -> bool {
+        self.is_withheld() || self.is_unsettled()
+    }
+
     /// Others that say that the primary owes something, or have left its view. Who has left is heard of
     /// again and again, and who was owed something before it left is not.
     fn others_owed(&self) -> usize {
@@ -87,7 +92,7 @@ impl Group {
     /// Whether it says that the primary owes something: this replica is owed it, or a correct one is.
     fn says_owed(&self, others: usize) -> bool {
         let is_one_correct = others >= self.members.one_correct();
-        self.is_withheld() || self.is_active && is_one_correct
+        self.has_reason() || self.is_active && is_one_correct
     }
 
     /// Says that the primary owes something for too long, for whoever did not hear it as well.

@@ -27,6 +27,7 @@ use super::{
     table::Table,
     transfer::Transfer,
     trust::Trust,
+    unsettled::Unsettled,
 };
 pub use super::{
     settings::{Settings, Timing, WINDOW_MAX},
@@ -174,6 +175,8 @@ pub struct Group {
     pub(super) began_ms: u64,
     /// What the service says that the primary owes.
     pub(super) owed: Option<Owed>,
+    /// What the primary has ordered.
+    pub(super) unsettled: Unsettled,
     pub(super) progress_ms: u64,
     pub(super) primary_ms: u64,
     pub(super) status_due_ms: u64,
@@ -272,6 +275,7 @@ impl Group {
             failures: 0,
             began_ms: 0,
             owed: None,
+            unsettled: Unsettled::default(),
             progress_ms: 0,
             primary_ms: 0,
             status_due_ms: 0,
@@ -357,6 +361,9 @@ impl Group {
             _ => {}
         }
         let now = self.now;
+        if let Message::PrePrepare(order) = &message {
+            self.hear_order(from, order.view, order.seq);
+        }
         if !self.peers.contains_key(&from) {
             return Err(Dropped::Sender);
         }

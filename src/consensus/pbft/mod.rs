@@ -28,8 +28,8 @@
 //! `codec.rs` and `wire.rs` messages and their bytes, `certificate.rs` proofs; `group.rs` is one
 //! replica: `normal.rs` orders, `execute.rs` commits and answers, `checkpoint.rs` forgets,
 //! `view_change.rs` and `new_view.rs` replace a primary, `catch_up.rs`, `serving.rs` and `transfer.rs` help
-//! who is behind, `trust.rs` and `credit.rs` bound what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` what a
-//! primary owes the service; `client.rs` is a client; `log.rs` and
+//! who is behind, `trust.rs` and `credit.rs` bound what is verified, `requests.rs` and `reads.rs` are what clients ask, `duty.rs` and `unsettled.rs` what a
+//! primary owes the service, and of its orders; `client.rs` is a client; `log.rs` and
 //! `slot.rs` what is known of entries; `notes.rs` and `restore.rs` what is read back; `ready.rs` what
 //! waits for the disk; `driver.rs` all groups of a node.
 
@@ -67,6 +67,7 @@ pub mod table;
 mod tests;
 mod transfer;
 mod trust;
+mod unsettled;
 mod view_change;
 mod wire;
 

@@ -190,6 +190,7 @@ impl Group {
         (self.primary_ms, self.began_ms) = (self.now, self.now);
         self.requests.begin(self.now);
         self.wait_for_duty();
+        self.forget_orders();
         self.client.follow(view);
     }
 

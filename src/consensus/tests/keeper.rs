@@ -6,7 +6,7 @@ use crate::{
         News,
         book::Book,
         cluster::{Cluster, Leaders},
-        keeper::{Keeper, Parts},
+        keeper::{Keeper, Pace, Parts},
         lane::{LaneLog, LaneSettings, Signals, lane},
         links::{Heard, LinkStatus, Links},
         notice::Notice,
@@ -116,6 +116,7 @@ impl Follower {
             signals,
             jobs: jobs_end,
             results: results_end,
+            pace: Pace::default(),
             now,
         });
         let (sent, heard) = ((1, 1), Vec::new());

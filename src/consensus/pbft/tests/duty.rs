@@ -1,6 +1,9 @@
 //! What a primary owes the service.
 
-use super::{super::Message, world::World};
+use super::{
+    super::{Batch, Message, keys::Signature, message::PrePrepare},
+    world::World,
+};
 use crate::consensus::engine::Duty;
 use bytes::Bytes;
 
@@ -107,4 +110,106 @@ fn one_that_is_owed_nothing_says_what_one_correct_replica_says_and_all_leave() {
     }
     work(&mut world, 800);
     assert_eq!(views(&mut world), [1; 4]);
+}
+
+/// What the primary of view 0 orders behind nothing, badly signed: all drop it.
+fn botched(seq: u64) -> Message {
+    let batch = Batch::own(0, 1, Bytes::from_static(b"x"));
+    let signature = Signature::NONE;
+    Message::PrePrepare(PrePrepare { view: 0, seq, parent: [0; 32], signature, batch })
+}
+
+/// Time passes in which nobody asks for anything; whether a node has said that something is owed.
+fn wait(world: &mut World, id: u64, ms: u64, mut lose: impl FnMut(&mut World)) -> bool {
+    let mut has_said = false;
+    for _ in 0..ms / 10 {
+        world.now += 10;
+        world.tick();
+        world.collect();
+        let says = |it: &(u64, u64, Message)| it.0 == id && matches!(it.2, Message::Owed(_));
+        has_said |= world.network.iter().any(says);
+        lose(world);
+        while world.happen() {
+            world.collect();
+            lose(world);
+        }
+    }
+    has_said
+}
+
+#[test]
+fn a_primary_whose_order_all_drop_is_left_though_nobody_asks_for_anything() {
+    let mut world = World::new(4, 7);
+    // Two heard of it: one of them is correct.
+    (2..=3).for_each(|to| world.deliver(1, to, botched(1)));
+    wait(&mut world, 2, 1_000, |_| {});
+    assert_eq!(views(&mut world), [0; 4], "it has its time");
+    wait(&mut world, 2, 500, |_| {});
+    assert_eq!(views(&mut world), [1; 4]);
+    // Who is next is waited for by what it orders itself.
+    wait(&mut world, 2, 5_000, |_| {});
+    assert_eq!(views(&mut world), [1; 4]);
+}
+
+#[test]
+fn an_order_that_one_replica_alone_has_heard_of_has_nobody_leave() {
+    let mut world = World::new(4, 8);
+    world.deliver(1, 4, botched(1));
+    assert!(wait(&mut world, 4, 3_000, |_| {}), "it says so");
+    assert_eq!(views(&mut world), [0; 4]);
+    assert!(world.group(4).status().is_active, "it goes on in the view");
+    // Another order is settled there, and a word of others is none about that.
+    work(&mut world, 1_000);
+    (2..=3).for_each(|from| world.deliver(from, 4, botched(99)));
+    assert!(!wait(&mut world, 4, 3_000, |_| {}));
+}
+
+#[test]
+fn who_drops_what_others_commit_accuses_nobody_of_it() {
+    let mut world = World::new(4, 9);
+    // Node 4 hears what is ordered and takes part in nothing; nor does it learn what was committed.
+    let lose = |world: &mut World| {
+        for (from, to, message) in std::mem::take(&mut world.network) {
+            match message {
+                Message::PrePrepare(order) if to == 4 => {
+                    world.group(4).hear_order(from, order.view, order.seq);
+                }
+                Message::Status(_) | Message::Owed(_) => world.network.push((from, to, message)),
+                _ if to == 4 => {}
+                message => world.network.push((from, to, message)),
+            }
+        }
+    };
+    for _ in 0..300 {
+        let _ = world.group(1).propose(Bytes::from_static(b"x"), 1);
+        assert!(!wait(&mut world, 4, 10, lose));
+    }
+    assert_eq!(world.group(4).log().last(), 0);
+    assert!(world.group(2).log().last() > 100);
+    assert_eq!(views(&mut world), [0; 4]);
+}
+
+#[test]
+fn a_primary_that_orders_what_is_slowly_settled_is_not_left() {
+    let mut world = World::new(4, 10);
+    // All three drop each order for a time, and take part in it then.
+    for _ in 0..6 {
+        let mut early = Vec::new();
+        let _ = world.group(1).propose(Bytes::from_static(b"x"), 1);
+        wait(&mut world, 2, 1_000, |world| {
+            for (from, to, message) in std::mem::take(&mut world.network) {
+                match message {
+                    Message::PrePrepare(order) => {
+                        world.group(to).hear_order(from, order.view, order.seq);
+                        early.push((from, to, Message::PrePrepare(order)));
+                    }
+                    message => world.network.push((from, to, message)),
+                }
+            }
+        });
+        early.into_iter().for_each(|(from, to, order)| world.deliver(from, to, order));
+        world.run(50);
+    }
+    assert_eq!(views(&mut world), [0; 4]);
+    assert_eq!(world.same_head(), Some(6));
 }
