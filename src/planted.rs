@@ -51,6 +51,8 @@ pub enum Bug {
     SmallQuorum,
     /// A replica answers a client tentatively before the entry is prepared.
     EarlyTentative,
+    /// A replica tells a client how far the log is while the next entry is executed tentatively.
+    EarlyHead,
     /// Certificates in view changes and new views are not verified.
     UncheckedCertificate,
     /// A replica leaves a view for a duty with one other that says so, which may lie.
@@ -114,7 +116,7 @@ impl Bug {
         [Self::SmallQuorum, Self::EarlyTentative, Self::UncheckedCertificate];
 
     /// Those that its simulator must find, and no model of view changes can.
-    pub const PBFT_SIMULATED: [Self; 1] = [Self::LoneDuty];
+    pub const PBFT_SIMULATED: [Self; 2] = [Self::LoneDuty, Self::EarlyHead];
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -2,7 +2,7 @@
 //! not answered.
 
 use crate::{node::Group, operation::Operation};
-use coreflow::consensus::pbft::{Client, Message, client::Finished};
+use coreflow::consensus::pbft::{Client, Message, client::Finished, keys::Digest};
 use std::collections::BTreeMap;
 
 /// A correct client.
@@ -14,6 +14,8 @@ pub struct Asker {
     client: Client,
     waiting: BTreeMap<u64, Operation>,
     number: u64,
+    /// It asks how far the log is, in which an answer up to this entry was accepted before.
+    asked_behind: Option<u64>,
 }
 
 impl Asker {
@@ -21,7 +23,7 @@ impl Asker {
     pub fn new(group: &Group, id: u64, partition: u16) -> Self {
         let (members, keys) = (group.members(partition), group.keys(id, partition));
         let client = Client::new(id, members, keys, group.settings.timing);
-        Self { id, partition, client, waiting: BTreeMap::new(), number: 0 }
+        Self { id, partition, client, waiting: BTreeMap::new(), number: 0, asked_behind: None }
     }
 
     /// Asks for something more, if it may.
@@ -32,6 +34,18 @@ impl Asker {
         self.number += 1;
         self.waiting.insert(timestamp, what);
         Some((what, data))
+    }
+
+    /// Asks how far the log is, after an answer up to an entry was accepted by somebody.
+    pub fn ask_head(&mut self, accepted: u64) {
+        self.client.ask_head();
+        self.asked_behind = Some(accepted);
+    }
+
+    /// What a quorum says of that: what was accepted before, the last entry, and the chain behind it.
+    pub fn take_head(&mut self) -> Option<(u64, u64, Digest)> {
+        let (seq, chain) = self.client.head().filter(|_| self.asked_behind.is_some())?;
+        Some((self.asked_behind.take()?, seq, chain))
     }
 
     /// Hears a replica.

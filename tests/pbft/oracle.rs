@@ -3,6 +3,7 @@
 //! - No two correct replicas tell different entries at an index, before and after any crash.
 //! - What is executed was asked for by whom it names, and is executed once.
 //! - An answer that a client accepted is what comes to be committed at its index.
+//! - How far a quorum says the log is, is no less far than any answer that was accepted before it was asked.
 //! - Each proposal of a correct replica is told once: as committed, with what it proposed, or as lost.
 //! - A correct replica signs one order, prepare and commit of an entry in a view, and one checkpoint of an
 //!   entry, in all its lives.
@@ -51,6 +52,10 @@ pub struct Oracle {
     executed: BTreeMap<(u16, Operation), u64>,
     /// Accepted by a client, and told by no correct replica yet.
     accepted: BTreeMap<(u16, Operation), u64>,
+    /// The highest entry of an answer that was accepted, in each partition.
+    accepted_upto: BTreeMap<u16, u64>,
+    /// The chains behind entries, as quorums told clients.
+    heads: BTreeMap<(u16, u64), Digest>,
     replicas: BTreeMap<(u64, u16), Told>,
     /// Who led in a term.
     leaders: BTreeMap<(u16, u64), u64>,
@@ -180,6 +185,8 @@ impl Oracle {
 
     /// A client accepts an answer: its operation was executed at an index.
     pub fn accept(&mut self, partition: u16, what: Operation, index: u64) {
+        let upto = self.accepted_upto.entry(partition).or_default();
+        *upto = index.max(*upto);
         match self.executed.get(&(partition, what)) {
             Some(executed) => assert_eq!(
                 *executed, index,
@@ -193,6 +200,25 @@ impl Oracle {
                 self.accepted.insert((partition, what), index);
             }
         }
+    }
+
+    /// The highest entry of an answer that was accepted.
+    pub fn accepted_upto(&self, partition: u16) -> u64 {
+        self.accepted_upto.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// A client that asked when answers up to an entry were accepted believes that the log is so long.
+    pub fn read_head(&mut self, partition: u16, accepted: u64, seq: u64, chain: Digest) {
+        assert!(
+            seq >= accepted,
+            "a client reads {partition} up to {seq}, where {accepted} was accepted before"
+        );
+        assert!(
+            seq <= self.head(partition),
+            "a client reads {partition} up to {seq}, which is not there"
+        );
+        let known = *self.heads.entry((partition, seq)).or_insert(chain);
+        assert_eq!(known, chain, "clients read other logs up to {seq} of {partition}");
     }
 
     /// A correct replica does not know what becomes of a proposal.

@@ -7,7 +7,10 @@
 //! believes what a quorum says alike.
 
 use super::{group::Group, message::Message, outputs::Dropped};
-use crate::consensus::engine::{Event, Refused};
+use crate::{
+    consensus::engine::{Event, Refused},
+    planted::{self, Bug},
+};
 use std::collections::BTreeSet;
 
 /// A read that waits.
@@ -96,8 +99,14 @@ impl Group {
     /// tentative answers have finished is in what a quorum says then (OSDI '99, §5.1).
     pub(super) fn answer_heads(&mut self) {
         let next = self.slots.get(&(self.committed() + 1));
-        let is_tentative = next.is_some_and(|slot| slot.answered == Some(self.view));
-        if is_tentative || !self.is_active || self.committed() < self.bar {
+        let certificate = next.and_then(|slot| slot.certificate.as_ref());
+        // It may have been answered in an earlier life, of which no more than the certificate is left.
+        let is_prepared = certificate.is_some_and(|it| it.view == self.view);
+        let is_tentative = self.settings.is_tentative && is_prepared;
+        if is_tentative && !planted::has(Bug::EarlyHead)
+            || !self.is_active
+            || self.committed() < self.bar
+        {
             return;
         }
         let (seq, chain) = (self.committed(), self.log.chain());

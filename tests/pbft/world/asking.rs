@@ -58,6 +58,10 @@ impl World {
             note!(self.trace, "{} asks {} for {what:?}", asker.id, asker.partition);
             self.oracle.ask(asker.partition, what, &data, None);
         }
+        if self.rng.u32(..4) == 0 {
+            let accepted = self.oracle.accepted_upto(self.askers[at].partition);
+            self.askers[at].ask_head(accepted);
+        }
         self.client_letters(at);
     }
 }

@@ -86,6 +86,15 @@ impl World {
                 note!(self.trace, "{to} is answered {what:?} at {index} {is_fast}");
                 self.oracle.accept(partition, what, index);
                 *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
+                // Just now others may be about to learn of it.
+                if self.rng.bool() {
+                    self.askers[at].ask_head(self.oracle.accepted_upto(partition));
+                }
+            }
+            if let Some((accepted, seq, chain)) = self.askers[at].take_head() {
+                note!(self.trace, "{to} reads {partition} up to {seq}, behind {accepted}");
+                self.oracle.read_head(partition, accepted, seq, chain);
+                self.summary.reads += 1;
             }
             self.client_letters(at);
             return;

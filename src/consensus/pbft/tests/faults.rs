@@ -241,3 +241,36 @@ fn a_request_is_not_ordered_twice() {
     assert_eq!(group.step(1, Message::PrePrepare(order)), Ok(()));
     assert_eq!((group.status().accepted, group.view()), (1, 1));
 }
+
+#[test]
+fn what_is_ordered_and_voted_for_outside_the_water_marks_is_dropped() {
+    let mut world = World::new(4, 1);
+    world.collect();
+    let high = 2 * world.settings.checkpoint_every;
+    let (view, parent, chain) = (0, [0; 32], [7; 32]);
+    let order = |seq| {
+        let batch = Batch::own(view, 1, block(seq));
+        let chain = link(&parent, seq, batch.digest());
+        let signature = keys(1, 4).sign(Statement::PrePrepare { view, seq, chain: &chain });
+        Message::PrePrepare(PrePrepare { view, seq, parent, signature, batch })
+    };
+    let prepare = |seq| {
+        let signature = keys(3, 4).sign(Statement::Prepare { view, seq, chain: &chain });
+        Message::Prepare(Vote { view, seq, chain, signature })
+    };
+    let commit = |seq| {
+        let signature = keys(3, 4).sign(Statement::Commit { view, seq, chain: &chain });
+        Message::Commit(Vote { view, seq, chain, signature }, 0)
+    };
+    let group = world.group(2);
+    for (seq, taken) in [(0, Err(Dropped::Seq)), (high, Ok(())), (high + 1, Err(Dropped::Seq))] {
+        assert_eq!(group.step(1, order(seq)), taken, "an order of {seq}");
+        assert_eq!(group.step(3, prepare(seq)), taken, "a prepare of {seq}");
+        assert_eq!(
+            group.step(3, commit(seq)).map_err(|_| Dropped::Seq),
+            taken,
+            "a commit of {seq}"
+        );
+    }
+    assert!(group.slots.keys().all(|seq| *seq == high), "nothing is kept of others");
+}

@@ -1,6 +1,9 @@
 //! What a group does in the normal case, and when nodes stop and start.
 
-use super::world::{World, block};
+use super::{
+    super::Message,
+    world::{World, block},
+};
 
 #[test]
 fn proposals_are_committed_everywhere_in_their_order() {
@@ -171,4 +174,30 @@ fn replicas_know_when_no_quorum_is_there() {
     world.kill(leader);
     world.start(leader);
     world.until(1_000, |world| know(world, &[1, 2, 3, 4], true));
+}
+
+#[test]
+fn a_replica_that_was_started_again_tells_no_head_before_what_it_answered_tentatively() {
+    let mut world = World::new(4, 3);
+    world.client(100).submit(block(1));
+    // All have prepared the entry and answered it, and no commit arrives.
+    while world.client(100).under_way() > 0 {
+        world.collect();
+        world.network.retain(|(.., message)| !matches!(message, Message::Commit(..)));
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+            assert!(world.now < 2_000, "{}", world.describe());
+        }
+    }
+    world.kill(2);
+    world.start(2);
+    assert_eq!((world.group(2).log().last(), world.group(2).status().is_active), (0, true));
+    world.deliver(100, 2, Message::HeadAsk(1));
+    world.collect();
+    let tells = |it: &(u64, u64, Message)| it.0 == 2 && matches!(it.2, Message::HeadTell(..));
+    assert!(!world.network.iter().any(tells), "it waits for what it has prepared");
+    world.client(100).ask_head();
+    world.run(500);
+    assert_eq!(world.client(100).head().map(|(seq, _)| seq), Some(1));
 }
