@@ -35,6 +35,9 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long one waits at most for the entries before.
 const WAITING_TIME: Duration = Duration::from_secs(2);
 
+/// It is said so often at most that what others claim of a partition is not true here.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
 /// A message and what it claims.
 pub(super) struct Claim<M> {
     from: NodeId,
@@ -63,11 +66,13 @@ pub(super) struct Claims<M> {
     asked: Option<Claim<M>>,
     /// The number of the last one that was.
     last: u64,
+    /// Until then nothing is said of those that are not true.
+    silent_until: Option<Instant>,
 }
 
 impl<M> Default for Claims<M> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), asked: None, last: 0 }
+        Self { waiting: VecDeque::new(), asked: None, last: 0, silent_until: None }
     }
 }
 
@@ -105,6 +110,15 @@ impl<M> Claims<M> {
         self.asked.is_some() && shard.answered().0 == self.last
     }
 
+    /// Whether it is to be said now that one is not true.
+    fn is_to_say(&mut self, now: Instant) -> bool {
+        let is_silent = self.silent_until.is_some_and(|until| now < until);
+        if !is_silent {
+            self.silent_until = Some(now + SAY_EVERY);
+        }
+        !is_silent
+    }
+
     /// Takes out the message that the shard has looked at; whether its claims are true.
     fn next(&mut self, shard: &LaneEnd) -> Option<(NodeId, M, bool)> {
         if !self.is_answered(shard) {
@@ -122,7 +136,15 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         for ((partition, claims), lane) in (0..).zip(claims).zip(lanes) {
             if let Some((from, message, is_true)) = claims.next(&lane.end) {
                 if !is_true && !planted::has(Bug::UncheckedClaim) {
-                    tracing::debug!(partition, from, "what it says lives does not live here");
+                    if claims.is_to_say(*now) {
+                        tracing::warn!(
+                            partition,
+                            from,
+                            "what a node that leads says lives is another thing here, and this node takes no part \
+                             in that: it lies, or has other tasks.timeout_ms, tasks.max_attempts or \
+                             tasks.retry_max_ms"
+                        );
+                    }
                 } else if let Err(why) = engine.step(partition, from, message) {
                     tracing::debug!(partition, from, %why, "a message is dropped");
                 }
@@ -208,6 +230,13 @@ mod tests {
         assert_eq!(look(&mut claims, 9, now), Some(2));
         claims.take(claim(2, 11, "late", now));
         assert_eq!(look(&mut claims, 11, now + WAITING_TIME), None, "it was dropped");
+    }
+
+    #[test]
+    fn that_claims_are_not_true_is_said_once_in_a_time() {
+        let (mut claims, now) = (Claims::<&str>::default(), Instant::now());
+        let said = (0..25).filter(|seconds| claims.is_to_say(now + Duration::from_secs(*seconds)));
+        assert_eq!(said.collect::<Vec<_>>(), [0, 10, 20]);
     }
 
     #[test]
