@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The time for a duty is at most two to the power of this times what the service says.
-const DOUBLINGS: u32 = 6;
+pub(super) const DOUBLINGS: u32 = 6;
 /// What somebody said counts for so many reports: some of them may be lost.
 const COUNTS_FOR_REPORTS: u64 = 5;
 
@@ -123,6 +123,7 @@ impl Group {
         if self.is_withheld() {
             self.owed.iter_mut().for_each(|owed| owed.left = owed.left.saturating_add(1));
         }
+        self.leave_unsettled();
         self.counters.duties += 1;
         self.leave(view + 1);
     }

@@ -1,21 +1,22 @@
 //! Orders of a primary that are not settled, whatever becomes of them here.
 //!
-//! Behind an order that too few take part in nothing is ever committed: a primary that has given one, by
-//! design or in error, leads for nobody. Whoever has accepted the order waits for its commits and leaves the
+//! Behind an order that too few take part in nothing is committed, unless its primary orders something else in
+//! its place: one that has given it, by design or in error, leads for nobody until then. Whoever has accepted the order waits for its commits and leaves the
 //! view. Whoever has dropped it, as untrue, unfit or badly signed, would wait for nothing, and the view
 //! would go on for as long as no door asks for anything. So a replica remembers that the primary has ordered
 //! something, and says that this is owed when it is not settled in time, as of any other duty (`duty.rs`).
 //!
 //! What is waited for is the commit, not this replica's own opinion of the order. Correct replicas may
 //! differ in what they make of one: their clocks, their limits and how far their tables have come do. A
-//! primary is left for that only where fewer than a quorum take part, and then it could order nothing more.
+//! primary is left for that only where fewer than a quorum take part, or a replica hears of no commit.
 //!
 //! Invariants worth naming
 //! - An order counts that its primary itself has sent in the view that this replica is in, and until it is
 //!   committed here or one correct other is known to have committed it: who is behind accuses nobody.
-//! - The time begins anew with whatever is settled: no primary is left that gets on.
+//! - The time begins anew with whatever is settled: no primary is left that gets on, however little.
+//! - It doubles with each view that was left for it until something is settled, as that of a duty does.
 
-use super::group::Group;
+use super::{duty::DOUBLINGS, group::Group};
 use crate::planted::{self, Bug};
 
 /// Shards of a quorum look first at what some orders say: the time for an order is so many times that for
@@ -31,6 +32,8 @@ pub(super) struct Unsettled {
     settled: u64,
     /// Since when nothing more was settled of what was ordered, milliseconds.
     since_ms: u64,
+    /// Views that were left for that.
+    left: u32,
 }
 
 impl Group {
@@ -54,25 +57,40 @@ impl Group {
 
     /// Looks at what is settled now.
     pub(super) fn settle_orders(&mut self) {
+        let (committed, now) = (self.committed(), self.now);
+        let Unsettled { ordered, settled, since_ms, left } = &mut self.unsettled;
+        if committed > *settled {
+            (*settled, *since_ms, *left) = (committed, now, 0);
+        }
+        if *ordered <= *settled {
+            *since_ms = now;
+            return;
+        }
         let mut reported: Vec<_> = self.peers.values().map(|peer| peer.last.committed).collect();
         reported.sort_unstable_by(|one, other| other.cmp(one));
         let one_correct = reported.get(self.members.faulty()).copied().unwrap_or(0);
-        let settled = one_correct.max(self.committed());
-        let Unsettled { ordered, settled: before, since_ms } = &mut self.unsettled;
-        if settled > *before || *ordered <= *before {
-            (*before, *since_ms) = (settled.max(*before), self.now);
+        if one_correct > *settled {
+            (*settled, *since_ms, *left) = (one_correct, now, 0);
+        }
+    }
+
+    /// The view is left for that, if it is so.
+    pub(super) fn leave_unsettled(&mut self) {
+        if self.is_unsettled() {
+            self.unsettled.left = self.unsettled.left.saturating_add(1);
         }
     }
 
     /// Whether something that the primary ordered was not settled in its time.
     pub(super) fn is_unsettled(&self) -> bool {
-        let Unsettled { ordered, settled, since_ms } = self.unsettled;
-        let patience_ms = self.patience().saturating_mul(PATIENCES);
+        let Unsettled { ordered, settled, since_ms, left } = self.unsettled;
         let most_ms = self.settings.timing.patience_max_ms;
+        let patience_ms = self.patience().saturating_mul(PATIENCES).min(most_ms);
+        let patience_ms = patience_ms.saturating_mul(1 << left.min(DOUBLINGS));
         self.is_active
             && self.primary() != self.me
             && ordered > settled
-            && self.now >= since_ms.saturating_add(patience_ms.min(most_ms))
+            && self.now >= since_ms.saturating_add(patience_ms)
             && !planted::has(Bug::ForgottenOrder)
     }
 }

@@ -192,24 +192,54 @@ fn who_drops_what_others_commit_accuses_nobody_of_it() {
 #[test]
 fn a_primary_that_orders_what_is_slowly_settled_is_not_left() {
     let mut world = World::new(4, 10);
-    // All three drop each order for a time, and take part in it then.
-    for _ in 0..6 {
-        let mut early = Vec::new();
-        let _ = world.group(1).propose(Bytes::from_static(b"x"), 1);
-        wait(&mut world, 2, 1_000, |world| {
+    // All three drop each order, and take part in it when the next one is given.
+    let (mut early, mut late) = (Vec::new(), Vec::new());
+    for number in 0..8 {
+        if number < 6 {
+            let _ = world.group(1).propose(Bytes::from_static(b"x"), 1);
+        }
+        wait(&mut world, 2, 500, |world| {
             for (from, to, message) in std::mem::take(&mut world.network) {
                 match message {
                     Message::PrePrepare(order) => {
                         world.group(to).hear_order(from, order.view, order.seq);
-                        early.push((from, to, Message::PrePrepare(order)));
+                        late.push((from, to, Message::PrePrepare(order)));
                     }
                     message => world.network.push((from, to, message)),
                 }
             }
         });
-        early.into_iter().for_each(|(from, to, order)| world.deliver(from, to, order));
-        world.run(50);
+        early.drain(..).for_each(|(from, to, order)| world.deliver(from, to, order));
+        std::mem::swap(&mut early, &mut late);
     }
+    world.run(100);
     assert_eq!(views(&mut world), [0; 4]);
     assert_eq!(world.same_head(), Some(6));
+}
+
+#[test]
+fn whoever_lies_beside_a_replica_that_hears_of_no_commit_has_all_leave_ever_less_often() {
+    let mut world = World::new(4, 11);
+    let mut left = Vec::new();
+    // Node 4 hears of an order in each view, and nothing of what becomes of it; node 2 says what it says.
+    while left.len() < 5 {
+        let (view, primary) = (world.group(4).view(), world.group(4).primary());
+        if primary != 4 {
+            world.group(4).hear_order(primary, view, 99);
+        }
+        [1, 3, 4].into_iter().for_each(|to| world.deliver(2, to, Message::Owed(view)));
+        wait(&mut world, 4, 10, |_| {});
+        if world.group(4).view() > view {
+            left.push(world.now);
+        }
+        assert!(world.now < 300_000, "{left:?}");
+        // Where it leads itself another one is to lead.
+        if world.group(4).primary() == 4 {
+            world.group(4).abdicate();
+            wait(&mut world, 4, 100, |_| {});
+        }
+    }
+    let lasted: Vec<_> = left.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(lasted.windows(2).all(|pair| pair[1] > pair[0] + pair[0] / 2), "{lasted:?}");
+    assert!(lasted.last() > Some(&5_000), "{lasted:?}");
 }

@@ -201,3 +201,36 @@ fn a_replica_that_was_started_again_tells_no_head_before_what_it_answered_tentat
     world.run(500);
     assert_eq!(world.client(100).head().map(|(seq, _)| seq), Some(1));
 }
+
+#[test]
+fn a_replica_that_learns_of_a_later_view_tells_no_head_before_what_it_answered_tentatively() {
+    let mut world = World::new(4, 3);
+    world.client(100).submit(block(1));
+    while world.client(100).under_way() > 0 {
+        world.collect();
+        world.network.retain(|(.., message)| !matches!(message, Message::Commit(..)));
+        if !world.happen() {
+            world.now += 10;
+            world.tick();
+            assert!(world.now < 2_000, "{}", world.describe());
+        }
+    }
+    // The others commit it in the next view, and node 3 hears of the commit alone.
+    world.cut = vec![3];
+    world.network.clear();
+    [1, 2, 4].into_iter().for_each(|id| world.group(id).leave(1));
+    world.until(2_000, |world| world.group(2).log().last() == 1);
+    let group = world.group(2);
+    let proof = group.slots[&1].proof(1, 3).expect("it is committed");
+    let batch = group.log().in_memory(1).cloned().expect("it is kept");
+    assert_eq!(world.group(3).view(), 0);
+    world.group(3).step(2, Message::Proven(vec![(proof, batch)])).expect("it is true");
+    world.cut.clear();
+    world.network.clear();
+    world.deliver(100, 3, Message::HeadAsk(1));
+    world.collect();
+    let tells = |it: &(u64, u64, Message)| it.0 == 3 && matches!(it.2, Message::HeadTell(..));
+    assert!(!world.network.iter().any(tells), "its disk does not have it yet");
+    world.run(100);
+    assert_eq!(world.group(3).log().last(), 1);
+}
