@@ -201,11 +201,15 @@ impl Engine for Replicas {
         letter: &Letter,
     ) -> Result<Claims, Unwanted> {
         let Message::PrePrepare(order) = &letter.message else { return Ok(None) };
-        // Nothing is committed behind an order that all drop, whatever the reason.
+        // It is waited for, whatever becomes of it here.
         self.driver.hear_order(partition, from, order.view, order.seq);
         let claims = Rules::claims(&letter.message);
         if claims.is_empty() {
             return Ok(None);
+        }
+        if self.driver.group(partition).is_some_and(|group| order.seq <= group.log().last()) {
+            // What lived then may have ended.
+            return Err(Dropped::Duplicate.into());
         }
         let leads = |group: &Group| group.view() == order.view && group.primary() == from;
         if !self.driver.group(partition).is_some_and(leads) {

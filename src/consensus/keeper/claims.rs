@@ -95,8 +95,9 @@ impl<M> Claims<M> {
         if self.asked.is_some() {
             return;
         }
-        self.waiting.retain(|claim| claim.until > now);
-        let Some(next) = self.waiting.iter().position(|claim| claim.behind <= known) else {
+        // What stands where something is committed already is of no interest, and what lived then may have ended.
+        self.waiting.retain(|claim| claim.until > now && claim.behind >= known);
+        let Some(next) = self.waiting.iter().position(|claim| claim.behind == known) else {
             return;
         };
         self.asked = self.waiting.remove(next);
@@ -119,13 +120,12 @@ impl<M> Claims<M> {
         !is_silent
     }
 
-    /// Takes out the message that the shard has looked at; whether its claims are true.
-    fn next(&mut self, shard: &LaneEnd) -> Option<(NodeId, M, bool)> {
+    /// Takes out the claim that the shard has looked at; whether it is true.
+    fn next(&mut self, shard: &LaneEnd) -> Option<(Claim<M>, bool)> {
         if !self.is_answered(shard) {
             return None;
         }
-        let Claim { from, message, .. } = self.asked.take()?;
-        Some((from, message, shard.answered().1))
+        Some((self.asked.take()?, shard.answered().1))
     }
 }
 
@@ -134,9 +134,10 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     pub(super) fn heed_claims(&mut self) {
         let Self { claims, lanes, engine, now, .. } = self;
         for ((partition, claims), lane) in (0..).zip(claims).zip(lanes) {
-            if let Some((from, message, is_true)) = claims.next(&lane.end) {
+            if let Some((Claim { from, message, behind, .. }, is_true)) = claims.next(&lane.end) {
                 if !is_true && !planted::has(Bug::UncheckedClaim) {
-                    if claims.is_to_say(*now) {
+                    // It may have looked when it was told more.
+                    if behind == lane.known() && claims.is_to_say(*now) {
                         tracing::warn!(
                             partition,
                             from,
@@ -205,7 +206,8 @@ mod tests {
             assert!(!claims.is_answered(&end) && claims.next(&end).is_none());
             log.answer(number, is_true);
             assert!(claims.is_answered(&end));
-            heeded.push(claims.next(&end).expect("it is answered"));
+            let (claim, is_true) = claims.next(&end).expect("it is answered");
+            heeded.push((claim.from, claim.message, is_true));
             assert!(claims.next(&end).is_none(), "an answer is heard once");
             claims.ask(&mut end, 7, now);
         }
@@ -222,12 +224,14 @@ mod tests {
             claims.ask(&mut end, fed, now);
             let number = asked(&mut log, &mut end)?;
             log.answer(number, true);
-            claims.next(&end).map(|(from, ..)| from)
+            claims.next(&end).map(|(claim, _)| claim.from)
         };
         assert_eq!(look(&mut claims, 7, now), None);
         assert_eq!(look(&mut claims, 8, now), Some(3), "it holds nobody up");
         assert_eq!(look(&mut claims, 8, now), None);
         assert_eq!(look(&mut claims, 9, now), Some(2));
+        claims.take(claim(2, 8, "committed", now));
+        assert_eq!(look(&mut claims, 9, now), None, "it is told what stands there");
         claims.take(claim(2, 11, "late", now));
         assert_eq!(look(&mut claims, 11, now + WAITING_TIME), None, "it was dropped");
     }
@@ -253,7 +257,7 @@ mod tests {
         claims.ask(&mut end, 7, now);
         while let Some(number) = asked(&mut log, &mut end) {
             log.answer(number, false);
-            looked_at.extend(claims.next(&end).map(|(from, ..)| from));
+            looked_at.extend(claims.next(&end).map(|(claim, _)| claim.from));
             claims.ask(&mut end, 7, now);
         }
         assert_eq!(looked_at, [vec![4; WAITING_MAX], vec![3, 2]].concat());
