@@ -92,7 +92,7 @@ impl Gossip {
                 false => claim.incarnation + 1,
             };
             self.counters.refutations += 1;
-            self.roster.change(self.me, |record| record.claim.incarnation = incarnation);
+            self.roster.stand(self.me, Claim { incarnation, ..mine });
             let version = self.mine().version();
             self.note(self.me, version, false);
         }
@@ -107,17 +107,17 @@ impl Gossip {
         let is_kept = had_entries
             && (old.status.is_present() && claim.status.is_present())
             && (!is_other_life || self.hold(node));
-        self.roster.change(node, |record| {
-            let shown = record.shown();
-            record.claim = claim;
-            if is_other_life {
+        if !is_other_life {
+            self.roster.stand(node, claim);
+        } else {
+            self.roster.change(node, |record| {
+                let shown = record.shown();
+                record.claim = claim;
                 let is_back = shown == claim.generation;
                 let incoming = (is_kept && !is_back).then(|| Arc::new(Incoming::begin(shown)));
                 record.incoming = incoming;
                 record.entries = record.entries.take().filter(|_| is_kept);
-            }
-        });
-        if is_other_life {
+            });
             if had_entries && !is_kept {
                 self.tell(Event::Reset { node });
             }

@@ -26,6 +26,8 @@ pub const CHANGE_BYTES_MAX: usize = NUMBER_BYTES_MAX + 1 + KEY_BYTES_MAX + 2 + V
 pub const DIGEST_BYTES_MAX: usize = 1 + 16 + NUMBER_BYTES_MAX;
 /// Most bytes of what is known of one node.
 pub const KNOWN_BYTES_MAX: usize = 4 * NUMBER_BYTES_MAX + 1 + 4;
+/// Bytes of a section, mostly; decides only how much memory is asked for at once.
+const SECTION_BYTES: usize = 24;
 /// Most bytes of a number.
 const NUMBER_BYTES_MAX: usize = 10;
 
@@ -224,7 +226,7 @@ impl Delta<'_> {
 
 impl Known {
     /// What a record says.
-    pub fn of(record: &Record) -> Self {
+    pub fn of(record: Record<'_>) -> Self {
         let check = record.check();
         let check = (check ^ check >> 32) as u32;
         Self { node: record.node, claim: record.claim, version: record.version(), check }
@@ -459,7 +461,7 @@ impl<'a> Reader<'a> {
 pub fn read(bytes: &[u8]) -> Result<(Header, Vec<Section<'_>>), Malformed> {
     let mut reader = Reader(bytes);
     let header = reader.header()?;
-    let mut sections = Vec::new();
+    let mut sections = Vec::with_capacity(1 + reader.0.len() / SECTION_BYTES);
     while !reader.0.is_empty() {
         sections.push(reader.section()?);
     }

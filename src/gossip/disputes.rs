@@ -37,7 +37,7 @@ impl Gossip {
 
     /// Whether a node's life is held that is this one.
     fn is_held(&self, node: NodeId, generation: u64) -> bool {
-        let is_so = |of: &Record| of.claim.generation == generation;
+        let is_so = |of: Record<'_>| of.claim.generation == generation;
         self.held.contains_key(&node) && self.roster.get(node).is_some_and(is_so)
     }
 
@@ -115,8 +115,9 @@ impl Gossip {
 
     /// Disputes the maps that are not whole and that nobody is asked for.
     pub(super) fn dispute_unfinished(&mut self) {
-        let is_stuck =
-            |record: &&Record| record.incoming.is_some() && !self.wants.contains_key(&record.node);
+        let is_stuck = |record: &Record<'_>| {
+            record.incoming.is_some() && !self.wants.contains_key(&record.node)
+        };
         let stuck: Vec<_> = self.roster.iter().filter(is_stuck).map(|record| record.node).collect();
         stuck.into_iter().for_each(|node| self.dispute(node));
     }

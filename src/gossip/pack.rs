@@ -90,7 +90,7 @@ impl Pack {
 
     /// Adds what is said of a node and its changes above a version, as far as there is room; false
     /// when nothing was added.
-    pub fn add_delta(&mut self, record: &Record, since: Version, is_fresh: bool) -> bool {
+    pub fn add_delta(&mut self, record: Record<'_>, since: Version, is_fresh: bool) -> bool {
         let known = record.version();
         // Who fetches a map itself has a part of it, which is no whole map to others either.
         let latest = record.incoming.as_ref().map_or(known, |incoming| incoming.whole.max(known));
@@ -146,7 +146,7 @@ impl Pack {
         &mut self,
         first: u64,
         last: u64,
-        records: impl Iterator<Item = &'a Record>,
+        records: impl Iterator<Item = Record<'a>>,
     ) -> bool {
         let heard = records.filter(|record| record.claim != Claim::UNHEARD);
         let mut records = heard.map(Known::of).peekable();

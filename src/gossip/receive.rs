@@ -6,7 +6,7 @@ use super::{
     datagram::{self, Delta, Section, Want},
     entries::{ENTRIES_MAX, Entries, TOMBSTONES_MAX},
     pack::Pack,
-    record::{Claim, Incoming, Record},
+    record::{Changing, Claim, Incoming, Life, Record},
     round::NEWS_MAX,
     settings::DATAGRAM_BYTES_MAX,
     state::{Event, Wanted},
@@ -24,7 +24,7 @@ const TOLD_MAX: usize = 4;
 /// Repeats that end a round's pushing, as a part of the peers that are pushed to.
 const ENOUGH_SHARE: usize = 2;
 /// Rounds that they end when there is more news than a question names: comparisons find what is left.
-const LESS_OF_MUCH: u32 = 2;
+const LESS_OF_MUCH: u16 = 2;
 
 impl Gossip {
     /// Takes a datagram, and answers it. Of one that is refused nothing has an effect but a counter.
@@ -130,7 +130,7 @@ impl Gossip {
         }
         let may_be = !self.settings.closed && self.roster.len() < self.settings.nodes_max;
         if may_be {
-            self.roster.insert(Record::new(node, address));
+            self.roster.insert(Claim::UNHEARD, Life::new(node, address));
         }
         may_be
     }
@@ -187,13 +187,14 @@ impl Gossip {
             // The sender hears at once what is true.
             return self.contradict_as_me(delta.claim, pack);
         }
-        if self.roster.get(node).is_some_and(|record| is_known(record, delta)) {
+        let record = self.roster.get(node);
+        if record.is_some_and(|record| is_known(record, delta)) {
             return self.repeat(node);
         }
-        if delta.claim.is_absurd(self.known_incarnation(node)) {
+        if delta.claim.is_absurd(record.map_or(0, |record| record.claim.incarnation)) {
             return self.counters.refuse(Refused::Incarnation);
         }
-        if !self.is_known_or_may_be(node, delta.address) {
+        if record.is_none() && !self.is_known_or_may_be(node, delta.address) {
             return self.counters.refuse(Refused::Stranger);
         }
         let is_news = self.believe(node, delta.claim, Some(delta.address), now);
@@ -244,8 +245,9 @@ impl Gossip {
     /// Somebody told what is known here.
     fn repeat(&mut self, node: NodeId) {
         self.counters.repeats += 1;
+        let enough = u16::try_from(self.fanout() / ENOUGH_SHARE).unwrap_or(u16::MAX).max(1);
         let less = if self.rumors.len() > NEWS_MAX { LESS_OF_MUCH } else { 1 };
-        self.rumors.repeat(node, (self.fanout() / ENOUGH_SHARE).max(1) as u32, less);
+        self.rumors.repeat(node, enough, less);
     }
 
     fn contradict_as_me(&mut self, said: Claim, pack: &mut Pack) {
@@ -287,7 +289,7 @@ impl Gossip {
         if self.wants.len() >= WANTS_MAX && !self.wants.contains_key(&node) {
             return false;
         }
-        let version = self.roster.get(node).map_or(0, Record::version);
+        let version = self.roster.get(node).map_or(0, |record| record.version());
         let round = self.round;
         let wanted = Wanted { peer, version, round, tries: 0 };
         let before = self.wants.insert(node, wanted);
@@ -319,7 +321,7 @@ impl Gossip {
 }
 
 /// Whether a delta tells nothing new, which most do: news comes to a node many times.
-fn is_known(record: &Record, delta: &Delta<'_>) -> bool {
+fn is_known(record: Record<'_>, delta: &Delta<'_>) -> bool {
     delta.claim.generation == record.claim.generation
         && delta.claim <= record.claim
         && delta.to <= record.version()
@@ -327,7 +329,7 @@ fn is_known(record: &Record, delta: &Delta<'_>) -> bool {
 }
 
 /// Whether a node's map stays within what a node may have.
-fn has_room(record: &Record, delta: &Delta<'_>, begins: bool) -> bool {
+fn has_room(record: Record<'_>, delta: &Delta<'_>, begins: bool) -> bool {
     let target = record.latest().filter(|_| !begins);
     let is_new = |key: &[u8]| target.is_none_or(|entries| entries.value(key).is_none());
     let added = delta.changes.iter().filter(|of| of.value.is_some() && is_new(of.key)).count();
@@ -354,7 +356,7 @@ fn put_all(entries: &mut Entries, delta: &Delta<'_>, mut tell: impl FnMut(Event)
 }
 
 /// Shows the map that has come.
-pub(super) fn show(record: &mut Record, events: &mut Vec<Event>) {
+pub(super) fn show(record: &mut Changing<'_>, events: &mut Vec<Event>) {
     let shown = record.entries.take().unwrap_or_default();
     let whole = record.incoming.take().map(|incoming| incoming.entries.clone());
     let whole = whole.unwrap_or_default();

@@ -6,6 +6,7 @@ use super::{
 };
 use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    ops::{Deref, DerefMut},
     sync::Arc,
 };
 
@@ -14,6 +15,9 @@ pub const INCARNATION_START_MAX: u64 = 1 << 48;
 /// How far an incarnation may be above the highest that is known. A node raises its incarnation by
 /// one a refutation, so none gets there, and a forged one leaves room to be refuted.
 const INCARNATION_STEP_MAX: u64 = 1 << 32;
+/// Highest incarnation that is believed. Above it a node still has room to refute, once a round for longer
+/// than any cluster lives: incarnations are kept in 62 bits.
+const INCARNATION_MAX: u64 = 1 << 61;
 
 /// What a node is thought to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +70,7 @@ impl Claim {
     /// A claim that no node makes of itself, given what is known.
     pub fn is_absurd(&self, known: u64) -> bool {
         self.generation > self.incarnation
+            || self.incarnation > INCARNATION_MAX
             || self.incarnation > known.max(INCARNATION_START_MAX) + INCARNATION_STEP_MAX
     }
 }
@@ -109,27 +114,64 @@ impl From<SocketAddr> for Address {
     }
 }
 
-// Of ten thousand nodes each knows ten thousand.
-const _: () = assert!(size_of::<Record>() <= 64);
+/// The part of a claim that changes often, in eight bytes: the incarnation, and the status below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing(u64);
 
-/// What is known of a node.
+impl Standing {
+    const STATUS_BITS: u32 = 2;
+
+    /// Of a claim.
+    pub fn of(claim: &Claim) -> Self {
+        debug_assert!(
+            claim.incarnation >> (64 - Self::STATUS_BITS) == 0,
+            "absurd claims are refused"
+        );
+        Self(claim.incarnation << Self::STATUS_BITS | claim.status as u64)
+    }
+
+    /// What the node is thought to be.
+    pub fn status(self) -> Status {
+        match self.0 & 3 {
+            0 => Status::Alive,
+            1 => Status::Suspect,
+            2 => Status::Dead,
+            _ => Status::Left,
+        }
+    }
+
+    /// The claim, of a node in that generation.
+    pub fn claim(self, generation: u64) -> Claim {
+        Claim { incarnation: self.0 >> Self::STATUS_BITS, generation, status: self.status() }
+    }
+}
+
+// Of ten thousand nodes each knows ten thousand: what they know alike is kept once by those of one
+// process, and what they do not is what counts.
+const _: () = assert!(size_of::<Life>() <= 48 && size_of::<Standing>() == 8);
+
+/// What of a node changes seldom: who and where it is, and its map in one generation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct Life {
     /// Which node.
     pub node: NodeId,
     address: Address,
-    /// What stands.
-    pub claim: Claim,
+    generation: u64,
     /// Its map, as far as it is whole.
     pub entries: Option<Arc<Entries>>,
     /// Its map that comes in parts.
     pub incoming: Option<Arc<Incoming>>,
 }
 
-impl Record {
+impl Life {
     /// Of a node that has not spoken.
     pub fn new(node: NodeId, address: SocketAddr) -> Self {
-        Self { node, address: address.into(), claim: Claim::UNHEARD, entries: None, incoming: None }
+        Self { node, address: address.into(), generation: 0, entries: None, incoming: None }
+    }
+
+    /// In a generation.
+    pub fn begin(&mut self, generation: u64) {
+        self.generation = generation;
     }
 
     /// Where it listens.
@@ -147,7 +189,7 @@ impl Record {
 
     /// The generation of the map that is shown.
     pub fn shown(&self) -> u64 {
-        self.incoming.as_ref().map_or(self.claim.generation, |incoming| incoming.shown)
+        self.incoming.as_ref().map_or(self.generation, |incoming| incoming.shown)
     }
 
     /// The map that changes are applied to.
@@ -192,6 +234,26 @@ impl Record {
     pub fn since(&self, version: Version, floor: Version) -> Version {
         if version >= self.floor() || floor >= self.floor() { version } else { 0 }
     }
+}
+
+/// What is known of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// What stands.
+    pub claim: Claim,
+    life: &'a Life,
+}
+
+impl<'a> Record<'a> {
+    /// Puts both parts together.
+    pub fn of(standing: Standing, life: &'a Life) -> Self {
+        Self { claim: standing.claim(life.generation), life }
+    }
+
+    /// What of it changes seldom.
+    pub fn life(&self) -> &'a Life {
+        self.life
+    }
 
     /// Identifies what is known; of two nodes that know the same it is the same.
     pub fn fingerprint(&self) -> u64 {
@@ -204,10 +266,74 @@ impl Record {
     }
 }
 
+impl Deref for Record<'_> {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        self.life
+    }
+}
+
+/// What is known of a node, to be changed.
+#[derive(Debug)]
+pub struct Changing<'a> {
+    /// What stands.
+    pub claim: Claim,
+    life: &'a mut Life,
+}
+
+impl<'a> Changing<'a> {
+    /// Puts both parts together.
+    pub fn of(standing: Standing, life: &'a mut Life) -> Self {
+        Self { claim: standing.claim(life.generation), life }
+    }
+}
+
+impl Deref for Changing<'_> {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        self.life
+    }
+}
+
+impl DerefMut for Changing<'_> {
+    fn deref_mut(&mut self) -> &mut Life {
+        self.life
+    }
+}
+
 /// A permutation of all numbers that looks random.
 pub fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ number >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_what_it_was_after_it_was_kept() {
+        for incarnation in [0, 1, 1_000, INCARNATION_START_MAX, INCARNATION_MAX, (1 << 62) - 1] {
+            for status in [Status::Alive, Status::Suspect, Status::Dead, Status::Left] {
+                let claim = Claim { incarnation, generation: 7, status };
+                assert_eq!(Standing::of(&claim).claim(7), claim);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_led_step_by_step_to_an_incarnation_above_which_none_can_refute() {
+        let claim = |incarnation| Claim { incarnation, generation: 2, status: Status::Alive };
+        let (mut known, mut steps) = (INCARNATION_MAX - 3 * INCARNATION_STEP_MAX, 0);
+        while !claim(known + INCARNATION_STEP_MAX).is_absurd(known) {
+            known += INCARNATION_STEP_MAX;
+            steps += 1;
+            assert!(steps < 9, "{known} is believed");
+        }
+        assert!(!claim(known + 1).is_absurd(known) || known == INCARNATION_MAX);
+    }
 }

@@ -54,7 +54,7 @@ impl Gossip {
             return;
         }
         let version = self.mine().version();
-        self.roster.change(self.me, |record| record.claim.status = Status::Left);
+        self.roster.stand(self.me, Claim { status: Status::Left, ..self.my_claim() });
         let mut pack = self.pack(1);
         let record = self.roster.get(self.me).expect("a node knows itself");
         pack.add_delta(record, version, true);
@@ -131,7 +131,7 @@ impl Gossip {
     /// has news pushes it, and one of them that knows other things is noticed.
     fn ask(&mut self, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) -> Vec<NodeId> {
         let present = self.roster.present();
-        let is_present = |record: &&Record| record.claim.status.is_present();
+        let is_present = |record: &Record<'_>| record.claim.status.is_present();
         let before = self.roster.before(self.me).filter(is_present);
         let watched: Vec<_> =
             before.take(self.settings.watchers(present)).map(|record| record.node).collect();
@@ -161,7 +161,7 @@ impl Gossip {
         }
         // Whoever is taken for dead may live behind a partition that has ended.
         if self.roster.len() > present {
-            let dead: Vec<_> = self.roster.of(Status::Dead).map(|record| record.node).collect();
+            let dead: Vec<_> = self.roster.of(Status::Dead).collect();
             if !dead.is_empty() {
                 let node = dead[self.rng.usize(..dead.len())];
                 self.send(node, &question[0], out);
@@ -183,7 +183,7 @@ impl Gossip {
     pub(super) fn draw(&mut self, count: usize, drawn: &mut Vec<NodeId>) {
         let others = self.roster.present().saturating_sub(1);
         if others <= LISTED_MAX {
-            let is_free = |record: &&Record| {
+            let is_free = |record: &Record<'_>| {
                 let is_drawn = record.node == self.me || drawn.contains(&record.node);
                 record.claim.status.is_present() && !is_drawn
             };
@@ -242,7 +242,7 @@ impl Gossip {
     fn want_again(&mut self, out: &mut impl FnMut(NodeId, SocketAddr, &[u8])) {
         let waiting: Vec<_> = self.wants.keys().copied().collect();
         for node in waiting {
-            let version = self.roster.get(node).map(Record::version);
+            let version = self.roster.get(node).map(|record| record.version());
             let Some(wanted) = self.wants.get_mut(&node) else { continue };
             wanted.tries = if version == Some(wanted.version) { wanted.tries + 1 } else { 0 };
             let peer = wanted.peer;

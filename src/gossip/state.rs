@@ -6,7 +6,7 @@ use super::{
     datagram::{Header, Known},
     entries::{Entries, KEY_BYTES_MAX, SetError, TOMBSTONES_MAX, VALUE_BYTES_MAX, Version},
     pack::{Datagram, Pack},
-    record::{Claim, Record, Status, mix},
+    record::{Claim, Life, Record, Status, mix},
     roster::Roster,
     rumors::Rumors,
     seal::Seal,
@@ -182,11 +182,11 @@ impl Gossip {
         settings.validate().expect("settings that can be used");
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut roster = Roster::new();
-        let mut record = Record::new(me, address);
+        let mut life = Life::new(me, address);
         let incarnation = incarnation.max(1).next_multiple_of(2);
-        record.claim = Claim { incarnation, generation: incarnation, status: Status::Alive };
-        record.entries = Some(Arc::default());
-        roster.insert(record);
+        life.entries = Some(Arc::default());
+        let claim = Claim { incarnation, generation: incarnation, status: Status::Alive };
+        roster.insert(claim, life);
         // Nodes that start together do not all speak at the same time.
         let mut part = |of: Duration| of.mul_f64(rng.f64());
         let (due, reconcile_at) = (now + part(settings.interval), now + part(settings.reconcile));
@@ -225,7 +225,7 @@ impl Gossip {
     /// A node that has not spoken counts as alive until it has been silent for too long.
     pub fn learn(&mut self, node: NodeId, address: SocketAddr) {
         if node != self.me && self.roster.get(node).is_none() {
-            self.roster.insert(Record::new(node, address));
+            self.roster.insert(Claim::UNHEARD, Life::new(node, address));
         }
         self.roster.change(node, |record| record.moved_to(address));
     }
@@ -306,7 +306,7 @@ impl Gossip {
     /// This node's map.
     pub(super) fn mine(&self) -> &Entries {
         let record = self.roster.get(self.me).expect("a node knows itself");
-        record.entries.as_deref().expect("a node has a map")
+        record.life().entries.as_deref().expect("a node has a map")
     }
 
     pub(super) fn change_mine(&mut self, how: impl FnOnce(&mut Entries)) {
@@ -412,13 +412,13 @@ impl Gossip {
 
     /// A node's keys and values, by key.
     pub fn entries(&self, node: NodeId) -> impl Iterator<Item = (&[u8], &[u8])> + '_ {
-        let entries = self.roster.get(node).and_then(|record| record.entries.as_deref());
+        let entries = self.roster.get(node).and_then(|record| record.life().entries.as_deref());
         entries.into_iter().flat_map(Entries::iter).map(|(key, value)| (&**key, &**value))
     }
 
     /// A node's value for a key.
     pub fn value(&self, node: NodeId, key: &[u8]) -> Option<&[u8]> {
-        let entries = self.roster.get(node)?.entries.as_deref()?;
+        let entries = self.roster.get(node)?.life().entries.as_deref()?;
         entries.value(key).map(|value| &**value)
     }
 
@@ -470,13 +470,13 @@ impl Gossip {
         datagram: &Datagram,
         out: &mut impl FnMut(NodeId, SocketAddr, &[u8]),
     ) {
-        let Some(record) = self.roster.get(node) else { return };
+        let Some(life) = self.roster.life(node) else { return };
         self.counters.datagrams_out += 1;
         self.counters.bytes_out += datagram.bytes.len() as u64;
         for (sum, bytes) in self.counters.bytes_out_of.iter_mut().zip(datagram.of) {
             *sum += u64::from(bytes);
         }
-        out(node, record.address(), &datagram.bytes);
+        out(node, life.address(), &datagram.bytes);
     }
 
     /// Datagrams that what is left of the round's bytes allows.
@@ -499,7 +499,7 @@ impl Gossip {
     }
 }
 
-fn view(record: &Record) -> NodeView {
+fn view(record: Record<'_>) -> NodeView {
     NodeView {
         node: record.node,
         address: record.address(),

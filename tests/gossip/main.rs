@@ -17,6 +17,10 @@ mod storms;
 
 use std::process::ExitCode;
 
+/// The allocator of the program: what ten thousand nodes allocate in turn, glibc's scatters.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds that run when none are named.
 const SEEDS: u64 = 60;
 

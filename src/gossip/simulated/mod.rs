@@ -11,7 +11,7 @@ pub use medium::{DELAY_MS_MAX, Network};
 
 use super::{
     Event, Gossip, NodeId, Settings, Status,
-    record::Record,
+    record::{Claim, Life, Record},
     roster::{Pool, Roster},
 };
 use crate::wire::secret::Secret;
@@ -107,7 +107,8 @@ impl World {
         let mut roster = Roster::new();
         for host in &world.hosts {
             let gossip = host.gossip.as_ref().expect("all hosts run");
-            roster.insert(gossip.roster.get(gossip.me).expect("a node knows itself").clone());
+            let record = gossip.roster.get(gossip.me).expect("a node knows itself");
+            roster.insert(record.claim, record.life().clone());
         }
         for host in &mut world.hosts {
             host.gossip.as_mut().expect("all hosts run").roster = roster.clone();
@@ -127,14 +128,16 @@ impl World {
         let count = self.hosts.len() as NodeId;
         let members = self.members.get_or_insert_with(|| {
             let mut members = Roster::new();
-            (1..=count).for_each(|node| members.insert(Record::new(node, address_of(node))));
+            (1..=count)
+                .for_each(|node| members.insert(Claim::UNHEARD, Life::new(node, address_of(node))));
             members
         });
         let Some(gossip) = &mut self.hosts[node as usize - 1].gossip else { return };
-        let mine = gossip.roster.get(gossip.me).expect("a node knows itself").clone();
+        let mine = gossip.roster.get(gossip.me).expect("a node knows itself");
+        let (claim, life) = (mine.claim, mine.life().clone());
         gossip.roster = members.clone();
         gossip.roster.remove(gossip.me);
-        gossip.roster.insert(mine);
+        gossip.roster.insert(claim, life);
     }
 
     /// Keeps once what several hosts know alike. It changes nothing but the memory that the world takes.
@@ -406,8 +409,8 @@ impl World {
             if gossip.root() == first.root() {
                 continue;
             }
-            let other = |record: &&Record| {
-                let theirs = first.roster.get(record.node).map(Record::fingerprint);
+            let other = |record: &Record<'_>| {
+                let theirs = first.roster.get(record.node).map(|record| record.fingerprint());
                 theirs != Some(record.fingerprint())
             };
             let views = gossip
@@ -423,17 +426,16 @@ impl World {
         running.iter().find_map(|node| {
             let roster = &self.gossip(*node)?.roster;
             let is_first = *node == first.me;
-            let buckets = roster.buckets().zip(first.roster.buckets());
-            // What is the same memory was looked at already.
-            let records = buckets
-                .filter(|(mine, theirs)| is_first || !Arc::ptr_eq(mine, theirs))
-                .flat_map(|(mine, _)| mine.iter());
-            records.filter_map(|record| self.objection(*node, record)).next()
+            let all = is_first.then(|| roster.iter());
+            // What is the same was looked at already.
+            let others = (!is_first).then(|| roster.differing(&first.roster));
+            let mut records = all.into_iter().flatten().chain(others.into_iter().flatten());
+            records.find_map(|record| self.objection(*node, record))
         })
     }
 
     /// What is wrong with what a host knows of another.
-    fn objection(&self, at: NodeId, record: &Record) -> Option<String> {
+    fn objection(&self, at: NodeId, record: Record<'_>) -> Option<String> {
         let (node, status) = (record.node, record.claim.status);
         let owner = self.gossip(node);
         if (status == Status::Alive) != owner.is_some() {
