@@ -177,6 +177,11 @@ impl Pack {
         }
     }
 
+    /// Whether there is no room for any delta, however short.
+    pub fn is_full(&self) -> bool {
+        self.datagrams.len() >= self.datagrams_max && self.room() < DELTA_BYTES_MAX
+    }
+
     /// Whether something was left out.
     pub fn is_cut(&self) -> bool {
         self.left_out

@@ -158,7 +158,7 @@ impl Roster {
             let (bucket, at) = ((place >> 56) as usize, self.ring.guess(place));
             let (first, _) = self.ring.bounds(bucket);
             let life = self.lives[bucket].get(at - first)?;
-            Some(life.node ^ self.standings[at].status() as u64)
+            Some(life.version() ^ self.standings[at].status() as u64)
         });
         hint::black_box(touched.fold(0, |all, one| all ^ one));
     }
@@ -260,6 +260,11 @@ impl Roster {
         };
         let numbers = (0..before).rev().chain((after..self.len()).rev());
         numbers.filter_map(|number| self.nth(number))
+    }
+
+    /// How many nodes are of a status.
+    pub fn count(&self, status: Status) -> usize {
+        self.standings.iter().filter(|standing| standing.status() == status).count()
     }
 
     /// Known nodes of a status.
@@ -403,7 +408,9 @@ mod tests {
             assert!(before.into_iter().eq(around), "before {node}");
         }
         let dead = all.iter().filter(|(_, of)| of.status == Status::Dead).map(|(node, _)| *node);
-        assert!(roster.of(Status::Dead).eq(dead));
+        assert!(
+            roster.of(Status::Dead).eq(dead.clone()) && roster.count(Status::Dead) == dead.count()
+        );
         for (copy, was) in copies {
             assert_eq!(known(&copy), was, "a copy changed with what it is a copy of");
         }

@@ -161,11 +161,10 @@ impl Gossip {
         }
         // Whoever is taken for dead may live behind a partition that has ended.
         if self.roster.len() > present {
-            let dead: Vec<_> = self.roster.of(Status::Dead).collect();
-            if !dead.is_empty() {
-                let node = dead[self.rng.usize(..dead.len())];
-                self.send(node, &question[0], out);
-            }
+            let dead = self.roster.count(Status::Dead);
+            let number = if dead > 0 { self.rng.usize(..dead) } else { 0 };
+            let drawn = self.roster.of(Status::Dead).nth(number);
+            drawn.into_iter().for_each(|node| self.send(node, &question[0], out));
         }
         asked
     }
@@ -216,6 +215,9 @@ impl Gossip {
         let mut pushed = Vec::new();
         let turn = if self.rumors.len() > NEWS_MAX { self.round } else { 0 };
         for rumor in self.rumors.hot(self.me, self.nonce_key.wrapping_add(turn)) {
+            if pack.is_full() {
+                break;
+            }
             let Some(record) = self.roster.get(rumor.node) else { continue };
             if pack.add_delta(record, record.since(rumor.from(), 0), true) {
                 pushed.push(rumor.node);
