@@ -116,13 +116,18 @@ impl Gossip {
         }
         let suspicion = self.settings.suspicion;
         let over = self.suspects.iter().filter(|(_, suspected)| suspected.until(suspicion) <= now);
-        let over: Vec<_> = over.map(|(node, _)| *node).collect();
+        let mut over: Vec<_> = over.map(|(node, _)| *node).collect();
+        // In an order that is the same in every run.
+        over.sort_unstable();
         for node in over {
             let claim = self.roster.get(node).map(|record| record.claim);
             if let Some(claim) = claim.filter(|claim| claim.status == Status::Suspect) {
                 self.settle(node, Claim { status: Status::Dead, ..claim }, now);
             }
             self.suspects.remove(&node);
+        }
+        if self.suspects.is_empty() {
+            self.suspects.shrink_to_fit();
         }
     }
 

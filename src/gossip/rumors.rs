@@ -18,6 +18,10 @@ const ROOM: usize = RUMORS_MAX / 8;
 /// Most versions of one node from which its changes may be told.
 const STEPS_MAX: usize = 8;
 
+/// Rounds of changes, and the versions before them.
+#[derive(Clone, Debug, Default)]
+struct Later(VecDeque<(u64, Version)>);
+
 /// News of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Rumor {
@@ -28,7 +32,7 @@ pub struct Rumor {
     /// The round of a change, and the version before it,
     first: (u64, Version),
     /// and of changes since, which most news has none of.
-    later: Option<Box<VecDeque<(u64, Version)>>>,
+    later: Option<Box<Later>>,
     /// Rounds for which it is pushed on.
     left: u16,
     /// Times that it came again since that was counted down.
@@ -86,18 +90,18 @@ impl Rumors {
             rumor.first = (round, before);
             rumor.later = None;
         }
-        let last = rumor.later.as_ref().and_then(|later| later.back());
+        let last = rumor.later.as_ref().and_then(|later| later.0.back());
         let (at, version) = *last.unwrap_or(&rumor.first);
         if at != round && version != before {
-            rumor.later.get_or_insert_default().push_back((round, before));
+            rumor.later.get_or_insert_default().0.push_back((round, before));
         }
         let horizon = u64::from(rounds_hot);
         if let Some(later) = &mut rumor.later {
-            while later.len() >= STEPS_MAX || rumor.first.0 + horizon < round {
-                let Some(next) = later.pop_front() else { break };
+            while later.0.len() >= STEPS_MAX || rumor.first.0 + horizon < round {
+                let Some(next) = later.0.pop_front() else { break };
                 rumor.first = next;
             }
-            rumor.later = rumor.later.take().filter(|later| !later.is_empty());
+            rumor.later = rumor.later.take().filter(|later| !later.0.is_empty());
         }
         rumor.left = u16::try_from(rounds_hot).unwrap_or(u16::MAX);
         (rumor.repeats, rumor.round) = (0, round);

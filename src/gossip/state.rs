@@ -16,6 +16,7 @@ use crate::{
     planted::{self, Bug},
     wire::secret::Secret,
 };
+use foldhash::HashMap;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -130,7 +131,7 @@ pub struct Gossip {
     pub(super) roster: Roster,
     pub(super) rumors: Rumors,
     pub(super) watch: Watch,
-    pub(super) suspects: BTreeMap<NodeId, Suspected>,
+    pub(super) suspects: HashMap<NodeId, Suspected>,
     pub(super) wants: BTreeMap<NodeId, Wanted>,
     /// Maps of which this node or another has false entries, to be told to their owners.
     pub(super) doubtful: Vec<Known>,
@@ -196,7 +197,7 @@ impl Gossip {
             roster,
             rumors: Rumors::default(),
             watch: Watch::default(),
-            suspects: BTreeMap::new(),
+            suspects: HashMap::default(),
             wants: BTreeMap::new(),
             doubtful: Vec::new(),
             held: BTreeMap::new(),

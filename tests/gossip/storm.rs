@@ -35,7 +35,7 @@ const AGREE_MS: u64 = 120_000;
 /// Milliseconds between two looks at what killed nodes are to others.
 const LOOK_MS: u64 = 10;
 /// Milliseconds between two times that the world's memory is put in order.
-const SHARE_MS: u64 = 500;
+const SHARE_MS: u64 = 100;
 /// Milliseconds of the world's time between two lines that say how far it is, where it takes long.
 const SAY_MS: u64 = 2_000;
 const SAY_NODES: usize = 1_000;
