@@ -267,11 +267,12 @@ impl Roster {
         self.standings.iter().filter(|standing| standing.status() == status).count()
     }
 
-    /// Known nodes of a status.
-    pub fn of(&self, status: Status) -> impl Iterator<Item = NodeId> {
+    /// One of the nodes of a status, by its number among them.
+    pub fn nth_of(&self, status: Status, number: usize) -> Option<NodeId> {
         let standings = self.standings.iter().enumerate();
-        let numbers = standings.filter(move |(_, standing)| standing.status() == status);
-        numbers.filter_map(|(number, _)| self.nth(number)).map(|record| record.node)
+        let mut numbers = standings.filter(|(_, standing)| standing.status() == status);
+        let (place, _) = numbers.nth(number)?;
+        self.nth(place).map(|record| record.node)
     }
 
     /// Where two rosters of the same nodes may differ: the others need not be looked at.
@@ -408,9 +409,10 @@ mod tests {
             assert!(before.into_iter().eq(around), "before {node}");
         }
         let dead = all.iter().filter(|(_, of)| of.status == Status::Dead).map(|(node, _)| *node);
-        assert!(
-            roster.of(Status::Dead).eq(dead.clone()) && roster.count(Status::Dead) == dead.count()
-        );
+        let count = roster.count(Status::Dead);
+        assert_eq!(count, dead.clone().count());
+        let drawn = (0..=count).map_while(|number| roster.nth_of(Status::Dead, number));
+        assert!(drawn.eq(dead));
         for (copy, was) in copies {
             assert_eq!(known(&copy), was, "a copy changed with what it is a copy of");
         }

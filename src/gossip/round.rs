@@ -168,7 +168,7 @@ impl Gossip {
         if self.roster.len() > present {
             let dead = self.roster.count(Status::Dead);
             let number = if dead > 0 { self.rng.usize(..dead) } else { 0 };
-            let drawn = self.roster.of(Status::Dead).nth(number);
+            let drawn = self.roster.nth_of(Status::Dead, number);
             drawn.into_iter().for_each(|node| self.send(node, &question[0], out));
         }
         asked
