@@ -1,8 +1,7 @@
 //! What a core asks of all nodes: the cache in front, the world behind it, and changes of it.
 //!
-//! - `hit/CACHE/id`, `hit/CACHE/name`: one of 10,000 answers that are in the cache, asked for as
-//!   Zipf's law with exponent 0.99 says; names have 12 bytes. `id_after_id` is the same where each
-//!   question depends on the answer before, so that no two are worked on at the same time.
+//! - `hit/CACHE`: one of 10,000 answers that are in the cache, asked for by name as Zipf's law with exponent
+//!   0.99 says; names have 12 bytes.
 //!   `lru` and `moka` are crates, the latter with its own time to live as it is used; `map` is a
 //!   hash map, which has no bound and no age. The goal is 20 ns.
 //! - `view/…`: the same through a core's view; `world/…`: what the view asks when its cache does
@@ -29,7 +28,7 @@ use coreflow::{
         id::{AgentAddress, AgentId, NodeId},
     },
 };
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{Criterion, Throughput};
 use fastrand::Rng;
 use foldhash::fast::RandomState;
 use std::{
@@ -166,37 +165,19 @@ fn name_of(number: u32) -> String {
     format!("clerk-{number:06}")
 }
 
-fn hit<C: Answers<AgentAddress>, N: Answers<Box<str>>>(
-    criterion: &mut Criterion,
-    name: &str,
-    mut by_id: C,
-    mut by_name: N,
-) {
+fn hit(criterion: &mut Criterion, name: &str, mut by_name: impl Answers<Box<str>>) {
     let mut rng = Rng::with_seed(SEED);
     let zipf = Zipf::new(ANSWERS_MAX, 0.99, &mut rng);
     for number in 0..ANSWERS_MAX as u32 {
-        by_id.keep(address(number), u64::from(number));
         by_name.keep(name_of(number).into(), u64::from(number));
     }
     let asked: Vec<u32> = (0..QUESTIONS).map(|_| zipf.next(&mut rng)).collect();
-    let ids: Vec<AgentAddress> = asked.iter().map(|number| address(*number)).collect();
     let names: String = asked.iter().map(|number| name_of(*number)).collect();
     let mut group = criterion.benchmark_group("hit");
     group.throughput(Throughput::Elements(1));
-    let mut next = ids.iter().cycle();
-    group.bench_function(BenchmarkId::new(name, "id"), |bencher| {
-        bencher.iter(|| by_id.find(next.next().expect("a cycle")));
-    });
-    let (mut at, mut last) = (0, 0);
-    group.bench_function(BenchmarkId::new(name, "id_after_id"), |bencher| {
-        bencher.iter(|| {
-            at = (at + 1 + usize::from(last > u64::from(u32::MAX))) % QUESTIONS;
-            last = by_id.find(&ids[at]).expect("it is kept");
-        });
-    });
     let bytes = name_of(0).len();
     let mut at = 0;
-    group.bench_function(BenchmarkId::new(name, "name"), |bencher| {
+    group.bench_function(name, |bencher| {
         bencher.iter(|| {
             at = (at + 1) % QUESTIONS;
             by_name.find::<str>(&names[at * bytes..(at + 1) * bytes])
@@ -206,12 +187,10 @@ fn hit<C: Answers<AgentAddress>, N: Answers<Box<str>>>(
 
 fn bench_hit(criterion: &mut Criterion) {
     let ttl = Duration::from_secs(3600);
-    let cache = || Cache::new(ANSWERS_MAX, ANSWER_TTL_MS);
-    hit(criterion, "coreflow", cache(), Cache::new(ANSWERS_MAX, ANSWER_TTL_MS));
-    hit(criterion, "lru", lru(), lru());
-    hit(criterion, "moka", moka(Some(ttl)), moka(Some(ttl)));
-    let map = || HashMap::with_hasher(RandomState::default());
-    hit(criterion, "map", map(), HashMap::with_hasher(RandomState::default()));
+    hit(criterion, "coreflow", Cache::<_, _>::new(ANSWERS_MAX, ANSWER_TTL_MS));
+    hit(criterion, "lru", lru());
+    hit(criterion, "moka", moka(Some(ttl)));
+    hit(criterion, "map", HashMap::with_hasher(RandomState::default()));
 }
 
 fn set(world: &mut World, node: NodeId, fact: &Fact) {
@@ -261,7 +240,6 @@ fn bench_world(criterion: &mut Criterion) {
     let zipf = Zipf::new(ANSWERS_MAX, 0.99, &mut rng);
     // What is asked often is anywhere in the world; what the world is asked is all of it.
     let near = |rng: &mut Rng| zipf.next(rng) * 10;
-    let ids: Vec<_> = (0..QUESTIONS).map(|_| address(near(&mut rng))).collect();
     let names: Vec<_> = (0..QUESTIONS).map(|_| name_of(near(&mut rng))).collect();
     let far_ids: Vec<_> =
         (0..QUESTIONS).map(|_| address(rng.u32(..AGENTS * NODES as u32))).collect();
@@ -276,10 +254,6 @@ fn bench_world(criterion: &mut Criterion) {
     let mut next = names.iter().cycle();
     group.bench_function("named", |bencher| {
         bencher.iter(|| view.named(next.next().expect("a cycle"), black_box(1)));
-    });
-    let mut next = ids.iter().cycle();
-    group.bench_function("agent", |bencher| {
-        bencher.iter(|| view.agent(*next.next().expect("a cycle"), black_box(1)));
     });
     let mut next = types.iter().cycle();
     group.bench_function("least_loaded", |bencher| {
@@ -371,24 +345,15 @@ fn print_passes(name: &str, passes: usize, items: usize, mut pass: impl FnMut())
     println!("{name:32} {:9.1} {:9.1}", times[0], times[passes / 2]);
 }
 
-fn print_hits<C: Answers<AgentAddress>, N: Answers<Box<str>>>(
-    cache: &str,
-    mut by_id: C,
-    mut by_name: N,
-) {
+fn print_hits(cache: &str, mut by_name: impl Answers<Box<str>>) {
     let mut rng = Rng::with_seed(SEED);
     let zipf = Zipf::new(ANSWERS_MAX, 0.99, &mut rng);
     for number in 0..ANSWERS_MAX as u32 {
-        by_id.keep(address(number), u64::from(number));
         by_name.keep(name_of(number).into(), u64::from(number));
     }
     let asked: Vec<u32> = (0..QUESTIONS).map(|_| zipf.next(&mut rng)).collect();
-    let ids: Vec<AgentAddress> = asked.iter().map(|number| address(*number)).collect();
     let names: Vec<String> = asked.iter().map(|number| name_of(*number)).collect();
-    print_passes(&format!("hit, {cache}, id"), 60, QUESTIONS, || {
-        ids.iter().for_each(|id| sink(by_id.find(id)));
-    });
-    print_passes(&format!("hit, {cache}, name"), 60, QUESTIONS, || {
+    print_passes(&format!("hit, {cache}"), 60, QUESTIONS, || {
         names.iter().for_each(|name| sink(by_name.find::<str>(name)));
     });
 }
@@ -397,12 +362,10 @@ fn print_times() {
     println!("nanoseconds: the fastest pass, the middle one");
     let ttl = Some(Duration::from_secs(3600));
     for _ in 0..2 {
-        let cache = || Cache::new(ANSWERS_MAX, ANSWER_TTL_MS);
-        print_hits("coreflow", cache(), Cache::new(ANSWERS_MAX, ANSWER_TTL_MS));
-        print_hits("lru", lru(), lru());
-        print_hits("moka", moka(ttl), moka(ttl));
-        let map = || HashMap::with_hasher(RandomState::default());
-        print_hits("map", map(), HashMap::with_hasher(RandomState::default()));
+        print_hits("coreflow", Cache::<_, _>::new(ANSWERS_MAX, ANSWER_TTL_MS));
+        print_hits("lru", lru());
+        print_hits("moka", moka(ttl));
+        print_hits("map", HashMap::with_hasher(RandomState::default()));
     }
     let mut world = world();
     let mut publisher = Publisher::new(&mut world);
@@ -416,21 +379,10 @@ fn print_times() {
     let ids = |numbers: &[u32]| numbers.iter().map(|it| address(*it)).collect::<Vec<_>>();
     let types: Vec<String> =
         (0..QUESTIONS).map(|at| format!("type-{}", at % usize::from(TYPES))).collect();
-    let (near_names, near_ids) = (names(&near), ids(&near));
+    let near_names = names(&near);
     let mut view = new_view();
     print_passes("view, name", 60, QUESTIONS, || {
         near_names.iter().for_each(|name| sink(view.named(name, black_box(1))));
-    });
-    let mut view = new_view();
-    print_passes("view, id", 60, QUESTIONS, || {
-        near_ids.iter().for_each(|id| sink(view.agent(*id, black_box(1))));
-    });
-    print_passes("view, id after id", 60, QUESTIONS, || {
-        let mut at = 0;
-        for _ in 0..QUESTIONS {
-            let place = view.agent(near_ids[at], black_box(1)).expect("it is there");
-            at = (at + 1 + usize::from(place.type_index >= TYPES)) % QUESTIONS;
-        }
     });
     print_passes("view, least loaded", 60, QUESTIONS, || {
         types.iter().for_each(|name| sink(view.least_loaded(name, black_box(1), 7)));

@@ -6,11 +6,10 @@
 //! - No question takes a lock or waits.
 //! - Of nodes that are chosen for their loads none is chosen by what was known before it was gone.
 //!
-//! The questions that are kept are those that are asked for every message or task: where an agent
-//! is, who has a name, who is the least loaded of a type. All others go to [`View::world`].
+//! The questions that are kept are those that are asked for every message or task: who has a name, who is the
+//! least loaded of a type. All others go to [`View::world`]; where an agent is, its address says.
 
 use super::{
-    TypeIndex,
     board::Snapshot,
     cache::{Cache, Counters, Equivalent},
     fact::Load,
@@ -35,40 +34,17 @@ const CHOSEN_MAX: usize = 1_024;
 /// How long it goes by the loads that it knows, milliseconds: a round of gossip.
 const READ_MS: u64 = 100;
 
-/// Where an agent is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its place in its node's list of types.
-    pub type_index: TypeIndex,
-    /// Whether its node is there.
-    pub status: Status,
-}
-
-/// What was asked.
-#[derive(Clone, Copy)]
-enum Subject<'a> {
-    Agent(AgentAddress),
-    Name(&'a str),
-}
-
-/// A question and its hash, which the world's hasher made.
+/// Who has a name: the question and its hash, which the world's hasher made.
 struct Question<'a> {
     hash: u64,
-    subject: Subject<'a>,
+    name: &'a str,
 }
 
-/// What was asked, as it is kept: a short name within, so that a hit follows no pointer.
-#[derive(PartialEq, Eq)]
-enum KeptSubject {
-    Agent(AgentAddress),
-    Name(Text),
-}
-
-/// A question as it is kept.
+/// The same as it is kept: a short name within, so that a hit follows no pointer.
 #[derive(PartialEq, Eq)]
 struct KeptQuestion {
     hash: u64,
-    subject: KeptSubject,
+    name: Text,
 }
 
 impl Hash for KeptQuestion {
@@ -86,21 +62,7 @@ impl Hash for Question<'_> {
 impl Equivalent<KeptQuestion> for Question<'_> {
     #[inline]
     fn equivalent(&self, kept: &KeptQuestion) -> bool {
-        match (self.subject, &kept.subject) {
-            (Subject::Agent(agent), KeptSubject::Agent(kept)) => agent == *kept,
-            (Subject::Name(name), KeptSubject::Name(kept)) => kept.as_bytes() == name.as_bytes(),
-            _ => false,
-        }
-    }
-}
-
-impl Question<'_> {
-    fn keep(&self) -> KeptQuestion {
-        let subject = match self.subject {
-            Subject::Agent(agent) => KeptSubject::Agent(agent),
-            Subject::Name(name) => KeptSubject::Name(Text::new(name)),
-        };
-        KeptQuestion { hash: self.hash, subject }
+        kept.name.as_bytes() == self.name.as_bytes()
     }
 }
 
@@ -115,7 +77,7 @@ impl Hash for HashedName {
 
 impl Equivalent<KeptQuestion> for HashedName {
     fn equivalent(&self, kept: &KeptQuestion) -> bool {
-        matches!(kept.subject, KeptSubject::Name(_)) && kept.hash == self.0
+        kept.hash == self.0
     }
 }
 
@@ -138,13 +100,6 @@ impl Hasher for Brought {
     }
 }
 
-/// An answer; that there is none is one as well.
-#[derive(Clone, Copy)]
-enum Answer {
-    Agent(Option<Place>),
-    Name(Option<AgentAddress>),
-}
-
 /// The nodes among which what is sent to agents of a type is spread, or to agents that can do something.
 struct Chosen {
     spread: Spread,
@@ -157,7 +112,8 @@ struct Chosen {
 /// What a core sees of all nodes.
 pub struct View {
     snapshot: Arc<Snapshot>,
-    answers: Cache<KeptQuestion, Answer, BuildHasherDefault<Brought>>,
+    /// Who has a name; that nobody has it is an answer as well.
+    answers: Cache<KeptQuestion, Option<AgentAddress>, BuildHasherDefault<Brought>>,
     /// By the name of the type.
     of_type: HashMap<Box<str>, Chosen, RandomState>,
     /// By what the agents can do.
@@ -212,19 +168,10 @@ impl View {
                 self.capable.clear();
             }
             Change::Gone(node) => {
-                self.answers.invalidate_where(|question, answer| {
-                    match (&question.subject, answer) {
-                        (KeptSubject::Agent(agent), _) => agent.node == node,
-                        (_, Answer::Name(Some(agent))) => agent.node == node,
-                        _ => false,
-                    }
-                });
+                self.answers
+                    .invalidate_where(|_, answer| answer.is_some_and(|agent| agent.node == node));
                 self.of_type.clear();
                 self.capable.clear();
-            }
-            Change::Agent(agent) => {
-                let hash = self.hasher.hash_one(agent);
-                self.answers.invalidate(&Question { hash, subject: Subject::Agent(agent) });
             }
             Change::Name(hash) => drop(self.answers.invalidate(&HashedName(hash))),
             // Whom something is sent to next is read again a little later.
@@ -232,31 +179,17 @@ impl View {
         }
     }
 
-    /// Where an agent is: as [`World::agent`] says.
-    #[inline]
-    pub fn agent(&mut self, agent: AgentAddress, now_ms: u64) -> Option<Place> {
-        let node = if agent.node == 0 { self.world().me() } else { agent.node };
-        let agent = AgentAddress { node, ..agent };
-        let question =
-            Question { hash: self.hasher.hash_one(agent), subject: Subject::Agent(agent) };
-        let find = |world: &World| {
-            let seen = world.agent(agent);
-            Answer::Agent(seen.map(|it| Place { type_index: it.type_index, status: it.status }))
-        };
-        match self.answer(&question, now_ms, find) {
-            Answer::Agent(place) => place,
-            _ => unreachable!("an answer is of its question's kind"),
-        }
-    }
-
     /// Who has a name: as [`World::named`] says.
     #[inline]
     pub fn named(&mut self, name: &str, now_ms: u64) -> Option<AgentAddress> {
-        let question = Question { hash: self.hasher.hash_one(name), subject: Subject::Name(name) };
-        match self.answer(&question, now_ms, |world| Answer::Name(world.named(name))) {
-            Answer::Name(agent) => agent,
-            _ => unreachable!("an answer is of its question's kind"),
+        let question = Question { hash: self.hasher.hash_one(name), name };
+        if let Some(answer) = self.answers.get(&question, now_ms) {
+            return *answer;
         }
+        let answer = self.snapshot.world().named(name);
+        let kept = KeptQuestion { hash: question.hash, name: Text::new(name) };
+        self.answers.insert(kept, answer, now_ms);
+        answer
     }
 
     /// The least loaded living node of a type, by its load and by what was chosen since that was told;
@@ -276,21 +209,6 @@ impl View {
         choose(&mut self.capable, what, (self.snapshot.number(), now_ms), || {
             Spread::of(living(world.loads_of_capable(what)), lot)
         })
-    }
-
-    #[inline]
-    fn answer(
-        &mut self,
-        question: &Question<'_>,
-        now_ms: u64,
-        find: impl FnOnce(&World) -> Answer,
-    ) -> Answer {
-        if let Some(answer) = self.answers.get(question, now_ms) {
-            return *answer;
-        }
-        let answer = find(self.snapshot.world());
-        self.answers.insert(question.keep(), answer, now_ms);
-        answer
     }
 }
 

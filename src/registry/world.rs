@@ -304,7 +304,6 @@ impl World {
             return Err(refused);
         }
         let address = AgentAddress { node, agent: id };
-        self.changes.note(Change::Agent(address));
         if let Some(name) = &agent.name {
             let (hash, here) = (self.names.hash(name), &self.nodes[at].1);
             self.changes.note(Change::Name(hash));
@@ -357,7 +356,6 @@ impl World {
         let (node, here) = (self.nodes[at].0, &self.nodes[at].1);
         let Some(old) = here.agents.get(&id).cloned() else { return false };
         let address = AgentAddress { node, agent: id };
-        self.changes.note(Change::Agent(address));
         if let Some(name) = &old.name {
             let hash = self.names.hash(name);
             self.changes.note(Change::Name(hash));

@@ -1,6 +1,6 @@
 //! Which answers a change of the world makes wrong.
 
-use crate::wire::id::{AgentAddress, NodeId};
+use crate::wire::id::NodeId;
 
 /// Changes that are told one by one; beyond that all answers are forgotten.
 pub const CHANGES_MAX: usize = 4096;
@@ -12,8 +12,6 @@ pub enum Change {
     All,
     /// Whatever was answered with a node, or one of its agents: it is worth less than before.
     Gone(NodeId),
-    /// What is known of an agent.
-    Agent(AgentAddress),
     /// Who has a name, by the name's hash ([`super::World::hash`]).
     Name(u64),
     /// Which node is the least loaded one of a type, by the hash of the type's name.
