@@ -21,7 +21,16 @@ LIMIT_S = 20
 LOOKUPS = 64
 # Bytes that a node sends in a round in which nothing changes, at most.
 QUIET_BYTES = 120
+# What is aimed at, beside which the times are printed: a busy machine fails no test by it.
+CALLED_S = 0.3
+DEAD_S = 2
 LOAD_S = float(os.environ.get("COREFLOW_GOSSIP_LOAD_S", "5"))
+
+
+def beside(taken_s, goal_s):
+    """A time beside its goal."""
+    is_met = "met" if taken_s <= goal_s else "missed"
+    return f"{taken_s * 1000:.0f} ms (goal {goal_s * 1000:.0f} ms: {is_met})"
 
 
 def statuses(node):
@@ -55,7 +64,7 @@ def figure(node, name):
 
 
 def an_agent_is_known_and_called_everywhere(cluster):
-    times = []
+    known, called = [], []
     watchers = [node.client() for node in cluster.nodes]
     for node in cluster.nodes:
         name = f"parrot-{node.number}"
@@ -63,11 +72,13 @@ def an_agent_is_known_and_called_everywhere(cluster):
         node.call("agent.spawn", type="echo", name=name)
         for watcher in watchers:
             until(lambda: name in names(watcher), f"{name} is known", LIMIT_S)
-        times.append(time.monotonic() - begun)
+        known.append(time.monotonic() - begun)
         for place, watcher in enumerate(watchers):
             said = {"from": place + 1, "to": node.number}
             assert watcher.call("agent.call", name=name, payload=said)["result"] == said
-    print(f"an agent is known to all {COUNT} nodes after {max(times) * 1000:.0f} ms at most")
+        called.append(time.monotonic() - begun)
+    print(f"an agent is known to all {COUNT} nodes after {max(known) * 1000:.0f} ms at most")
+    print(f"it has answered all of them after {beside(max(called), CALLED_S)}")
     # By address, from the command line, and of one type.
     everyone = watchers[0].call("agent.list", all=True, type="echo")["agents"]
     parrot = next(each for each in everyone if each.get("name") == "parrot-4")
@@ -165,7 +176,7 @@ def a_killed_node_is_dead_everywhere_and_returns(cluster):
     victim.kill()
     expected = {node.number: "alive" for node in cluster.nodes[:4]} | {victim.number: "dead"}
     until(lambda: see(cluster, expected), "the node is dead for all others", LIMIT_S)
-    print(f"a killed node is dead for all after {(time.monotonic() - begun) * 1000:.0f} ms")
+    print(f"a killed node is dead for all after {beside(time.monotonic() - begun, DEAD_S)}")
     assert f"parrot-{victim.number}" not in names(client)
     begun = time.monotonic()
     error, _ = client.answer(client.ask("agent.call", id=theirs, payload=1, timeout_ms=10000))
