@@ -39,8 +39,7 @@ Usage: cargo test --test gossip -- [--seed N | --seeds A..B] [--nodes N] [--trac
   --storm       loses and delays datagrams, kills nodes and starts them again, cuts parts of the network
                 off, and mends all; prints what was noticed when, what was noticed falsely, bytes a node
                 a round, and when all agreed. 60, 1,000 and 10,000 nodes unless --nodes names a number;
-                with 10,000 it takes half an hour of one core and 9 GiB, a fifth less with huge pages:
-                GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+                with 10,000 it takes a quarter of an hour of one core and more, and 4 GiB
     --delay MS      the longest that a datagram is under way (60; 3 for --measure)
     --churn N       kills a second; a killed node starts again after 6 s (a hundredth of the nodes,
                     at most 4; 1 above 1,000 nodes)
