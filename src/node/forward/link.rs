@@ -1,7 +1,10 @@
 //! A core's connection to another node: dialled when something is to be sent, kept open, dialled
 //! again when it was lost.
 
-use super::channel::{Answered, Bounds, Channel, Request};
+use super::{
+    backoff::{Backoff, Reached},
+    channel::{Answered, Bounds, Channel, Request},
+};
 use crate::{
     consensus::{
         cluster::Cluster,
@@ -26,10 +29,6 @@ use std::{
 
 /// How long a connection may take to be made, and then the other side to prove itself.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// The pause before a node that could not be reached is dialled again, the first time.
-const BACKOFF: Duration = Duration::from_millis(20);
-/// And at most.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks for requests whose time is up.
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes that one read takes.
@@ -59,8 +58,7 @@ struct State {
     /// Wakes what drives the connection.
     waker: Option<Waker>,
     is_driven: bool,
-    /// When it may be dialled again, and the pause before that.
-    closed: Option<(Instant, Duration)>,
+    backoff: Backoff,
 }
 
 impl Link {
@@ -72,7 +70,7 @@ impl Link {
         cluster: Arc<Cluster>,
     ) -> Rc<Self> {
         let channel = Channel::new(bounds, credentials);
-        let state = State { channel, waker: None, is_driven: false, closed: None };
+        let state = State { channel, waker: None, is_driven: false, backoff: Backoff::default() };
         Rc::new(Self { target, cluster, state: RefCell::new(state) })
     }
 
@@ -86,7 +84,7 @@ impl Link {
         let answered = {
             let mut state = self.state.borrow_mut();
             let now = Instant::now();
-            if !state.is_driven && state.closed.is_some_and(|(until, _)| now < until) {
+            if !state.is_driven && !state.backoff.may_dial(now) {
                 return Err(self.unreachable("it could not be reached a moment ago"));
             }
             let answered = state.channel.push(now, what)?;
@@ -117,26 +115,31 @@ impl Link {
             self.state.borrow_mut().channel.greet(challenge);
             io::Result::Ok(stream)
         };
-        let (why, was_there) = match executor::timeout(CONNECT_LIMIT, dialled).await {
+        let (why, reached) = match executor::timeout(CONNECT_LIMIT, dialled).await {
             Some(Ok(stream)) => {
-                let why = self.drive(stream).await.to_string();
-                // Who takes connections and is not believed is as good as away.
-                (why, self.state.borrow().channel.is_open())
+                let why = self.drive(stream).await;
+                let reached = match why.kind() {
+                    _ if self.state.borrow().channel.is_open() => Reached::Node,
+                    io::ErrorKind::InvalidData | io::ErrorKind::TimedOut => Reached::Stranger,
+                    // It may have been the node, which was ended meanwhile.
+                    _ => Reached::Nobody,
+                };
+                (why.to_string(), reached)
             }
-            Some(Err(error)) => (error.to_string(), false),
-            None => ("it does not take a connection".to_owned(), false),
+            Some(Err(error)) => (error.to_string(), Reached::Nobody),
+            None => ("it does not take a connection".to_owned(), Reached::Nobody),
         };
         let mut state = self.state.borrow_mut();
         state.is_driven = false;
         state.waker = None;
-        let pause = match state.closed {
-            Some((_, before)) if !was_there => (before * 2).min(BACKOFF_MAX),
-            _ => BACKOFF,
-        };
-        state.closed = Some((Instant::now() + pause, pause));
-        // A node that is away for long would fill the log of messages.
-        if pause == BACKOFF && !state.channel.is_idle() {
-            tracing::warn!(node, %address, why, "requests to another node were cut off");
+        let cuts_off = !state.channel.is_idle();
+        if state.backoff.ended(Instant::now(), reached, cuts_off) {
+            match reached {
+                Reached::Stranger => {
+                    tracing::warn!(node, %address, why, "who answers for a node is not believed");
+                }
+                _ => tracing::warn!(node, %address, why, "requests to another node were cut off"),
+            }
         }
         state.channel.lost(&format!("node {node} at {address}: {why}"));
     }
@@ -213,4 +216,141 @@ where
         moved = true;
     }
     Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::Params, consensus::cluster::Leaders, runtime::doorbell::Doorbell,
+        wire::secret::Secret,
+    };
+    use socket2::{Domain, Socket, Type};
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream},
+        sync::{Mutex, mpsc},
+        thread,
+    };
+
+    const WAIT: Duration = Duration::from_secs(60);
+    const BOUNDS: Bounds = Bounds { in_flight: 9, waiting_bytes: 1_000, frame_bytes: 1_000 };
+
+    /// What the log was told.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        /// How many of its lines have these words.
+        fn lines_with(&self, words: &str) -> usize {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).expect("text");
+            text.lines().filter(|line| line.contains(words)).count()
+        }
+    }
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// On a core of its own, with a link to node 2 at an address.
+    fn on_core<F: Future<Output = ()> + 'static>(
+        address: SocketAddr,
+        log: &Log,
+        test: impl FnOnce(Rc<Link>) -> F + Send + 'static,
+    ) {
+        let log = log.clone();
+        let settings = executor::Settings { cpu: 0, ring_depth: 128, io_memory: 64 << 10 };
+        let make = move || async move {
+            let writer = move || log.clone();
+            let to = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+            let _logs = tracing::subscriber::set_default(to);
+            let secret = Secret::parse(b"0123456789abcdef").expect("sixteen bytes");
+            let credentials = Credentials::of(1, 2, None, Some(&secret));
+            let bell = Doorbell::new().expect("there are descriptors");
+            let (cluster, _asked) = Cluster::new(Leaders::new(1, 1), bell);
+            test(Link::new(Target { node: 2, address }, BOUNDS, credentials, cluster)).await;
+        };
+        let core = executor::spawn_pinned("link", &settings, make).expect("an executor");
+        core.join().expect("it does not panic");
+    }
+
+    /// Asks as soon as the node may be dialled; what came of it.
+    async fn asked(link: &Rc<Link>) -> String {
+        let deadline = Instant::now() + WAIT;
+        let params = Params::new();
+        let request = Request { method: "m", params: &params, deadline, as_long_as_led: None };
+        loop {
+            assert!(Instant::now() < deadline, "it is never dialled");
+            match link.call(&request).await.expect_err("nobody answers") {
+                Error::Unavailable(why) if why.contains("a moment ago") => {
+                    executor::sleep(Duration::from_millis(1)).await;
+                }
+                error => return error.to_string(),
+            }
+        }
+    }
+
+    #[test]
+    fn who_takes_a_connection_and_proves_nothing_is_waited_for_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let log = Log::default();
+        on_core(address, &log, |link| async move {
+            let begun = Instant::now();
+            let why = asked(&link).await;
+            assert!(why.contains("does not prove in time") && why.contains("nothing"), "{why}");
+            let took = begun.elapsed();
+            assert!(took >= CONNECT_LIMIT && took < WAIT / 2, "{took:?}");
+        });
+        assert_eq!(log.lines_with("does not prove in time"), 1);
+        drop(listener);
+    }
+
+    #[test]
+    fn a_stranger_at_the_address_of_a_node_that_was_away_is_named_in_the_log_once() {
+        // A port that is held, and on which nobody listens yet.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a free port");
+        let address = socket.local_addr().expect("it is bound").as_socket().expect("of IPv4");
+        let log = Log::default();
+        let (tell, strangers) = mpsc::channel::<TcpStream>();
+        on_core(address, &log, move |link| async move {
+            for _ in 0..3 {
+                let why = asked(&link).await;
+                assert!(why.contains("nothing was done"), "{why}");
+            }
+            socket.listen(9).expect("a socket");
+            let listener = TcpListener::from(socket);
+            thread::spawn(move || {
+                for (place, mut stream) in listener.incoming().flatten().enumerate() {
+                    if place == 0 {
+                        // It hangs up at once, as a node does that is killed.
+                        continue;
+                    }
+                    // An answer to what is said first, that proves nothing.
+                    let said = stream.write_all(&[0x94, 1, 0, 0xc0, 0x80]);
+                    if said.is_err() || tell.send(stream).is_err() {
+                        return;
+                    }
+                }
+            });
+            let why = asked(&link).await;
+            assert!(why.contains("nothing was done") || why.contains("or not"), "{why}");
+            assert!(!why.contains("prove"), "{why}");
+            for _ in 0..3 {
+                let why = asked(&link).await;
+                assert!(why.contains("does not prove that it knows"), "{why}");
+            }
+        });
+        drop(strangers);
+        assert_eq!(log.lines_with("cut off"), 1, "while it was away");
+        assert_eq!(log.lines_with("who answers for a node is not believed"), 1);
+    }
 }

@@ -16,10 +16,12 @@
 //! - Everything is bounded: requests and bytes under way, the time until an answer, the time in
 //!   which something is tried again.
 //!
-//! The files: `channel.rs` is a connection's requests and `tries.rs` when to try again, both pure;
+//! The files: `channel.rs` is a connection's requests, `backoff.rs` when a node is dialled again and
+//! `tries.rs` when a request is tried again, all pure;
 //! `encode.rs` what travels; `link.rs` moves the bytes; `route.rs` decides which request goes where,
 //! `submit.rs` does so for submissions; `lend.rs` asks for attempts of tasks.
 
+mod backoff;
 pub(super) mod channel;
 mod encode;
 mod lend;
@@ -165,5 +167,60 @@ impl Forwarder {
                 Ok(link)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{self, Write},
+        os::unix::fs::PermissionsExt,
+        sync::Mutex,
+    };
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nodes_that_others_can_reach_and_that_prove_nothing_are_warned_of_at_start() {
+        let path = std::env::temp_dir().join(format!("coreflow-warn-{}", std::process::id()));
+        std::fs::write(&path, "0123456789abcdef").expect("a file of the test's own");
+        let owner = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, owner).expect("a file of the test's own");
+        let file = path.display();
+        let token = format!("server.token_file={file}");
+        let secret = format!("cluster.secret_file={file}");
+        let said = |rpc: &str, keys: &[&String]| {
+            let text = format!(
+                "[[node]]\nid = 1\npeers = \"127.0.0.1:1\"\nrpc = \"{rpc}\"\nhttp = \"127.0.0.1:3\"\n\
+                 [[node]]\nid = 2\npeers = \"127.0.0.1:4\"\nrpc = \"10.0.0.2:5\"\nhttp = \"127.0.0.1:6\"\n"
+            );
+            let node = ["cluster.node=1".to_owned()];
+            let keys: Vec<_> = node.iter().chain(keys.iter().copied()).cloned().collect();
+            let config = Config::parse(&text, "the test", &keys).expect("its keys are right");
+            let log = Log::default();
+            let writer = log.clone();
+            let to = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+            let settings = tracing::subscriber::with_default(to, || Settings::of(&config));
+            settings.expect("its files can be read");
+            let text = log.0.lock().unwrap().clone();
+            String::from_utf8(text).expect("text")
+        };
+        let warned = said("10.0.0.1:2", &[&token]);
+        assert!(warned.contains("set cluster.secret_file"), "{warned:?}");
+        assert_eq!(said("10.0.0.1:2", &[&token, &secret]), "", "they prove the secret");
+        assert_eq!(said("127.0.0.1:2", &[&token]), "", "nobody else can reach it");
+        std::fs::remove_file(path).expect("it is there");
     }
 }
