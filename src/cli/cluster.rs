@@ -161,6 +161,15 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
     }
     let seen = Seen::of(answer).ok_or_else(|| Trouble::Failed(Seen::STRANGE.into()))?;
     writeln!(out, "as node {} sees it:\n", seen.node)?;
+    nodes(&seen).write(out)?;
+    writeln!(out)?;
+    if seen.partitions.iter().any(|it| it.agreement.is_some()) {
+        return agreements(&seen).write(out).map_err(Trouble::from);
+    }
+    Ok(partitions(&seen).write(out)?)
+}
+
+fn nodes(seen: &Seen) -> Table {
     let mut nodes = Table::new(&[
         "NODE",
         "PEERS",
@@ -169,7 +178,9 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
         "CONNECTED",
         "LEADS",
         "STATUS",
+        "CORES",
         "AGENTS",
+        "CAPACITY",
         "RUNNING",
         "QUEUED",
     ]);
@@ -182,9 +193,9 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
         let [peers, rpc] = [&node.peers, &node.rpc].map(text);
         let leads = node.leads.to_string();
         let status = node.status.clone().unwrap_or_else(|| "-".to_owned());
-        let [agents, running, queued] = match node.load {
+        let [cores, agents, capacity, running, queued] = match node.load {
             Some(load) => load.map(|count| count.to_string()),
-            None => ["-"; 3].map(str::to_owned),
+            None => ["-"; 5].map(str::to_owned),
         };
         nodes.row([
             node.id.to_string(),
@@ -194,16 +205,17 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
             connected,
             leads,
             status,
+            cores,
             agents,
+            capacity,
             running,
             queued,
         ]);
     }
-    nodes.write(out)?;
-    writeln!(out)?;
-    if seen.partitions.iter().any(|it| it.agreement.is_some()) {
-        return agreements(&seen).write(out).map_err(Trouble::from);
-    }
+    nodes
+}
+
+fn partitions(seen: &Seen) -> Table {
     let mut partitions =
         Table::new(&["PARTITION", "LEADER", "TERM", "COMMITTED", "VOTERS", "LEARNERS"]);
     for it in &seen.partitions {
@@ -220,7 +232,7 @@ fn status(node: &mut Remote, json: bool, out: &mut dyn Write) -> Result<(), Trou
         let learners = list(&it.learners);
         partitions.row([it.partition.to_string(), leader, term, committed, voters, learners]);
     }
-    Ok(partitions.write(out)?)
+    partitions
 }
 
 /// The partitions of nodes that may lie.

@@ -16,8 +16,8 @@ pub struct NodeSeen {
     pub leads: u64,
     /// What gossip says: `alive`, `suspect`, `dead` or `left`.
     pub status: Option<String>,
-    /// Its agents, and the tasks that run and wait there.
-    pub load: Option<[u64; 3]>,
+    /// Its cores, its agents, the tasks that those can run at a time, and those that run and wait there.
+    pub load: Option<[u64; 5]>,
 }
 
 /// A partition, and the members of its group.
@@ -96,9 +96,10 @@ fn node(view: View<'_>) -> Option<NodeSeen> {
     })
 }
 
-fn load(view: View<'_>) -> Option<[u64; 3]> {
+fn load(view: View<'_>) -> Option<[u64; 5]> {
     let number = |name| view.get(name).and_then(View::uint);
-    Some([number("agents")?, number("running")?, number("queued")?])
+    let names = ["cores", "agents", "capacity", "running", "queued"];
+    names.map(number).into_iter().collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
 fn partition(view: View<'_>) -> Option<PartitionSeen> {
@@ -135,15 +136,17 @@ mod tests {
     #[test]
     fn a_node_that_is_gone_has_no_agents_though_it_told_of_some() {
         for (status, load) in [
-            (Some("alive"), Some([3, 2, 1])),
-            (Some("suspect"), Some([3, 2, 1])),
-            (None, Some([3, 2, 1])),
+            (Some("alive"), Some([8, 3, 12, 2, 1])),
+            (Some("suspect"), Some([8, 3, 12, 2, 1])),
+            (None, Some([8, 3, 12, 2, 1])),
             (Some("dead"), None),
             (Some("left"), None),
         ] {
-            let counts = [("id", 7), ("leads", 0), ("agents", 3), ("running", 2), ("queued", 1)];
+            let counts = [("id", 7), ("leads", 0), ("cores", 8), ("agents", 3)];
+            let more = [("capacity", 12), ("running", 2), ("queued", 1)];
             let params = counts
                 .iter()
+                .chain(&more)
                 .fold(Params::new(), |all, (name, count)| all.uint_if(name, Some(*count)));
             let params = params.bool("member", true).bool("connected", false);
             let params = match status {

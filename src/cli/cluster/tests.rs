@@ -2,6 +2,7 @@
 
 use super::{
     aim::{Aim, Said},
+    nodes,
     seen::{AgreementSeen, NodeSeen, PartitionSeen, Seen},
 };
 use std::net::SocketAddr;
@@ -152,4 +153,27 @@ fn a_turn_is_not_waited_for_that_nobody_takes_up() {
     let why = aim.impossible(&view(agrees, false)).expect("its turn would pass, again and again");
     assert_eq!(why, "node 3 is not connected with node 1, which leads");
     assert_eq!(aim.impossible(&view(None, false)), None, "raft gives it up by itself");
+}
+
+#[test]
+fn of_each_node_its_cores_and_capacity_are_shown_and_of_one_that_is_gone_none() {
+    let node = |id, status: &str, load| NodeSeen {
+        id,
+        peers: Some(HERE),
+        rpc: None,
+        member: true,
+        connected: true,
+        leads: 3,
+        status: Some(status.into()),
+        load,
+    };
+    let all = vec![node(1, "alive", Some([8, 5, 40, 31, 24])), node(2, "dead", None)];
+    let mut text = Vec::new();
+    nodes(&Seen { node: 1, nodes: all, ..Seen::default() }).write(&mut text).expect("memory");
+    let text = String::from_utf8(text).expect("text");
+    let words: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let headings = ["CORES", "AGENTS", "CAPACITY", "RUNNING", "QUEUED"];
+    assert_eq!(words[0][7..], headings, "{text}");
+    assert_eq!(words[1][6..], ["alive", "8", "5", "40", "31", "24"], "{text}");
+    assert_eq!(words[2][6..], ["dead", "-", "-", "-", "-", "-"], "{text}");
 }
