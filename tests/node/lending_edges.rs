@@ -110,22 +110,23 @@ fn tasks_wait_not_for_the_busy_agents_of_their_node_while_those_of_another_are_i
     let far = with_agents(&places, 2, options(on_each_core(2), 4), 250);
     near.until_leaders_stay(2);
     let tasks = near.submit(0..60, 0);
-    let running = until("the other node runs some", || {
+    let running = until("the list and the state of a task say that the other node runs it", || {
         let filter = TaskFilter { status: Some(TaskStatus::Running), agent_type: None };
         let page = near.node.handle().wait(move |gateway| gateway.tasks(filter, None, 100));
         let lent = page.expect("it lists").tasks.into_iter().find(|it| it.node == Some(2))?;
         let id = lent.id;
         let view =
             near.node.handle().wait(move |gateway| gateway.task(id, 0)).expect("it is known");
-        // It may have ended since.
-        (view.status == TaskStatus::Running).then_some(view)
+        // It may have ended since, or have come back unbegun and run here.
+        (view.status == TaskStatus::Running && view.node == Some(2)).then_some(view)
     });
-    assert_eq!(running.node, Some(2), "its state says where it runs");
     near.all_done(&tasks, 1);
     assert_eq!(near.end_of(running.id).node, None);
     let (here, there) = (near.seen.lock().unwrap(), far.seen.lock().unwrap());
     assert_eq!(here.attempts.len() + there.attempts.len(), 60, "each ran once");
-    assert!(here.attempts.len() >= 5, "{} ran where they are kept", here.attempts.len());
+    // What is told of free places is a tenth of a second old and each core lends by it, so that all the rest may
+    // be lent by the second look; but not before an agent of its own took what it can.
+    assert!(!here.attempts.is_empty(), "none ran where they are kept");
     // Eight times as many places: without them it would take eight seconds and more.
     assert!(there.attempts.len() >= 20, "{} ran elsewhere", there.attempts.len());
     drop((here, there));
