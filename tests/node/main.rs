@@ -6,6 +6,8 @@ mod facts;
 mod far;
 mod far_cuts;
 mod far_offers;
+mod far_proofs;
+mod far_said;
 mod lending;
 mod lending_edges;
 mod lending_types;
