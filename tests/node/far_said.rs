@@ -208,7 +208,7 @@ impl Pretender {
     }
 
     /// The next offer.
-    pub(super) fn offer(&self) -> (Said, impl Fn(&str) -> u64) {
+    pub(super) fn offer(&self) -> (Said, impl Fn(&str) -> u64 + use<>) {
         let (said, params) = receive(&self.offers);
         (said, numbers(params))
     }
