@@ -49,7 +49,7 @@ fn of_a_node_that_crashed_and_is_back_the_next_session_begins_with_what_it_canno
     let (pretender, target) = (&world.pretender, world.target);
     let send = |number| world.send(number);
     let call = || {
-        let waits = world.near.handle();
+        let waits = world.handle.clone();
         thread::spawn(move || {
             waits.wait(move |gateway| gateway.call(target, b"x".to_vec(), WAIT.as_millis() as u64))
         })

@@ -8,7 +8,7 @@ use super::{
 use coreflow::{
     client::{Params, View},
     node::{
-        Node,
+        Node, NodeHandle,
         gateway::{Challenge, Gateway, Known},
     },
     shard::agent::Agent,
@@ -252,6 +252,8 @@ pub(super) struct Pretended {
     pub places: Places,
     pub pretender: Pretender,
     pub near: Node,
+    /// Of the core of the first node that asks; each handle has another one, which has its own session.
+    pub handle: NodeHandle,
     pub far: Node,
     /// An agent of the second one.
     pub target: AgentAddress,
@@ -269,14 +271,15 @@ impl Pretended {
         let far = places.start(2, |builder| builder.agent("late", some(1), || Nobody));
         let near = places.start(1, |builder| builder);
         let target = addresses(&far, 2, "late", 1)[0];
-        Self { places, pretender, near, far, target }
+        let handle = near.handle();
+        Self { places, pretender, near, handle, far, target }
     }
 
     /// Sends the agent a number, from the first node.
     pub(super) fn send(&self, number: u64) -> Result<(), Error> {
         let target = self.target;
         let payload = number.to_le_bytes().to_vec();
-        self.near.handle().wait(move |gateway| gateway.send(target, payload))
+        self.handle.wait(move |gateway| gateway.send(target, payload))
     }
 
     pub(super) fn stop(self) {
