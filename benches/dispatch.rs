@@ -197,6 +197,7 @@ impl Life {
             type_index: 0,
             priority: Priority::Normal,
             payload: &[7; 64],
+            long: None,
             timeout_ms: 0,
             max_attempts: 0,
             delay_ms: 0,

@@ -67,6 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             type_index: (number % 3) as u16,
             priority: Priority::ALL[(number % 4) as usize],
             payload: &PAYLOAD,
+            long: None,
             timeout_ms: 0,
             max_attempts: 0,
             delay_ms: 0,

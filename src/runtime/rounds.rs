@@ -70,6 +70,12 @@ pub struct Rounds {
     later: Vec<Waker>,
 }
 
+impl Default for Rounds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Rounds {
     /// No rounds yet: all have time.
     pub const fn new() -> Self {

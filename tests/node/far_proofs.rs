@@ -72,7 +72,7 @@ impl Called {
     }
 
     /// Lets the agent answer, and waits for it; gives both nodes.
-    fn is_answered(self) -> (Node, Node) {
+    fn until_answered(self) -> (Node, Node) {
         let late = self.late;
         let sent = self.near.handle().wait(move |gateway| gateway.send(late, b"answer".to_vec()));
         sent.expect("the way is free");
@@ -95,7 +95,7 @@ fn who_does_not_know_the_secret_ends_no_session_of_a_member() {
         let proof = with_versions(offer_of(core), 2, 2).bin("proof", &[7; 32]);
         answers.push(stranger.offer(proof));
     }
-    let (near, far) = called.is_answered();
+    let (near, far) = called.until_answered();
     for answer in answers {
         match answer {
             Ok(answer) => assert!(View::new(&answer).get("taken").is_none(), "it was believed"),
@@ -198,7 +198,7 @@ fn who_takes_requests_at_the_address_of_a_member_is_not_told_the_token() {
 #[test]
 fn nodes_that_ask_for_a_token_prove_the_secret_to_each_other_and_talk() {
     let places = Places::of("proven", 2).with_token(TOKEN).with_secret("0123456789abcdef");
-    let (near, far) = Called::new(&places).is_answered();
+    let (near, far) = Called::new(&places).until_answered();
     // A node's proof is of no use to a client, who says the token.
     let mut stranger = Said::to(places.rpc_of(2));
     let refused = stranger.offer(with_versions(offer_of(0), 2, 2)).expect_err("no token was said");

@@ -212,7 +212,7 @@ impl Clients {
             max_attempts: Some(100_000),
             key: task.key.map(|key| format!("key-{key}")),
             delay_ms: task.delay_ms,
-            transient: false,
+            ..TaskSpec::default()
         }
     }
 
