@@ -31,7 +31,7 @@ use crate::{
 use std::{
     collections::VecDeque,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -310,9 +310,11 @@ impl Nodes {
     }
 }
 
-/// An address of the loopback that nobody listens on now.
+/// An address of the loopback that nobody listens on: one of 16 million, as somebody else may take a port of
+/// 127.0.0.1 before the node does.
 fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    let [one, two, three] = std::array::from_fn(|_| fastrand::u8(1..=254));
+    TcpListener::bind((Ipv4Addr::new(127, one, two, three), 0))?.local_addr()
 }
 
 /// The key of a node of a bench: anybody can make it.

@@ -14,7 +14,7 @@ use coreflow::{
 };
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     thread,
     time::{Duration, Instant},
 };
@@ -30,8 +30,11 @@ pub struct Replica {
     leads: Vec<bool>,
 }
 
+/// One of 16 million of the loopback, as somebody else may take a port of 127.0.0.1 before the node does.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
+    let [one, two, three] = std::array::from_fn(|_| fastrand::u8(1..=254));
+    let address = (Ipv4Addr::new(127, one, two, three), 0);
+    let listener = TcpListener::bind(address).expect("there are ports");
     listener.local_addr().expect("it is bound")
 }
 
