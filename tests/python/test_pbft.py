@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from agreed import (
-    Submitter, assert_alike, assert_done_in_time, plain, primaries,
+    CHANGED_S, Submitter, assert_alike, assert_done_in_time, partitions, plain, primaries,
     the_doctor_finds_their_logs_whole, until_led_by_the_living)
 from cluster import PARTITIONS, ROOT, cluster_of, until
 from server import PROGRAM
