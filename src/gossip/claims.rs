@@ -72,7 +72,7 @@ impl Gossip {
         if self.has_left {
             return;
         }
-        if claim.is_absurd(mine.incarnation) {
+        if claim.is_absurd(self.highest_incarnation()) {
             return self.counters.refuse(Refused::Incarnation);
         }
         let is_same_life = claim.generation == mine.generation;

@@ -62,7 +62,7 @@ impl Gossip {
         if !self.is_known_or_may_be(sender, from) {
             return self.counters.refuse(Refused::Stranger);
         }
-        if header.claim.is_absurd(self.known_incarnation(sender)) {
+        if header.claim.is_absurd(self.highest_incarnation()) {
             return self.counters.refuse(Refused::Incarnation);
         }
         self.believe(sender, header.claim, None, now);
@@ -117,10 +117,6 @@ impl Gossip {
             }
             Section::Want(want) => self.answer_want(&want, pack),
         }
-    }
-
-    fn known_incarnation(&self, node: NodeId) -> u64 {
-        self.roster.get(node).map_or(0, |record| record.claim.incarnation)
     }
 
     /// Whether a node is known; in an open cluster whoever is told of becomes known.
@@ -191,7 +187,7 @@ impl Gossip {
         if record.is_some_and(|record| is_known(record, delta)) {
             return self.repeat(node);
         }
-        if delta.claim.is_absurd(record.map_or(0, |record| record.claim.incarnation)) {
+        if delta.claim.is_absurd(self.highest_incarnation()) {
             return self.counters.refuse(Refused::Incarnation);
         }
         if record.is_none() && !self.is_known_or_may_be(node, delta.address) {

@@ -6,7 +6,7 @@ use super::{
     datagram::{Header, Known},
     entries::{Entries, KEY_BYTES_MAX, SetError, TOMBSTONES_MAX, VALUE_BYTES_MAX, Version},
     pack::{Datagram, Pack},
-    record::{Claim, Life, Record, Status, mix},
+    record::{Claim, INCARNATION_START_MAX, Life, Record, Status, highest_incarnation, mix},
     roster::Roster,
     rumors::Rumors,
     seal::Seal,
@@ -143,6 +143,8 @@ pub struct Gossip {
     graves: VecDeque<(Version, Duration)>,
     /// The time, which never goes back.
     pub(super) clock: Duration,
+    /// The time of day when it was nothing, as this node's clock said when it started.
+    unix_ms_at_zero: u64,
     /// By how much the caller's clock was set back, all in all.
     pub(super) set_back: Duration,
     /// When the next round is due.
@@ -166,7 +168,8 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// A node that knows nobody. Its incarnation is higher than any that it had before. The seed
+    /// A node that knows nobody. The time of day, in milliseconds since 1970, is its incarnation, and higher
+    /// than any that it had before; when it is not, the others tell, and the node goes above that. The seed
     /// decides whom it speaks to; nodes have different ones.
     ///
     /// # Panics
@@ -174,7 +177,7 @@ impl Gossip {
     pub fn new(
         settings: Settings,
         me: NodeId,
-        incarnation: u64,
+        unix_ms: u64,
         address: SocketAddr,
         secret: Option<Secret>,
         seed: u64,
@@ -184,7 +187,7 @@ impl Gossip {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut roster = Roster::new();
         let mut life = Life::new(me, address);
-        let incarnation = incarnation.max(1).next_multiple_of(2);
+        let incarnation = unix_ms.clamp(1, INCARNATION_START_MAX).next_multiple_of(2);
         life.entries = Some(Arc::default());
         let claim = Claim { incarnation, generation: incarnation, status: Status::Alive };
         roster.insert(claim, life);
@@ -204,6 +207,7 @@ impl Gossip {
             disputed: BTreeSet::new(),
             graves: VecDeque::new(),
             clock: now,
+            unix_ms_at_zero: unix_ms.saturating_sub(millis(now)),
             set_back: Duration::ZERO,
             due,
             ticked: now,
@@ -313,6 +317,11 @@ impl Gossip {
     pub(super) fn change_mine(&mut self, how: impl FnOnce(&mut Entries)) {
         self.roster
             .change(self.me, |record| how(Arc::make_mut(record.entries.get_or_insert_default())));
+    }
+
+    /// The highest incarnation that is believed by now.
+    pub(super) fn highest_incarnation(&self) -> u64 {
+        highest_incarnation(self.unix_ms_at_zero.saturating_add(millis(self.clock)))
     }
 
     /// What this node says of itself.
@@ -498,6 +507,10 @@ impl Gossip {
             self.send(node, &datagram, out);
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn view(record: Record<'_>) -> NodeView {

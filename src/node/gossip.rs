@@ -58,7 +58,9 @@ pub(super) struct Speaker {
     at: Address,
     settings: Settings,
     secret: Option<crate::wire::secret::Secret>,
-    incarnation: u64,
+    unix_ms: u64,
+    /// When that was the time of day.
+    start: Instant,
     socket: UdpSocket,
     world: World,
     publisher: Publisher,
@@ -155,7 +157,8 @@ impl Speaker {
             secret: config.cluster_secret()?,
             // A node that starts again has a higher one while its clock goes forward; if it went
             // back, others say so and the node takes a higher one.
-            incarnation: unix_ms,
+            unix_ms,
+            start: Instant::now(),
             socket,
             world,
             publisher,
@@ -250,12 +253,14 @@ impl Voice {
         cluster: Arc<Cluster>,
         jobs: Vec<Injector<Job>>,
     ) -> Self {
-        let Speaker { me, at, settings, secret, incarnation, socket, world, publisher, .. } =
+        let Speaker { me, at, settings, secret, unix_ms, start, socket, world, publisher, .. } =
             speaker;
+        let now = start.elapsed();
+        let unix_ms = unix_ms + now.as_millis() as u64;
         let seed = fastrand::u64(..);
-        let gossip = Gossip::new(settings, me, incarnation, at.peers, secret, seed, Duration::ZERO);
+        let gossip = Gossip::new(settings, me, unix_ms, at.peers, secret, seed, now);
         let mut voice = Self {
-            start: Instant::now(),
+            start,
             gossip,
             socket,
             members: BTreeMap::new(),

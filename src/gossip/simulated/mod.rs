@@ -32,8 +32,8 @@ struct Host {
     paused_until_ms: u64,
     /// What came while it did not run.
     inbox: VecDeque<(SocketAddr, Arc<[u8]>)>,
-    /// The incarnation it starts with next.
-    next_incarnation: u64,
+    /// The incarnation that it started with last.
+    incarnation: u64,
 }
 
 /// Most datagrams that wait for a host that does not run, as a socket's buffer would hold.
@@ -58,6 +58,9 @@ pub struct World {
     pub history: u64,
 }
 
+/// When it all begins, in milliseconds since 1970.
+const UNIX_MS: u64 = 1_790_000_000_000;
+
 /// Where a host listens.
 pub fn address_of(node: NodeId) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + node as u32), 7_452))
@@ -80,7 +83,7 @@ impl World {
             ahead: Duration::ZERO,
             paused_until_ms: 0,
             inbox: VecDeque::new(),
-            next_incarnation: 1_000,
+            incarnation: 0,
         };
         let mut world = Self {
             network: Network::default(),
@@ -157,9 +160,9 @@ impl World {
     pub fn start(&mut self, node: NodeId) {
         let seed = self.rng.u64(..);
         let index = node as usize - 1;
-        let incarnation = self.hosts[index].next_incarnation;
-        self.hosts[index].next_incarnation += 1_000_000;
         let now = self.clock(node);
+        let incarnation = (UNIX_MS + now.as_millis() as u64).max(self.hosts[index].incarnation + 2);
+        self.hosts[index].incarnation = incarnation;
         let secret = self.secret.clone();
         let settings = self.settings.clone();
         let gossip = Gossip::new(settings, node, incarnation, address_of(node), secret, seed, now);

@@ -314,7 +314,8 @@ fn a_node_refutes_what_is_forged_of_it_and_all_agree() {
     let mut world = world(8, 9);
     set(&mut world, 3, b"true", b"1");
     agree(&mut world, 2_000);
-    let claim = |status| Claim { status, ..alive(1_000) };
+    let first = world.gossip(3).expect("it runs").my_claim().incarnation;
+    let claim = |status| Claim { status, ..alive(first) };
     let forged = [
         // More changes than it made, a death, a goodbye, a later life, and a far incarnation.
         delta(
@@ -325,8 +326,8 @@ fn a_node_refutes_what_is_forged_of_it_and_all_agree() {
         ),
         delta(3, claim(Status::Dead), 1, vec![]),
         delta(3, claim(Status::Left), 1, vec![]),
-        delta(3, alive(7_000), 2, vec![]),
-        delta(3, Claim { incarnation: 1 << 47, ..alive(1_000) }, 1, vec![]),
+        delta(3, alive(first + 6_000), 2, vec![]),
+        delta(3, Claim { incarnation: 1 << 47, ..alive(first) }, 1, vec![]),
     ];
     for section in forged {
         for to in [1, 2, 5] {

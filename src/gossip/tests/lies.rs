@@ -1,8 +1,8 @@
 //! What is forged of a node hides nothing of it, and is mended.
 
-use super::{agree, set, world};
+use super::{agree, set, sum, world};
 use crate::gossip::{
-    Event, Gossip, NodeId, Settings, Status,
+    Event, Gossip, INCARNATION_START_MAX, NodeId, Refused, Settings, Status,
     datagram::{self, Change, Delta, Header, Section},
     record::Claim,
     simulated::{World, address_of},
@@ -28,11 +28,28 @@ impl Lie {
         (victim.my_claim(), victim.node(VICTIM).expect("it knows itself").version)
     }
 
+    /// That its incarnation is this one and it is suspect, and nothing of its map.
+    fn accusation(world: &World, incarnation: u64) -> Self {
+        let (claim, version) = Self::true_word(world);
+        let claim = Claim { incarnation, status: Status::Suspect, ..claim };
+        Self { claim, is_fresh: true, floor: 0, range: (version, version), latest: version }
+    }
+
     fn tell(self, world: &mut World, to: NodeId) {
+        Self::tell_all(&[self], world, to);
+    }
+
+    /// Several in one datagram.
+    fn tell_all(lies: &[Self], world: &mut World, to: NodeId) {
         let sender = world.gossip(LIAR).expect("it runs").my_claim();
         let mut bytes = Vec::new();
         Header { cluster: 0, sender: LIAR, claim: sender }.write(&mut bytes);
-        let delta = Delta {
+        lies.iter().for_each(|lie| lie.delta().write(&mut bytes));
+        world.inject(LIAR, to, &bytes);
+    }
+
+    fn delta(&self) -> Section<'static> {
+        Section::Delta(Delta {
             node: VICTIM,
             claim: self.claim,
             address: address_of(VICTIM),
@@ -43,9 +60,7 @@ impl Lie {
             to: self.range.1,
             latest: self.latest,
             changes: vec![],
-        };
-        Section::Delta(delta).write(&mut bytes);
-        world.inject(LIAR, to, &bytes);
+        })
     }
 }
 
@@ -155,6 +170,90 @@ fn a_forged_life_hides_nothing_of_what_a_node_has() {
         agree(&mut world, 5_000);
         let victim = world.gossip(VICTIM).expect("it runs");
         assert_eq!(victim.counters().rebirths, 0, "nobody fetched its map again");
+    }
+}
+
+/// Within two seconds all that run are alive to all.
+fn assert_alive_soon(world: &mut World, what: &str) {
+    let are_alive = |world: &World| {
+        world.running().all(|at| {
+            let gossip = world.gossip(at).expect("it runs");
+            world.running().all(|of| {
+                gossip.node(of).is_some_and(|view| view.status == Status::Alive)
+                    && !gossip.held.contains_key(&of)
+            })
+        })
+    };
+    assert!(world.run_until(2_000, &mut |_, _, _| (), are_alive), "{what}");
+}
+
+#[test]
+fn a_node_refutes_whatever_incarnations_are_forged_of_it() {
+    let (near, far) = (|of: u64| of, |_| INCARNATION_START_MAX);
+    let from: [(fn(u64) -> u64, u64); 6] =
+        [(near, 0), (near, 1), (near, 1 << 16), (near, 1 << 40), (far, 1 << 16), (far, 1 << 37)];
+    let hears_others: fn(NodeId) -> bool = |node| node != VICTIM;
+    let hears_victim: fn(NodeId) -> bool = |node| node == VICTIM;
+    for (seed, hears) in (0..4).flat_map(|seed| [(seed, hears_others), (seed, hears_victim)]) {
+        for (from, step) in from {
+            let mut world = world(8, seed);
+            set(&mut world, VICTIM, b"key", b"value");
+            agree(&mut world, 5_000);
+            let mine = Lie::true_word(&world).0.incarnation;
+            let highest = world.gossip(LIAR).expect("it runs").highest_incarnation();
+            // One after the other, as far apart as may be, up to what nobody believes.
+            let steps = (1..=8).map(|times| from(mine) + times * step);
+            let all_of_it =
+                steps.chain([highest - 1, highest, highest + 1, highest + 2, u64::MAX / 8]);
+            let lies: Vec<_> = all_of_it.map(|it| Lie::accusation(&world, it)).collect();
+            for node in (1..=8).filter(|node| *node != LIAR && hears(*node)) {
+                Lie::tell_all(&lies, &mut world, node);
+            }
+            world.run(5);
+            let what = format!("seed {seed}, steps of {step}");
+            let refused = sum(&world, |of| of.counters().refused(Refused::Incarnation));
+            assert!(refused > 0, "{what}: what is above all is refused");
+            assert_alive_soon(&mut world, &what);
+            assert_eq!(entries(&world, 1), 1, "{what}");
+            // The same to who starts again, and to who knew nothing of it.
+            for node in [VICTIM, 1] {
+                world.kill(node);
+                world.start(node);
+                world.introduce(node);
+                world.run(500);
+                assert_alive_soon(&mut world, &format!("{what}, node {node} started again"));
+            }
+        }
+    }
+}
+
+#[test]
+fn clocks_that_differ_let_a_forged_incarnation_stand_for_as_long_and_no_longer() {
+    let ahead = Duration::from_secs(3);
+    for of_victim in [false, true] {
+        let mut world = world(8, 1);
+        // From here on only those who start have another time of day.
+        let late: Vec<_> = (1..=8).filter(|node| (*node == VICTIM) == of_victim).collect();
+        for node in 1..=8 {
+            world.kill(node);
+            if !late.contains(&node) {
+                world.turn_clock(node, ahead);
+            }
+            world.start(node);
+            world.introduce(node);
+        }
+        agree(&mut world, 5_000);
+        let highest = world.gossip(LIAR).expect("it runs").highest_incarnation();
+        let highest = highest.max(world.gossip(VICTIM).expect("it runs").highest_incarnation());
+        let lie = Lie::accusation(&world, highest);
+        let to = if of_victim { 1 } else { VICTIM };
+        lie.tell(&mut world, to);
+        let refused = |world: &World| sum(world, |of| of.counters().refused(Refused::Incarnation));
+        world.run(ahead.as_millis() as u64 / 2);
+        let before = refused(&world);
+        assert!(before > 0, "somebody has not come that far");
+        world.run(ahead.as_millis() as u64 / 2);
+        assert_alive_soon(&mut world, &format!("the victim is behind: {of_victim}"));
     }
 }
 
