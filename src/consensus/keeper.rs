@@ -67,6 +67,8 @@ const SEAL_AFTER: Duration = Duration::from_millis(100);
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(1);
 /// A log that is to end waits so long for others to confirm what it has proposed.
 const RESIGN_AFTER: Duration = Duration::from_secs(2);
+/// And so long for all that is under way: after it the log ends as a node does that is killed, but sealed.
+const END_AFTER: Duration = Duration::from_secs(5);
 /// How long after a segment could not be made it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -132,6 +134,8 @@ pub struct Keeper<D, L, E: Engine = raft::Driver> {
     retry_at: Option<Instant>,
     /// Since when it is to end.
     ending_since: Option<Instant>,
+    /// Whether it has given up what it leads since.
+    has_resigned: bool,
 }
 
 /// What comes after a turn.
@@ -193,6 +197,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
             wrote_at: now,
             retry_at: None,
             ending_since: None,
+            has_resigned: false,
         };
         // What goes with entries is in the newest segment before anything is told.
         keeper.engine.restate();
@@ -251,6 +256,10 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         self.clean()?;
         self.tell_status();
         self.lanes.iter_mut().for_each(|lane| lane.end.flush());
+        if is_last && self.is_ending_for(END_AFTER) {
+            tracing::warn!("the log ends before others have confirmed all that is under way");
+            return self.end();
+        }
         if went_on {
             return Ok(After::Turn);
         }
@@ -262,24 +271,32 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         }
         let is_due = self.seal_in().is_some_and(|wait| wait.is_zero());
         let is_quiet = self.lanes.iter().all(Lane::is_quiet);
-        if is_last && !is_quiet {
-            let since = *self.ending_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= RESIGN_AFTER {
-                self.ending_since = Some(now);
-                self.engine.resign();
-            }
-        }
         if is_last && is_quiet {
-            if self.writer.needs_seal() {
-                self.writer.seal()?;
-            }
-            return Ok(After::End);
+            return self.end();
+        }
+        if is_last && !self.has_resigned && self.is_ending_for(RESIGN_AFTER) {
+            self.has_resigned = true;
+            self.engine.resign();
         }
         if is_due {
             self.writer.seal()?;
             return Ok(After::Turn);
         }
         Ok(After::Rest(self.limit()))
+    }
+
+    /// Whether the log that is to end has waited for what is under way for so long.
+    fn is_ending_for(&mut self, limit: Duration) -> bool {
+        let since = *self.ending_since.get_or_insert(self.now);
+        self.now.saturating_duration_since(since) >= limit
+    }
+
+    /// Seals the log.
+    fn end(&mut self) -> Result<After, Fatal> {
+        if self.writer.needs_seal() {
+            self.writer.seal()?;
+        }
+        Ok(After::End)
     }
 
     /// Takes what other nodes sent.

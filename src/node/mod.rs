@@ -371,9 +371,11 @@ impl Node {
         if let Some(cluster) = self.shared.cluster() {
             hand_over::hand_over(cluster, HAND_OVER_LIMIT);
         }
+        tracing::debug!("what it leads is handed over; gossip ends");
         if let Some(gossip) = self.gossip {
             gossip.stop();
         }
+        tracing::debug!("the cores end");
         for jobs in &self.jobs {
             // A core that no longer takes jobs has ended, which joining it tells.
             let mut job: Job = Box::new(|core| core.stop());
@@ -386,9 +388,11 @@ impl Node {
         for thread in self.threads {
             ended = thread.join().and(ended);
         }
+        tracing::debug!("pattern memory is closed");
         if let Err(error) = self.memory.close() {
             tracing::error!(%error, "pattern memory was not closed well; the next start repairs it");
         }
+        tracing::debug!("the log ends");
         if let Some(log) = self.log {
             log.stop();
         }

@@ -6,12 +6,13 @@ use crate::{
         News,
         book::Book,
         cluster::{Cluster, Leaders},
-        keeper::{Keeper, Pace, Parts},
+        keeper::{After, Keeper, Pace, Parts},
         lane::{LaneLog, LaneSettings, Signals, lane},
         links::{Heard, LinkStatus, Links},
         notice::Notice,
         peers::NodeId,
         raft::{self, Limits, Restore, Settings},
+        survey::SegmentSurvey,
         writer::Job,
     },
     runtime::doorbell::Doorbell,
@@ -25,7 +26,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     time::{Duration, Instant},
@@ -64,6 +65,7 @@ impl Links for Wire {
 
 struct Follower {
     keeper: Keeper<SimulatedDisk, Wire>,
+    stop: Arc<AtomicBool>,
     disk: SimulatedDisk,
     wire: Wire,
     shard: LaneLog,
@@ -99,6 +101,7 @@ impl Follower {
         let (shard, end) = lane(0, &lane_settings, None, bell.clone());
         let (cluster, asked) = Cluster::new(Leaders::new(FOLLOWER, 1), bell.clone());
         let (wire, now) = (Wire::default(), Instant::now());
+        let stop = Arc::new(AtomicBool::new(false));
         let ((jobs_end, jobs), (results, results_end)) = (channel(), channel());
         let keeper = Keeper::new(Parts {
             cluster,
@@ -112,7 +115,7 @@ impl Follower {
             lanes: vec![end],
             told: vec![0],
             bell,
-            stop: Arc::new(AtomicBool::new(false)),
+            stop: stop.clone(),
             signals,
             jobs: jobs_end,
             results: results_end,
@@ -120,13 +123,13 @@ impl Follower {
             now,
         });
         let (sent, heard) = ((1, 1), Vec::new());
-        Self { keeper, disk, wire, shard, jobs, results, now, sent, heard }
+        Self { keeper, stop, disk, wire, shard, jobs, results, now, sent, heard }
     }
 
     /// A turn of the log thread and one of the shard.
-    fn turn(&mut self) -> Result<(), Fatal> {
+    fn turn(&mut self) -> Result<After, Fatal> {
         self.now += Duration::from_millis(1);
-        self.keeper.turn(self.now)?;
+        let after = self.keeper.turn(self.now)?;
         while let Ok(job) = self.jobs.try_recv() {
             let result = job.run(&mut self.disk, SEGMENT_BYTES);
             self.results.send(result).expect("the keeper is there");
@@ -140,7 +143,7 @@ impl Follower {
                 news => panic!("{news:?}"),
             }
         }
-        Ok(())
+        Ok(after)
     }
 
     fn send(&mut self, kind: MessageType, fill: impl FnOnce(&mut Message)) {
@@ -233,4 +236,37 @@ fn an_entry_that_rots_on_the_disk_is_named_and_told_to_nobody() {
     assert!(text.contains("segment-000001.log at byte"), "{text}");
     assert!(text.contains("entry 100 of partition 0"), "{text}");
     assert!(!follower.heard.contains(&100));
+}
+
+#[test]
+fn a_log_that_is_to_end_does_so_soon_whatever_others_go_on_to_send() {
+    let mut follower = Follower::new();
+    follower.append(10);
+    follower.turn().expect("the disk works");
+    follower.stop.store(true, Ordering::Release);
+    let begun = follower.now;
+    while follower.now - begun < Duration::from_secs(6) {
+        follower.append(1);
+        if follower.turn().expect("the disk works") == After::End {
+            assert!(follower.heard.len() > 1000, "it went on until then");
+            let found = |disk: &SimulatedDisk| {
+                survey(&mut disk.clone(), &mut |_, _| ()).expect("it can be read")
+            };
+            assert!(found(&follower.disk).findings.is_empty());
+            // The last group of a log that is sealed cannot be one that was cut off.
+            let last = [follower.sent.0 as u8; 200];
+            let place = |found: &SegmentSurvey| {
+                let content = follower.disk.content(found.number);
+                let body = content.windows(200).rposition(|bytes| bytes == last)?;
+                Some((found.number, body))
+            };
+            let places =
+                found(&follower.disk).segments.iter().filter_map(place).collect::<Vec<_>>();
+            let (number, body) = *places.iter().max().expect("it is there");
+            follower.disk.flip(number, body, 3);
+            assert!(!found(&follower.disk).findings.is_empty());
+            return;
+        }
+    }
+    panic!("it goes on for ever");
 }
