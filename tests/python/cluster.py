@@ -84,7 +84,8 @@ class Node:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True,
-                env={**os.environ, **self.environment},
+                # With what a stop is at.
+                env={"COREFLOW_LOG": "info,coreflow::node=debug", **os.environ, **self.environment},
             )
         said, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
         line = said and self.process.stdout.readline()
@@ -100,7 +101,19 @@ class Node:
 
     def stop(self):
         self.signal(signal.SIGTERM)
-        assert self.process.wait(WAIT_S) == 0, self.log.read_text()
+        try:
+            assert self.process.wait(WAIT_S) == 0, self.log.read_text()
+        except subprocess.TimeoutExpired as late:
+            threads = self.threads()
+            raise AssertionError(
+                f"node {self.number} does not end\n{threads}\n{self.log.read_text()[-4000:]}") from late
+
+    def threads(self):
+        """What each thread of it waits for."""
+        folder = pathlib.Path(f"/proc/{self.process.pid}/task")
+        of = lambda task, name: (task / name).read_text().strip()
+        return "\n".join(
+            f"{of(task, 'comm')}: {of(task, 'wchan')}, {of(task, 'syscall')}" for task in folder.iterdir())
 
     def get(self, path):
         """Status and text of a page."""

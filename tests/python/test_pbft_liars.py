@@ -25,8 +25,10 @@ def a_node_that_lies_changes_nothing(cluster, liar):
     tasks are submitted to the others. Of four nodes one may be faulty: another one dies when the
     liar has come to its senses."""
     correct = [node for node in cluster.nodes if node is not liar]
+    until_it_leads(cluster, liar)
     submitter = Submitter(correct, 20_000)
     submitter.until_more(1500)
+    until(lambda: submitter.failed or set(lies_told(liar)) == set(LIES.split(",")), "it lies", CHANGED_S)
     wrong = {node.number: sum(each["wrong"] for each in partitions(node)) for node in correct}
     # Each lie was told, and each of the others was lied to and noticed.
     assert set(lies_told(liar)) == set(LIES.split(",")), lies_told(liar)
@@ -63,9 +65,7 @@ def a_lying_primary_can_acknowledge_nothing_for_others(cluster, liar):
     """It says of every task that another node hands on that it has accepted it, forgets it, and takes no
     notice of what others ask for. What the doors of the others acknowledge is there for all."""
     correct = [node for node in cluster.nodes if node is not liar]
-    until_led_by_the_living(cluster)
-    led = [at for at, leader in enumerate(primaries(correct[0])) if leader == liar.number]
-    assert led, "the liar leads nothing"
+    led = until_it_leads(cluster, liar)
     # This is what a door of another node would have believed.
     client = liar.client()
     made_up = client.call("here.task.submit", type="echo", payload=7, key="never")["id"]
@@ -213,9 +213,7 @@ def a_primary_that_frees_nothing_and_fills_the_logs_is_left(cluster, liar):
     nothing with all that it writes. Without its reign's end the logs of all would grow beyond their limit, and
     every door refuse what is submitted, for ever."""
     correct = [node for node in cluster.nodes if node is not liar]
-    until_led_by_the_living(cluster)
-    led = [at for at, leader in enumerate(primaries(correct[0])) if leader == liar.number]
-    assert led, "the liar leads nothing"
+    led = until_it_leads(cluster, liar)
     sizes = lambda: [log_mib(node) for node in correct]
     began, largest, longest, refused = time.monotonic(), [0, 0, 0], 0, 0
     # Half a MiB of log each, with its result: eight times what is kept.
@@ -256,6 +254,23 @@ def assert_done_in_time_for(correct, cluster, liar, tasks):
     cluster.until_ready()
     assert_done_in_time(cluster, tasks)
     assert_alike(cluster.nodes)
+
+
+def until_it_leads(cluster, liar):
+    """Gives the partitions that it leads. Each node leads some at the start, unless it was late: the others
+    went on to the next one then. The views turn until it is its turn."""
+    correct = next(node for node in cluster.nodes if node is not liar)
+    for turn in range(len(cluster.nodes)):
+        until_led_by_the_living(cluster)
+        if led := [at for at, leader in enumerate(primaries(correct)) if leader == liar.number]:
+            return led
+        print(f"the liar leads nothing yet: {primaries(correct)}")
+        killed = cluster.nodes[primaries(correct)[0] - 1]
+        killed.kill()
+        until_led_by_the_living(cluster)
+        killed.start(*killed.started_as)
+        cluster.until_ready()
+    raise AssertionError(f"the liar leads nothing: {primaries(correct)}")
 
 
 def lies_told(liar):
