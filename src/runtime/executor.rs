@@ -295,6 +295,20 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Lets the futures run that the last look at this core's I/O has woken. After [`yield_now`] they come behind the
+/// one that waited for it: the engine looks at its timers first.
+pub async fn after_the_woken() {
+    let mut is_last = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_last, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Spins until `condition` holds or `limit` has passed; tells whether it held. For starts and
 /// stops only: it keeps its core.
 pub fn spin_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
