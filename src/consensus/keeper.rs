@@ -257,7 +257,9 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         self.tell_status();
         self.lanes.iter_mut().for_each(|lane| lane.end.flush());
         if is_last && self.is_ending_for(END_AFTER) {
-            tracing::warn!("the log ends before others have confirmed all that is under way");
+            tracing::warn!(
+                "the log ends before all that is under way is confirmed: it may go on after the next start, or not"
+            );
             return self.end();
         }
         if went_on {
@@ -524,7 +526,10 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
         let room_in = is_waiting.then_some(LOOK_FOR_ROOM);
         let tick_in =
             self.engine.next_tick_ms().map(|at| until(self.began + Duration::from_millis(at)));
-        [self.seal_in(), self.retry_at.map(until), room_in, tick_in].into_iter().flatten().min()
+        let patience = if self.has_resigned { END_AFTER } else { RESIGN_AFTER };
+        let end_in = self.ending_since.map(|since| until(since + patience));
+        let all = [self.seal_in(), self.retry_at.map(until), room_in, tick_in, end_in];
+        all.into_iter().flatten().min()
     }
 
     /// Sleeps until there is work.
@@ -540,7 +545,7 @@ impl<D: Disk, L: Links<E::Message>, E: Engine> Keeper<D, L, E> {
     fn has_work(&mut self) -> bool {
         let blocks_wait = |lane: &Lane| lane.carried.is_none() && !lane.end.incoming.is_empty();
         self.take_results()
-            || self.stop.load(Ordering::Acquire)
+            || self.ending_since.is_none() && self.stop.load(Ordering::Acquire)
             || self.lanes.iter().any(blocks_wait)
             || self
                 .lanes

@@ -35,8 +35,8 @@ impl LogThread {
         Self { stop, bell, threads, _lock: lock }
     }
 
-    /// Writes what the lanes have sent, seals the log and ends its threads. What is appended after
-    /// this is never committed.
+    /// Writes what the lanes have sent, waits for five seconds at most until it is committed, seals the log and
+    /// ends its threads. What is appended after this is never committed.
     pub fn stop(self) {
         drop(self);
     }

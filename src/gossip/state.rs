@@ -143,8 +143,8 @@ pub struct Gossip {
     graves: VecDeque<(Version, Duration)>,
     /// The time, which never goes back.
     pub(super) clock: Duration,
-    /// The time of day when it was nothing, as this node's clock said when it started.
-    unix_ms_at_zero: u64,
+    /// The time of day, in milliseconds since 1970, as this node's clock said it last, and the time then.
+    day: (u64, Duration),
     /// By how much the caller's clock was set back, all in all.
     pub(super) set_back: Duration,
     /// When the next round is due.
@@ -207,7 +207,7 @@ impl Gossip {
             disputed: BTreeSet::new(),
             graves: VecDeque::new(),
             clock: now,
-            unix_ms_at_zero: unix_ms.saturating_sub(millis(now)),
+            day: (unix_ms, now),
             set_back: Duration::ZERO,
             due,
             ticked: now,
@@ -319,9 +319,16 @@ impl Gossip {
             .change(self.me, |record| how(Arc::make_mut(record.entries.get_or_insert_default())));
     }
 
+    /// Tells the time of day, in milliseconds since 1970; once a round is often enough. A node whose clock
+    /// was wrong when it started is not for ever bound by that.
+    pub fn set_time_of_day(&mut self, unix_ms: u64) {
+        self.day = (unix_ms, self.clock);
+    }
+
     /// The highest incarnation that is believed by now.
     pub(super) fn highest_incarnation(&self) -> u64 {
-        highest_incarnation(self.unix_ms_at_zero.saturating_add(millis(self.clock)))
+        let (unix_ms, at) = self.day;
+        highest_incarnation(unix_ms.saturating_add(millis(self.clock.saturating_sub(at))))
     }
 
     /// What this node says of itself.

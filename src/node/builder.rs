@@ -215,7 +215,7 @@ impl NodeBuilder {
         let (embedder, mut child) = Embedder::new(&self.config);
         let forward = forward.transpose()?;
         let speaker = match self.durable {
-            true => Speaker::new(&self.config, bells.len(), unix_ms)?,
+            true => Speaker::new(&self.config, bells.len())?,
             false => None,
         };
         let memory::Opened { facts, memories, ending, back } =
@@ -460,7 +460,7 @@ struct Keeps {
 const LEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// The time of the wall's clock, milliseconds since 1970.
-fn unix_ms_now() -> u64 {
+pub(super) fn unix_ms_now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     // A clock before 1970 is wrong, and times that are compared with each other only are not.
     since.map_or(0, |since| since.as_millis() as u64)

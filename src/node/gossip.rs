@@ -11,7 +11,7 @@
 
 mod tells;
 
-use super::Shared;
+use super::{Shared, builder::unix_ms_now};
 use crate::{
     config::{self, Config, SecretError},
     consensus::cluster::{Address, Cluster},
@@ -58,9 +58,6 @@ pub(super) struct Speaker {
     at: Address,
     settings: Settings,
     secret: Option<crate::wire::secret::Secret>,
-    unix_ms: u64,
-    /// When that was the time of day.
-    start: Instant,
     socket: UdpSocket,
     world: World,
     publisher: Publisher,
@@ -139,7 +136,7 @@ impl Speaker {
     ///
     /// # Errors
     /// The address cannot be had.
-    pub fn new(config: &Config, cores: usize, unix_ms: u64) -> Result<Option<Self>, GossipError> {
+    pub fn new(config: &Config, cores: usize) -> Result<Option<Self>, GossipError> {
         let Some(me) = config.node.iter().find(|node| node.id == config.cluster.node) else {
             return Ok(None);
         };
@@ -155,10 +152,6 @@ impl Speaker {
             at: Address { peers: me.peers, rpc: me.rpc },
             settings,
             secret: config.cluster_secret()?,
-            // A node that starts again has a higher one while its clock goes forward; if it went
-            // back, others say so and the node takes a higher one.
-            unix_ms,
-            start: Instant::now(),
             socket,
             world,
             publisher,
@@ -253,12 +246,12 @@ impl Voice {
         cluster: Arc<Cluster>,
         jobs: Vec<Injector<Job>>,
     ) -> Self {
-        let Speaker { me, at, settings, secret, unix_ms, start, socket, world, publisher, .. } =
-            speaker;
-        let now = start.elapsed();
-        let unix_ms = unix_ms + now.as_millis() as u64;
+        let Speaker { me, at, settings, secret, socket, world, publisher, .. } = speaker;
+        // A node that starts again has a higher incarnation while its clock goes forward; if it went back,
+        // others say so and the node takes a higher one.
+        let (start, unix_ms) = (Instant::now(), unix_ms_now());
         let seed = fastrand::u64(..);
-        let gossip = Gossip::new(settings, me, unix_ms, at.peers, secret, seed, now);
+        let gossip = Gossip::new(settings, me, unix_ms, at.peers, secret, seed, Duration::ZERO);
         let mut voice = Self {
             start,
             gossip,
@@ -345,6 +338,7 @@ impl Voice {
         self.look_at_loads();
         let (now, socket) = (self.start.elapsed(), &self.socket);
         self.gossip.tick(now, &mut |_, address, datagram| send(socket, address, datagram));
+        self.gossip.set_time_of_day(unix_ms_now());
         let status = GossipStatus {
             counters: *self.gossip.counters(),
             nodes: self.gossip.nodes().collect(),

@@ -110,8 +110,13 @@ class Node:
 
     def threads(self):
         """What each thread of it waits for."""
+        def of(task, name):
+            try:
+                return (task / name).read_text().strip()
+            except OSError as error:
+                return error.strerror
+
         folder = pathlib.Path(f"/proc/{self.process.pid}/task")
-        of = lambda task, name: (task / name).read_text().strip()
         return "\n".join(
             f"{of(task, 'comm')}: {of(task, 'wchan')}, {of(task, 'syscall')}" for task in folder.iterdir())
 

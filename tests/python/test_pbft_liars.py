@@ -25,7 +25,6 @@ def a_node_that_lies_changes_nothing(cluster, liar):
     tasks are submitted to the others. Of four nodes one may be faulty: another one dies when the
     liar has come to its senses."""
     correct = [node for node in cluster.nodes if node is not liar]
-    until_it_leads(cluster, liar)
     submitter = Submitter(correct, 20_000)
     submitter.until_more(1500)
     until(lambda: submitter.failed or set(lies_told(liar)) == set(LIES.split(",")), "it lies", CHANGED_S)
@@ -61,11 +60,16 @@ def a_node_that_lies_changes_nothing(cluster, liar):
     print(f"{len(tasks)} tasks acknowledged, 0 lost; {entries} entries, the same in all logs")
 
 
+def their_logs_are_whole(cluster, _):
+    the_doctor_finds_their_logs_whole(cluster)
+
+
 def a_lying_primary_can_acknowledge_nothing_for_others(cluster, liar):
     """It says of every task that another node hands on that it has accepted it, forgets it, and takes no
     notice of what others ask for. What the doors of the others acknowledge is there for all."""
     correct = [node for node in cluster.nodes if node is not liar]
-    led = until_it_leads(cluster, liar)
+    led = led_by(cluster, liar)
+    assert led, "it led something at first"
     # This is what a door of another node would have believed.
     client = liar.client()
     made_up = client.call("here.task.submit", type="echo", payload=7, key="never")["id"]
@@ -213,7 +217,8 @@ def a_primary_that_frees_nothing_and_fills_the_logs_is_left(cluster, liar):
     nothing with all that it writes. Without its reign's end the logs of all would grow beyond their limit, and
     every door refuse what is submitted, for ever."""
     correct = [node for node in cluster.nodes if node is not liar]
-    led = until_it_leads(cluster, liar)
+    led = led_by(cluster, liar)
+    assert led, "it led something at first"
     sizes = lambda: [log_mib(node) for node in correct]
     began, largest, longest, refused = time.monotonic(), [0, 0, 0], 0, 0
     # Half a MiB of log each, with its result: eight times what is kept.
@@ -256,21 +261,25 @@ def assert_done_in_time_for(correct, cluster, liar, tasks):
     assert_alike(cluster.nodes)
 
 
-def until_it_leads(cluster, liar):
-    """Gives the partitions that it leads. Each node leads some at the start, unless it was late: the others
-    went on to the next one then. The views turn until it is its turn."""
+def led_by(cluster, liar):
+    """The partitions that it leads. Each node leads some at the start, unless it was late: the others went on
+    to the next one then."""
+    until_led_by_the_living(cluster)
     correct = next(node for node in cluster.nodes if node is not liar)
-    for turn in range(len(cluster.nodes)):
-        until_led_by_the_living(cluster)
-        if led := [at for at, leader in enumerate(primaries(correct)) if leader == liar.number]:
-            return led
-        print(f"the liar leads nothing yet: {primaries(correct)}")
-        killed = cluster.nodes[primaries(correct)[0] - 1]
-        killed.kill()
-        until_led_by_the_living(cluster)
-        killed.start(*killed.started_as)
-        cluster.until_ready()
-    raise AssertionError(f"the liar leads nothing: {primaries(correct)}")
+    return [at for at, leader in enumerate(primaries(correct)) if leader == liar.number]
+
+
+def beside_a_liar(lies, *tests):
+    """Runs tests in a cluster in which a node tells these lies, and leads something at first."""
+    for attempt in range(4):
+        with cluster_of(4, agrees=True, prepare=lambda cluster: liar_of(cluster, lies)) as cluster:
+            if not led_by(cluster, cluster.nodes[-1]):
+                print("the liar was late and leads nothing: once more")
+                continue
+            for test in tests:
+                told(test, cluster, cluster.nodes[-1])
+            return
+    raise AssertionError("the liar led nothing, four times")
 
 
 def lies_told(liar):
@@ -304,7 +313,7 @@ def status_of(node, task):
     return until(answer, f"the status of {task}", CHANGED_S)
 
 
-def liar_of(cluster, lies=LIES):
+def liar_of(cluster, lies):
     """The last node runs a program that lies. There is little room where it fills that."""
     if lies in ("flood", "copies"):
         text = cluster.config.read_text()
@@ -324,9 +333,7 @@ def main():
         print(f"a node that lies: skipped, there is no program that does ({BYZANTINE}: "
               "cargo build --features byzantine)")
         return
-    with cluster_of(4, agrees=True, prepare=liar_of) as cluster:
-        told(a_node_that_lies_changes_nothing, cluster, cluster.nodes[-1])
-        told(the_doctor_finds_their_logs_whole, cluster)
+    beside_a_liar(LIES, a_node_that_lies_changes_nothing, their_logs_are_whole)
     for lies, test in (
         ("starve,acknowledge", a_lying_primary_can_acknowledge_nothing_for_others),
         ("compact", a_lying_primary_frees_nothing_that_lives),
@@ -336,9 +343,7 @@ def main():
         ("copies", a_lying_primary_fills_no_share_of_others),
         ("hoard", a_primary_that_frees_nothing_and_fills_the_logs_is_left),
     ):
-        prepare = lambda cluster, lies=lies: liar_of(cluster, lies)
-        with cluster_of(4, agrees=True, prepare=prepare) as cluster:
-            told(test, cluster, cluster.nodes[-1])
+        beside_a_liar(lies, test)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,14 @@ impl Lie {
     }
 
     fn delta(&self) -> Section<'static> {
+        self.delta_of(VICTIM)
+    }
+
+    fn delta_of(&self, node: NodeId) -> Section<'static> {
         Section::Delta(Delta {
-            node: VICTIM,
+            node,
             claim: self.claim,
-            address: address_of(VICTIM),
+            address: address_of(node),
             is_fresh: self.is_fresh,
             is_cut: false,
             floor: self.floor,
@@ -255,6 +259,29 @@ fn clocks_that_differ_let_a_forged_incarnation_stand_for_as_long_and_no_longer()
         world.run(ahead.as_millis() as u64 / 2);
         assert_alive_soon(&mut world, &format!("the victim is behind: {of_victim}"));
     }
+}
+
+#[test]
+fn a_node_whose_clock_is_put_right_believes_and_refutes_what_the_others_do() {
+    let mut gossip = Gossip::new(Settings::default(), 1, 0, address_of(1), None, 1, Duration::ZERO);
+    gossip.learn(2, address_of(2));
+    let unix_ms = 1_790_000_000_000;
+    let edge = INCARNATION_START_MAX + unix_ms;
+    let hear = |gossip: &mut Gossip, now_ms| {
+        let mine = gossip.my_claim();
+        let claim = Claim { incarnation: edge, status: Status::Suspect, ..mine };
+        let lie = Lie { claim, is_fresh: true, floor: 0, range: (0, 0), latest: 0 };
+        let mut bytes = Vec::new();
+        let sender = Claim { incarnation: 6, generation: 6, status: Status::Alive };
+        Header { cluster: 0, sender: 2, claim: sender }.write(&mut bytes);
+        lie.delta_of(1).write(&mut bytes);
+        gossip.receive(Duration::from_millis(now_ms), address_of(2), &bytes, &mut |_, _, _| ());
+        gossip.my_claim().incarnation
+    };
+    assert_eq!(hear(&mut gossip, 5), 2, "as in 1970");
+    gossip.set_time_of_day(unix_ms - 20);
+    assert_eq!(hear(&mut gossip, 24), 2);
+    assert_eq!(hear(&mut gossip, 25), edge + 1, "time goes on without being told");
 }
 
 #[test]
