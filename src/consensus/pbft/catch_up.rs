@@ -67,6 +67,9 @@ impl Group {
         }
         if self.primary() == self.me {
             self.wait_for_duty();
+            if self.is_unconfirmed() {
+                self.leave(self.view + 1);
+            }
             return;
         }
         let is_silent = now >= self.primary_ms + patience;

@@ -3,6 +3,8 @@
 //! The primary asks all whether its view is still theirs. When a quorum says so, no later view can
 //! have committed anything before it was asked: that takes a quorum which has left this one. So the
 //! read is answered when everything that the primary had ordered by then is committed and told.
+//! A primary that hears of a quorum, and not that its view is theirs, leaves the view after the patience that
+//! others have with it: some have left it alone and cannot come back, or say nothing of it.
 //! A client that is no primary asks all for the last committed entry and the chain behind it, and
 //! believes what a quorum says alike.
 
@@ -22,6 +24,8 @@ pub struct Read {
     pub context: u64,
     /// What had been ordered when it was asked for.
     index: u64,
+    /// When it was asked for, milliseconds.
+    since_ms: u64,
     /// Who says that the view is still its own.
     said: BTreeSet<u64>,
 }
@@ -40,7 +44,7 @@ impl Group {
         self.last_question += 1;
         let (id, index) = (self.last_question, self.accepted.seq);
         let said = BTreeSet::from([self.me]);
-        self.reads.push_back(Read { id, context, index, said });
+        self.reads.push_back(Read { id, context, index, since_ms: self.now, said });
         self.tell_all(Message::ReadAsk(id, self.view));
         self.tell_reads();
         Ok(())
@@ -65,6 +69,14 @@ impl Group {
         let asked = self.reads.iter_mut().filter(|read| read.id <= id);
         let said = asked.map(|read| read.said.insert(from)).filter(|is_new| *is_new).count();
         if said == 0 { Err(Dropped::Unasked) } else { Ok(()) }
+    }
+
+    /// Whether a read waits too long for a quorum to say that the view is theirs, while one is heard of.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        let due = |read: &Read| {
+            read.said.len() < self.members.quorum() && self.now >= read.since_ms + self.patience()
+        };
+        self.has_quorum() && self.reads.front().is_some_and(due)
     }
 
     /// Asks again for the reads that wait.

@@ -65,8 +65,8 @@ impl Group {
     }
 
     /// Whether it has heard lately of so many others that something can be committed. In which views they are
-    /// does not matter: whoever has left one alone is followed, or comes back, when something is asked for.
-    fn has_quorum(&self) -> bool {
+    /// does not matter: whoever has left one alone is followed when something is asked for, a read as well.
+    pub(super) fn has_quorum(&self) -> bool {
         let lately = self.settings.timing.patience_ms.max(3 * self.settings.timing.status_ms);
         let is_fresh = |peer: &&Peer| peer.heard_ms.is_some_and(|heard| self.now < heard + lately);
         let others = self.peers.values().filter(is_fresh).count();

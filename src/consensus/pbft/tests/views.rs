@@ -174,6 +174,34 @@ fn nodes_whose_requests_nobody_takes_leave_no_view_for_them() {
 }
 
 #[test]
+fn a_primary_whose_view_too_few_share_for_reads_leaves_it_though_nothing_is_ordered() {
+    let mut world = World::new(4, 21);
+    world.group(1).propose(block(1), 1).expect("it leads");
+    world.until(500, |world| world.same_head() == Some(1));
+    // One has left the view alone, and another one is faulty: it says nothing of views any more.
+    world.group(2).suspect(0);
+    world.run(200);
+    world.kill(4);
+    let views = |world: &mut World| [1, 2, 3].map(|id| world.group(id).view());
+    // As long as nobody asks for anything there is no reason.
+    world.run(3_000);
+    assert_eq!(views(&mut world), [0, 1, 0]);
+    world.group(1).read(7).expect("it leads");
+    world.until(2_000, |world| world.leader() == Some(2));
+    assert_eq!(world.node(1).reads, [0; 0]);
+    world.group(2).read(8).expect("it leads");
+    world.until(500, |world| world.node(2).reads == [8]);
+    // Without a quorum nobody leaves anything.
+    world.kill(3);
+    world.run(1_000);
+    let before = world.group(2).view();
+    if world.group(2).read(9).is_ok() {
+        world.run(3_000);
+        assert_eq!(world.group(2).view(), before);
+    }
+}
+
+#[test]
 fn reads_are_confirmed_by_a_quorum_and_not_by_a_primary_that_was_left() {
     let mut world = World::new(4, 8);
     world.collect();
