@@ -17,6 +17,7 @@
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
 //! | `late` | vectors that are found before they are linked |
+//! | `filtered` | the walk of a search that is asked for some of the vectors alone |
 //! | `insert`, `remove`, `search`, `rerank` | what a caller does |
 //! | `image` | the graph as bytes, written while it is in use |
 //! | `steps` | operations that go on step by step |
@@ -40,6 +41,7 @@
 mod centre;
 mod coarse;
 mod error;
+mod filtered;
 mod graph;
 mod image;
 mod insert;

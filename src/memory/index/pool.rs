@@ -7,7 +7,7 @@
 use super::options::LINKS_BASE;
 
 /// A node that a walk has found.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Found {
     /// The bits of the rank, such that they are in order as signed numbers: those compare faster.
     order: i32,
@@ -68,6 +68,21 @@ impl Pool {
         self.next = 0;
     }
 
+    /// Drops those that are not accepted.
+    pub(super) fn retain(&mut self, mut accepts: impl FnMut(Found) -> bool) {
+        self.found.retain(|found| accepts(*found));
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Whether a node is among the nearest.
+    #[inline(always)]
+    pub(super) fn has_place_for(&self, node: Found) -> bool {
+        self.found.len() < self.width || node.order < self.found[self.width - 1].order
+    }
+
     /// Keeps those of some nodes that are among the nearest; as many as a node has links, at most.
     ///
     /// The places of all are looked up before anything moves, so that the processor does it for several at a
@@ -106,6 +121,15 @@ impl Pool {
         if count > 0 {
             self.next = self.next.min(places[0]);
         }
+    }
+
+    /// The nearest node that was not expanded.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<Found> {
+        while self.found.get(self.next).is_some_and(|found| found.is_expanded()) {
+            self.next += 1;
+        }
+        self.found.get(self.next).copied()
     }
 
     /// The nearest node that was not expanded, which now counts as expanded.

@@ -1,27 +1,31 @@
 //! The nearest vectors to a query.
 //!
-//! A search walks the lowest layer with `ef` places. Nodes that are dead or that the caller's filter
-//! refuses are walked through but not returned; when too few others were found the walk is repeated twice, each
-//! time four times as wide, and after that all codes are compared. A caller that knows the few rows that it asks
+//! A search walks the lowest layer with `ef` places. Nodes that are dead or that the caller's filter refuses are walked
+//! through but not returned. When too few others were found, or they are among the last ones, where a walk has met
+//! some of what is as near, another walk has its places for those alone that are accepted
+//! ([`filtered`](super::filtered)); where that would take too long, or finds too few, all codes that are accepted are
+//! compared. A caller that knows the few rows that it asks
 //! about has only those compared ([`Index::begin_search_among`]). So k hits come back whenever the partition
-//! has as many, and the cost is bounded by the walk with [`EF_MAX`] places and one pass over the codes.
+//! has as many, and the cost is bounded by a walk with [`EF_MAX`] places, one whose distances are bounded,
+//! and one pass over the codes.
 
 use super::{
     error::Invalid,
+    filtered::{Spent, Walked},
     graph::{Descent, Graph, Index, Row},
     options::{EF_MAX, LINKS_BASE},
     steps::{Budget, Open, Scratch},
 };
 
-/// Walks before all codes are compared.
-const WALKS_MAX: usize = 3;
-/// How much wider each walk is than the one before.
-const WIDER: usize = 4;
-
 /// Hits that are looked at again in the time of a distance.
 const HITS_OF_A_DISTANCE: usize = 8;
 /// Hits that a step takes at least: with many, looking at those again that were taken before is as much as a step.
 const TAKEN_AT_LEAST: usize = 128;
+
+/// Rows of which a scan asks at a time whether they are accepted.
+const ASKED_AT_ONCE: Row = 256;
+/// Rows of which it is found out whether they are accepted in the time of a distance.
+pub(super) const ASKED_OF_A_DISTANCE: usize = 16;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,8 +43,10 @@ pub struct Search {
     scratch: Option<Box<Scratch>>,
     k: usize,
     ef: usize,
-    /// Walks that were begun.
-    walks: usize,
+    /// How many the filter accepts, about; none when it accepts all that live.
+    accepted: Option<usize>,
+    /// Its next walk has its places for those that are accepted.
+    is_filtered: bool,
     phase: Phase,
     hits: Vec<Hit>,
     _open: Open,
@@ -52,22 +58,32 @@ enum Phase {
     Late(usize),
     Descend(Descent),
     Walk,
+    /// Walks for those that are accepted.
+    WalkFiltered(Spent),
     /// Compares all codes, from this row on.
     Scan(Row),
     /// Compares the codes of these rows, from this position on.
     Among(Vec<Row>, usize),
-    /// Takes hits from the pool, from this position on; `last` after a scan.
-    Take {
-        position: usize,
-        last: bool,
-    },
+    /// Takes hits from the pool, from this position on.
+    Take(usize, Source),
+}
+
+/// What has filled the pool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Walk,
+    FilteredWalk,
+    /// All that are asked for were compared.
+    All,
 }
 
 impl Index {
     /// The `k` nearest vectors whose row the filter accepts, nearest first; fewer when there are fewer.
     ///
     /// `ef` is how many candidates the search keeps, `k` at least; more find more of the true nearest
-    /// ones, in proportionally more time.
+    /// ones, in proportionally more time. The filter accepts all, or all but a few: one that refuses more is asked in
+    /// [`begin_filtered_search`](Self::begin_filtered_search), as of what this finds those that are left may not
+    /// be the nearest.
     ///
     /// # Errors
     ///
@@ -92,6 +108,31 @@ impl Index {
     ///
     /// Those of [`search`](Self::search).
     pub fn begin_search(&mut self, query: &[f32], k: usize, ef: usize) -> Result<Search, Invalid> {
+        self.begin(query, k, ef, None)
+    }
+
+    /// Begins a search whose filter accepts about so many. `ef` counts those.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`search`](Self::search).
+    pub fn begin_filtered_search(
+        &mut self,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        accepted: usize,
+    ) -> Result<Search, Invalid> {
+        self.begin(query, k, ef, Some(accepted))
+    }
+
+    fn begin(
+        &mut self,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        accepted: Option<usize>,
+    ) -> Result<Search, Invalid> {
         self.check_search(query, k, ef)?;
         let mut scratch = self.begin_scratch(query)?;
         scratch.late.begin(ef.max(k));
@@ -99,7 +140,7 @@ impl Index {
             0 => Phase::Descend(self.graph.begin_descent(&mut scratch, 0)),
             _ => Phase::Late(0),
         };
-        Ok(self.search_from(phase, scratch, k, ef))
+        Ok(self.search_from(phase, scratch, k, ef, accepted))
     }
 
     /// Begins a search among some rows, which are all compared. Where few of the vectors are asked for, a walk
@@ -117,7 +158,7 @@ impl Index {
         self.check_search(query, k, k)?;
         let mut scratch = self.begin_scratch(query)?;
         scratch.pool.begin(k);
-        Ok(self.search_from(Phase::Among(rows.to_vec(), 0), scratch, k, k))
+        Ok(self.search_from(Phase::Among(rows.to_vec(), 0), scratch, k, k, None))
     }
 
     fn check_search(&self, query: &[f32], k: usize, ef: usize) -> Result<(), Invalid> {
@@ -133,12 +174,22 @@ impl Index {
         Ok(())
     }
 
-    fn search_from(&self, phase: Phase, scratch: Box<Scratch>, k: usize, ef: usize) -> Search {
+    fn search_from(
+        &self,
+        phase: Phase,
+        scratch: Box<Scratch>,
+        k: usize,
+        ef: usize,
+        accepted: Option<usize>,
+    ) -> Search {
         Search {
             scratch: Some(scratch),
             k,
             ef: ef.max(k),
-            walks: 1,
+            accepted,
+            // Through a filter that has nothing to do with the query, a walk for all would find too few.
+            is_filtered: accepted
+                .is_some_and(|accepted| accepted * ef.max(k) < k * self.graph.nodes.len()),
             phase,
             hits: Vec::with_capacity(k),
             _open: self.generations.open(),
@@ -192,8 +243,15 @@ impl Search {
                     if !graph.descend(scratch, descent, budget) {
                         return None;
                     }
-                    graph.begin_walk(scratch, self.ef, budget);
-                    self.phase = Phase::Walk;
+                    self.phase = if self.is_filtered {
+                        let accepted = self.accepted.unwrap_or(index.live);
+                        let mut accepts = |row| graph.is_live(row) && filter(row);
+                        graph.begin_filtered(scratch, self.ef, &mut accepts, budget);
+                        Phase::WalkFiltered(Spent::new(accepted, graph.nodes.len()))
+                    } else {
+                        graph.begin_walk(scratch, self.ef, budget);
+                        Phase::Walk
+                    };
                 }
                 Phase::Late(next) => {
                     let mut accepts = |row| graph.is_live(row) && filter(row);
@@ -208,7 +266,22 @@ impl Search {
                     }
                     scratch.join_late(budget);
                     self.hits.clear();
-                    self.phase = Phase::Take { position: 0, last: false };
+                    self.phase = Phase::Take(0, Source::Walk);
+                }
+                Phase::WalkFiltered(spent) => {
+                    let mut accepts = |row| graph.is_live(row) && filter(row);
+                    match graph.walk_filtered(scratch, &mut accepts, spent, budget) {
+                        Walked::InPart => return None,
+                        Walked::Whole => {
+                            scratch.join_late(budget);
+                            self.hits.clear();
+                            self.phase = Phase::Take(0, Source::FilteredWalk);
+                        }
+                        Walked::GivenUp => {
+                            scratch.pool.begin(self.k);
+                            self.phase = Phase::Scan(0);
+                        }
+                    }
                 }
                 Phase::Scan(next) => {
                     let mut accepts = |row| graph.is_live(row) && filter(row);
@@ -216,7 +289,7 @@ impl Search {
                         return None;
                     }
                     self.hits.clear();
-                    self.phase = Phase::Take { position: 0, last: true };
+                    self.phase = Phase::Take(0, Source::All);
                 }
                 Phase::Among(rows, next) => {
                     let mut accepts = |row| graph.is_row_live(row) && filter(row);
@@ -224,30 +297,43 @@ impl Search {
                         return None;
                     }
                     self.hits.clear();
-                    self.phase = Phase::Take { position: 0, last: true };
+                    self.phase = Phase::Take(0, Source::All);
                 }
-                Phase::Take { position, last } => {
+                Phase::Take(position, source) => {
                     if !take(graph, scratch, position, self.k, filter, &mut self.hits, budget) {
                         return None;
                     }
-                    let is_enough = self.hits.len() == self.k || self.hits.len() >= index.live;
-                    if is_enough || *last {
+                    let is_full = self.hits.len() == self.k;
+                    let is_enough = match source {
+                        Source::Walk if self.accepted.is_some() => {
+                            is_full && are_reliable(scratch, &self.hits, self.ef)
+                        }
+                        Source::Walk | Source::FilteredWalk => is_full,
+                        Source::All => true,
+                    };
+                    if is_enough || self.hits.len() >= index.live {
                         let scratch = self.scratch.take().expect("it was there above");
                         index.scratches.put(scratch);
                         return Some(std::mem::take(&mut self.hits));
                     }
-                    if self.walks == WALKS_MAX || self.ef == EF_MAX {
+                    if self.is_filtered {
                         scratch.pool.begin(self.k);
                         self.phase = Phase::Scan(0);
                     } else {
-                        self.walks += 1;
-                        self.ef = (self.ef * WIDER).min(EF_MAX);
+                        self.is_filtered = true;
                         self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
                     }
                 }
             }
         }
     }
+}
+
+/// Whether the nearer half of the hits is in the nearer half of a walk's places. If so they are spread about evenly, and
+/// a walk has met nearly all that is as near; if not, the filter refuses what is near the query.
+fn are_reliable(scratch: &Scratch, hits: &[Hit], ef: usize) -> bool {
+    let middle = hits[hits.len().div_ceil(2) - 1].row;
+    scratch.pool.found().iter().take(ef / 2).any(|found| found.slot() == middle)
 }
 
 /// Takes the first `k` of the pool that are live and accepted. False when the budget ended before.
@@ -326,21 +412,24 @@ impl Graph {
     ) -> bool {
         let mut slots = [0; LINKS_BASE];
         let mut ranks = [0.0; LINKS_BASE];
-        while (*next as usize) < self.nodes.len() {
+        let all = self.nodes.len() as Row;
+        while *next < all {
             if budget.is_spent() {
                 return false;
             }
-            let end = (*next as usize + LINKS_BASE).min(self.nodes.len()) as Row;
-            let mut count = 0;
-            for slot in (*next..end).filter(|&slot| accepts(slot)) {
-                slots[count] = slot;
-                count += 1;
+            let (begin, mut count) = (*next, 0);
+            while count < LINKS_BASE && *next < all && *next - begin < ASKED_AT_ONCE {
+                if accepts(*next) {
+                    slots[count] = *next;
+                    count += 1;
+                    self.codes.prefetch(*next);
+                }
+                *next += 1;
             }
             self.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
             budget.spend_coded(&mut scratch.probe);
             scratch.pool.offer(&ranks[..count], &slots[..count]);
-            budget.spend((end - *next) as usize);
-            *next = end;
+            budget.spend(1 + count + (*next - begin) as usize / ASKED_OF_A_DISTANCE);
         }
         true
     }

@@ -5,7 +5,8 @@
 //! Operations hold the generation in which they began; dropping one half-way is as good as ending it.
 
 use super::{
-    graph::Row, marks::Marks, options::LINKS_BASE, pool::Pool, prune::Work, quantize::Probe,
+    filtered::Refused, graph::Row, marks::Marks, options::LINKS_BASE, pool::Pool, prune::Work,
+    quantize::Probe,
 };
 use std::sync::Arc;
 
@@ -73,6 +74,8 @@ pub(super) struct Scratch {
     pub(super) pool: Pool,
     /// The best of those that are not linked yet.
     pub(super) late: Pool,
+    /// What a filtered walk is to follow beside the pool.
+    pub(super) refused: Refused,
     pub(super) marks: Marks,
     pub(super) met: Met,
     pub(super) work: Work,
@@ -122,6 +125,7 @@ impl Scratch {
             other: Probe::new(lines),
             pool: Pool::default(),
             late: Pool::default(),
+            refused: Refused::default(),
             marks: Marks::default(),
             met: Met::default(),
             work: Work::default(),
@@ -153,7 +157,10 @@ impl Scratches {
 
     pub(super) fn bytes(&self) -> usize {
         let of_one = |scratch: &Scratch| {
-            scratch.marks.bytes() + scratch.probe.bytes() + scratch.other.bytes()
+            scratch.marks.bytes()
+                + scratch.probe.bytes()
+                + scratch.other.bytes()
+                + scratch.refused.bytes()
         };
         self.unused.iter().map(|scratch| of_one(scratch)).sum()
     }

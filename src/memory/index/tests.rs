@@ -2,6 +2,7 @@
 
 mod bounds;
 mod coarse;
+mod filtered;
 mod graph;
 mod image;
 mod input;

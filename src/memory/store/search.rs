@@ -2,7 +2,7 @@
 //!
 //! The index finds candidates by their codes, in a small namespace among all that it has; their records are read, checked, and order them by the
 //! true vectors. A filter of metadata is asked about records alone: so many candidates are taken
-//! that enough pass, at last all rows one after the other, so that a filter which lets few pass finds
+//! that enough pass, and not only among the last, at last all rows one after the other, so that a filter which lets few pass finds
 //! them all the same.
 //!
 //! Invariants:
@@ -67,10 +67,10 @@ pub(super) struct Ranked {
 enum Phase {
     /// The index is to be asked for so many.
     Walk(usize),
-    /// The index looks for so many.
-    Walking(usize, Box<index::Search>),
-    /// Candidates, nearest first; how many were looked at, and those of them that passed.
-    Sift { hits: Vec<Hit>, looked_at: usize, passed: Vec<Hit>, may_be_more: bool },
+    /// The index looks for so many, of which so many will be reliable.
+    Walking(usize, usize, Box<index::Search>),
+    /// Candidates, nearest first; so many of them are all that is as near. How many were looked at, and those that passed.
+    Sift { hits: Vec<Hit>, reliable: usize, looked_at: usize, passed: Vec<Hit>, may_be_more: bool },
     /// All rows are looked at from this one on; the best so far.
     Scan { from: Row, best: Vec<Ranked> },
     /// Candidates whose records must be in memory; how many were looked at, and what is missing of them.
@@ -197,11 +197,11 @@ impl Search {
         let nothing = Phase::Walk(0);
         Ok(match std::mem::replace(&mut self.phase, nothing) {
             Phase::Walk(wanted) => Next::Phase(self.begin_walk(partition, wanted, number)?),
-            Phase::Walking(wanted, search) => {
-                Next::Phase(self.walk(partition, portion, wanted, search, number))
+            Phase::Walking(wanted, reliable, search) => {
+                Next::Phase(self.walk(partition, portion, wanted, reliable, search, number))
             }
-            Phase::Sift { hits, looked_at, passed, may_be_more } => {
-                self.sift(partition, portion, hits, looked_at, passed, may_be_more)
+            Phase::Sift { hits, reliable, looked_at, passed, may_be_more } => {
+                self.sift(partition, portion, hits, reliable, looked_at, passed, may_be_more)
             }
             Phase::Scan { from, best } => self.scan(partition, portion, from, best, number)?,
             Phase::Gather { hits, looked_at, missing } => {
@@ -224,12 +224,20 @@ impl Search {
         number: Option<u16>,
     ) -> Result<Phase, Error> {
         let Partition { index, table, .. } = partition;
-        let begun = match number.and_then(|number| table.namespaces.rows(number)) {
-            Some(rows) => index.begin_search_among(&self.vector, wanted, rows),
-            None => index.begin_search(&self.vector, wanted, self.ef),
+        let (vector, ef) = (&self.vector, self.ef);
+        let rows = number.and_then(|number| table.namespaces.rows(number));
+        let count = number.map(|number| table.namespaces.count(number) as usize);
+        let begun = match (rows, count) {
+            (Some(rows), _) => index.begin_search_among(vector, wanted, rows),
+            (_, Some(count)) if count < table.live() => {
+                index.begin_filtered_search(vector, wanted, ef, count)
+            }
+            _ => index.begin_search(vector, wanted, ef),
         };
         let search = begun.map_err(|error| Error::Invalid(format!("vector: {error}")))?;
-        Ok(Phase::Walking(wanted, Box::new(search)))
+        // What a walk finds last is some of what is as near.
+        let reliable = if rows.is_some() { wanted } else { ef.max(wanted) / 2 };
+        Ok(Phase::Walking(wanted, reliable, Box::new(search)))
     }
 
     fn walk(
@@ -237,6 +245,7 @@ impl Search {
         partition: &mut Partition,
         portion: &mut Portion,
         wanted: usize,
+        reliable: usize,
         mut search: Box<index::Search>,
         number: Option<u16>,
     ) -> Phase {
@@ -251,22 +260,25 @@ impl Search {
                 break hits;
             }
             if portion.is_over() {
-                return Phase::Walking(wanted, search);
+                return Phase::Walking(wanted, reliable, search);
             }
         };
         if self.filter.is_none() {
             return Phase::gather(hits);
         }
         let may_be_more = hits.len() == wanted;
-        Phase::Sift { hits, looked_at: 0, passed: Vec::new(), may_be_more }
+        Phase::Sift { hits, reliable, looked_at: 0, passed: Vec::new(), may_be_more }
     }
 
-    /// Asks the filter about candidates.
+    /// Asks the filter about candidates. Where it refuses what is near the query, those that pass may all be among the
+    /// last of the candidates, so as many as hits are asked for must be among the reliable ones.
+    #[expect(clippy::too_many_arguments, reason = "the parts of its phase")]
     fn sift(
         &self,
         partition: &mut Partition,
         portion: &mut Portion,
         hits: Vec<Hit>,
+        reliable: usize,
         mut looked_at: usize,
         mut passed: Vec<Hit>,
         may_be_more: bool,
@@ -275,7 +287,8 @@ impl Search {
         let end = (looked_at + AHEAD).min(hits.len());
         let pieces = missing(partition, &hits[looked_at..end]);
         if !pieces.is_empty() {
-            return Next::Wait(Phase::Sift { hits, looked_at, passed, may_be_more }, pieces);
+            let phase = Phase::Sift { hits, reliable, looked_at, passed, may_be_more };
+            return Next::Wait(phase, pieces);
         }
         while looked_at < end && passed.len() < enough {
             let hit = hits[looked_at];
@@ -287,10 +300,13 @@ impl Search {
                 passed.push(hit);
             }
         }
-        Next::Phase(if passed.len() >= enough || looked_at == hits.len() && !may_be_more {
+        let last = passed.get(self.k - 1).map(|hit| hit.row);
+        let are_reliable = || hits.iter().take(reliable).any(|hit| Some(hit.row) == last);
+        let is_full = passed.len() >= enough;
+        Next::Phase(if is_full && are_reliable() || looked_at == hits.len() && !may_be_more {
             Phase::gather(passed)
-        } else if looked_at < hits.len() {
-            Phase::Sift { hits, looked_at, passed, may_be_more }
+        } else if looked_at < hits.len() && !is_full {
+            Phase::Sift { hits, reliable, looked_at, passed, may_be_more }
         } else if hits.len() < EF_MAX {
             Phase::Walk((hits.len() * WIDER).min(EF_MAX))
         } else {

@@ -228,33 +228,6 @@ fn recall_stays_when_most_vectors_are_replaced_or_removed() {
     assert!(after_removals >= 0.97, "{after_removals}");
 }
 
-/// A filter that refuses all near the query, down to one accepted vector.
-#[test]
-fn filtered_searches_find_what_the_filter_accepts() {
-    let mut random = Rng::with_seed(17);
-    let all = vectors(&mut random, 3000, 16);
-    let mut index = filled(Metric::Euclidean, &all, 17);
-    for part in [2, 50, 1000, 3000] {
-        let mut found = 0;
-        let mut wanted = 0;
-        for query in all.iter().step_by(100) {
-            let accepts = |row: Row| row % part == part - 1;
-            let hits = index.search(query, K, 50, accepts).expect("the query is well");
-            assert!(hits.iter().all(|hit| accepts(hit.row)));
-            let accepted = (0..).zip(&all).filter(|(row, _)| accepts(*row));
-            let mut truth: Vec<f64> =
-                accepted.map(|(_, vector)| distance(Metric::Euclidean, query, vector)).collect();
-            truth.sort_unstable_by(f64::total_cmp);
-            let k = K.min(truth.len());
-            assert_eq!(hits.len(), k);
-            let limit = truth[k - 1] * 1.02 + 1e-6;
-            found += hits.iter().filter(|hit| f64::from(hit.distance) <= limit).count();
-            wanted += k;
-        }
-        assert!(found * 100 >= wanted * 95, "1 of {part}: {found} of {wanted}");
-    }
-}
-
 #[test]
 fn vectors_whose_squares_float32_cannot_hold_are_ordered_by_their_codes() {
     for size in [1e-30_f32, 1e17] {

@@ -100,6 +100,75 @@ fn a_filter_that_lets_few_pass_finds_them_all_the_same() {
     assert!(search(&mut partition, query).unwrap().is_empty());
 }
 
+/// Half of the items lie near the queries, those of the namespace `far` on the other side of the origin, and their
+/// metadata say so as well. What is true, by place.
+fn two_sides() -> (Partition, Store, Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    const NUMBERS: usize = 100;
+    let mut settings = settings(None);
+    settings.dimension = NUMBERS;
+    settings.metric = Metric::Cosine;
+    settings.segment_bytes = 1 << 20;
+    settings.ef_construction = 100;
+    let (mut partition, store) = open(&settings);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut noise = || random.f32() - 0.5 + random.f32() - 0.5;
+    let centres: Vec<f32> = (0..8 * NUMBERS).map(|_| noise()).collect();
+    let mut near = |at: usize| -> Vec<f32> {
+        let centre = &centres[at % 8 * NUMBERS..][..NUMBERS];
+        centre.iter().map(|value| value + noise() + 0.08).collect()
+    };
+    let near_and_queries: Vec<_> = (0..4_500 + 40).map(&mut near).collect();
+    let (near, queries) = near_and_queries.split_at(4_500);
+    let mut all = Vec::new();
+    for (place, vector) in near.iter().flat_map(|vector| [vector; 2]).enumerate() {
+        let (namespace, sign) = if place % 2 == 0 { ("near", 1.0) } else { ("far", -1.0) };
+        all.push(vector.iter().map(|value| sign * value).collect::<Vec<f32>>());
+        let item = MemoryItem {
+            key: place.to_string(),
+            namespace: namespace.to_owned(),
+            vector: all[place].clone(),
+            text: None,
+            metadata: filter("side", place as u64 % 2),
+        };
+        partition.put(&item, 0).unwrap();
+        partition.settle().unwrap();
+    }
+    (partition, store, all, queries.to_vec())
+}
+
+/// What is asked for is nowhere near the query.
+#[test]
+fn what_goes_against_the_query_is_found_by_wide_searches_too() {
+    let (mut partition, _store, all, queries) = two_sides();
+    let number = partition.table.namespaces.find("far").unwrap();
+    assert!(partition.table.namespaces.rows(number).is_none());
+    let cosine = |a: &[f32], b: &[f32]| {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    for (namespace, filter) in [(Some("far"), vec![]), (None, filter("side", 1))] {
+        for ef in [50, 200, 400, 1000] {
+            let mut found = 0;
+            for query in &queries {
+                let mut truth: Vec<f32> =
+                    all.iter().skip(1).step_by(2).map(|it| cosine(query, it)).collect();
+                truth.sort_unstable_by(|a, b| b.total_cmp(a));
+                let query = MemoryQuery {
+                    vector: query.clone(),
+                    k: 10,
+                    ef: Some(ef),
+                    namespace: namespace.map(str::to_owned),
+                    filter: filter.clone(),
+                };
+                let hits = search(&mut partition, query).unwrap();
+                found += hits.iter().filter(|hit| hit.score >= truth[9] - 1e-5).count();
+            }
+            println!("{namespace:?}, ef {ef}: {found} of 400");
+            assert!(found >= 390, "{namespace:?}, ef {ef}: {found} of 400");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_asked_is_refused_by_name() {
     let (mut partition, _store) = line(10);
