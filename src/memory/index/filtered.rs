@@ -1,8 +1,8 @@
 //! The walk of a search that is asked for some of the vectors alone.
 //!
-//! Its places are for those that are accepted; what the filter refuses leads on and takes none. So the walk
-//! goes on until it has as many as one without a filter would keep, and all are followed that are nearer than the last
-//! of them: however the filter stands to the query, a wider walk finds no less.
+//! Its places are for those that are accepted; what the filter refuses leads on and takes none. It goes on until they are
+//! filled and all are followed that are nearer than the last of them, so however the filter stands to the query, a
+//! wider walk finds no less.
 //!
 //! Where what is refused is nearer the walk may have to follow all of that. It is given up when it will hardly have
 //! its places filled in the time that comparing all that are accepted takes, which is done then. (Lucene gives up

@@ -249,6 +249,7 @@ impl Graph {
         rest.fill(NONE);
     }
 
+    #[inline]
     pub(super) fn is_live(&self, slot: u32) -> bool {
         matches!(self.nodes[slot as usize].state, State::Live | State::Late)
     }

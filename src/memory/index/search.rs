@@ -45,8 +45,8 @@ pub struct Search {
     ef: usize,
     /// How many the filter accepts, about; none when it accepts all that live.
     accepted: Option<usize>,
-    /// Its next walk has its places for those that are accepted.
-    is_filtered: bool,
+    /// Places for those that are accepted, once a walk for all was not enough.
+    places: Option<usize>,
     phase: Phase,
     hits: Vec<Hit>,
     _open: Open,
@@ -187,9 +187,7 @@ impl Index {
             k,
             ef: ef.max(k),
             accepted,
-            // Through a filter that has nothing to do with the query, a walk for all would find too few.
-            is_filtered: accepted
-                .is_some_and(|accepted| accepted * ef.max(k) < k * self.graph.nodes.len()),
+            places: None,
             phase,
             hits: Vec::with_capacity(k),
             _open: self.generations.open(),
@@ -243,10 +241,10 @@ impl Search {
                     if !graph.descend(scratch, descent, budget) {
                         return None;
                     }
-                    self.phase = if self.is_filtered {
+                    self.phase = if let Some(places) = self.places {
                         let accepted = self.accepted.unwrap_or(index.live);
                         let mut accepts = |row| graph.is_live(row) && filter(row);
-                        graph.begin_filtered(scratch, self.ef, &mut accepts, budget);
+                        graph.begin_filtered(scratch, places, &mut accepts, budget);
                         Phase::WalkFiltered(Spent::new(accepted, graph.nodes.len()))
                     } else {
                         graph.begin_walk(scratch, self.ef, budget);
@@ -303,12 +301,10 @@ impl Search {
                     if !take(graph, scratch, position, self.k, filter, &mut self.hits, budget) {
                         return None;
                     }
-                    let is_full = self.hits.len() == self.k;
+                    let is_even = || are_even(scratch, &self.hits, self.ef);
                     let is_enough = match source {
-                        Source::Walk if self.accepted.is_some() => {
-                            is_full && are_reliable(scratch, &self.hits, self.ef)
-                        }
-                        Source::Walk | Source::FilteredWalk => is_full,
+                        Source::Walk if self.accepted.is_some() && !is_even() => false,
+                        Source::Walk | Source::FilteredWalk => self.hits.len() == self.k,
                         Source::All => true,
                     };
                     if is_enough || self.hits.len() >= index.live {
@@ -316,11 +312,13 @@ impl Search {
                         index.scratches.put(scratch);
                         return Some(std::mem::take(&mut self.hits));
                     }
-                    if self.is_filtered {
+                    if self.places.is_some() {
                         scratch.pool.begin(self.k);
                         self.phase = Phase::Scan(0);
                     } else {
-                        self.is_filtered = true;
+                        // Where what is refused is nearer it is harder to get through.
+                        let places = if is_even() { self.ef / 2 } else { self.ef };
+                        self.places = Some(places.max(self.k));
                         self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
                     }
                 }
@@ -331,9 +329,9 @@ impl Search {
 
 /// Whether the nearer half of the hits is in the nearer half of a walk's places. If so they are spread about evenly, and
 /// a walk has met nearly all that is as near; if not, the filter refuses what is near the query.
-fn are_reliable(scratch: &Scratch, hits: &[Hit], ef: usize) -> bool {
-    let middle = hits[hits.len().div_ceil(2) - 1].row;
-    scratch.pool.found().iter().take(ef / 2).any(|found| found.slot() == middle)
+fn are_even(scratch: &Scratch, hits: &[Hit], ef: usize) -> bool {
+    let middle = hits.get(hits.len().div_ceil(2).wrapping_sub(1)).map(|hit| hit.row);
+    scratch.pool.found().iter().take(ef / 2).any(|found| Some(found.slot()) == middle)
 }
 
 /// Takes the first `k` of the pool that are live and accepted. False when the budget ended before.

@@ -66,10 +66,10 @@ fn filters_against_the_query_find_no_less_when_searches_are_wider() {
     for ef in [16, 50, 100, 200, 400, 1000, 2000, EF_MAX] {
         let recall = recall_of_odd(&mut index, &all, &queries, ef);
         println!("ef {ef}: {recall:.4}");
-        assert!(recall >= narrower - 0.005, "ef {ef}: {recall} after {narrower}");
+        assert!(recall >= narrower - 0.01, "ef {ef}: {recall} after {narrower}");
         narrower = recall.max(narrower);
     }
-    assert!(narrower >= 0.999, "{narrower}");
+    assert!(narrower >= 0.99, "{narrower}");
 }
 
 /// A search whose filter accepts what is near walks as any; one whose filter refuses that does not follow all of it
