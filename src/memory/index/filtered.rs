@@ -18,8 +18,10 @@ use super::{
 };
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-/// Distances of a walk, at most: what was refused takes eight bytes until it is followed.
-const DISTANCES_MAX: usize = 1 << 16;
+/// Distances of a walk, but for a quarter more ([`BEHIND`]): what was refused takes eight bytes until it is followed.
+const DISTANCES_MAX: usize = 50_000;
+/// Distances of a walk for each node that it follows, at least.
+const OF_A_NODE: usize = 10;
 /// A scan's distances that take as long as one of a walk, whose codes lie anywhere.
 const SCANNED_OF_A_DISTANCE: usize = 4;
 /// A walk may be behind with filling its places by this part of its distances.
@@ -56,10 +58,13 @@ pub(super) struct Spent {
 }
 
 impl Spent {
-    /// That of a walk which begins, where so many of the rows are accepted.
-    pub(super) fn new(accepted: usize, rows: usize) -> Self {
+    /// That of a walk with so many places which begins, where so many of the rows are accepted. None when comparing all
+    /// of those will take less, also if the filter has nothing to do with the query.
+    pub(super) fn new(places: usize, accepted: usize, rows: usize) -> Option<Self> {
         let scan = accepted / SCANNED_OF_A_DISTANCE + rows / ASKED_OF_A_DISTANCE;
-        Self { distances: 0, max: scan.min(DISTANCES_MAX) }
+        let max = scan.min(DISTANCES_MAX);
+        let follows = places * rows / accepted.max(1);
+        (follows * OF_A_NODE <= max).then_some(Self { distances: 0, max })
     }
 
     /// Whether a walk is to be given up that has filled so many of its places: it has spent a larger part of what it

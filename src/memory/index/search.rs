@@ -243,9 +243,17 @@ impl Search {
                     }
                     self.phase = if let Some(places) = self.places {
                         let accepted = self.accepted.unwrap_or(index.live);
-                        let mut accepts = |row| graph.is_live(row) && filter(row);
-                        graph.begin_filtered(scratch, places, &mut accepts, budget);
-                        Phase::WalkFiltered(Spent::new(accepted, graph.nodes.len()))
+                        match Spent::new(places, accepted, graph.nodes.len()) {
+                            Some(spent) => {
+                                let mut accepts = |row| graph.is_live(row) && filter(row);
+                                graph.begin_filtered(scratch, places, &mut accepts, budget);
+                                Phase::WalkFiltered(spent)
+                            }
+                            None => {
+                                scratch.pool.begin(self.k);
+                                Phase::Scan(0)
+                            }
+                        }
                     } else {
                         graph.begin_walk(scratch, self.ef, budget);
                         Phase::Walk

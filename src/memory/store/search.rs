@@ -267,6 +267,7 @@ impl Search {
             return Phase::gather(hits);
         }
         let may_be_more = hits.len() == wanted;
+        let reliable = if may_be_more { reliable } else { hits.len() };
         Phase::Sift { hits, reliable, looked_at: 0, passed: Vec::new(), may_be_more }
     }
 
@@ -307,7 +308,8 @@ impl Search {
             Phase::gather(passed)
         } else if looked_at < hits.len() && !is_full {
             Phase::Sift { hits, reliable, looked_at, passed, may_be_more }
-        } else if hits.len() < EF_MAX {
+        } else if may_be_more && hits.len() < EF_MAX {
+            // All that were wanted were found, so more are now.
             Phase::Walk((hits.len() * WIDER).min(EF_MAX))
         } else {
             Phase::Scan { from: 0, best: Vec::new() }

@@ -55,7 +55,7 @@ fn end(index: &mut Index, what: &'static str, mut search: Search, part: Row) -> 
 fn search(index: &mut Index, query: &[f32], k: usize, ef: usize) {
     let search = bounded("begin_search", ENTRY, || index.begin_search(query, k, ef));
     assert_eq!(end(index, "search", search.expect("well"), 1), k.min(index.stats().live));
-    for part in [2, 1000] {
+    for part in [2, 7, 1000] {
         let accepted = COUNT / part as usize;
         let begin = || index.begin_filtered_search(query, k, ef, accepted);
         let search = bounded("begin_filtered_search", ENTRY, begin).expect("well");

@@ -169,6 +169,32 @@ fn what_goes_against_the_query_is_found_by_wide_searches_too() {
     }
 }
 
+/// Fewer items than the widest walk takes, of which those at its end pass.
+#[test]
+fn a_search_ends_whose_filter_lets_the_farthest_pass() {
+    let (mut partition, _store) = line(3_000);
+    for place in (99..2_600).step_by(100) {
+        partition.delete("space", &format!("key-{place}"), 1).unwrap();
+        partition.settle().unwrap();
+    }
+    for (k, expected) in [(1, 1), (2, 2), (4, 4), (10, 4)] {
+        let query = MemoryQuery { filter: filter("rest", 99), ..near(0.0, k) };
+        let hits = steps(&mut partition, query);
+        assert_eq!(keys(&hits), ["key-2699", "key-2799", "key-2899", "key-2999"][..expected]);
+    }
+}
+
+/// The hits of a search that ends.
+fn steps(partition: &mut Partition, query: MemoryQuery) -> Vec<MemoryHit> {
+    let mut search = Search::new(query, 50).unwrap();
+    for _ in 0..100_000 {
+        if let Step::Done(Some(hits)) = search.step(partition) {
+            return hits.unwrap();
+        }
+    }
+    panic!("the search does not end");
+}
+
 #[test]
 fn what_cannot_be_asked_is_refused_by_name() {
     let (mut partition, _store) = line(10);
