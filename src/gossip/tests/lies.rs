@@ -193,20 +193,27 @@ fn assert_alive_soon(world: &mut World, what: &str) {
 
 #[test]
 fn a_node_refutes_whatever_incarnations_are_forged_of_it() {
-    let (near, far) = (|of: u64| of, |_| INCARNATION_START_MAX);
-    let from: [(fn(u64) -> u64, u64); 6] =
-        [(near, 0), (near, 1), (near, 1 << 16), (near, 1 << 40), (far, 1 << 16), (far, 1 << 37)];
+    // From where its incarnation is, or from where no node starts, and how far apart.
+    let steps = [
+        (false, 0),
+        (false, 1),
+        (false, 1 << 16),
+        (false, 1 << 40),
+        (true, 1 << 16),
+        (true, 1 << 37),
+    ];
     let hears_others: fn(NodeId) -> bool = |node| node != VICTIM;
     let hears_victim: fn(NodeId) -> bool = |node| node == VICTIM;
     for (seed, hears) in (0..4).flat_map(|seed| [(seed, hears_others), (seed, hears_victim)]) {
-        for (from, step) in from {
+        for (is_far, step) in steps {
             let mut world = world(8, seed);
             set(&mut world, VICTIM, b"key", b"value");
             agree(&mut world, 5_000);
             let mine = Lie::true_word(&world).0.incarnation;
             let highest = world.gossip(LIAR).expect("it runs").highest_incarnation();
+            let from = if is_far { INCARNATION_START_MAX } else { mine };
             // One after the other, as far apart as may be, up to what nobody believes.
-            let steps = (1..=8).map(|times| from(mine) + times * step);
+            let steps = (1..=8).map(|times| from + times * step);
             let all_of_it =
                 steps.chain([highest - 1, highest, highest + 1, highest + 2, u64::MAX / 8]);
             let lies: Vec<_> = all_of_it.map(|it| Lie::accusation(&world, it)).collect();

@@ -95,7 +95,7 @@ fn a_filtered_search_in_steps_finds_what_it_finds_at_once() {
     let all = vectors(&mut random, 3000, 24);
     let mut index = filled(Metric::Cosine, &all, 183);
     for (part, query) in [1, 2, 3, 7, 40].into_iter().cycle().zip(all.iter().step_by(100)) {
-        let accepts = |row: Row| row % part == 0;
+        let accepts = |row: Row| row.is_multiple_of(part);
         let accepted = 3000 / part as usize;
         let at_once = search(&mut index, query, (K, 50), accepted, accepts);
         for distances in [1, 17, 64] {
