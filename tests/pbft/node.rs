@@ -152,7 +152,8 @@ impl Replay {
             Noted::Nothing => {}
             Noted::Committed(index) => self.committed = index,
             Noted::Compacted(index) => {
-                self.begins_behind = index;
+                // What was forgotten of a log that is being replaced may be written behind the new one's point.
+                self.begins_behind = self.begins_behind.max(index);
                 self.committed = self.committed.max(index);
             }
             Noted::Installed(index) => (self.begins_behind, self.committed) = (index, index),
