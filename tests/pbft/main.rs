@@ -5,7 +5,8 @@
 //! liars go on: then all that was asked for must end, and all correct replicas agree.
 //!
 //! `cargo test --test pbft -- --seed N` replays one seed, `--trace` prints what happens, `--seeds A..B`
-//! runs many, `--model` checks the view change under all orders of its messages.
+//! runs many, `--model` checks the view change under all choices of who hears what, in the order
+//! of a script.
 
 mod clients;
 mod disk;
@@ -49,8 +50,8 @@ Usage: cargo test --test pbft -- [--seed N | --seeds A..B] [--seconds N] [--vill
   --trace         prints what happens
   --twice         runs each seed twice and compares the hashes of what happened
   --ed25519       signs as a node does, in five times the time
-  --model         checks the view change of four replicas under all orders of its messages
-  --depth N       messages and time-outs in a row that it looks at
+  --model         checks the view change of four replicas under all choices of who hears what
+  --depth N       choices in a row that it looks at
   --planted       gives the replicas one bug after the other and looks for a seed that finds it
   --bug NAME      only this one of them";
 
