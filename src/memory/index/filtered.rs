@@ -1,12 +1,11 @@
 //! The walk of a search that is asked for some of the vectors alone.
 //!
 //! Its places are for those that are accepted; what the filter refuses leads on and takes none. It goes on until they are
-//! filled and all are followed that are nearer than the last of them, so however the filter stands to the query, a
-//! wider walk finds no less.
+//! filled and all are followed that are nearer than the last of them, so it does not end because what is refused lies
+//! nearer to the query.
 //!
 //! Where what is refused is nearer the walk may have to follow all of that. It is given up when it will hardly have
-//! its places filled in the time that comparing all that are accepted takes, which is done then. (Lucene gives up
-//! after as many distances as are accepted.)
+//! its places filled in the time that comparing all that are accepted takes, which is done then.
 
 use super::{
     graph::{Graph, PLACES_OF_A_DISTANCE, Row},
