@@ -10,6 +10,9 @@ use std::arch::x86_64::*;
 
 /// Rows that are multiplied at a time: a line of the query is loaded once for all of them.
 const ROWS_AT_ONCE: usize = 4;
+/// Parts of a line whose bytes, made 16 bits wide, fill a register of AVX2.
+const PARTS: usize = Line::BYTES / PART_BYTES;
+const PART_BYTES: usize = 16;
 /// Sums of float32 that do not wait for each other.
 const SUMS: usize = 4;
 
@@ -109,23 +112,52 @@ fn load_512(line: &Line) -> __m512i {
 
 #[target_feature(enable = "avx2")]
 fn dot_rows_avx2(query: &[Line], rows: &[&[Line]], products: &mut [i32]) {
-    for (row, product) in rows.iter().zip(products) {
-        let mut sums = _mm256_setzero_si256();
-        for (query, row) in query.iter().zip(row.iter()) {
-            for part in 0..4 {
-                // Products of bytes are summed in 32 bits: in 16 bits two of them would overflow.
-                let query = _mm256_cvtepi8_epi16(load_128(query, part));
-                let row = _mm256_cvtepu8_epi16(load_128(row, part));
-                sums = _mm256_add_epi32(sums, _mm256_madd_epi16(query, row));
+    assert!(rows.iter().all(|row| row.len() == query.len()));
+    // Products of bytes are summed in 32 bits: in 16 bits two of them would overflow.
+    let wide = |query: &Line, part| _mm256_cvtepi8_epi16(load_128(query, part));
+    let add = |sum: &mut __m256i, query: __m256i, row: &Line, part| {
+        let row = _mm256_cvtepu8_epi16(load_128(row, part));
+        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(query, row));
+    };
+    let (blocks, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
+    let (block_products, rest_products) = products.as_chunks_mut::<ROWS_AT_ONCE>();
+    for (rows, products) in blocks.iter().zip(block_products) {
+        let mut sums = [_mm256_setzero_si256(); ROWS_AT_ONCE];
+        for (line, query) in query.iter().enumerate() {
+            for part in 0..PARTS {
+                let query = wide(query, part);
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    // SAFETY: `line` is below the query's length, which is each row's.
+                    add(sum, query, unsafe { row.get_unchecked(line) }, part);
+                }
             }
         }
-        *product = sum_epi32(sums);
+        *products = sum_each_256(sums);
     }
+    for (row, product) in rest.iter().zip(rest_products) {
+        let mut sum = _mm256_setzero_si256();
+        for (query, row) in query.iter().zip(row.iter()) {
+            (0..PARTS).for_each(|part| add(&mut sum, wide(query, part), row, part));
+        }
+        *product = sum_epi32(sum);
+    }
+}
+
+/// The sum of each register's numbers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_each_256([a, b, c, d]: [__m256i; ROWS_AT_ONCE]) -> [i32; ROWS_AT_ONCE] {
+    let all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+    let mut products = [0; ROWS_AT_ONCE];
+    // SAFETY: the array is four numbers long, and any alignment will do.
+    unsafe { _mm_storeu_si128(products.as_mut_ptr().cast(), sums) };
+    products
 }
 
 #[target_feature(enable = "avx2")]
 fn load_128(line: &Line, part: usize) -> __m128i {
-    let part = &line.0[part * 16..][..16];
+    let part = &line.0[part * PART_BYTES..][..PART_BYTES];
     // SAFETY: the part is 16 bytes, and any alignment will do.
     unsafe { _mm_loadu_si128(part.as_ptr().cast()) }
 }
