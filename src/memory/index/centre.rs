@@ -110,9 +110,13 @@ impl Index {
     /// # Errors
     ///
     /// The vector has no code.
-    pub(super) fn begin_scratch(&mut self, vector: &[f32]) -> Result<Box<Scratch>, Invalid> {
+    pub(super) fn begin_scratch(
+        &mut self,
+        vector: &[f32],
+        metric: Metric,
+    ) -> Result<Box<Scratch>, Invalid> {
         let mut scratch = self.scratches.take();
-        if let Err(error) = self.graph.coding.encode(vector, &mut scratch.probe) {
+        if let Err(error) = self.graph.coding.encode(vector, metric, &mut scratch.probe) {
             self.scratches.put(scratch);
             return Err(error);
         }
@@ -133,13 +137,12 @@ impl Index {
         }
         let first = self.first.take().expect("it was there above");
         let Some(centre) = first.centre(self.options.metric) else { return };
-        let Graph { coding, codes, terms, .. } = &mut self.graph;
-        coding.set_centre(centre);
-        let mut probe = Probe::new(coding.lines());
+        self.graph.coding.set_centre(centre);
+        let (mut probe, metric) =
+            (Probe::new(self.graph.coding.lines()), self.options.metric.of_links());
         for (row, vector) in &first.0 {
-            coding.encode(vector, &mut probe).expect("it had a code before");
-            coding.store(&probe, codes.get_mut(*row));
-            terms[*row as usize] = probe.terms;
+            self.graph.coding.encode(vector, metric, &mut probe).expect("it had a code before");
+            self.graph.set_code(&probe, *row);
         }
         self.graph.link_all(&first.0.iter().map(|(row, _)| *row).collect::<Vec<_>>());
     }
@@ -203,15 +206,15 @@ impl Graph {
         }
     }
 
-    /// Codes the operation's vector anew where the centre has changed since it began; true when it has, and the
-    /// operation begins again.
-    pub(super) fn has_moved(&self, scratch: &mut Scratch) -> bool {
+    /// Codes the operation's vector anew, to be compared by a metric, where the centre has changed since it began; true when
+    /// it has, and the operation begins again.
+    pub(super) fn has_moved(&self, scratch: &mut Scratch, metric: Metric) -> bool {
         let Scratch { vector, probe, edition, .. } = scratch;
         if *edition == self.coding.edition {
             return false;
         }
         *edition = self.coding.edition;
-        self.coding.encode(vector, probe).expect("it had a code before");
+        self.coding.encode(vector, metric, probe).expect("it had a code before");
         true
     }
 }

@@ -156,7 +156,7 @@ impl Index {
     fn look_on(&mut self) {
         let Some(mut row) = self.coarse.look else { return };
         let mut budget = Budget::new(self.step_distances() / 2);
-        // Of the largest dot products few are near, so that rows do not find all others there.
+        // Images of before nodes of the dot product linked to near ones: rows do not find all others there.
         let every = if self.graph.coding.metric == Metric::Dot { 1 } else { LOOKED_AT };
         let mut scratch = self.scratches.take();
         while (row as usize) < self.graph.nodes.len() && !budget.is_spent() {
@@ -190,7 +190,7 @@ impl Index {
             node.coarse = Mark::NONE;
             return Ok(None);
         }
-        let mut scratch = self.begin_scratch(vector)?;
+        let mut scratch = self.begin_scratch(vector, self.options.metric.of_links())?;
         let graph = &mut self.graph;
         let step = graph.terms[row as usize].scale;
         let is_finer = |scratch: &Scratch| 2.0 * scratch.probe.terms.scale <= step;
@@ -199,7 +199,7 @@ impl Index {
             && (!may_be_copy || self.coarse.tells_from_copies(vector, graph, step))
             && graph.coding.bear_centre(vector)
         {
-            graph.coding.encode(vector, &mut scratch.probe)?;
+            graph.coding.encode(vector, scratch.probe.metric, &mut scratch.probe)?;
         }
         if !is_finer(&scratch) {
             let node = &mut graph.nodes[row as usize];
@@ -229,7 +229,7 @@ impl Graph {
     /// Finds out whether a row is coarse from those that near ones lead to: of those with the same code, a node has few
     /// links. The distances that took, hardly more than [`LOOK_DISTANCES`].
     fn look_at(&mut self, scratch: &mut Scratch, row: Row, coarse: &mut Coarse) -> usize {
-        self.decode(row, &mut scratch.probe);
+        self.decode(row, self.coding.metric.of_links(), &mut scratch.probe);
         let mut near = std::mem::take(&mut scratch.work.found);
         let own = &self.terms[row as usize];
         let (below, centre) = (self.coarse_below(own.scale), scratch.probe.centre);
@@ -246,7 +246,7 @@ impl Graph {
                     break;
                 }
                 let is_foreign = self.nodes[link as usize].centre != centre;
-                if is_new && (is_foreign || self.coding.metric == Metric::Dot) {
+                if is_new && is_foreign {
                     spent += COMPARED_DISTANCES;
                 }
                 let found = Found::new(rank, link);
@@ -325,8 +325,9 @@ impl Graph {
             _ => return Mark::NONE,
         }
         // Copies need no telling apart, but from what else is near.
-        let own_term = scratch.probe.terms.term;
-        let is_other = |found: &&Found| !self.are_twins(found.rank() + own_term, row, found.slot());
+        let (metric, own_term) = (scratch.probe.metric, scratch.probe.terms.term);
+        let is_other =
+            |found: &&Found| !self.are_twins(metric, found.rank() + own_term, row, found.slot());
         match found.iter().find(is_other) {
             Some(other) if self.squared_distance(scratch, other) < below => Mark::WAITS,
             _ => Mark::WAITS_AS_COPY,
@@ -357,11 +358,10 @@ impl Graph {
     fn squared_distance(&self, scratch: &Scratch, found: &Found) -> f32 {
         let (probe, node) = (&scratch.probe, &self.nodes[found.slot() as usize]);
         let distance = found.rank() + probe.terms.term;
-        match self.coding.metric {
+        match probe.metric {
             Metric::Euclidean if probe.centre == node.centre => distance,
             Metric::Cosine if probe.centre == node.centre => 2.0 * distance,
-            // What a code around a centre far away rounds off would count, and those of the largest products may lie
-            // anywhere.
+            // What a code around a centre far away rounds off would count.
             _ => {
                 let terms = self.terms[found.slot() as usize];
                 let row = self.codes.get(found.slot());

@@ -7,7 +7,7 @@ use super::{
     kernels::{Line, prefetch},
     late::Late,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
-    quantize::{Coding, Probe, Terms, largest_component},
+    quantize::{Coding, Metric, Probe, Terms, largest_component},
     remove::Sweep,
     rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
     steps::{Budget, Generations, Met, Scratch, Scratches, step_distances},
@@ -93,6 +93,8 @@ pub(super) struct Graph {
     pub(super) coding: Coding,
     pub(super) codes: Rows<Line>,
     pub(super) terms: Column<Terms>,
+    /// Terms by the metric of links, where that is another one.
+    pub(super) link_terms: Column<Terms>,
     pub(super) base: Rows<BaseLinks>,
     pub(super) towers: Column<Tower>,
     pub(super) towers_free: Vec<u32>,
@@ -137,6 +139,7 @@ impl Index {
             coding,
             codes: Rows::new(lines),
             terms: Column::new(),
+            link_terms: Column::new(),
             base: Rows::new(1),
             towers: Column::new(),
             towers_free: Vec::new(),
@@ -278,7 +281,8 @@ impl Graph {
         for (row, &slot) in rows.iter_mut().zip(slots) {
             *row = self.codes.get(slot);
         }
-        let terms = |position| self.terms[slots[position] as usize];
+        let terms = self.terms_by(probe.metric);
+        let terms = |position| terms[slots[position] as usize];
         self.coding.ranks(probe, &rows[..slots.len()], terms, ranks);
     }
 
@@ -292,6 +296,7 @@ impl Graph {
     ) {
         let centre = |position: usize| self.nodes[slots[position] as usize].centre;
         let (mut begun, mut rows) = (0, [&[][..]; N]);
+        let all_terms = self.terms_by(probe.metric);
         // Most of the time all are around one: what lies there side by side is compared at once.
         while begun < slots.len() {
             let next = centre(begun);
@@ -300,17 +305,28 @@ impl Graph {
                 rows[end - begun] = self.codes.get(slots[end]);
                 end += 1;
             }
-            let terms = |at: usize| self.terms[slots[begun + at] as usize];
+            let terms = |at: usize| all_terms[slots[begun + at] as usize];
             let (rows, ranks) = (&rows[..end - begun], &mut ranks[begun..end]);
             self.coding.ranks_around::<N>(probe, next, rows, terms, ranks);
             begun = end;
         }
     }
 
-    /// Makes the probe the code of a node.
-    pub(super) fn decode(&self, slot: u32, probe: &mut Probe) {
-        let (row, terms) = (self.codes.get(slot), self.terms[slot as usize]);
-        self.coding.decode(row, terms, self.nodes[slot as usize].centre, probe);
+    /// What belongs to the rows' codes in the formula of a metric: the index's, or that of links.
+    #[inline(always)]
+    pub(super) fn terms_by(&self, metric: Metric) -> &Column<Terms> {
+        if metric == self.coding.metric { &self.terms } else { &self.link_terms }
+    }
+
+    /// Whether nodes of a layer link to those of the largest products, behind near ones.
+    pub(super) fn links_products(&self, layer: usize) -> bool {
+        layer == 0 && self.coding.metric == Metric::Dot
+    }
+
+    /// Makes the probe the code of a node, to be compared by a metric: the index's, or that of links.
+    pub(super) fn decode(&self, slot: u32, metric: Metric, probe: &mut Probe) {
+        let (row, terms) = (self.codes.get(slot), self.terms_by(metric)[slot as usize]);
+        self.coding.decode(row, terms, self.nodes[slot as usize].centre, metric, probe);
     }
 
     pub(super) fn rank(&self, probe: &mut Probe, slot: u32) -> f32 {
@@ -340,6 +356,7 @@ impl Graph {
         let Scratch { probe, pool, marks, met, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
         let has_several = self.coding.has_several();
+        let terms = self.terms_by(probe.metric);
         loop {
             let next = pool.expand();
             let fresh = met.fresh();
@@ -351,7 +368,7 @@ impl Graph {
                 }
                 for &slot in fresh.slots() {
                     self.codes.prefetch(slot);
-                    prefetch(std::slice::from_ref(&self.terms[slot as usize]));
+                    prefetch(std::slice::from_ref(&terms[slot as usize]));
                     if has_several {
                         prefetch(std::slice::from_ref(&self.nodes[slot as usize]));
                     }
@@ -422,6 +439,7 @@ impl Graph {
             + self.coding.centres_bytes()
             + self.base.bytes()
             + self.terms.bytes()
+            + self.link_terms.bytes()
             + self.towers.bytes()
             + self.towers_free.capacity() * size_of::<u32>()
             + self.nodes.bytes()

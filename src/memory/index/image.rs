@@ -32,7 +32,7 @@ use super::{
     kernels::Line,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE},
     prune::links_max,
-    quantize::{COMPONENT_MAX, Coding, Terms},
+    quantize::{COMPONENT_MAX, Coding, Metric, Terms},
     rows::NONE,
     steps::Budget,
 };
@@ -352,6 +352,7 @@ impl Loader {
             *line = rest;
             line.0[..code.len()].copy_from_slice(code);
         }
+        graph.take_link_terms(row);
         for (layer, links) in links.iter().enumerate().take(usize::from(level) + 1) {
             let places = graph.links_mut(row, layer);
             places.copy_from_slice(&links[..places.len()]);
@@ -500,8 +501,17 @@ impl Graph {
             self.codes.reserve(row);
             self.base.reserve(row);
             self.nodes.push(Node::FREE);
-            self.terms.push(Terms::default());
+            self.push_terms();
             self.set_links(row, 0, &[]);
+        }
+    }
+
+    /// Terms by the metric of links are told by the code.
+    fn take_link_terms(&mut self, row: Row) {
+        if self.coding.metric == Metric::Dot {
+            let Terms { scale, .. } = self.terms[row as usize];
+            let term = scale * scale * self.coding.squared_code(self.codes.get(row));
+            self.link_terms[row as usize] = Terms { scale, term };
         }
     }
 

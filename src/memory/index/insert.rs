@@ -8,9 +8,11 @@
 use super::{
     error::Invalid,
     graph::{Descent, Graph, Index, Node, Row, State},
-    options::{IndexOptions, LEVEL_MAX, LINKS_NEW, LINKS_UPPER},
+    options::{
+        IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_NEAR_NEW, LINKS_NEW, LINKS_NEW_DOT, LINKS_UPPER,
+    },
     prune::Choice,
-    quantize::Probe,
+    quantize::{Metric, Probe, Terms},
     rows::NONE,
     steps::{Budget, Open, Scratch},
 };
@@ -19,6 +21,8 @@ use std::sync::Arc;
 /// Candidates of the lowest layer, for one on a layer above it: there a node gets few links, and only descents follow
 /// them.
 const UPPER_PART: usize = 4;
+/// Candidates by the dot product, for one by what is near: of those a node gets fewer links.
+const NEAR_PART: usize = 3;
 
 /// An insertion that goes on step by step. Others may be open beside it, and vectors may go in between. When
 /// it is dropped before its end, its vector is not in the index, and its row is freed in time.
@@ -46,6 +50,8 @@ enum Phase {
 pub(super) enum Linking {
     Descend(Descent, usize),
     Walk(usize),
+    /// Walks the lowest layer by the dot product, after links to near ones were made.
+    WalkProducts,
     /// Looks for linkable nodes among all, from this one on, as a walk met none.
     Scan(Row),
     Choose(usize, Choice),
@@ -113,7 +119,7 @@ impl Index {
         if self.live == 0 {
             self.forget_dead();
         }
-        let scratch = self.begin_scratch(vector)?;
+        let scratch = self.begin_scratch(vector, self.options.metric.of_links())?;
         Ok(Insertion { scratch: Some(scratch), phase: Phase::Room })
     }
 
@@ -184,7 +190,7 @@ impl Insertion {
             index.scratches.put(scratch);
             return Some(Ok(row));
         }
-        if index.graph.has_moved(&mut scratch)
+        if index.graph.has_moved(&mut scratch, index.options.metric.of_links())
             && let Phase::Linking { linking, row, .. } = &mut self.phase
         {
             // Its row has its new code already; links that were made are as good as before.
@@ -258,7 +264,7 @@ impl Insertion {
     fn begin_linking(&mut self, index: &mut Index, scratch: &mut Scratch, row: Row) {
         index.place(scratch, row);
         index.note_first(row, &scratch.vector);
-        index.graph.has_moved(scratch);
+        index.graph.has_moved(scratch, index.options.metric.of_links());
         let open = index.generations.open();
         index.coming.push((row, Arc::downgrade(&open)));
         let linking = Linking::begin(&index.graph, scratch, row);
@@ -311,8 +317,21 @@ impl Linking {
                         scratch.pool.begin(LINKS_UPPER);
                         Linking::Scan(0)
                     } else {
-                        Linking::Choose(*layer, Choice::begin(&mut scratch.work))
+                        Linking::Choose(
+                            *layer,
+                            Choice::begin(&mut scratch.work, scratch.probe.metric),
+                        )
                     };
+                }
+                Linking::WalkProducts => {
+                    if !graph.walk(scratch, 0, budget) {
+                        return false;
+                    }
+                    graph.collect_linkable(scratch, row);
+                    let links = graph.links(row, 0);
+                    let near = &links[..links.len().min(LINKS_NEAR_NEW)];
+                    let choice = Choice::behind(&mut scratch.work, options.metric, near);
+                    *self = Linking::Choose(0, choice);
                 }
                 Linking::Scan(next) => {
                     // All around are dead, and the sweep will take the links to them.
@@ -333,23 +352,41 @@ impl Linking {
                         graph.entry = Some(row);
                         return true;
                     }
-                    *self = Linking::Choose(0, Choice::begin(&mut scratch.work));
+                    let choice = Choice::begin(&mut scratch.work, scratch.probe.metric);
+                    *self = Linking::Choose(0, choice);
                 }
                 Linking::Choose(layer, choice) => {
                     let layer = *layer;
-                    let links_max = if layer == 0 { LINKS_NEW } else { LINKS_UPPER };
+                    let is_near = graph.has_products_to_link(layer, &scratch.probe);
+                    let links_max = match layer {
+                        0 if is_near => LINKS_NEAR_NEW,
+                        0 if graph.links_products(0) => LINKS_NEW_DOT,
+                        0 => LINKS_NEW,
+                        _ => LINKS_UPPER,
+                    };
                     let Scratch { other, work, .. } = &mut *scratch;
                     if !graph.choose(work, choice, row, options.alpha, links_max, other, budget) {
                         return false;
                     }
+                    let is_linkable = |chosen: &&u32| graph.is_linkable(**chosen);
+                    let linked = work.chosen[..choice.kept()].iter().filter(is_linkable).count();
                     // Those that died since they were found are out.
                     work.chosen.retain(|&chosen| graph.is_linkable(chosen));
+                    if graph.links_products(layer) && !is_near {
+                        // Others may have linked to it since it has those to near ones.
+                        let came = graph.links(row, layer).iter().skip(LINKS_NEAR_NEW).copied();
+                        for came in came.take(LINKS_BASE - work.chosen.len()) {
+                            if !work.chosen.contains(&came) {
+                                work.chosen.push(came);
+                            }
+                        }
+                    }
                     graph.set_links(row, layer, &work.chosen);
                     std::mem::swap(&mut work.chosen, &mut work.neighbours);
                     if layer == 0 {
                         work.neighbours.iter().for_each(|&slot| graph.base.prefetch(slot));
                     }
-                    *self = Linking::Back(layer, 0);
+                    *self = Linking::Back(layer, linked);
                 }
                 Linking::Back(layer, next) => {
                     let Scratch { other, work, .. } = &mut *scratch;
@@ -361,6 +398,11 @@ impl Linking {
                         if graph.is_linkable(neighbour) {
                             graph.link(neighbour, row, *layer, options.alpha, other, work, budget);
                         }
+                    }
+                    if graph.has_products_to_link(*layer, &scratch.probe) {
+                        graph.begin_walk_of_products(scratch, options, row, budget);
+                        *self = Linking::WalkProducts;
+                        continue;
                     }
                     let Some(below) = layer.checked_sub(1) else {
                         graph.note_coarse(row, std::mem::take(&mut scratch.work.coarse), coarse);
@@ -384,10 +426,36 @@ impl Graph {
         budget: &mut Budget,
     ) {
         let width = match layer {
+            0 if self.links_products(0) => LINKS_UPPER.max(options.ef_construction / NEAR_PART),
             0 => options.ef_construction,
             _ => LINKS_UPPER.max(options.ef_construction / UPPER_PART),
         };
         self.begin_walk(scratch, width, budget);
+    }
+
+    /// Whether a node that is being linked on a layer by a probe has its links to near ones, and those of products are next.
+    fn has_products_to_link(&self, layer: usize, probe: &Probe) -> bool {
+        self.links_products(layer) && probe.metric != self.coding.metric
+    }
+
+    /// Begins the walk that finds the largest products of a new node, from what is near it.
+    fn begin_walk_of_products(
+        &self,
+        scratch: &mut Scratch,
+        options: &IndexOptions,
+        row: Row,
+        budget: &mut Budget,
+    ) {
+        let Scratch { probe, pool, .. } = scratch;
+        self.coding.turn(probe, options.metric, self.terms[row as usize]);
+        let (mut near, mut count, mut ranks) = ([0; LINKS_UPPER], 0, [0.0; LINKS_UPPER]);
+        let found = pool.found().iter().map(|found| found.slot()).filter(|&slot| slot != row);
+        near.iter_mut().zip(found).for_each(|(near, found)| (*near, count) = (found, count + 1));
+        self.ranks(probe, &near[..count], &mut ranks);
+        pool.begin(options.ef_construction);
+        pool.offer(&ranks[..count], &near[..count]);
+        budget.spend(count);
+        self.begin_walk(scratch, options.ef_construction, budget);
     }
 
     /// Gives a code its row.
@@ -396,7 +464,7 @@ impl Graph {
             self.codes.reserve(row);
             self.base.reserve(row);
             self.nodes.push(node);
-            self.terms.push(probe.terms);
+            self.push_terms();
         } else {
             assert!(matches!(self.nodes[row as usize].state, State::Free | State::Promised));
             self.nodes[row as usize] = node;
@@ -405,10 +473,21 @@ impl Graph {
         self.set_links(row, 0, &[]);
     }
 
+    /// Makes room for the terms of one row more.
+    pub(super) fn push_terms(&mut self) {
+        self.terms.push(Terms::default());
+        if self.coding.metric == Metric::Dot {
+            self.link_terms.push(Terms::default());
+        }
+    }
+
     /// Gives a row the probe's code.
     pub(super) fn set_code(&mut self, probe: &Probe, row: Row) {
         self.coding.store(probe, self.codes.get_mut(row));
-        self.terms[row as usize] = probe.terms;
+        self.terms[row as usize] = Terms { term: probe.row_term, ..probe.terms };
+        if self.coding.metric == Metric::Dot {
+            self.link_terms[row as usize] = probe.terms;
+        }
         self.nodes[row as usize].centre = probe.centre;
     }
 

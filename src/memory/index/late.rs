@@ -128,7 +128,7 @@ impl Index {
 
     /// Gives a vector its row; a row that was just taken is free again when the vector has no code.
     fn place_late(&mut self, row: Row, vector: &[f32]) -> Result<(), Invalid> {
-        let scratch = match self.begin_scratch(vector) {
+        let scratch = match self.begin_scratch(vector, self.options.metric.of_links()) {
             Ok(scratch) => scratch,
             Err(error) => {
                 if self.graph.nodes.get(row as usize).is_some_and(|node| node.state == State::Free)
@@ -181,7 +181,7 @@ impl Index {
         let node = &mut graph.nodes[row as usize];
         *node = Node { tower, level: level as u8, ..*node };
         let mut scratch = self.scratches.take();
-        graph.decode(row, &mut scratch.probe);
+        graph.decode(row, self.options.metric.of_links(), &mut scratch.probe);
         scratch.edition = graph.coding.edition;
         scratch.vector.clear();
         let linking = Linking::begin(graph, &mut scratch, row);

@@ -14,10 +14,19 @@ pub(super) const LINKS_UPPER: usize = 16;
 pub(super) const LINKS_BASE: usize = 2 * LINKS_UPPER;
 /// Links of a new node on the lowest layer; the other places are for nodes that come later.
 pub(super) const LINKS_NEW: usize = 24;
+/// The same under the dot product, where the first of them lead to near nodes ([`prune`](super::prune)) and those of the
+/// largest products would find less if they were fewer.
+pub(super) const LINKS_NEW_DOT: usize = 28;
+/// Links to near nodes: of a new node, and when all places are taken.
+pub(super) const LINKS_NEAR_NEW: usize = 8;
+pub(super) const LINKS_NEAR: usize = 12;
 /// The highest level of a node: five layers.
 pub(super) const LEVEL_MAX: usize = 4;
 
 const _: () = assert!(DIMENSIONS_MAX * 255 * 127 < i32::MAX as usize);
+const _: () =
+    assert!(LINKS_NEAR_NEW < LINKS_NEAR && LINKS_NEAR < LINKS_NEW && LINKS_NEW < LINKS_BASE);
+const _: () = assert!(LINKS_NEW <= LINKS_NEW_DOT && LINKS_NEW_DOT < LINKS_BASE);
 const _: () = assert!((LINKS_BASE * size_of::<u32>()).is_multiple_of(64));
 
 /// What a partition is made with.

@@ -5,13 +5,19 @@
 //! 2019, algorithm 2). Alpha applies to distances that are not squared, so the cosine and the squared
 //! euclidean distance take its square; for the dot product it has no meaning and is 1.
 //!
+//! By the dot product alone nearly all nodes would link to the few with the largest products, as those are what is searched for,
+//! and nothing would lead to the others when those go. So on the lowest layer a node links to some that are near by the euclidean
+//! distance first, and then to those of the largest products (ip-NSW+ has two graphs for that; Liu and others, *Understanding and
+//! Improving Proximity Graph Based Maximum Inner Product Search*, AAAI 2020). The layers above, which lead to a beginning
+//! only, are linked by the euclidean distance.
+//!
 //! Equal vectors would take all places, and a search that meets them would not find out again: a node links to at
 //! most `TWINS_MAX` others at distance zero.
 
 use super::{
     coarse::Mark,
     graph::Graph,
-    options::LINKS_BASE,
+    options::{LINKS_BASE, LINKS_NEAR},
     pool::Found,
     quantize::{Metric, Probe},
     steps::{Budget, CODED_DISTANCES},
@@ -20,7 +26,8 @@ use super::{
 /// Links to nodes with the same code.
 const TWINS_MAX: usize = 4;
 /// A node that has fewer is linked to the nearest of those that the rule leaves out as well: in two dimensions it
-/// leaves two or three, and a graph with so few links falls apart when nodes are removed.
+/// leaves two or three, and a graph with so few links falls apart when nodes are removed. By the dot product it may leave the largest
+/// alone, which all others of the largest are nearer to than to the node.
 const LINKS_LEAST: usize = 8;
 /// A candidate is compared with chosen ones around other centres while it has so few codes for that, as they are made in one
 /// go; after that with those around its own centre only.
@@ -45,8 +52,9 @@ impl Graph {
         budget: &mut Budget,
     ) -> bool {
         let Work { found, chosen, .. } = work;
-        let own_term = self.terms[node as usize].term;
-        let alpha = if self.coding.metric == Metric::Dot { 1.0 } else { alpha * alpha };
+        let (metric, kept) = (choice.metric, choice.kept);
+        let own_term = self.terms_by(metric)[node as usize].term;
+        let alpha = if metric == Metric::Dot { 1.0 } else { alpha * alpha };
         for candidate in &found[choice.next..] {
             if chosen.len() == links_max {
                 break;
@@ -57,50 +65,62 @@ impl Graph {
             budget.spend(1 + chosen.len() / 2);
             choice.next += 1;
             let slot = candidate.slot();
+            if chosen[..kept].contains(&slot) {
+                continue;
+            }
             let distance = candidate.rank() + own_term;
-            if self.are_twins(distance, node, slot) {
+            if self.are_twins(metric, distance, node, slot) {
                 if choice.twins < TWINS_MAX {
                     choice.twins += 1;
                     chosen.push(slot);
                 }
                 continue;
             }
-            self.decode(slot, other);
+            self.decode(slot, metric, other);
             let may_make = choice.may_make.min(MADE_FOR_ONE);
-            if !self.is_occluded(other, distance, alpha, chosen, may_make) {
+            if !self.is_occluded(other, distance, alpha, &chosen[kept..], may_make) {
                 chosen.push(slot);
             }
             let made = other.take_made();
             choice.may_make = choice.may_make.saturating_sub(made);
             budget.spend(made * CODED_DISTANCES);
         }
-        if chosen.len() < LINKS_LEAST.min(links_max) {
-            self.keep_nearest(node, found, chosen);
+        let least = (kept + LINKS_LEAST).min(links_max);
+        if chosen.len() < least {
+            self.keep_nearest(node, metric, least, found, chosen);
         }
         true
     }
 
     /// Fills up with the nearest of those that were left out, but for twins.
-    fn keep_nearest(&self, node: u32, found: &[Found], chosen: &mut Vec<u32>) {
+    fn keep_nearest(
+        &self,
+        node: u32,
+        metric: Metric,
+        least: usize,
+        found: &[Found],
+        chosen: &mut Vec<u32>,
+    ) {
         for candidate in found {
-            if chosen.len() == LINKS_LEAST {
+            if chosen.len() == least {
                 break;
             }
             let slot = candidate.slot();
-            let distance = candidate.rank() + self.terms[node as usize].term;
-            if !chosen.contains(&slot) && !self.are_twins(distance, node, slot) {
+            let distance = candidate.rank() + self.terms_by(metric)[node as usize].term;
+            if !chosen.contains(&slot) && !self.are_twins(metric, distance, node, slot) {
                 chosen.push(slot);
             }
         }
     }
 
-    pub(super) fn are_twins(&self, distance: f32, a: u32, b: u32) -> bool {
+    pub(super) fn are_twins(&self, metric: Metric, distance: f32, a: u32, b: u32) -> bool {
         // Codes around different centres round off different things, also of the same vector.
         if self.nodes[a as usize].centre != self.nodes[b as usize].centre {
             return false;
         }
-        let (a_terms, b_terms) = (self.terms[a as usize], self.terms[b as usize]);
-        match self.coding.metric {
+        let terms = self.terms_by(metric);
+        let (a_terms, b_terms) = (terms[a as usize], terms[b as usize]);
+        match metric {
             Metric::Dot => a_terms == b_terms && self.codes.get(a) == self.codes.get(b),
             Metric::Cosine | Metric::Euclidean => self.coding.are_twins(distance, a_terms, b_terms),
         }
@@ -158,16 +178,35 @@ impl Graph {
         work.slots.clear();
         work.slots.extend_from_slice(links);
         work.slots.push(link);
-        self.decode(slot, other);
+        let choice = Choice::begin(work, self.coding.metric.of_links());
+        let mut choice = Choice { may_make: MADE_AT_ONCE, ..choice };
+        if self.links_products(layer) {
+            self.choose_at_once(work, &mut choice, slot, alpha, LINKS_NEAR, other, budget);
+            choice.go_on_by(self.coding.metric, work);
+        }
+        self.choose_at_once(work, &mut choice, slot, alpha, links_max, other, budget);
+        self.set_links(slot, layer, &work.chosen);
+    }
+
+    /// Chooses among the slots of `work`: at most 33, so there is no reason to stop half-way.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
+    fn choose_at_once(
+        &self,
+        work: &mut Work,
+        choice: &mut Choice,
+        slot: u32,
+        alpha: f32,
+        links_max: usize,
+        other: &mut Probe,
+        budget: &mut Budget,
+    ) {
+        self.decode(slot, choice.metric, other);
         self.rank_all(other, &work.slots, &mut work.found);
         budget.spend(work.slots.len());
         budget.spend_coded(other);
-        let mut choice = Choice { may_make: MADE_AT_ONCE, ..Choice::begin(work) };
-        // At most 33 candidates: no reason to stop half-way.
         let mut all = Budget::unlimited();
-        self.choose(work, &mut choice, slot, alpha, links_max, other, &mut all);
+        self.choose(work, choice, slot, alpha, links_max, other, &mut all);
         budget.spend(all.spent().max(work.found.len() * work.chosen.len() / 2));
-        self.set_links(slot, layer, &work.chosen);
     }
 
     /// Slots in the order of their rank.
@@ -199,7 +238,11 @@ pub(super) struct Work {
 
 /// How far a choice has come.
 pub(super) struct Choice {
+    /// What candidates are compared by.
+    metric: Metric,
     next: usize,
+    /// So many of the chosen were chosen by another metric before: they say nothing of the candidates.
+    kept: usize,
     twins: usize,
     /// So many codes around other centres may be made for it.
     may_make: usize,
@@ -207,9 +250,26 @@ pub(super) struct Choice {
 
 impl Choice {
     /// Begins with the first of what was found.
-    pub(super) fn begin(work: &mut Work) -> Self {
+    pub(super) fn begin(work: &mut Work, metric: Metric) -> Self {
         work.chosen.clear();
-        Self { next: 0, twins: 0, may_make: usize::MAX }
+        Self { metric, next: 0, kept: 0, twins: 0, may_make: usize::MAX }
+    }
+
+    /// Begins behind those that are linked already.
+    pub(super) fn behind(work: &mut Work, metric: Metric, linked: &[u32]) -> Self {
+        let choice = Self::begin(work, metric);
+        work.chosen.extend_from_slice(linked);
+        Self { kept: linked.len(), ..choice }
+    }
+
+    /// How many of the chosen were linked before.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Goes on with candidates in the order of another metric.
+    fn go_on_by(&mut self, metric: Metric, work: &Work) {
+        (self.metric, self.next, self.kept) = (metric, 0, work.chosen.len());
     }
 }
 

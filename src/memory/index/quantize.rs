@@ -64,8 +64,7 @@ pub enum Metric {
     Cosine = 0,
     /// The squared euclidean distance.
     Euclidean = 1,
-    /// The negated dot product. It is no distance: the graph serves it as well as its vectors' lengths are
-    /// alike.
+    /// The negated dot product. It is no distance: nodes are linked to near ones as well ([`prune`](super::prune)).
     Dot = 2,
 }
 
@@ -78,9 +77,13 @@ pub(super) struct Terms {
 
 /// A code as the one side of many distances.
 pub(super) struct Probe {
+    /// What it is compared by: the metric, or that of links ([`Metric::of_links`]).
+    pub(super) metric: Metric,
     /// The components as signed bytes, or as float32; filled up with zeros.
     pub(super) code: Vec<Line>,
     pub(super) terms: Terms,
+    /// The term of a row with this code, by the metric; [`terms`](Self::terms) may be by that of links.
+    pub(super) row_term: f32,
     /// The number of the centre that the code is around.
     pub(super) centre: u8,
     /// `weight · scale`.
@@ -159,6 +162,11 @@ pub(super) fn length(vector: &[f32]) -> f64 {
 }
 
 impl Metric {
+    /// What nodes are linked by.
+    pub(super) fn of_links(self) -> Metric {
+        if self == Metric::Dot { Metric::Euclidean } else { self }
+    }
+
     pub(super) fn weight(self) -> f32 {
         if self == Metric::Euclidean { 2.0 } else { 1.0 }
     }
@@ -167,8 +175,10 @@ impl Metric {
 impl Probe {
     pub(super) fn new(lines: usize) -> Self {
         Self {
+            metric: Metric::Euclidean,
             code: vec![Line::ZERO; lines],
             terms: Terms::default(),
+            row_term: 0.0,
             centre: 0,
             factor: 0.0,
             correction: 0,
@@ -197,15 +207,15 @@ impl Probe {
         std::mem::take(&mut self.made)
     }
 
-    fn set(&mut self, metric: Metric, terms: Terms, sum: i32) {
+    fn set(&mut self, terms: Terms, sum: i32) {
         self.edition += 1;
         self.terms = terms;
-        self.factor = metric.weight() * terms.scale;
+        self.factor = self.metric.weight() * terms.scale;
         self.correction = OFFSET * sum;
     }
 
-    fn take_floats(&mut self, vector: &[f32], metric: Metric) {
-        let length = if metric == Metric::Cosine { length(vector) } else { 1.0 };
+    fn take_floats(&mut self, vector: &[f32]) {
+        let length = if self.metric == Metric::Cosine { length(vector) } else { 1.0 };
         for (place, &value) in self.code[0].floats_mut().iter_mut().zip(vector) {
             *place = (f64::from(value) / length) as f32;
         }
@@ -217,7 +227,6 @@ impl Probe {
         &mut self,
         components: impl Iterator<Item = f32>,
         largest: f32,
-        metric: Metric,
         terms: impl FnOnce(f32, f32) -> Terms,
     ) {
         // In 64 bits, so that the smallest numbers have an inverse.
@@ -230,7 +239,7 @@ impl Probe {
             sum += i32::from(component);
             squared += i32::from(component) * i32::from(component);
         }
-        self.set(metric, terms(largest / 127.0, squared as f32), sum);
+        self.set(terms(largest / 127.0, squared as f32), sum);
     }
 
     /// The distance to a row but for this probe's own term, from the kernel's product.
@@ -325,21 +334,28 @@ impl Coding {
     /// # Errors
     ///
     /// The vector has no code, and the probe is as it was.
-    pub(super) fn encode(&self, vector: &[f32], probe: &mut Probe) -> Result<(), Invalid> {
+    pub(super) fn encode(
+        &self,
+        vector: &[f32],
+        metric: Metric,
+        probe: &mut Probe,
+    ) -> Result<(), Invalid> {
         let largest = largest_component(vector, self.metric)?;
+        probe.metric = metric;
         probe.code.fill(Line::ZERO);
         if self.has_floats() {
-            probe.take_floats(vector, self.metric);
+            probe.take_floats(vector);
             return Ok(());
         }
         probe.centre = self.nearest_centre(vector, &mut probe.apart);
         if probe.centre == 0 && self.centre.is_empty() {
-            let terms = |step: f32, squared: f32| match self.metric {
+            let terms = |step: f32, squared: f32| match metric {
                 Metric::Cosine => Terms { scale: squared.sqrt().recip(), term: 0.5 },
                 Metric::Euclidean => Terms { scale: step, term: step * step * squared },
                 Metric::Dot => Terms { scale: step, term: 0.0 },
             };
-            probe.round(vector.iter().copied(), largest, self.metric, terms);
+            probe.round(vector.iter().copied(), largest, terms);
+            probe.row_term = if self.metric == Metric::Dot { 0.0 } else { probe.terms.term };
         } else {
             self.encode_around_centre(vector, probe);
         }
@@ -348,27 +364,37 @@ impl Coding {
 
     fn encode_around_centre(&self, vector: &[f32], probe: &mut Probe) {
         let part = if self.metric == Metric::Cosine { length(vector).recip() } else { 1.0 };
-        let centre = self.centre_of(probe.centre);
+        let (centre, probe_metric) = (self.centre_of(probe.centre), probe.metric);
         let pairs = || vector.iter().zip(centre);
         let apart = || {
             pairs().map(|(&value, centre)| (f64::from(value) * part - f64::from(*centre)) as f32)
         };
         let largest = apart().fold(0.0, |largest, value| f32::max(largest, value.abs()));
-        let terms = |step: f32, squared: f32| match self.metric {
+        let common = || {
+            let common = pairs().map(|(&value, &centre)| {
+                f64::from(centre) * (0.5 * f64::from(centre) - f64::from(value))
+            });
+            common.sum::<f64>() as f32
+        };
+        let terms = |step: f32, squared: f32| match probe_metric {
             Metric::Cosine => Terms { scale: step, term: 0.5 * step * step * squared },
             Metric::Euclidean => Terms { scale: step, term: step * step * squared },
-            Metric::Dot => {
-                let common = pairs().map(|(&value, &centre)| {
-                    f64::from(centre) * (0.5 * f64::from(centre) - f64::from(value))
-                });
-                Terms { scale: step, term: common.sum::<f64>() as f32 }
-            }
+            Metric::Dot => Terms { scale: step, term: common() },
         };
-        probe.round(apart(), largest, self.metric, terms);
+        probe.round(apart(), largest, terms);
+        probe.row_term = if self.metric == Metric::Dot { common() } else { probe.terms.term };
     }
 
     /// Makes the probe a stored row, which is around the centre of that number.
-    pub(super) fn decode(&self, row: &[Line], terms: Terms, centre: u8, probe: &mut Probe) {
+    pub(super) fn decode(
+        &self,
+        row: &[Line],
+        terms: Terms,
+        centre: u8,
+        metric: Metric,
+        probe: &mut Probe,
+    ) {
+        probe.metric = metric;
         if self.has_floats() {
             probe.code.copy_from_slice(row);
             return;
@@ -378,7 +404,16 @@ impl Coding {
         }
         probe.centre = centre;
         let sum = self.sum_of(&probe.code);
-        probe.set(self.metric, terms, sum);
+        probe.set(terms, sum);
+    }
+
+    /// Has a probe compared by another metric, in which its code has these terms.
+    pub(super) fn turn(&self, probe: &mut Probe, metric: Metric, terms: Terms) {
+        probe.metric = metric;
+        if !self.has_floats() {
+            let sum = probe.correction / OFFSET;
+            probe.set(terms, sum);
+        }
     }
 
     /// The sum of a code's components.
@@ -389,6 +424,13 @@ impl Coding {
         let mut sum = [0];
         (self.kernels.dot_rows)(code, &[&ONES[..code.len()]], &mut sum);
         sum[0]
+    }
+
+    /// The squared length of a stored row's code, in steps.
+    pub(super) fn squared_code(&self, row: &[Line]) -> f32 {
+        let component = |&stored: &u8| i32::from((stored ^ OFFSET as u8) as i8);
+        let components = row.iter().flat_map(|line| &line.0).map(component);
+        components.map(|component| component * component).sum::<i32>() as f32
     }
 
     /// Sees to it that the probe has a code around a centre.
@@ -406,7 +448,8 @@ impl Coding {
     #[inline(never)]
     fn make_code_around(&self, probe: &mut Probe, centre: u8) {
         let (from, centre_of) = (self.centre_of(probe.centre), self.centre_of(centre));
-        let is_dot = self.metric == Metric::Dot;
+        let metric = probe.metric;
+        let is_dot = metric == Metric::Dot;
         let to = if is_dot { &ORIGIN[..self.dimensions] } else { centre_of };
         let step = probe.terms.scale;
         let Probe { code, apart, .. } = probe;
@@ -418,17 +461,17 @@ impl Coding {
         // The smallest numbers have no inverse, and no code.
         let inverse = Some(127.0 / largest).filter(|it| it.is_finite()).unwrap_or(0.0);
         (self.kernels.round_twice)(apart, inverse, &mut around.code, &mut around.rest);
-        let (common, squared) = match self.metric {
+        let (common, squared) = match metric {
             Metric::Dot => ((self.kernels.products)(apart, centre_of).0, 0.0),
             _ => (0.0, (self.kernels.products)(apart, apart).1),
         };
-        let term = match self.metric {
+        let term = match metric {
             Metric::Cosine => 0.5 * squared,
             Metric::Euclidean => squared,
             Metric::Dot => -common,
         };
         around.edition = probe.edition;
-        around.factor = self.metric.weight() * largest / 127.0;
+        around.factor = metric.weight() * largest / 127.0;
         around.correction = OFFSET * self.sum_of(&around.code);
         around.rest_correction = OFFSET * self.sum_of(&around.rest);
         around.more = (term - f64::from(probe.terms.term)) as f32;
@@ -459,7 +502,7 @@ impl Coding {
         let mut rest = [0; N];
         (self.kernels.dot_rows)(&around.rest, rows, &mut rest[..rows.len()]);
         // What a row has in common with its centre counts between two around it only.
-        let has_terms = self.metric != Metric::Dot;
+        let has_terms = probe.metric != Metric::Dot;
         for (position, rank) in ranks.iter_mut().enumerate().take(rows.len()) {
             let Terms { scale, term } = terms(position);
             let common = if has_terms { around.more + term } else { around.more };
@@ -530,11 +573,10 @@ impl Coding {
 
     /// Whether two codes at this distance are as good as the same; the dot product does not tell.
     pub(super) fn are_twins(&self, distance: f32, a: Terms, b: Terms) -> bool {
-        match self.metric {
-            Metric::Dot => false,
+        match self.metric.of_links() {
             Metric::Cosine if self.has_floats() => distance <= TWIN_DIRECTIONS,
-            Metric::Euclidean if self.has_floats() => distance == 0.0,
-            Metric::Cosine | Metric::Euclidean => distance <= TWIN_DISTANCE * (a.term + b.term),
+            _ if self.has_floats() => distance == 0.0,
+            _ => distance <= TWIN_DISTANCE * (a.term + b.term),
         }
     }
 
@@ -542,7 +584,7 @@ impl Coding {
         let vector = &probe.code[0].floats()[..self.dimensions];
         for (rank, row) in ranks.iter_mut().zip(rows) {
             let row = &row[0].floats()[..self.dimensions];
-            *rank = match self.metric {
+            *rank = match probe.metric {
                 Metric::Cosine => 0.5 * (self.kernels.squared_distance)(vector, row),
                 Metric::Euclidean => (self.kernels.squared_distance)(vector, row),
                 Metric::Dot => -(self.kernels.dot)(vector, row),

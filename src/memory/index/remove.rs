@@ -7,8 +7,8 @@
 
 use super::{
     graph::{Graph, Index, Node, Row, State},
-    options::LEVEL_MAX,
-    prune::Work,
+    options::{LEVEL_MAX, LINKS_NEAR_NEW},
+    prune::{Work, links_max},
     rows::NONE,
     steps::{Budget, Generations, Scratch},
 };
@@ -241,6 +241,7 @@ impl Graph {
 
     fn clear(&mut self) {
         self.terms.clear();
+        self.link_terms.clear();
         self.towers.clear();
         self.towers_free.clear();
         self.nodes.clear();
@@ -298,20 +299,40 @@ impl Graph {
         }
         chosen.clear();
         chosen.extend(links.iter().copied().filter(|&link| !is_dying(link)));
-        self.decode(slot, other);
-        let mut dying = links.iter().copied().filter(|&link| is_dying(link));
-        for dying in dying.by_ref() {
+        // By the dot product the first links lead to near nodes.
+        let near_max = if self.links_products(layer) { LINKS_NEAR_NEW } else { links_max(layer) };
+        let mut near = links.iter().take(near_max).filter(|&&link| !is_dying(link)).count();
+        self.decode(slot, self.coding.metric.of_links(), other);
+        let mut dying = links.iter().copied().enumerate().filter(|&(_, link)| is_dying(link));
+        for (_, dying) in dying.by_ref() {
             let looked_at = self.live_behind(dying, slot, layer, chosen, passed, slots);
             budget.spend(slots.len() + looked_at / LOOKS_OF_A_DISTANCE);
+            if near == near_max && other.metric != self.coding.metric {
+                self.decode(slot, self.coding.metric, other);
+            }
             self.rank_all(other, slots, found);
             budget.spend_coded(other);
-            chosen.extend(found.first().map(|found| found.slot()));
+            match found.first().map(|found| found.slot()) {
+                Some(nearest) if near < near_max => {
+                    chosen.insert(near, nearest);
+                    near += 1;
+                }
+                other => chosen.extend(other),
+            }
             if budget.is_spent() {
                 break;
             }
         }
         let replaced = chosen.len();
-        chosen.extend(dying);
+        for (place, dying) in dying {
+            // Each stays among its own, so that the next step knows what replaces it.
+            if place < near_max && near < near_max {
+                chosen.insert(near, dying);
+                near += 1;
+            } else {
+                chosen.push(dying);
+            }
+        }
         let is_done = chosen.len() == replaced;
         let chosen = std::mem::take(chosen);
         self.set_links(slot, layer, &chosen);

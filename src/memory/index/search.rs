@@ -134,7 +134,7 @@ impl Index {
         accepted: Option<usize>,
     ) -> Result<Search, Invalid> {
         self.check_search(query, k, ef)?;
-        let mut scratch = self.begin_scratch(query)?;
+        let mut scratch = self.begin_scratch(query, self.options.metric)?;
         scratch.late.begin(ef.max(k));
         let phase = match self.late() {
             0 => Phase::Descend(self.graph.begin_descent(&mut scratch, 0)),
@@ -156,7 +156,7 @@ impl Index {
         rows: &[Row],
     ) -> Result<Search, Invalid> {
         self.check_search(query, k, k)?;
-        let mut scratch = self.begin_scratch(query)?;
+        let mut scratch = self.begin_scratch(query, self.options.metric)?;
         scratch.pool.begin(k);
         Ok(self.search_from(Phase::Among(rows.to_vec(), 0), scratch, k, k, None))
     }
@@ -225,7 +225,7 @@ impl Search {
             index.scratches.put(self.scratch.take().expect("it was there above"));
             return Some(hits);
         }
-        if graph.has_moved(scratch) {
+        if graph.has_moved(scratch, index.options.metric) {
             self.hits.clear();
             self.phase = match std::mem::replace(&mut self.phase, Phase::Walk) {
                 Phase::Among(rows, _) => {
@@ -310,8 +310,10 @@ impl Search {
                         return None;
                     }
                     let is_even = || are_even(scratch, &self.hits, self.ef);
+                    // What was removed is refused as well.
+                    let refuses = self.accepted.is_some() || index.has_dead();
                     let is_enough = match source {
-                        Source::Walk if self.accepted.is_some() && !is_even() => false,
+                        Source::Walk if refuses && !is_even() => false,
                         Source::Walk | Source::FilteredWalk => self.hits.len() == self.k,
                         Source::All => true,
                     };

@@ -9,6 +9,7 @@ mod input;
 mod kernels;
 mod late;
 mod marks;
+mod product;
 mod quantize;
 mod recall;
 mod steps;

@@ -132,8 +132,7 @@ proptest! {
         dimensions in prop_oneof![17..100_usize, select(vec![200, 384])],
         metric in select(vec![Metric::Cosine, Metric::Euclidean, Metric::Dot]),
     ) {
-        // What the graph does for the dot product elsewhere, too.
-        let least = if metric == Metric::Dot { 0.9 } else { 0.95 };
+        let least = 0.95;
         let mut random = Rng::with_seed(seed);
         let mut all = far_clusters(&mut random, shape, 2440, dimensions, metric);
         random.shuffle(&mut all[2400..]);
@@ -164,9 +163,7 @@ proptest! {
             let queries: Vec<_> = clusters[2400..].iter().copied().zip(queries).collect();
             let queries: Vec<_> = queries.iter().filter(left).map(|it| it.1.clone()).collect();
             let found = recall(&mut loaded, &stored, &queries, metric, EF);
-            // For the dot product the graph may hang on what went.
-            let is_found = found >= least || metric == Metric::Dot;
-            prop_assert!(queries.is_empty() || is_found, "{} of what is left", found);
+            prop_assert!(queries.is_empty() || found >= least, "{} of what is left", found);
         }
         let (loaded, _, _) = reopened(&loaded, 2400, 0);
         let used: BTreeSet<u8> = stored.iter().map(|it| loaded.graph.nodes[it.0 as usize].centre).collect();
@@ -213,10 +210,8 @@ fn an_image_with_coarse_codes_is_coded_anew() {
         assert!(before < 0.9 && after >= 0.95, "{metric:?}: {before} {after}");
         let (mut index, _, kinds) = reopened(&index, 2000, 0);
         assert!(kinds.iter().all(|kind| kind & AROUND_FURTHER > 0));
-        // Under the dot product few are linked to near ones, and the look at a row ends before it has met enough of them.
-        let most = if metric == Metric::Dot { 40 } else { 0 };
         let recoded = recode(&mut index, &all);
-        assert!(recoded <= most, "{metric:?}: a start finds {recoded} to do");
+        assert_eq!(recoded, 0, "{metric:?}: a start finds something to do");
     }
 }
 

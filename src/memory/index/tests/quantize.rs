@@ -13,7 +13,7 @@ const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Euclidean, Metric::Dot];
 fn code(vector: &[f32], metric: Metric) -> (Coding, Probe) {
     let coding = Coding::new(vector.len(), metric);
     let mut probe = Probe::new(coding.lines());
-    coding.encode(vector, &mut probe).expect("the vector is well");
+    coding.encode(vector, coding.metric, &mut probe).expect("the vector is well");
     (coding, probe)
 }
 
@@ -71,7 +71,7 @@ proptest! {
             let mut row = vec![Line::ZERO; a.code.len()];
             coding.store(&a, &mut row);
             let mut back = Probe::new(a.code.len());
-            coding.decode(&row, a.terms, 0, &mut back);
+            coding.decode(&row, a.terms, 0, coding.metric, &mut back);
             prop_assert_eq!(&back.code, &a.code);
             prop_assert_eq!(of_codes(&coding, &back, &b), of_codes(&coding, &a, &b));
         }

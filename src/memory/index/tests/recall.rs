@@ -311,9 +311,9 @@ proptest! {
         copied in 0.0..0.9_f64,
         removed in 0.0..0.95_f64,
         offset in prop_oneof![Just(0.0_f32), -1000.0..1000.0_f32],
-        metric in select(vec![Metric::Cosine, Metric::Euclidean]),
+        metric in select(vec![Metric::Cosine, Metric::Euclidean, Metric::Dot]),
     ) {
-        let offset = if metric == Metric::Euclidean { offset } else { 0.0 };
+        let offset = if metric == Metric::Cosine { 0.0 } else { offset };
         let (left, recall) =
             Left { seed, dimensions, count, copied, removed, offset, metric }.recall();
         let least = if left <= 20 { 1.0 } else { 0.9 };
