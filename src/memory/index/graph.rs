@@ -95,6 +95,8 @@ pub(super) struct Graph {
     pub(super) terms: Column<Terms>,
     /// Terms by the metric of links, where that is another one.
     pub(super) link_terms: Column<Terms>,
+    /// Under the dot product nodes link to near ones first: all, but where an image is of before they did.
+    pub(super) has_near: bool,
     pub(super) base: Rows<BaseLinks>,
     pub(super) towers: Column<Tower>,
     pub(super) towers_free: Vec<u32>,
@@ -140,6 +142,7 @@ impl Index {
             codes: Rows::new(lines),
             terms: Column::new(),
             link_terms: Column::new(),
+            has_near: true,
             base: Rows::new(1),
             towers: Column::new(),
             towers_free: Vec::new(),
@@ -281,9 +284,15 @@ impl Graph {
         for (row, &slot) in rows.iter_mut().zip(slots) {
             *row = self.codes.get(slot);
         }
-        let terms = self.terms_by(probe.metric);
-        let terms = |position| terms[slots[position] as usize];
-        self.coding.ranks(probe, &rows[..slots.len()], terms, ranks);
+        let rows = &rows[..slots.len()];
+        // Written twice, so that what is not of the dot product chooses nothing for each row.
+        if probe.metric == self.coding.metric {
+            let terms = |position| self.terms[slots[position] as usize];
+            self.coding.ranks(probe, rows, terms, ranks);
+        } else {
+            let terms = |position| self.link_terms[slots[position] as usize];
+            self.coding.ranks(probe, rows, terms, ranks);
+        }
     }
 
     /// The same where rows are around several centres: those around one at a time.

@@ -16,7 +16,7 @@
 //! | 4 | CRC-32 of all that follows, to the chunk's end |
 //! | 4 | bytes of the rows |
 //! | 4, 4 | first row, number of rows |
-//! | 2, 1, 1 | dimensions, metric, what codes are: 0 of bytes, 1 float32, 2 of bytes around a centre, and 4 more where there are further ones |
+//! | 2, 1, 1 | dimensions, metric, what codes are: 0 of bytes, 1 float32, 2 of bytes around a centre, and 4 more where there are further ones, and 8 more under the dot product, where nodes link to near ones first |
 //!
 //! Where there is a centre, its float32 components stand before the rows. Where there are further ones, behind it stand
 //! the number of the first of those that the chunks before had not, a byte, how many there are, another, and their
@@ -55,18 +55,22 @@ pub(super) const FLOATS: u8 = 1;
 pub(super) const BYTES_AROUND_CENTRE: u8 = 2;
 /// Added to those of bytes.
 pub(super) const AROUND_FURTHER: u8 = 4;
+/// Added to any of the dot product: the first links of a node lead to near ones.
+pub(super) const WITH_NEAR: u8 = 8;
 
 /// Bytes of further centres in a chunk, but for the one that goes beyond.
 const CENTRES_BYTES: usize = 32 << 10;
 const CENTRE_BYTES_MAX: usize = super::DIMENSIONS_MAX * size_of::<f32>();
 
-fn codes_of(coding: &Coding) -> u8 {
+fn codes_of(graph: &Graph) -> u8 {
+    let coding = &graph.coding;
     let of_first = match (coding.has_floats(), coding.centre.is_empty()) {
         (true, _) => FLOATS,
         (false, true) => BYTES,
         (false, false) => BYTES_AROUND_CENTRE,
     };
-    of_first + if coding.has_several() { AROUND_FURTHER } else { 0 }
+    let of_links = if graph.links_products(0) && graph.has_near { WITH_NEAR } else { 0 };
+    of_first + if coding.has_several() { AROUND_FURTHER } else { 0 } + of_links
 }
 
 /// An image that is being written.
@@ -152,7 +156,7 @@ impl Image {
         chunk[16..20].copy_from_slice(&(self.next - first).to_le_bytes());
         chunk[20..22].copy_from_slice(&(index.options.dimensions as u16).to_le_bytes());
         chunk[22] = index.options.metric as u8;
-        chunk[23] = codes_of(&graph.coding);
+        chunk[23] = codes_of(graph);
         let checksum = crc32fast::hash(&chunk[8..]);
         chunk[4..8].copy_from_slice(&checksum.to_le_bytes());
         Some(first..self.next)
@@ -267,7 +271,9 @@ impl Loader {
     /// Takes the centres that codes of a chunk are around; whether there are several. The first centre of the first chunk is
     /// that of all, and so is each further one.
     fn take_centres(&mut self, codes: u8, rest: &mut Reader) -> Result<bool, Damaged> {
-        let coding = &mut self.index.graph.coding;
+        let Graph { coding, has_near, .. } = &mut self.index.graph;
+        let of_links = if coding.metric == Metric::Dot { codes & WITH_NEAR } else { 0 };
+        let codes = codes - of_links;
         let is_known = match coding.has_floats() {
             true => codes == FLOATS,
             false => codes & !(BYTES_AROUND_CENTRE | AROUND_FURTHER) == BYTES,
@@ -275,6 +281,7 @@ impl Loader {
         if !is_known {
             return Err(Damaged::Other("kind of codes"));
         }
+        *has_near &= of_links > 0 || coding.metric != Metric::Dot;
         let dimensions = coding.dimensions;
         let first = match codes & BYTES_AROUND_CENTRE {
             0 => Vec::new(),

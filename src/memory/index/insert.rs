@@ -1,6 +1,6 @@
 //! A vector comes in.
 //!
-//! An insertion walks each layer once with `ef_construction` and then touches the links of at most 24
+//! An insertion walks each layer once with `ef_construction` and then touches the links of at most 28
 //! neighbours: its time is bounded by the options, not by the number of vectors, but for the walk's
 //! length, which grows with its logarithm. Only where all around are dead it looks at all nodes, and
 //! where the partition is full of dead ones it sweeps them first.
@@ -330,7 +330,9 @@ impl Linking {
                     graph.collect_linkable(scratch, row);
                     let links = graph.links(row, 0);
                     let near = &links[..links.len().min(LINKS_NEAR_NEW)];
-                    let choice = Choice::behind(&mut scratch.work, options.metric, near);
+                    let is_twin = |&&link: &&u32| graph.are_twins(options.metric, 0.0, row, link);
+                    let twins = near.iter().filter(is_twin).count();
+                    let choice = Choice::behind(&mut scratch.work, options.metric, near, twins);
                     *self = Linking::Choose(0, choice);
                 }
                 Linking::Scan(next) => {
@@ -372,16 +374,18 @@ impl Linking {
                     let linked = work.chosen[..choice.kept()].iter().filter(is_linkable).count();
                     // Those that died since they were found are out.
                     work.chosen.retain(|&chosen| graph.is_linkable(chosen));
-                    if graph.links_products(layer) && !is_near {
-                        // Others may have linked to it since it has those to near ones.
-                        let came = graph.links(row, layer).iter().skip(LINKS_NEAR_NEW).copied();
-                        for came in came.take(LINKS_BASE - work.chosen.len()) {
-                            if !work.chosen.contains(&came) {
-                                work.chosen.push(came);
+                    let own = work.chosen.len();
+                    if graph.links_products(layer) {
+                        // What it was linked to stays until all are chosen, and what others linked to it since.
+                        let passed = if is_near { 0 } else { LINKS_NEAR_NEW };
+                        for &link in graph.links(row, layer).iter().skip(passed) {
+                            if work.chosen.len() < LINKS_BASE && !work.chosen.contains(&link) {
+                                work.chosen.push(link);
                             }
                         }
                     }
                     graph.set_links(row, layer, &work.chosen);
+                    work.chosen.truncate(own);
                     std::mem::swap(&mut work.chosen, &mut work.neighbours);
                     if layer == 0 {
                         work.neighbours.iter().for_each(|&slot| graph.base.prefetch(slot));

@@ -255,11 +255,11 @@ impl Choice {
         Self { metric, next: 0, kept: 0, twins: 0, may_make: usize::MAX }
     }
 
-    /// Begins behind those that are linked already.
-    pub(super) fn behind(work: &mut Work, metric: Metric, linked: &[u32]) -> Self {
+    /// Begins behind those that are linked already, so many of them twins.
+    pub(super) fn behind(work: &mut Work, metric: Metric, linked: &[u32], twins: usize) -> Self {
         let choice = Self::begin(work, metric);
         work.chosen.extend_from_slice(linked);
-        Self { kept: linked.len(), ..choice }
+        Self { kept: linked.len(), twins, ..choice }
     }
 
     /// How many of the chosen were linked before.

@@ -19,8 +19,9 @@ pub const DEAD_LEAST: usize = 32;
 /// A sweep begins when this part of the nodes is dead.
 const DEAD_PART: usize = 10;
 /// Distances that a removal sweeps for: enough that a sweep ends before as many have died as it began with,
-/// as a tenth of 24 links are replaced, each by the nearest of as many.
+/// as a tenth of 24 links are replaced, each by the nearest of as many. Under the dot product there are more links.
 const SWEPT_FOR_ONE: usize = 1024;
+const SWEPT_FOR_ONE_DOT: usize = 1536;
 /// Dead nodes that a link is led through to a live one. Where links are few, as among vectors of two
 /// components, many in a row may die.
 const PASSED_MAX: usize = 32;
@@ -93,7 +94,8 @@ impl Index {
             return true;
         }
         if self.is_sweep_due() {
-            self.sweep.owed += SWEPT_FOR_ONE;
+            let is_dot = self.graph.links_products(0);
+            self.sweep.owed += if is_dot { SWEPT_FOR_ONE_DOT } else { SWEPT_FOR_ONE };
         }
         true
     }
@@ -246,6 +248,7 @@ impl Graph {
         self.towers_free.clear();
         self.nodes.clear();
         self.entry = None;
+        self.has_near = true;
     }
 
     /// Live neighbours of a dead node, other than `slot` and those that it has, or of the dead ones behind it: the
@@ -299,8 +302,12 @@ impl Graph {
         }
         chosen.clear();
         chosen.extend(links.iter().copied().filter(|&link| !is_dying(link)));
-        // By the dot product the first links lead to near nodes.
-        let near_max = if self.links_products(layer) { LINKS_NEAR_NEW } else { links_max(layer) };
+        // By the dot product the first links lead to near nodes, but for images of before they did.
+        let near_max = match self.links_products(layer) {
+            true if self.has_near => LINKS_NEAR_NEW,
+            true => 0,
+            false => links_max(layer),
+        };
         let mut near = links.iter().take(near_max).filter(|&&link| !is_dying(link)).count();
         self.decode(slot, self.coding.metric.of_links(), other);
         let mut dying = links.iter().copied().enumerate().filter(|&(_, link)| is_dying(link));

@@ -1,6 +1,7 @@
 //! The largest dot products, which lie where all links would lead.
 
 use super::{
+    super::image::WITH_NEAR,
     coarse::{Shape, far_clusters, grown, recode},
     graph::check,
     recall::{numbered, recall},
@@ -12,6 +13,8 @@ use proptest::{
 };
 
 const EF: usize = 100;
+/// The byte of a chunk that says what its codes are.
+const KIND: usize = 23;
 
 /// What goes.
 #[derive(Clone, Copy, Debug)]
@@ -182,5 +185,105 @@ fn lengths_may_differ() {
         let recall = recall(&mut index, &numbered(all), &queries, Metric::Dot, EF);
         println!("{dimensions} dimensions: {recall:.3}");
         assert!(recall >= 0.98, "{dimensions} dimensions: {recall}");
+    }
+}
+
+/// Rows of an image of before nodes linked to near ones first have links by products alone: they stay what they are.
+#[test]
+fn an_image_says_whether_there_are_links_to_near_ones() {
+    let mut random = Rng::with_seed(167);
+    for dimensions in [8, 64] {
+        let all = vectors(&mut random, 600, dimensions);
+        let index = filled(Metric::Dot, &all, 5);
+        let open = |index: &Index, is_old: bool| {
+            let mut loader = Loader::new(index.options.clone()).expect("the options are well");
+            let (mut image, mut kinds) = (index.begin_image(), Vec::new());
+            loop {
+                let mut chunk = Vec::new();
+                if image.chunk(index, &mut chunk).is_none() {
+                    break;
+                }
+                kinds.push(chunk[KIND] & WITH_NEAR);
+                if is_old {
+                    chunk[KIND] &= !WITH_NEAR;
+                    let checksum = crc32fast::hash(&chunk[8..]);
+                    chunk[4..8].copy_from_slice(&checksum.to_le_bytes());
+                }
+                loader.chunk(&chunk).expect("the chunk is well");
+            }
+            let (loaded, again) = loader.finish(600, |_| Wanted::Same).expect("there is room");
+            assert!(again.is_empty(), "nothing is inserted again");
+            (loaded, kinds)
+        };
+        let (loaded, kinds) = open(&index, false);
+        assert!(loaded.graph.has_near && kinds.iter().all(|kind| *kind == WITH_NEAR));
+        let (mut loaded, _) = open(&index, true);
+        assert!(!loaded.graph.has_near);
+        let (again, kinds) = open(&loaded, false);
+        assert!(!again.graph.has_near && kinds.iter().all(|kind| *kind == 0));
+        (0..600).for_each(|row| assert!(loaded.remove(row)));
+        assert!(loaded.graph.has_near, "an index that was emptied begins anew");
+    }
+}
+
+/// Rows that are the same take no more places for being linked by distance and by products.
+#[test]
+fn links_to_the_same_vector_are_few() {
+    let mut many = 0;
+    let mut random = Rng::with_seed(4);
+    let twin: Vec<f32> = (0..20).map(|_| 3.0 * (random.f32() - 0.5)).collect();
+    let mut all = vectors(&mut random, 2000, 20);
+    all.iter_mut().step_by(10).for_each(|vector| vector.clone_from(&twin));
+    let index = filled(Metric::Dot, &all, 4);
+    for row in (0..2000).step_by(10) {
+        let links = index.graph.links(row, 0).iter();
+        let twins = links.filter(|&&link| link.is_multiple_of(10)).count();
+        many += usize::from(twins > 4);
+    }
+    // Some have places left for all that link back to them.
+    assert!(many <= 10, "{many} of 200 rows lead to more than four that are the same");
+}
+
+/// A row that is coded anew keeps what it was linked to until it has other links.
+#[test]
+fn a_recoding_that_is_dropped_leaves_links() {
+    let mut random = Rng::with_seed(163);
+    let all = Set::AtOrigin.vectors(&mut random, 2000, 64);
+    let all: Vec<_> = all.into_iter().map(|it| it.1).collect();
+    let mut index = filled(Metric::Dot, &all, 3);
+    let mut dropped = 0;
+    while index.has_coarse() && dropped < 30 {
+        let Some(row) = index.take_coarse() else { continue };
+        let before = index.graph.links(row, 0).len();
+        let recoding = index.begin_recode(row, &all[row as usize]).expect("the vector is well");
+        let Some(mut recoding) = recoding else { continue };
+        dropped += 1;
+        while recoding.step(&mut index, 1).is_none() {
+            let links = index.graph.links(row, 0).len();
+            assert!(links >= before.min(20), "{links} links of {before}");
+        }
+    }
+    assert_eq!(dropped, 30);
+    check(&index);
+}
+
+/// A sweep ends before as many have gone again as it began with, whatever goes first.
+#[test]
+fn sweeps_keep_up_with_what_goes() {
+    for set in [Set::Lengths, Set::Far(Shape::Line(3))] {
+        for part in [0.8, 0.3] {
+            let mut random = Rng::with_seed(191);
+            let all = set.vectors(&mut random, 3000, 64);
+            let vectors: Vec<_> = all.iter().map(|it| it.1.clone()).collect();
+            let mut index = filled(Metric::Dot, &vectors, 5);
+            let mut most = 0.0;
+            for row in Gone::Longest(part).rows(&mut random, &all) {
+                assert!(index.remove(row));
+                let stats = index.stats();
+                most = f64::max(most, stats.dead as f64 / stats.rows as f64);
+            }
+            println!("{set:?} {part}: {most:.3}");
+            assert!(most <= 0.2, "{set:?} {part}: {most}");
+        }
     }
 }

@@ -189,6 +189,7 @@ proptest! {
         seed in any::<u64>(),
         (dimensions, metric, offset) in select(vec![
             (3, Metric::Cosine, 0.0), (20, Metric::Cosine, 0.0), (20, Metric::Euclidean, 100.0),
+            (3, Metric::Dot, 0.0), (20, Metric::Dot, 0.0), (20, Metric::Dot, 100.0),
         ]),
     ) {
         let options = IndexOptions {
@@ -312,17 +313,19 @@ fn a_search_among_rows_compares_all_of_them_and_no_others() {
 fn an_insertion_in_steps_makes_the_graph_that_it_makes_at_once() {
     let mut random = Rng::with_seed(37);
     let all = vectors(&mut random, 600, 24);
-    let at_once = filled(Metric::Euclidean, &all, 37);
-    let options = IndexOptions { seed: 37, ..IndexOptions::new(24, Metric::Euclidean) };
-    let mut index = Index::new(options).expect("the options are well");
-    for (row, vector) in (0..).zip(&all) {
-        let mut insertion = index.begin_insert(vector).expect("the vector is well");
-        let rows = std::iter::from_fn(|| Some(insertion.step(&mut index, 1 + row as usize)));
-        assert_eq!(rows.flatten().next(), Some(Ok(row)));
-    }
-    for row in 0..600 {
-        for layer in 0..=at_once.graph.level(row) {
-            assert_eq!(index.graph.links(row, layer), at_once.graph.links(row, layer));
+    for metric in [Metric::Euclidean, Metric::Dot] {
+        let at_once = filled(metric, &all, 37);
+        let options = IndexOptions { seed: 37, ..IndexOptions::new(24, metric) };
+        let mut index = Index::new(options).expect("the options are well");
+        for (row, vector) in (0..).zip(&all) {
+            let mut insertion = index.begin_insert(vector).expect("the vector is well");
+            let rows = std::iter::from_fn(|| Some(insertion.step(&mut index, 1 + row as usize)));
+            assert_eq!(rows.flatten().next(), Some(Ok(row)));
+        }
+        for row in 0..600 {
+            for layer in 0..=at_once.graph.level(row) {
+                assert_eq!(index.graph.links(row, layer), at_once.graph.links(row, layer));
+            }
         }
     }
 }
