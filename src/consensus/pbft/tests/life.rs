@@ -176,27 +176,29 @@ fn replicas_know_when_no_quorum_is_there() {
     world.until(1_000, |world| know(world, &[1, 2, 3, 4], true));
 }
 
-#[test]
-fn a_replica_that_was_started_again_tells_no_head_before_what_it_answered_tentatively() {
+/// All have prepared the only entry, and a client has their tentative answers; no commit has arrived.
+fn answered_without_commits() -> World {
     let mut world = World::new(4, 3);
     world.client(100).submit(block(1));
-    // All have prepared the entry and answered it, and no commit arrives.
-    while world.client(100).under_way() > 0 {
-        world.collect();
-        world.network.retain(|(.., message)| !matches!(message, Message::Commit(..)));
-        if !world.happen() {
-            world.now += 10;
-            world.tick();
-            assert!(world.now < 2_000, "{}", world.describe());
-        }
-    }
+    let is_lost = |_, _, message: &Message| matches!(message, Message::Commit(..));
+    world.until_without(2_000, is_lost, |world| world.client(100).under_way() == 0);
+    world
+}
+
+/// Whether a node tells a client at once how far the log is.
+fn tells_a_head(world: &mut World, id: u64) -> bool {
+    world.deliver(100, id, Message::HeadAsk(1));
+    world.collect();
+    world.network.iter().any(|(from, _, it)| *from == id && matches!(it, Message::HeadTell(..)))
+}
+
+#[test]
+fn a_replica_that_was_started_again_tells_no_head_before_what_it_answered_tentatively() {
+    let mut world = answered_without_commits();
     world.kill(2);
     world.start(2);
     assert_eq!((world.group(2).log().last(), world.group(2).status().is_active), (0, true));
-    world.deliver(100, 2, Message::HeadAsk(1));
-    world.collect();
-    let tells = |it: &(u64, u64, Message)| it.0 == 2 && matches!(it.2, Message::HeadTell(..));
-    assert!(!world.network.iter().any(tells), "it waits for what it has prepared");
+    assert!(!tells_a_head(&mut world, 2), "it waits for what it has prepared");
     world.client(100).ask_head();
     world.run(500);
     assert_eq!(world.client(100).head().map(|(seq, _)| seq), Some(1));
@@ -204,17 +206,7 @@ fn a_replica_that_was_started_again_tells_no_head_before_what_it_answered_tentat
 
 #[test]
 fn a_replica_that_learns_of_a_later_view_tells_no_head_before_what_it_answered_tentatively() {
-    let mut world = World::new(4, 3);
-    world.client(100).submit(block(1));
-    while world.client(100).under_way() > 0 {
-        world.collect();
-        world.network.retain(|(.., message)| !matches!(message, Message::Commit(..)));
-        if !world.happen() {
-            world.now += 10;
-            world.tick();
-            assert!(world.now < 2_000, "{}", world.describe());
-        }
-    }
+    let mut world = answered_without_commits();
     // The others commit it in the next view, and node 3 hears of the commit alone.
     world.cut = vec![3];
     world.network.clear();
@@ -227,10 +219,7 @@ fn a_replica_that_learns_of_a_later_view_tells_no_head_before_what_it_answered_t
     world.group(3).step(2, Message::Proven(vec![(proof, batch)])).expect("it is true");
     world.cut.clear();
     world.network.clear();
-    world.deliver(100, 3, Message::HeadAsk(1));
-    world.collect();
-    let tells = |it: &(u64, u64, Message)| it.0 == 3 && matches!(it.2, Message::HeadTell(..));
-    assert!(!world.network.iter().any(tells), "its disk does not have it yet");
+    assert!(!tells_a_head(&mut world, 3), "its disk does not have it yet");
     world.run(100);
     assert_eq!(world.group(3).log().last(), 1);
 }

@@ -124,17 +124,9 @@ fn a_primary_that_orders_nothing_for_a_client_is_left() {
     world.collect();
     let asked = world.client(100).submit(block(1));
     assert_eq!(asked, Some(1));
-    let until = world.now + 5000;
-    while world.client(100).under_way() > 0 {
-        assert!(world.now < until, "{}", world.describe());
-        world.collect();
-        // The primary of the first view does not hear of requests.
-        world.network.retain(|(_, to, it)| *to != 1 || !matches!(it, Message::Request(_)));
-        if !world.happen() {
-            world.now += 10;
-            world.tick();
-        }
-    }
+    // The primary of the first view does not hear of requests.
+    let is_lost = |_, to, it: &Message| to == 1 && matches!(it, Message::Request(_));
+    world.until_without(5_000, is_lost, |world| world.client(100).under_way() == 0);
     assert!(world.group(2).view() > 0);
 }
 

@@ -343,6 +343,25 @@ impl World {
         }
     }
 
+    /// The same, while some messages are lost: who sends them, to whom, and what.
+    pub fn until_without(
+        &mut self,
+        ms: u64,
+        is_lost: impl Fn(u64, u64, &Message) -> bool,
+        is_so: impl Fn(&mut Self) -> bool,
+    ) {
+        let until = self.now + ms;
+        while !is_so(self) {
+            assert!(self.now < until, "it has not come to that: {}", self.describe());
+            self.collect();
+            self.network.retain(|(from, to, message)| !is_lost(*from, *to, message));
+            if !self.happen() {
+                self.now += self.settings.timing.tick_ms;
+                self.tick();
+            }
+        }
+    }
+
     pub fn describe(&self) -> String {
         let status =
             |node: &Node| format!("{}: {:?}", node.id, node.group.as_ref().map(Group::status));
