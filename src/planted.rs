@@ -53,6 +53,8 @@ pub enum Bug {
     EarlyTentative,
     /// A replica tells a client how far the log is while the next entry is executed tentatively.
     EarlyHead,
+    /// A replica answers a client tentatively before its disk has the certificate of the entry.
+    UnsyncedAnswer,
     /// Certificates in view changes and new views are not verified.
     UncheckedCertificate,
     /// A replica leaves a view for a duty with one other that says so, which may lie.
@@ -116,7 +118,11 @@ impl Bug {
         [Self::SmallQuorum, Self::EarlyTentative, Self::UncheckedCertificate];
 
     /// Those that its simulator must find, and no model of view changes can.
-    pub const PBFT_SIMULATED: [Self; 2] = [Self::LoneDuty, Self::EarlyHead];
+    pub const PBFT_SIMULATED: [Self; 3] = [
+        Self::LoneDuty,
+        Self::EarlyHead,
+        Self::UnsyncedAnswer,
+    ];
 }
 
 #[cfg(feature = "planted-bugs")]

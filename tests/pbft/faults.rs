@@ -17,6 +17,8 @@ pub struct Faults {
     pub slow: u32,
     /// A process ends when it comes to lead, perhaps before its disk knows.
     pub stumble: u32,
+    /// All disks take long for a time, and all lose their power as soon as somebody is answered.
+    pub snuff: u32,
 }
 
 /// What begins now.
@@ -36,6 +38,8 @@ pub enum Fault {
     Slow,
     /// See [`Faults::stumble`].
     Stumble,
+    /// See [`Faults::snuff`].
+    Snuff,
 }
 
 impl Faults {
@@ -50,6 +54,7 @@ impl Faults {
             part: often(40),
             slow: often(60),
             stumble: often(60),
+            snuff: often(100),
         }
     }
 
@@ -64,6 +69,7 @@ impl Faults {
             (self.part, Fault::Part),
             (self.slow, Fault::Slow),
             (self.stumble, Fault::Stumble),
+            (self.snuff, Fault::Snuff),
         ];
         kinds.into_iter().find_map(|(often, fault)| {
             let is_it = at < often;

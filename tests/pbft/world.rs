@@ -120,6 +120,8 @@ enum Due {
     /// A node's process begins.
     Start(usize),
     /// A node forgets what is old.
+    /// All processes end.
+    Blackout,
     Clean(usize),
     /// A client asks for something, or again.
     Client(usize),
@@ -149,6 +151,8 @@ pub struct World {
     /// Up to where all have to come then, by partition.
     marks: Vec<u64>,
     /// Nobody asks for anything any more.
+    /// All lose their power when somebody is answered from then on, microseconds.
+    snuffs_from_us: Option<u64>,
     is_over: bool,
     /// Milliseconds between two things that somebody asks for, at most.
     pace_ms: u64,
@@ -204,6 +208,7 @@ impl World {
             marks: Vec::new(),
             is_over: false,
             pace_ms: [20, 60, 200][rng.usize(..3)],
+            snuffs_from_us: None,
             duties: duties::Duties::default(),
             disk_us: [100, 2_000, 20_000][rng.usize(..3)],
             last_ticket: 0,
@@ -375,6 +380,7 @@ impl World {
                 if self.nodes[at].driver.is_none() {
                     self.start(at);
                 }
+            Due::Blackout => self.black_out(),
             }
             Due::Clean(at) => self.clean(at),
             Due::Client(at) => self.client(at),

@@ -170,10 +170,12 @@ impl Group {
             return;
         }
         let view = self.view;
-        let is_early = planted::has(Bug::EarlyTentative);
         let prepared = self.prepared;
         let Some(slot) = self.slots.get_mut(&seq) else { return };
         let Some(accepted) = slot.accepted.filter(|accepted| accepted.view == view) else { return };
+        let has_certificate = slot.certificate.as_ref().is_some_and(|known| known.view == view);
+        let is_early = planted::has(Bug::EarlyTentative)
+            || has_certificate && planted::has(Bug::UnsyncedAnswer);
         if slot.answered == Some(view) || prepared < seq && !is_early {
             return;
         }

@@ -360,6 +360,9 @@ impl Group {
         slot.is_certified = false;
         slot.prune();
         self.note(&Note::Certificate(certificate));
+        if planted::has(Bug::UnsyncedAnswer) {
+            self.answer_tentatively(seq);
+        }
         self.after_disk.push(AfterDisk::Certified { view, seq });
     }
 

@@ -4,6 +4,9 @@ use super::{Due, World};
 use crate::{faults::Fault, trace::note};
 use std::collections::BTreeSet;
 
+/// Disks are slow for so long before all lose their power, at most, microseconds.
+const SNUFF_US_MAX: u64 = 300_000;
+
 impl World {
     pub(super) fn crash(&mut self, at: usize, for_us: u64) {
         let node = &mut self.nodes[at];
@@ -28,12 +31,7 @@ impl World {
         let one = self.nodes[at].id;
         match fault {
             Fault::Crash => self.crash(at, until_us - self.now_us),
-            Fault::Blackout => {
-                for at in 0..self.nodes.len() {
-                    let for_us = self.rng.u64(1_000..1_000_000);
-                    self.crash(at, for_us);
-                }
-            }
+            Fault::Blackout => self.black_out(),
             Fault::Cut => {
                 let other = nodes[self.rng.usize(..nodes.len())];
                 self.network.cut(one, other, until_us);
@@ -54,6 +52,27 @@ impl World {
             }
             Fault::Slow => self.nodes[at].slow_until_us = until_us,
             Fault::Stumble => self.nodes[at].stumbles = true,
+            Fault::Snuff => {
+                self.snuffs_from_us = Some(self.now_us + self.rng.u64(..SNUFF_US_MAX));
+                self.nodes.iter_mut().for_each(|node| node.slow_until_us = until_us);
+            }
+        }
+    }
+
+    /// All lose their power at once.
+    pub(super) fn black_out(&mut self) {
+        for at in 0..self.nodes.len() {
+            let for_us = self.rng.u64(1_000..1_000_000);
+            self.crash(at, for_us);
+        }
+    }
+
+    /// Somebody is answered: what follows from that at once is still done.
+    pub(super) fn snuff(&mut self) {
+        let is_due = |from_us: &mut u64| *from_us <= self.now_us;
+        if self.snuffs_from_us.take_if(is_due).is_some() && !self.is_healed {
+            self.nodes.iter_mut().for_each(|node| node.slow_until_us = 0);
+            self.later(0, Due::Blackout);
         }
     }
 }

@@ -86,6 +86,7 @@ impl World {
                 note!(self.trace, "{to} is answered {what:?} at {index} {is_fast}");
                 self.oracle.accept(partition, what, index);
                 *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
+                self.snuff();
                 // Just now others may be about to learn of it.
                 if self.rng.bool() {
                     self.askers[at].ask_head(self.oracle.accepted_upto(partition));

@@ -82,3 +82,4 @@ impl World {
         *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
     }
 }
+        self.snuff();
