@@ -32,9 +32,12 @@ use super::{
     serving::ANSWER_BYTES,
     table::Table,
 };
-use crate::consensus::{
-    engine::{Event, Kind, Role, Stored},
-    place::Place,
+use crate::{
+    consensus::{
+        engine::{Event, Kind, Role, Stored},
+        place::Place,
+    },
+    planted::{self, Bug},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -321,7 +324,8 @@ impl Group {
         let is_full = bytes >= ANSWER_BYTES_MIN || batches.len() >= ENTRIES_MAX;
         for batch in batches {
             let transfer = self.transfer.as_ref().ok_or(Dropped::Unasked)?;
-            if transfer.digest(transfer.next) != Some(batch.digest()) {
+            let is_proven = transfer.digest(transfer.next) == Some(batch.digest());
+            if !is_proven && !planted::has(Bug::UncheckedTransfer) {
                 self.give_up(true);
                 return Err(Dropped::Proof);
             }
@@ -372,7 +376,8 @@ impl Group {
             self.ask();
             return;
         }
-        if transfer.chain != chain || transfer.table.digest() != table {
+        let is_true = transfer.chain == chain && transfer.table.digest() == table;
+        if !is_true && !planted::has(Bug::UncheckedTransfer) {
             self.give_up(true);
             return;
         }
