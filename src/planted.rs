@@ -55,6 +55,8 @@ pub enum Bug {
     EarlyHead,
     /// A replica answers a client tentatively before its disk has the certificate of the entry.
     UnsyncedAnswer,
+    /// What a view has executed tentatively stays executed when that is left.
+    KeptTentative,
     /// Entries that come by state transfer are not compared with what a quorum has signed.
     UncheckedTransfer,
     /// Certificates in view changes and new views are not verified.
@@ -120,10 +122,11 @@ impl Bug {
         [Self::SmallQuorum, Self::EarlyTentative, Self::UncheckedCertificate];
 
     /// Those that its simulator must find, and no model of view changes can.
-    pub const PBFT_SIMULATED: [Self; 4] = [
+    pub const PBFT_SIMULATED: [Self; 5] = [
         Self::LoneDuty,
         Self::EarlyHead,
         Self::UnsyncedAnswer,
+        Self::KeptTentative,
         Self::UncheckedTransfer,
     ];
 }

@@ -184,7 +184,9 @@ impl Group {
         } else {
             floor
         };
-        self.projected = self.table.clone();
+        if !planted::has(Bug::KeptTentative) {
+            self.projected = self.table.clone();
+        }
         self.prepared = self.accepted.seq;
         self.progress_ms = self.now;
         (self.primary_ms, self.began_ms) = (self.now, self.now);

@@ -6,7 +6,7 @@ use super::{
         batch::link,
         certificate::{Certificate, Stable},
         keys::{Signature, Statement},
-        message::ViewChange,
+        message::{Reply, ViewChange},
         new_view::choose,
     },
     world::{World, block, keys, members},
@@ -128,6 +128,85 @@ fn a_primary_that_orders_nothing_for_a_client_is_left() {
     let is_lost = |_, to, it: &Message| to == 1 && matches!(it, Message::Request(_));
     world.until_without(5_000, is_lost, |world| world.client(100).under_way() == 0);
     assert!(world.group(2).view() > 0);
+}
+
+/// Without that a primary would never order again what it has undone, and a backup would leave whoever does.
+#[cfg(feature = "planted-bugs")]
+#[test]
+#[should_panic(expected = "is as if it had never been")]
+fn what_is_not_undone_is_noticed() {
+    crate::planted::plant(Some(crate::planted::Bug::KeptTentative));
+    what_too_few_have_answered_tentatively_is_undone_by_the_next_view();
+}
+
+#[test]
+fn what_too_few_have_answered_tentatively_is_undone_by_the_next_view() {
+    for seed in 0..20 {
+        let mut world = World::new(4, seed);
+        world.is_fifo = seed % 2 == 0;
+        world.client(100).submit(block(1));
+        let Letter { message: second, .. } = {
+            world.client(101).submit(block(2));
+            world.client(101).take_letters().remove(0)
+        };
+        // The next primary knows of a request that this one never hears of.
+        world.deliver(101, 2, second);
+        let is_request = |it: &Message| matches!(it, Message::Request(_));
+        // Node 3 alone prepares the first entry, of which node 4 does not hear.
+        world.until_without(
+            200,
+            |from, to, it| match it {
+                Message::Request(_) => (from, to) != (100, 1),
+                Message::PrePrepare(_) => to == 4,
+                Message::Prepare(_) => to != 3,
+                Message::Commit(..) => true,
+                _ => false,
+            },
+            |world| world.group(3).slots.get(&1).is_some_and(|slot| slot.answered == Some(0)),
+        );
+        let group = world.group(3);
+        assert!(!group.projected.is_fresh(100, 1), "it is executed tentatively");
+        let chain = group.accepted.chain;
+        // One that lies answers as well: f answers more are as many as there may be.
+        let (timestamps, is_tentative, signature) = (vec![1], true, Signature::NONE);
+        let mut reply =
+            Reply { view: 0, client: 100, timestamps, seq: 1, chain, is_tentative, signature };
+        reply.sign(&keys(1, 4));
+        world.deliver(1, 100, Message::Reply(reply));
+        // The next view begins without what node 3 says, and nobody tells its primary of the first request.
+        [1, 2, 4].into_iter().for_each(|id| world.group(id).leave(1));
+        world.until_without(
+            2_000,
+            |from, _, it| is_request(it) || from == 3 && matches!(it, Message::ViewChange(_)),
+            |world| (1..=4).all(|id| world.node(id).told.len() == 1),
+        );
+        assert_eq!(world.client(100).under_way(), 1, "nobody has answered for a quorum");
+        for id in [3, 4] {
+            assert_eq!(world.node(id).told[&1].1, block(2));
+        }
+        // Node 4 never heard of that entry.
+        let state = |group: &Group| {
+            let (log, accepted) = (&group.log, group.accepted);
+            (log.last(), log.chain(), group.table.clone(), group.projected.clone(), accepted)
+        };
+        let states = [3, 4].map(|id| state(world.group(id)));
+        assert_eq!(states[0], states[1], "it is as if it had never been, seed {seed}");
+        world.until(2_000, |world| (100..=101).all(|id| world.client(id).under_way() == 0));
+        let seq = |world: &mut World, id| world.client(id).take_finished()[0].seq;
+        assert_eq!([seq(&mut world, 100), seq(&mut world, 101)], [2, 1]);
+        world.until(500, |world| world.same_head() == Some(2));
+        for id in 1..=4 {
+            let status = world.group(id).status();
+            assert_eq!((status.view, status.counters.caught), (1, 0), "nobody is accused of that");
+            let told: Vec<_> = world.node(id).told.values().map(|it| it.1.clone()).collect();
+            assert_eq!(told, [block(2), block(1)]);
+        }
+        // Nor does the disk, on which it lies.
+        world.kill(3);
+        world.start(3);
+        world.until(2_000, |world| world.same_head() == Some(2) && world.node(3).told.len() == 2);
+        assert_eq!(world.nodes[2].told, world.nodes[3].told);
+    }
 }
 
 #[test]
