@@ -111,11 +111,11 @@ impl Group {
     /// tentative answers have finished is in what a quorum says then (OSDI '99, §5.1).
     pub(super) fn answer_heads(&mut self) {
         let next = self.slots.get(&(self.committed() + 1));
-        // It may have been answered in an earlier life, of which no more than the certificate is left; and one of a
-        // later view takes that one's place.
+        // It may have been answered in an earlier life, as committed perhaps, of which no more than the certificate
+        // is left; and one of a later view takes that one's place.
         let is_tentative = next.is_some_and(|slot| {
             let is_prepared = slot.certificate.as_ref().is_some_and(|it| it.view >= self.view);
-            slot.answered == Some(self.view) || self.settings.is_tentative && is_prepared
+            slot.answered == Some(self.view) || is_prepared
         });
         if is_tentative && !planted::has(Bug::EarlyHead)
             || !self.is_active

@@ -1,8 +1,8 @@
 //! What a group does in the normal case, and when nodes stop and start.
 
 use super::{
-    super::Message,
-    world::{World, block},
+    super::{Message, Settings},
+    world::{World, block, settings},
 };
 
 #[test]
@@ -190,6 +190,24 @@ fn tells_a_head(world: &mut World, id: u64) -> bool {
     world.deliver(100, id, Message::HeadAsk(1));
     world.collect();
     world.network.iter().any(|(from, _, it)| *from == id && matches!(it, Message::HeadTell(..)))
+}
+
+#[test]
+fn a_replica_that_was_started_again_tells_no_head_before_what_it_answered_as_committed() {
+    let settings = Settings { is_tentative: false, ..settings() };
+    let mut world = World::with(4, 3, settings);
+    world.client(100).submit(block(1));
+    let is_there = |world: &mut World| world.group(2).log().last() == 1;
+    world.until_without(2_000, |_, _, _| false, is_there);
+    // Its answer is on the way, and that the entry is committed is not on its disk.
+    world.node(2).unsynced.clear();
+    world.kill(2);
+    world.start(2);
+    assert_eq!((world.group(2).log().last(), world.group(2).status().is_active), (0, true));
+    assert!(!tells_a_head(&mut world, 2), "it waits for what it has prepared");
+    world.client(100).ask_head();
+    world.run(500);
+    assert_eq!(world.client(100).head().map(|(seq, _)| seq), Some(1));
 }
 
 #[test]
