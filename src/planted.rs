@@ -53,6 +53,8 @@ pub enum Bug {
     EarlyTentative,
     /// A replica tells a client how far the log is while the next entry is executed tentatively.
     EarlyHead,
+    /// A replica tells a client that the log is as far as it has accepted entries.
+    TentativeHead,
     /// A replica answers a client tentatively before its disk has the certificate of the entry.
     UnsyncedAnswer,
     /// What a view has executed tentatively stays executed when that is left.
@@ -122,12 +124,14 @@ impl Bug {
         [Self::SmallQuorum, Self::EarlyTentative, Self::UncheckedCertificate];
 
     /// Those that its simulator must find, and no model of view changes can.
-    pub const PBFT_SIMULATED: [Self; 5] = [
+    pub const PBFT_SIMULATED: [Self; 7] = [
         Self::LoneDuty,
         Self::EarlyHead,
+        Self::TentativeHead,
         Self::UnsyncedAnswer,
         Self::KeptTentative,
         Self::UncheckedTransfer,
+        Self::UnconfirmedRead,
     ];
 }
 

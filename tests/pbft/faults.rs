@@ -19,6 +19,8 @@ pub struct Faults {
     pub stumble: u32,
     /// All disks take long for a time, and all lose their power as soon as somebody is answered.
     pub snuff: u32,
+    /// Nothing gets from and to a primary for a time that has nothing under way, and goes on to read.
+    pub strand: u32,
 }
 
 /// What begins now.
@@ -40,6 +42,8 @@ pub enum Fault {
     Stumble,
     /// See [`Faults::snuff`].
     Snuff,
+    /// See [`Faults::strand`].
+    Strand,
 }
 
 impl Faults {
@@ -55,6 +59,7 @@ impl Faults {
             slow: often(60),
             stumble: often(60),
             snuff: often(100),
+            strand: often(100),
         }
     }
 
@@ -70,6 +75,7 @@ impl Faults {
             (self.slow, Fault::Slow),
             (self.stumble, Fault::Stumble),
             (self.snuff, Fault::Snuff),
+            (self.strand, Fault::Strand),
         ];
         kinds.into_iter().find_map(|(often, fault)| {
             let is_it = at < often;

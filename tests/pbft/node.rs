@@ -10,7 +10,7 @@ use coreflow::consensus::{
     engine::{Event, Fetch},
     pbft::{
         Answer, Batch, Company, Driver, Identity, Keys, Letter, Members, Message, Noted, Outputs,
-        Restore, Ring, Settings, Terms, Write, notes::Note,
+        Restore, Ring, Settings, Terms, Write, keys::Digest, notes::Note,
     },
     place::Place,
 };
@@ -190,7 +190,7 @@ pub struct Shard {
     pub leads: Option<u64>,
     /// Requests that were not answered.
     pub requests: BTreeMap<u64, Operation>,
-    /// Reads that were not answered, and what was committed when they were asked for.
+    /// Reads that were not answered, and what was finished when they were asked for.
     pub reads: BTreeMap<u64, u64>,
     /// Up to where it was told.
     pub told: u64,
@@ -213,6 +213,10 @@ pub struct Node {
     pub shards: Vec<Shard>,
     /// Until when its disk takes long, microseconds.
     pub slow_until_us: u64,
+    /// For how long it is to hear nobody once it leads and has nothing under way, microseconds.
+    pub stranded_us: u64,
+    /// Until when its shards ask for nothing but reads, microseconds.
+    pub quiet_until_us: u64,
     /// Whether its process ends when it comes to lead.
     pub stumbles: bool,
     /// How often its process was begun.
@@ -237,6 +241,8 @@ impl Node {
             driver: None,
             shards: Vec::new(),
             slow_until_us: 0,
+            stranded_us: 0,
+            quiet_until_us: 0,
             stumbles: false,
             run: 0,
             synced_us: 0,
@@ -321,6 +327,15 @@ impl Node {
         panic!("node {} finds no end", self.id);
     }
 
+    /// Whether it leads a partition in which everything that was ordered is committed.
+    pub fn leads_idly(&self) -> bool {
+        let Some(driver) = &self.driver else { return false };
+        (0..).zip(&self.shards).filter(|(_, shard)| shard.leads.is_some()).any(|(partition, _)| {
+            let status = driver.status(partition).expect("it exists");
+            status.accepted == status.committed.seq
+        })
+    }
+
     /// The partition in which it has seen what cannot be with f liars, if there is one.
     pub fn diverged(&self) -> Option<u16> {
         let driver = self.driver.as_ref()?;
@@ -337,6 +352,11 @@ impl Node {
             .filter_map(|partition| self.driver.as_ref()?.group(partition));
         let status = groups.map(|group| group.status());
         status.map(|status| (status.cached_bytes, status.accepted_bytes))
+    }
+
+    /// The chain behind an entry of its log.
+    pub fn chain_at(&self, partition: u16, index: u64) -> Option<Digest> {
+        self.driver.as_ref()?.group(partition)?.log().chain_at(index)
     }
 
     /// The data of an entry, from the disk.

@@ -3,7 +3,9 @@
 //! - No two correct replicas tell different entries at an index, before and after any crash.
 //! - What is executed was asked for by whom it names, and is executed once.
 //! - An answer that a client accepted is what comes to be committed at its index.
-//! - How far a quorum says the log is, is no less far than any answer that was accepted before it was asked.
+//! - How far a quorum says the log is, is no less far than any answer that was accepted before it was asked,
+//!   nor further than correct replicas have told, and the chain that it says is that of their logs.
+//! - What a primary's shard reads is no older than any answer that was accepted before it asked.
 //! - Each proposal of a correct replica is told once: as committed, with what it proposed, or as lost.
 //! - A correct replica signs one order, prepare and commit of an entry in a view, and one checkpoint of an
 //!   entry, in all its lives.
@@ -54,8 +56,10 @@ pub struct Oracle {
     accepted: BTreeMap<(u16, Operation), u64>,
     /// The highest entry of an answer that was accepted, in each partition.
     accepted_upto: BTreeMap<u16, u64>,
-    /// The chains behind entries, as quorums told clients.
-    heads: BTreeMap<(u16, u64), Digest>,
+    /// The chains behind entries, as logs of correct replicas have them, and as quorums told clients.
+    chains: BTreeMap<(u16, u64), Digest>,
+    /// Entries that correct replicas have answered tentatively, and the chains behind them.
+    tentative: BTreeSet<(u16, u64, Digest)>,
     replicas: BTreeMap<(u64, u16), Told>,
     /// Who led in a term.
     leaders: BTreeMap<(u16, u64), u64>,
@@ -150,6 +154,12 @@ impl Oracle {
         self.log.insert((partition, index), Entry { data, by: node, term });
     }
 
+    /// The log of a correct replica has a chain behind an entry.
+    pub fn chain(&mut self, node: u64, partition: u16, index: u64, chain: Digest) {
+        let known = *self.chains.entry((partition, index)).or_insert(chain);
+        assert_eq!(known, chain, "{node} in {partition} has another log up to {index}");
+    }
+
     fn judge(
         &mut self,
         partition: u16,
@@ -202,6 +212,19 @@ impl Oracle {
         }
     }
 
+    /// Entries that were answered tentatively and are others.
+    pub fn undone(&self) -> u64 {
+        let is_undone = |(partition, seq, chain): &&(u16, u64, Digest)| {
+            self.chains.get(&(*partition, *seq)).is_some_and(|known| known != chain)
+        };
+        self.tentative.iter().filter(is_undone).count() as u64
+    }
+
+    /// What a read that begins now has to see.
+    pub fn finished_upto(&self, partition: u16) -> u64 {
+        self.head(partition).max(self.accepted_upto(partition))
+    }
+
     /// The highest entry of an answer that was accepted.
     pub fn accepted_upto(&self, partition: u16) -> u64 {
         self.accepted_upto.get(&partition).copied().unwrap_or(0)
@@ -217,8 +240,8 @@ impl Oracle {
             seq <= self.head(partition),
             "a client reads {partition} up to {seq}, which is not there"
         );
-        let known = *self.heads.entry((partition, seq)).or_insert(chain);
-        assert_eq!(known, chain, "clients read other logs up to {seq} of {partition}");
+        let known = *self.chains.entry((partition, seq)).or_insert(chain);
+        assert_eq!(known, chain, "a client reads another log up to {seq} of {partition}");
     }
 
     /// A correct replica does not know what becomes of a proposal.
@@ -240,6 +263,10 @@ impl Oracle {
             }
             Message::Checkpoint(checkpoint) => {
                 (0, checkpoint.seq, (checkpoint.chain, checkpoint.table))
+            }
+            Message::Reply(reply) if reply.is_tentative => {
+                self.tentative.insert((partition, reply.seq, reply.chain));
+                return;
             }
             _ => return,
         };

@@ -79,6 +79,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Reads that were confirmed.
     pub reads: u64,
+    /// Entries that were answered tentatively, and undone.
+    pub undone: u64,
     /// Milliseconds from the end of all faults until all had ended, at most.
     pub healed_ms: u64,
     /// A hash of what happened.
@@ -99,6 +101,7 @@ impl Summary {
         self.messages += other.messages;
         self.dropped += other.dropped;
         self.reads += other.reads;
+        self.undone += other.undone;
         self.healed_ms = self.healed_ms.max(other.healed_ms);
         self.hash ^= other.hash;
     }
@@ -117,11 +120,11 @@ enum Due {
     Shards(usize),
     /// A node's process ends: its place and run.
     End(usize, u32),
+    /// All processes end.
+    Blackout,
     /// A node's process begins.
     Start(usize),
     /// A node forgets what is old.
-    /// All processes end.
-    Blackout,
     Clean(usize),
     /// A client asks for something, or again.
     Client(usize),
@@ -148,11 +151,11 @@ pub struct World {
     oracle: Oracle,
     seconds: u64,
     is_healed: bool,
+    /// All lose their power when somebody is answered from then on, microseconds.
+    snuffs_from_us: Option<u64>,
     /// Up to where all have to come then, by partition.
     marks: Vec<u64>,
     /// Nobody asks for anything any more.
-    /// All lose their power when somebody is answered from then on, microseconds.
-    snuffs_from_us: Option<u64>,
     is_over: bool,
     /// Milliseconds between two things that somebody asks for, at most.
     pace_ms: u64,
@@ -205,10 +208,10 @@ impl World {
             oracle: Oracle::default(),
             seconds: options.seconds,
             is_healed: false,
+            snuffs_from_us: None,
             marks: Vec::new(),
             is_over: false,
             pace_ms: [20, 60, 200][rng.usize(..3)],
-            snuffs_from_us: None,
             duties: duties::Duties::default(),
             disk_us: [100, 2_000, 20_000][rng.usize(..3)],
             last_ticket: 0,
@@ -314,6 +317,7 @@ impl World {
         }
         self.summary.healed_ms = (self.now_us - until_us) / 1_000;
         self.summary.executed = self.oracle.executed();
+        self.summary.undone = self.oracle.undone();
         self.summary.hash = self.trace.hash().0;
         self.summary
     }
@@ -346,7 +350,7 @@ impl World {
         self.network.heal();
         self.disk_us = 500;
         for at in 0..self.nodes.len() {
-            self.nodes[at].slow_until_us = 0;
+            (self.nodes[at].slow_until_us, self.nodes[at].quiet_until_us) = (0, 0);
             if self.nodes[at].driver.is_none() {
                 self.start(at);
             }
@@ -376,11 +380,11 @@ impl World {
             }
             Due::Turn(..) | Due::Synced(..) | Due::End(..) => {}
             Due::Shards(at) => self.ask(at),
+            Due::Blackout => self.black_out(),
             Due::Start(at) => {
                 if self.nodes[at].driver.is_none() {
                     self.start(at);
                 }
-            Due::Blackout => self.black_out(),
             }
             Due::Clean(at) => self.clean(at),
             Due::Client(at) => self.client(at),

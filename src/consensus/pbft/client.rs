@@ -49,8 +49,6 @@ pub struct Finished {
     pub timestamp: u64,
     /// The entry that it is in.
     pub seq: u64,
-    /// The chain behind that.
-    pub chain: Digest,
     /// Tentative answers finished it.
     pub is_fast: bool,
 }
@@ -236,7 +234,7 @@ impl Client {
                 count(&|other| is_same(other) && (!other.is_tentative || other.view == said.view));
             let is_slow = committed >= self.members.one_correct();
             if is_slow || answers >= self.members.quorum() {
-                let Said { seq, chain, .. } = *said;
+                let seq = said.seq;
                 // Of the highest views that are named, one that a correct replica has come to.
                 let mut views: Vec<_> = waiting.said.values().map(|said| said.view).collect();
                 views.sort_unstable_by(|one, other| other.cmp(one));
@@ -244,7 +242,7 @@ impl Client {
                 self.view = self.view.max(view);
                 let done = self.waiting.remove(&timestamp);
                 self.bytes -= done.map_or(0, |done| done.request.operation.len());
-                self.finished.push(Finished { timestamp, seq, chain, is_fast: !is_slow });
+                self.finished.push(Finished { timestamp, seq, is_fast: !is_slow });
                 return;
             }
         }

@@ -91,7 +91,7 @@ impl Group {
         let (committed, quorum) = (self.committed(), self.members.quorum());
         while let Some(read) = self.reads.front()
             && read.index <= committed
-            && read.said.len() >= quorum
+            && (read.said.len() >= quorum || planted::has(Bug::UnconfirmedRead))
         {
             self.events.push(Event::Read { context: read.context });
             self.reads.pop_front();
@@ -117,13 +117,14 @@ impl Group {
             let is_prepared = slot.certificate.as_ref().is_some_and(|it| it.view >= self.view);
             slot.answered == Some(self.view) || is_prepared
         });
-        if is_tentative && !planted::has(Bug::EarlyHead)
-            || !self.is_active
-            || self.committed() < self.bar
-        {
+        let takes_any = planted::has(Bug::EarlyHead) || planted::has(Bug::TentativeHead);
+        if is_tentative && !takes_any || !self.is_active || self.committed() < self.bar {
             return;
         }
-        let (seq, chain) = (self.committed(), self.log.chain());
+        let (seq, chain) = match planted::has(Bug::TentativeHead) {
+            true => (self.accepted.seq, self.accepted.chain),
+            false => (self.committed(), self.log.chain()),
+        };
         for (client, id) in std::mem::take(&mut self.head_asks) {
             self.tell(client, Message::HeadTell(id, seq, chain));
         }

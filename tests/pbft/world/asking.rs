@@ -9,18 +9,21 @@ impl World {
         let us = self.rng.u64(500..=self.pace_ms * 1_000);
         self.later(us, Due::Shards(at));
         self.tend_duties(at);
+        self.strand(at);
         let node = &mut self.nodes[at];
         let is_villain = self.villains.contains_key(&node.id);
         let Some(driver) = &mut node.driver else { return };
         if self.is_over {
             return;
         }
+        let is_quiet = node.quiet_until_us > self.now_us;
         for (partition, shard) in (0..).zip(&mut node.shards) {
             let (filling, times) = (self.rng.usize(..200), self.rng.u32(..3));
-            if shard.leads.is_some() && self.rng.u32(..20) == 0 {
+            let (times, seldom) = if is_quiet { (0, 2) } else { (times, 20) };
+            if shard.leads.is_some() && self.rng.u32(..seldom) == 0 {
                 self.last_ticket += 1;
                 if driver.read(partition, self.last_ticket).is_ok() {
-                    shard.reads.insert(self.last_ticket, self.oracle.head(partition));
+                    shard.reads.insert(self.last_ticket, self.oracle.finished_upto(partition));
                 }
             }
             for _ in 0..times {

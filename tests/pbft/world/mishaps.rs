@@ -28,20 +28,16 @@ impl World {
         let until_us = self.now_us + self.rng.u64(1_000..4_000_000);
         let at = self.rng.usize(..self.nodes.len());
         let nodes = self.group.nodes.clone();
+        let for_us = until_us - self.now_us;
         let one = self.nodes[at].id;
         match fault {
-            Fault::Crash => self.crash(at, until_us - self.now_us),
+            Fault::Crash => self.crash(at, for_us),
             Fault::Blackout => self.black_out(),
             Fault::Cut => {
                 let other = nodes[self.rng.usize(..nodes.len())];
                 self.network.cut(one, other, until_us);
             }
-            Fault::Isolate => {
-                for other in nodes.into_iter().chain(self.askers.iter().map(|asker| asker.id)) {
-                    self.network.cut(one, other, until_us);
-                    self.network.cut(other, one, until_us);
-                }
-            }
+            Fault::Isolate => self.isolate(one, until_us),
             Fault::Part => {
                 let part: BTreeSet<_> = nodes.iter().copied().filter(|_| self.rng.bool()).collect();
                 for from in &nodes {
@@ -56,6 +52,27 @@ impl World {
                 self.snuffs_from_us = Some(self.now_us + self.rng.u64(..SNUFF_US_MAX));
                 self.nodes.iter_mut().for_each(|node| node.slow_until_us = until_us);
             }
+            Fault::Strand => self.nodes[at].stranded_us = for_us,
+        }
+    }
+
+    fn isolate(&mut self, one: u64, until_us: u64) {
+        let clients = self.askers.iter().map(|asker| asker.id);
+        for other in self.group.nodes.iter().copied().chain(clients) {
+            self.network.cut(one, other, until_us);
+            self.network.cut(other, one, until_us);
+        }
+    }
+
+    /// A node that is to be stranded is, if it leads and has nothing under way.
+    pub(super) fn strand(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let (one, for_us) = (node.id, node.stranded_us);
+        if for_us > 0 && !self.is_healed && node.leads_idly() {
+            note!(self.trace, "{one} is stranded");
+            let until_us = self.now_us + for_us;
+            (self.nodes[at].stranded_us, self.nodes[at].quiet_until_us) = (0, until_us);
+            self.isolate(one, until_us);
         }
     }
 

@@ -22,6 +22,10 @@ impl World {
                 let all = Operation::names(&data);
                 note!(self.trace, "{id} in {partition} commits {index} {ticket:?}: {all:?}");
                 self.oracle.commit(id, partition, index, Some(term), ticket, data);
+                // A point may have taken its place in the same turn.
+                if let Some(chain) = node.chain_at(partition, index) {
+                    self.oracle.chain(id, partition, index, chain);
+                }
                 self.summary.proposals += u64::from(ticket.is_some());
             }
             Event::Installed { index } => {
@@ -60,7 +64,7 @@ impl World {
                 let told = node.shards[shard].told;
                 assert!(
                     is_villain || told >= asked_at,
-                    "{id} in {partition} read at {told} what was committed up to {asked_at}"
+                    "{id} in {partition} read at {told} what was finished up to {asked_at}"
                 );
                 self.summary.reads += u64::from(!is_villain);
             }
@@ -80,6 +84,6 @@ impl World {
         note!(self.trace, "{} in {partition} is answered {what:?} at {index} {is_fast}", node.id);
         self.oracle.accept(partition, what, index);
         *(if is_fast { &mut self.summary.fast } else { &mut self.summary.slow }) += 1;
+        self.snuff();
     }
 }
-        self.snuff();
