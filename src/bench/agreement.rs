@@ -3,7 +3,8 @@
 //! The nodes are those of `consensus_log` with the other engine: log threads with synced logs, links on the
 //! loopback, everything signed.
 //!
-//! Throughput: blocks of operations that the primaries' shards append, as many as fit. Latency: two
+//! Throughput: blocks of operations that the primaries' shards append, as many as fit; then as many as all
+//! nodes ask for, as their doors do: in requests that each node signs and each replica verifies. Latency: two
 //! clusters side by side, one that answers clients tentatively and one that answers what is committed. A
 //! node that is not the primary asks for one operation after the other, in turn of one cluster and the
 //! other, so the machine is as fast for both; then a node of the first is stopped, and it goes on. Four
@@ -12,7 +13,7 @@
 
 use super::{
     Effort, Measured, disk,
-    replicated_log::{Nodes, Protocol, company},
+    replicated_log::{Nodes, PARTITIONS, Protocol, WINDOW, company},
     served::Scratch,
 };
 use crate::{
@@ -57,6 +58,8 @@ const REQUESTS: (u32, u32) = (1500, 50);
 const BETWEEN: Duration = Duration::from_millis(4);
 /// How long a request may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Operations that one node asks for before the next one does; about as many share a signature.
+const TOGETHER: u32 = 512;
 
 /// Measures how much four nodes commit.
 ///
@@ -69,13 +72,102 @@ pub(super) fn throughput(effort: &Effort, folder: &Path) -> io::Result<Measured>
     let before = nodes.agreement();
     let began = Instant::now();
     let rates = effort.rounds(|| nodes.keep_full(seconds))?;
-    let (took, after) = (began.elapsed().as_secs_f64(), nodes.agreement());
-    let verified = (after.verified - before.verified) as f64 / took;
+    let (took, proposed) = (began.elapsed().as_secs_f64(), nodes.agreement());
+    let verified = (proposed.verified - before.verified) as f64 / took;
+    let mut doors = Doors::new(nodes);
+    let began = Instant::now();
+    let mut asked = effort.rounds(|| doors.keep_full(seconds))?;
+    let (took, after) = (began.elapsed().as_secs_f64(), doors.nodes.agreement());
+    let verified_asked = (after.verified - proposed.verified) as f64 / took;
+    let requests = (after.fast + after.slow - proposed.fast - proposed.slow).max(1);
+    asked.sort_by(f64::total_cmp);
+    let best = asked.last().copied().unwrap_or_default();
     Ok(Measured::throughput("pbft_throughput", "throughput_ops_per_s", rates)
         .with("nodes", NODES)
         .with_value("verified_per_s", verified.round())
+        .with_value("requests_ops_per_s", best.round())
+        .with_value("requests_median", asked[asked.len() / 2].round())
+        .with_value("requests_verified_per_s", verified_asked.round())
+        .with_value("operations_per_request", (doors.asked() as f64 / requests as f64).round())
         .with("view_changes", after.view_changes - before.view_changes)
         .goal_at_least(GOAL))
+}
+
+/// The doors of all nodes, which ask for operations whoever leads.
+struct Doors {
+    nodes: Nodes,
+    /// Operations that were asked for, by partition.
+    asked: Vec<u64>,
+}
+
+impl Doors {
+    fn new(nodes: Nodes) -> Self {
+        Self { nodes, asked: vec![0; usize::from(PARTITIONS)] }
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.iter().sum()
+    }
+
+    /// Operations that every node has committed: whichever asked for one has answered by then.
+    fn committed(&self) -> u64 {
+        let partitions = 0..usize::from(PARTITIONS);
+        let of_all = |at: usize| self.nodes.told_asked.iter().map(move |told| told[at]).min();
+        partitions.filter_map(of_all).sum()
+    }
+
+    /// A node asks for an operation, when not too many of the partition are under way; whether it did.
+    fn ask(&mut self, node: usize, partition: usize) -> bool {
+        let under_way = self.asked[partition] - self.nodes.told_asked[node][partition];
+        let lane = self.nodes.lane(node, partition);
+        if under_way >= WINDOW || !lane.has_room() {
+            return false;
+        }
+        let mut payload = Vec::new();
+        write::bin(&mut payload, &fastrand::u128(..).to_le_bytes());
+        // It has the name that the lane gives it.
+        let id = TaskId { partition: partition as PartitionIndex, random: 0 };
+        lane.ask(operation(id, &payload));
+        self.asked[partition] += 1;
+        true
+    }
+
+    /// Keeps as many under way as may be; operations committed in a second.
+    fn keep_full(&mut self, seconds: f64) -> io::Result<f64> {
+        let (before, began) = (self.committed(), Instant::now());
+        while began.elapsed().as_secs_f64() < seconds {
+            for partition in 0..usize::from(PARTITIONS) {
+                for node in 0..NODES as usize {
+                    let _ = (0..TOGETHER).take_while(|_| self.ask(node, partition)).count();
+                }
+            }
+            self.nodes.turn()?;
+        }
+        let rate = (self.committed() - before) as f64 / began.elapsed().as_secs_f64();
+        let asked = self.asked.clone();
+        let is_there = |told: &Vec<u64>| *told == asked;
+        self.nodes.until("every node has every operation that was asked for", |nodes| {
+            nodes.told_asked.iter().all(is_there)
+        })?;
+        Ok(rate)
+    }
+}
+
+/// An operation that somebody asks for.
+fn operation(id: TaskId, payload: &[u8]) -> Record<'_> {
+    Record::Submitted {
+        id,
+        is_asked: true,
+        agent_type: "",
+        priority: Priority::Normal,
+        submitted_unix_ms: 1,
+        due_unix_ms: 0,
+        timeout_ms: 0,
+        max_attempts: 0,
+        attempts: 0,
+        key: None,
+        payload,
+    }
 }
 
 /// Measures how long a request takes on the fast path and on the slow one.
@@ -164,20 +256,7 @@ impl Pace {
         let mut payload = Vec::new();
         write::bin(&mut payload, &body);
         let mut block = Vec::new();
-        let record = Record::Submitted {
-            id,
-            is_asked: true,
-            agent_type: "",
-            priority: Priority::Normal,
-            submitted_unix_ms: 1,
-            due_unix_ms: 0,
-            timeout_ms: 0,
-            max_attempts: 0,
-            attempts: 0,
-            key: None,
-            payload: &payload,
-        };
-        record.encode(&mut block);
+        operation(id, &payload).encode(&mut block);
         thread::sleep(self.0.saturating_duration_since(Instant::now()));
         let began = Instant::now();
         let ask = Ask::Request { partition: PARTITION, block: block.into() };

@@ -40,9 +40,9 @@ use std::{
 /// Bytes of an operation's body.
 const BODY_BYTES: u64 = 16;
 /// Partitions, each with a leader of its own.
-const PARTITIONS: PartitionIndex = 5;
+pub(super) const PARTITIONS: PartitionIndex = 5;
 /// Operations of a partition under way.
-const WINDOW: u64 = 16_384;
+pub(super) const WINDOW: u64 = 16_384;
 /// Operations in a second while finality is measured.
 const PACE: u64 = 100_000;
 /// The number of the cluster.
@@ -121,6 +121,8 @@ pub(super) struct Nodes {
     pub(super) logs: Vec<OpenLog>,
     /// By node and partition: records of others that it was told.
     told: Vec<Vec<u64>>,
+    /// Those of them that some node asked for.
+    pub(super) told_asked: Vec<Vec<u64>>,
     leads: Vec<Vec<bool>>,
     led: Vec<Led>,
     finality: Latency,
@@ -136,6 +138,7 @@ impl Nodes {
         let partitions = usize::from(PARTITIONS);
         let mut nodes = Self {
             told: vec![vec![0; partitions]; logs.len()],
+            told_asked: vec![vec![0; partitions]; logs.len()],
             leads: vec![vec![false; partitions]; logs.len()],
             logs,
             led: Vec::new(),
@@ -158,14 +161,15 @@ impl Nodes {
     pub(super) fn silence(&mut self, node: usize) {
         drop(self.logs.remove(node));
         self.told.remove(node);
+        self.told_asked.remove(node);
         self.leads.remove(node);
     }
 
-    fn lane(&mut self, node: usize, partition: usize) -> &mut LaneLog {
+    pub(super) fn lane(&mut self, node: usize, partition: usize) -> &mut LaneLog {
         &mut self.logs[node].lanes[partition]
     }
 
-    fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> io::Result<()> {
+    pub(super) fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> io::Result<()> {
         let late = Instant::now() + LIMIT;
         while !holds(self) {
             if Instant::now() >= late {
@@ -216,7 +220,12 @@ impl Nodes {
             }
             News::Foreign(foreign) => {
                 let told = &mut self.told[node][partition];
-                foreign.records(|_, _| *told += 1).map_err(io::Error::other)?;
+                let asked = &mut self.told_asked[node][partition];
+                let count = |_, record: Record<'_>| {
+                    *told += 1;
+                    *asked += u64::from(matches!(record, Record::Submitted { is_asked: true, .. }));
+                };
+                foreign.records(count).map_err(io::Error::other)?;
             }
             News::Lead => self.leads[node][partition] = true,
             News::Follow { .. } => {
