@@ -278,6 +278,64 @@ fn vectors_of_files_are_measured() {
 
     npy(&truth, "<i4", 10, &near(20).chain(near(299)).collect::<Vec<_>>(), 2);
     let (code, _, err) = program(&words);
-    assert_eq!(code, 1);
-    assert!(err.contains("t.npy"), "{err}");
+    assert_eq!(code, 2);
+    assert!(err.contains("t.npy: row 1: does not name 10 of the 300 vectors"), "{err}");
+}
+
+/// Before anything is measured, but for what only reading all of a file tells.
+#[test]
+fn files_that_are_no_vectors_to_measure_are_wrong_usage() {
+    let scratch = Scratch::new("wrong-vectors");
+    let out = scratch.path("out");
+    let ones = |count: usize| 1.0_f32.to_le_bytes().repeat(count);
+    let path = |name: &str| scratch.path(name);
+    npy(&path("well"), "<f4", 4, &ones(80), 20);
+    npy(&path("torn"), "<f4", 4, &ones(79), 20);
+    npy(&path("few"), "<f4", 4, &ones(36), 9);
+    npy(&path("narrow"), "<f4", 3, &ones(60), 20);
+    npy(&path("none"), "<f4", 4, &[], 0);
+    npy(&path("wide"), "<f4", 5000, &ones(50_000), 10);
+    npy(&path("double"), "<f8", 4, &ones(160), 20);
+    npy(&path("integers"), "<i4", 4, &ones(80), 20);
+    npy(&path("truth"), "<i4", 10, &ones(100), 10);
+    npy(&path("thin"), "<i4", 9, &ones(180), 20);
+    let mut spoilt = ones(80);
+    spoilt[52..56].copy_from_slice(&f32::NAN.to_le_bytes());
+    npy(&path("spoilt"), "<f4", 4, &spoilt, 20);
+    let mut zero = ones(80);
+    zero[64..].fill(0);
+    npy(&path("zero"), "<f4", 4, &zero, 20);
+    fs::write(path("text"), "1,2,3\n").unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    for (files, problem) in [
+        (&["missing"][..], "missing: No such file"),
+        (&["folder"], "folder: is a folder"),
+        (&["text"], "text: is no NumPy array"),
+        (&["torn"], "torn: its head tells of 20 rows of 16 bytes, and it has 19 of them"),
+        (&["double"], "double: its numbers are \"<f8\"; float16 and float32"),
+        (&["integers"], "integers: holds integers, not the float16 or float32 of vectors"),
+        (&["few"], "few: has 9 vectors, and at least 10"),
+        (&["wide"], "wide: has rows of 5000 numbers: option dimensions must be 1 to 4096"),
+        (&["well", "missing"], "missing: No such file"),
+        (&["well", "narrow"], "narrow: has queries of 3 numbers, and the vectors have 4"),
+        (&["well", "none"], "none: has no query"),
+        (&["well", "integers"], "integers: holds integers"),
+        (&["well", "well", "missing"], "missing: No such file"),
+        (&["well", "well", "well"], "well: holds floats, not the integers of rows"),
+        (&["well", "well", "truth"], "truth: has 10 rows of 10 numbers, and one of at least 10"),
+        (&["well", "well", "thin"], "thin: has 20 rows of 9 numbers"),
+        (&["spoilt"], "spoilt: row 3: component 1 of the vector is not finite"),
+        (&["well", "zero"], "zero: row 4: the vector is zero, which has no cosine"),
+    ] {
+        let paths: Vec<String> = files.iter().map(|name| path(name)).collect();
+        let words = ["bench", "memory", "--quick", "--out", &out];
+        let options = ["--vectors", "--queries", "--truth"].into_iter().zip(&paths);
+        let options = options.flat_map(|(option, path)| [option, path]);
+        let (code, _, err) = program(&words.into_iter().chain(options).collect::<Vec<_>>());
+        assert_eq!(code, 2, "{files:?}: {err}");
+        assert!(err.contains(problem), "{files:?}: {err}");
+        let is_read_first = !problem.contains("row ");
+        assert_eq!(err.contains("measuring"), !is_read_first, "{files:?}: {err}");
+        assert!(!Path::new(&out).exists(), "{files:?}: there is a report");
+    }
 }

@@ -158,7 +158,7 @@ pub struct Report {
 /// vectors to be searched instead of made ones.
 ///
 /// # Errors
-/// When a node does not start, or something is lost.
+/// When a node does not start, or something is lost; of the kind `InvalidInput` when the files are wrong.
 pub fn run(
     suite: Suite,
     config: &Config,
@@ -167,6 +167,7 @@ pub fn run(
     folder: &Path,
     mut tell: impl FnMut(&str),
 ) -> io::Result<Report> {
+    files.check()?;
     let cpus = swarm::topology(config)?.workers;
     tell("probe");
     let command: Vec<String> = std::env::args().collect();

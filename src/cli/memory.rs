@@ -6,7 +6,7 @@ mod pipeline;
 
 use super::{
     common::Common,
-    remote::{self, Connect, Remote, Table, Trouble, json_of, print_json},
+    remote::{self, Connect, Remote, Table, Trouble, cell, one_line, print_json},
     tasks::{self, Listing, Pages},
 };
 use crate::{
@@ -28,6 +28,8 @@ use std::{
 
 /// The most items in one part of a list, as the node allows.
 const LIST_MAX: u64 = 1000;
+/// What stands for recall where searches were asked for and none could be compared.
+const NOTHING_TO_COMPARE: &str = "- (no partition has two items: nothing to search for)";
 
 /// Store vectors and texts in a running node's pattern memory, and find them again
 #[derive(Args, Debug)]
@@ -188,13 +190,8 @@ pub fn run(
             if json {
                 return print_json(out, answer).map(|()| true);
             }
-            let mut table = Table::new(&["FIGURE", "VALUE"]);
-            for (name, value) in answer.fields().filter(|(name, _)| *name != "partitions") {
-                let value =
-                    value.str().map_or_else(|| json_of(value), |text| Ok(text.to_owned()))?;
-                table.row([name.to_owned(), value]);
-            }
-            Ok(table.write(out).map(|()| true)?)
+            let is_sampled = sample.is_some_and(|searches| searches > 0);
+            Ok(figures(answer, is_sampled).write(out).map(|()| true)?)
         }
         Action::Export(args) => export::export(node, args, json, out),
     })
@@ -264,6 +261,29 @@ fn search(
     Ok(table.write(out).map(|()| true)?)
 }
 
+/// What `memory.stats` answers, a line for each entry of what is a map or a list.
+fn figures(answer: View<'_>, is_sampled: bool) -> Table {
+    let mut table = Table::new(&["FIGURE", "VALUE"]);
+    for (name, value) in answer.fields().filter(|(name, _)| *name != "partitions") {
+        let of_map =
+            value.fields().map(|(entry, value)| (format!("{name}.{}", one_line(entry)), value));
+        let of_list = value.items().map(|value| (name.to_owned(), value));
+        let mut entries = of_map.chain(of_list).peekable();
+        if entries.peek().is_some() {
+            entries.for_each(|(name, value)| table.row([name, cell(value)]));
+        } else if name == "bytes_per_vector" {
+            table.row([name.to_owned(), format!("{:.0}", value.float().unwrap_or_default())]);
+        } else {
+            let text = Some(cell(value)).filter(|text| !matches!(&text[..], "{}" | "[]"));
+            table.row([name.to_owned(), text.unwrap_or_else(|| "-".to_owned())]);
+        }
+    }
+    if is_sampled && answer.get("recall").is_none() {
+        table.row(["recall".to_owned(), NOTHING_TO_COMPARE.to_owned()]);
+    }
+    table
+}
+
 /// A row of a file of vectors.
 fn row(file: &std::path::Path, row: u64) -> Result<Vec<f32>, Trouble> {
     let wrong = |error| Trouble::Usage(format!("{error}"));
@@ -296,4 +316,40 @@ fn bytes_of(vector: &[f32]) -> Vec<u8> {
 /// The numbers of a vector in an answer.
 fn numbers(vector: View<'_>) -> Vec<f32> {
     vector.items().map(|number| number.float().unwrap_or(f64::NAN) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json;
+
+    fn shown(json: &str, is_sampled: bool) -> String {
+        let (mut text, mut answer, mut out) = (json.as_bytes().to_vec(), Vec::new(), Vec::new());
+        let document = json::Document::parse(&mut text, 1 << 16).expect("it is JSON");
+        json::to_msgpack(document.root(), &mut answer);
+        figures(View::new(&answer), is_sampled).write(&mut out).expect("there is room");
+        String::from_utf8(out).expect("it is text")
+    }
+
+    #[test]
+    fn figures_are_shown_without_json() {
+        let stats = r#"{"count":3,"embedder":"lexical","durable":true,"bytes_per_vector":612.384765,
+            "namespaces":{"a\nb":2,"c":1},"partitions":[{"count":3}],"damaged":[],
+            "lost":["one","two"],"recall":{"recall":0.98765432,"queries":3}}"#;
+        let expected = "FIGURE            VALUE\ncount             3\nembedder          lexical\n\
+            durable           true\nbytes_per_vector  612\nnamespaces.a b    2\nnamespaces.c      1\n\
+            damaged           -\nlost              one\nlost              two\n\
+            recall.recall     0.9877\nrecall.queries    3\n";
+        assert_eq!(shown(stats, true), expected);
+    }
+
+    #[test]
+    fn a_sample_of_an_empty_memory_says_why_it_has_no_recall() {
+        let stats = r#"{"count":0,"bytes_per_vector":0.0,"namespaces":{},"damaged":[]}"#;
+        let without = "FIGURE            VALUE\ncount             0\nbytes_per_vector  0\n\
+            namespaces        -\ndamaged           -\n";
+        assert_eq!(shown(stats, false), without);
+        let recall = format!("recall            {NOTHING_TO_COMPARE}\n");
+        assert_eq!(shown(stats, true), format!("{without}{recall}"));
+    }
 }

@@ -251,14 +251,7 @@ impl Table {
 
     /// Adds the fields of a map, by name; a field that is not there is a dash.
     pub(super) fn add(&mut self, map: View<'_>, fields: &[&str]) {
-        let text = |name: &&str| match map.get(name) {
-            None => "-".to_owned(),
-            Some(value) => match (value.str(), value.float().filter(|_| value.is_float())) {
-                (Some(text), _) => one_line(text),
-                (None, Some(number)) => format!("{number:.4}"),
-                (None, None) => value.to_json().unwrap_or_default(),
-            },
-        };
+        let text = |name: &&str| map.get(name).map_or_else(|| "-".to_owned(), cell);
         self.rows.push(fields.iter().map(text).collect());
     }
 
@@ -284,8 +277,17 @@ impl Table {
     }
 }
 
+/// A value as a table shows it.
+pub(super) fn cell(value: View<'_>) -> String {
+    match (value.str(), value.float().filter(|_| value.is_float())) {
+        (Some(text), _) => one_line(text),
+        (None, Some(number)) => format!("{number:.4}"),
+        (None, None) => value.to_json().unwrap_or_default(),
+    }
+}
+
 /// The text without what would break a table or steer a terminal.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 

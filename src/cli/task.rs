@@ -3,7 +3,7 @@
 use super::{
     common::Common,
     remote::{self, Connect, Remote, Table, Trouble, json_of, print_json},
-    tasks::{self, Pages},
+    tasks::{self, Pages, one_or_more},
 };
 use crate::{
     client::{Params, View},
@@ -82,10 +82,10 @@ struct SubmitArgs {
     #[arg(long, value_name = "N")]
     delay_ms: Option<u64>,
     /// How long one attempt may take, milliseconds [default: tasks.timeout_ms of the node]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = one_or_more)]
     timeout_ms: Option<u64>,
     /// Attempts before it is a dead letter [default: tasks.max_attempts of the node]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = one_or_more)]
     max_attempts: Option<u64>,
     /// Keep it in memory only: faster, and gone when the node ends
     #[arg(long)]

@@ -12,12 +12,19 @@ use std::io::Write;
 #[derive(Args, Debug)]
 pub struct Pages {
     /// Stop after this many; of tasks the node's pages are shown whole
-    #[arg(long, value_name = "N", default_value_t = 1000,
-          value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = one_or_more)]
     limit: u64,
     /// Begin where an earlier list stopped
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
+}
+
+/// Reads a number that may not be zero.
+pub(super) fn one_or_more(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("a whole number, 1 or more".into()),
+    }
 }
 
 /// What a list is of, and how it is shown.

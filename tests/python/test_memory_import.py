@@ -326,6 +326,8 @@ def an_import_gives_up_on_a_node_that_is_silent():
 def items_are_put_and_listed_one_by_one():
     with serving(*SMALL) as server, tempfile.TemporaryDirectory() as folder:
         client, shell = Client(server), Shell(server, folder)
+        said = shell.run("stats", "--sample", 5).stdout
+        assert "no partition has two items" in said and "{" not in said and "[" not in said, said
         metadata = '{"by":"me","n":[1,2]}'
         assert shell.run("put", "a", "--text", "some words", "--metadata", metadata).stdout \
             == "stored a\n"
@@ -348,6 +350,8 @@ def items_are_put_and_listed_one_by_one():
             assert part in said and "Error" not in said, (words, said)
         for i in range(30):
             client.call("memory.put", key=f"k{i}", vector=row(i), namespace="list")
+        said = shell.run("stats", "--sample", 5).stdout
+        assert "namespaces.list" in said and "recall.recall" in said and "{" not in said, said
         seen, cursor = [], None
         for limit in (7, 10, 10, 10):
             words = ["list", "--namespace", "list", "--limit", limit]
@@ -356,6 +360,8 @@ def items_are_put_and_listed_one_by_one():
             seen += [item["key"] for item in page["items"]]
             cursor = page.get("cursor")
         assert cursor is None and len(set(seen)) == len(seen) == 30, seen
+        said = shell.run("list", "--limit", "0", code=2).stderr
+        assert "a whole number, 1 or more" in said, said
         said = shell.run("list", "--limit", "2").stdout.splitlines()
         assert len(said) == 4 and said[0].startswith("KEY") and "--cursor" in said[3], said
         # Two files of one name are told apart by a prefix.

@@ -1,10 +1,15 @@
 //! What is stored, what is asked, and the true neighbours of each query.
 
 use super::{super::Effort, K};
-use crate::memory::{formats::NpyReader, index::Row};
+use crate::memory::{
+    formats::NpyReader,
+    index::{Index, IndexOptions, Metric, Row},
+};
 use fastrand::Rng;
 use std::{
-    io,
+    error::Error,
+    fs::File,
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +30,79 @@ pub struct VectorFiles {
     pub queries: Option<PathBuf>,
     /// The rows of each query's nearest neighbours by cosine, integers; without it, they are computed.
     pub truth: Option<PathBuf>,
+}
+
+impl VectorFiles {
+    /// Looks at the heads of the files, so that what is wrong is told before anything is measured.
+    ///
+    /// # Errors
+    /// Of the kind `InvalidInput`: a file is missing, torn, of another kind or of another length than the others.
+    pub fn check(&self) -> io::Result<()> {
+        let Some(path) = &self.vectors else { return Ok(()) };
+        let stored = open(path, false)?;
+        let (count, dimensions) = (stored.rows(), stored.dimensions());
+        index_of(path, dimensions)?;
+        if count < K as u64 {
+            return Err(wrong_in(
+                path,
+                format!("has {count} vectors, and at least {K} are searched"),
+            ));
+        }
+        let mut queries = None;
+        if let Some(path) = &self.queries {
+            let reader = open(path, false)?;
+            if reader.dimensions() != dimensions {
+                let theirs = reader.dimensions();
+                let problem =
+                    format!("has queries of {theirs} numbers, and the vectors have {dimensions}");
+                return Err(wrong_in(path, problem));
+            }
+            if reader.rows() == 0 {
+                return Err(wrong_in(path, "has no query"));
+            }
+            queries = Some(reader.rows());
+        }
+        if let (Some(path), Some(queries)) = (&self.truth, queries) {
+            let reader = open(path, true)?;
+            if reader.rows() < queries || reader.dimensions() < K {
+                let (rows, columns) = (reader.rows(), reader.dimensions());
+                return Err(wrong_in(
+                    path,
+                    format!(
+                        "has {rows} rows of {columns} numbers, and one of at least {K} is wanted for each of {queries} queries"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file of vectors, or of integers.
+fn open(path: &Path, of_integers: bool) -> io::Result<NpyReader<BufReader<File>>> {
+    let reader = NpyReader::open(path).map_err(wrong)?;
+    match (reader.has_integers(), of_integers) {
+        (true, false) => {
+            Err(wrong_in(path, "holds integers, not the float16 or float32 of vectors"))
+        }
+        (false, true) => Err(wrong_in(path, "holds floats, not the integers of rows")),
+        _ => Ok(reader),
+    }
+}
+
+/// What was given is wrong, and not the measurement.
+fn wrong(problem: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, problem)
+}
+
+fn wrong_in(path: &Path, problem: impl std::fmt::Display) -> io::Error {
+    wrong(format!("{}: {problem}", path.display()))
+}
+
+/// An empty index for vectors of a file, which tells what it does not take.
+fn index_of(path: &Path, dimensions: usize) -> io::Result<Index> {
+    let index = Index::new(IndexOptions::new(dimensions, Metric::Cosine));
+    index.map_err(|error| wrong_in(path, format!("has rows of {dimensions} numbers: {error}")))
 }
 
 /// Rows of one length, one after the other.
@@ -70,7 +148,7 @@ impl Vectors {
         };
         let count = stored.rows().len();
         if stored.dimensions != queries.dimensions || count < K || queries.rows().len() == 0 {
-            return Err(io::Error::other(format!(
+            return Err(wrong(format!(
                 "{count} vectors of {} dimensions and {} queries of {}: at least {K} of one length are needed, and \
                  one query of the same",
                 stored.dimensions,
@@ -112,12 +190,15 @@ impl Vectors {
 }
 
 fn read(path: &Path) -> io::Result<Table> {
-    let mut reader = NpyReader::open(path).map_err(io::Error::other)?;
-    let dimensions = reader.dimensions().max(1);
+    let mut reader = open(path, false)?;
+    let dimensions = reader.dimensions();
+    let index = index_of(path, dimensions)?;
     // At once, or what growing leaves behind goes back while the memory of the index is measured.
     let mut values = Vec::with_capacity(reader.rows() as usize * dimensions);
     let mut row = Vec::new();
-    while reader.read_row(&mut row).map_err(io::Error::other)? {
+    while reader.read_row(&mut row).map_err(wrong)? {
+        let at = reader.position() - 1;
+        index.check(&row).map_err(|error| wrong_in(path, format!("row {at}: {error}")))?;
         values.extend_from_slice(&row);
     }
     Ok(Table { dimensions, values })
@@ -125,18 +206,20 @@ fn read(path: &Path) -> io::Result<Table> {
 
 /// The nearest rows of each query, from a file that may have more of them.
 fn read_truth(path: &Path, queries: usize, count: usize) -> io::Result<Vec<Row>> {
-    let mut reader = NpyReader::open(path).map_err(io::Error::other)?;
+    let mut reader = open(path, true)?;
     let mut truth = Vec::with_capacity(queries * K);
     let mut row = Vec::new();
-    while truth.len() < queries * K && reader.read_integers(&mut row).map_err(io::Error::other)? {
+    for query in 0..queries {
+        let is_there = reader.read_integers(&mut row).map_err(wrong)?;
         let nearest = row.iter().take(K).filter(|&&row| (0..count as i64).contains(&row));
-        truth.extend(nearest.map(|&row| row as Row));
+        let before = truth.len();
+        truth.extend(nearest.filter(|_| is_there).map(|&row| row as Row));
+        if truth.len() < before + K {
+            let problem = format!("row {query}: does not name {K} of the {count} vectors");
+            return Err(wrong_in(path, problem));
+        }
     }
-    if truth.len() == queries * K {
-        return Ok(truth);
-    }
-    let problem = format!("does not name {K} of {count} vectors for each of {queries} queries");
-    Err(io::Error::other(format!("{}: {problem}", path.display())))
+    Ok(truth)
 }
 
 fn sample(stored: &Table) -> Table {

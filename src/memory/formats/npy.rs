@@ -107,6 +107,11 @@ impl<R: Read + Seek> NpyReader<R> {
         self.rows.columns
     }
 
+    /// Whether its numbers are integers, and not floats.
+    pub fn has_integers(&self) -> bool {
+        matches!(self.kind, Kind::Int32 | Kind::Int64)
+    }
+
     /// The row that is read next, from zero.
     pub fn position(&self) -> u64 {
         self.rows.next
@@ -125,7 +130,7 @@ impl<R: Read + Seek> NpyReader<R> {
     /// # Errors
     /// When the file cannot be read or holds integers.
     pub fn read_row(&mut self, row: &mut Vec<f32>) -> Result<bool, FormatError> {
-        if matches!(self.kind, Kind::Int32 | Kind::Int64) {
+        if self.has_integers() {
             return Err(self.rows.error("holds integers, not the float16 or float32 of vectors"));
         }
         if !self.fill()? {
@@ -145,7 +150,7 @@ impl<R: Read + Seek> NpyReader<R> {
     /// # Errors
     /// When the file cannot be read or holds floats.
     pub fn read_integers(&mut self, row: &mut Vec<i64>) -> Result<bool, FormatError> {
-        if matches!(self.kind, Kind::Float16 | Kind::Float32) {
+        if !self.has_integers() {
             return Err(self.rows.error("holds floats, not integers"));
         }
         if !self.fill()? {
