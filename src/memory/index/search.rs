@@ -309,9 +309,9 @@ impl Search {
                     if !take(graph, scratch, position, self.k, filter, &mut self.hits, budget) {
                         return None;
                     }
-                    let is_even = || are_even(scratch, &self.hits, self.ef);
                     // What was removed is refused as well.
                     let refuses = self.accepted.is_some() || index.has_dead();
+                    let is_even = || are_even(scratch, &self.hits, self.ef);
                     let is_enough = match source {
                         Source::Walk if refuses && !is_even() => false,
                         Source::Walk | Source::FilteredWalk => self.hits.len() == self.k,
@@ -326,9 +326,7 @@ impl Search {
                         scratch.pool.begin(self.k);
                         self.phase = Phase::Scan(0);
                     } else {
-                        // Where what is refused is nearer it is harder to get through.
-                        let places = if is_even() { self.ef / 2 } else { self.ef };
-                        self.places = Some(places.max(self.k));
+                        self.places = Some(self.ef);
                         self.phase = Phase::Descend(graph.begin_descent(scratch, 0));
                     }
                 }

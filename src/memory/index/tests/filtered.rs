@@ -43,15 +43,22 @@ fn two_sides(seed: u64, count: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     (sides.collect(), queries)
 }
 
-/// The part of the true nearest among those with odd rows that is found.
-fn recall_of_odd(index: &mut Index, all: &[Vec<f32>], queries: &[Vec<f32>], ef: usize) -> f64 {
+/// The part of the true nearest among the accepted that is found among twice as many candidates.
+fn recall(
+    index: &mut Index,
+    all: &[Vec<f32>],
+    queries: &[Vec<f32>],
+    ef: usize,
+    accepts: impl Fn(Row) -> bool + Copy,
+) -> f64 {
+    let accepted: Vec<Row> = (0..all.len() as Row).filter(|row| accepts(*row)).collect();
     let mut found = 0;
     for query in queries {
         let to = |row: Row| distance(Metric::Cosine, query, &all[row as usize]);
-        let odd = |row: Row| row % 2 == 1;
-        let mut truth: Vec<f64> = (0..all.len() as Row).filter(|row| odd(*row)).map(to).collect();
+        let mut truth: Vec<f64> = accepted.iter().map(|row| to(*row)).collect();
         truth.sort_unstable_by(f64::total_cmp);
-        let hits = search(index, query, (2 * K, ef), all.len() / 2, odd);
+        let hits = search(index, query, (2 * K, ef), accepted.len(), accepts);
+        assert_eq!(hits.len(), 2 * K);
         found += hits.iter().filter(|hit| to(hit.row) <= truth[K - 1]).count();
     }
     found as f64 / (K * queries.len()) as f64
@@ -64,12 +71,67 @@ fn filters_against_the_query_find_no_less_when_searches_are_wider() {
     let mut index = filled(Metric::Cosine, &all, 181);
     let mut narrower = 0.85;
     for ef in [16, 50, 100, 200, 400, 1000, 2000, EF_MAX] {
-        let recall = recall_of_odd(&mut index, &all, &queries, ef);
+        let recall = recall(&mut index, &all, &queries, ef, |row| row % 2 == 1);
         println!("ef {ef}: {recall:.4}");
         assert!(recall >= narrower - 0.01, "ef {ef}: {recall} after {narrower}");
         narrower = recall.max(narrower);
     }
     assert!(narrower >= 0.99, "{narrower}");
+}
+
+/// Filters that have nothing to do with the query: the first walk may be enough, or the second, or all are compared.
+#[test]
+fn filters_beside_the_query_find_no_less_when_searches_are_wider() {
+    const COUNT: usize = 20_000;
+    let mut random = Rng::with_seed(184);
+    let mut all = vectors(&mut random, COUNT + 60, 48);
+    let queries = all.split_off(COUNT);
+    let mut index = filled(Metric::Cosine, &all, 184);
+    let drawn: Vec<u32> = (0..COUNT).map(|_| random.u32(..100)).collect();
+    for percent in [5, 10, 30] {
+        let accepts = |row: Row| drawn[row as usize] < percent;
+        let mut best = 0.0;
+        for ef in [16, 32, 50, 100, 200, 400, 1000] {
+            let recall = recall(&mut index, &all, &queries, ef, accepts);
+            println!("{percent} %, ef {ef}: {recall:.4}");
+            assert!(
+                recall >= 0.95 && recall >= best - 0.015,
+                "{percent} %, ef {ef}: {recall} after {best}"
+            );
+            best = recall.max(best);
+        }
+        assert!(best >= 0.99, "{percent} %: {best}");
+    }
+}
+
+/// The nearest are refused, and all else is accepted: the first walk finds none, and the second one goes through what is
+/// refused until it has met all that is as near as what fills its places.
+#[test]
+fn a_filtered_walk_goes_through_what_is_refused_and_comes_to_its_end() {
+    const COUNT: usize = 20_000;
+    let mut all = vectors(&mut Rng::with_seed(185), COUNT + 40, 48);
+    let queries = all.split_off(COUNT);
+    let mut index = filled(Metric::Cosine, &all, 185);
+    index.graph.coding.kernels.dot_rows = counting;
+    for refused in [60, 200, 400] {
+        let (mut found, mut most) = (0.0, 0);
+        for query in &queries {
+            let far = all.iter().map(|vector| distance(Metric::Cosine, query, vector));
+            let mut near: Vec<(f64, usize)> = far.zip(0..).collect();
+            near.select_nth_unstable_by(refused, |a, b| a.0.total_cmp(&b.0));
+            let mut is_refused = vec![false; COUNT];
+            near[..refused].iter().for_each(|(_, row)| is_refused[*row] = true);
+            COMPUTED.set(0);
+            let accepts = |row: Row| !is_refused[row as usize];
+            found += recall(&mut index, &all, std::slice::from_ref(query), 50, accepts);
+            most = most.max(COMPUTED.get());
+        }
+        let recall = found / queries.len() as f64;
+        println!("{refused} refused: {recall:.4}, at most {most} distances");
+        // Comparing all that are accepted would take twice as many at least.
+        assert!(most < COUNT / 2, "{refused} refused: {most} distances");
+        assert!(recall >= 0.95, "{refused} refused: {recall}");
+    }
 }
 
 /// A search whose filter accepts what is near walks as any; one whose filter refuses that does not follow all of it
