@@ -8,6 +8,8 @@
 //! | `embed` | what makes a vector of a text |
 //! | `formats` | files of vectors, read row by row, and written |
 
+#[cfg(test)]
+mod cases;
 pub mod embed;
 pub mod formats;
 pub mod index;

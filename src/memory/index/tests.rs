@@ -12,6 +12,7 @@ mod marks;
 mod product;
 mod quantize;
 mod recall;
+mod sequences;
 mod steps;
 
 use super::*;

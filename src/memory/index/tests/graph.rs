@@ -6,16 +6,28 @@ use super::super::{
     rows::NONE,
 };
 use super::*;
+use crate::memory::cases::cases;
 use proptest::{
     collection::vec,
-    prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
+    prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
 };
 use std::collections::BTreeSet;
 
 const ROWS_MAX: u32 = 130;
 
-/// Checks the invariants of the room's page.
+/// What a graph may have lost of what is linked: among some thousands of random sequences one in a thousand had one node to
+/// which no way led for a while, and none had two.
+const UNREACHED_MAX: usize = 1;
+
+/// Checks the invariants of the room's page, and that ways lead to all but [`UNREACHED_MAX`].
 pub(super) fn check(index: &Index) {
+    check_links(index);
+    let (unreached, live) = (unreached(index), index.live);
+    assert!(unreached.len() <= UNREACHED_MAX, "no way leads to {unreached:?} of {live}");
+}
+
+/// Checks the invariants of the room's page.
+pub(super) fn check_links(index: &Index) {
     let graph = &index.graph;
     let nodes = &graph.nodes;
     let state = |slot: u32| nodes[slot as usize].state;
@@ -71,6 +83,37 @@ pub(super) fn check(index: &Index) {
     assert_eq!(coming, index.coming.len());
 }
 
+/// Live nodes that are linked and to which no way leads: from the entry through the links of each layer, where all that a
+/// layer reaches begins on the layer below; through nodes in any state. Left out are those with the code of one to which a
+/// way leads, which a search finds instead.
+pub(super) fn unreached(index: &Index) -> Vec<Row> {
+    let graph = &index.graph;
+    let mut is_reached = vec![false; graph.nodes.len()];
+    let mut reached: Vec<Row> = graph.entry.into_iter().collect();
+    reached.iter().for_each(|&slot| is_reached[slot as usize] = true);
+    for layer in (0..=graph.entry.map_or(0, |entry| graph.level(entry))).rev() {
+        let mut at = 0;
+        while at < reached.len() {
+            for &link in graph.links(reached[at], layer) {
+                if !std::mem::replace(&mut is_reached[link as usize], true) {
+                    reached.push(link);
+                }
+            }
+            at += 1;
+        }
+    }
+    let code = |slot: Row| -> (u8, Vec<u8>) {
+        let lines = graph.codes.get(slot).iter().flat_map(|line| line.0);
+        (graph.nodes[slot as usize].centre, lines.collect())
+    };
+    let is_linked = |slot: &Row| graph.nodes[*slot as usize].state == State::Live;
+    let linked = (0..graph.nodes.len() as Row).filter(is_linked);
+    let (reached, others): (Vec<Row>, Vec<Row>) =
+        linked.partition(|&slot| is_reached[slot as usize]);
+    let codes: BTreeSet<_> = reached.into_iter().map(code).collect();
+    others.into_iter().filter(|&slot| !codes.contains(&code(slot))).collect()
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert([i8; 3]),
@@ -97,7 +140,7 @@ fn floats(vector: [i8; 3]) -> [f32; 3] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn invariants_hold_after_any_operations(steps in vec(step(), 1..500), seed in any::<u64>()) {

@@ -8,9 +8,11 @@ use super::{
     graph::check,
     *,
 };
+use crate::memory::cases::cases;
 use proptest::{
     collection::vec,
-    prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest},
+    prelude::{any, prop_assert, prop_assert_eq, proptest},
+    sample::select,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -300,7 +302,7 @@ fn what_is_left_of_a_torn_image_is_found() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     /// Chunks that are lost or come twice, while vectors come and go as they like.
     #[test]
@@ -309,9 +311,10 @@ proptest! {
         count in 1..1500_usize,
         churn in 0..200_usize,
         lost in vec(any::<bool>(), 12),
+        metric in select(vec![Metric::Cosine, Metric::Euclidean]),
     ) {
         let mut random = Rng::with_seed(seed);
-        let mut store = store(&mut random, Metric::Cosine, count);
+        let mut store = store(&mut random, metric, count);
         let mut chunks = write(&mut store, |store| {
             for _ in 0..churn {
                 if random.bool() && !store.vectors.is_empty() {
@@ -323,7 +326,7 @@ proptest! {
         });
         let mut at = 0;
         chunks.retain(|_| { at += 1; !lost[at % lost.len()] });
-        let (mut loaded, _) = load(&store, Metric::Cosine, &chunks);
+        let (mut loaded, _) = load(&store, metric, &chunks);
         if !store.vectors.is_empty() {
             let found = found(&store, &mut loaded);
             // One of few is a large part of them.

@@ -1,8 +1,9 @@
 //! What is found, against comparing with all.
 
 use super::*;
+use crate::memory::cases::cases;
 use proptest::{
-    prelude::{Just, ProptestConfig, any, prop_assert, prop_oneof, proptest},
+    prelude::{Just, any, prop_assert, prop_oneof, proptest},
     sample::select,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,7 +301,7 @@ fn a_graph_of_few_dimensions_holds_together_when_most_are_removed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     /// Any dimensions, copies, and removals, from another seed in each run.
     #[test]

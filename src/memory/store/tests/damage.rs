@@ -1,7 +1,7 @@
 //! Files that were changed behind the store's back.
 
 use super::*;
-use crate::memory::store::record::UNIT_BYTES;
+use crate::memory::{cases::cases, store::record::UNIT_BYTES};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt};
 
@@ -30,7 +30,7 @@ pub fn flip(file: &Path, bit: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(cases(100))]
 
     #[test]
     fn a_flipped_bit_loses_one_item_at_most_and_is_told(position in any::<prop::sample::Index>()) {
@@ -68,7 +68,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(cases(60))]
 
     #[test]
     fn a_damaged_checkpoint_costs_time_and_nothing_else(

@@ -1,12 +1,15 @@
 //! Folders from which whole files were taken away, and what a start makes of them.
 
 use super::{damage::filled, *};
-use crate::memory::store::{
-    files::list_name,
-    folder::{self, HEAD_NAME},
-    head::StoreHead,
-    repair::repair,
-    survey::survey,
+use crate::memory::{
+    cases::cases,
+    store::{
+        files::list_name,
+        folder::{self, HEAD_NAME},
+        head::StoreHead,
+        repair::repair,
+        survey::survey,
+    },
 };
 use proptest::prelude::*;
 
@@ -22,7 +25,7 @@ fn told(folder: &Folder) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn any_record_file_that_is_gone_refuses_the_start_and_is_told(

@@ -4,10 +4,13 @@ use super::{
     damage::{filled, flip},
     *,
 };
-use crate::memory::store::{
-    damage::Lost,
-    repair::repair,
-    survey::{Found, survey},
+use crate::memory::{
+    cases::cases,
+    store::{
+        damage::Lost,
+        repair::repair,
+        survey::{Found, survey},
+    },
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -148,7 +151,7 @@ pub fn lost_at_a_start(folder: &Folder) -> Lost {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn the_doctor_a_start_and_a_repair_count_what_is_lost_alike(
@@ -410,7 +413,7 @@ fn harm() -> impl Strategy<Value = Harm> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn whatever_happened_to_the_files_a_repair_keeps_what_can_be_read_and_all_is_well_again(

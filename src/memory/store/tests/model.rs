@@ -12,6 +12,7 @@ use super::{
     },
     *,
 };
+use crate::memory::cases::cases;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -285,7 +286,7 @@ fn contents(partition: &mut Partition) -> Contents {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(cases(100))]
 
     #[test]
     fn what_is_acknowledged_is_there_after_every_start(

@@ -6,7 +6,10 @@ use super::{
     model::{Action, World, action},
     *,
 };
-use crate::memory::store::{repair::repair, survey::survey};
+use crate::memory::{
+    cases::cases,
+    store::{repair::repair, survey::survey},
+};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +51,7 @@ fn copy(folder: &Folder) -> Folder {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn after_a_kill_and_flipped_bits_what_was_acknowledged_is_there_or_told_as_lost(

@@ -1,0 +1,245 @@
+//! Whatever is done to an index, in whatever order: nearly all that lives is reached, and found.
+
+use super::{
+    coarse::{Shape, far_clusters},
+    graph::check,
+    recall::recall,
+    *,
+};
+use crate::memory::cases::cases;
+use proptest::{
+    collection::vec,
+    prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
+    sample::select,
+    test_runner::TestCaseError,
+};
+use std::collections::BTreeMap;
+
+/// Vectors that a sequence may store.
+const POOL: usize = 1200;
+const EF: usize = 100;
+
+/// What the vectors are.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Around some centres.
+    Near,
+    /// Nearly all are copies of some.
+    Copies,
+    /// Nearly all point the same way.
+    Cone,
+    /// In clusters far from each other, so that codes are made anew.
+    Far(Shape),
+}
+
+impl Kind {
+    fn vectors(self, random: &mut Rng, dimensions: usize, metric: Metric) -> Vec<Vec<f32>> {
+        if let Kind::Far(shape) = self {
+            let far = far_clusters(random, shape, POOL, dimensions, metric);
+            return far.into_iter().map(|it| it.1).collect();
+        }
+        let mut all = vectors(random, POOL, dimensions);
+        match self {
+            Kind::Copies => (100..POOL).for_each(|at| {
+                if random.usize(..10) > 0 {
+                    all[at] = all[random.usize(..100)].clone();
+                }
+            }),
+            Kind::Cone => all.iter_mut().flatten().for_each(|value| *value = 1.0 + *value / 100.0),
+            Kind::Near | Kind::Far(_) => {}
+        }
+        if metric == Metric::Dot {
+            // Lengths are alike where they count.
+            for vector in &mut all {
+                let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+                vector.iter_mut().for_each(|value| *value /= length);
+            }
+        }
+        all
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(usize),
+    InsertLate(usize),
+    /// Others in the place of so many.
+    Replace(usize),
+    Remove(usize),
+    /// Removes so many that lie near each other.
+    RemoveNear(usize),
+    Link(usize),
+    Sweep(usize),
+    /// Goes on with what an image has, where a chunk of it may be lost.
+    Reload(Option<usize>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..120_usize).prop_map(Step::Insert),
+        2 => (1..60_usize).prop_map(Step::InsertLate),
+        3 => (1..80_usize).prop_map(Step::Replace),
+        3 => (1..60_usize).prop_map(Step::Remove),
+        1 => (1..200_usize).prop_map(Step::RemoveNear),
+        3 => (1..20_000_usize).prop_map(Step::Link),
+        2 => (1..4000_usize).prop_map(Step::Sweep),
+        1 => prop_oneof![Just(None), (0..8_usize).prop_map(Some)].prop_map(Step::Reload),
+    ]
+}
+
+/// An index, and the vectors that are in its rows.
+struct World {
+    random: Rng,
+    pool: Vec<Vec<f32>>,
+    index: Index,
+    rows: BTreeMap<Row, Vec<f32>>,
+}
+
+impl World {
+    fn draw(&mut self) -> Vec<f32> {
+        self.pool[self.random.usize(..self.pool.len())].clone()
+    }
+
+    fn draw_row(&mut self) -> Option<Row> {
+        let at = self.random.usize(..self.rows.len().max(1));
+        self.rows.keys().nth(at).copied()
+    }
+
+    fn insert(&mut self) -> Result<(), TestCaseError> {
+        let vector = self.draw();
+        let row = self.index.insert(&vector).expect("there is room");
+        prop_assert!(self.rows.insert(row, vector).is_none(), "the row was taken");
+        Ok(())
+    }
+
+    fn remove(&mut self, row: Row) -> Result<(), TestCaseError> {
+        self.rows.remove(&row);
+        prop_assert!(self.index.begin_remove(row));
+        Ok(())
+    }
+
+    fn act(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match *step {
+            Step::Insert(count) => (0..count).try_for_each(|_| self.insert())?,
+            Step::InsertLate(count) => {
+                for _ in 0..count {
+                    let vector = self.draw();
+                    let row = self.index.insert_late(&vector).expect("there is room");
+                    prop_assert!(self.rows.insert(row, vector).is_none(), "the row was taken");
+                }
+            }
+            Step::Replace(count) => {
+                for _ in 0..count {
+                    let Some(row) = self.draw_row() else { break };
+                    self.remove(row)?;
+                    self.insert()?;
+                }
+            }
+            Step::Remove(count) => {
+                for _ in 0..count {
+                    let Some(row) = self.draw_row() else { break };
+                    self.remove(row)?;
+                }
+            }
+            Step::RemoveNear(count) => {
+                let query = self.draw();
+                let hits = self.index.search(&query, count, count, |_| true).expect("well");
+                hits.into_iter().try_for_each(|hit| self.remove(hit.row))?;
+            }
+            Step::Link(distances) => {
+                self.index.link_some(distances);
+            }
+            Step::Sweep(distances) => {
+                self.index.sweep_some(distances);
+            }
+            Step::Reload(lost) => self.reload(lost)?,
+        }
+        self.recode();
+        Ok(())
+    }
+
+    /// As a caller does that does not wait with it: what came by coarse codes is linked to any of them.
+    fn recode(&mut self) {
+        while self.index.has_coarse() {
+            let Some(row) = self.index.take_coarse() else { continue };
+            self.index.recode(row, &self.rows[&row]).expect("the vector is well");
+        }
+    }
+
+    fn reload(&mut self, lost: Option<usize>) -> Result<(), TestCaseError> {
+        let mut loader = Loader::new(self.index.options.clone()).expect("the options are well");
+        let mut image = self.index.begin_image();
+        for at in 0.. {
+            let mut chunk = Vec::new();
+            if image.chunk(&self.index, &mut chunk).is_none() {
+                break;
+            }
+            if lost != Some(at) {
+                prop_assert!(loader.chunk(&chunk).is_ok());
+            }
+        }
+        let rows = self.rows.keys().last().map_or(0, |row| row + 1);
+        let wanted =
+            |row| if self.rows.contains_key(&row) { Wanted::Same } else { Wanted::Nothing };
+        let (loaded, again) = loader.finish(rows, wanted).expect("there is room");
+        self.index = loaded;
+        for row in again {
+            self.index.insert_at(row, &self.rows[&row]).expect("the row is kept for it");
+        }
+        Ok(())
+    }
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let shape = prop_oneof![
+        Just(Shape::Anywhere(2)),
+        (3..40_usize).prop_map(Shape::Anywhere),
+        (3..30_usize).prop_map(Shape::Line),
+    ];
+    prop_oneof![
+        2 => Just(Kind::Near),
+        1 => Just(Kind::Copies),
+        1 => Just(Kind::Cone),
+        2 => shape.prop_map(Kind::Far),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    /// With as many candidates as an index has by default: with 40, clusters that lie far from each other may come apart. No step
+    /// removes nearly all at once: what is left of some hundred may have no way to it, nor what comes next to another cluster.
+    #[test]
+    fn what_lives_is_reached_and_found_after_any_operations(
+        seed in any::<u64>(),
+        kind in kind(),
+        dimensions in select(vec![3, 16, 17, 40, 130]),
+        metric in select(vec![Metric::Cosine, Metric::Euclidean, Metric::Dot]),
+        steps in vec(step(), 1..60),
+    ) {
+        // Under the dot product most of the nodes in clusters far from the origin are linked to the same few, and no way
+        // leads to many of them: such sets are left out.
+        let is_left_out = metric == Metric::Dot && matches!(kind, Kind::Far(_));
+        let kind = if is_left_out { Kind::Near } else { kind };
+        let mut random = Rng::with_seed(seed);
+        let pool = kind.vectors(&mut random, dimensions, metric);
+        let options = IndexOptions { seed, ..IndexOptions::new(dimensions, metric) };
+        let index = Index::new(options).expect("the options are well");
+        let mut world = World { random, pool, index, rows: BTreeMap::new() };
+        for step in &steps {
+            world.act(step)?;
+            check(&world.index);
+            prop_assert_eq!(world.index.stats().live, world.rows.len());
+        }
+        while world.index.link_some(usize::MAX) || world.index.sweep_some(usize::MAX) {}
+        world.recode();
+        check(&world.index);
+        let World { mut random, pool, mut index, rows } = world;
+        let stored: Vec<_> = rows.into_iter().collect();
+        if !stored.is_empty() {
+            let queries: Vec<_> = (0..20).map(|_| pool[random.usize(..POOL)].clone()).collect();
+            let found = recall(&mut index, &stored, &queries, metric, EF);
+            prop_assert!(found >= 0.95, "{} of {} are found", found, stored.len());
+        }
+    }
+}
