@@ -17,8 +17,8 @@ and beside these, with what they leave of the processors:
   pbft      300 seeds of Byzantine agreement with lying replicas, its model, and bugs planted in it that
             must be found
   loom      rings and parking under all interleavings (tests/loom)
-  memory    the rings, kernels and rows of the vector index, and maps and files of pattern memory, under
-            valgrind, where it is installed
+  memory    the rings, kernels, rows and walks of the vector index, and maps and files of pattern memory,
+            under valgrind, where it is installed
 
 COREFLOW=/PATH/TO/coreflow has `python` test that program instead of target/checked/coreflow.
 
@@ -147,6 +147,8 @@ memory() {
         --fair-sched=try \
         "$binary" runtime::ring runtime::mesh wire::batch shard::links \
         memory::index::tests::kernels graph::an_index_that_was_emptied image::only_rows_that \
+        coarse::the_last_row coarse::a_row_that_does_not coarse::clusters_that_came \
+        steps::an_insertion_in_steps late::an_image_leaves \
         graph::rows_of_removed_vectors steps::rows_rest_while store::region store::watermark \
         damage::a_bit_that_flips model::segments_are_freed model::a_segment_whose model::memory_alone \
         searches::a_namespace_is searches::the_nearest shard::memory::tests::cold_records \
