@@ -45,17 +45,17 @@ def arguments():
     return parser.parse_args()
 
 
-def enter_environment(options):
+def enter_environment(packages, no_install):
     """Goes on in the virtual environment, where the libraries are."""
     python = VENV / "bin" / "python"
     if Path(sys.prefix) == VENV:
         return
-    if not python.exists() and options.no_install:
+    if not python.exists() and no_install:
         sys.exit(f"{VENV} is not there; without --no-install it is made")
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-    if not options.no_install:
-        for package in PACKAGES:
+    if not no_install:
+        for package in packages:
             install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             # One that does not come here is left out, and told below. hnswlib wants a C++ compiler.
             subprocess.run([*install, package], check=False)
@@ -205,7 +205,7 @@ def best_at(points, recall):
 
 def main():
     options = arguments()
-    enter_environment(options)
+    enter_environment(PACKAGES, options.no_install)
     import numpy as np
 
     os.sched_setaffinity(0, {options.core})
