@@ -311,9 +311,8 @@ impl Search {
                     }
                     // What was removed is refused as well.
                     let refuses = self.accepted.is_some() || index.has_dead();
-                    let is_even = || are_even(scratch, &self.hits, self.ef);
                     let is_enough = match source {
-                        Source::Walk if refuses && !is_even() => false,
+                        Source::Walk if refuses && !are_even(scratch, &self.hits, self.ef) => false,
                         Source::Walk | Source::FilteredWalk => self.hits.len() == self.k,
                         Source::All => true,
                     };
