@@ -104,7 +104,7 @@ fn what_bench_writes_is_what_compare_reads() {
     let agreement = results.iter().find(|result| result["component"] == "pbft_throughput").unwrap();
     assert!(agreement["requests_ops_per_s"].is_number(), "{agreement}");
     // What was asked for was finished: this counts requests, not time.
-    assert!(agreement["operations_per_request"].as_f64().unwrap() >= 1.0, "{agreement}");
+    assert!(agreement["requests_finished"].as_u64().is_some_and(|count| count > 0), "{agreement}");
     let loss = &printed["reliability"]["results"][0];
     for (figure, expected) in [("total_tasks", 22_000), ("kills", 10)] {
         assert_eq!(loss[figure], expected, "{loss}");

@@ -79,7 +79,7 @@ pub(super) fn throughput(effort: &Effort, folder: &Path) -> io::Result<Measured>
     let mut asked = effort.rounds(|| doors.keep_full(seconds))?;
     let (took, after) = (began.elapsed().as_secs_f64(), doors.nodes.agreement());
     let verified_asked = (after.verified - proposed.verified) as f64 / took;
-    let requests = (after.fast + after.slow - proposed.fast - proposed.slow).max(1);
+    let requests = after.fast + after.slow - proposed.fast - proposed.slow;
     asked.sort_by(f64::total_cmp);
     let best = asked.last().copied().unwrap_or_default();
     Ok(Measured::throughput("pbft_throughput", "throughput_ops_per_s", rates)
@@ -88,7 +88,8 @@ pub(super) fn throughput(effort: &Effort, folder: &Path) -> io::Result<Measured>
         .with_value("requests_ops_per_s", best.round())
         .with_value("requests_median", asked[asked.len() / 2].round())
         .with_value("requests_verified_per_s", verified_asked.round())
-        .with_value("operations_per_request", (doors.asked() as f64 / requests as f64).round())
+        .with("requests_finished", requests)
+        .with_value("operations_per_request", doors.asked() as f64 / requests.max(1) as f64)
         .with("view_changes", after.view_changes - before.view_changes)
         .goal_at_least(GOAL))
 }
@@ -118,7 +119,8 @@ impl Doors {
 
     /// A node asks for an operation, when not too many of the partition are under way; whether it did.
     fn ask(&mut self, node: usize, partition: usize) -> bool {
-        let under_way = self.asked[partition] - self.nodes.told_asked[node][partition];
+        let told = self.nodes.told_asked[node][partition];
+        let under_way = self.asked[partition].saturating_sub(told);
         let lane = self.nodes.lane(node, partition);
         if under_way >= WINDOW || !lane.has_room() {
             return false;

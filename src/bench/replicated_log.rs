@@ -236,6 +236,7 @@ impl Nodes {
                 }
                 self.leads[node][partition] = false;
                 self.told[node][partition] = 0;
+                self.told_asked[node][partition] = 0;
             }
             News::Beside(_)
             | News::CaughtUp

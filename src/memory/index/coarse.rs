@@ -173,7 +173,7 @@ impl Index {
     }
 
     /// Begins what [`recode`](Self::recode) does at once: the row has its new code, and what goes on are its links. It
-    /// may be dropped: the row then has the links that it had.
+    /// may be dropped: the row then has links that it had, and some of the new ones.
     ///
     /// # Errors
     ///

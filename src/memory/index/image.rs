@@ -333,7 +333,9 @@ impl Loader {
         }
         let centre = if has_several { rest.take(1)?[0] } else { 0 };
         let terms = Terms { scale: rest.f32()?, term: rest.f32()? };
-        if !terms.scale.is_finite() || !terms.term.is_finite() {
+        // No code has larger steps, and their square is finite.
+        let is_step = terms.scale.abs() <= COMPONENT_MAX;
+        if !is_step || !terms.term.is_finite() {
             return None;
         }
         let code = rest.take(graph.coding.bytes())?;
@@ -445,6 +447,8 @@ impl Loader {
         }
         if index.live == 0 {
             index.forget_centre();
+            // All are linked anew.
+            index.graph.has_near = true;
         }
         index.promised = again.len();
         again.reverse();

@@ -317,10 +317,7 @@ impl Linking {
                         scratch.pool.begin(LINKS_UPPER);
                         Linking::Scan(0)
                     } else {
-                        Linking::Choose(
-                            *layer,
-                            Choice::begin(&mut scratch.work, scratch.probe.metric),
-                        )
+                        Linking::Choose(*layer, graph.begin_choice(scratch, row))
                     };
                 }
                 Linking::WalkProducts => {
@@ -328,12 +325,12 @@ impl Linking {
                         return false;
                     }
                     graph.collect_linkable(scratch, row);
-                    let links = graph.links(row, 0);
-                    let near = &links[..links.len().min(LINKS_NEAR_NEW)];
-                    let is_twin = |&&link: &&u32| graph.are_twins(options.metric, 0.0, row, link);
-                    let twins = near.iter().filter(is_twin).count();
-                    let choice = Choice::behind(&mut scratch.work, options.metric, near, twins);
-                    *self = Linking::Choose(0, choice);
+                    *self = if scratch.work.found.is_empty() {
+                        scratch.pool.begin(LINKS_UPPER);
+                        Linking::Scan(0)
+                    } else {
+                        Linking::Choose(0, graph.begin_choice(scratch, row))
+                    };
                 }
                 Linking::Scan(next) => {
                     // All around are dead, and the sweep will take the links to them.
@@ -354,8 +351,7 @@ impl Linking {
                         graph.entry = Some(row);
                         return true;
                     }
-                    let choice = Choice::begin(&mut scratch.work, scratch.probe.metric);
-                    *self = Linking::Choose(0, choice);
+                    *self = Linking::Choose(0, graph.begin_choice(scratch, row));
                 }
                 Linking::Choose(layer, choice) => {
                     let layer = *layer;
@@ -435,6 +431,19 @@ impl Graph {
             _ => LINKS_UPPER.max(options.ef_construction / UPPER_PART),
         };
         self.begin_walk(scratch, width, budget);
+    }
+
+    /// Begins to choose among what was found for a node: by products behind its links to near ones.
+    fn begin_choice(&self, scratch: &mut Scratch, row: Row) -> Choice {
+        let Scratch { work, probe, .. } = scratch;
+        if probe.metric != Metric::Dot {
+            return Choice::begin(work, probe.metric);
+        }
+        let links = self.links(row, 0);
+        let near = &links[..links.len().min(LINKS_NEAR_NEW)];
+        let is_twin = |&&link: &&u32| self.are_twins(Metric::Dot, 0.0, row, link);
+        let twins = near.iter().filter(is_twin).count();
+        Choice::behind(work, Metric::Dot, near, twins)
     }
 
     /// Whether a node that is being linked on a layer by a probe has its links to near ones, and those of products are next.

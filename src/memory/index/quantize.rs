@@ -571,7 +571,7 @@ impl Coding {
         }
     }
 
-    /// Whether two codes at this distance are as good as the same; the dot product does not tell.
+    /// Whether two codes at this distance are as good as the same. Of the dot product it is the distance that nodes are linked by.
     pub(super) fn are_twins(&self, distance: f32, a: Terms, b: Terms) -> bool {
         match self.metric.of_links() {
             Metric::Cosine if self.has_floats() => distance <= TWIN_DIRECTIONS,

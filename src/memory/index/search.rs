@@ -338,7 +338,7 @@ impl Search {
 /// a walk has met nearly all that is as near; if not, the filter refuses what is near the query.
 fn are_even(scratch: &Scratch, hits: &[Hit], ef: usize) -> bool {
     let middle = hits.get(hits.len().div_ceil(2).wrapping_sub(1)).map(|hit| hit.row);
-    scratch.pool.found().iter().take(ef / 2).any(|found| Some(found.slot()) == middle)
+    scratch.pool.found().iter().take(ef.div_ceil(2)).any(|found| Some(found.slot()) == middle)
 }
 
 /// Takes the first `k` of the pool that are live and accepted. False when the budget ended before.

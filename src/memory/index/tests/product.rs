@@ -289,3 +289,23 @@ fn sweeps_keep_up_with_what_goes() {
         }
     }
 }
+
+/// What comes while all that has the largest products waits for a sweep is linked by products to what is left.
+#[test]
+fn what_comes_when_the_longest_have_gone_is_linked_by_products() {
+    let mut random = Rng::with_seed(193);
+    let all = Set::Lengths.vectors(&mut random, 4000, 64);
+    let vectors: Vec<_> = all.iter().map(|it| it.1.clone()).collect();
+    let (stored, coming) = vectors.split_at(3900);
+    let mut index = filled(Metric::Dot, stored, 5);
+    for row in Gone::Longest(0.095).rows(&mut random, &all[..3900]) {
+        assert!(index.remove(row));
+    }
+    assert!(index.stats().dead > 350, "they wait for a sweep");
+    for vector in coming {
+        let row = index.insert(vector).expect("there is room");
+        let links = index.graph.links(row, 0).len();
+        assert!(links > 10, "{links} links");
+    }
+    check_links(&index);
+}
