@@ -277,8 +277,9 @@ impl Restore {
         let last = self.log.last();
         let reached = self.stables.iter().filter(|stable| stable.seq <= last).count();
         self.stables.drain(..reached.saturating_sub(1));
-        let keep = self.stables.first().map_or(0, |stable| stable.seq.min(last));
-        self.forget(keep);
+        // What lies below one that the log has not come to is still shown to others when a view is left.
+        let reached = self.stables.first().filter(|stable| stable.seq <= last);
+        self.forget(reached.map_or(0, |stable| stable.seq));
     }
 
     /// Forgets what is known of entries up to one beside the log.

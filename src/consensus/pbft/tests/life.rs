@@ -1,7 +1,7 @@
 //! What a group does in the normal case, and when nodes stop and start.
 
 use super::{
-    super::{Message, Settings},
+    super::{Message, Settings, Write, group::Head, notes::Note},
     world::{World, block, settings},
 };
 
@@ -240,4 +240,37 @@ fn a_replica_that_learns_of_a_later_view_tells_no_head_before_what_it_answered_t
     assert!(!tells_a_head(&mut world, 3), "its disk does not have it yet");
     world.run(100);
     assert_eq!(world.group(3).log().last(), 1);
+}
+
+/// How far a log is committed comes to the disk late, and a checkpoint may be there before it. What such a replica has prepared
+/// it shows when it leaves a view, or what was answered could be undone.
+#[test]
+fn a_replica_whose_log_ends_before_its_checkpoint_keeps_what_it_has_prepared() {
+    let settings = Settings { checkpoint_every: 2, ..settings() };
+    let mut world = World::with(4, 3, settings);
+    let mut heads = Vec::new();
+    for number in 1..=3 {
+        world.client(100).submit(block(number));
+        world.until(2_000, |world| world.group(2).log().last() == number);
+        heads.push(world.group(2).log().chain());
+    }
+    world.until(2_000, |world| world.group(2).status().stable == 2);
+    world.run(500);
+    world.kill(2);
+    let disk = &mut world.node(2).disk;
+    let note = |write: &Write| match write {
+        Write::Note(bytes) => Note::decode(bytes).ok(),
+        Write::Entry { .. } => None,
+    };
+    disk.retain(|write| !matches!(note(write), Some(Note::Committed(_))));
+    let is_checkpoint = |write: &Write| matches!(note(write), Some(Note::Stable(_)));
+    let at = disk.iter().position(is_checkpoint).expect("it is on the disk");
+    let committed = Note::Committed(Head { seq: 1, chain: heads[0] });
+    disk.insert(at, Write::Note(committed.encode()));
+    world.start(2);
+    let group = world.group(2);
+    assert_eq!((group.log().last(), group.status().stable), (1, 0));
+    let is_shown = |seq: &u64| group.slots.get(seq).is_some_and(|it| it.certificate.is_some());
+    assert_eq!((1..).take_while(is_shown).count(), 3, "it has prepared them all");
+    world.until(5_000, |world| world.group(2).log().last() == 3);
 }
