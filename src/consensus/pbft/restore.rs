@@ -362,6 +362,9 @@ impl Restore {
         for (seq, bound) in self.accepted.into_iter().filter(|(_, bound)| is_of_view(bound)) {
             slots.entry(seq).or_default().bound = Some(bound);
         }
+        // Places are in the order of their indexes, or whoever frees what lies before the first would free others too: of
+        // entries that were being written again, the first ones alone may have come to the disk. The others are written again.
+        let mut behind = self.log.stored(last).map(|stored| stored.place);
         for (seq, versions) in self.versions {
             if seq > stable.seq + self.window as u64 {
                 continue;
@@ -369,7 +372,10 @@ impl Restore {
             let slot = slots.entry(seq).or_default();
             if let Some(Version { entry, .. }) = versions.last() {
                 let (digest, place) = (entry.digest, entry.stored.place);
-                slot.written = Some(Written { digest, place, is_durable: true });
+                if behind.is_none_or(|behind| behind < place) {
+                    behind = Some(place);
+                    slot.written = Some(Written { digest, place, is_durable: true });
+                }
             }
             slot.batches = versions.into_iter().filter_map(|version| version.batch).collect();
         }

@@ -151,3 +151,19 @@ fn a_start_keeps_what_was_promised_before_what_only_came_and_nothing_that_is_com
     assert_eq!(restore.kept_bytes(), 2 * batch_bytes(1, LARGE));
     assert_eq!(kept(restore), [3, 20]);
 }
+
+/// Power may be lost while entries are written again, of which the first ones are on the disk then. What lies before them is
+/// freed later, so the others are not where they were any more.
+#[test]
+fn entries_whose_places_are_out_of_order_are_written_again() {
+    let mut restore = Restore::new(0, 128);
+    for (seq, offset) in [(1, 10), (2, 20), (3, 30), (1, 40), (2, 50)] {
+        let batch = Batch::own(0, 1, large(seq));
+        let (place, data) = (Place { generation: 0, offset }, batch.data().clone());
+        restore.entry(seq, batch.heads().clone(), data, place).expect("it is one");
+    }
+    let slots = restore.finish(1 << 20).expect("it is whole").slots;
+    let written = |seq| slots[&seq].written.map(|written| written.place.offset);
+    assert_eq!([1, 2, 3].map(written), [Some(40), Some(50), None]);
+    assert_eq!(slots[&3].batches.len(), 1, "it is there to be written");
+}
