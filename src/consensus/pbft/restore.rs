@@ -6,6 +6,7 @@
 //! - Entries and certificates above the stable checkpoint are kept; of batches those of entries that are
 //!   not said to be committed, up to a number and bytes. Those that something names, which are no more than a
 //!   group keeps, are given up last: others still have them.
+//! - Entries that are there lie in the order of their indexes; others count as not written.
 
 use super::{
     batch::Batch,
