@@ -20,11 +20,14 @@ fn what_was_sent_before_a_stop_is_there_after_it() {
     for life in 0..5_u128 {
         let (mut node, replayed) = Node::open(settings(&folder.0, 1, 4)).expect("it opens");
         assert_eq!(replayed.len() as u128, life * 200);
+        let mut known = [None; 2];
         for number in life * 200..(life + 1) * 200 {
             let lane = number as usize % 2;
             node.lane(lane).append(ended(lane, number, &body(number, 500)));
             node.lane(lane).flush();
-            while next_committed(node.lane(lane)).is_some() {}
+            while let Some(committed) = next_committed(node.lane(lane)) {
+                known[lane] = Some(committed.upto);
+            }
         }
         node.wait("all blocks leave", |lane| {
             lane.flush();
@@ -32,7 +35,10 @@ fn what_was_sent_before_a_stop_is_there_after_it() {
             !lane.has_departures()
         });
         let last = node.log.lanes[1].append_position();
-        node.commit(1, last, &[]);
+        // What was told above is not told again.
+        if known[1] < Some(last) {
+            node.commit(1, last, &[]);
+        }
         node.log.thread.stop();
     }
 }
