@@ -263,6 +263,9 @@ fn a_replica_whose_log_ends_before_its_checkpoint_keeps_what_it_has_prepared() {
         Write::Entry { .. } => None,
     };
     disk.retain(|write| !matches!(note(write), Some(Note::Committed(_))));
+    // What lies before the first entry was freed, the checkpoint that everybody begins with among it.
+    let first = disk.iter().position(|write| matches!(write, Write::Entry { .. }));
+    disk.drain(..first.expect("entries are on the disk"));
     let is_checkpoint = |write: &Write| matches!(note(write), Some(Note::Stable(_)));
     let at = disk.iter().position(is_checkpoint).expect("it is on the disk");
     let committed = Note::Committed(Head { seq: 1, chain: heads[0] });
