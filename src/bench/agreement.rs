@@ -13,7 +13,7 @@
 
 use super::{
     Effort, Measured, disk,
-    replicated_log::{Nodes, PARTITIONS, Protocol, WINDOW, company},
+    replicated_log::{Nodes, PARTITIONS, Protocol, WINDOW, committed_rate, company},
     served::Scratch,
 };
 use crate::{
@@ -145,7 +145,7 @@ impl Doors {
             }
             self.nodes.turn()?;
         }
-        let rate = (self.committed() - before) as f64 / began.elapsed().as_secs_f64();
+        let rate = committed_rate(self.committed() - before, began)?;
         let asked = self.asked.clone();
         let is_there = |told: &Vec<u64>| *told == asked;
         self.nodes.until("every node has every operation that was asked for", |nodes| {

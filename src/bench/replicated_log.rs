@@ -238,11 +238,9 @@ impl Nodes {
                 self.told[node][partition] = 0;
                 self.told_asked[node][partition] = 0;
             }
-            News::Beside(_)
-            | News::CaughtUp
-            | News::Compacted(_)
-            | News::Claimed(_)
-            | News::Read(_) => {}
+            // Nothing lives in it.
+            News::Compacted(compacted) => self.lane(node, partition).cleared(compacted.upto),
+            News::Beside(_) | News::CaughtUp | News::Claimed(_) | News::Read(_) => {}
         }
         Ok(())
     }
@@ -274,7 +272,7 @@ impl Nodes {
             }
             self.turn()?;
         }
-        let rate = (self.committed() - before) as f64 / began.elapsed().as_secs_f64();
+        let rate = committed_rate(self.committed() - before, began)?;
         self.settle()?;
         Ok(rate)
     }
@@ -317,6 +315,17 @@ impl Nodes {
             };
             all.iter().enumerate().all(is_settled)
         })
+    }
+}
+
+/// Operations in a second since a time.
+///
+/// # Errors
+/// When there are none.
+pub(super) fn committed_rate(operations: u64, began: Instant) -> io::Result<f64> {
+    match operations {
+        0 => Err(io::Error::other("nothing was committed while it was measured: no log had room")),
+        _ => Ok(operations as f64 / began.elapsed().as_secs_f64()),
     }
 }
 
