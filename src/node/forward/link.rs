@@ -220,7 +220,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::said::Said, *};
     use crate::{
         client::Params, consensus::cluster::Leaders, runtime::doorbell::Doorbell,
         wire::secret::Secret,
@@ -229,47 +229,23 @@ mod tests {
     use std::{
         io::Write,
         net::{TcpListener, TcpStream},
-        sync::{Mutex, mpsc},
+        sync::mpsc,
         thread,
     };
 
     const WAIT: Duration = Duration::from_secs(60);
     const BOUNDS: Bounds = Bounds { in_flight: 9, waiting_bytes: 1_000, frame_bytes: 1_000 };
 
-    /// What the log was told.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        /// How many of its lines have these words.
-        fn lines_with(&self, words: &str) -> usize {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).expect("text");
-            text.lines().filter(|line| line.contains(words)).count()
-        }
-    }
-
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// On a core of its own, with a link to node 2 at an address.
     fn on_core<F: Future<Output = ()> + 'static>(
         address: SocketAddr,
-        log: &Log,
+        log: &Said,
         test: impl FnOnce(Rc<Link>) -> F + Send + 'static,
     ) {
         let log = log.clone();
         let settings = executor::Settings { cpu: 0, ring_depth: 128, io_memory: 64 << 10 };
         let make = move || async move {
-            let writer = move || log.clone();
-            let to = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
-            let _logs = tracing::subscriber::set_default(to);
+            let _logs = tracing::subscriber::set_default(log.listener());
             let secret = Secret::parse(b"0123456789abcdef").expect("sixteen bytes");
             let credentials = Credentials::of(1, 2, None, Some(&secret));
             let bell = Doorbell::new().expect("there are descriptors");
@@ -300,7 +276,7 @@ mod tests {
     fn who_takes_a_connection_and_proves_nothing_is_waited_for_a_second() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens");
-        let log = Log::default();
+        let log = Said::default();
         on_core(address, &log, |link| async move {
             let begun = Instant::now();
             let why = asked(&link).await;
@@ -319,7 +295,7 @@ mod tests {
         let any = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
         socket.bind(&any.into()).expect("a free port");
         let address = socket.local_addr().expect("it is bound").as_socket().expect("of IPv4");
-        let log = Log::default();
+        let log = Said::default();
         let (tell, strangers) = mpsc::channel::<TcpStream>();
         on_core(address, &log, move |link| async move {
             for _ in 0..3 {

@@ -27,6 +27,8 @@ mod encode;
 mod lend;
 pub(super) mod link;
 mod route;
+#[cfg(test)]
+mod said;
 mod submit;
 mod tries;
 
@@ -172,25 +174,8 @@ impl Forwarder {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::{
-        io::{self, Write},
-        os::unix::fs::PermissionsExt,
-        sync::Mutex,
-    };
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use super::{said::Said, *};
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn nodes_that_others_can_reach_and_that_prove_nothing_are_warned_of_at_start() {
@@ -209,13 +194,11 @@ mod tests {
             let node = ["cluster.node=1".to_owned()];
             let keys: Vec<_> = node.iter().chain(keys.iter().copied()).cloned().collect();
             let config = Config::parse(&text, "the test", &keys).expect("its keys are right");
-            let log = Log::default();
-            let writer = log.clone();
-            let to = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-            let settings = tracing::subscriber::with_default(to, || Settings::of(&config));
+            let said = Said::default();
+            let settings =
+                tracing::subscriber::with_default(said.listener(), || Settings::of(&config));
             settings.expect("its files can be read");
-            let text = log.0.lock().unwrap().clone();
-            String::from_utf8(text).expect("text")
+            said.text()
         };
         let warned = said("10.0.0.1:2", &[&token]);
         assert!(warned.contains("set cluster.secret_file"), "{warned:?}");
