@@ -6,6 +6,7 @@ use super::{
     error::Invalid,
     kernels::{Line, prefetch},
     late::Late,
+    live::Live,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
     quantize::{Coding, Metric, Probe, Terms, largest_component},
     remove::Sweep,
@@ -75,7 +76,8 @@ pub struct Index {
     pub(super) graph: Graph,
     pub(super) scratches: Scratches,
     pub(super) generations: Generations,
-    pub(super) live: usize,
+    /// Rows that can be found.
+    pub(super) live: Live,
     /// Rows whose insertions are open, or were dropped when the second is gone.
     pub(super) coming: Vec<(Row, Weak<()>)>,
     /// Rows that are kept for insertions at them.
@@ -152,7 +154,7 @@ impl Index {
         Ok(Self {
             scratches: Scratches::new(lines),
             generations: Generations::default(),
-            live: 0,
+            live: Live::default(),
             coming: Vec::new(),
             promised: 0,
             levels: Rng::with_seed(options.seed),
@@ -180,7 +182,7 @@ impl Index {
     pub fn stats(&self) -> Stats {
         let graph = &self.graph;
         Stats {
-            live: self.live,
+            live: self.live.len(),
             dead: self.sweep.dead(),
             rows: graph.nodes.len(),
             bytes: graph.bytes()
@@ -188,6 +190,7 @@ impl Index {
                 + self.generations.bytes()
                 + self.sweep.bytes()
                 + self.late.bytes()
+                + self.live.bytes()
                 + self.coarse.bytes()
                 + self.first.as_ref().map_or(0, First::bytes),
             kernels: graph.coding.kernels.name,

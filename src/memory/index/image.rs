@@ -403,7 +403,7 @@ impl Loader {
             highest = highest.max(Some((node.level, row)));
             if wanted(row) == Wanted::Same {
                 node.state = State::Live;
-                index.live += 1;
+                index.live.enter(row);
             } else {
                 index.bury(row);
             }
@@ -415,7 +415,7 @@ impl Loader {
         }
         index.graph.entry = highest.map(|(_, row)| row);
         if is_torn {
-            let is_ruin = 2 * thin.len() > index.live;
+            let is_ruin = 2 * thin.len() > index.live.len();
             thin.into_iter().for_each(|row| index.bury_live(row));
             if is_ruin {
                 (0..total).for_each(|row| index.bury_live(row));
@@ -445,7 +445,7 @@ impl Loader {
                 again.push(row);
             }
         }
-        if index.live == 0 {
+        if index.live.is_empty() {
             index.forget_centre();
             // All are linked anew.
             index.graph.has_near = true;
@@ -460,13 +460,13 @@ impl Index {
     /// Whether the image began before there were enough vectors to choose a centre.
     fn may_lack_centre(&self) -> bool {
         let coding = &self.graph.coding;
-        let is_small = self.live < First::enough(coding.dimensions);
+        let is_small = self.live.len() < First::enough(coding.dimensions);
         coding.has_choice() && coding.centre.is_empty() && is_small
     }
 
     fn bury_live(&mut self, row: Row) {
         if self.contains(row) {
-            self.live -= 1;
+            self.live.leave(row);
             self.bury(row);
         }
     }

@@ -116,7 +116,7 @@ impl Index {
     pub fn begin_insert(&mut self, vector: &[f32]) -> Result<Insertion, Invalid> {
         self.check_length(vector)?;
         self.bury_abandoned();
-        if self.live == 0 {
+        if self.live.is_empty() {
             self.forget_dead();
         }
         let scratch = self.begin_scratch(vector, self.options.metric.of_links())?;
@@ -158,7 +158,7 @@ impl Index {
             // It has been there before it was linked, and could be no entry.
             self.sweep.passes(row, level);
         } else {
-            self.live += 1;
+            self.live.enter(row);
         }
         if self.graph.entry.is_none_or(|entry| self.graph.level(entry) < level) {
             self.graph.entry = Some(row);

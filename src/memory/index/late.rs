@@ -123,7 +123,7 @@ impl Index {
 
     /// There is a graph to link it to later, and its code will stay what it is.
     fn may_be_late(&self) -> bool {
-        self.graph.entry.is_some() && self.first.is_none() && self.live > 0
+        self.graph.entry.is_some() && self.first.is_none() && !self.live.is_empty()
     }
 
     /// Gives a vector its row; a row that was just taken is free again when the vector has no code.
@@ -141,7 +141,7 @@ impl Index {
         let node = Node::new(NONE, 0, State::Late);
         self.graph.place(&scratch.probe, row, node);
         self.scratches.put(scratch);
-        self.live += 1;
+        self.live.enter(row);
         self.late.push(row);
         Ok(())
     }

@@ -17,6 +17,7 @@
 //! | `graph` | nodes, their levels, the way through one layer |
 //! | `prune` | which of many candidates a node links to |
 //! | `late` | vectors that are found before they are linked |
+//! | `live` | which rows live, so that a few are found among many |
 //! | `filtered` | the walk of a search that is asked for some of the vectors alone |
 //! | `insert`, `remove`, `search`, `rerank` | what a caller does |
 //! | `image` | the graph as bytes, written while it is in use |
@@ -47,6 +48,7 @@ mod image;
 mod insert;
 pub mod kernels;
 mod late;
+mod live;
 mod marks;
 mod options;
 mod pool;

@@ -88,9 +88,9 @@ impl Index {
         if !self.contains(row) {
             return false;
         }
-        self.live -= 1;
+        self.live.leave(row);
         self.bury(row);
-        if self.live == 0 && self.forget_dead() {
+        if self.live.is_empty() && self.forget_dead() {
             return true;
         }
         if self.is_sweep_due() {

@@ -1,5 +1,8 @@
 //! The nearest vectors to a query.
 //!
+//! Where no more live than a walk keeps, or than [`FEW`], all of them are compared: that is exact, and less work than a walk.
+//! Most of the time there are more:
+//!
 //! A search walks the lowest layer with `ef` places. Nodes that are dead or that the caller's filter refuses are walked
 //! through but not returned. When too few others were found, or they are among the last ones, where a walk has met
 //! some of what is as near, another walk has its places for those alone that are accepted
@@ -22,6 +25,8 @@ const HITS_OF_A_DISTANCE: usize = 8;
 /// Hits that a step takes at least: with many, looking at those again that were taken before is as much as a step.
 const TAKEN_AT_LEAST: usize = 128;
 
+/// So many that live are compared by any search.
+const FEW: usize = 64;
 /// Rows of which a scan asks at a time whether they are accepted.
 const ASKED_AT_ONCE: Row = 256;
 /// Rows of which it is found out whether they are accepted in the time of a distance.
@@ -53,6 +58,8 @@ pub struct Search {
 }
 
 enum Phase {
+    /// Compares all that live, from this row on, as they are few.
+    Few(Row),
     /// Compares those that are not linked yet, from this place on: before it walks, so that none is missed which is
     /// linked meanwhile, and apart, so that a walk begins and goes on as without them.
     Late(usize),
@@ -135,12 +142,21 @@ impl Index {
     ) -> Result<Search, Invalid> {
         self.check_search(query, k, ef)?;
         let mut scratch = self.begin_scratch(query, self.options.metric)?;
-        scratch.late.begin(ef.max(k));
-        let phase = match self.late() {
-            0 => Phase::Descend(self.graph.begin_descent(&mut scratch, 0)),
-            _ => Phase::Late(0),
-        };
+        let phase = self.first_phase(&mut scratch, k, ef.max(k));
         Ok(self.search_from(phase, scratch, k, ef, accepted))
+    }
+
+    /// What a search with so many places begins with.
+    fn first_phase(&self, scratch: &mut Scratch, k: usize, ef: usize) -> Phase {
+        if self.live.len() <= ef.max(FEW) {
+            scratch.pool.begin(k);
+            return Phase::Few(0);
+        }
+        scratch.late.begin(ef);
+        match self.late() {
+            0 => Phase::Descend(self.graph.begin_descent(scratch, 0)),
+            _ => Phase::Late(0),
+        }
     }
 
     /// Begins a search among some rows, which are all compared. Where few of the vectors are asked for, a walk
@@ -232,17 +248,24 @@ impl Search {
                     scratch.pool.begin(self.k);
                     Phase::Among(rows, 0)
                 }
-                _ => Phase::Descend(graph.begin_descent(scratch, 0)),
+                _ => index.first_phase(scratch, self.k, self.ef),
             };
         }
         loop {
             match &mut self.phase {
+                Phase::Few(next) => {
+                    if !index.offer_live(scratch, next, filter, budget) {
+                        return None;
+                    }
+                    self.hits.clear();
+                    self.phase = Phase::Take(0, Source::All);
+                }
                 Phase::Descend(descent) => {
                     if !graph.descend(scratch, descent, budget) {
                         return None;
                     }
                     self.phase = if let Some(places) = self.places {
-                        let accepted = self.accepted.unwrap_or(index.live);
+                        let accepted = self.accepted.unwrap_or(index.live.len());
                         match Spent::new(places, accepted, graph.nodes.len()) {
                             Some(spent) => {
                                 let mut accepts = |row| graph.is_live(row) && filter(row);
@@ -316,7 +339,7 @@ impl Search {
                         Source::Walk | Source::FilteredWalk => self.hits.len() == self.k,
                         Source::All => true,
                     };
-                    if is_enough || self.hits.len() >= index.live {
+                    if is_enough || self.hits.len() >= index.live.len() {
                         let scratch = self.scratch.take().expect("it was there above");
                         index.scratches.put(scratch);
                         return Some(std::mem::take(&mut self.hits));

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod coarse;
+mod few;
 mod filtered;
 mod graph;
 mod image;

@@ -22,7 +22,7 @@ const UNREACHED_MAX: usize = 1;
 /// Checks the invariants of the room's page, and that ways lead to all but [`UNREACHED_MAX`].
 pub(super) fn check(index: &Index) {
     check_links(index);
-    let (unreached, live) = (unreached(index), index.live);
+    let (unreached, live) = (unreached(index), index.live.len());
     assert!(unreached.len() <= UNREACHED_MAX, "no way leads to {unreached:?} of {live}");
 }
 
