@@ -82,6 +82,7 @@ impl Built {
                 let vector = vectors.row(row).expect("each row is one of them");
                 index.recode(row, vector).map_err(io::Error::other)?;
             }
+            while index.reach_some(usize::MAX) {}
         }
         let build = began.elapsed();
         let resident = resident_bytes().saturating_sub(before);

@@ -221,6 +221,7 @@ impl Index {
         graph.rank_all(probe, &work.slots, &mut found);
         graph.note_near(&scratch, row, &found, &mut self.coarse);
         scratch.work.found = found;
+        self.reach.note_recoded();
         Ok(Some(Insertion::of_recoded(self, scratch, row)))
     }
 }

@@ -9,6 +9,7 @@ use super::{
     live::Live,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
     quantize::{Coding, Metric, Probe, Terms, largest_component},
+    reach::Reach,
     remove::Sweep,
     rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
     steps::{Budget, Generations, Met, Scratch, Scratches, step_distances},
@@ -23,7 +24,7 @@ const DESCENT_WIDTH: usize = 4;
 /// Keeping a node among so many takes about as long as computing its distance.
 pub(super) const PLACES_OF_A_DISTANCE: usize = 2048;
 /// Marks of so many nodes are wiped off in the time of a distance.
-const MARKS_OF_A_DISTANCE: usize = 1 << 14;
+pub(super) const MARKS_OF_A_DISTANCE: usize = 1 << 14;
 
 /// Whether a slot holds a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ pub struct Index {
     /// What will tell the centre, until that is chosen.
     pub(super) first: Option<First>,
     pub(super) coarse: Coarse,
+    pub(super) reach: Reach,
 }
 
 /// Nodes and links.
@@ -121,6 +123,8 @@ pub struct Stats {
     pub live: usize,
     /// Vectors that were removed and whose rows are not free yet.
     pub dead: usize,
+    /// Vectors that no way led to, or from, and that were linked again.
+    pub mended: usize,
     /// Rows that were ever taken; each row is below this number.
     pub rows: usize,
     /// Bytes reserved for codes, links and all else here.
@@ -162,6 +166,7 @@ impl Index {
             late: Late::default(),
             first: First::of(&graph.coding),
             coarse: Coarse::default(),
+            reach: Reach::default(),
             graph,
             options,
         })
@@ -184,6 +189,7 @@ impl Index {
         Stats {
             live: self.live.len(),
             dead: self.sweep.dead(),
+            mended: self.reach.mended(),
             rows: graph.nodes.len(),
             bytes: graph.bytes()
                 + self.scratches.bytes()
@@ -192,6 +198,7 @@ impl Index {
                 + self.late.bytes()
                 + self.live.bytes()
                 + self.coarse.bytes()
+                + self.reach.bytes()
                 + self.first.as_ref().map_or(0, First::bytes),
             kernels: graph.coding.kernels.name,
         }

@@ -451,6 +451,8 @@ impl Loader {
             index.graph.has_near = true;
         }
         index.promised = again.len();
+        // A release of before made no passes.
+        index.reach.ask();
         again.reverse();
         Ok((index, again))
     }

@@ -149,6 +149,7 @@ impl Index {
 
     /// What an insertion's node is when the insertion has ended.
     pub(super) fn arrive(&mut self, row: Row) {
+        self.reach.note_linked();
         self.coming.retain(|(coming, _)| *coming != row);
         let state = &mut self.graph.nodes[row as usize].state;
         let was_late = *state == State::Late;

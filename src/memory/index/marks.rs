@@ -1,6 +1,8 @@
 //! Which nodes the present walk has seen: a bit each, so that the marks of a hundred thousand nodes stay in the
 //! nearest cache.
 
+use std::ops::Range;
+
 #[derive(Default)]
 pub(super) struct Marks {
     words: Vec<u64>,
@@ -29,6 +31,26 @@ impl Marks {
         let first = *word & bit == 0;
         *word |= bit;
         first
+    }
+
+    /// Whether a node that there was room for is marked.
+    #[inline(always)]
+    pub(super) fn has(&self, slot: u32) -> bool {
+        self.words.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    /// The first node of a range that is marked here and not by others, which have room for as many.
+    pub(super) fn next_beyond(&self, others: &Marks, nodes: Range<u32>) -> Option<u32> {
+        let mut at = nodes.start;
+        while at < nodes.end {
+            let word = at as usize / 64;
+            let rest = (self.words[word] & !others.words[word]) >> (at % 64);
+            if rest != 0 {
+                return Some(at + rest.trailing_zeros()).filter(|found| *found < nodes.end);
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        None
     }
 
     pub(super) fn bytes(&self) -> usize {

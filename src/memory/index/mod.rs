@@ -19,6 +19,8 @@
 //! | `late` | vectors that are found before they are linked |
 //! | `live` | which rows live, so that a few are found among many |
 //! | `filtered` | the walk of a search that is asked for some of the vectors alone |
+//! | `reach` | ways to all that lives, and from it |
+//! | `splice` | links that take no way from any other node |
 //! | `insert`, `remove`, `search`, `rerank` | what a caller does |
 //! | `image` | the graph as bytes, written while it is in use |
 //! | `steps` | operations that go on step by step |
@@ -54,10 +56,12 @@ mod options;
 mod pool;
 mod prune;
 mod quantize;
+mod reach;
 mod remove;
 mod rerank;
 mod rows;
 mod search;
+mod splice;
 mod steps;
 #[cfg(test)]
 mod tests;

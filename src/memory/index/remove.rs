@@ -69,6 +69,11 @@ impl Sweep {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.dying.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         (self.waiting.capacity() + self.dying.capacity()) * size_of::<u32>()
     }
@@ -157,6 +162,7 @@ impl Index {
             self.sweep = Sweep::default();
             self.late = Default::default();
             self.coarse = Default::default();
+            self.reach = Default::default();
             self.generations = Generations::default();
         }
         forgets
@@ -169,7 +175,7 @@ impl Index {
     /// Goes on with the sweep of nodes that are dead, or begins one. True when it has freed them all, false
     /// when the budget ended before.
     pub(super) fn sweep_on(&mut self, scratch: &mut Scratch, budget: &mut Budget) -> bool {
-        let Self { graph, sweep, generations, .. } = self;
+        let Self { graph, sweep, generations, reach, .. } = self;
         while !budget.is_spent() {
             match &mut sweep.phase {
                 Phase::Idle => {
@@ -215,6 +221,7 @@ impl Index {
                     let Some(&slot) = sweep.dying.get(*next) else {
                         sweep.dying.clear();
                         sweep.phase = Phase::Idle;
+                        reach.ask();
                         return true;
                     };
                     *next += 1;

@@ -12,6 +12,7 @@ mod late;
 mod marks;
 mod product;
 mod quantize;
+mod reach;
 mod recall;
 mod sequences;
 mod steps;

@@ -7,7 +7,8 @@ use super::{
 
 impl Partition {
     /// Goes on with what can wait: looking for the rows of namespaces that became small, linking what a start took in,
-    /// which searches find meanwhile, and coding anew what codes tell apart badly. False when there is nothing of it.
+    /// which searches find meanwhile, coding anew what codes tell apart badly, and linking again what no way leads to. False when
+    /// there is nothing of it.
     pub fn tidy_some(&mut self) -> Step<bool> {
         if self.table.gather_some() {
             return Step::Done(true);
@@ -20,13 +21,35 @@ impl Partition {
                 break;
             }
         }
-        if has_linked { Step::Done(true) } else { self.recode_some() }
+        if has_linked {
+            return Step::Done(true);
+        }
+        match self.recode_some() {
+            Step::Done(false) => Step::Done(self.reach_some(&mut portion)),
+            step => step,
+        }
+    }
+
+    /// Goes on with looking for what no way leads to.
+    fn reach_some(&mut self, portion: &mut Portion) -> bool {
+        let (distances, mended) = (self.index.step_distances(), self.index.stats().mended);
+        let mut has_looked = false;
+        while self.index.reach_some(distances) {
+            has_looked = true;
+            if portion.is_over() {
+                break;
+            }
+        }
+        // The next checkpoint has those links, so that no start makes them again.
+        self.changes += (self.index.stats().mended - mended) as u64;
+        has_looked
     }
 
     /// Whether there is something of it.
     pub fn has_to_tidy(&self) -> bool {
         let recodes = self.recoding.is_some() || self.coarse.is_some() || self.index.has_coarse();
-        self.index.late() > 0 || self.table.has_to_gather() || recodes
+        let links = self.index.late() > 0 || self.index.has_to_reach();
+        links || self.table.has_to_gather() || recodes
     }
 
     /// Goes on with giving a row a finer code, which the vector of its record is needed for.

@@ -96,7 +96,13 @@ fn no_step_computes_much_more_than_it_was_given() {
         assert_eq!(index.stats().live, COUNT - 1500);
         search(&mut index, &all[7], 10, 50);
         all.iter().take(1500).for_each(|vector| insert(&mut index, vector));
-        super::graph::check(&index);
+        // No link leads to some, and none from some of them.
+        super::reach::cut(&mut index, |_, link| link % 50 == 0);
+        super::reach::cut(&mut index, |row, _| row % 100 == 0);
+        index.reach.ask();
+        while bounded("reach", STEP + 2 * 33, || index.reach_some(STEP)) {}
+        super::graph::check_ways(&index);
+        super::graph::check(&mut index);
         let all = ALL.take();
         println!("{metric:?}: {all:?}");
         for what in [
@@ -107,6 +113,7 @@ fn no_step_computes_much_more_than_it_was_given() {
             "search among",
             "link_some",
             "sweep",
+            "reach",
         ] {
             assert!(all[what] > 0, "{metric:?}: no distance of {what} was counted: {all:?}");
         }

@@ -4,6 +4,7 @@ use super::super::{
     graph::{Node, State},
     options::LEVEL_MAX,
     rows::NONE,
+    steps::Budget,
 };
 use super::*;
 use crate::memory::cases::cases;
@@ -15,15 +16,29 @@ use std::collections::BTreeSet;
 
 const ROWS_MAX: u32 = 130;
 
-/// What a graph may have lost of what is linked: among some thousands of random sequences one in a thousand had one node to
-/// which no way led for a while, and none had two.
-const UNREACHED_MAX: usize = 1;
-
-/// Checks the invariants of the room's page, and that ways lead to all but [`UNREACHED_MAX`].
-pub(super) fn check(index: &Index) {
+/// Checks the invariants of the room's page, and that behind a pass ways lead to all that is linked, and from it.
+pub(super) fn check(index: &mut Index) {
     check_links(index);
-    let (unreached, live) = (unreached(index), index.live.len());
-    assert!(unreached.len() <= UNREACHED_MAX, "no way leads to {unreached:?} of {live}");
+    // What a sweep has in hand is a way that ends with it.
+    if index.sweep.is_under_way() {
+        let mut scratch = index.scratches.take();
+        index.sweep_on(&mut scratch, &mut Budget::unlimited());
+    }
+    index.reach.ask();
+    while index.reach_some(usize::MAX) {}
+    check_links(index);
+    check_ways(index);
+}
+
+/// Checks that on each layer ways lead from the entry to all that lives there and is linked, and from that to the entry; through
+/// nodes in any state. The first vectors are compared without a way.
+pub(super) fn check_ways(index: &Index) {
+    if index.first.is_none() {
+        let live = index.live.len();
+        let (lost, stuck) = (lost(index), stuck(index));
+        assert!(lost.is_empty(), "no way leads to {lost:?} (layer, row) of {live}");
+        assert!(stuck.is_empty(), "no way leads from {stuck:?} (layer, row) of {live}");
+    }
 }
 
 /// Checks the invariants of the room's page.
@@ -83,35 +98,58 @@ pub(super) fn check_links(index: &Index) {
     assert_eq!(coming, index.coming.len());
 }
 
-/// Live nodes that are linked and to which no way leads: from the entry through the links of each layer, where all that a
-/// layer reaches begins on the layer below; through nodes in any state. Left out are those with the code of one to which a
-/// way leads, which a search finds instead.
-pub(super) fn unreached(index: &Index) -> Vec<Row> {
+/// The layers of a graph.
+fn layers(index: &Index) -> std::ops::RangeInclusive<usize> {
+    0..=index.graph.entry.map_or(0, |entry| index.graph.level(entry))
+}
+
+/// Nodes of a layer that live and are linked, but for some.
+fn others(index: &Index, layer: usize, some: &[bool]) -> Vec<(usize, Row)> {
+    let node = |slot: Row| &index.graph.nodes[slot as usize];
+    let is_on =
+        |slot: &Row| node(*slot).state == State::Live && usize::from(node(*slot).level) >= layer;
+    let rows = 0..index.graph.nodes.len() as Row;
+    let rows = rows.filter(|slot| is_on(slot) && !some[*slot as usize]);
+    rows.map(|slot| (layer, slot)).collect()
+}
+
+/// On which layer no way leads to which nodes.
+pub(super) fn lost(index: &Index) -> Vec<(usize, Row)> {
     let graph = &index.graph;
-    let mut is_reached = vec![false; graph.nodes.len()];
-    let mut reached: Vec<Row> = graph.entry.into_iter().collect();
-    reached.iter().for_each(|&slot| is_reached[slot as usize] = true);
-    for layer in (0..=graph.entry.map_or(0, |entry| graph.level(entry))).rev() {
-        let mut at = 0;
-        while at < reached.len() {
-            for &link in graph.links(reached[at], layer) {
+    let of_layer = |layer| {
+        let mut is_reached = vec![false; graph.nodes.len()];
+        let mut ahead: Vec<Row> = graph.entry.into_iter().collect();
+        ahead.iter().for_each(|&slot| is_reached[slot as usize] = true);
+        while let Some(slot) = ahead.pop() {
+            for &link in graph.links(slot, layer) {
                 if !std::mem::replace(&mut is_reached[link as usize], true) {
-                    reached.push(link);
+                    ahead.push(link);
                 }
             }
-            at += 1;
         }
-    }
-    let code = |slot: Row| -> (u8, Vec<u8>) {
-        let lines = graph.codes.get(slot).iter().flat_map(|line| line.0);
-        (graph.nodes[slot as usize].centre, lines.collect())
+        others(index, layer, &is_reached)
     };
-    let is_linked = |slot: &Row| graph.nodes[*slot as usize].state == State::Live;
-    let linked = (0..graph.nodes.len() as Row).filter(is_linked);
-    let (reached, others): (Vec<Row>, Vec<Row>) =
-        linked.partition(|&slot| is_reached[slot as usize]);
-    let codes: BTreeSet<_> = reached.into_iter().map(code).collect();
-    others.into_iter().filter(|&slot| !codes.contains(&code(slot))).collect()
+    layers(index).flat_map(of_layer).collect()
+}
+
+/// On which layer no way leads to the entry from which nodes.
+pub(super) fn stuck(index: &Index) -> Vec<(usize, Row)> {
+    let graph = &index.graph;
+    let of_layer = |layer| {
+        let mut leads = vec![false; graph.nodes.len()];
+        graph.entry.into_iter().for_each(|entry| leads[entry as usize] = true);
+        let mut goes_on = true;
+        while std::mem::take(&mut goes_on) {
+            for slot in 0..graph.nodes.len() as Row {
+                let mut links = graph.links(slot, layer).iter();
+                if !leads[slot as usize] && links.any(|&link| leads[link as usize]) {
+                    (leads[slot as usize], goes_on) = (true, true);
+                }
+            }
+        }
+        others(index, layer, &leads)
+    };
+    layers(index).flat_map(of_layer).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -169,10 +207,10 @@ proptest! {
                 }
             }
             if count % 16 == 0 {
-                check(&index);
+                check(&mut index);
             }
         }
-        check(&index);
+        check(&mut index);
         prop_assert_eq!(index.stats().live, model.len());
     }
 }
@@ -193,7 +231,7 @@ fn rows_of_removed_vectors_are_taken_again() {
         assert!(stats.dead <= dead_max, "round {round}: {} dead", stats.dead);
         assert!(stats.rows <= 1000 + 2 * dead_max, "round {round}: {} rows", stats.rows);
     }
-    check(&index);
+    check(&mut index);
 }
 
 #[test]
@@ -206,11 +244,11 @@ fn an_index_that_was_emptied_begins_anew() {
         assert!(index.remove(row));
         assert!(!index.remove(row));
     }
-    check(&index);
+    check(&mut index);
     let stats = index.stats();
     assert_eq!((stats.live, stats.dead, stats.rows), (empty.live, empty.dead, empty.rows));
     assert_eq!(index.insert(&all[0]), Ok(0));
-    check(&index);
+    check(&mut index);
 }
 
 #[test]

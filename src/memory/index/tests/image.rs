@@ -85,12 +85,12 @@ fn load(store: &Store, metric: Metric, chunks: &[Vec<u8>]) -> (Index, usize) {
         let _ = loader.chunk(chunk);
     }
     let (mut index, again) = loader.finish(store.rows(), |row| store.wanted(row)).expect("well");
-    check(&index);
+    check(&mut index);
     for &row in &again {
         assert!(!index.contains(row));
         index.insert_at(row, &store.vectors[&row]).expect("the row is kept for it");
     }
-    check(&index);
+    check(&mut index);
     let live: BTreeSet<Row> =
         (0..index.stats().rows as Row).filter(|&r| index.contains(r)).collect();
     assert!(live.iter().eq(store.vectors.keys()), "other rows than the store has");
@@ -273,7 +273,7 @@ fn only_rows_that_an_image_left_are_inserted_at() {
     // Until it is given up.
     assert!(index.forgo(30) && !index.forgo(30) && !index.forgo(20) && !index.forgo(99));
     assert_eq!(index.insert(vector), Ok(30));
-    check(&index);
+    check(&mut index);
 }
 
 /// However many chunks are lost: those whose rows stay are found as well as those that are inserted again.
@@ -342,7 +342,7 @@ proptest! {
                 live.push(loaded.insert(&vector).expect("there is room"));
             }
         }
-        check(&loaded);
+        check(&mut loaded);
         prop_assert_eq!(loaded.stats().live, live.len());
     }
 }

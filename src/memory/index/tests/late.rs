@@ -34,7 +34,7 @@ fn late_vectors_are_found_before_while_and_after_they_are_linked() {
             assert_eq!(index.insert_late(vector), Ok(row));
         }
         assert_eq!((index.late(), index.stats().live), (LATE, LINKED + LATE));
-        check(&index);
+        check(&mut index);
         assert!(recall(&mut index, metric, &all) > 0.95);
         // Some go before they are linked, one while it is.
         let mut gone = 0;
@@ -44,7 +44,7 @@ fn late_vectors_are_found_before_while_and_after_they_are_linked() {
                 gone += 1;
             }
             if random.usize(..100) == 0 {
-                check(&index);
+                check(&mut index);
             }
             if random.usize(..400) == 0 {
                 assert!(recall(&mut index, metric, &all) > 0.95);
@@ -52,7 +52,7 @@ fn late_vectors_are_found_before_while_and_after_they_are_linked() {
         }
         assert_eq!((index.late(), index.stats().live), (0, LINKED + LATE - gone));
         assert!(!index.link_some(usize::MAX));
-        check(&index);
+        check(&mut index);
         let recall = recall(&mut index, metric, &all);
         assert!(recall > 0.95, "recall {recall:.3} when all are linked");
     }
@@ -89,7 +89,7 @@ fn late_vectors_do_not_keep_a_walk_from_what_is_linked() {
     }
     assert_eq!(index.late(), 1);
     while index.link_some(usize::MAX) {}
-    check(&index);
+    check(&mut index);
     let hits = index.search(&topic[late - 1], 1, 30, |_| true).expect("the query is well");
     assert_eq!(hits[0].row as usize, linked + late - 1);
 }
@@ -134,9 +134,9 @@ fn an_image_leaves_late_vectors_to_be_inserted_again() {
         assert_eq!(loaded.insert_late_at(row, &all[row as usize]), Ok(()));
         assert!(loaded.insert_late_at(row, &all[row as usize]).is_err());
     }
-    check(&loaded);
+    check(&mut loaded);
     assert!(recall(&mut loaded, Metric::Cosine, &all) > 0.95);
     while loaded.link_some(100) {}
-    check(&loaded);
+    check(&mut loaded);
     assert!(recall(&mut loaded, Metric::Cosine, &all) > 0.95);
 }

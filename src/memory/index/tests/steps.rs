@@ -8,7 +8,7 @@ use super::{
 use crate::memory::cases::cases;
 use proptest::{
     collection::vec,
-    prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
+    prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
     sample::{Index as Any, select},
     test_runner::TestCaseError,
 };
@@ -32,6 +32,10 @@ enum Act {
     Link(usize),
     /// Goes on with what removals left to sweep.
     Sweep(usize),
+    /// Has a pass begin.
+    Ask,
+    /// Goes on with a pass, if one is due.
+    Reach(usize),
     /// Removes so many of those that live.
     RemoveMany(usize),
 }
@@ -49,6 +53,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => vector().prop_map(Act::InsertLate),
         6 => (1..200_usize).prop_map(Act::Link),
         4 => (1..300_usize).prop_map(Act::Sweep),
+        1 => Just(Act::Ask),
+        6 => (1..200_usize).prop_map(Act::Reach),
         1 => (0..80_usize).prop_map(Act::RemoveMany),
     ]
 }
@@ -133,6 +139,11 @@ impl World {
                 let owes = self.index.owes_sweep();
                 prop_assert_eq!(self.index.sweep_some(distances), owes);
                 self.disturb();
+            }
+            Act::Ask => self.index.reach.ask(),
+            Act::Reach(distances) => {
+                let is_due = self.index.has_to_reach();
+                prop_assert_eq!(self.index.reach_some(distances), is_due);
             }
             Act::RemoveMany(count) => {
                 for row in self.live.clone().into_iter().take(count) {
@@ -243,7 +254,7 @@ fn operations_that_are_open_while_the_centre_is_chosen_begin_again() {
         let hits = search.step(&mut index, usize::MAX, |_| true).expect("no end to the budget");
         assert!(hits[0].row == 5 && hits[0].distance < 0.1, "{hits:?}");
         assert!(hits[1].distance > 1.0, "{hits:?}");
-        check(&index);
+        check(&mut index);
         let hits = index.search(&after[0], 3, 10, |_| true).expect("the query is well");
         assert!(Ok(hits[0].row) == row && hits[0].distance < 0.1, "{hits:?}");
     }
@@ -267,7 +278,7 @@ fn operations_that_are_open_when_the_centre_is_forgotten_begin_again() {
         assert!(!index.graph.coding.centre.is_empty());
         let hits = index.search(&all[39], 3, 50, |_| true).expect("the query is well");
         assert!(hits[0].row == 0 && hits[0].distance < 1e-3, "{hits:?}");
-        check(&index);
+        check(&mut index);
     }
 }
 

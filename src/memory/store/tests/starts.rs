@@ -37,7 +37,7 @@ fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     partition.close().unwrap();
     drop((partition, store));
     let (mut partition, store) = open(&settings);
-    assert!(!partition.has_to_tidy(), "all stands in the checkpoint");
+    assert_eq!(partition.index().late(), 0, "all stands in the checkpoint");
     (BEFORE..BEHIND).for_each(|place| assert_eq!(put(&mut partition, &at(place)), Ok(false)));
     (0..BEHIND).step_by(7).for_each(|place| {
         delete(&mut partition, &format!("key-{place}")).unwrap();
@@ -71,8 +71,46 @@ fn what_no_checkpoint_has_is_found_before_it_is_linked() {
     partition.close().unwrap();
     drop((partition, store));
     let (mut partition, _store) = open(&settings);
-    assert!(!partition.has_to_tidy());
+    assert_eq!(partition.index().late(), 0);
     check(&mut partition, &places);
+    // That ways lead to all of it is found out once.
+    assert!(partition.has_to_tidy());
+    while tidy(&mut partition) {}
+    assert!(!partition.has_to_tidy());
+    let mended = partition.index().stats().mended as u64;
+    assert_eq!(partition.changes(), mended, "the next checkpoint has what was linked again");
+}
+
+/// What is left of many is found, at once where it is few, and when ways to it were looked for.
+#[test]
+fn what_mass_removal_leaves_is_found() {
+    const ITEMS: usize = 1000;
+    let (mut partition, _store) =
+        open(&StoreSettings { segment_bytes: 64 << 10, ..settings(None) });
+    let mut random = fastrand::Rng::with_seed(29);
+    let vector = |_| (0..DIMENSION).map(|_| random.f32() - 0.5).collect();
+    let vectors: Vec<Vec<f32>> = (0..ITEMS).map(vector).collect();
+    for (at, vector) in vectors.iter().enumerate() {
+        let item = MemoryItem { vector: vector.clone(), ..item(&format!("key-{at}"), 0.0) };
+        assert_eq!(put(&mut partition, &item), Ok(false));
+    }
+    let mut left: Vec<usize> = (0..ITEMS).collect();
+    random.shuffle(&mut left);
+    for rest in [150, 60, 5, 1] {
+        for at in left.drain(rest..) {
+            assert_eq!(delete(&mut partition, &format!("key-{at}")), Ok(true));
+        }
+        if rest > 60 {
+            assert!(partition.index().has_to_reach() && partition.has_to_tidy());
+            while tidy(&mut partition) {}
+            assert!(!partition.index().has_to_reach());
+        }
+        for &at in &left {
+            let query = MemoryQuery { vector: vectors[at].clone(), k: 1, ..MemoryQuery::default() };
+            let hits = search(&mut partition, query).unwrap();
+            assert_eq!(hits[0].key, format!("key-{at}"), "of {rest}");
+        }
+    }
 }
 
 /// Damage of many items stands in a checkpoint that is written in steps, and is known after a start.
