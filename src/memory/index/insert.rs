@@ -2,7 +2,7 @@
 //!
 //! An insertion walks each layer once with `ef_construction` and then touches the links of at most 28
 //! neighbours: its time is bounded by the options, not by the number of vectors, but for the walk's
-//! length, which grows with its logarithm. Only where all around are dead it looks at all nodes, and
+//! length, which grows with its logarithm. Only where nearly all around are dead it looks at all nodes, and
 //! where the partition is full of dead ones it sweeps them first.
 
 use super::{
@@ -326,7 +326,8 @@ impl Linking {
                         return false;
                     }
                     graph.collect_linkable(scratch, row);
-                    *self = if scratch.work.found.is_empty() {
+                    // What waits for a sweep may take nearly all places, as its products are the largest.
+                    *self = if scratch.work.found.len() < LINKS_UPPER {
                         scratch.pool.begin(LINKS_UPPER);
                         Linking::Scan(0)
                     } else {

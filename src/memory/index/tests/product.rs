@@ -138,7 +138,9 @@ fn recalls(seed: u64, dimensions: usize, set: Set, gone: Gone, in_steps: bool) -
     }
     let at_once = recall(&mut index, &stored, &queries, Metric::Dot, EF);
     recode(&mut index, &vectors);
-    check(&mut index);
+    index.reach.ask();
+    while index.reach_some(usize::MAX) {}
+    check_links(&index);
     Some([before, at_once, recall(&mut index, &stored, &queries, Metric::Dot, EF)])
 }
 
@@ -301,7 +303,9 @@ fn what_comes_when_the_longest_have_gone_is_linked_by_products() {
     let all: Vec<(usize, Vec<f32>)> = (0..4000).map(&mut one).collect();
     let vectors: Vec<_> = all.iter().map(|it| it.1.clone()).collect();
     let (stored, coming) = vectors.split_at(3900);
-    let mut index = filled(Metric::Dot, stored, 5);
+    let options = IndexOptions { ef_construction: 32, ..IndexOptions::new(64, Metric::Dot) };
+    let mut index = Index::new(options).expect("the options are well");
+    stored.iter().for_each(|vector| assert!(index.insert(vector).is_ok()));
     for row in Gone::Longest(0.095).rows(&mut random, &all[..3900]) {
         assert!(index.remove(row));
     }
