@@ -224,6 +224,111 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
+/// Does what is said, and checks that all that lives is reached and found then.
+fn replay(
+    seed: u64,
+    kind: Kind,
+    metric: Metric,
+    options: IndexOptions,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    let mut random = Rng::with_seed(seed);
+    let pool = kind.vectors(&mut random, options.dimensions, metric);
+    let ef_construction = options.ef_construction;
+    let index = Index::new(options).expect("the options are well");
+    let mut world = World { random, pool, index, rows: BTreeMap::new() };
+    for step in steps {
+        world.act(step)?;
+        check_links(&world.index);
+        prop_assert_eq!(world.index.stats().live, world.rows.len());
+    }
+    while world.index.link_some(usize::MAX) || world.index.sweep_some(usize::MAX) {}
+    world.recode(usize::MAX);
+    check(&mut world.index);
+    let World { mut random, pool, mut index, rows } = world;
+    let stored: Vec<_> = rows.into_iter().collect();
+    if !stored.is_empty() {
+        let queries: Vec<_> = (0..20).map(|_| pool[random.usize(..POOL)].clone()).collect();
+        let found = recall(&mut index, &stored, &queries, metric, EF);
+        // With the fewest candidates that there may be links are worse.
+        let least = if ef_construction == 16 { 0.9 } else { 0.95 };
+        prop_assert!(found >= least, "{} of {} are found", found, stored.len());
+        let all = index.search(&queries[0], stored.len(), stored.len(), |_| true).expect("well");
+        prop_assert_eq!(all.len(), stored.len());
+    }
+    Ok(())
+}
+
+/// Sequences that left some of a few, and a cluster, without a way to them.
+#[test]
+fn what_had_no_way_to_it_once_has_one() {
+    use Step::*;
+
+    const ALL: usize = usize::MAX;
+    let options =
+        |seed, dimensions, metric| IndexOptions { seed, ..IndexOptions::new(dimensions, metric) };
+    let (seed, metric) = (639389646745871497, Metric::Cosine);
+    let steps = [
+        InsertLate(2),
+        Insert(65),
+        Insert(55),
+        Insert(24),
+        Replace(4),
+        Insert(110),
+        InsertLate(41),
+        Insert(88),
+        Replace(14),
+        Insert(4),
+        Insert(15),
+        Insert(4),
+        Insert(33),
+        Reload(Some(0)),
+        Insert(109),
+        RemoveRest(3),
+    ];
+    replay(seed, Kind::Near, metric, options(seed, 3, metric), &steps).expect("it is reached");
+
+    let (seed, metric) = (4184904405743156591, Metric::Euclidean);
+    let kind = Kind::Far(Shape::Anywhere(2));
+    let steps = [
+        Insert(49),
+        Replace(57),
+        RemoveRest(35),
+        Remove(45),
+        Insert(108),
+        Insert(110),
+        Insert(71),
+        Replace(38),
+        Replace(59),
+        Remove(22),
+        Insert(41),
+        RemoveRest(3),
+        Recode(ALL),
+        Recode(ALL),
+        Insert(9),
+        Insert(104),
+        Replace(77),
+        Insert(110),
+        InsertLate(10),
+        InsertLate(6),
+        Sweep(939),
+        Remove(8),
+        Insert(3),
+        InsertLate(12),
+        Remove(1),
+        Insert(30),
+        Recode(ALL),
+        Sweep(1619),
+        Link(15593),
+    ];
+    replay(seed, kind, metric, options(seed, 3, metric), &steps).expect("it is reached");
+
+    let (seed, metric) = (6041246900278179778, Metric::Euclidean);
+    let steps = [Replace(1), Insert(103), Insert(57), Replace(22), Insert(55), Replace(1)];
+    let kind = Kind::Far(Shape::Line(10));
+    replay(seed, kind, metric, options(seed, 130, metric), &steps).expect("it is reached");
+}
+
 proptest! {
     #![proptest_config(cases(24))]
 
@@ -236,30 +341,8 @@ proptest! {
         ef_construction in select(vec![16, 40, 200]),
         steps in vec(step(), 1..60),
     ) {
-        let mut random = Rng::with_seed(seed);
-        let pool = kind.vectors(&mut random, dimensions, metric);
         let options =
             IndexOptions { seed, ef_construction, ..IndexOptions::new(dimensions, metric) };
-        let index = Index::new(options).expect("the options are well");
-        let mut world = World { random, pool, index, rows: BTreeMap::new() };
-        for step in &steps {
-            world.act(step)?;
-            check_links(&world.index);
-            prop_assert_eq!(world.index.stats().live, world.rows.len());
-        }
-        while world.index.link_some(usize::MAX) || world.index.sweep_some(usize::MAX) {}
-        world.recode(usize::MAX);
-        check(&mut world.index);
-        let World { mut random, pool, mut index, rows } = world;
-        let stored: Vec<_> = rows.into_iter().collect();
-        if !stored.is_empty() {
-            let queries: Vec<_> = (0..20).map(|_| pool[random.usize(..POOL)].clone()).collect();
-            let found = recall(&mut index, &stored, &queries, metric, EF);
-            // With the fewest candidates that there may be links are worse.
-            let least = if ef_construction == 16 { 0.9 } else { 0.95 };
-            prop_assert!(found >= least, "{} of {} are found", found, stored.len());
-            let all = index.search(&queries[0], stored.len(), stored.len(), |_| true).expect("well");
-            prop_assert_eq!(all.len(), stored.len());
-        }
+        replay(seed, kind, metric, options, &steps)?;
     }
 }
