@@ -149,7 +149,7 @@ impl Index {
 
     /// What an insertion's node is when the insertion has ended.
     pub(super) fn arrive(&mut self, row: Row) {
-        self.reach.note_linked();
+        self.reach.note_linked(row, &self.graph);
         self.coming.retain(|(coming, _)| *coming != row);
         let state = &mut self.graph.nodes[row as usize].state;
         let was_late = *state == State::Late;
@@ -296,7 +296,7 @@ impl Linking {
         row: Row,
         budget: &mut Budget,
     ) -> bool {
-        let Index { graph, options, coarse, first, .. } = index;
+        let Index { graph, options, coarse, first, sweep, .. } = index;
         loop {
             match self {
                 Linking::Descend(descent, layer) => {
@@ -315,6 +315,7 @@ impl Linking {
                         graph.look_for_coarse(scratch, row, coarse, budget);
                     }
                     *self = if *layer == 0 && scratch.work.found.is_empty() {
+                        sweep.owe(graph);
                         scratch.pool.begin(LINKS_UPPER);
                         Linking::Scan(0)
                     } else {
@@ -328,6 +329,7 @@ impl Linking {
                     graph.collect_linkable(scratch, row);
                     // What waits for a sweep may take nearly all places, as its products are the largest.
                     *self = if scratch.work.found.len() < LINKS_UPPER {
+                        sweep.owe(graph);
                         scratch.pool.begin(LINKS_UPPER);
                         Linking::Scan(0)
                     } else {

@@ -5,7 +5,7 @@
 //! has time ([`Index::link_some`]). Until then each search compares the codes of all late ones before it walks, so it
 //! misses none of them, and joins the best of them to what it found.
 //!
-//! A late vector may be removed as any other. Nothing leads to it but what it is being linked to, and it is no
+//! A late vector may be removed as any other. Hardly anything leads to it but what it is being linked to, and it is no
 //! entry and no target of new links until its own are made.
 
 use super::{

@@ -11,8 +11,13 @@ pub(super) struct Marks {
 impl Marks {
     /// Begins a walk that has seen none of the `nodes`.
     pub(super) fn begin(&mut self, nodes: usize) {
-        self.words.fill(0);
-        self.grow(nodes);
+        if self.words.is_empty() {
+            // Nothing of it is touched before it is used.
+            self.words = vec![0; nodes.div_ceil(64)];
+        } else {
+            self.words.fill(0);
+            self.grow(nodes);
+        }
     }
 
     /// Makes room for nodes that came since the walk began.

@@ -5,17 +5,20 @@
 //! A *pass* finds that out and mends it, in steps of whoever has time ([`Index::reach_some`]): on each layer, from above, it
 //! follows the links from the entry; what lives there and is not reached gets a link from what is near it and reached. Then
 //! it finds out what the entry cannot be reached from, as a search that begins there would not get out again, and links that back
-//! to what leads there. Neither takes a way from any other node ([`splice`](super::splice)).
+//! to what leads there. Neither takes a way from any other node, where that can be helped ([`splice`](super::splice)); else another
+//! pass follows.
 //!
 //! A pass is due when a sweep has ended, when many have come since the last one or were coded anew, and for what an image has.
 //! What comes and goes while it is under way may escape it, and what is linked then may be linked needlessly: that is
 //! left to the next one.
 
+mod back;
+
 use super::{
     graph::{Descent, Graph, Index, MARKS_OF_A_DISTANCE, Row, State},
     marks::Marks,
     options::IndexOptions,
-    steps::{Budget, Scratch},
+    steps::{Budget, Open, Scratch},
 };
 use std::collections::VecDeque;
 
@@ -40,10 +43,6 @@ const WAYS: usize = 2;
 const WAYS_FOUND: usize = 4;
 /// Places of the walk that finds those, at least: it begins far from them.
 const FOUND_LEAST: usize = 100;
-/// Rounds that look for ways back on a layer; after so many all that are left are linked back.
-const ROUNDS_MAX: usize = 16;
-/// And then so many more, and no others.
-const ROUNDS_MORE: usize = 64;
 
 /// No pass follows so many that each may have lost a way.
 const FOLLOWING_MAX: usize = 8;
@@ -63,8 +62,14 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn note_linked(&mut self) {
+    /// A row is linked that was not. It may be the entry that a pass looks for.
+    pub(super) fn note_linked(&mut self, row: Row, graph: &Graph) {
         self.linked += 1;
+        if let Some(Pass { phase: Phase::Enter(highest), .. }) = self.pass.as_deref_mut()
+            && highest.is_none_or(|highest| graph.level(highest) < graph.level(row))
+        {
+            *highest = Some(row);
+        }
     }
 
     pub(super) fn note_recoded(&mut self) {
@@ -109,6 +114,8 @@ struct Pass {
     rounds: usize,
     /// Another pass is to follow, as this one may have lost a way.
     is_to_follow: bool,
+    /// Held by a walk, as it names rows.
+    open: Option<Open>,
     scratch: Box<Scratch>,
 }
 
@@ -184,6 +191,7 @@ impl Index {
             walks: false,
             rounds: 0,
             is_to_follow: false,
+            open: None,
             scratch: self.scratches.take(),
         })
     }
@@ -238,8 +246,9 @@ impl Pass {
                         }
                     }
                     None => {
-                        // Nothing that lives is linked, or it has gone meanwhile.
                         let Some(entry) = highest.filter(|&row| is_linked(graph, row)) else {
+                            // Nothing that lives is linked, or it has gone meanwhile.
+                            self.is_to_follow = highest.is_some();
                             return Some(Phase::Over);
                         };
                         graph.entry = Some(entry);
@@ -369,7 +378,7 @@ impl Pass {
     /// Finds a way to a lost row from those that it leads to itself; nothing where it is to be looked for again.
     fn find_way(&mut self, index: &mut Index, row: Row, budget: &mut Budget) -> Option<Phase> {
         budget.spend(NODE_COST);
-        let Index { graph, reach, options, .. } = index;
+        let Index { graph, reach, options, generations, .. } = index;
         let Scratch { other, work, .. } = &mut *self.scratch;
         let links = graph.links(row, self.layer).iter().copied();
         let is_reached = |link: &Row| {
@@ -387,6 +396,7 @@ impl Pass {
             if self.walks {
                 graph.decode(row, options.metric.of_links(), &mut self.scratch.probe);
                 let descent = graph.begin_descent(&mut self.scratch, self.layer);
+                self.open = Some(generations.open());
                 return Some(Phase::Descend(row, descent));
             }
             self.has_left = true;
@@ -445,6 +455,7 @@ impl Pass {
         if !graph.walk(&mut self.scratch, self.layer, budget) {
             return None;
         }
+        self.open = None;
         let Scratch { pool, work, .. } = &mut *self.scratch;
         work.found.clear();
         for states in [&[State::Live][..], &[State::Dead]] {
@@ -466,149 +477,10 @@ impl Pass {
         Some(self.mend(graph, row, WAYS_FOUND))
     }
 
-    /// All is reached; now what leads to the entry is looked for.
-    fn begin_back(&mut self, graph: &Graph, budget: &mut Budget) -> Phase {
-        let Some(entry) = graph.entry.filter(|entry| (*entry as usize) < self.rows) else {
-            return Phase::Over;
-        };
-        self.begin_marks(budget);
-        self.known.first_visit(entry);
-        self.rounds = 0;
-        self.begin_round(budget);
-        Phase::LookBack
-    }
-
-    fn begin_round(&mut self, budget: &mut Budget) {
-        budget.spend(self.rows / MARKS_OF_A_DISTANCE);
-        self.passed.begin(self.rows);
-        self.ahead.clear();
-        (self.next, self.has_left, self.has_found) = (0, false, false);
-        self.rounds += 1;
-    }
-
-    /// Goes from each row along links until one of them leads to the entry: all on the way do so as well. A row whose links lead to
-    /// others on that way alone is met again in the next round.
-    fn look_back(&mut self, index: &Index, budget: &mut Budget) -> Option<Phase> {
-        let graph = &index.graph;
-        loop {
-            if budget.is_spent() {
-                return None;
-            }
-            if let Some(&row) = self.ahead.back() {
-                self.follow_back(graph, row, budget);
-                continue;
-            }
-            budget.spend(1);
-            for _ in 0..ROWS_OF_A_DISTANCE {
-                let Some(row) = self.next_live(index) else {
-                    return Some(self.end_round(graph, budget));
-                };
-                if self.known.has(row) || !self.is_on_layer(graph, row) {
-                    continue;
-                }
-                if self.passed.first_visit(row) {
-                    self.ahead.push_back(row);
-                    break;
-                }
-                self.has_left = true;
-            }
-        }
-    }
-
-    fn follow_back(&mut self, graph: &Graph, row: Row, budget: &mut Budget) {
-        let links = graph.links(row, self.layer);
-        budget.spend(NODE_COST);
-        if links.iter().any(|&link| self.known.has(link)) {
-            budget.spend(self.ahead.len() / ROWS_OF_A_DISTANCE);
-            let known = &mut self.known;
-            for row in self.ahead.drain(..) {
-                known.first_visit(row);
-            }
-            self.has_found = true;
-            return;
-        }
-        let mut links = links.iter().copied().filter(|link| (*link as usize) < self.rows);
-        match links.find(|&link| self.passed.first_visit(link)) {
-            Some(link) => {
-                if self.ahead.len() == AHEAD_MAX {
-                    self.ahead.pop_front();
-                    self.has_left = true;
-                }
-                self.ahead.push_back(link);
-            }
-            None => {
-                self.ahead.pop_back();
-                self.has_left = true;
-            }
-        }
-    }
-
-    fn end_round(&mut self, graph: &Graph, budget: &mut Budget) -> Phase {
-        if !self.has_left || self.rounds > ROUNDS_MAX + ROUNDS_MORE {
-            return self.end_layer(graph, budget);
-        }
-        if self.has_found && self.rounds <= ROUNDS_MAX {
-            self.begin_round(budget);
-            return Phase::LookBack;
-        }
-        self.begin_round(budget);
-        Phase::LinkBack { must: false }
-    }
-
     fn end_layer(&mut self, graph: &Graph, budget: &mut Budget) -> Phase {
         match self.layer.checked_sub(1) {
             Some(below) => self.begin_layer(graph, below, budget),
             None => Phase::Over,
-        }
-    }
-
-    /// Looks for a row that leads to the entry and to one that does not, and links that back. All that does not is reached,
-    /// so there is such a row.
-    fn link_back(&mut self, index: &mut Index, must: bool, budget: &mut Budget) -> Option<Phase> {
-        let Index { graph, reach, .. } = index;
-        loop {
-            if budget.is_spent() {
-                return None;
-            }
-            budget.spend(1);
-            for _ in 0..ROWS_OF_A_DISTANCE {
-                let row = self.next;
-                if row as usize == self.rows {
-                    if self.has_found {
-                        self.begin_round(budget);
-                        return Some(Phase::LookBack);
-                    }
-                    if must {
-                        return Some(self.end_layer(graph, budget));
-                    }
-                    self.next = 0;
-                    return Some(Phase::LinkBack { must: true });
-                }
-                self.next = row + 1;
-                // What is dead is on the way to others, until a sweep has it in hand.
-                let is_in =
-                    |row: Row| matches!(graph.nodes[row as usize].state, State::Live | State::Dead);
-                if !self.known.has(row) || !is_in(row) || graph.level(row) < self.layer {
-                    continue;
-                }
-                budget.spend(NODE_COST);
-                let links = graph.links(row, self.layer).iter();
-                let mut links = links.copied().filter(|link| (*link as usize) < self.rows);
-                let stuck = links.find(|&link| !self.known.has(link) && is_in(link));
-                let Some(stuck) = stuck else { continue };
-                if !graph.lead_back(stuck, row, self.layer, must) {
-                    continue;
-                }
-                self.known.first_visit(stuck);
-                self.has_found = true;
-                reach.mended += 1;
-                // What it gave up its link to may be lost then.
-                self.is_to_follow |= must;
-                if self.rounds <= ROUNDS_MAX {
-                    self.begin_round(budget);
-                    return Some(Phase::LookBack);
-                }
-            }
         }
     }
 }

@@ -22,6 +22,8 @@ const DEAD_PART: usize = 10;
 /// as a tenth of 24 links are replaced, each by the nearest of as many. Under the dot product there are more links.
 const SWEPT_FOR_ONE: usize = 1024;
 const SWEPT_FOR_ONE_DOT: usize = 1536;
+/// Distances to sweep for each node that an insertion looked at.
+const SWEPT_OF_A_NODE: usize = 4;
 /// Dead nodes that a link is led through to a live one. Where links are few, as among vectors of two
 /// components, many in a row may die.
 const PASSED_MAX: usize = 32;
@@ -40,7 +42,7 @@ pub(super) struct Sweep {
     phase: Phase,
     /// The node of the highest level that this sweep has passed, or that came during it.
     highest: Option<(usize, u32)>,
-    /// Distances that removals are still to sweep for.
+    /// Distances that are still to be swept for.
     owed: usize,
 }
 
@@ -66,6 +68,13 @@ impl Sweep {
     pub(super) fn passes(&mut self, slot: u32, level: usize) {
         if self.highest.is_none_or(|(highest, _)| highest < level) {
             self.highest = Some((level, slot));
+        }
+    }
+
+    /// An insertion looks at all nodes because of the dead ones: as much sweeping is owed, so that few others have to.
+    pub(super) fn owe(&mut self, graph: &Graph) {
+        if self.dead() > 0 {
+            self.owed += SWEPT_OF_A_NODE * graph.nodes.len();
         }
     }
 
@@ -110,12 +119,12 @@ impl Index {
         !self.sweep.dying.is_empty() || self.sweep.waiting.len() >= enough
     }
 
-    /// Whether removals owe a part of a sweep.
+    /// Whether removals, or insertions among what is dead, owe a part of a sweep.
     pub fn owes_sweep(&self) -> bool {
         self.sweep.owed > 0
     }
 
-    /// Sweeps for about as many distances, if removals owe any; false when they do not.
+    /// Sweeps for about as many distances, if any are owed; false when none are.
     pub fn sweep_some(&mut self, distances: usize) -> bool {
         let distances = distances.min(self.sweep.owed);
         if distances == 0 {

@@ -142,14 +142,15 @@ impl Index {
     ) -> Result<Search, Invalid> {
         self.check_search(query, k, ef)?;
         let mut scratch = self.begin_scratch(query, self.options.metric)?;
-        let phase = self.first_phase(&mut scratch, k, ef.max(k));
+        let phase = self.first_phase(&mut scratch, ef.max(k));
         Ok(self.search_from(phase, scratch, k, ef, accepted))
     }
 
     /// What a search with so many places begins with.
-    fn first_phase(&self, scratch: &mut Scratch, k: usize, ef: usize) -> Phase {
+    fn first_phase(&self, scratch: &mut Scratch, ef: usize) -> Phase {
         if self.live.len() <= ef.max(FEW) {
-            scratch.pool.begin(k);
+            // More than `k`, as some may go meanwhile.
+            scratch.pool.begin(ef);
             return Phase::Few(0);
         }
         scratch.late.begin(ef);
@@ -248,7 +249,7 @@ impl Search {
                     scratch.pool.begin(self.k);
                     Phase::Among(rows, 0)
                 }
-                _ => index.first_phase(scratch, self.k, self.ef),
+                _ => index.first_phase(scratch, self.ef),
             };
         }
         loop {

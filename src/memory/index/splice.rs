@@ -1,4 +1,4 @@
-//! Links that are made for the sake of a way, and take none from any other node.
+//! Links that are made for the sake of a way, and take none from any other node where that can be helped.
 //!
 //! Where a node has no place left, it gives up the link to a node that the new one leads to: what was reached by the
 //! link that is given up is reached by two links then.

@@ -65,6 +65,23 @@ proptest! {
     }
 }
 
+/// As many come back when some of the best go while a search goes on.
+#[test]
+fn what_goes_meanwhile_takes_no_place() {
+    let mut random = Rng::with_seed(13);
+    let all = vectors(&mut random, 300, 24);
+    let mut index = filled(Metric::Euclidean, &all, 13);
+    let best = index.search(&all[0], 10, 300, |_| true).expect("the query is well");
+    let mut search = index.begin_search(&all[0], 10, 300).expect("the query is well");
+    assert!(search.step(&mut index, 250, |_| true).is_none());
+    // Of those that it has compared already.
+    let compared = best.iter().filter(|hit| hit.row < 250);
+    let gone = compared.map(|hit| assert!(index.begin_remove(hit.row))).count();
+    assert!(gone > 5);
+    let hits = search.step(&mut index, usize::MAX, |_| true).expect("no end to the budget");
+    assert_eq!(hits.len(), 10);
+}
+
 /// The rows that live are told in any order of what comes and goes, at the ends of words of each level too.
 #[test]
 fn the_next_that_lives_is_told() {

@@ -194,3 +194,28 @@ fn a_pass_ends_with_what_it_looks_at() {
     all.iter().for_each(|vector| assert!(index.insert(vector).is_ok()));
     check(&mut index);
 }
+
+/// Entries go, and rows of any level come, while a pass looks for another one.
+#[test]
+fn the_entry_is_the_highest_whatever_comes_meanwhile() {
+    let mut random = Rng::with_seed(17);
+    let all = vectors(&mut random, 1200, 8);
+    let options = IndexOptions { ef_construction: 16, ..IndexOptions::new(8, Metric::Cosine) };
+    let mut index = Index::new(options).expect("the options are well");
+    all.iter().for_each(|vector| assert!(index.insert(vector).is_ok()));
+    for round in 0..4000 {
+        let entry = index.graph.entry.expect("some live");
+        index.begin_remove(entry);
+        index.reach.ask();
+        for _ in 0..random.usize(..60) {
+            index.reach_some(1);
+        }
+        index.insert(&all[round % 1200]).expect("there is room");
+        while index.sweep_some(usize::MAX) {}
+        if round % 4 == 0 {
+            while index.reach_some(usize::MAX) {}
+            check_links(&index);
+        }
+    }
+    check(&mut index);
+}
