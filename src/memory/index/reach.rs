@@ -283,11 +283,11 @@ impl Pass {
     fn reached(&mut self, row: Row) {
         if (row as usize) < self.rows {
             self.known.first_visit(row);
-            self.to_follow(row);
+            self.note_ahead(row);
         }
     }
 
-    fn to_follow(&mut self, row: Row) {
+    fn note_ahead(&mut self, row: Row) {
         if self.ahead.len() < AHEAD_MAX {
             self.ahead.push_back(row);
         } else if self.overflow.is_none() {
@@ -312,7 +312,7 @@ impl Pass {
             budget.spend(NODE_COST);
             for &link in graph.links(row, self.layer) {
                 if (link as usize) < self.rows && self.known.first_visit(link) {
-                    self.to_follow(link);
+                    self.note_ahead(link);
                     graph.base.prefetch(link);
                 }
             }

@@ -47,7 +47,7 @@ proptest! {
                     let hits = index.search(query, k, 16, |_| true).expect("the query is well");
                     prop_assert_eq!(hits, expected, "round {}", round);
                 }
-                let accepts = |row: Row| row % 2 == 0;
+                let accepts = |row: Row| row.is_multiple_of(2);
                 let accepted: Vec<Row> = rows.iter().copied().filter(|&row| accepts(row)).collect();
                 let expected = nearest(&mut index, query, 3, &accepted);
                 let mut search = index.begin_filtered_search(query, 3, 16, left / 2).expect("well");

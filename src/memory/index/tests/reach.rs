@@ -41,9 +41,9 @@ enum Cut {
 impl Cut {
     fn goes(self, row: Row, link: Row) -> bool {
         match self {
-            Cut::To(every) => link % every == 0,
-            Cut::From(every) => row % every == 0,
-            Cut::Off(every) => link % every == 0 || row % every == 0,
+            Cut::To(every) => link.is_multiple_of(every),
+            Cut::From(every) => row.is_multiple_of(every),
+            Cut::Off(every) => link.is_multiple_of(every) || row.is_multiple_of(every),
             Cut::Parts(parts) => row % parts != link % parts,
             Cut::Later(parts) => row % parts > link % parts,
         }
