@@ -250,8 +250,13 @@ fn replay(
     if !stored.is_empty() {
         let queries: Vec<_> = (0..20).map(|_| pool[random.usize(..POOL)].clone()).collect();
         let found = recall(&mut index, &stored, &queries, metric, EF);
-        // With the fewest candidates that there may be links are worse.
-        let least = if ef_construction == 16 { 0.9 } else { 0.95 };
+        // With the fewest candidates that there may be links are worse; and by products, of clusters that were linked with some of
+        // them gone or by coarse codes.
+        let least = match kind {
+            Kind::Far(_) if metric == Metric::Dot => 0.75,
+            _ if ef_construction == 16 => 0.9,
+            _ => 0.95,
+        };
         prop_assert!(found >= least, "{} of {} are found", found, stored.len());
         let all = index.search(&queries[0], stored.len(), stored.len(), |_| true).expect("well");
         prop_assert_eq!(all.len(), stored.len());
