@@ -13,7 +13,7 @@
 
 use super::{
     Effort, Measured, disk,
-    replicated_log::{Nodes, PARTITIONS, Protocol, WINDOW, committed_rate, company},
+    replicated_log::{Nodes, PARTITIONS, Protocol, WINDOW, company, had_room},
     served::Scratch,
 };
 use crate::{
@@ -136,7 +136,7 @@ impl Doors {
 
     /// Keeps as many under way as may be; operations committed in a second.
     fn keep_full(&mut self, seconds: f64) -> io::Result<f64> {
-        let (before, began) = (self.committed(), Instant::now());
+        let (before, before_asked, began) = (self.committed(), self.asked(), Instant::now());
         while began.elapsed().as_secs_f64() < seconds {
             for partition in 0..usize::from(PARTITIONS) {
                 for node in 0..NODES as usize {
@@ -145,7 +145,8 @@ impl Doors {
             }
             self.nodes.turn()?;
         }
-        let rate = committed_rate(self.committed() - before, began)?;
+        let rate = (self.committed() - before) as f64 / began.elapsed().as_secs_f64();
+        had_room(self.asked() > before_asked)?;
         let asked = self.asked.clone();
         let is_there = |told: &Vec<u64>| *told == asked;
         self.nodes.until("every node has every operation that was asked for", |nodes| {

@@ -265,14 +265,17 @@ impl Nodes {
 
     /// Keeps as many under way as may be; operations committed in a second.
     pub(super) fn keep_full(&mut self, seconds: f64) -> io::Result<f64> {
-        let (before, began) = (self.committed(), Instant::now());
+        let (before, began, mut appended) = (self.committed(), Instant::now(), false);
         while began.elapsed().as_secs_f64() < seconds {
             for partition in 0..usize::from(PARTITIONS) {
-                while self.append(partition) {}
+                while self.append(partition) {
+                    appended = true;
+                }
             }
             self.turn()?;
         }
-        let rate = committed_rate(self.committed() - before, began)?;
+        let rate = (self.committed() - before) as f64 / began.elapsed().as_secs_f64();
+        had_room(appended)?;
         self.settle()?;
         Ok(rate)
     }
@@ -318,14 +321,14 @@ impl Nodes {
     }
 }
 
-/// Operations in a second since a time.
+/// That logs took what was measured.
 ///
 /// # Errors
-/// When there are none.
-pub(super) fn committed_rate(operations: u64, began: Instant) -> io::Result<f64> {
-    match operations {
-        0 => Err(io::Error::other("nothing was committed while it was measured: no log had room")),
-        _ => Ok(operations as f64 / began.elapsed().as_secs_f64()),
+/// They did not.
+pub(super) fn had_room(it: bool) -> io::Result<()> {
+    match it {
+        true => Ok(()),
+        false => Err(io::Error::other("nothing was measured: no log had room all the time")),
     }
 }
 

