@@ -21,17 +21,10 @@ impl Graph {
         reached: &Marks,
         must: bool,
     ) -> bool {
-        debug_assert_ne!(from, to);
-        if self.links(from, layer).contains(&to) || self.push_link(from, to, layer) {
+        if self.lead_freely(from, to, layer) {
             return true;
         }
         let links = self.links(from, layer);
-        let ahead = self.links(to, layer);
-        // The last ones are the farthest, or came last.
-        if let Some(place) = links.iter().rposition(|link| ahead.contains(link)) {
-            self.links_mut(from, layer)[place] = to;
-            return true;
-        }
         // What a sweep has in hand may not be linked to.
         let is_in = |&link: &u32| self.nodes[link as usize].state != State::Dying;
         let place = links.iter().rposition(is_in).unwrap_or(links.len() - 1);
@@ -54,17 +47,10 @@ impl Graph {
 
     /// Has `from` lead to `to`, which leads to it. False when that would take the way to another node, unless it `must`.
     pub(super) fn lead_back(&mut self, from: u32, to: u32, layer: usize, must: bool) -> bool {
-        debug_assert_ne!(from, to);
-        let links = self.links(from, layer);
-        if links.contains(&to) || self.push_link(from, to, layer) {
+        if self.lead_freely(from, to, layer) {
             return true;
         }
         let links = self.links(from, layer);
-        let behind = self.links(to, layer);
-        if let Some(place) = links.iter().rposition(|link| behind.contains(link)) {
-            self.links_mut(from, layer)[place] = to;
-            return true;
-        }
         let last = links.len() - 1;
         let given_up = links[last];
         let is_dying = self.nodes[given_up as usize].state == State::Dying;
@@ -73,6 +59,18 @@ impl Graph {
             return true;
         }
         false
+    }
+
+    /// Has `from` lead to `to` where there is a place left, or in the place of a node that `to` leads to; false when there is neither.
+    fn lead_freely(&mut self, from: u32, to: u32, layer: usize) -> bool {
+        debug_assert_ne!(from, to);
+        if self.links(from, layer).contains(&to) || self.push_link(from, to, layer) {
+            return true;
+        }
+        let ahead = self.links(to, layer);
+        // The last ones are the farthest, or came last.
+        let place = self.links(from, layer).iter().rposition(|link| ahead.contains(link));
+        place.map(|place| self.links_mut(from, layer)[place] = to).is_some()
     }
 
     /// Adds a link where there is a place left.
