@@ -5,58 +5,60 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'EOF'
-Usage: scripts/test.sh [--help]
+Usage: scripts/test.sh [--build | --help]
 
 Runs every test and prints what passed, failed or was skipped, and why:
-  build     all of the following
-  rust      unit, property and integration tests, examples and documentation
-  python    real clients against a real server (tests/python), in virtual environments
+  build     all of the following, and the virtual environments of `python`
+two parts at a time:
+  unit      unit and property tests, and what examples, benches and documentation have
+  tests     one of tests/: real nodes, and the program (each is a part)
+  python    real clients against a real server (each script of tests/python is a part)
 and beside these, with what they leave of the processors:
   simulator 300 and 60 seeds of a cluster by Raft and by PBFT, and bugs planted in it that must be found
+  memory    the rings, kernels, rows and walks of the vector index, and maps and files of pattern memory,
+            under valgrind, where it is installed
   gossip    60 seeds of gossip, and bugs planted in it that must be found
   pbft      300 seeds of Byzantine agreement with lying replicas, its model, and bugs planted in it that
             must be found
   loom      rings and parking under all interleavings (tests/loom)
-  memory    the rings, kernels, rows and walks of the vector index, and maps and files of pattern memory,
-            under valgrind, where it is installed
 
-COREFLOW=/PATH/TO/coreflow has `python` test that program instead of target/checked/coreflow.
+--build builds all of it, and runs nothing.
+COREFLOW=/PATH/TO/coreflow has `python` test that program instead of one that is built as the tests are,
+without what only they have.
 
-Everything it builds or installs is under target/, and what each part printed in target/test-logs/. The
-end of what failed is printed again before the summary. Exit code 1 when something failed.
+Parts are told in their order, whichever ends first. Everything it builds or installs is under target/,
+and what each part printed in target/test-logs/. The end of what failed is printed again before the
+summary. Exit code 1 when something failed.
 EOF
 }
 
-case "${1:-}" in
-    "") ;;
-    --help | -h) usage; exit 0 ;;
-    *) usage >&2; exit 2 ;;
-esac
-
 logs=$PWD/target/test-logs
-rm -rf "$logs"
-mkdir -p "$logs"
 summary=()
 failed=()
 
-# ended NAME LOG SECONDS CODE: notes how a part ended, and how long it took.
+# A part is called as its function and the words behind it: `python test_auth.py`. This is the file that
+# keeps what it printed.
+log_of() {
+    echo "$logs/${1// /-}.log"
+}
+
+# ended NAME SECONDS CODE: notes how a part ended, and how long it took.
 ended() {
-    if [ "$4" -eq 0 ]; then
-        summary+=("passed   $1 ($3 s)")
+    if [ "$3" -eq 0 ]; then
+        summary+=("passed   $1 ($2 s)")
     else
-        summary+=("FAILED   $1 ($3 s): $2")
-        failed+=("$2")
+        summary+=("FAILED   $1 ($2 s): $(log_of "$1")")
+        failed+=("$1")
     fi
 }
 
-# part NAME COMMAND...: runs a part, prints what it says and keeps it.
+# part NAME: runs a part, prints what it says and keeps it.
 part() {
-    local name=$1 start=$SECONDS log="$logs/${1// /-}.log" code=0
-    shift
-    echo "== $name"
+    local start=$SECONDS code=0
+    echo "== $1"
     # Not a pipe: that would wait for whatever a test left running.
-    "$@" > >(tee "$log") 2>&1 || code=$?
-    ended "$name" "$log" $((SECONDS - start)) $code
+    $1 > >(tee "$(log_of "$1")") 2>&1 || code=$?
+    ended "$1" $((SECONDS - start)) $code
 }
 
 skip() {
@@ -64,30 +66,44 @@ skip() {
     summary+=("skipped  $1: $2")
 }
 
-# Parts that compute and do nothing else: they may wait for the others, and come to the same.
-beside=(simulator gossip pbft loom)
+# pairs NAME...: runs parts in their order, two at a time; `report` tells of them. Each is a process of its
+# own that xargs starts, since bash would let what it starts itself be deaf to SIGINT.
+pairs() {
+    printf '%s\n' "$@" | xargs -P 2 -d '\n' -n 1 scripts/test.sh --keep
+}
 
-# Runs them one after the other. What they print, and how they end, is told by `report_beside`.
-run_beside() {
-    local name start code
-    renice -n 19 "$BASHPID" >/dev/null
-    for name in "${beside[@]}"; do
-        start=$SECONDS code=0
-        "$name" >"$logs/$name.log" 2>&1 || code=$?
-        echo "$((SECONDS - start)) $code" >"$logs/$name.ended"
+# keep NAME: runs one of the `pairs`.
+keep() {
+    local start=$SECONDS code=0 log
+    log=$(log_of "$1")
+    $1 >>"$log" 2>&1 || code=$?
+    echo "$((SECONDS - start)) $code" >"$log.ended"
+}
+
+# report PID NAME...: prints what the parts say that a process runs, one after the other, while they do.
+report() {
+    local pid=$1 name log seconds code
+    shift
+    for name in "$@"; do
+        log=$(log_of "$name")
+        echo "== $name"
+        until_ended "$log" "$pid" &
+        tail -n +1 -f -s 0.2 --pid=$! "$log"
+        read -r seconds code <"$log.ended" || { seconds=0 code=1; }
+        ended "$name" "$seconds" "$code"
     done
 }
 
-report_beside() {
-    local name seconds code
-    for name in "${beside[@]}"; do
-        echo "== $name"
-        # Until whoever runs them has ended, if not all of them have.
-        while ! [ -e "$logs/$name.ended" ] && kill -0 "$beside_pid" 2>/dev/null; do sleep 0.2; done
-        cat "$logs/$name.log" || true
-        read -r seconds code <"$logs/$name.ended" || { seconds=0 code=1; }
-        ended "$name" "$logs/$name.log" "$seconds" "$code"
-    done
+# Until a part has ended, or whoever runs it has without it.
+until_ended() {
+    while ! [ -e "$1.ended" ] && kill -0 "$2" 2>/dev/null; do sleep 0.2; done
+}
+
+# A process and all that descend from it, these first.
+tree() {
+    local child
+    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do tree "$child"; done
+    echo "$1"
 }
 
 # One build for all tests: optimized as what is shipped, without the slow steps of that, with the bugs
@@ -97,27 +113,25 @@ checked() {
     cargo test --profile checked --features planted-bugs,byzantine --locked "$@"
 }
 
+# Cargo has one place for both programs, and the latter stays there: whatever starts the program beside
+# it has it from a place of its own.
 build() {
-    checked --all-targets --no-run &&
-        cp target/checked/coreflow target/checked/coreflow-byzantine || return 1
-    export COREFLOW_BYZANTINE=$PWD/target/checked/coreflow-byzantine
     if [ -z "${COREFLOW:-}" ]; then
-        cargo build --profile checked --locked || return 1
-        export COREFLOW=$PWD/target/checked/coreflow
+        cargo build --profile checked --locked &&
+            cp target/checked/coreflow target/checked/coreflow-plain || return 1
     fi
+    checked --all-targets --no-run &&
+        cp target/checked/coreflow target/checked/coreflow-byzantine &&
+        loom --no-run || return 1
+    ! makes_environments || environments
 }
 
-# All but the simulators.
-rust() {
-    local name tests=()
-    for name in tests/*.rs tests/*/main.rs; do
-        name=${name#tests/} name=${name%/main.rs} name=${name%.rs}
-        case $name in
-            sim | gossip | pbft) ;;
-            *) tests+=(--test "$name") ;;
-        esac
-    done
-    checked --lib --bins --examples --benches "${tests[@]}" && checked --doc
+unit() {
+    checked --lib --bins --examples --benches && checked --doc
+}
+
+tests() {
+    checked --test "$1"
 }
 
 simulator() {
@@ -134,7 +148,7 @@ pbft() {
 
 loom() {
     (cd tests/loom && CARGO_TARGET_DIR=../../target/loom RUSTFLAGS="--cfg loom" \
-        cargo test --release --locked)
+        cargo test --release --locked "$@")
 }
 
 # Two threads over real rings, the vector index with instructions that valgrind knows (AVX2), and mapped
@@ -155,50 +169,92 @@ memory() {
         --test-threads=1
 }
 
-# python TEST REQUIREMENTS: runs a script in the virtual environment of its requirements.
-python() {
-    local test=$1 requirements=$2 venv
-    venv=target/venv-$(basename "$requirements" .txt)
-    if ! cmp -s "$requirements" "$venv/installed.txt"; then
-        python3 -m venv --clear "$venv" &&
-            "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" &&
-            cp "$requirements" "$venv/installed.txt" || return 1
-    fi
-    timeout 300 "$venv/bin/python" "$test"
+makes_environments() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null
 }
 
-part build build
+# environment REQUIREMENTS: the virtual environment of a file of requirements.
+environment() {
+    echo "target/venv-$(basename "$1" .txt)"
+}
+
+environments() {
+    local requirements venv
+    for requirements in tests/python/requirements-*.txt; do
+        venv=$(environment "$requirements")
+        if ! cmp -s "$requirements" "$venv/installed.txt"; then
+            python3 -m venv --clear "$venv" &&
+                "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" &&
+                cp "$requirements" "$venv/installed.txt" || return 1
+        fi
+    done
+}
+
+# None takes that long unless it hangs.
+python() {
+    local era=legacy
+    [[ $1 != *modern* ]] || era=modern
+    timeout 300 "$(environment "requirements-$era")/bin/python" "tests/python/$1"
+}
+
+case "${1:-}" in
+    "") ;;
+    --build) build; exit ;;
+    # From `pairs`.
+    --keep) keep "$2"; exit ;;
+    --help | -h) usage; exit ;;
+    *) usage >&2; exit 2 ;;
+esac
+
+rm -rf "$logs"
+mkdir -p "$logs"
+# What waits more than it computes; and what computes and does nothing else: it may wait, and comes to the
+# same. The longest first, so that not one of them is left at the end while a processor rests.
+waiting=(unit "tests cluster" "tests node" "tests measure")
+for name in $(cd tests && echo *.rs */main.rs); do
+    name=${name%/main.rs} name=${name%.rs}
+    case $name in
+        cluster | node | measure | sim | gossip | pbft) ;;
+        *) waiting+=("tests $name") ;;
+    esac
+done
+computing=(simulator memory gossip pbft loom)
+if ! command -v valgrind >/dev/null; then
+    computing=(simulator gossip pbft loom)
+    skip memory "valgrind is not installed (apt install valgrind)"
+fi
+
+if ! makes_environments; then
+    skip python "python3 cannot make virtual environments (apt install python3-venv)"
+else
+    waiting+=("python test_pbft_liars.py")
+    for test in $(cd tests/python && echo test_*.py); do
+        [ "$test" = test_pbft_liars.py ] || waiting+=("python $test")
+    done
+fi
+
+part build
 if [ ${#failed[@]} -eq 0 ]; then
-    if command -v valgrind >/dev/null; then
-        beside+=(memory)
-    else
-        skip memory "valgrind is not installed (apt install valgrind)"
-    fi
-    # A group of its own, which is ended with this script.
+    export COREFLOW=${COREFLOW:-$PWD/target/checked/coreflow-plain}
+    export COREFLOW_BYZANTINE=$PWD/target/checked/coreflow-byzantine
+    for name in "${waiting[@]}" "${computing[@]}"; do : >"$(log_of "$name")"; done
+    pids=()
+    trap 'for pid in "${pids[@]}"; do kill $(tree "$pid") 2>/dev/null || true; done' EXIT
+    # Groups of their own, which a SIGINT to this script does not reach before it has ended them in order.
     set -m
-    run_beside &
-    beside_pid=$!
+    pairs "${waiting[@]}" &
+    pids+=($!)
+    (renice -n 19 "$BASHPID" >/dev/null && pairs "${computing[@]}") &
+    pids+=($!)
     set +m
-    trap 'kill -- "-$beside_pid" 2>/dev/null || true' EXIT
-    part rust rust
-    if python3 -c 'import venv, ensurepip' 2>/dev/null; then
-        for test in tests/python/test_*.py; do
-            case $test in
-                *modern*) requirements=tests/python/requirements-modern.txt ;;
-                *) requirements=tests/python/requirements-legacy.txt ;;
-            esac
-            part "python $(basename "$test")" python "$test" "$requirements"
-        done
-    else
-        skip python "python3 cannot make virtual environments (apt install python3-venv)"
-    fi
-    report_beside
+    report "${pids[0]}" "${waiting[@]}"
+    report "${pids[1]}" "${computing[@]}"
 fi
 
 # What failed is told again at the end: the rest is long, and whoever keeps its end only keeps this.
-for log in "${failed[@]}"; do
-    printf '\n== the end of %s\n' "$log"
-    tail -n 40 "$log"
+for name in "${failed[@]}"; do
+    printf '\n== the end of %s\n' "$(log_of "$name")"
+    tail -n 40 "$(log_of "$name")"
 done
 echo
 printf '%s\n' "${summary[@]}"

@@ -9,12 +9,29 @@ use coreflow::{
     },
     wire::id::PartitionIndex,
 };
+use std::fmt::{self, Write};
 
 /// Characters of a letter in the trace.
 const DESCRIBED_CHARS: usize = 160;
 
 /// What a replica must not say twice in different words: what it is about, as a key, and what it says.
 pub type Vow = (PartitionIndex, &'static str, u64, u64);
+
+/// Takes so many characters of a text: a letter may be thousands of times as long, and most of a run would be
+/// spent on writing it.
+struct Beginning {
+    text: String,
+    left: usize,
+}
+
+impl Write for Beginning {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let end = piece.char_indices().nth(self.left).map_or(piece.len(), |(at, _)| at);
+        self.text.push_str(&piece[..end]);
+        self.left -= piece[..end].chars().count();
+        if end == piece.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
 
 /// A message between replicas that travels here.
 pub trait Spoken: Envelope {
@@ -41,9 +58,10 @@ impl Spoken for raft::Message {
 
 impl Spoken for Letter {
     fn describe(&self) -> String {
-        let text = format!("{:?}", self.message);
-        let end = text.char_indices().nth(DESCRIBED_CHARS).map_or(text.len(), |(at, _)| at);
-        text[..end].to_owned()
+        let mut beginning = Beginning { text: String::new(), left: DESCRIBED_CHARS };
+        // What does not fit is an error that ends the writing.
+        let _ = write!(beginning, "{:?}", self.message);
+        beginning.text
     }
 
     /// What it orders, accepts or has a certificate of, in a view.
