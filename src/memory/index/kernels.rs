@@ -26,6 +26,15 @@ impl Line {
     /// What a stored row's last line is filled up with.
     pub(super) const REST: Line = Line([OFFSET as u8; 64]);
 
+    /// The line as a stored row has it, or back. A loop, since `map` of an array is two calls a byte where
+    /// less is optimized than in a release.
+    pub(super) fn turned(mut self) -> Self {
+        for byte in &mut self.0 {
+            *byte ^= OFFSET as u8;
+        }
+        self
+    }
+
     /// The line as float32 numbers, which stand in it as the processor has them.
     pub(super) fn floats(&self) -> &[f32; 16] {
         // SAFETY: both are 64 bytes, a line is aligned to more than a float32, and any bits are one.

@@ -400,7 +400,7 @@ impl Coding {
             return;
         }
         for (line, stored) in probe.code.iter_mut().zip(row) {
-            *line = Line(stored.0.map(|byte| byte ^ OFFSET as u8));
+            *line = stored.turned();
         }
         probe.centre = centre;
         let sum = self.sum_of(&probe.code);
@@ -547,7 +547,7 @@ impl Coding {
             return;
         }
         for (stored, line) in row.iter_mut().zip(&probe.code) {
-            *stored = Line(line.0.map(|byte| byte ^ OFFSET as u8));
+            *stored = line.turned();
         }
     }
 

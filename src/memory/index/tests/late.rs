@@ -13,8 +13,8 @@ fn recall(index: &mut Index, metric: Metric, all: &[Vec<f32>]) -> f64 {
     let (mut found, mut wanted) = (0, 0);
     for query in all.iter().step_by(23) {
         let mut live: Vec<Row> = (0..all.len() as Row).filter(|&row| index.contains(row)).collect();
-        let to = |row: &Row| distance(metric, query, &all[*row as usize]);
-        live.sort_by(|a, b| to(a).total_cmp(&to(b)));
+        let to: Vec<f64> = all.iter().map(|vector| distance(metric, query, vector)).collect();
+        live.sort_by(|a, b| to[*a as usize].total_cmp(&to[*b as usize]));
         let truth: BTreeSet<Row> = live.into_iter().take(K).collect();
         let hits = index.search(query, K, 60, |_| true).expect("the query is well");
         let rows: BTreeSet<Row> = hits.iter().map(|hit| hit.row).collect();
