@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 
 import aio_msgpack_rpc
-from server import PROGRAM, ROOT, Server, serving
+from cluster import free_addresses
+from server import PROGRAM, ROOT, Server, serving, split
 
 CONFIG = "tests/python/worker.toml"
 SEED = int(os.environ.get("COREFLOW_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -246,14 +247,9 @@ async def a_second_node_is_refused(folder):
         assert str(server.process.pid) in second.stderr, second.stderr
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
 async def a_node_serves_on_the_ports_of_one_that_was_killed(folder):
-    rpc, http = free_port(), free_port()
-    addresses = (f"server.rpc_address=127.0.0.1:{rpc}", f"server.http_address=127.0.0.1:{http}")
+    rpc, http = free_addresses(2)
+    addresses = (f"server.rpc_address={rpc}", f"server.http_address={http}")
     for _ in range(2):
         with serving(*addresses, config=CONFIG, folder=folder) as server:
             clients = [socket.create_connection(address) for address in (server.rpc, server.http)]
@@ -269,7 +265,7 @@ async def a_node_serves_on_the_ports_of_one_that_was_killed(folder):
                 pass
             client.close()
     with serving(*addresses, config=CONFIG, folder=folder) as server:
-        assert (server.rpc[1], server.http[1]) == (rpc, http)
+        assert (server.rpc, server.http) == (split(rpc), split(http))
         client, writer = await connect(server)
         assert (await client.call("node.health", {}))["ready"]
         writer.close()
@@ -291,9 +287,8 @@ async def a_start_that_fails_for_its_port_leaves_the_log_alone(folder):
     for key, other in (("rpc_address", "http_address"), ("http_address", "rpc_address")):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"server.{key}=127.0.0.1:{taken.getsockname()[1]}"
-            refused = run_to_its_end(
-                ["serve"], folder, address, f"server.{other}=127.0.0.1:{free_port()}"
-            )
+            (free,) = free_addresses(1)
+            refused = run_to_its_end(["serve"], folder, address, f"server.{other}={free}")
         assert refused.returncode == 1 and key in refused.stderr, refused
     assert opened() == before, "nobody opened it"
 
