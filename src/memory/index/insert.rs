@@ -55,8 +55,8 @@ pub(super) enum Linking {
     /// Looks for linkable nodes among all, from this one on, as a walk met none.
     Scan(Row),
     Choose(usize, Choice),
-    /// The next of the chosen to be linked back.
-    Back(usize, usize),
+    /// The next of the chosen to be linked back, and how far the choice of its links has come.
+    Back(usize, usize, Option<Choice>),
 }
 
 impl Index {
@@ -390,18 +390,23 @@ impl Linking {
                     if layer == 0 {
                         work.neighbours.iter().for_each(|&slot| graph.base.prefetch(slot));
                     }
-                    *self = Linking::Back(layer, linked);
+                    *self = Linking::Back(layer, linked, None);
                 }
-                Linking::Back(layer, next) => {
+                Linking::Back(layer, next, choice) => {
                     let Scratch { other, work, .. } = &mut *scratch;
                     while let Some(&neighbour) = work.neighbours.get(*next) {
                         if budget.is_spent() {
                             return false;
                         }
-                        *next += 1;
-                        if graph.is_linkable(neighbour) {
-                            graph.link(neighbour, row, *layer, options.alpha, other, work, budget);
+                        let alpha = options.alpha;
+                        let links = choice.is_some() || graph.is_linkable(neighbour);
+                        if links
+                            && !graph
+                                .link(neighbour, row, *layer, alpha, other, work, choice, budget)
+                        {
+                            return false;
                         }
+                        *next += 1;
                     }
                     if graph.has_products_to_link(*layer, &scratch.probe) {
                         graph.begin_walk_of_products(scratch, options, row, budget);

@@ -32,8 +32,8 @@ const LINKS_LEAST: usize = 8;
 /// A candidate is compared with chosen ones around other centres while it has so few codes for that, as they are made in one
 /// go; after that with those around its own centre only.
 const MADE_FOR_ONE: usize = 8;
-/// The same for all candidates of a node that is linked back to, which is done in one go.
-const MADE_AT_ONCE: usize = 16;
+/// The same for all candidates of a node that is linked back to, of which there are many for one that comes.
+const MADE_FOR_LINKS: usize = 16;
 /// Chosen neighbours that a candidate is compared with at a time.
 const COMPARED_AT_ONCE: usize = 4;
 
@@ -153,7 +153,8 @@ impl Graph {
         })
     }
 
-    /// Adds a link from `slot` to `link`; when all places are taken, chooses which ones stay.
+    /// Adds a link from `slot` to `link`; when all places are taken, chooses which ones stay. False when the budget ended
+    /// before: `choice` and `work` have what was chosen so far, for the next call.
     #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     pub(super) fn link(
         &mut self,
@@ -163,40 +164,60 @@ impl Graph {
         alpha: f32,
         other: &mut Probe,
         work: &mut Work,
+        choice: &mut Option<Choice>,
         budget: &mut Budget,
-    ) {
-        let links_max = links_max(layer);
-        let links = self.links(slot, layer);
-        let count = links.len();
-        if links.contains(&link) {
-            return;
+    ) -> bool {
+        let mut under_way = match choice.take() {
+            Some(under_way) => under_way,
+            None => {
+                let links = self.links(slot, layer);
+                let count = links.len();
+                if links.contains(&link) {
+                    return true;
+                }
+                if count < links_max(layer) {
+                    self.links_mut(slot, layer)[count] = link;
+                    return true;
+                }
+                work.slots.clear();
+                work.slots.extend_from_slice(links);
+                work.slots.push(link);
+                let begun = Choice::begin(work, self.coding.metric.of_links());
+                let begun = Choice { may_make: MADE_FOR_LINKS, ..begun };
+                self.rank_slots(work, &begun, slot, other, budget);
+                begun
+            }
+        };
+        loop {
+            let is_near = self.links_products(layer) && under_way.metric != self.coding.metric;
+            let most = if is_near { LINKS_NEAR } else { links_max(layer) };
+            if !self.choose(work, &mut under_way, slot, alpha, most, other, budget) {
+                *choice = Some(under_way);
+                return false;
+            }
+            if !is_near {
+                break;
+            }
+            under_way.go_on_by(self.coding.metric, work);
+            self.rank_slots(work, &under_way, slot, other, budget);
         }
-        if count < links_max {
-            self.links_mut(slot, layer)[count] = link;
-            return;
+        if self.links(slot, layer) == &work.slots[..work.slots.len() - 1] {
+            self.set_links(slot, layer, &work.chosen);
+        } else if self.is_linkable(slot) {
+            // Another operation linked it meanwhile, or a sweep took links that were chosen: at once, so that this has an end.
+            let mut all = Budget::unlimited();
+            self.link(slot, link, layer, alpha, other, work, &mut None, &mut all);
+            budget.spend(all.spent());
         }
-        work.slots.clear();
-        work.slots.extend_from_slice(links);
-        work.slots.push(link);
-        let choice = Choice::begin(work, self.coding.metric.of_links());
-        let mut choice = Choice { may_make: MADE_AT_ONCE, ..choice };
-        if self.links_products(layer) {
-            self.choose_at_once(work, &mut choice, slot, alpha, LINKS_NEAR, other, budget);
-            choice.go_on_by(self.coding.metric, work);
-        }
-        self.choose_at_once(work, &mut choice, slot, alpha, links_max, other, budget);
-        self.set_links(slot, layer, &work.chosen);
+        true
     }
 
-    /// Chooses among the slots of `work`: at most 33, so there is no reason to stop half-way.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
-    fn choose_at_once(
+    /// Puts the slots of `work`, at most 33, in the order of their rank from a node.
+    fn rank_slots(
         &self,
         work: &mut Work,
-        choice: &mut Choice,
+        choice: &Choice,
         slot: u32,
-        alpha: f32,
-        links_max: usize,
         other: &mut Probe,
         budget: &mut Budget,
     ) {
@@ -204,9 +225,6 @@ impl Graph {
         self.rank_all(other, &work.slots, &mut work.found);
         budget.spend(work.slots.len());
         budget.spend_coded(other);
-        let mut all = Budget::unlimited();
-        self.choose(work, choice, slot, alpha, links_max, other, &mut all);
-        budget.spend(all.spent().max(work.found.len() * work.chosen.len() / 2));
     }
 
     /// Slots in the order of their rank.

@@ -11,9 +11,9 @@ const DIMENSIONS: usize = 24;
 const COUNT: usize = 4000;
 /// What a step is given.
 const STEP: usize = 128;
-/// What one decision may take beyond that: the links of a full node are chosen anew at once, 33 of them
-/// compared with each other.
-const BEYOND: usize = 33 + 33 * 32;
+/// What one decision may take beyond that: the links of a full node are put in order, 33 of them, or one is compared
+/// with all that were chosen before it. A comparison counts as half a distance, as few are with all.
+const BEYOND: usize = STEP + 33;
 /// Where a search begins.
 const ENTRY: usize = 1;
 

@@ -1,7 +1,7 @@
 //! Operations that are open side by side.
 
 use super::{
-    super::centre::FIRST,
+    super::{centre::FIRST, steps::Budget},
     graph::{check, check_links},
     *,
 };
@@ -344,6 +344,38 @@ fn an_insertion_in_steps_makes_the_graph_that_it_makes_at_once() {
                 assert_eq!(index.graph.links(row, layer), at_once.graph.links(row, layer));
             }
         }
+    }
+}
+
+/// While a full node's links are chosen in steps, nodes that it leads to go and a sweep takes the links to them.
+#[test]
+fn what_a_sweep_took_while_links_were_chosen_stays_away() {
+    let mut random = Rng::with_seed(43);
+    let all = vectors(&mut random, 500, 24);
+    for metric in [Metric::Euclidean, Metric::Dot] {
+        let mut index = filled(metric, &all, 43);
+        let mut live: Vec<Row> = (0..500).collect();
+        for vector in &all[..40] {
+            let mut insertion = index.begin_insert(vector).expect("the vector is well");
+            let row = loop {
+                if let Some(row) = insertion.step(&mut index, 1) {
+                    break row.expect("there is room");
+                }
+                if random.usize(..200) == 0 {
+                    for _ in 0..60 {
+                        let gone = live.swap_remove(random.usize(..live.len()));
+                        assert!(index.begin_remove(gone));
+                    }
+                    let mut scratch = index.scratches.take();
+                    assert!(index.sweep_on(&mut scratch, &mut Budget::unlimited()));
+                    let coming = (0..60).map(|_| index.insert(&all[random.usize(..all.len())]));
+                    live.extend(coming.map(|row| row.expect("there is room")));
+                }
+            };
+            live.push(row);
+            check_links(&index);
+        }
+        check(&mut index);
     }
 }
 
