@@ -80,6 +80,8 @@ pub struct Connection<S, E: Engine, M, F> {
     scanner: Scanner,
     /// Whether `input` holds no whole frame.
     scanned_out: bool,
+    /// Whether pattern memory was asked when requests were last begun.
+    asks_memory: bool,
     /// What is read aside before anything behind it.
     long: Option<LongRequest>,
     output: Output,
@@ -123,6 +125,7 @@ where
             input: Input::new(),
             scanner: Scanner::new(limits.max_frame_bytes.min(most)),
             scanned_out: true,
+            asks_memory: false,
             long: None,
             output: Output::default(),
             in_flight: FuturesUnordered::new(),
@@ -226,7 +229,9 @@ where
 
     /// Whether there is much to do, which takes long turns.
     fn has_much(&self) -> bool {
-        self.output.pending() >= MUCH_OUTPUT || self.input.unread().len() >= MUCH_INPUT
+        self.output.pending() >= MUCH_OUTPUT
+            || self.input.unread().len() >= MUCH_INPUT
+            || self.asks_memory
     }
 
     /// Whether others should have their turn.

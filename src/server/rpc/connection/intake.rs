@@ -14,7 +14,7 @@ use crate::{
     server::{
         Engine,
         auth::{self, Gate, Said},
-        memory,
+        memory::{self, MemoryRequest},
         request::Request,
     },
     wire::{
@@ -70,6 +70,7 @@ where
         self.start_long(cx);
         let mut groups = Groups::default();
         let (mut memory_bytes, mut until_look) = (0, READ_AT_ONCE);
+        self.asks_memory = false;
         while self.has_room() && !self.scanned_out && memory_bytes < MEMORY_AT_ONCE {
             if until_look == 0 {
                 if self.is_time_over() {
@@ -130,8 +131,13 @@ where
             }
             let request =
                 call.fields().and_then(|params| Request::parse(call.method, params, &self.limits));
-            if let Ok(Request::Memory(_)) = request {
+            if let Ok(Request::Memory(request)) = &request {
                 memory_bytes += len;
+                self.asks_memory = true;
+                if !matches!(request, MemoryRequest::Put(_)) {
+                    // It begins by itself, which may take as long as to read many others.
+                    until_look = 0;
+                }
             }
             self.take_in(cx, &mut groups, msgid, request, len);
         }
