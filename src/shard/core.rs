@@ -158,6 +158,22 @@ impl Shard {
     /// this shard any more.
     #[inline]
     pub fn turn(&mut self) -> Result<bool, TaskUnreadable> {
+        self.turn_with(Self::run_memory)
+    }
+
+    /// The same without pattern memory: between its turn and whatever else takes long messages have theirs.
+    ///
+    /// # Errors
+    /// As [`Shard::turn`].
+    pub fn turn_of_messages(&mut self) -> Result<bool, TaskUnreadable> {
+        self.turn_with(Self::rest_memory)
+    }
+
+    #[inline(always)]
+    fn turn_with(
+        &mut self,
+        run_memory: impl FnOnce(&mut Self) -> bool,
+    ) -> Result<bool, TaskUnreadable> {
         let mut worked = false;
         self.kernel.look_around();
         self.know_types();
@@ -175,7 +191,7 @@ impl Shard {
         worked |= self.run_turns();
         worked |= self.run_timers();
         worked |= self.run_tasks();
-        worked |= self.run_memory();
+        worked |= run_memory(self);
         if worked {
             self.kernel.links.load = self.tasks.load();
             self.kernel.loads[self.kernel.index as usize] = self.kernel.links.load;

@@ -579,6 +579,14 @@ impl Shard {
         memory.has_turned
     }
 
+    /// A turn passes without pattern memory.
+    pub(super) fn rest_memory(&mut self) -> bool {
+        if let Some(memory) = &mut self.memory {
+            memory.has_turned = false;
+        }
+        false
+    }
+
     /// Whether the last turn went on with pattern memory.
     #[inline]
     pub(super) fn memory_has_turned(&self) -> bool {

@@ -165,6 +165,10 @@ impl Core {
             }
             let is_due = woke_futures || executor::is_round_due();
             if is_due || now_us >= io_due_us || executor::need_yield() {
+                if has_long_turns {
+                    // Memory took its time, and futures will take theirs.
+                    self.turn_with(Shard::turn_of_messages);
+                }
                 executor::begin_round(has_long_turns);
                 executor::yield_now().await;
                 if is_far_busy {
@@ -217,6 +221,14 @@ impl Core {
 
     #[inline]
     fn turn(self: &Rc<Self>) -> Turn {
+        self.turn_with(Shard::turn)
+    }
+
+    #[inline(always)]
+    fn turn_with(
+        self: &Rc<Self>,
+        turn: impl FnOnce(&mut Shard) -> Result<bool, TaskUnreadable>,
+    ) -> Turn {
         let mut jobs = 0;
         while let Some(job) = self.jobs.pop() {
             job(self);
@@ -224,7 +236,7 @@ impl Core {
         }
         let mut shard = self.shard.borrow_mut();
         shard.read_clock();
-        let worked = shard.turn().unwrap_or_else(|unreadable| end_process(&unreadable));
+        let worked = turn(&mut shard).unwrap_or_else(|unreadable| end_process(&unreadable));
         shard.take_futures().into_iter().for_each(executor::spawn);
         let woke_futures = std::mem::take(&mut shard.woke_futures);
         Turn {
