@@ -17,6 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What agents leave behind has this long to end with its core.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// Time between two looks whether it has ended.
