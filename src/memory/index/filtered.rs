@@ -9,7 +9,7 @@
 
 use super::{
     graph::{Graph, PLACES_OF_A_DISTANCE, Row},
-    kernels::prefetch,
+    kernels::prefetch_value,
     options::LINKS_BASE,
     pool::Found,
     search::ASKED_OF_A_DISTANCE,
@@ -123,18 +123,17 @@ impl Graph {
                     fresh.count += usize::from(marks.first_visit(link));
                 }
                 for &slot in fresh.slots() {
-                    self.codes.prefetch(slot);
-                    prefetch(std::slice::from_ref(&self.terms[slot as usize]));
-                    prefetch(std::slice::from_ref(&self.nodes[slot as usize]));
+                    prefetch_value(&self.nodes[slot as usize]);
                 }
             }
             met.turn();
             for next in [pool.next(), refused.nearest()].into_iter().flatten() {
                 self.base.prefetch(next.slot());
             }
+            let (slots, coming) = met.both();
+            self.ranks_and_fetch(probe, slots, coming, &mut ranks);
             let fresh = met.fresh();
             let count = fresh.count;
-            self.ranks(probe, fresh.slots(), &mut ranks);
             let mut accepted = 0;
             for at in 0..count {
                 let found = Found::new(ranks[at], fresh.slots[at]);

@@ -4,7 +4,7 @@ use super::{
     centre::First,
     coarse::{Coarse, Mark},
     error::Invalid,
-    kernels::{Line, prefetch},
+    kernels::{Line, prefetch_value},
     late::Late,
     live::Live,
     options::{IndexOptions, LEVEL_MAX, LINKS_BASE, LINKS_UPPER},
@@ -20,6 +20,9 @@ use std::sync::Weak;
 /// Places of a walk on the upper layers: with one alone, a query between far clusters may come down in the
 /// wrong one and not get out again.
 const DESCENT_WIDTH: usize = 4;
+
+/// Codes that are compared, and as many that are fetched, before it is the other's turn.
+const IN_TURN: usize = 4;
 
 /// Keeping a node among so many takes about as long as computing its distance.
 pub(super) const PLACES_OF_A_DISTANCE: usize = 2048;
@@ -305,6 +308,35 @@ impl Graph {
         }
     }
 
+    /// The ranks of some nodes, while the codes of others are fetched, in turns: the processor has room for few lines that are on
+    /// their way, and would wait where all were asked for at once.
+    #[inline(always)]
+    pub(super) fn ranks_and_fetch(
+        &self,
+        probe: &mut Probe,
+        slots: &[u32],
+        coming: &[u32],
+        ranks: &mut [f32; LINKS_BASE],
+    ) {
+        let has_several = self.coding.has_several();
+        let terms = self.terms_by(probe.metric);
+        let fetch = |slots: &[u32]| {
+            for &slot in slots {
+                self.codes.prefetch(slot);
+                prefetch_value(&terms[slot as usize]);
+                if has_several {
+                    prefetch_value(&self.nodes[slot as usize]);
+                }
+            }
+        };
+        let mut coming = coming.chunks(IN_TURN);
+        for (slots, ranks) in slots.chunks(IN_TURN).zip(ranks.as_chunks_mut::<IN_TURN>().0) {
+            fetch(coming.next().unwrap_or_default());
+            self.ranks(probe, slots, ranks);
+        }
+        coming.for_each(fetch);
+    }
+
     /// The same where rows are around several centres: those around one at a time.
     #[inline(never)]
     fn ranks_of_several<const N: usize>(
@@ -374,8 +406,6 @@ impl Graph {
     pub(super) fn walk(&self, scratch: &mut Scratch, layer: usize, budget: &mut Budget) -> bool {
         let Scratch { probe, pool, marks, met, .. } = scratch;
         let mut ranks = [0.0; LINKS_BASE];
-        let has_several = self.coding.has_several();
-        let terms = self.terms_by(probe.metric);
         loop {
             let next = pool.expand();
             let fresh = met.fresh();
@@ -385,13 +415,6 @@ impl Graph {
                     fresh.slots[fresh.count] = link;
                     fresh.count += usize::from(marks.first_visit(link));
                 }
-                for &slot in fresh.slots() {
-                    self.codes.prefetch(slot);
-                    prefetch(std::slice::from_ref(&terms[slot as usize]));
-                    if has_several {
-                        prefetch(std::slice::from_ref(&self.nodes[slot as usize]));
-                    }
-                }
             }
             if layer == 0 {
                 met.turn();
@@ -399,9 +422,10 @@ impl Graph {
             if let Some(next) = pool.likely_next().filter(|_| layer == 0) {
                 self.base.prefetch(next);
             }
-            let slots = met.fresh().slots();
+            let (slots, coming) = met.both();
+            let coming = if layer == 0 { coming } else { slots };
             let count = slots.len();
-            self.ranks(probe, slots, &mut ranks);
+            self.ranks_and_fetch(probe, slots, coming, &mut ranks);
             pool.offer(&ranks[..count], slots);
             met.fresh().count = 0;
             if let Some(next) = pool.likely_next().filter(|_| layer == 0) {

@@ -121,6 +121,17 @@ pub fn prefetch<T>(values: &[T]) {
     let _ = values;
 }
 
+/// The same for one value: the line in which it begins.
+#[inline(always)]
+pub(super) fn prefetch_value<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch_line(value);
+    #[cfg(target_arch = "aarch64")]
+    aarch64::prefetch_line(value);
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    let _ = value;
+}
+
 /// For processors without the instructions that the others need, and what the others are tested against.
 mod portable {
     use super::{FINER, Line};

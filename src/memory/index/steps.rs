@@ -102,6 +102,12 @@ impl Met {
         &mut self.parts[self.at]
     }
 
+    /// What is fresh, and what waits.
+    #[inline(always)]
+    pub(super) fn both(&self) -> (&[Row], &[Row]) {
+        (self.parts[self.at].slots(), self.parts[self.at ^ 1].slots())
+    }
+
     /// What is fresh now waits, and what waited is next.
     #[inline(always)]
     pub(super) fn turn(&mut self) {

@@ -54,17 +54,23 @@ pub(super) fn available() -> Vec<Kernels> {
 
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T]) {
-    let start = values.as_ptr().cast::<u8>();
-    for byte in (0..size_of_val(values)).step_by(Line::BYTES) {
-        // SAFETY: the address lies inside the slice, and the instruction accesses nothing: it is a hint
-        // that changes neither memory nor flags.
-        unsafe {
-            std::arch::asm!(
-                "prfm pldl1keep, [{address}]",
-                address = in(reg) start.add(byte),
-                options(nostack, preserves_flags, readonly),
-            );
-        }
+    let mut at = values.as_ptr().cast::<Line>();
+    for _ in 0..size_of_val(values).div_ceil(Line::BYTES) {
+        prefetch_line(at);
+        at = at.wrapping_add(1);
+    }
+}
+
+#[inline(always)]
+pub(super) fn prefetch_line<T>(value: *const T) {
+    // SAFETY: the instruction accesses nothing, whatever the address: it is a hint that changes neither memory nor
+    // flags.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{address}]",
+            address = in(reg) value,
+            options(nostack, preserves_flags, readonly),
+        );
     }
 }
 

@@ -55,11 +55,17 @@ pub(super) fn available() -> Vec<Kernels> {
 
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T]) {
-    let start = values.as_ptr().cast::<i8>();
-    for byte in (0..size_of_val(values)).step_by(Line::BYTES) {
-        // SAFETY: the address lies inside the slice, and prefetching accesses nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(byte)) };
+    let mut at = values.as_ptr().cast::<Line>();
+    for _ in 0..size_of_val(values).div_ceil(Line::BYTES) {
+        prefetch_line(at);
+        at = at.wrapping_add(1);
     }
+}
+
+#[inline(always)]
+pub(super) fn prefetch_line<T>(value: *const T) {
+    // SAFETY: prefetching accesses nothing, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
