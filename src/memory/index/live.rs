@@ -90,7 +90,7 @@ impl Index {
         accepts: &mut impl FnMut(Row) -> bool,
         budget: &mut Budget,
     ) -> bool {
-        let (mut slots, mut ranks) = ([0; LINKS_BASE], [0.0; LINKS_BASE]);
+        let mut slots = [0; LINKS_BASE];
         loop {
             if budget.is_spent() {
                 return false;
@@ -105,10 +105,8 @@ impl Index {
                     self.graph.codes.prefetch(row);
                 }
             }
-            self.graph.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
+            self.graph.compare(scratch, &slots[..count], budget);
             budget.spend(asked);
-            budget.spend_coded(&mut scratch.probe);
-            scratch.pool.offer(&ranks[..count], &slots[..count]);
             if asked < LINKS_BASE {
                 return true;
             }

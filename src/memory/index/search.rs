@@ -410,7 +410,6 @@ impl Graph {
         budget: &mut Budget,
     ) -> bool {
         let mut slots = [0; LINKS_BASE];
-        let mut ranks = [0.0; LINKS_BASE];
         while *next < rows.len() {
             if budget.is_spent() {
                 return false;
@@ -422,13 +421,19 @@ impl Graph {
                 count += 1;
                 self.codes.prefetch(slot);
             }
-            self.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
-            budget.spend_coded(&mut scratch.probe);
-            scratch.pool.offer(&ranks[..count], &slots[..count]);
+            self.compare(scratch, &slots[..count], budget);
             budget.spend(end - *next);
             *next = end;
         }
         true
+    }
+
+    /// Offers the pool at most [`LINKS_BASE`] nodes.
+    pub(super) fn compare(&self, scratch: &mut Scratch, slots: &[Row], budget: &mut Budget) {
+        let mut ranks = [0.0; LINKS_BASE];
+        self.ranks(&mut scratch.probe, slots, &mut ranks);
+        budget.spend_coded(&mut scratch.probe);
+        scratch.pool.offer(&ranks[..slots.len()], slots);
     }
 
     /// Offers the pool all nodes that are accepted, from `next` on. False when the budget ended before.
@@ -440,7 +445,6 @@ impl Graph {
         budget: &mut Budget,
     ) -> bool {
         let mut slots = [0; LINKS_BASE];
-        let mut ranks = [0.0; LINKS_BASE];
         let all = self.nodes.len() as Row;
         while *next < all {
             if budget.is_spent() {
@@ -455,9 +459,7 @@ impl Graph {
                 }
                 *next += 1;
             }
-            self.ranks(&mut scratch.probe, &slots[..count], &mut ranks);
-            budget.spend_coded(&mut scratch.probe);
-            scratch.pool.offer(&ranks[..count], &slots[..count]);
+            self.compare(scratch, &slots[..count], budget);
             budget.spend(1 + count + (*next - begin) as usize / ASKED_OF_A_DISTANCE);
         }
         true
