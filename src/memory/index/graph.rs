@@ -12,6 +12,7 @@ use super::{
     reach::Reach,
     remove::Sweep,
     rows::{BaseLinks, Column, NONE, PagesAhead, Rows},
+    spread::Lengths,
     steps::{Budget, Generations, Met, Scratch, Scratches, step_distances},
 };
 use fastrand::Rng;
@@ -104,6 +105,7 @@ pub(super) struct Graph {
     pub(super) link_terms: Column<Terms>,
     /// Under the dot product nodes link to near ones first: all, but where an image is of before they did.
     pub(super) has_near: bool,
+    pub(super) lengths: Lengths,
     pub(super) base: Rows<BaseLinks>,
     pub(super) towers: Column<Tower>,
     pub(super) towers_free: Vec<u32>,
@@ -152,6 +154,7 @@ impl Index {
             terms: Column::new(),
             link_terms: Column::new(),
             has_near: true,
+            lengths: Lengths::default(),
             base: Rows::new(1),
             towers: Column::new(),
             towers_free: Vec::new(),

@@ -526,6 +526,7 @@ impl Graph {
             let term = scale * scale * self.coding.squared_code(self.codes.get(row));
             self.link_terms[row as usize] = Terms { scale, term };
         }
+        self.note_length(row);
     }
 
     /// Drops links that no graph has: to no node, to the node itself, twice, above their target's level.

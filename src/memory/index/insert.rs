@@ -511,6 +511,7 @@ impl Graph {
             self.link_terms[row as usize] = probe.terms;
         }
         self.nodes[row as usize].centre = probe.centre;
+        self.note_length(row);
     }
 
     pub(super) fn take_tower(&mut self) -> u32 {

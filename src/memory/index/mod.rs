@@ -62,6 +62,7 @@ mod rerank;
 mod rows;
 mod search;
 mod splice;
+mod spread;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::{
     options::{LEVEL_MAX, LINKS_NEAR_NEW},
     prune::{Work, links_max},
     rows::NONE,
+    spread::Lengths,
     steps::{Budget, Generations, Scratch},
 };
 use std::sync::Weak;
@@ -265,6 +266,7 @@ impl Graph {
         self.nodes.clear();
         self.entry = None;
         self.has_near = true;
+        self.lengths = Lengths::default();
     }
 
     /// Live neighbours of a dead node, other than `slot` and those that it has, or of the dead ones behind it: the

@@ -64,6 +64,8 @@ enum Phase {
     /// linked meanwhile, and apart, so that a walk begins and goes on as without them.
     Late(usize),
     Descend(Descent),
+    /// Compares what some rows lead to, from this one of them on, before it walks.
+    LookAround(u32),
     Walk,
     /// Walks for those that are accepted.
     WalkFiltered(Spent),
@@ -280,8 +282,14 @@ impl Search {
                         }
                     } else {
                         graph.begin_walk(scratch, self.ef, budget);
-                        Phase::Walk
+                        if graph.lengths.differ() { Phase::LookAround(0) } else { Phase::Walk }
                     };
+                }
+                Phase::LookAround(next) => {
+                    if !index.look_around(scratch, next, budget) {
+                        return None;
+                    }
+                    self.phase = Phase::Walk;
                 }
                 Phase::Late(next) => {
                     let mut accepts = |row| graph.is_live(row) && filter(row);

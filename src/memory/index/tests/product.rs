@@ -166,6 +166,51 @@ fn what_was_removed_does_not_take_the_places_of_what_is_left() {
     assert!(recalls[1][0] >= 0.95, "{recalls:?}");
 }
 
+/// One cluster has more products than a search has places that are larger than most of another one, whose best are
+/// better.
+#[test]
+fn a_search_does_not_stay_in_the_cluster_where_it_begins() {
+    for (seed, clusters, gone) in [
+        (1187, 3, Gone::Any(0.5)),
+        (1191, 2, Gone::Longest(0.5)),
+        (1253, 2, Gone::Longest(0.5)),
+        (1575, 2, Gone::Longest(0.5)),
+    ] {
+        let set = Set::Far(Shape::Line(clusters));
+        let recalls = recalls(seed, 200, set, gone, false).expect("half is left");
+        println!("{seed}: {recalls:.3?}");
+        assert!(recalls.as_flattened().iter().all(|recall| *recall >= 0.9), "{seed}: {recalls:?}");
+    }
+}
+
+/// Only where vectors differ in length a search looks around, also in an index that was loaded.
+#[test]
+fn a_search_for_products_looks_around_where_lengths_differ() {
+    let mut random = Rng::with_seed(197);
+    for dimensions in [8, 64] {
+        let mut all = vectors(&mut random, 300, dimensions);
+        for vector in &mut all {
+            let length = distance(Metric::Dot, vector, vector).abs().sqrt() as f32;
+            vector.iter_mut().for_each(|value| *value /= length);
+        }
+        let mut index = filled(Metric::Dot, &all, 7);
+        assert!(!index.graph.lengths.differ(), "{dimensions} dimensions");
+        let longer: Vec<f32> = all[3].iter().map(|value| 1.05 * value).collect();
+        for differ in [false, true] {
+            let mut loader = Loader::new(index.options.clone()).expect("the options are well");
+            let (mut image, mut chunk) = (index.begin_image(), Vec::new());
+            while image.chunk(&index, &mut chunk).is_some() {
+                loader.chunk(&std::mem::take(&mut chunk)).expect("the chunk is well");
+            }
+            let rows = index.stats().rows as Row;
+            let (loaded, _) = loader.finish(rows, |_| Wanted::Same).expect("there is room");
+            assert_eq!(loaded.graph.lengths.differ(), differ, "{dimensions} dimensions");
+            index.insert(&longer).expect("there is room");
+            assert!(index.graph.lengths.differ(), "{dimensions} dimensions");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(cases(16))]
 
