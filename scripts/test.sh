@@ -9,11 +9,10 @@ Usage: scripts/test.sh [--build | --help]
 
 Runs every test and prints what passed, failed or was skipped, and why:
   build     all of the following, and the virtual environments of `python`
-two parts at a time:
   unit      unit and property tests, and what examples, benches and documentation have
   tests     one of tests/: real nodes, and the program (each is a part)
-  python    real clients against a real server (each script of tests/python is a part)
-and beside these, with what they leave of the processors:
+  python    real clients against a real server (each script of tests/python is a part, and two run at a time)
+and beside these three, with what they leave of the processors:
   simulator 300 and 60 seeds of a cluster by Raft and by PBFT, and bugs planted in it that must be found
   memory    the rings, kernels, rows and walks of the vector index, and maps and files of pattern memory,
             under valgrind, where it is installed
@@ -66,13 +65,13 @@ skip() {
     summary+=("skipped  $1: $2")
 }
 
-# pairs NAME...: runs parts in their order, two at a time; `report` tells of them. Each is a process of its
-# own that xargs starts, since bash would let what it starts itself be deaf to SIGINT.
-pairs() {
-    printf '%s\n' "$@" | xargs -P 2 -d '\n' -n 1 scripts/test.sh --keep
+# lanes COUNT NAME...: runs parts in their order, so many at a time; `report` tells of them. Each is a process of
+# its own that xargs starts, since bash would let what it starts itself be deaf to SIGINT.
+lanes() {
+    printf '%s\n' "${@:2}" | xargs -P "$1" -d '\n' -n 1 scripts/test.sh --keep
 }
 
-# keep NAME: runs one of the `pairs`.
+# keep NAME: runs one of the `lanes`.
 keep() {
     local start=$SECONDS code=0 log
     log=$(log_of "$1")
@@ -200,7 +199,7 @@ python() {
 case "${1:-}" in
     "") ;;
     --build) build; exit ;;
-    # From `pairs`.
+    # From `lanes`.
     --keep) keep "$2"; exit ;;
     --help | -h) usage; exit ;;
     *) usage >&2; exit 2 ;;
@@ -210,14 +209,15 @@ rm -rf "$logs"
 mkdir -p "$logs"
 # What waits more than it computes; and what computes and does nothing else: it may wait, and comes to the
 # same. The longest first, so that not one of them is left at the end while a processor rests.
-waiting=(unit "tests cluster" "tests node" "tests measure")
+rust=(unit "tests cluster" "tests node" "tests measure")
 for name in $(cd tests && echo *.rs */main.rs); do
     name=${name%/main.rs} name=${name%.rs}
     case $name in
         cluster | node | measure | sim | gossip | pbft) ;;
-        *) waiting+=("tests $name") ;;
+        *) rust+=("tests $name") ;;
     esac
 done
+clients=()
 computing=(simulator memory gossip pbft loom)
 if ! command -v valgrind >/dev/null; then
     computing=(simulator gossip pbft loom)
@@ -227,9 +227,9 @@ fi
 if ! makes_environments; then
     skip python "python3 cannot make virtual environments (apt install python3-venv)"
 else
-    waiting+=("python test_pbft_liars.py")
+    clients+=("python test_pbft_liars.py")
     for test in $(cd tests/python && echo test_*.py); do
-        [ "$test" = test_pbft_liars.py ] || waiting+=("python $test")
+        [ "$test" = test_pbft_liars.py ] || clients+=("python $test")
     done
 fi
 
@@ -237,14 +237,16 @@ part build
 if [ ${#failed[@]} -eq 0 ]; then
     export COREFLOW=${COREFLOW:-$PWD/target/checked/coreflow-plain}
     export COREFLOW_BYZANTINE=$PWD/target/checked/coreflow-byzantine
+    waiting=("${rust[@]}" "${clients[@]}")
     for name in "${waiting[@]}" "${computing[@]}"; do : >"$(log_of "$name")"; done
     pids=()
     trap 'for pid in "${pids[@]}"; do kill $(tree "$pid") 2>/dev/null || true; done' EXIT
     # Groups of their own, which a SIGINT to this script does not reach before it has ended them in order.
     set -m
-    pairs "${waiting[@]}" &
+    # Tests of this crate have threads enough of their own; a client waits for its server most of the time.
+    (lanes 1 "${rust[@]}"; [ ${#clients[@]} -eq 0 ] || lanes 2 "${clients[@]}") &
     pids+=($!)
-    (renice -n 19 "$BASHPID" >/dev/null && pairs "${computing[@]}") &
+    (renice -n 19 "$BASHPID" >/dev/null && lanes 1 "${computing[@]}") &
     pids+=($!)
     set +m
     report "${pids[0]}" "${waiting[@]}"
