@@ -240,7 +240,7 @@ if [ ${#failed[@]} -eq 0 ]; then
     waiting=("${rust[@]}" "${clients[@]}")
     for name in "${waiting[@]}" "${computing[@]}"; do : >"$(log_of "$name")"; done
     pids=()
-    trap 'for pid in "${pids[@]}"; do kill $(tree "$pid") 2>/dev/null || true; done' EXIT
+    trap 'for pid in "${pids[@]}"; do kill -- "-$pid" $(tree "$pid") 2>/dev/null || true; done' EXIT
     # Groups of their own, which a SIGINT to this script does not reach before it has ended them in order.
     set -m
     # Tests of this crate have threads enough of their own; a client waits for its server most of the time.
@@ -251,6 +251,8 @@ if [ ${#failed[@]} -eq 0 ]; then
     set +m
     report "${pids[0]}" "${waiting[@]}"
     report "${pids[1]}" "${computing[@]}"
+    # They have ended, and their numbers may be those of others.
+    trap - EXIT
 fi
 
 # What failed is told again at the end: the rest is long, and whoever keeps its end only keeps this.

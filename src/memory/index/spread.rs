@@ -18,7 +18,7 @@ const ROWS: u32 = 16;
 /// vectors.
 const FACTOR: f32 = 1.002;
 
-/// Rounding to codes changes the squared length of a vector by less than this part of it, times the length of a step.
+/// Rounding to a code changes its squared length by less than so many times that length times a step: seven standard deviations.
 const ROUNDED: f32 = 4.0;
 
 /// The shortest and the longest vector that was ever there, squared: under the dot product alone.
@@ -49,11 +49,10 @@ impl Graph {
             let squared: f32 = self.codes.get(row)[0].floats().iter().map(|it| it * it).sum();
             return self.lengths.note(squared, 0.0);
         }
-        // Of a code around a centre *c* the terms are ‖c‖² / 2 − c · v and ‖v − c‖²; what is rounded off counts little then.
+        // Of a code around a centre *c* the terms are ‖c‖² / 2 − c · v and ‖v − c‖², which is off by what was rounded off.
         let (term, of_links) = (self.terms[row as usize].term, self.link_terms[row as usize]);
         let squared = of_links.term - 2.0 * term;
-        let is_around_origin = self.coding.centre.is_empty();
-        let part = if is_around_origin { ROUNDED * of_links.scale / squared.sqrt() } else { 0.0 };
+        let part = ROUNDED * of_links.scale * of_links.term.sqrt() / squared;
         self.lengths.note(squared, part);
     }
 }

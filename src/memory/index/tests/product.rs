@@ -187,15 +187,19 @@ fn a_search_does_not_stay_in_the_cluster_where_it_begins() {
 #[test]
 fn a_search_for_products_looks_around_where_lengths_differ() {
     let mut random = Rng::with_seed(197);
-    for dimensions in [8, 64] {
+    for (dimensions, clusters) in [(8, 1), (64, 1), (64, 8), (384, 8)] {
         let mut all = vectors(&mut random, 300, dimensions);
-        for vector in &mut all {
+        let places = vectors(&mut random, clusters, dimensions);
+        for (at, vector) in all.iter_mut().enumerate() {
+            // The first are all of one cluster, which the first centre is chosen by.
+            let place = &places[if at < 50 { 0 } else { at % clusters }];
+            vector.iter_mut().zip(place).for_each(|(value, place)| *value += 5.0 * place);
             let length = distance(Metric::Dot, vector, vector).abs().sqrt() as f32;
             vector.iter_mut().for_each(|value| *value /= length);
         }
         let mut index = filled(Metric::Dot, &all, 7);
         assert!(!index.graph.lengths.differ(), "{dimensions} dimensions");
-        let longer: Vec<f32> = all[3].iter().map(|value| 1.05 * value).collect();
+        let longer: Vec<f32> = all[3].iter().map(|value| 1.1 * value).collect();
         for differ in [false, true] {
             let mut loader = Loader::new(index.options.clone()).expect("the options are well");
             let (mut image, mut chunk) = (index.begin_image(), Vec::new());

@@ -1,7 +1,7 @@
 //! Operations that are open side by side.
 
 use super::{
-    super::{centre::FIRST, steps::Budget},
+    super::{centre::FIRST, options::LINKS_BASE, steps::Budget},
     graph::{check, check_links},
     *,
 };
@@ -376,6 +376,34 @@ fn what_a_sweep_took_while_links_were_chosen_stays_away() {
             check_links(&index);
         }
         check(&mut index);
+    }
+}
+
+/// Two insertions choose the links of the same full node in turns, and each is near enough to be among them: whichever ends
+/// later finds other links than it began with.
+#[test]
+fn links_of_a_node_that_are_chosen_by_two_at_once_have_both() {
+    let mut random = Rng::with_seed(44);
+    let all = vectors(&mut random, 2000, 24);
+    let mut index = filled(Metric::Euclidean, &all, 44);
+    let is_full = |row: &Row| index.graph.links(*row, 0).len() == LINKS_BASE;
+    let full: Vec<Row> = (0..2000).filter(is_full).take(20).collect();
+    assert_eq!(full.len(), 20);
+    for row in full {
+        let way: Vec<f32> = (0..24).map(|_| 0.01 * (random.f32() - 0.5)).collect();
+        let mut open = [1.0, -1.0].map(|side| {
+            let pairs = all[row as usize].iter().zip(&way);
+            let vector: Vec<f32> = pairs.map(|(at, way)| at + side * way).collect();
+            index.begin_insert(&vector).expect("the vector is well")
+        });
+        let mut rows = [None; 2];
+        while rows.contains(&None) {
+            for (insertion, row) in open.iter_mut().zip(&mut rows).filter(|it| it.1.is_none()) {
+                *row = insertion.step(&mut index, 1).map(|row| row.expect("there is room"));
+            }
+        }
+        let links = index.graph.links(row, 0);
+        assert!(rows.iter().flatten().all(|row| links.contains(row)), "{rows:?} of {links:?}");
     }
 }
 
