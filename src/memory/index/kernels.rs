@@ -113,23 +113,27 @@ impl Kernels {
 /// Asks the processor for lines that will be needed soon; a hint, without effect on what is computed.
 #[inline(always)]
 pub fn prefetch<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    x86::prefetch(values);
-    #[cfg(target_arch = "aarch64")]
-    aarch64::prefetch(values);
-    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-    let _ = values;
+    let mut at = values.as_ptr().cast::<Line>();
+    for _ in 0..size_of_val(values).div_ceil(Line::BYTES) {
+        prefetch_line(at);
+        at = at.wrapping_add(1);
+    }
 }
 
 /// The same for one value: the line in which it begins.
 #[inline(always)]
 pub(super) fn prefetch_value<T>(value: &T) {
+    prefetch_line(std::ptr::from_ref(value).cast());
+}
+
+#[inline(always)]
+fn prefetch_line(line: *const Line) {
     #[cfg(target_arch = "x86_64")]
-    x86::prefetch_line(value);
+    x86::prefetch_line(line);
     #[cfg(target_arch = "aarch64")]
-    aarch64::prefetch_line(value);
+    aarch64::prefetch_line(line);
     #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-    let _ = value;
+    let _ = line;
 }
 
 /// For processors without the instructions that the others need, and what the others are tested against.

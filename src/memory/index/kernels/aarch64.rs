@@ -53,22 +53,13 @@ pub(super) fn available() -> Vec<Kernels> {
 }
 
 #[inline(always)]
-pub(super) fn prefetch<T>(values: &[T]) {
-    let mut at = values.as_ptr().cast::<Line>();
-    for _ in 0..size_of_val(values).div_ceil(Line::BYTES) {
-        prefetch_line(at);
-        at = at.wrapping_add(1);
-    }
-}
-
-#[inline(always)]
-pub(super) fn prefetch_line<T>(value: *const T) {
+pub(super) fn prefetch_line(line: *const Line) {
     // SAFETY: the instruction accesses nothing, whatever the address: it is a hint that changes neither memory nor
     // flags.
     unsafe {
         std::arch::asm!(
             "prfm pldl1keep, [{address}]",
-            address = in(reg) value,
+            address = in(reg) line,
             options(nostack, preserves_flags, readonly),
         );
     }

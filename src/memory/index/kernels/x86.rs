@@ -54,18 +54,9 @@ pub(super) fn available() -> Vec<Kernels> {
 }
 
 #[inline(always)]
-pub(super) fn prefetch<T>(values: &[T]) {
-    let mut at = values.as_ptr().cast::<Line>();
-    for _ in 0..size_of_val(values).div_ceil(Line::BYTES) {
-        prefetch_line(at);
-        at = at.wrapping_add(1);
-    }
-}
-
-#[inline(always)]
-pub(super) fn prefetch_line<T>(value: *const T) {
+pub(super) fn prefetch_line(line: *const Line) {
     // SAFETY: prefetching accesses nothing, whatever the address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
