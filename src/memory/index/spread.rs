@@ -26,9 +26,9 @@ const ROUNDED: f32 = 4.0;
 pub(super) struct Lengths(Option<(f32, f32)>);
 
 impl Lengths {
-    /// Notes a squared length that is off by that part of it at most.
-    fn note(&mut self, squared: f32, part: f32) {
-        let (least, most) = (squared * (1.0 - part), squared * (1.0 + part));
+    /// Notes a squared length that is off by so much at most.
+    fn note(&mut self, squared: f32, off: f32) {
+        let (least, most) = (squared - off, squared + off);
         let (shortest, longest) = self.0.unwrap_or((most, least));
         self.0 = Some((shortest.min(most), longest.max(least)));
     }
@@ -52,8 +52,8 @@ impl Graph {
         // Of a code around a centre *c* the terms are ‖c‖² / 2 − c · v and ‖v − c‖², which is off by what was rounded off.
         let (term, of_links) = (self.terms[row as usize].term, self.link_terms[row as usize]);
         let squared = of_links.term - 2.0 * term;
-        let part = ROUNDED * of_links.scale * of_links.term.sqrt() / squared;
-        self.lengths.note(squared, part);
+        let off = ROUNDED * of_links.scale * of_links.term.sqrt();
+        self.lengths.note(squared, off);
     }
 }
 
